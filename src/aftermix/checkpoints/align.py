@@ -1,0 +1,86 @@
+"""Whether a model was trained from this base: the same tensors, shapes and kinds, told as one list of problems."""
+
+from __future__ import annotations
+
+import torch
+
+from aftermix.checkpoints.reader import Checkpoint
+from aftermix.errors import Problem
+
+STRUCTURE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
+"""Configuration that must agree: the same shapes under other values are another function of the same tensors."""
+BEHAVIOUR = ("rope_theta", "rope_scaling", "rope_parameters", "rms_norm_eps", "hidden_act", "sliding_window")
+"""Configuration that should agree; the output keeps the base's."""
+LISTED = 5
+"""Tensors named one by one before the rest is counted."""
+
+
+def misalignments(base: Checkpoint, expert: Checkpoint, *, vector: str) -> list[Problem]:
+    """Every reason why `expert - base` is not a distribution vector. Empty when the two align.
+
+    Element types may differ between floating-point models (the difference is taken in float32); shapes, names and
+    integer tensors may not.
+    """
+    remedy = "Was it trained from this base?"
+    problems = _configuration(base, expert, STRUCTURE, vector, remedy)
+    missing = [name for name in base.tensors if not expert.has(name)]
+    extra = [name for name in expert.tensors if not base.has(name) and name not in expert.alias]
+    problems += _listed(missing, vector, "has no such tensor, the base does", remedy)
+    problems += _listed(extra, vector, "has this tensor, the base does not", remedy)
+    problems += _untied_head(base, expert, vector)
+    for name in base.tensors:
+        if not expert.has(name):
+            continue
+        ours, theirs = base.info(name), expert.info(name)
+        if ours.shape != theirs.shape:
+            found = f"vector '{vector}' is {theirs.shape}, base is {ours.shape}"
+            problems.append(Problem(name, found, remedy))
+        elif ours.mergeable != theirs.mergeable:
+            found = f"vector '{vector}' holds {theirs.dtype}, base holds {ours.dtype}"
+            problems.append(Problem(name, found, "Save both in floating point."))
+    return problems
+
+
+def remarks(base: Checkpoint, expert: Checkpoint, *, vector: str) -> list[Problem]:
+    """Differences that do not stop a merge and that its user should know."""
+    notes = _configuration(base, expert, BEHAVIOUR, vector, "The merged model keeps the base's value.")
+    types = sorted(
+        {str(info.dtype) for info in expert.tensors.values()} ^ {str(i.dtype) for i in base.tensors.values()}
+    )
+    if types:
+        found = f"vector '{vector}' and the base are stored in different types ({', '.join(types)})"
+        notes.append(Problem(expert.label, found, "The difference is taken in float32."))
+    return notes
+
+
+def _untied_head(base: Checkpoint, expert: Checkpoint, vector: str) -> list[Problem]:
+    """A head that the base ties and the expert has trained apart has no place in the result."""
+    return [
+        Problem(head, f"vector '{vector}' has a head of its own, the base ties it to '{embedding}'", "Untie the base.")
+        for head, embedding in base.alias.items()
+        if head in expert.tensors
+        and head not in expert.alias
+        and expert.has(embedding)
+        and not torch.equal(expert.read(head), expert.read(embedding))
+    ]
+
+
+def _configuration(
+    base: Checkpoint, expert: Checkpoint, keys: tuple[str, ...], vector: str, remedy: str
+) -> list[Problem]:
+    problems = []
+    for key in keys:
+        ours, theirs = base.config.get(key), expert.config.get(key)
+        # A key left out by an older or newer library version is not a difference.
+        if ours is not None and theirs is not None and ours != theirs:
+            found = f"vector '{vector}' has {key} = {theirs}, base has {ours}"
+            problems.append(Problem("config.json", found, remedy))
+    return problems
+
+
+def _listed(names: list[str], vector: str, what: str, remedy: str) -> list[Problem]:
+    problems = [Problem(name, f"vector '{vector}' {what}", remedy) for name in names[:LISTED]]
+    if len(names) > LISTED:
+        found = f"vector '{vector}' {what}: {len(names) - LISTED} more tensors like these, last '{names[-1]}'"
+        problems.append(Problem("...", found, remedy))
+    return problems

@@ -1,0 +1,37 @@
+"""From what the user wrote to a folder: a local path, or a hub name fetched through `huggingface_hub`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from aftermix.errors import CheckpointError
+
+WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+HUB_NAME = re.compile(r"^[\w.\-]+(/[\w.\-]+)?$")
+
+
+def locate(model: str) -> Path:
+    """The folder of `model`; a hub name is downloaded, or found in the cache when offline.
+
+    Raises :class:`CheckpointError` when there is neither such a folder nor such a repository at hand.
+    """
+    folder = Path(model)
+    if folder.exists():
+        return folder
+    if not HUB_NAME.match(model):
+        raise CheckpointError(
+            model, "there is no such folder", "Correct the path; it is taken from the YAML file's folder."
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=WANTED))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            model,
+            f"is neither a folder here nor a repository that the hub or its cache gives ({reason})",
+            "Correct the path, or download the model while online.",
+        ) from error

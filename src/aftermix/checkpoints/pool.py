@@ -1,0 +1,111 @@
+"""The base and the experts of one job, aligned: tensors by name, differences in float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from aftermix.checkpoints.align import misalignments
+from aftermix.checkpoints.hub import locate
+from aftermix.checkpoints.reader import Checkpoint, TensorInfo, open_checkpoint
+from aftermix.config import Config
+from aftermix.errors import AftermixError, CheckpointError, ManyProblemsError, Problem, refuse_if_any
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Aligned checkpoints. `frame` gives the result its names, shapes, types and configuration."""
+
+    base: Checkpoint | None
+    experts: dict[str, Checkpoint]
+    """By vector name, in order of name, so that no sum depends on the order of the YAML file."""
+    instruction: str | None = None
+    """The vector whose tokenizer, chat template and generation settings the result takes."""
+
+    @property
+    def frame(self) -> Checkpoint:
+        """The base; without one (`linear`), the first expert by name."""
+        return self.base or next(iter(self.experts.values()))
+
+    @cached_property
+    def layout(self) -> list[TensorInfo]:
+        """Stored tensors of the frame, in order of name."""
+        return list(self.frame.tensors.values())
+
+    @property
+    def parameters(self) -> int:
+        """Elements of the frame, tied embeddings counted once."""
+        return sum(info.elements for info in self.layout if info.name not in self.frame.alias)
+
+    def base_tensor(self, name: str) -> torch.Tensor:
+        """The frame's tensor as stored. Raises :class:`CheckpointError` when it holds NaN or Inf."""
+        tensor = self.frame.read(name)
+        if tensor.is_floating_point():
+            refuse_non_finite(tensor, name, self.frame.label)
+        return tensor
+
+    def expert_tensor(self, name: str, vector: str) -> torch.Tensor:
+        """The expert's tensor in float32. Raises :class:`CheckpointError` when it holds NaN or Inf."""
+        tensor = self.experts[vector].read(name).to(torch.float32)
+        refuse_non_finite(tensor, name, f"vector '{vector}' ({self.experts[vector].label})")
+        return tensor
+
+    def delta(self, name: str, vector: str, base: torch.Tensor) -> torch.Tensor:
+        """`expert - base` in float32, with `base` the frame's tensor already in float32."""
+        return self.expert_tensor(name, vector).sub(base)
+
+
+def refuse_non_finite(tensor: torch.Tensor, name: str, owner: str) -> None:
+    """Raise :class:`CheckpointError` naming tensor, owner and count when `tensor` holds NaN or Inf."""
+    if tensor.numel() == 0:
+        return
+    low, high = torch.aminmax(tensor)  # NaN propagates through both, Inf is one of them
+    if torch.isfinite(low) and torch.isfinite(high):
+        return
+    count = int((~torch.isfinite(tensor)).sum())
+    raise CheckpointError(
+        name, f"{owner} holds {count} NaN or Inf values", "Use an earlier checkpoint of that model, or train it again."
+    )
+
+
+def open_pool(config: Config) -> Pool:
+    """Open and align every checkpoint of `config`; no weights are read.
+
+    Raises :class:`ManyProblemsError` with every fault of every input, not only the first.
+    """
+    pool, problems = examine_pool(config)
+    refuse_if_any(problems)
+    if pool is None:
+        raise CheckpointError("vectors", "no model is named", "Add `vectors:` with at least one model.")
+    return pool
+
+
+def examine_pool(config: Config) -> tuple[Pool | None, list[Problem]]:
+    """As :func:`open_pool`, with the problems returned; the pool is there when every model could be opened."""
+    problems: list[Problem] = []
+    base = _opened(config.base, problems) if config.base else None
+    experts = {name: _opened(config.vectors[name].model, problems) for name in sorted(config.vectors)}
+    found = {name: expert for name, expert in experts.items() if expert is not None}
+    frame = base or next(iter(found.values()), None)
+    if frame is not None:
+        for name, expert in found.items():
+            problems += misalignments(frame, expert, vector=name) if expert is not frame else []
+    complete = frame is not None and len(found) == len(experts) and (base is not None or not config.base)
+    return (Pool(base, found, _instruction(config)) if complete else None), problems
+
+
+def _opened(model: str, problems: list[Problem]) -> Checkpoint | None:
+    try:
+        return open_checkpoint(locate(model), label=model)
+    except ManyProblemsError as error:
+        problems.extend(error.problems)
+    except AftermixError as error:
+        problems.append(error.problem)
+    return None
+
+
+def _instruction(config: Config) -> str | None:
+    names = sorted(name for name, vector in config.vectors.items() if vector.role == "instruction")
+    return names[0] if names else None

@@ -1,0 +1,96 @@
+"""A model folder written so that it appears complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import torch
+
+from aftermix.checkpoints.shards import TensorSpec, plan_shards, write_shards
+from aftermix.errors import CheckpointError
+
+MARK = ".incomplete-"
+
+
+def write_checkpoint(
+    folder: Path,
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    *,
+    layout: Sequence[TensorSpec],
+    companions: Mapping[str, bytes],
+    max_shard_bytes: int,
+) -> Path:
+    """Write weights and `companions` (file name to content; `config.json` among them) as the new folder `folder`.
+
+    Everything is written to a hidden folder beside it, forced to disk and renamed, `config.json` last: a killed process
+    leaves no folder that a loader would take for a model. Raises :class:`CheckpointError` when `folder` holds anything.
+    """
+    with appearing_folder(folder) as hidden:
+        write_shards(hidden, tensors, plan_shards(layout, max_shard_bytes))
+        for name, content in sorted(companions.items(), key=lambda item: item[0] == "config.json"):
+            (hidden / name).parent.mkdir(parents=True, exist_ok=True)
+            (hidden / name).write_bytes(content)
+    return folder
+
+
+@contextmanager
+def appearing_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder that becomes `folder` when the block ends well, and goes when it does not."""
+    refuse_occupied(folder)
+    hidden = folder.with_name(f".{folder.name}{MARK}{socket.gethostname()}-{os.getpid()}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
+        hidden.mkdir()
+        yield hidden
+        _sync(hidden)
+        if folder.is_dir():
+            folder.rmdir()  # an empty folder made by the user; a full one was refused above
+        hidden.rename(folder)
+        _sync_folder(folder.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CheckpointError(
+            str(folder),
+            f"cannot be written ({reason})",
+            "Free space or choose another folder; nothing was left behind.",
+        ) from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Raise :class:`CheckpointError` when `folder` is a file or holds anything."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(str(folder), "exists and is not empty", "Name a new folder, or remove this one yourself.")
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes of this machine left of earlier attempts at `folder`."""
+    prefix = f".{folder.name}{MARK}{socket.gethostname()}-"
+    for leftover in folder.parent.glob(f"{prefix}*"):
+        process = leftover.name.removeprefix(prefix)
+        if not (process.isdigit() and psutil.pid_exists(int(process))):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

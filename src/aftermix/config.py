@@ -1,0 +1,338 @@
+"""The YAML file as frozen models: every field documented, every bound checked before work begins.
+
+Paths are taken relative to the YAML file's folder. Options of merge methods are kept as given here and bound by
+:mod:`aftermix.merging.methods`, which knows them.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from aftermix.errors import Problem, refuse_if_any
+from aftermix.yaml_file import read_yaml
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=64)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+
+SEARCH_EXCLUDE = ("embed_tokens", "lm_head", "rotary")
+"""Tensors that a search leaves at the base's values unless the recipe says otherwise (OptiMer, section 4.1)."""
+
+
+class Section(BaseModel):
+    """A frozen part of the file that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+
+def _tokens(value: Any) -> Any:
+    """Token counts are often written `1.0e9`; a whole float is a count."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Tokens = Annotated[int, BeforeValidator(_tokens), Field(gt=0)]
+
+
+class VectorConfig(Section):
+    """One expert (or instruction model) whose distance from the base is a distribution vector."""
+
+    model: str
+    """Folder or hub name of the model."""
+    weight: Finite = 1.0
+    """Merge weight, used by `merge`."""
+    range: tuple[Finite, Finite] | None = None
+    """Bounds of the merge weight in a search. Default [0.3, 1.0] for an instruction vector and [0, 1] for an expert."""
+    role: Literal["instruction", "expert"] = "expert"
+    """An instruction vector carries behaviour and no data: it gets no mixture ratio."""
+    tokens: Tokens | None = None
+    """Tokens the expert was trained on; recorded beside the ratios."""
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> VectorConfig:
+        if self.range is not None and not self.range[0] < self.range[1]:
+            low, high = self.range
+            raise ValueError(f"range must be [low, high] with low < high, found [{low:g}, {high:g}]")
+        return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The search interval of this vector's weight."""
+        return self.range or ((0.3, 1.0) if self.role == "instruction" else (0.0, 1.0))
+
+
+class MergeConfig(BaseModel):
+    """The merge method, what it leaves alone, and the method's own options (`density`, `normalize`, ...)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    method: str | None = None
+    """A row of the method table; `task_arithmetic` when neither a method nor a pair of rules is named."""
+    intra: str | dict[str, Any] | None = None
+    """What each vector keeps, for a pair of rules without a name: `{rule: magnitude, density: 0.3}`."""
+    inter: str | dict[str, Any] | None = None
+    """How kept vectors combine, for a pair of rules without a name."""
+    exclude: tuple[str, ...] | None = None
+    """Tensors that keep the base's values: a part of the name, a shell glob over the whole name, or `re:EXPRESSION`."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every random choice of the method."""
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    """Stored type of the result; by default the base's, tensor by tensor."""
+    scale: Finite = Field(default=1.0, alias="lambda")
+    """Factor on the combined vector, written `lambda`."""
+    max_shard_bytes: Tokens = 5_000_000_000
+    """Upper size of one safetensors file of the result."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own options as the file gives them."""
+        return dict(self.model_extra or {})
+
+
+Split = Literal["search", "select", "test"]
+
+
+class ItemsConfig(Section):
+    """How many items of each task search, select and test the weights; the three are disjoint."""
+
+    search: Count = 100
+    select: Count = 300
+    test: Count | Literal["rest"] = "rest"
+    scheme: Literal["disjoint", "first"] = "disjoint"
+    """`first` is the OptiMer paper's own scheme: the first 100 items search, the first 300 select; they overlap."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class TaskConfig(Section):
+    """One lm-evaluation-harness task or group, and the metric that counts."""
+
+    task: str
+    metric: str | None = None
+    """Metric name; by default the task's first."""
+    filter: str | None = None
+    """Filter of the metric, e.g. `flexible-extract`; by default the task's first."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+
+
+def _task(value: Any) -> Any:
+    return {"task": value} if isinstance(value, str) else value
+
+
+class EvaluateConfig(Section):
+    """What is measured, on which items, by which engine."""
+
+    tasks: tuple[Annotated[TaskConfig, BeforeValidator(_task)], ...] = Field(min_length=1)
+    include_path: str | None = None
+    """Folder of local task YAML files."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Few-shot examples of every task; by default each task's own setting."""
+    items: ItemsConfig = ItemsConfig()
+    engine: Literal["hf"] = "hf"
+    batch_size: Count = 8
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, ..."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type the engine computes in; `auto` is float32 on a CPU and the base's type on an accelerator."""
+    threads: Count | None = None
+    """CPU threads of the engine; by default all cores."""
+    max_length: Count | None = None
+    apply_chat_template: bool = False
+    unsafe_code: bool = False
+    """Allow tasks that run generated code."""
+
+    @model_validator(mode="after")
+    def _tasks_are_distinct(self) -> EvaluateConfig:
+        names = [task.task for task in self.tasks]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"task '{doubled[0]}' is named twice")
+        return self
+
+
+class Objective(Section):
+    """A weighted mean of task scores, with floors that other tasks must not fall below."""
+
+    tasks: dict[str, Positive] = {}
+    """Weight of each task; empty means the unweighted mean of all evaluated tasks."""
+    floors: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    """Lowest acceptable score of a task."""
+    name: str | None = None
+
+
+def _objectives(value: Any) -> Any:
+    return [value] if isinstance(value, dict | Objective) else value
+
+
+class SearchConfig(Section):
+    """The search for merge weights (OptiMer, Algorithm 1)."""
+
+    trials: Annotated[int, Field(ge=0)] = 100
+    """Trials of this run; with `--from`, new trials on top of the re-scored ones."""
+    startup: Annotated[int, Field(ge=0)] = 20
+    """Trials before the model-based sampler takes over: enqueued priors first, then random points."""
+    top: Count = 3
+    """Best distinct trials that are measured again on the select items."""
+    preset: Literal["default", "paper"] = "default"
+    """`paper`: univariate TPE without priors. `default`: multivariate TPE with enqueued priors."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    objective: Annotated[tuple[Objective, ...], BeforeValidator(_objectives)] = (Objective(),)
+    """One objective, or several for a Pareto front."""
+    baselines: bool = True
+    """Measure the baselines that cost no training beside the winner."""
+    max_consecutive_failures: Count = 5
+    """Stop the search after so many failed trials in a row."""
+
+
+class DatasetConfig(Section):
+    """One dataset: one expert."""
+
+    data: str
+    """JSONL (may be gzip-compressed) with a `text` field, or a plain text file."""
+    text_field: str = "text"
+    tokens: Tokens | None = None
+    """Tokens to train on; by default one epoch."""
+    learning_rate: Positive | None = None
+
+
+def _dataset(value: Any) -> Any:
+    return {"data": value} if isinstance(value, str) else value
+
+
+class TrainConfig(Section):
+    """Continual pre-training of one expert per dataset (SPEC section 5)."""
+
+    datasets: dict[Name, Annotated[DatasetConfig, BeforeValidator(_dataset)]] = Field(min_length=1)
+    context: Count = 1024
+    """Tokens of one packed sequence."""
+    batch_size: Count = 8
+    """Sequences of one optimizer step."""
+    learning_rate: Positive = 2e-5
+    schedule: Literal["cosine", "constant"] = "cosine"
+    min_lr_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Final rate of the cosine as a share of the peak."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    max_grad_norm: Positive = 1.0
+    freeze: tuple[str, ...] = ()
+    """Parameters that stay at the base's values; patterns as in `merge.exclude`."""
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    """Stored type of the expert; by default the base's. Training keeps float32 masters."""
+    device: str = "auto"
+    threads: Count | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Config(Section):
+    """The whole file. Which sections a job needs is checked by :func:`require`."""
+
+    base: str | None = None
+    """Folder or hub name of the base. Only `method: linear` does without."""
+    vectors: dict[Name, VectorConfig] = {}
+    merge: MergeConfig = MergeConfig()
+    evaluate: EvaluateConfig | None = None
+    search: SearchConfig = SearchConfig()
+    train: TrainConfig | None = None
+
+
+def load_config(path: Path) -> Config:
+    """Read and check the YAML file at `path`; local paths in it become absolute.
+
+    Raises :class:`ConfigError` or :class:`ManyProblemsError` naming every field that is wrong.
+    """
+    return parse_config(read_yaml(path), where=path.name, folder=path.parent)
+
+
+def parse_config(values: dict[str, Any], *, where: str, folder: Path) -> Config:
+    """Check `values` as the content of a file called `where` whose relative paths start at `folder`."""
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        refuse_if_any([_problem(where, detail) for detail in error.errors()])
+        raise  # unreachable: a ValidationError has at least one detail
+    return _with_absolute_paths(config, folder.resolve())
+
+
+def require(config: Config, *sections: str) -> None:
+    """Refuse a file that lacks one of `sections` (`base`, `vectors`, `evaluate`, `train`)."""
+    problems = [
+        Problem(section, "missing from the YAML file", f"Add `{section}:`; see docs/configuration.md.")
+        for section in sections
+        if not getattr(config, section)
+    ]
+    refuse_if_any(problems)
+
+
+def _problem(where: str, detail: Any) -> Problem:
+    """One pydantic error in our words."""
+    place = ".".join(str(part) for part in detail["loc"]) or "top level"
+    if detail["type"] == "extra_forbidden":
+        known = ", ".join(_fields_at(detail["loc"][:-1]))
+        return Problem(f"{where}: {place}", "is not a known key", f"This section takes: {known}.")
+    found = detail.get("input")
+    shown = f"{found!r}" if isinstance(found, str | int | float | bool) or found is None else type(found).__name__
+    if isinstance(found, float) and not math.isfinite(found):
+        shown = str(found)
+    message = detail["msg"].removeprefix("Value error, ")
+    return Problem(f"{where}: {place}", f"{message}, found {shown}", "See docs/configuration.md for this field.")
+
+
+def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
+    """Names of the fields of the section that `loc` points at, for error messages."""
+    sections: dict[str, type[BaseModel]] = {
+        "vectors": VectorConfig,
+        "merge": MergeConfig,
+        "evaluate": EvaluateConfig,
+        "search": SearchConfig,
+        "train": TrainConfig,
+    }
+    nested: dict[str, type[BaseModel]] = {
+        "items": ItemsConfig,
+        "objective": Objective,
+        "tasks": TaskConfig,
+        "datasets": DatasetConfig,
+    }
+    found: type[BaseModel] = Config
+    for part in loc:
+        found = sections.get(str(part), nested.get(str(part), found))
+    return [field.alias or name for name, field in found.model_fields.items()]
+
+
+def _with_absolute_paths(config: Config, folder: Path) -> Config:
+    def local(path: str) -> str:
+        candidate = Path(path).expanduser()
+        resolved = candidate if candidate.is_absolute() else folder / candidate
+        return str(resolved) if resolved.exists() or _looks_local(path) else path
+
+    update: dict[str, Any] = {"vectors": {}}
+    update["base"] = local(config.base) if config.base else None
+    for name, vector in config.vectors.items():
+        update["vectors"][name] = vector.model_copy(update={"model": local(vector.model)})
+    if config.evaluate and config.evaluate.include_path:
+        include_path = str(folder / Path(config.evaluate.include_path).expanduser())
+        update["evaluate"] = config.evaluate.model_copy(update={"include_path": include_path})
+    if config.train:
+        datasets = {
+            name: dataset.model_copy(update={"data": str(folder / Path(dataset.data).expanduser())})
+            for name, dataset in config.train.datasets.items()
+        }
+        update["train"] = config.train.model_copy(update={"datasets": datasets})
+    return config.model_copy(update=update)
+
+
+def _looks_local(path: str) -> bool:
+    """A hub name is `name` or `owner/name`; anything else is a path on this machine."""
+    return path.startswith((".", "/", "~")) or path.count("/") > 1
+
+
+def as_yaml_values(config: Config) -> dict[str, Any]:
+    """The resolved configuration as plain values: what `RUN/config.yaml` holds, and what reads back to `config`."""
+    values = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if config.evaluate is not None:
+        # Item counts that the user wrote bind; defaults shrink for small tasks. Written out, they would all bind.
+        values["evaluate"]["items"] = config.evaluate.items.model_dump(mode="json", exclude_unset=True)
+    return values

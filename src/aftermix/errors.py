@@ -1,0 +1,81 @@
+"""The one kind of error a user meets: where it is, what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of the input: `where` it lies, what was expected and `found`, and the `remedy`."""
+
+    where: str
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """`where: found. remedy`, on one line.
+
+        >>> str(Problem("merge.density", "expected a number above 0, found -1", "Use a value in (0, 1]."))
+        'merge.density: expected a number above 0, found -1. Use a value in (0, 1].'
+        """
+        return f"{self.where}: {self.found.rstrip('.')}. {self.remedy}"
+
+
+class AftermixError(Exception):
+    """Bad input, refused before work begins. The command line prints it and exits with `exit_code`."""
+
+    exit_code = 2
+
+    def __init__(self, where: str, found: str, remedy: str) -> None:
+        self.problem = Problem(where, found, remedy)
+        super().__init__(str(self.problem))
+
+
+class ConfigError(AftermixError):
+    """The YAML file, or an option in it, is not what the job takes."""
+
+
+class CheckpointError(AftermixError):
+    """A model folder cannot be read, does not align with the others, or cannot be written."""
+
+
+class MergeError(AftermixError):
+    """A merge method, its options or its operands are unusable."""
+
+
+class EvaluationError(AftermixError):
+    """A task, its items or its scores are unusable."""
+
+
+class SearchError(AftermixError):
+    """A search cannot start, resume or choose a winner."""
+
+
+class TrainingError(AftermixError):
+    """Training data or a training run is unusable."""
+
+
+class RunFailedError(AftermixError):
+    """Work that had begun could not be finished; what was finished is kept."""
+
+    exit_code = 1
+
+
+class ManyProblemsError(AftermixError):
+    """Several faults, told together so that they are mended in one go."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        first = self.problems[0]
+        super().__init__(first.where, first.found, first.remedy)
+        if len(self.problems) > 1:
+            listing = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(self.problems, 1))
+            self.args = (f"{len(self.problems)} problems:\n{listing}",)
+
+
+def refuse_if_any(problems: Sequence[Problem]) -> None:
+    """Raise :class:`ManyProblemsError` when `problems` is not empty."""
+    if problems:
+        raise ManyProblemsError(problems)

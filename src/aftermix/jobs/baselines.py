@@ -1,0 +1,76 @@
+"""What the winner has to beat: compositions that cost no training and no search, or only a scan of one weight.
+
+Source: OptiMer, Table 1 (single experts and uniform merges); SPEC section 1 adds the base, the models alone, a scan of
+the instruction weight with no expert, and the best single expert with a tuned instruction weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from aftermix.config import Config, MergeConfig
+from aftermix.seeds import derived_seed
+
+PAPER_INSTRUCTION_WEIGHT = 0.6
+SCAN_WEIGHTS = (0.2, 0.4, 0.6, 0.8, 1.0)
+UNIFORM_DENSITY = 0.5
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A named composition: vectors and weights under a method of its own, with the search's exclusions or none."""
+
+    name: str
+    kind: str
+    weights: Mapping[str, float]
+    method: str = "task_arithmetic"
+    density: float | None = None
+    whole_model: bool = False
+    """A model as it is: its own embeddings and head too."""
+
+    @property
+    def slug(self) -> str:
+        """The name as a file name; the seed at its end keeps `a_b` and `a-b` apart."""
+        kept = "".join(character if character.isalnum() else "-" for character in self.name.lower())
+        return "-".join([*(part for part in kept.split("-") if part), f"{derived_seed(0, self.name):016x}"[-8:]])
+
+    def merge_config(self, search: MergeConfig) -> MergeConfig:
+        """The merge of this baseline beside a search whose merge is `search`."""
+        options = {} if self.density is None else {"density": self.density}
+        exclude = () if self.whole_model else search.exclude
+        return MergeConfig(method=self.method, exclude=exclude, seed=search.seed, dtype=search.dtype, **options)
+
+
+def fixed_baselines(config: Config) -> Iterator[Baseline]:
+    """Baselines without any choice: base, models alone, single experts at the paper's weight, uniform merges."""
+    names = list(config.vectors)
+    instructions = [name for name in names if config.vectors[name].role == "instruction"]
+    experts = [name for name in names if config.vectors[name].role == "expert"]
+    yield Baseline("base", "base", {})
+    for name in names:
+        yield Baseline(f"{name} alone", config.vectors[name].role, {name: 1.0}, whole_model=True)
+    for instruction in instructions:
+        for expert in experts:
+            yield single_expert(expert, instruction, PAPER_INSTRUCTION_WEIGHT)
+    uniform = dict.fromkeys(names, 1 / len(names))
+    yield Baseline("uniform Task Arithmetic", "uniform", uniform)
+    yield Baseline("uniform TIES", "uniform", uniform, "ties", UNIFORM_DENSITY)
+    yield Baseline("uniform DARE-Linear", "uniform", uniform, "dare_linear", UNIFORM_DENSITY)
+    yield Baseline("uniform DARE-TIES", "uniform", uniform, "dare_ties", UNIFORM_DENSITY)
+
+
+def single_expert(expert: str, instruction: str, weight: float) -> Baseline:
+    """One expert at 1 with the instruction vector at `weight`."""
+    name = f"{expert} + {weight:g} {instruction}"
+    return Baseline(name, "expert+0.6 instruction", {expert: 1.0, instruction: weight})
+
+
+def instruction_scan(instruction: str) -> list[Baseline]:
+    """The instruction vector alone at each weight of the scan."""
+    return [Baseline(f"{weight:g} {instruction}", "instruction scan", {instruction: weight}) for weight in SCAN_WEIGHTS]
+
+
+def tuned_expert(expert: str, instruction: str) -> list[Baseline]:
+    """One expert at 1 with the instruction vector at each weight of the scan."""
+    return [single_expert(expert, instruction, weight) for weight in SCAN_WEIGHTS]

@@ -1,0 +1,117 @@
+"""`aftermix doctor`: every fault of a file and of what it names, at once, each with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aftermix import progress
+from aftermix.checkpoints.align import remarks
+from aftermix.checkpoints.companions import companion_remarks
+from aftermix.checkpoints.names import matcher
+from aftermix.checkpoints.pool import Pool, examine_pool, refuse_non_finite
+from aftermix.checkpoints.reader import Checkpoint
+from aftermix.config import SEARCH_EXCLUDE, Config
+from aftermix.errors import AftermixError, ManyProblemsError, Problem
+from aftermix.merging.merge import Recipe, check_weights
+
+
+@dataclass
+class Diagnosis:
+    """What was found: `problems` stop a job, `notes` do not, `facts` say what was looked at."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+
+    def attempt(self, check: Callable[[], object]) -> None:
+        """Run one check and keep what it raises."""
+        try:
+            check()
+        except ManyProblemsError as error:
+            self.problems.extend(error.problems)
+        except AftermixError as error:
+            self.problems.append(error.problem)
+
+
+def doctor(config: Config) -> Diagnosis:
+    """Examine everything that `config` names: checkpoints, every value in them, merge options, tasks, data.
+
+    Nothing is written and no model is run. The job after a clean diagnosis is refused nothing of its input.
+    """
+    found = Diagnosis()
+    found.attempt(lambda: _check_merge(config))
+    if config.base or config.vectors:
+        pool, problems = examine_pool(config)
+        found.problems += problems
+        for checkpoint in _opened(pool):
+            found.problems += list(_non_finite(checkpoint))
+        if pool is not None:
+            _examine_models(pool, config, found)
+    if config.evaluate is not None:
+        found.attempt(lambda: _check_tasks(config, found))
+    if config.train is not None:
+        found.problems += list(_missing_data(config))
+    return found
+
+
+def _check_merge(config: Config) -> None:
+    recipe = Recipe.of(config.merge)
+    matcher(recipe.exclude, where="merge.exclude")
+    if config.vectors and config.evaluate is None:
+        check_weights(recipe, {name: vector.weight for name, vector in config.vectors.items()})
+
+
+def _opened(pool: Pool | None) -> list[Checkpoint]:
+    return [] if pool is None else [*([pool.base] if pool.base else []), *pool.experts.values()]
+
+
+def _non_finite(checkpoint: Checkpoint) -> Iterator[Problem]:
+    for info in progress.bar(checkpoint.tensors.values(), label=f"Reading {checkpoint.folder.name}", unit="tensor"):
+        if not info.mergeable:
+            continue
+        try:
+            refuse_non_finite(checkpoint.read(info.name), info.name, checkpoint.label)
+        except AftermixError as error:
+            yield error.problem
+
+
+def _examine_models(pool: Pool, config: Config, found: Diagnosis) -> None:
+    gigabytes = sum(info.nbytes for info in pool.layout) / 1e9
+    found.facts.append(f"{pool.parameters:,} parameters in {len(pool.layout)} tensors, {gigabytes:.3g} GB a model")
+    for name, expert in pool.experts.items():
+        if pool.base is not None:
+            found.notes += remarks(pool.base, expert, vector=name)
+    found.notes += companion_remarks(pool)
+    found.facts += [f"tied: {head} is {embedding}" for head, embedding in pool.frame.alias.items()]
+    for_search = config.evaluate is not None
+    patterns = config.merge.exclude if config.merge.exclude is not None else SEARCH_EXCLUDE if for_search else ()
+    for pattern in patterns:
+        matches = matcher([pattern], where="merge.exclude")
+        count = sum(matches(info.name) for info in pool.layout)
+        found.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")
+    passed = [info.name for info in pool.layout if not info.mergeable]
+    if passed:
+        found.facts.append(f"{len(passed)} tensors hold no real numbers and pass through from the base: {passed[:5]}")
+
+
+def _check_tasks(config: Config, found: Diagnosis) -> None:
+    from aftermix.evaluation.harness import TaskSuite
+    from aftermix.search.objective import Objectives
+
+    assert config.evaluate is not None  # noqa: S101 - the caller looked
+    suite = TaskSuite.build(config.evaluate)
+    Objectives.build(config.search.objective, tasks=list(suite.tasks))
+    for name, items in suite.tasks.items():
+        counts = f"search {len(items.search)}, select {len(items.select)}, test {len(items.test)}"
+        found.facts.append(f"task '{name}': {counts}")
+        if items.note:
+            found.notes.append(Problem(f"task '{name}'", items.note, "Expect wider intervals."))
+
+
+def _missing_data(config: Config) -> Iterator[Problem]:
+    assert config.train is not None  # noqa: S101 - the caller looked
+    for name, dataset in config.train.datasets.items():
+        if not Path(dataset.data).is_file():
+            yield Problem(f"train.datasets.{name}", f"there is no file {dataset.data}", "Correct the path.")

@@ -1,0 +1,63 @@
+"""`aftermix merge`: one YAML in, one model folder out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from aftermix.checkpoints.companions import companion_files
+from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.writer import refuse_occupied, write_checkpoint
+from aftermix.config import Config, require
+from aftermix.errors import CheckpointError
+from aftermix.jobs.provenance import lock, recipe_yaml
+from aftermix.merging.merge import Merger, Recipe, Weights, check_weights, merged_tensors
+from aftermix.progress import bar
+
+
+def merge(config: Config, output: Path) -> Path:
+    """Merge the vectors of `config` at their weights into the new folder `output`.
+
+    Everything is checked before the first weight is read. Raises :class:`AftermixError`, with nothing written, on bad
+    input.
+    """
+    require(config, "vectors")
+    weights = {name: vector.weight for name, vector in config.vectors.items()}
+    recipe = Recipe.of(config.merge)
+    check_weights(recipe, weights)
+    pool = open_pool(config)
+    refuse_output(output, pool)
+    return write_model(Merger.of(pool, recipe), weights, config=config, output=output)
+
+
+def write_model(
+    merger: Merger, weights: Weights, *, config: Config, output: Path, test: dict[str, Any] | None = None
+) -> Path:
+    """Write the merge at `weights` with everything that makes it serve; `test` goes into the model card."""
+    from aftermix.jobs.model_card import model_card
+
+    recipe = merger.recipe
+    companions = companion_files(merger.pool, dtype=recipe.dtype) | {
+        "README.md": model_card(config, recipe, weights, name=output.resolve().name, test=test),
+        "aftermix.yaml": recipe_yaml(config, recipe, weights).encode(),
+        "lock.json": (json.dumps(lock(merger.pool, config), indent=2) + "\n").encode(),
+    }
+    layout = merger.layout()
+    return write_checkpoint(
+        output,
+        bar(merged_tensors(merger, weights), label="Merging", total=len(layout), unit="tensor"),
+        layout=layout,
+        companions=companions,
+        max_shard_bytes=config.merge.max_shard_bytes,
+    )
+
+
+def refuse_output(output: Path, pool: Pool) -> None:
+    """Raise :class:`CheckpointError` when `output` is an input's folder, lies inside one, or is occupied."""
+    inputs = [*pool.experts.values(), *([pool.base] if pool.base else [])]
+    for checkpoint in inputs:
+        if output.resolve().is_relative_to(checkpoint.folder.resolve()):
+            found = f"lies in the input folder {checkpoint.label}"
+            raise CheckpointError(str(output), found, "Name another folder for the result.")
+    refuse_occupied(output)

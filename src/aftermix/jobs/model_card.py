@@ -1,0 +1,87 @@
+"""The README.md of a merged model: what it was made from, how it was measured, how to use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from aftermix.checkpoints.hub import HUB_NAME
+from aftermix.config import Config
+from aftermix.merging.merge import Recipe, Weights
+
+
+def model_card(
+    config: Config, recipe: Recipe, weights: Weights, *, name: str, test: dict[str, Any] | None = None
+) -> bytes:
+    """The card as bytes. `test` is the `test` entry of a run's `best.json`, whose scores become evaluation results."""
+    models = [config.base] if config.base else []
+    models += [config.vectors[vector].model for vector in sorted(weights) if weights[vector] != 0]
+    data = ModelCardData(
+        base_model=[_public_name(model) for model in models],
+        tags=["merge", "aftermix"],
+        library_name="transformers",
+        model_name=name if test else None,
+        eval_results=_results(test) if test else None,
+        ignore_metadata_errors=False,
+    )
+    content = f"---\n{data.to_yaml()}\n---\n\n{_body(config, recipe, weights, name, test)}"
+    return str(ModelCard(content)).encode()
+
+
+def _public_name(model: str) -> str:
+    return model if HUB_NAME.match(model) and not Path(model).exists() else Path(model).name
+
+
+def _results(test: dict[str, Any]) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=task,
+            dataset_name=task,
+            dataset_split="test",
+            metric_type=str(entry.get("metric") or "score"),
+            metric_name=str(entry.get("metric") or "score"),
+            metric_value=round(float(entry["score"]), 4),
+        )
+        for task, entry in test["tasks"].items()
+    ]
+
+
+def _body(config: Config, recipe: Recipe, weights: Weights, name: str, test: dict[str, Any] | None) -> str:
+    options = ", ".join(f"{key} = {value}" for key, value in recipe.method.options.items())
+    method = f"`{recipe.method.name}`" + (f" ({options})" if options else "")
+    rows = "\n".join(
+        f"| {vector} | `{_public_name(entry.model)}` | {entry.role} | {weights.get(vector, 0.0):.4f} |"
+        for vector, entry in config.vectors.items()
+    )
+    base = f" Base: `{_public_name(config.base)}`." if config.base else ""
+    text = f"""# {name}
+
+Merged by [aftermix] with {method}.{base}
+
+| vector | model | role | merge weight |
+|---|---|---|---|
+{rows}
+
+`aftermix.yaml` in this folder is the recipe, `lock.json` the hashes of the inputs and the versions used.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+```
+"""
+    return text + (_scores(test) if test else "")
+
+
+def _scores(test: dict[str, Any]) -> str:
+    rows = "\n".join(
+        f"| {task} | {100 * entry['score']:.1f} | {100 * entry['interval'][0]:.1f} - {100 * entry['interval'][1]:.1f} "
+        f"| {entry['items']} |"
+        for task, entry in test["tasks"].items()
+    )
+    heading = "\n## Scores on test items that neither the search nor the selection saw\n\n"
+    return f"{heading}| task | score | 95 % interval | items |\n|---|---|---|---|\n{rows}\n"

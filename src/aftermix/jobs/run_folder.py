@@ -1,0 +1,115 @@
+"""The folder of a run: begun once with its configuration and the identity of its inputs, resumed only by the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.writer import refuse_occupied
+from aftermix.config import Config, as_yaml_values, parse_config
+from aftermix.errors import SearchError
+from aftermix.files import write_atomically, write_json
+from aftermix.jobs.provenance import lock
+from aftermix.yaml_file import read_yaml
+
+CONFIG = "config.yaml"
+LOCK = "lock.json"
+BEST = "best.json"
+SPLIT = "items/split.json"
+MODEL = "model"
+
+GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
+"""Search settings that may change on resume without making it another search."""
+
+
+def begin_run(run: Path, *, config: Config, pool: Pool, split: dict[str, Any]) -> None:
+    """Make the run folder with `config.yaml`, `lock.json` and `items/split.json`; refuse an occupied one."""
+    refuse_occupied(run)
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(run / LOCK, lock(pool, config))
+    write_json(run / SPLIT, split)
+    # Last: a folder with config.yaml is a run that can be resumed.
+    write_config(run, config)
+
+
+def write_config(run: Path, config: Config) -> None:
+    """Write the resolved configuration, from which the run can be made again."""
+    text = yaml.safe_dump(as_yaml_values(config), sort_keys=False, allow_unicode=True)
+    write_atomically(run / CONFIG, text)
+
+
+def read_run_config(run: Path) -> Config:
+    """The configuration of the run in `run`. Raises :class:`SearchError` when it is no run folder."""
+    if not (run / CONFIG).is_file():
+        raise SearchError(str(run), f"is not a run: it has no {CONFIG}", "Name a folder that `aftermix search` made.")
+    return parse_config(read_yaml(run / CONFIG), where=f"{run.name}/{CONFIG}", folder=run)
+
+
+def refuse_different(run: Path, *, config: Config, pool: Pool, split: dict[str, Any]) -> None:
+    """Raise :class:`SearchError` unless resuming `run` with `config` goes on with the same search.
+
+    The number of trials and of candidates may differ; models (by hash), merge, items, ranges, seeds and objective may
+    not.
+    """
+    refuse_difference(run, _comparable(read_run_config(run)), _comparable(config), what="the file says otherwise in")
+    found = json.loads((run / LOCK).read_text(encoding="utf-8"))
+    refuse_difference(run, found["inputs"], lock(pool, config)["inputs"], what="another content now lies in")
+    refuse_difference(run, _read_split(run), split, what="other items now make up")
+
+
+def refuse_other_vectors(source: Path, *, config: Config, pool: Pool, split: dict[str, Any]) -> None:
+    """Raise :class:`SearchError` unless scores stored in `source` hold for `config`: same vectors, merge and items."""
+    theirs, ours = _comparable(read_run_config(source)), _comparable(config)
+    for part in ("base", "merge"):
+        refuse_difference(source, theirs.get(part), ours.get(part), what=f"scores were measured with another {part} in")
+    found = json.loads((source / LOCK).read_text(encoding="utf-8"))
+    refuse_difference(source, found["inputs"], lock(pool, config)["inputs"], what="another content now lies in")
+    stored = _read_split(source)
+    shared = {task: stored.get(task) for task in split}
+    refuse_difference(source, shared, split, what="scores were measured on other items of")
+
+
+def refuse_difference(run: Path, theirs: Any, ours: Any, *, what: str) -> None:
+    """Raise :class:`SearchError` naming the first place where two nested values differ."""
+    place = _first_difference(theirs, ours, "")
+    if place is not None:
+        remedy = "Restore it, or start a new search in another folder."
+        raise SearchError(str(run), f"{what} '{place or 'the top'}'", remedy)
+
+
+def clear_model(run: Path, recipe: str) -> bool:
+    """Whether `run` already holds the model of `recipe`; one of another recipe, from fewer trials, is removed."""
+    model = run / MODEL
+    if not model.exists():
+        return False
+    if (model / "aftermix.yaml").is_file() and (model / "aftermix.yaml").read_text(encoding="utf-8") == recipe:
+        return True
+    shutil.rmtree(model)
+    return False
+
+
+def _read_split(run: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((run / SPLIT).read_text(encoding="utf-8"))
+    return value
+
+
+def _comparable(config: Config) -> dict[str, Any]:
+    values = as_yaml_values(config)
+    values["search"] = {key: value for key, value in values["search"].items() if key not in GROWABLE}
+    values.pop("train", None)
+    return values
+
+
+def _first_difference(theirs: Any, ours: Any, place: str) -> str | None:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in sorted(theirs.keys() | ours.keys()):
+            inner = _first_difference(theirs.get(key), ours.get(key), f"{place}.{key}".lstrip("."))
+            if inner is not None:
+                return inner
+        return None
+    return None if theirs == ours else place

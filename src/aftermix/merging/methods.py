@@ -1,0 +1,158 @@
+"""Merge methods as rows of one table, and the binding of a recipe's options to a row before any weight is read."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from pydantic import ConfigDict, ValidationError, create_model
+
+from aftermix.config import MergeConfig
+from aftermix.errors import MergeError, Problem, refuse_if_any
+from aftermix.merging.inter import disjoint_mean, weighted_mean, weighted_sum
+from aftermix.merging.intra import Place, keep_all, magnitude, random_rescale
+
+Rule = Callable[..., torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Method:
+    """An intra-model rule, an inter-model rule, and where their defaults differ from the rules' own."""
+
+    intra: Rule
+    inter: Rule
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    operands: Literal["deltas", "models"] = "deltas"
+    """`models`: the rules see the models themselves, and the result replaces the base instead of moving it."""
+
+
+METHODS: dict[str, Method] = {
+    "linear": Method(keep_all, weighted_mean, operands="models"),
+    "task_arithmetic": Method(keep_all, weighted_sum),
+    "ties": Method(magnitude, disjoint_mean),
+    "dare_linear": Method(random_rescale, weighted_sum),
+    "dare_ties": Method(random_rescale, disjoint_mean, {"normalize": False}),
+}
+
+INTRA: dict[str, Rule] = {"all": keep_all, "magnitude": magnitude, "random": random_rescale}
+INTER: dict[str, Rule] = {"sum": weighted_sum, "mean": weighted_mean, "disjoint_mean": disjoint_mean}
+
+DEFAULT_METHOD = "task_arithmetic"
+
+
+@dataclass(frozen=True)
+class BoundMethod:
+    """A method with every option settled."""
+
+    name: str
+    intra: Callable[[torch.Tensor, Place], torch.Tensor]
+    inter: Callable[[list[torch.Tensor], list[float]], torch.Tensor]
+    operands: Literal["deltas", "models"]
+    options: dict[str, Any]
+
+    @property
+    def keeps_everything(self) -> bool:
+        """Whether preparing a vector changes nothing."""
+        return _function(self.intra) is keep_all
+
+    @property
+    def selects_over_model(self) -> bool:
+        """Whether a tensor's share of the kept entries depends on all tensors."""
+        return _function(self.intra) is magnitude and self.options.get("scope") == "model"
+
+    @property
+    def averages(self) -> bool:
+        """Whether the weights are divided by their sum."""
+        return _function(self.inter) is weighted_mean
+
+
+def bind(config: MergeConfig) -> BoundMethod:
+    """Settle the method and options of `config`.
+
+    Raises :class:`MergeError` or :class:`ManyProblemsError` for an unknown method, rule or option, and for a value
+    outside its bounds, naming what the method takes.
+    """
+    if config.intra is not None or config.inter is not None:
+        return _bind_pair(config)
+    name = config.method or DEFAULT_METHOD
+    if name not in METHODS:
+        raise MergeError("merge.method", f"there is no method '{name}'", _did_you_mean(name, METHODS))
+    return _bound(name, METHODS[name], config.options)
+
+
+def _bind_pair(config: MergeConfig) -> BoundMethod:
+    """A pair of rules without a name: `intra: {rule: magnitude, density: 0.3}`, `inter: sum`."""
+    if config.method is not None or config.options:
+        given = config.method or next(iter(config.options))
+        remedy = "Name a method with its options, or a pair of rules that hold theirs."
+        raise MergeError("merge", f"'{given}' stands beside a pair of rules", remedy)
+    intra, intra_options = _rule("intra", config.intra or "all", INTRA)
+    inter, inter_options = _rule("inter", config.inter or "sum", INTER)
+    name = f"{intra}+{inter}"
+    for table, rule, options in ((INTRA, intra, intra_options), (INTER, inter, inter_options)):
+        _refuse_unknown(options, _parameters(table[rule]), rule)
+    return _bound(name, Method(INTRA[intra], INTER[inter]), intra_options | inter_options)
+
+
+def _rule(key: str, value: str | dict[str, Any], table: Mapping[str, Rule]) -> tuple[str, dict[str, Any]]:
+    options = {"rule": value} if isinstance(value, str) else dict(value)
+    name = str(options.pop("rule", ""))
+    if name not in table:
+        raise MergeError(f"merge.{key}", f"there is no rule '{name}'", _did_you_mean(name, table))
+    return name, options
+
+
+def _bound(name: str, method: Method, options: dict[str, Any]) -> BoundMethod:
+    takes = [_parameters(rule) for rule in (method.intra, method.inter)]
+    _refuse_unknown(options, takes[0] | takes[1], name)
+    fields = {key: (kind, method.defaults.get(key, default)) for part in takes for key, (kind, default) in part.items()}
+    schema = create_model("Options", __config__=ConfigDict(strict=False, extra="forbid"), **typing.cast(Any, fields))
+    try:
+        settled = schema(**options).model_dump()
+    except ValidationError as error:
+        refuse_if_any([_bad_value(name, detail) for detail in error.errors()])
+        raise
+    intra, inter = (
+        partial(rule, **{key: settled[key] for key in part})
+        for rule, part in zip((method.intra, method.inter), takes, strict=True)
+    )
+    return BoundMethod(name, intra, inter, method.operands, settled)
+
+
+def _parameters(rule: Rule) -> dict[str, tuple[Any, Any]]:
+    """Annotation and default of each option of a rule: its keyword-only arguments."""
+    hints = typing.get_type_hints(rule, include_extras=True)
+    signature = inspect.signature(rule).parameters.values()
+    return {p.name: (hints[p.name], p.default) for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _refuse_unknown(options: Mapping[str, Any], known: Mapping[str, Any], owner: str) -> None:
+    takes = ", ".join(known) or "none"
+    refuse_if_any(
+        [
+            Problem(f"merge.{option}", f"{owner} has no option '{option}'", f"It takes: {takes}.")
+            for option in options
+            if option not in known
+        ]
+    )
+
+
+def _bad_value(owner: str, detail: Any) -> Problem:
+    place = ".".join(str(part) for part in detail["loc"])
+    return Problem(f"merge.{place}", f"{detail['msg']}, found {detail.get('input')!r}", f"It is an option of {owner}.")
+
+
+def _did_you_mean(name: str, table: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, table, n=1)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    return f"{hint}There are: {', '.join(table)}."
+
+
+def _function(rule: Any) -> Any:
+    return rule.func if isinstance(rule, partial) else rule

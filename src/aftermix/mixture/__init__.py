@@ -1,0 +1,1 @@
+"""From merge weights to data mixtures."""

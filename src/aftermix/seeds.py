@@ -1,0 +1,49 @@
+"""Randomness keyed by name: every stream is a function of (seed, what it is for), never of who drew before.
+
+A mask or a noise block is therefore the same for every shard layout, thread count, tensor order and machine. Keys are
+hashed with BLAKE2b, streams are NumPy's SFC64, whose raw output NumPy keeps stable between releases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_ELEMENTS = 1 << 20
+"""Elements of one block of a tensor's noise. Part of the format: changing it changes every mask."""
+
+
+def derived_seed(seed: int, *key: str | int) -> int:
+    """A 63-bit seed for one purpose.
+
+    >>> derived_seed(0, "sampler", 3) == derived_seed(0, "sampler", 3) != derived_seed(0, "sampler", 4)
+    True
+    """
+    text = "\x1f".join([str(seed), *map(str, key)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def generator(seed: int, *key: str | int) -> np.random.Generator:
+    """A NumPy generator for one purpose, e.g. `generator(0, "items", "gsm8k")`."""
+    return np.random.Generator(np.random.SFC64(derived_seed(seed, *key)))
+
+
+def keep_mask(elements: int, probability: float, seed: int, *key: str | int) -> NDArray[np.bool_]:
+    """`elements` independent draws that are true with `probability`, block by block.
+
+    Formula: `u < floor(probability * 2^32)` with `u` uniform on 32-bit integers, so the probability is exact to 2^-32
+    and 1 keeps everything.
+    """
+    threshold = int(probability * (1 << 32))
+    if threshold >= 1 << 32:
+        return np.ones(elements, dtype=np.bool_)
+    mask = np.empty(elements, dtype=np.bool_)
+    for block, start in enumerate(range(0, elements, BLOCK_ELEMENTS)):
+        count = min(BLOCK_ELEMENTS, elements - start)
+        raw = np.random.SFC64(derived_seed(seed, *key, block)).random_raw((count + 1) // 2)
+        # Little-endian whatever the machine, so that the same key gives the same mask everywhere.
+        halves = raw.astype("<u8", copy=False).view("<u4")[:count]
+        np.less(halves, np.uint32(threshold), out=mask[start : start + count])
+    return mask

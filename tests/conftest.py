@@ -1,0 +1,74 @@
+"""Tiny real models shared by the tests: Llama bases and experts, written by transformers itself."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+Family = dict[str, Path]
+
+
+def make_family(
+    folder: Path, *, tied: bool = True, experts: tuple[str, ...] = ("a", "b", "c"), dtype: str = "bfloat16"
+) -> Family:
+    """A small Llama base and experts at a small random distance from it; the first expert is sharded."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=128,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=tied,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    kind = getattr(torch, dtype)
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(config).to(kind)
+    base.save_pretrained(folder / "base")
+    family = {"base": folder / "base"}
+    for number, name in enumerate(experts, 1):
+        expert = LlamaForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+        torch.manual_seed(number)
+        with torch.no_grad():
+            for parameter in expert.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.02)
+        expert.to(kind).save_pretrained(folder / name, max_shard_size="20KB" if number == 1 else "5GB")
+        family[name] = folder / name
+    return family
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """A tied bfloat16 base with experts a (sharded), b and c."""
+    return make_family(tmp_path_factory.mktemp("family"))
+
+
+@pytest.fixture(scope="session")
+def untied_family(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """An untied float32 base with experts a (sharded), b and c."""
+    return make_family(tmp_path_factory.mktemp("untied"), tied=False, dtype="float32")
+
+
+@pytest.fixture
+def copied(tmp_path: Path, family: Family) -> Callable[[str], Path]:
+    """A private copy of a member of `family`, to be damaged."""
+    import shutil
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(family[name], tmp_path / f"copy-of-{name}"))
+
+    return copy

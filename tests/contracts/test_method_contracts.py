@@ -1,0 +1,146 @@
+"""What every row of the method table must do, whatever the method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aftermix.checkpoints.pool import open_pool
+from aftermix.config import Config, MergeConfig, VectorConfig
+from aftermix.errors import MergeError
+from aftermix.jobs.merge import merge
+from aftermix.merging.merge import Merger, Recipe, merged_tensors
+from aftermix.merging.methods import METHODS
+from aftermix.merging.prepared import prepare_vectors
+
+Family = Mapping[str, Path]
+
+ON_VECTORS = sorted(name for name, method in METHODS.items() if method.operands == "deltas")
+KEEP_ALL = {"ties": {"density": 1.0}, "dare_linear": {"density": 1.0}, "dare_ties": {"density": 1.0}}
+HALF = {"ties": {"density": 0.5}, "dare_linear": {"density": 0.5}, "dare_ties": {"density": 0.5}}
+
+
+def config_of(family: Family, method: str, weights: Mapping[str, float], **options: object) -> Config:
+    vectors = {name: VectorConfig(model=str(family[name]), weight=weight) for name, weight in weights.items()}
+    return Config(
+        base=str(family["base"]), vectors=vectors, merge=MergeConfig.model_validate({"method": method, **options})
+    )
+
+
+def merged(config: Config) -> dict[str, torch.Tensor]:
+    weights = {name: vector.weight for name, vector in config.vectors.items()}
+    return dict(merged_tensors(Merger.of(open_pool(config), Recipe.of(config.merge)), weights))
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def assert_same_bits(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+    assert list(found) == sorted(expected)
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype
+        assert found[name].contiguous().view(torch.uint8).equal(tensor.contiguous().view(torch.uint8)), name
+
+
+@pytest.mark.parametrize("method", ON_VECTORS)
+@pytest.mark.parametrize("kind", ["family", "untied_family"])
+def test_weights_of_zero_give_the_base_to_the_bit(method: str, kind: str, request: pytest.FixtureRequest) -> None:
+    family = request.getfixturevalue(kind)
+    config = config_of(family, method, {"a": 0.0, "b": 0.0}, **HALF.get(method, {}))
+    assert_same_bits(merged(config), stored(family["base"]))
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("kind", ["family", "untied_family"])
+def test_one_vector_at_one_gives_that_expert(method: str, kind: str, request: pytest.FixtureRequest) -> None:
+    family = request.getfixturevalue(kind)
+    expected = stored(family["a"])
+    for name, tensor in merged(config_of(family, method, {"a": 1.0}, **KEEP_ALL.get(method, {}))).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=torch.finfo(tensor.dtype).eps, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_order_of_vectors_does_not_matter_to_the_bit(method: str, family: Family) -> None:
+    weights = {"a": 0.5, "b": -0.3, "c": 0.7}
+    options = HALF.get(method, {})
+    shuffled = merged(config_of(family, method, {name: weights[name] for name in reversed(weights)}, **options))
+    assert_same_bits(shuffled, merged(config_of(family, method, weights, **options)))
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_prepared_once_equals_streamed_for_any_weights(method: str, family: Family, tmp_path: Path) -> None:
+    config = config_of(family, method, {"a": 1.0, "b": 1.0, "c": 1.0}, exclude=["embed_tokens"], **HALF.get(method, {}))
+    merger = Merger.of(open_pool(config), Recipe.of(config.merge))
+    in_memory = prepare_vectors(merger)
+    on_disk = prepare_vectors(merger, memory_bytes=0, scratch=tmp_path)
+    assert on_disk.scratch is not None
+    for weights in ({"a": 0.5, "b": 0.25, "c": 0.125}, {"a": 1.0, "b": -0.5, "c": 0.0}):
+        streamed = dict(merged_tensors(merger, weights))
+        for prepared in (in_memory, on_disk):
+            live = dict(prepared.merged(weights))
+            assert set(streamed) == set(live) | prepared.unchanged
+            for name, tensor in live.items():
+                assert tensor.equal(streamed[name]), name
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_threads_and_shards_do_not_change_a_byte(method: str, family: Family, tmp_path: Path) -> None:
+    whole = config_of(family, method, {"a": 0.6, "b": 0.4}, **HALF.get(method, {}))
+    sharded = config_of(family, method, {"a": 0.6, "b": 0.4}, max_shard_bytes=20_000, **HALF.get(method, {}))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        first = stored(merge(whole, tmp_path / "whole"))
+        torch.set_num_threads(2)
+        second = stored(merge(sharded, tmp_path / "sharded"))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(list((tmp_path / "sharded").glob("model-*.safetensors"))) > 1
+    assert_same_bits(dict(sorted(first.items())), second)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_excluded_tensors_keep_the_bits_of_the_base(method: str, untied_family: Family) -> None:
+    options = HALF.get(method, {})
+    found = merged(
+        config_of(untied_family, method, {"a": 0.9, "b": 0.4}, exclude=["embed_tokens", "*.0.mlp.*"], **options)
+    )
+    base = stored(untied_family["base"])
+    kept = {name for name in base if "embed_tokens" in name or "layers.0.mlp" in name}
+    assert len(kept) == 4
+    for name, tensor in base.items():
+        assert found[name].equal(tensor) == (name in kept), name
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_scalars_vectors_zeros_and_empty_tensors_work(method: str) -> None:
+    recipe = Recipe.of(MergeConfig.model_validate({"method": method, **HALF.get(method, {})}))
+    from aftermix.merging.intra import Place
+
+    for shape in ((), (1,), (7,), (0,), (2, 0, 3), (3, 5)):
+        deltas = [torch.zeros(shape), torch.randn(shape, generator=torch.Generator().manual_seed(0))]
+        kept = [recipe.method.intra(delta, Place(0, str(i), "t")) for i, delta in enumerate(deltas)]
+        result = recipe.method.inter(kept, [0.5, 0.5])
+        assert result.shape == torch.Size(shape)
+        assert result.isfinite().all()
+
+
+def test_a_mean_of_models_needs_a_sum_of_weights(family: Family) -> None:
+    with pytest.raises(MergeError, match=r"linear divides by the sum of weights, which is 0 \(a 1, b -1\)"):
+        merged(config_of(family, "linear", {"a": 1.0, "b": -1.0}))
+
+
+def test_linear_needs_no_base(family: Family) -> None:
+    config = Config(
+        vectors={n: VectorConfig(model=str(family[n]), weight=w) for n, w in {"a": 1.0, "b": 3.0}.items()},
+        merge=MergeConfig(method="linear"),
+    )
+    a, b = stored(family["a"]), stored(family["b"])
+    for name, tensor in merged(config).items():
+        expected = ((a[name].double() + 3 * b[name].double()) / 4).to(tensor.dtype)
+        torch.testing.assert_close(tensor, expected, rtol=2**-8, atol=0)

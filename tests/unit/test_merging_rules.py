@@ -1,0 +1,137 @@
+"""Rules of merging against slow twins that follow the definitions entry by entry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from aftermix.merging.inter import disjoint_mean, weighted_mean, weighted_sum
+from aftermix.merging.intra import Place, keep_all, magnitude, random_rescale
+from aftermix.merging.selection import kept_count, kth_largest, magnitude_bits, top_mask
+from aftermix.seeds import BLOCK_ELEMENTS, keep_mask
+
+PLACE = Place(seed=0, vector="v", tensor="t")
+FEW_VALUES = st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.25, 1e-30, -1e-30, 1e-42, 65504.0])
+ANY_FLOAT = st.floats(-1e6, 1e6, width=32)
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=9)
+# Few distinct values make ties, and ties are what selection gets wrong.
+ARRAYS = hnp.arrays(np.float32, SHAPES, elements=st.one_of(FEW_VALUES, ANY_FLOAT))
+
+
+def top_reference(values: np.ndarray, count: int) -> np.ndarray:
+    flat = values.reshape(-1)
+    order = sorted(range(flat.size), key=lambda i: (-abs(float(flat[i])), i))
+    mask = np.zeros(flat.size, dtype=bool)
+    mask[order[:count]] = True
+    return mask.reshape(values.shape)
+
+
+@given(values=ARRAYS, share=st.floats(0, 1))
+@settings(max_examples=200, deadline=None)
+def test_top_mask_is_the_sorted_choice(values: np.ndarray, share: float) -> None:
+    count = int(share * values.size)
+    mask = top_mask(torch.from_numpy(values.copy()), count)
+    assert int(mask.sum()) == count
+    assert np.array_equal(mask.numpy(), top_reference(values, count))
+
+
+@given(values=ARRAYS, data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_kth_largest_is_the_sorted_one(values: np.ndarray, data: st.DataObject) -> None:
+    bits = magnitude_bits(torch.from_numpy(values.copy()))
+    count = data.draw(st.integers(1, bits.numel()))
+    assert kth_largest(bits, count) == sorted(bits.tolist(), reverse=True)[count - 1]
+
+
+@given(values=ARRAYS, density=st.floats(0.01, 1))
+@settings(max_examples=100, deadline=None)
+def test_magnitude_keeps_the_floor_of_density_times_n(values: np.ndarray, density: float) -> None:
+    kept = magnitude(torch.from_numpy(values.copy()), PLACE, density=density).numpy()
+    expected = np.where(top_reference(values, kept_count(values.size, density)), values, 0)
+    assert np.array_equal(kept, expected)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.2, 0.29, 0.3, 0.57, 0.7, 1.0])
+def test_counts_do_not_suffer_from_binary_fractions(density: float) -> None:
+    assert kept_count(1000, density) == round(1000 * density)
+    assert kept_count(10**10, density) == round(10**10 * density)
+
+
+def disjoint_reference(deltas: list[np.ndarray], weights: list[float], *, normalize: bool) -> np.ndarray:
+    result = np.zeros(deltas[0].shape, dtype=np.float64)
+    for index in np.ndindex(deltas[0].shape):
+        parts = [np.float32(w) * d[index] for d, w in zip(deltas, weights, strict=True)]
+        total = np.float32(0)
+        for part in parts:
+            total = np.float32(total + part)
+        sign = 1 if total >= 0 else -1
+        agreeing = [(p, abs(w)) for p, w in zip(parts, weights, strict=True) if np.sign(p) == sign]
+        if agreeing:
+            value = sum(float(p) for p, _ in agreeing)
+            result[index] = value / sum(w for _, w in agreeing) if normalize else value
+    return result
+
+
+@given(data=st.data(), normalize=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_disjoint_mean_follows_its_definition(data: st.DataObject, normalize: bool) -> None:
+    shape = data.draw(SHAPES)
+    count = data.draw(st.integers(1, 4))
+    values = st.sampled_from([0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -3.0])
+    deltas = [data.draw(hnp.arrays(np.float32, shape, elements=values)) for _ in range(count)]
+    weights = data.draw(st.lists(st.sampled_from([0.25, 0.5, 1.0, -0.5]), min_size=count, max_size=count))
+    fast = disjoint_mean([torch.from_numpy(d.copy()) for d in deltas], weights, normalize=normalize)
+    assert np.allclose(fast.numpy(), disjoint_reference(deltas, weights, normalize=normalize), rtol=1e-6)
+
+
+def test_disjoint_mean_of_equal_weights_is_the_mean_over_the_elected_sign() -> None:
+    deltas = [torch.tensor([1.0, 1.0, 0.0, -1.0]), torch.tensor([3.0, -4.0, 2.0, 1.0])]
+    assert disjoint_mean(deltas, [0.5, 0.5]).tolist() == [2.0, -4.0, 2.0, 1.0]  # a cancelled sum counts as plus
+    assert disjoint_mean(deltas, [0.5, 0.5], normalize=False).tolist() == [2.0, -2.0, 1.0, 0.5]
+
+
+def test_sums_and_means_by_hand() -> None:
+    tensors = [torch.tensor([1.0, -2.0]), torch.tensor([4.0, 8.0])]
+    assert weighted_sum(tensors, [0.5, -0.25]).tolist() == [-0.5, -3.0]
+    assert weighted_mean(tensors, [1.0, 3.0]).tolist() == [3.25, 5.5]
+    assert tensors[0].tolist() == [1.0, -2.0]  # operands are left alone
+
+
+def test_keep_all_keeps_all() -> None:
+    delta = torch.tensor([1.0, -0.0, 1e-45])
+    assert keep_all(delta, PLACE) is delta
+
+
+def test_random_rescale_keeps_the_expectation_and_the_share() -> None:
+    delta = torch.ones(200_000)
+    kept = random_rescale(delta, PLACE, density=0.25)
+    assert set(kept.unique().tolist()) == {0.0, 4.0}
+    # Five standard errors of a binomial share.
+    assert abs(float((kept != 0).double().mean()) - 0.25) < 5 * (0.25 * 0.75 / 200_000) ** 0.5
+    assert random_rescale(delta, PLACE, density=1.0).equal(delta)
+    assert set(random_rescale(delta, PLACE, density=0.25, rescale="none").unique().tolist()) == {0.0, 1.0}
+
+
+def test_random_rescale_l1_restores_the_norm() -> None:
+    delta = torch.linspace(-2, 3, 1001)
+    kept = random_rescale(delta, PLACE, density=0.5, rescale="l1")
+    assert float(kept.abs().sum()) == pytest.approx(float(delta.abs().sum()), rel=1e-5)
+    assert random_rescale(torch.zeros(5), PLACE, density=0.5, rescale="l1").tolist() == [0.0] * 5
+
+
+def test_masks_depend_on_names_and_not_on_length_or_neighbours() -> None:
+    long = keep_mask(2 * BLOCK_ELEMENTS + 7, 0.5, 0, "random mask", "v", "t")
+    assert np.array_equal(long[: BLOCK_ELEMENTS - 1], keep_mask(BLOCK_ELEMENTS - 1, 0.5, 0, "random mask", "v", "t"))
+    for other in ((1, "v", "t"), (0, "w", "t"), (0, "v", "u")):
+        assert not np.array_equal(long[:100], keep_mask(100, 0.5, other[0], "random mask", *other[1:]))
+    assert not np.array_equal(long[:1000], long[BLOCK_ELEMENTS : BLOCK_ELEMENTS + 1000])
+
+
+def test_masks_are_the_same_everywhere_and_always() -> None:
+    # Recorded 2026-11-22: a change here changes every DARE merge that anybody has made.
+    bits = keep_mask(64, 0.5, 0, "random mask", "v", "t")
+    assert "".join(str(int(bit)) for bit in bits) == "0110111001110000110110000000110010001110101011100110101100001011"
