@@ -15,6 +15,27 @@ import pytest
 import torch
 
 Family = dict[str, Path]
+VOCABULARY = 320
+
+
+def save_tokenizer(folder: Path, *, chat_template: str | None = None) -> None:
+    """A byte-level BPE tokenizer of `VOCABULARY` tokens with `<s>` (0) and `</s>` (1)."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the sum of the numbers is even and the answer is one of these"] * 9, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    fast.chat_template = chat_template
+    fast.save_pretrained(folder)
 
 
 def make_family(
@@ -24,7 +45,7 @@ def make_family(
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=128,
+        vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=2,
@@ -39,6 +60,7 @@ def make_family(
     torch.manual_seed(0)
     base = LlamaForCausalLM(config).to(kind)
     base.save_pretrained(folder / "base")
+    save_tokenizer(folder / "base")
     family = {"base": folder / "base"}
     for number, name in enumerate(experts, 1):
         expert = LlamaForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
@@ -47,6 +69,7 @@ def make_family(
             for parameter in expert.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.02)
         expert.to(kind).save_pretrained(folder / name, max_shard_size="20KB" if number == 1 else "5GB")
+        save_tokenizer(folder / name, chat_template="{{ messages }}" if name == "a" else None)
         family[name] = folder / name
     return family
 
@@ -61,6 +84,38 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
 def untied_family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     """An untied float32 base with experts a (sharded), b and c."""
     return make_family(tmp_path_factory.mktemp("untied"), tied=False, dtype="float32")
+
+
+QUESTIONS = {"colours": "What colour is", "numbers": "How many are"}
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two local multiple-choice tasks, `colours` and `numbers`, of 60 items each."""
+    import json
+
+    folder = tmp_path_factory.mktemp("tasks")
+    for name, question in QUESTIONS.items():
+        items = [
+            {"question": f"{question} thing {i}?", "choices": ["one", "two red", "blue three"], "gold": (i * 7) % 3}
+            for i in range(60)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+        (folder / f"{name}.yaml").write_text(
+            f"""task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {name}.jsonl}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{gold}}}}"
+metric_list:
+  - metric: acc
+  - metric: acc_norm
+"""
+        )
+    return folder
 
 
 @pytest.fixture

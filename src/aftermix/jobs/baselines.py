@@ -39,7 +39,8 @@ class Baseline:
         """The merge of this baseline beside a search whose merge is `search`."""
         options = {} if self.density is None else {"density": self.density}
         exclude = () if self.whole_model else search.exclude
-        return MergeConfig(method=self.method, exclude=exclude, seed=search.seed, dtype=search.dtype, **options)
+        common = {"method": self.method, "exclude": exclude, "seed": search.seed, "dtype": search.dtype}
+        return MergeConfig.model_validate(common | options)
 
 
 def fixed_baselines(config: Config) -> Iterator[Baseline]:

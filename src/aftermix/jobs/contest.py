@@ -93,8 +93,8 @@ def _tuned(contest: Contest, config: Config) -> list[Baseline]:
     experts = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     found = [_renamed(contest.best_of(instruction_scan(instruction), "select"), f"{instruction} at its best weight")]
     if experts:
-        singles = {single_expert(expert, instruction, PAPER_WEIGHT): expert for expert in experts}
-        best = singles[contest.best_of(list(singles), "select")]
+        singles = [single_expert(expert, instruction, PAPER_WEIGHT) for expert in experts]
+        best = experts[singles.index(contest.best_of(singles, "select"))]
         tuned = contest.best_of(tuned_expert(best, instruction), "select")
         found.append(_renamed(tuned, f"{best} + {instruction} at its best weight"))
     return found

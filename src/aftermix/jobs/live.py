@@ -18,17 +18,17 @@ from aftermix.search.records import Measurement
 
 
 @dataclass(frozen=True)
-class LiveModel:
+class LiveScorer:
     """An engine that holds the base's weights at first, and the tasks it is scored on."""
 
     engine: HuggingFaceEngine
     suite: TaskSuite
 
     @staticmethod
-    def open(pool: Pool, config: EvaluateConfig, suite: TaskSuite) -> LiveModel:
+    def open(pool: Pool, config: EvaluateConfig, suite: TaskSuite) -> LiveScorer:
         """Load the frame's model, with the tokenizer that the result will have."""
         folder = pool.frame.folder
-        return LiveModel(HuggingFaceEngine.open(folder, tokenizer_folder=tokenizer_folder(pool), config=config), suite)
+        return LiveScorer(HuggingFaceEngine.open(folder, tokenizer_folder=tokenizer_folder(pool), config=config), suite)
 
     def measure(
         self,

@@ -21,16 +21,22 @@ CONFIG = "config.yaml"
 LOCK = "lock.json"
 BEST = "best.json"
 SPLIT = "items/split.json"
+SOURCE = "from.json"
 MODEL = "model"
 
 GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
 """Search settings that may change on resume without making it another search."""
 
 
-def begin_run(run: Path, *, config: Config, pool: Pool, split: dict[str, Any]) -> None:
-    """Make the run folder with `config.yaml`, `lock.json` and `items/split.json`; refuse an occupied one."""
+def begin_run(run: Path, *, config: Config, pool: Pool, split: dict[str, Any], source: Path | None) -> None:
+    """Make the run folder with `config.yaml`, `lock.json` and `items/split.json`; refuse an occupied one.
+
+    `source`, an earlier run to start from, is remembered until its trials stand in the journal.
+    """
     refuse_occupied(run)
     run.mkdir(parents=True, exist_ok=True)
+    if source is not None:
+        write_json(run / SOURCE, {"run": str(source.resolve())})
     write_json(run / LOCK, lock(pool, config))
     write_json(run / SPLIT, split)
     # Last: a folder with config.yaml is a run that can be resumed.
@@ -48,6 +54,13 @@ def read_run_config(run: Path) -> Config:
     if not (run / CONFIG).is_file():
         raise SearchError(str(run), f"is not a run: it has no {CONFIG}", "Name a folder that `aftermix search` made.")
     return parse_config(read_yaml(run / CONFIG), where=f"{run.name}/{CONFIG}", folder=run)
+
+
+def remembered_source(run: Path) -> Path | None:
+    """The earlier run from which the run in `run` started, if any."""
+    if not (run / SOURCE).is_file():
+        return None
+    return Path(json.loads((run / SOURCE).read_text(encoding="utf-8"))["run"])
 
 
 def refuse_different(run: Path, *, config: Config, pool: Pool, split: dict[str, Any]) -> None:

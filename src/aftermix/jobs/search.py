@@ -16,13 +16,14 @@ from aftermix.files import write_json
 from aftermix.jobs import run_folder
 from aftermix.jobs.baselines import Baseline
 from aftermix.jobs.contest import Contest, baseline_records, phase_totals, scan_record
-from aftermix.jobs.live import LiveModel, split_record
+from aftermix.jobs.live import LiveScorer, split_record
 from aftermix.jobs.merge import refuse_output, write_model
 from aftermix.jobs.provenance import recipe_yaml
 from aftermix.merging.merge import Merger, Recipe, merged_tensors
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
 from aftermix.mixture.ratios import ratios_from_weights
 from aftermix.report.page import write_report
+from aftermix.search.journal import read_trials
 from aftermix.search.objective import Objectives
 from aftermix.search.records import ItemScores, Measurement, Trial, Weights
 from aftermix.search.selection import Selection, choose_winner
@@ -38,7 +39,7 @@ class Bench:
 
     config: Config
     prepared: PreparedVectors
-    live: LiveModel
+    live: LiveScorer
     prepare_s: float
 
     @property
@@ -78,6 +79,8 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
     split = split_record(suite)
     if resume:
         run_folder.refuse_different(run, config=config, pool=pool, split=split)
+        # A run that was killed before its imported trials were written must import them again.
+        source = None if read_trials(run) else run_folder.remembered_source(run)
     imported: Sequence[ImportedTrial] = ()
     if source is not None:
         run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
@@ -85,11 +88,11 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
     started = perf_counter()
     prepared = prepare_vectors(Merger.of(pool, recipe))
     prepare_s = perf_counter() - started
-    bench = Bench(config, prepared, LiveModel.open(pool, config.evaluate, suite), prepare_s)
+    bench = Bench(config, prepared, LiveScorer.open(pool, config.evaluate, suite), prepare_s)
     if resume:
         run_folder.write_config(run, config)
     else:
-        run_folder.begin_run(run, config=config, pool=pool, split=split)
+        run_folder.begin_run(run, config=config, pool=pool, split=split, source=source)
     _run(bench, run, space=space, objectives=objectives, imported=imported)
     return run
 

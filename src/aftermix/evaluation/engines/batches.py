@@ -1,0 +1,122 @@
+"""Batches of token sequences, made once for a set of requests and scored for every candidate.
+
+B sequences of a batch, T positions, P positions whose logits are needed, S scored tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+Pair = tuple[Sequence[int], Sequence[int]]
+"""Tokens of a context and of the continuation that is scored."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences of similar length, padded on the right, and where their scored tokens are."""
+
+    tokens_BT: torch.Tensor
+    positions_P: torch.Tensor
+    """Ascending positions at which any sequence of the batch has a scored token."""
+    row_S: torch.Tensor
+    column_S: torch.Tensor
+    """Index into `positions_P`."""
+    target_S: torch.Tensor
+    spans: tuple[tuple[int, int, int], ...]
+    """(request, first, last + 1) into the S scored tokens."""
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """All batches of a set of requests."""
+
+    requests: int
+    batches: tuple[Batch, ...]
+    tokens: int
+    """Tokens of all sequences without padding."""
+    truncated: int
+
+
+def scoring_plan(pairs: Sequence[Pair], *, batch_size: int, max_length: int, device: torch.device) -> ScoringPlan:
+    """Group, sort and pad `pairs` as lm-eval's Hugging Face model does.
+
+    Requests whose input (context and continuation without its last token) is the same share one sequence. Sequences go
+    longest first, so padding is small and a batch that does not fit in memory fails at once; what exceeds `max_length`
+    is cut on the left.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for request, (context, continuation) in enumerate(pairs):
+        groups.setdefault((*context, *continuation[:-1]), []).append(request)
+    order = sorted(groups.items(), key=lambda entry: (-len(entry[0]), _longest(entry[1], pairs)))
+    batches, tokens, truncated = [], 0, 0
+    for start in range(0, len(order), batch_size):
+        chunk = [(key[-max_length:], members) for key, members in order[start : start + batch_size]]
+        batches.append(_batch(chunk, pairs, device=device))
+        tokens += sum(len(inputs) for inputs, _ in chunk)
+    truncated = sum(len(members) for key, members in order if len(key) > max_length)
+    return ScoringPlan(requests=len(pairs), batches=tuple(batches), tokens=tokens, truncated=truncated)
+
+
+def _longest(members: Sequence[int], pairs: Sequence[Pair]) -> tuple[int, ...]:
+    """All tokens of the member with the longest continuation: what lm-eval breaks ties of length by."""
+    context, continuation = pairs[max(members, key=lambda request: len(pairs[request][1]))]
+    return (*context, *continuation)
+
+
+def _batch(chunk: Sequence[tuple[tuple[int, ...], list[int]]], pairs: Sequence[Pair], *, device: torch.device) -> Batch:
+    longest = max(len(inputs) for inputs, _ in chunk)
+    tokens_BT = torch.tensor([[*inputs, *([0] * (longest - len(inputs)))] for inputs, _ in chunk])
+    rows: list[int] = []
+    places: list[int] = []
+    targets: list[int] = []
+    spans: list[tuple[int, int, int]] = []
+    for row, (inputs, members) in enumerate(chunk):
+        for request in members:
+            continuation = pairs[request][1]
+            spans.append((request, len(targets), len(targets) + len(continuation)))
+            rows.extend([row] * len(continuation))
+            places.extend(range(len(inputs) - len(continuation), len(inputs)))
+            targets.extend(continuation)
+    positions = sorted(set(places))
+    column = {position: index for index, position in enumerate(positions)}
+    return Batch(
+        tokens_BT=tokens_BT.to(device),
+        positions_P=torch.tensor(positions, device=device),
+        row_S=torch.tensor(rows, device=device),
+        column_S=torch.tensor([column[place] for place in places], device=device),
+        target_S=torch.tensor(targets, device=device),
+        spans=tuple(spans),
+    )
+
+
+Logits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(tokens_BT, positions_P) -> logits_BPV."""
+
+
+def score(plan: ScoringPlan, logits_of: Logits) -> list[tuple[float, bool]]:
+    """For each request the log-likelihood of its continuation, and whether greedy decoding would give it.
+
+    Log-softmax in float32 over the whole vocabulary, summed in float64. lm-eval takes both in the model's type unless
+    told otherwise; in bfloat16 that rounds log-likelihoods to about 1% and makes ties between choices.
+    """
+    answers: list[tuple[float, bool]] = [(math.nan, False)] * plan.requests
+    for batch in plan.batches:
+        logits_SV = logits_of(batch.tokens_BT, batch.positions_P)[batch.row_S, batch.column_S]
+        chosen_S = torch.log_softmax(logits_SV, dim=-1, dtype=torch.float32).gather(1, batch.target_S[:, None])[:, 0]
+        chosen, greedy = chosen_S.tolist(), _is_greedy(logits_SV, batch.target_S)
+        for request, first, last in batch.spans:
+            answers[request] = (math.fsum(chosen[first:last]), all(greedy[first:last]))
+    return answers
+
+
+def _is_greedy(logits_SV: torch.Tensor, target_S: torch.Tensor) -> list[bool]:
+    """Whether each target is the first largest logit. Most are not the largest, and a maximum is cheaper than its index."""
+    largest_S = logits_SV.gather(1, target_S[:, None])[:, 0] == logits_SV.amax(dim=-1)
+    if bool(largest_S.any()):
+        largest_S[largest_S.clone()] = logits_SV[largest_S].argmax(dim=-1) == target_S[largest_S]
+    greedy: list[bool] = largest_S.tolist()
+    return greedy

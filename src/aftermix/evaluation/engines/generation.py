@@ -1,0 +1,63 @@
+"""Prompts that are continued together, and when a continuation is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts that are continued together."""
+
+    requests: tuple[int, ...]
+    tokens_BT: torch.Tensor
+    mask_BT: torch.Tensor
+    tokens: int
+    """Prompt tokens without padding."""
+    stops: tuple[str, ...]
+    max_new_tokens: int
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class GenerationPlan:
+    """All prompt batches of a set of requests."""
+
+    requests: int
+    batches: tuple[PromptBatch, ...]
+    prompt_tokens: int
+    truncated: int
+
+    @property
+    def most_tokens(self) -> int:
+        """Prompt tokens, and every answer at its longest."""
+        return self.prompt_tokens + sum(len(batch.requests) * batch.max_new_tokens for batch in self.batches)
+
+
+class StopOnText(StoppingCriteria):
+    """A sequence is done when its generated end holds a stop text; one decoding a step, of sequences still running."""
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str], prompt_length: int, sequences: int) -> None:
+        self.tokenizer = tokenizer
+        self.stops = stops
+        self.prompt_length = prompt_length
+        # Every token adds at least one byte, so a stop text that ends here began within so many tokens.
+        self.window = 1 + max((len(stop.encode()) for stop in stops), default=0)
+        self.running = list(range(sequences))
+        self.sequences = sequences
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
+        """Which sequences are done."""
+        if self.stops and self.running:
+            recent = input_ids[:, max(self.prompt_length, input_ids.shape[1] - self.window) :].tolist()
+            texts = self.tokenizer.batch_decode([recent[index] for index in self.running])
+            ended = [any(stop in text for stop in self.stops) for text in texts]
+            self.running = [index for index, end in zip(self.running, ended, strict=True) if not end]
+        done = torch.ones(self.sequences, dtype=torch.bool, device=input_ids.device)
+        done[self.running] = False
+        return done

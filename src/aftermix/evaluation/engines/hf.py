@@ -1,0 +1,163 @@
+"""The Hugging Face engine: one live model whose weights are exchanged in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from aftermix.checkpoints.reader import open_checkpoint
+from aftermix.config import EvaluateConfig
+from aftermix.errors import EvaluationError
+from aftermix.evaluation.engines.live_model import LiveModel
+from aftermix.evaluation.engines.live_weights import LiveWeights
+from aftermix.evaluation.quiet import quiet
+
+NO_CODE = {"trust_remote_code": False, "local_files_only": True}
+
+
+class HuggingFaceEngine:
+    """A live model: `open` once, then `load` weights and evaluate `lm`, candidate after candidate."""
+
+    def __init__(self, lm: LiveModel, weights: LiveWeights) -> None:
+        self.lm: Any = lm
+        self._weights: LiveWeights | None = weights
+
+    @staticmethod
+    def open(model_folder: Path, *, tokenizer_folder: Path, config: EvaluateConfig) -> HuggingFaceEngine:
+        """Load the model in `model_folder` (the base), tokenizer and generation settings from `tokenizer_folder`.
+
+        `device: auto` is CUDA where there is one. `dtype: auto` is float32 on a CPU and the checkpoint's type
+        elsewhere. Raises :class:`EvaluationError` when transformers would leave a parameter at random values or a
+        stored tensor unused.
+        """
+        checkpoint = open_checkpoint(model_folder)
+        tokenizer = _tokenizer(tokenizer_folder, chat=config.apply_chat_template)
+        device = _device(config.device)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        with quiet():
+            model = _model(model_folder, device=device, dtype=config.dtype)
+            model.generation_config = _generation_config(tokenizer_folder, model)
+            lm = LiveModel(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length)
+        return HuggingFaceEngine(lm, LiveWeights(model, checkpoint))
+
+    def load(self, tensors: Iterable[tuple[str, torch.Tensor]], unchanged: frozenset[str] = frozenset()) -> None:
+        """Exchange the weights in place for `tensors`: checkpoint name and full tensor of any float type.
+
+        Tensors in `unchanged` (a merge's exclusions) need not be given and take the base's values, whatever an earlier
+        load gave them, so scores depend on this load alone. Raises :class:`EvaluationError` with every tensor that has
+        no place, another shape, or was never given.
+        """
+        if self._weights is None:
+            raise EvaluationError("engine", "is closed", "Open another one.")
+        self._weights.load(tensors, unchanged)
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        on_cuda = self._weights is not None and self.lm.device.type == "cuda"
+        self.lm, self._weights = None, None
+        if on_cuda:
+            torch.cuda.empty_cache()
+
+
+def planning_model(model_folder: Path, *, tokenizer_folder: Path, config: EvaluateConfig) -> LiveModel:
+    """A model without weights that counts tokens (`TaskSuite.tokens`) but cannot score: no weight is read."""
+    tokenizer = _tokenizer(tokenizer_folder, chat=config.apply_chat_template)
+    with quiet(), torch.device("meta"):
+        architecture = _model_config(model_folder)
+        model = AutoModelForCausalLM.from_config(architecture, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        return LiveModel(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts when it was built without CUDA
+        raise EvaluationError(
+            "evaluate.device", f"'{name}' cannot be used ({' '.join(str(error).split())[:200]})", "Use `auto` or `cpu`."
+        ) from error
+    return device
+
+
+def _model_config(folder: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder, **NO_CODE)
+    except (OSError, ValueError, KeyError) as error:
+        raise EvaluationError(
+            str(folder),
+            f"its architecture cannot be evaluated ({' '.join(str(error).split())[:300]})",
+            "Take a model that transformers knows without remote code.",
+        ) from error
+
+
+def _model(folder: Path, *, device: torch.device, dtype: str) -> Any:
+    if dtype == "auto":
+        wanted: Any = torch.float32 if device.type == "cpu" else "auto"
+    else:
+        wanted = getattr(torch, dtype)
+    config = _model_config(folder)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=wanted, output_loading_info=True, **NO_CODE
+        )
+        model, report = loaded
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise EvaluationError(
+            str(folder),
+            f"cannot be loaded by transformers ({' '.join(str(error).split())[:500]})",
+            "Check that config.json belongs to these weights.",
+        ) from error
+    _refuse_incomplete(folder, report)
+    return model.to(device).eval()
+
+
+def _refuse_incomplete(folder: Path, report: dict[str, Any]) -> None:
+    """transformers fills missing parameters with random values and goes on; here that is an error."""
+    faults = [f"{name}: is not in the checkpoint" for name in sorted(report.get("missing_keys", ()))]
+    faults += [f"{name}: has no place in the model" for name in sorted(report.get("unexpected_keys", ()))]
+    faults += [f"{entry[0]}: has another shape" for entry in sorted(report.get("mismatched_keys", ()))]
+    faults += [str(message) for message in report.get("error_msgs", ())]
+    if faults:
+        listing = "\n".join(f"  {fault}" for fault in faults)
+        raise EvaluationError(
+            str(folder),
+            f"{len(faults)} tensors do not match its architecture:\n{listing}\n",
+            "Check that config.json belongs to these weights (a multimodal checkpoint is not its text model).",
+        )
+
+
+def _tokenizer(folder: Path, *, chat: bool) -> Any:
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
+    except (OSError, ValueError, KeyError) as error:
+        raise EvaluationError(
+            str(folder),
+            f"has no usable tokenizer ({' '.join(str(error).split())[:300]})",
+            "Copy the tokenizer's files into the model folder.",
+        ) from error
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        raise EvaluationError(
+            str(folder),
+            "its tokenizer has neither a beginning nor an end of text",
+            "Set `eos_token` in its configuration.",
+        )
+    if chat and not tokenizer.chat_template:
+        raise EvaluationError(
+            str(folder), "has no chat template", "Leave out `evaluate.apply_chat_template`, or add the template."
+        )
+    return tokenizer
+
+
+def _generation_config(folder: Path, model: Any) -> Any:
+    """The settings that the finished model will be served with, e.g. an instruction model's end-of-turn token."""
+    if not (folder / "generation_config.json").is_file():
+        return model.generation_config
+    return GenerationConfig.from_pretrained(folder, local_files_only=True)

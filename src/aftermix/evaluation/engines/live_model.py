@@ -1,0 +1,217 @@
+"""An lm-eval model around a live Hugging Face model whose weights change between calls.
+
+Everything that does not depend on the weights (tokens, order, padding, positions) is computed once per set of requests.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from transformers import StoppingCriteriaList
+
+from aftermix.errors import EvaluationError
+from aftermix.evaluation.engines.batches import Pair, ScoringPlan, score, scoring_plan
+from aftermix.evaluation.engines.generation import GenerationPlan, PromptBatch, StopOnText
+
+SAMPLING_SEED = 1234
+"""Seed of tasks that sample their answers (`do_sample: true`), set anew for every batch of every candidate."""
+KEPT_PLANS = 32
+Plan = TypeVar("Plan")
+
+
+class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
+    """lm-eval's Hugging Face model for one process and one device, without work repeated between candidates.
+
+    Departures from :class:`lm_eval.models.huggingface.HFLM`: logits only at scored positions (where the architecture
+    can), log-softmax always in float32, no key-value cache when scoring, no progress bars, no answer cache. The answers
+    are the same up to the rounding of the last matrix product.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int, max_length: int | None) -> None:
+        super().__init__(
+            pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size, max_length=max_length
+        )
+        self.forwarded_tokens = 0
+        self.truncated_requests = 0
+        # A plan holds its requests, so their ids cannot be taken by others while it is kept.
+        self._plans: OrderedDict[tuple[int, ...], tuple[Sequence[Any], Any]] = OrderedDict()
+        accepted = inspect.signature(model.forward).parameters
+        self._keeps_logits = "logits_to_keep" in accepted
+        self._options = {"use_cache": False} if "use_cache" in accepted else {}
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
+        """(log-likelihood, greedy) of each continuation given its context."""
+        return self._score(self._scoring_plan(requests))
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[Any],
+        disable_tqdm: bool = True,  # noqa: ARG002
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        pairs = [(context, continuation) for _, context, continuation in requests]
+        return self._score(self._plan_of(pairs, batch_size=override_bs or self.batch_size))
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
+        """Each context continued until a stop text, the end of text or the limit."""
+        plan = self._generation_plan(requests)
+        answers = [""] * plan.requests
+        for number, batch in enumerate(plan.batches):
+            generated_BN = self._continue(batch, seed=SAMPLING_SEED + number)
+            self.forwarded_tokens += int((generated_BN != self.tokenizer.pad_token_id).sum())
+            for request, tokens in zip(batch.requests, generated_BN.tolist(), strict=True):
+                text = self.tok_decode(tokens)
+                answers[request] = postprocess_generated_text(text, stop=list(batch.stops), think_end_token=None)
+        self.forwarded_tokens += plan.prompt_tokens
+        self.truncated_requests += plan.truncated
+        return answers
+
+    def request_tokens(self, requests: Sequence[Any]) -> int:
+        """Tokens that `requests` run through the model, generated text at its limit; computes no model output."""
+        total = 0
+        for kind in {request.request_type for request in requests}:
+            asked = [request for request in requests if request.request_type == kind]
+            if kind == "generate_until":
+                total += self._generation_plan(asked).most_tokens
+            elif kind == "loglikelihood":
+                total += self._scoring_plan(asked).tokens
+            else:
+                total += sum(len(self.tok_encode(request.args[0])) for request in asked)
+        return total
+
+    def _score(self, plan: ScoringPlan) -> list[tuple[float, bool]]:
+        with torch.inference_mode():
+            answers = score(plan, self._logits)
+        if not all(math.isfinite(value) for value, _ in answers):
+            raise EvaluationError(
+                "model",
+                "gives log-likelihoods that are NaN or Inf",
+                "The model is broken: look at its merge weights.",
+            )
+        self.forwarded_tokens += plan.tokens
+        self.truncated_requests += plan.truncated
+        return answers
+
+    def _logits(self, tokens_BT: torch.Tensor, positions_P: torch.Tensor) -> torch.Tensor:
+        if self._keeps_logits:
+            logits_BPV: torch.Tensor = self.model(tokens_BT, logits_to_keep=positions_P, **self._options).logits
+            return logits_BPV
+        logits_BTV: torch.Tensor = self.model(tokens_BT, **self._options).logits
+        return logits_BTV[:, positions_P]
+
+    def _continue(self, batch: PromptBatch, *, seed: int) -> torch.Tensor:
+        prompt_length = batch.tokens_BT.shape[1]
+        stopping = StoppingCriteriaList([StopOnText(self.tokenizer, batch.stops, prompt_length, len(batch.requests))])
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.inference_mode(), torch.random.fork_rng(devices=devices, enabled=bool(batch.options["do_sample"])):
+            if batch.options["do_sample"]:
+                torch.manual_seed(seed)
+            tokens_BT: torch.Tensor = self.model.generate(
+                input_ids=batch.tokens_BT,
+                attention_mask=batch.mask_BT,
+                max_length=prompt_length + batch.max_new_tokens,
+                stopping_criteria=stopping,
+                pad_token_id=self.tokenizer.pad_token_id,
+                use_cache=True,
+                **batch.options,
+            )
+        return tokens_BT[:, prompt_length:]
+
+    def _scoring_plan(self, requests: Sequence[Any]) -> ScoringPlan:
+        def make() -> ScoringPlan:
+            pairs = [self._pair(*request.args) for request in requests]
+            return self._plan_of(pairs, batch_size=self.batch_size)
+
+        return self._kept(requests, make)
+
+    def _pair(self, context: str, continuation: str) -> Pair:
+        """Tokens as lm-eval's `loglikelihood` takes them: an empty context becomes the beginning-of-text token."""
+        if context:
+            context_tokens, continuation_tokens = self._encode_pair(context, continuation)
+        else:
+            tokens = self.tok_encode(continuation, add_special_tokens=False)
+            starts = tokens[:1] == [self.prefix_token_id]
+            context_tokens, continuation_tokens = (
+                (tokens[:1], tokens[1:]) if starts else ([self.prefix_token_id], tokens)
+            )
+        if not 0 < len(continuation_tokens) <= self.max_length:
+            raise EvaluationError(
+                f"continuation {continuation[:80]!r}",
+                f"expected 1 to {self.max_length} tokens, found {len(continuation_tokens)}",
+                "Correct the task's choices, or raise `evaluate.max_length`.",
+            )
+        return context_tokens, continuation_tokens
+
+    def _plan_of(self, pairs: Sequence[Pair], *, batch_size: int) -> ScoringPlan:
+        self._refuse_unknown_tokens(token for pair in pairs for part in pair for token in part)
+        return scoring_plan(pairs, batch_size=batch_size, max_length=self.max_length, device=self.device)
+
+    def _generation_plan(self, requests: Sequence[Any]) -> GenerationPlan:
+        def make() -> GenerationPlan:
+            lengths = {request.args[0]: len(self.tok_encode(request.args[0])) for request in requests}
+            by_options: dict[str, list[int]] = {}
+            for index, request in enumerate(requests):
+                by_options.setdefault(repr(sorted(request.args[1].items())), []).append(index)
+            batches, truncated = [], 0
+            for indices in by_options.values():
+                # Longest first, as lm-eval sorts them.
+                indices.sort(key=lambda index: (-lengths[requests[index].args[0]], requests[index].args[0]))
+                for start in range(0, len(indices), self.batch_size):
+                    batches.append(self._prompt_batch(requests, indices[start : start + self.batch_size]))
+                    room = self.max_length - batches[-1].max_new_tokens
+                    truncated += sum(lengths[requests[index].args[0]] > room for index in batches[-1].requests)
+            return GenerationPlan(len(requests), tuple(batches), sum(batch.tokens for batch in batches), truncated)
+
+        return self._kept(requests, make)
+
+    def _prompt_batch(self, requests: Sequence[Any], indices: Sequence[int]) -> PromptBatch:
+        options = dict(normalize_gen_kwargs(requests[indices[0]].args[1], self.max_gen_toks))
+        end = None if self.eot_token_id is None else self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        stops = handle_stop_sequences(options.pop("until", None), eos=end)
+        max_new_tokens = int(options.pop("max_gen_toks"))
+        if max_new_tokens >= self.max_length:
+            raise EvaluationError(
+                f"task '{requests[indices[0]].task_name}'",
+                f"generates up to {max_new_tokens} tokens, but the model's length is {self.max_length}",
+                "Lower the task's `max_gen_toks`, or raise `evaluate.max_length`.",
+            )
+        if not options["do_sample"]:
+            options.pop("temperature", None)
+        tokens_BT, mask_BT = self.tok_batch_encode(
+            [requests[index].args[0] for index in indices], left_truncate_len=self.max_length - max_new_tokens
+        )
+        self._refuse_unknown_tokens(tokens_BT[mask_BT.bool()].tolist())
+        return PromptBatch(
+            requests=tuple(indices),
+            tokens_BT=tokens_BT.to(self.device),
+            mask_BT=mask_BT.to(self.device),
+            tokens=int(mask_BT.sum()),
+            stops=tuple(stop for stop in stops if stop),
+            max_new_tokens=max_new_tokens,
+            options=options,
+        )
+
+    def _refuse_unknown_tokens(self, tokens: Any) -> None:
+        largest, rows = max(tokens, default=0), self.model.get_input_embeddings().weight.shape[0]
+        if largest >= rows:
+            raise EvaluationError(
+                "tokenizer", f"gives token {largest}, but the model embeds {rows}", "Use the tokenizer of this model."
+            )
+
+    def _kept(self, requests: Sequence[Any], make: Callable[[], Plan]) -> Plan:
+        """The plan of exactly these request objects, made at their first use."""
+        key = tuple(map(id, requests))
+        if key not in self._plans:
+            self._plans[key] = (list(requests), make())
+            while len(self._plans) > KEPT_PLANS:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
+        plan: Plan = self._plans[key][1]
+        return plan

@@ -1,0 +1,216 @@
+"""Full tensors under checkpoint names, copied into the parameters of a live Hugging Face model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    dot_natural_key,
+    rename_source_key,
+)
+
+from aftermix.checkpoints.reader import Checkpoint
+from aftermix.errors import EvaluationError
+
+Slot = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a checkpoint tensor goes: a parameter as it is, or a part of what a converter makes."""
+
+    target: str
+    pattern: str | None
+    """The converter's source pattern, for experts stored one by one and other layouts that transformers fuses."""
+
+
+class LiveWeights:
+    """The parameters of `model`, which was loaded from `base`, by checkpoint name.
+
+    Names are resolved by transformers' own rules, the ones `from_pretrained` applied. Tensors that share storage (tied
+    embeddings) are one slot: giving either name fills both.
+    """
+
+    def __init__(self, model: Any, base: Checkpoint) -> None:
+        self._model = model
+        self._base = base
+        self._live: dict[str, torch.Tensor] = dict(model.state_dict())
+        transforms = get_model_conversion_mapping(model)
+        self._renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
+        self._converters = [entry for entry in transforms if isinstance(entry, WeightConverter)]
+        self._routes = {name: self._resolve(name) for name in sorted(base.tensors, key=dot_natural_key)}
+        self._groups: dict[str, list[str]] = {}
+        for name, route in self._routes.items():
+            if route is not None and route.pattern is not None:
+                self._groups.setdefault(route.target, []).append(name)
+        self.required: dict[str, Slot] = {
+            name: self.slot(name, route)
+            for name, route in self._routes.items()
+            if route is not None and base.tensors[name].mergeable
+        }
+        """Slot by name of every real-valued tensor of the base."""
+        self._changed: set[Slot] = set()
+
+    def load(self, tensors: Iterable[tuple[str, torch.Tensor]], unchanged: frozenset[str] = frozenset()) -> None:
+        """Copy `tensors` in place, cast to the live type. Those named in `unchanged` take the base's values.
+
+        Raises :class:`EvaluationError` naming every tensor that has no place, has another shape, or was never given;
+        the model then holds a mixture until the next complete load.
+        """
+        filling = _Filling(self, unchanged)
+        with torch.no_grad():
+            for name, tensor in tensors:
+                filling.take(name, tensor)
+            filling.finish()
+        filling.refuse_faults()
+
+    def route(self, name: str) -> Route | None:
+        """Where `name` goes, if anywhere."""
+        if name not in self._routes:
+            self._routes[name] = self._resolve(name)
+        return self._routes[name]
+
+    def members(self, target: str) -> list[str]:
+        """Checkpoint names that the converter of `target` puts together, in transformers' order."""
+        return self._groups.get(target, [])
+
+    def slot(self, name: str, route: Route) -> Slot:
+        """What `name` fills: the storage of a parameter, or its own part of a fused one."""
+        tensor = self._live[route.target]
+        storage = (tensor.data_ptr(), *tensor.shape)
+        return storage if route.pattern is None else (*storage, self.members(route.target).index(name))
+
+    def stored(self, name: str) -> torch.Tensor:
+        """The base's own tensor."""
+        return self._base.read(name)
+
+    def copy(self, target: str, tensor: torch.Tensor) -> str | None:
+        """Copy into the parameter `target`; what is wrong, if it does not fit."""
+        live = self._live.get(target)
+        if live is None or live.shape != tensor.shape:
+            held = "nothing of that name" if live is None else f"{tuple(live.shape)}"
+            return f"is {tuple(tensor.shape)}, the model holds {held}"
+        live.copy_(tensor)
+        return None
+
+    def holds(self, target: str, tensor: torch.Tensor) -> bool:
+        """Whether the parameter `target` has exactly the values of `tensor`."""
+        live = self._live[target]
+        return live.shape == tensor.shape and torch.equal(live, tensor.to(device=live.device, dtype=live.dtype))
+
+    def convert(self, target: str, parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What transformers makes of the checkpoint tensors `parts` for `target`: parameter by name."""
+        routes = {name: self._routes[name] for name in self.members(target)}
+        pattern = next(route.pattern for route in routes.values() if route is not None)
+        converter: Any = deepcopy(next(entry for entry in self._converters if pattern in entry.source_patterns))
+        for name, route in routes.items():
+            if route is not None:
+                converter.add_tensor(target, name, route.pattern, parts[name])
+        made = converter.convert(target, model=self._model, config=self._model.config)
+        return {name: value[0] if isinstance(value, list) else value for name, value in made.items()}
+
+    def mark(self, slot: Slot, *, changed: bool) -> None:
+        """Remember whether `slot` differs from the base."""
+        (self._changed.add if changed else self._changed.discard)(slot)
+
+    def is_changed(self, slot: Slot) -> bool:
+        """Whether an earlier load gave `slot` other values than the base's."""
+        return slot in self._changed
+
+    def _resolve(self, name: str) -> Route | None:
+        prefix = self._model.base_model_prefix
+        target, pattern = rename_source_key(name, self._renamings, self._converters, prefix, self._live)
+        if target not in self._live and name in self._live:
+            target, pattern = rename_source_key(name, [], [], prefix, self._live)
+        return Route(target, pattern) if target in self._live else None
+
+
+class _Filling:
+    """One load in progress."""
+
+    def __init__(self, live: LiveWeights, unchanged: frozenset[str]) -> None:
+        self.live = live
+        self.unchanged = unchanged
+        self.filled: dict[Slot, str] = {}
+        self.waiting: dict[str, dict[str, torch.Tensor]] = {}
+        self.faults: list[str] = []
+
+    def take(self, name: str, tensor: torch.Tensor) -> None:
+        """Put one tensor in its place, or keep it until its fused parameter is complete."""
+        route = self.live.route(name)
+        if route is None or (route.pattern is not None and name not in self.live.members(route.target)):
+            self.faults.append(f"{name}: has no place in the live model")
+            return
+        slot = self.live.slot(name, route)
+        if slot in self.filled:
+            self._take_again(name, route, tensor, slot)
+            return
+        self.filled[slot] = name
+        self.live.mark(slot, changed=True)
+        if route.pattern is None:
+            self._report(name, self.live.copy(route.target, tensor))
+            return
+        parts = self.waiting.setdefault(route.target, {})
+        parts[name] = tensor
+        if len(parts) == len(self.live.members(route.target)):
+            self._fuse(route.target, self.waiting.pop(route.target))
+
+    def finish(self) -> None:
+        """Give what stays unchanged the base's values again, and find what was never given."""
+        required = self.live.required
+        kept = {name: slot for name, slot in required.items() if name in self.unchanged}
+        covered = self.filled.keys() | set(kept.values())
+        absent = {name for name, slot in required.items() if slot not in covered}
+        self.faults += [f"{name}: was never given" for name in sorted(absent)]
+        for name, slot in kept.items():
+            if slot not in self.filled and self.live.is_changed(slot):
+                self._restore(name)
+        for target, parts in self.waiting.items():
+            rest = [name for name in self.live.members(target) if name not in parts]
+            if not absent.intersection(rest):
+                self._fuse(target, {**parts, **{name: self.live.stored(name) for name in rest}})
+
+    def refuse_faults(self) -> None:
+        """Raise one error for all faults."""
+        if self.faults:
+            listing = "\n".join(f"  {fault}" for fault in self.faults)
+            raise EvaluationError(
+                "live model",
+                f"{len(self.faults)} tensors do not match it:\n{listing}\n",
+                "Merge models of the base's architecture; `aftermix doctor` compares them tensor by tensor.",
+            )
+
+    def _take_again(self, name: str, route: Route, tensor: torch.Tensor, slot: Slot) -> None:
+        """A second name for the same storage is fine if it has the same values."""
+        if not self.live.holds(route.target, tensor):
+            self.faults.append(f"{name}: differs from {self.filled[slot]}, which the model ties it to")
+
+    def _restore(self, name: str) -> None:
+        route = self.live.route(name)
+        if route is None:
+            return
+        self.live.mark(self.live.slot(name, route), changed=False)
+        if route.pattern is None:
+            self._report(name, self.live.copy(route.target, self.live.stored(name)))
+        else:
+            self.waiting.setdefault(route.target, {})[name] = self.live.stored(name)
+
+    def _fuse(self, target: str, parts: Mapping[str, torch.Tensor]) -> None:
+        try:
+            made = self.live.convert(target, parts)
+        except (RuntimeError, ValueError, IndexError) as error:
+            self.faults.append(f"{', '.join(sorted(parts))}: cannot be fused into {target} ({error})")
+            return
+        for name, tensor in made.items():
+            self._report(name, self.live.copy(name, tensor))
+
+    def _report(self, name: str, fault: str | None) -> None:
+        if fault is not None:
+            self.faults.append(f"{name}: {fault}")

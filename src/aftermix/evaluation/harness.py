@@ -1,0 +1,215 @@
+"""lm-eval tasks in one living process: built once, scored item by item for one candidate after the other."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lm_eval.api.model import CachingLM
+from lm_eval.api.samplers import FirstNSampler
+
+from aftermix.config import EvaluateConfig, Split
+from aftermix.errors import EvaluationError
+from aftermix.evaluation.fewshot import example_pool
+from aftermix.evaluation.items import SPLITS, TaskItems, fixed_counts, split_items
+from aftermix.evaluation.loading import Leaves, load_tasks
+from aftermix.evaluation.metrics import Metric, primary_metric
+from aftermix.evaluation.quiet import quiet
+from aftermix.evaluation.requests import (
+    ChatTemplate,
+    LeafRequests,
+    build_requests,
+    compiled_templates,
+    forget_answers,
+    score_items,
+)
+
+MAX_GOLD_ANSWERS = 32
+"""A task with more distinct answers than this is not stratified by them: they are texts, not classes."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores of one candidate on one split."""
+
+    items: dict[str, list[float]]
+    """Task -> the primary metric of each item, in the order of the split's items."""
+    metrics: dict[str, dict[str, list[float]]]
+    """Task -> every per-item metric, named `metric,filter`."""
+    tokens: int
+    """Tokens that went through the model, generated ones included; 0 from an engine that does not count."""
+    truncated: int = 0
+    """Requests whose prompt was cut on the left because it exceeds the model's length."""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Task -> mean of its items."""
+        return {task: math.fsum(values) / len(values) for task, values in self.items.items()}
+
+
+@dataclass(frozen=True)
+class TaskSuite:
+    """The tasks of a configuration with their splits and, once asked for, their requests."""
+
+    tasks: dict[str, TaskItems]
+    primary: dict[str, Metric]
+    """Task -> the metric that counts."""
+    chat: bool
+    _leaves: dict[str, Leaves] = field(repr=False)
+    _requests: dict[Split, dict[str, list[LeafRequests]]] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def build(config: EvaluateConfig) -> TaskSuite:
+        """Load the tasks, choose metrics and items, and build the search prompts, before any model is loaded.
+
+        Raises :class:`EvaluationError` for everything that is wrong with a task, its metric or its number of items.
+        """
+        loaded = load_tasks(config)
+        primary = {task.task: primary_metric(task, loaded[task.task]) for task in config.tasks}
+        with quiet():
+            tasks = {name: _items_of(name, leaves, config) for name, leaves in loaded.items()}
+        suite = TaskSuite(tasks=tasks, primary=primary, chat=config.apply_chat_template, _leaves=loaded)
+        if not suite.chat:  # a chat template comes with the engine's tokenizer
+            suite._requests_of("search", None)
+        return suite
+
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """Task -> split -> number of items."""
+        return {name: {split: len(items.of(split)) for split in SPLITS} for name, items in self.tasks.items()}
+
+    def requests(self, split: Split, lm: Any) -> dict[str, list[Any]]:
+        """Task -> all requests of `split`; `lm` is asked for its chat template where one applies."""
+        by_task = self._requests_of(split, lm)
+        return {task: [instance for part in parts for instance in part.flat()] for task, parts in by_task.items()}
+
+    def tokens(self, split: Split, lm: Any) -> dict[str, int]:
+        """Task -> tokens that the model must be run on for `split`; generated text counts up to its limit.
+
+        `lm` needs `request_tokens`: the live model has it, and :func:`aftermix.evaluation.engines.hf.planning_model`.
+        """
+        return {task: lm.request_tokens(instances) for task, instances in self.requests(split, lm).items()}
+
+    def evaluate(self, lm: Any, split: Split) -> Measured:
+        """Scores of the model that `lm` holds now on the items of `split`, and on no others.
+
+        `lm` is any lm-eval `LM`; no answer of an earlier candidate is seen. Raises :class:`EvaluationError` for a model
+        behind lm-eval's answer cache, whose keys know the prompt but not the weights, and for scores that are no
+        numbers.
+        """
+        if isinstance(lm, CachingLM):
+            raise EvaluationError(
+                "lm",
+                "is wrapped in lm-eval's answer cache, which would repeat another candidate's answers",
+                "Unwrap it.",
+            )
+        by_task = self._requests_of(split, lm)
+        flat = [instance for parts in by_task.values() for part in parts for instance in part.flat()]
+        forwarded, truncated = getattr(lm, "forwarded_tokens", 0), getattr(lm, "truncated_requests", 0)
+        try:
+            with quiet():
+                _answer(lm, flat)
+                scored = {task: _score(task, parts, self.primary[task]) for task, parts in by_task.items()}
+        finally:
+            forget_answers(flat)
+        return Measured(
+            items={task: primary for task, (primary, _) in scored.items()},
+            metrics={task: metrics for task, (_, metrics) in scored.items()},
+            tokens=getattr(lm, "forwarded_tokens", 0) - forwarded,
+            truncated=getattr(lm, "truncated_requests", 0) - truncated,
+        )
+
+    def _requests_of(self, split: Split, lm: Any) -> dict[str, list[LeafRequests]]:
+        if split not in self._requests:
+            template: ChatTemplate | None = lm.apply_chat_template if self.chat else None
+            with quiet():
+                self._requests[split] = {
+                    name: _build(items.of(split), self._leaves[name], template) for name, items in self.tasks.items()
+                }
+        return self._requests[split]
+
+
+def _items_of(name: str, leaves: Leaves, config: EvaluateConfig) -> TaskItems:
+    strata: dict[str, str] = {}
+    with compiled_templates():
+        for leaf_name, leaf in leaves.items():
+            reserved = _reserve_examples(leaf_name, leaf, seed=config.items.seed)
+            for number, gold in enumerate(_gold_answers(leaf)):
+                if number not in reserved:
+                    strata[f"{leaf_name}/{number}"] = f"{leaf_name}\x1f{gold}"
+    return split_items(strata, task=name, items=config.items, fixed=fixed_counts(config.items))
+
+
+def _reserve_examples(name: str, leaf: Any, *, seed: int) -> frozenset[int]:
+    """Give the leaf's sampler a pool apart from what is scored; the numbers of the documents that it then keeps."""
+    shots = leaf.get_config("num_fewshot") or 0
+    if shots == 0:
+        return frozenset()
+    pool = example_pool(
+        leaf.sampler.df,
+        list(leaf.task_docs),
+        shots=shots,
+        task=name,
+        seed=seed,
+        in_order=isinstance(leaf.sampler, FirstNSampler),
+    )
+    leaf.sampler.replace_df(pool.examples)
+    return pool.reserved
+
+
+def _gold_answers(leaf: Any) -> list[str]:
+    """The gold answer of every document, or nothing where answers are texts of their own rather than classes."""
+    documents = leaf.task_docs
+    answers = [""] * len(documents)
+    for number, document in enumerate(documents):
+        try:
+            answers[number] = str(leaf.doc_to_target(document))
+        except Exception as error:  # templates and the task's own Python may raise anything
+            detail = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            raise EvaluationError(
+                f"item '{leaf.task_name}/{number}'",
+                f"has no readable answer ({detail})",
+                "Correct the task or its data.",
+            ) from error
+    return answers if len(set(answers)) <= MAX_GOLD_ANSWERS else [""] * len(documents)
+
+
+def _build(items: Sequence[str], leaves: Leaves, template: ChatTemplate | None) -> list[LeafRequests]:
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for item in items:
+        leaf_name, _, number = item.rpartition("/")
+        numbers[leaf_name].append(int(number))
+    parts = []
+    for leaf_name, leaf in leaves.items():
+        documents = leaf.task_docs
+        chosen = [(f"{leaf_name}/{number}", number, documents[number]) for number in sorted(numbers[leaf_name])]
+        if chosen:
+            parts.append(build_requests(leaf, chosen, chat_template=template))
+    return parts
+
+
+def _answer(lm: Any, instances: Sequence[Any]) -> None:
+    """Have `lm` answer all requests, one call for each kind, and store the answers in the instances."""
+    forget_answers(instances)
+    by_kind: dict[str, list[Any]] = defaultdict(list)
+    for instance in instances:
+        by_kind[instance.request_type].extend([instance] * (instance.repeats or 1))
+    for kind, asked in by_kind.items():
+        answers = getattr(lm, kind)(asked, disable_tqdm=True)
+        for instance, answer in zip(asked, answers, strict=True):
+            instance.resps.append(answer)
+
+
+def _score(task: str, parts: Sequence[LeafRequests], metric: Metric) -> tuple[list[float], dict[str, list[float]]]:
+    primary: list[float] = []
+    metrics: dict[str, list[float]] = defaultdict(list)
+    for part in parts:
+        values, by_metric = score_items(part, metric)
+        primary.extend(values)
+        for name, column in by_metric.items():
+            metrics[name].extend(column)
+    if not all(math.isfinite(value) for value in primary):
+        raise EvaluationError(f"task '{task}'", f"metric {metric} gives NaN or Inf", "Name another metric.")
+    return primary, {name: column for name, column in metrics.items() if len(column) == len(primary)}

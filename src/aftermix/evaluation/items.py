@@ -1,0 +1,143 @@
+"""Which items of a task search, select and test the weights: seeded, stratified, disjoint."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from aftermix.config import ItemsConfig, Split
+from aftermix.errors import EvaluationError
+from aftermix.seeds import derived_seed
+
+SPLITS: tuple[Split, ...] = ("search", "select", "test")
+MIN_ITEMS = 3
+
+
+@dataclass(frozen=True)
+class TaskItems:
+    """The items of one task by purpose. An item is named `leaf task/document number`."""
+
+    task: str
+    search: tuple[str, ...]
+    select: tuple[str, ...]
+    test: tuple[str, ...]
+    overlap: bool
+    """Whether search and select share items (scheme `first`). The test items are always apart from both."""
+    note: str | None
+    """What differs from the counts asked for, in words."""
+
+    def of(self, split: Split) -> tuple[str, ...]:
+        """The items of `split`, ascending by leaf task and document."""
+        items: tuple[str, ...] = getattr(self, split)
+        return items
+
+
+def fixed_counts(items: ItemsConfig) -> frozenset[str]:
+    """The counts that the user's file sets itself. The others are shares, and shrink for a small task."""
+    written = items.model_fields_set
+    return frozenset(name for name in SPLITS if name in written and isinstance(getattr(items, name), int))
+
+
+def split_items(strata: Mapping[str, str], *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> TaskItems:
+    """Split the items of `task` three ways.
+
+    `strata` maps every usable item, in the order of the documents, to its stratum (leaf task and gold answer).
+    Scheme `disjoint`: within a stratum of `n` items the item of random rank `r` gets the place `(r + u) / n`, with one
+    random `u` in [0, 1) for each stratum; items sorted by place are cut into search, select and test. Any run of that
+    order holds every stratum in proportion, up to one item. The order depends on the seed, the task's name and the
+    items, not on the counts: a longer select leaves the search items as they are.
+    Scheme `first` (OptiMer): search and select are the first items in document order, test is all that follows them.
+
+    Raises :class:`EvaluationError` when counts in `fixed` cannot be met, or when fewer than three items are there.
+    """
+    available = len(strata)
+    if available < MIN_ITEMS:
+        raise EvaluationError(
+            f"task '{task}'", f"expected at least {MIN_ITEMS} usable items, found {available}", "Take another task."
+        )
+    first = items.scheme == "first"
+    counts = _counts(available, task=task, items=items, fixed=fixed)
+    order = _document_order(strata) if first else _stratified_order(strata, task=task, seed=items.seed)
+    start = max(counts["search"], counts["select"]) if first else counts["search"] + counts["select"]
+    chosen = {
+        "search": order[: counts["search"]],
+        "select": order[: counts["select"]] if first else order[counts["search"] : start],
+        "test": order[start : start + counts["test"]],
+    }
+    place = {item: index for index, item in enumerate(strata)}
+    parts = {name: tuple(sorted(chosen[name], key=place.__getitem__)) for name in SPLITS}
+    return TaskItems(task=task, overlap=first, note=_note(available, counts, items), **parts)
+
+
+def _document_order(strata: Mapping[str, str]) -> list[str]:
+    """By document number, so that the first items of a group are the first of each of its leaves."""
+    return sorted(strata, key=lambda item: int(item.rpartition("/")[2]))
+
+
+def _stratified_order(strata: Mapping[str, str], *, task: str, seed: int) -> list[str]:
+    members: dict[str, list[str]] = defaultdict(list)
+    for item, stratum in strata.items():
+        members[stratum].append(item)
+    place: dict[str, float] = {}
+    for stratum, group in members.items():
+        raw = np.random.SFC64(derived_seed(seed, "items", task, stratum)).random_raw(len(group) + 1)
+        offset = float(raw[0]) / 2.0**64
+        for rank, index in enumerate(np.argsort(raw[1:], kind="stable")):
+            place[group[index]] = (rank + offset) / len(group)
+    return sorted(strata, key=lambda item: (place[item], item))
+
+
+def _counts(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> dict[str, int]:
+    """Items of each split: as asked where they fit; otherwise what is not `fixed` shares the rest in proportion."""
+    asked = {"search": items.search, "select": items.select}
+    before_test = max(asked.values()) if items.scheme == "first" else sum(asked.values())
+    rest = available - before_test
+    least_test = items.test if isinstance(items.test, int) else (1 if fixed >= {"search", "select"} else items.search)
+    if rest >= least_test:
+        return {**asked, "test": items.test if isinstance(items.test, int) else rest}
+    if items.scheme == "first":
+        return _first_in_proportion(available, task=task, items=items, fixed=fixed)
+    # A `rest` that does not fit has no count of its own; it is as long as select, the other held-out part.
+    weights = {**asked, "test": items.test if isinstance(items.test, int) else items.select}
+    shared = [name for name in SPLITS if name not in fixed]
+    left = available - sum(weights[name] for name in fixed)
+    if left < len(shared) or not shared:
+        raise _too_few(available, task=task, items=items)
+    total = sum(weights[name] for name in shared)
+    counts: dict[str, int] = {
+        # One item each, and the others in proportion.
+        name: weights[name] if name in fixed else 1 + (left - len(shared)) * weights[name] // total
+        for name in SPLITS
+    }
+    counts[shared[-1]] = left - sum(counts[name] for name in shared[:-1])
+    return counts
+
+
+def _first_in_proportion(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> dict[str, int]:
+    if fixed:
+        raise _too_few(available, task=task, items=items)
+    before, after = max(items.search, items.select), items.select
+    counts: dict[str, int] = {
+        name: max(1, available * count // (before + after))
+        for name, count in (("search", items.search), ("select", items.select))
+    }
+    return {**counts, "test": available - max(counts.values())}
+
+
+def _too_few(available: int, *, task: str, items: ItemsConfig) -> EvaluationError:
+    wanted = f"search {items.search}, select {items.select}, test {items.test}"
+    return EvaluationError(
+        f"task '{task}'",
+        f"asked for {wanted} items ({items.scheme}), but it has {available}",
+        "Lower `evaluate.items`, or leave its counts out to split small tasks in proportion.",
+    )
+
+
+def _note(available: int, counts: Mapping[str, int], items: ItemsConfig) -> str | None:
+    if all(getattr(items, name) in ("rest", counts[name]) for name in SPLITS):
+        return None
+    shares = ", ".join(f"{name} {counts[name]}" for name in SPLITS)
+    return f"only {available} items, so they are split in proportion: {shares}"

@@ -1,0 +1,151 @@
+"""lm-eval tasks found by name and built once per process."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lm_eval.tasks
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._factory import TaskFactory
+
+from aftermix.config import EvaluateConfig, TaskConfig
+from aftermix.errors import AftermixError, EvaluationError, Problem, refuse_if_any
+from aftermix.evaluation.local_files import with_absolute_files
+from aftermix.evaluation.quiet import quiet
+
+BUILT_IN = Path(lm_eval.tasks.__file__).parent
+Leaves = dict[str, Any]
+"""lm-eval tasks by name: one for a plain task, all leaves for a group or a tag."""
+
+
+class _LocalFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no types
+    """lm-eval's factory, with the files of local tasks found beside their YAML file."""
+
+    def _load_full_config(self, entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+        loaded: dict[str, Any] = super()._load_full_config(entry, overrides)
+        if entry.yaml_path is None or BUILT_IN in entry.yaml_path.parents:
+            return loaded
+        return with_absolute_files(loaded, folder=entry.yaml_path.parent)
+
+
+def load_tasks(config: EvaluateConfig) -> dict[str, Leaves]:
+    """The leaves of every task that `config` names, with their data sets, in the order of the file.
+
+    The built-in tasks, whose index costs many seconds, are read only when a name is not found under `include_path`.
+    Raises :class:`EvaluationError` for an unknown task (with the names that come close), a task that runs generated
+    code without `unsafe_code: true`, images or sound, lm-eval's old Python interface, and data that cannot be loaded.
+    """
+    with quiet():
+        manager = _manager_for(config)
+        index = manager.task_index
+        refuse_if_any([_unknown(task.task, list(index), config) for task in config.tasks if task.task not in index])
+        for task in config.tasks:
+            _refuse_code(task.task, index, allowed=config.unsafe_code)
+        return {task.task: _load(task, manager, config) for task in config.tasks}
+
+
+def _manager_for(config: EvaluateConfig) -> Any:
+    include_path = config.include_path
+    if include_path is not None and not Path(include_path).is_dir():
+        raise EvaluationError(
+            "evaluate.include_path", f"'{include_path}' is not a folder", "Name a folder of task YAMLs."
+        )
+    manager = TaskManager(include_path=include_path, include_defaults=False) if include_path else None
+    if manager is None or not all(_is_complete(task.task, manager.task_index) for task in config.tasks):
+        manager = TaskManager(include_path=include_path, include_defaults=True)
+    manager._factory = _LocalFactory(meta=manager.metadata)
+    return manager
+
+
+def _members(name: str, index: dict[str, Any]) -> list[str]:
+    """Names of other tasks that a group or tag refers to; members defined on the spot are left out."""
+    entry = index[name]
+    if entry.kind.name == "TAG":
+        return sorted(entry.tags)
+    children = (entry.cfg or {}).get("task") if entry.kind.name == "GROUP" else None
+    members = []
+    for child in children if isinstance(children, list) else ():
+        inline = isinstance(child, dict) and ("dataset_path" in child or isinstance(child.get("task"), list))
+        if not inline:
+            members.append(str(child.get("task", child.get("group")) if isinstance(child, dict) else child))
+    return members
+
+
+def _is_complete(name: str, index: dict[str, Any], above: tuple[str, ...] = ()) -> bool:
+    """Whether `name` and all that it refers to are in `index`."""
+    if name not in index or name in above:
+        return name in index
+    return all(_is_complete(member, index, (*above, name)) for member in _members(name, index))
+
+
+def _unknown(name: str, known: Sequence[str], config: EvaluateConfig) -> Problem:
+    places = "lm-eval" + (f" or in {config.include_path}" if config.include_path else "")
+    close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    listed = f"Did you mean {', '.join(close)}?" if close else "List lm-eval's tasks with `lm-eval ls tasks`."
+    return Problem("evaluate.tasks", f"there is no task '{name}' in {places}", listed)
+
+
+def _refuse_code(name: str, index: dict[str, Any], *, allowed: bool, above: tuple[str, ...] = ()) -> None:
+    """Refuse before the task is built: building it may already run code."""
+    if (index[name].cfg or {}).get("unsafe_code") and not allowed:
+        raise _runs_code(name)
+    for member in _members(name, index):
+        if member in index and member not in above:
+            _refuse_code(member, index, allowed=allowed, above=(*above, name))
+    if allowed:
+        os.environ.setdefault("HF_ALLOW_CODE_EVAL", "1")
+
+
+def _load(task: TaskConfig, manager: Any, config: EvaluateConfig) -> Leaves:
+    try:
+        leaves: Leaves = manager.load([task.task])["tasks"]
+    except AftermixError:
+        raise
+    except Exception as error:  # lm-eval, datasets and the task's own Python may raise anything here
+        detail = " ".join(f"{type(error).__name__}: {error}".split())
+        raise EvaluationError(
+            f"task '{task.task}'",
+            f"cannot be loaded ({detail[:500]})",
+            "Check its YAML and data files; offline, a hub data set must be in the cache.",
+        ) from error
+    for name, leaf in leaves.items():
+        _refuse_unusable(name, leaf, unsafe_code=config.unsafe_code)
+        leaf.set_config(key="num_fewshot", value=_shots(task, config, leaf.get_config("num_fewshot")))
+    return leaves
+
+
+def _refuse_unusable(name: str, leaf: Any, *, unsafe_code: bool) -> None:
+    if not isinstance(leaf, ConfigurableTask):
+        raise EvaluationError(
+            f"task '{name}'", "is written against lm-eval's old Python interface", "Take a task defined in YAML."
+        )
+    if getattr(leaf, "MULTIMODAL", False):
+        raise EvaluationError(f"task '{name}'", "needs images or sound", "Take a task of text alone.")
+    # An inline member of a group is not in the index, so `_refuse_code` has not seen it.
+    if getattr(leaf, "UNSAFE_CODE", False) and not unsafe_code:
+        raise _runs_code(name)
+
+
+def _runs_code(name: str) -> EvaluationError:
+    return EvaluationError(
+        f"task '{name}'",
+        "runs code that the model writes",
+        "Set `evaluate.unsafe_code: true` if this machine may run it, or take another task.",
+    )
+
+
+def _shots(task: TaskConfig, config: EvaluateConfig, own: int | None) -> int:
+    """Few-shot examples: the task's line in the file, else `evaluate.num_fewshot`, else the task's own setting.
+
+    As in lm-eval, the setting for all tasks leaves a task alone whose YAML says 0: its prompt holds its examples.
+    """
+    if task.num_fewshot is not None:
+        return task.num_fewshot
+    if config.num_fewshot is not None and own != 0:
+        return config.num_fewshot
+    return own or 0

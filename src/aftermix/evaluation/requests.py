@@ -1,0 +1,107 @@
+"""lm-eval requests of a set of items, and the item scores of their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import lm_eval.utils
+from lm_eval.defaults import DEFAULT_OTHER_SEED
+
+from aftermix.errors import EvaluationError
+from aftermix.evaluation.metrics import Metric, item_values, primary_value
+
+FEWSHOT_SEED = DEFAULT_OTHER_SEED
+"""lm-eval's own default, so that the same items get the same prompts from `lm_eval.simple_evaluate`."""
+
+ChatTemplate = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class LeafRequests:
+    """The requests of some items of one lm-eval task, by item, in the items' order."""
+
+    leaf: Any
+    items: tuple[str, ...]
+    instances: tuple[tuple[Any, ...], ...]
+
+    def flat(self) -> list[Any]:
+        """All requests, item after item."""
+        return [instance for group in self.instances for instance in group]
+
+
+def build_requests(
+    leaf: Any, documents: Sequence[tuple[str, int, Any]], *, chat_template: ChatTemplate | None
+) -> LeafRequests:
+    """Prompts and requests of `documents` (item, document number, content), which ascend by document number.
+
+    The few-shot generator is seeded anew, so the prompts are a function of the task and these items alone, and are
+    those of `lm_eval.simple_evaluate(samples=...)`. With a chat template examples are turns of the conversation, which
+    is lm-eval's default.
+    """
+    leaf.set_fewshot_seed(FEWSHOT_SEED)
+    chat = {"apply_chat_template": chat_template is not None, "chat_template": chat_template}
+    built = []
+    with compiled_templates():
+        for item, number, document in documents:
+            try:
+                context = leaf.fewshot_context(
+                    document,
+                    num_fewshot=leaf.get_config("num_fewshot") or 0,
+                    fewshot_as_multiturn=chat_template is not None,
+                    gen_prefix=leaf.doc_to_prefix(document),
+                    **chat,
+                )
+                metadata = (leaf.task_name, number, leaf.get_config("repeats"))
+                made = leaf.construct_requests(doc=document, ctx=context, metadata=metadata, **chat)
+            except Exception as error:  # templates and the task's own Python may raise anything
+                detail = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+                raise EvaluationError(
+                    f"item '{item}'",
+                    f"its prompt cannot be built ({detail})",
+                    "Correct the task's YAML or this document.",
+                ) from error
+            built.append(tuple(made) if isinstance(made, list) else (made,))
+    return LeafRequests(leaf=leaf, items=tuple(item for item, _, _ in documents), instances=tuple(built))
+
+
+def forget_answers(instances: Sequence[Any]) -> None:
+    """Drop every answer: an instance is used again for the next candidate, and lm-eval would keep the old ones."""
+    for instance in instances:
+        instance.resps = []
+        instance.filtered_resps = {}
+
+
+def score_items(requests: LeafRequests, metric: Metric) -> tuple[list[float], dict[str, list[float]]]:
+    """The primary metric of every item, and all per-item metrics by `metric,filter`, from the instances' answers."""
+    leaf = requests.leaf
+    leaf._instances = requests.flat()
+    leaf.apply_filters()
+    primary: list[float] = []
+    metrics: dict[str, list[float]] = {}
+    with compiled_templates():
+        for name in [ensemble.name for ensemble in leaf._filters]:
+            for item, group in zip(requests.items, requests.instances, strict=True):
+                answers = [instance.filtered_resps[name] for instance in group]
+                values = item_values(leaf.process_results(group[0].doc, answers))
+                for key, value in values.items():
+                    metrics.setdefault(f"{key},{name}", []).append(value)
+                if name == metric.filter:
+                    primary.append(primary_value(values, metric, item=item))
+    complete = {key: values for key, values in metrics.items() if len(values) == len(requests.items)}
+    return primary, complete
+
+
+@contextmanager
+def compiled_templates() -> Iterator[None]:
+    """lm-eval compiles a task's Jinja templates anew for every document; inside this block each is compiled once."""
+    environment = lm_eval.utils.env
+    original = environment.from_string
+    environment.from_string = lru_cache(maxsize=4096)(original)
+    try:
+        yield
+    finally:
+        environment.from_string = original

@@ -1,0 +1,33 @@
+"""`aftermix evaluate`: the merge of a file at its own weights, scored on one split of the items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aftermix.checkpoints.pool import open_pool
+from aftermix.config import Config, Split, require
+from aftermix.evaluation.harness import TaskSuite
+from aftermix.jobs.live import LiveScorer
+from aftermix.merging.merge import Merger, Recipe, check_weights, merged_tensors
+from aftermix.search.objective import Objectives
+from aftermix.search.summary import summarise
+
+
+def evaluate(config: Config, *, split: Split) -> dict[str, Any]:
+    """Scores with intervals of the merge at the weights in the file; without vectors, of the base.
+
+    The same shape as `test` in `best.json`. Raises :class:`AftermixError` on bad input.
+    """
+    require(config, "base", "evaluate")
+    assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
+    weights = {name: vector.weight for name, vector in config.vectors.items()}
+    recipe = Recipe.of(config.merge)
+    if weights:
+        check_weights(recipe, weights)
+    pool = open_pool(config)
+    suite = TaskSuite.build(config.evaluate)
+    objectives = Objectives.build(config.search.objective, tasks=list(suite.tasks))
+    merger = Merger.of(pool, recipe)
+    scorer = LiveScorer.open(pool, config.evaluate, suite)
+    measurement = scorer.measure(merged_tensors(merger, weights), split)
+    return summarise(dict(measurement.items), objectives=objectives, seed=config.search.seed)

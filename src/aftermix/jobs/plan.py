@@ -1,0 +1,136 @@
+"""`aftermix plan`: disk, memory, evaluations, tokens and time of a job, before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from time import perf_counter
+from typing import Any
+
+import psutil
+import torch
+
+from aftermix.checkpoints.companions import tokenizer_folder
+from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.config import Config, Split, require
+from aftermix.jobs.baselines import fixed_baselines, instruction_scan
+from aftermix.merging.merge import Merger, Recipe
+from aftermix.merging.prepared import prepared_bytes
+
+SAMPLE_REQUESTS = 64
+"""Requests of the first task that the short measurement runs."""
+BYTES_PER_NUMBER = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job will take. Times are estimates from `tokens_per_s`, measured here and now."""
+
+    parameters: int
+    disk_bytes: int
+    memory_bytes: int
+    memory_free_bytes: int
+    measurements: Mapping[str, int] = field(default_factory=dict)
+    """Evaluations by split."""
+    items: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Task -> split -> items."""
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    """Tokens through the model by split, over all its measurements."""
+    tokens_per_s: float | None = None
+    combine_s: float = 0.0
+    """Seconds of one combination of all vectors."""
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Estimated wall seconds by split, combining included."""
+        if not self.tokens_per_s:
+            return {}
+        return {
+            split: tokens / self.tokens_per_s + self.combine_s * self.measurements[split]
+            for split, tokens in self.tokens.items()
+        }
+
+
+def plan(config: Config) -> Plan:
+    """Plan the search of `config`, or its merge when it evaluates nothing. Writes nothing.
+
+    Raises what the job itself would raise on its input.
+    """
+    require(config, "vectors")
+    for_search = config.evaluate is not None
+    pool = open_pool(config)
+    merger = Merger.of(pool, Recipe.of(config.merge, for_search=for_search))
+    disk = sum(spec.nbytes for spec in merger.layout())
+    free = psutil.virtual_memory().available
+    if not for_search:
+        largest = max(info.elements for info in pool.layout)
+        memory = BYTES_PER_NUMBER * largest * (len(pool.experts) + 2)
+        return Plan(pool.parameters, disk, memory, free)
+    return _plan_search(config, pool, merger, disk=disk, free=free)
+
+
+def _plan_search(config: Config, pool: Pool, merger: Merger, *, disk: int, free: int) -> Plan:
+    from aftermix.evaluation.engines.hf import HuggingFaceEngine
+    from aftermix.evaluation.harness import TaskSuite
+
+    assert config.evaluate is not None  # noqa: S101 - the caller looked
+    suite = TaskSuite.build(config.evaluate)
+    engine = HuggingFaceEngine.open(pool.frame.folder, tokenizer_folder=tokenizer_folder(pool), config=config.evaluate)
+    measurements = _measurements(config)
+    splits: tuple[Split, ...] = ("search", "select", "test")
+    per_model = {split: sum(suite.tokens(split, engine.lm).values()) for split in splits}
+    return Plan(
+        parameters=pool.parameters,
+        disk_bytes=disk,
+        memory_bytes=BYTES_PER_NUMBER * pool.parameters + prepared_bytes(merger),
+        memory_free_bytes=free,
+        measurements=measurements,
+        items=suite.sizes(),
+        tokens={split: count * measurements[split] for split, count in per_model.items()},
+        tokens_per_s=_tokens_per_s(suite.requests("search", engine.lm), engine.lm),
+        combine_s=_combine_s(merger),
+    )
+
+
+def _measurements(config: Config) -> dict[str, int]:
+    """Evaluations by split; candidates that coincide and tuned baselines that repeat others make it an upper bound."""
+    search = config.search
+    instructions = [name for name, vector in config.vectors.items() if vector.role == "instruction"]
+    experts = len(config.vectors) - len(instructions)
+    fixed = len(list(fixed_baselines(config))) if search.baselines else 0
+    scan = len(instruction_scan(instructions[0])) if search.baselines and instructions else 0
+    tuned = (2 * scan + experts if experts else scan) if scan else 0
+    return {
+        "search": search.trials,
+        "select": min(search.top, max(search.trials, 1)) + tuned,
+        "test": 1 + fixed + ((2 if experts else 1) if scan else 0),
+    }
+
+
+def _tokens_per_s(requests: Mapping[str, list[Any]], lm: Any) -> float:
+    """Speed on the first requests of every task, after one unmeasured run."""
+    kinds: dict[str, list[Any]] = {}
+    for instances in requests.values():
+        for instance in islice(instances, SAMPLE_REQUESTS):
+            kinds.setdefault(instance.request_type, []).append(instance)
+    for warm_up in (True, False):
+        started, tokens = perf_counter(), lm.forwarded_tokens
+        for kind, instances in kinds.items():
+            getattr(lm, kind)(instances[: SAMPLE_REQUESTS // 4] if warm_up else instances, disable_tqdm=True)
+    return float((lm.forwarded_tokens - tokens) / (perf_counter() - started))
+
+
+def _combine_s(merger: Merger) -> float:
+    """Seconds to combine all moved tensors, scaled up from the largest one."""
+    moved = [info for info in merger.pool.layout if merger.moves(info)]
+    if not moved:
+        return 0.0
+    largest = max(moved, key=lambda info: info.elements)
+    base = merger.pool.base_tensor(largest.name)
+    wide = base.to(torch.float32)
+    kept = {vector: merger.prepare(largest, vector, wide) for vector in merger.vectors}
+    started = perf_counter()
+    merger.combine(largest, base, kept, dict.fromkeys(merger.vectors, 1.0))
+    elapsed = perf_counter() - started
+    return elapsed * sum(info.elements for info in moved) / largest.elements

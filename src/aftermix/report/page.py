@@ -1,0 +1,100 @@
+"""One self-contained HTML file from a run folder: no script, no network, no font, nothing read but the run."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from aftermix.files import write_atomically
+from aftermix.report import charts
+from aftermix.report.charts import Entry
+from aftermix.report.run_folder import Best, Run, read_run
+from aftermix.report.trials import measured, nondominated
+from aftermix.report.view import View, build_view
+from aftermix.report.weight_space import weight_space
+
+
+def write_report(run: Path) -> Path:
+    """Write `run`/report.html from the files of the run folder, finished or not, and return its path.
+
+    The same run folder gives the same bytes. Raises :class:`AftermixError` when `run` is no run folder or one of its
+    files is damaged; the old report is kept then.
+    """
+    path = run / "report.html"
+    write_atomically(path, render(read_run(run)))
+    return path
+
+
+def render(run: Run) -> str:
+    """The page for `run`."""
+    environment = Environment(
+        loader=FunctionLoader(_package_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters["breakable"] = _breakable
+    view = build_view(run)
+    # The style sheet is ours; no name of the user's is put into it.
+    style = Markup(_package_file("style.css"))  # noqa: S704
+    return environment.get_template("template.html").render(view=view, charts=_drawings(run, view), style=style)
+
+
+def _drawings(run: Run, view: View) -> dict[str, object]:
+    winner = run.best.winner.trial if run.best else None
+    drawings: dict[str, object] = {
+        "progress": charts.progress(run.trials, names=view.objectives, winner=winner, scale=view.scale)
+        if measured(run.trials)
+        else None,
+        "space": weight_space(run.trials, vectors=tuple(run.config.vectors), winner=winner, scale=view.scale),
+        "pareto": _front(run, view, winner),
+        "comparison": (),
+        "optimism": None,
+        "scan": None,
+    }
+    return drawings | _result_drawings(run.best, view) if run.best else drawings
+
+
+def _front(run: Run, view: View, winner: int | None) -> Markup | None:
+    front = (run.best and run.best.front) or nondominated(run.trials)
+    if len(view.objectives) < 2 or not front:
+        return None
+    return charts.pareto(run.trials, front=front, names=view.objectives, winner=winner, scale=view.scale)
+
+
+def _result_drawings(best: Best, view: View) -> dict[str, object]:
+    return {
+        "comparison": tuple(
+            charts.comparison(_entries(best, place), objective=place, scale=view.scale, title=_axis(view, place))
+            for place in range(len(view.objectives))
+            if best.baselines
+        ),
+        "optimism": charts.optimism(
+            best.candidates, winner=best.winner.trial, search=best.search, select=best.select, test=best.test,
+            scale=view.scale,
+        ),
+        "scan": charts.scan(best.scan, chosen=best.weights.get(best.scan.vector), scale=view.scale)
+        if best.scan and best.scan.points
+        else None,
+    }  # fmt: skip
+
+
+def _entries(best: Best, objective: int) -> list[Entry]:
+    entries = [Entry("winner", best.test, winner=True)]
+    entries += [Entry(baseline.name, baseline.test, winner=False) for baseline in best.baselines]
+    return sorted(entries, key=lambda entry: -entry.test.objective[objective])
+
+
+def _axis(view: View, place: int) -> str:
+    return "test score" if len(view.objectives) == 1 else f"test score, {view.objectives[place]}"
+
+
+def _breakable(name: str) -> Markup:
+    """`name`, escaped, with leave to break the line after each underscore, hyphen, dot or slash."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_\-./])", name))
+
+
+def _package_file(name: str) -> str:
+    return files("aftermix.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,60 @@
+"""What the report says of a single trial, and which trials stand out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aftermix.report import figures
+from aftermix.report.figures import Scale, shorten
+from aftermix.report.run_folder import Trial
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How trials of one origin are named and drawn."""
+
+    key: str
+    label: str
+    marker: str
+    filled: bool
+
+
+KINDS = (
+    Kind("imported", "imported", "s", False),
+    Kind("prior", "prior", "D", True),
+    Kind("startup", "start-up", "o", False),
+    Kind("sampler", "sampler", "o", True),
+)
+
+
+def kind_of(trial: Trial) -> str:
+    """Where a trial's weights came from: imported, prior, startup or sampler."""
+    if trial.imported:
+        return "imported"
+    return trial.origin if trial.origin in ("prior", "startup") else "sampler"
+
+
+def trial_text(trial: Trial, scale: Scale) -> str:
+    """`trial 37: 61.3; it 0.62, ja 0.20`"""
+    score = ", ".join(scale.text(value) for value in trial.objective) if trial.objective else trial.state
+    weights = ", ".join(f"{shorten(name, 16)} {figures.weight(value)}" for name, value in trial.weights.items())
+    floor = "; floor not met" if trial.feasible is False else ""
+    source = f"; from {trial.origin}" if trial.imported else ""
+    return f"trial {trial.number}: {score}; {weights}{floor}{source}"
+
+
+def measured(trials: Sequence[Trial]) -> list[Trial]:
+    """Complete trials that have a score."""
+    return [trial for trial in trials if trial.state == "complete" and trial.objective]
+
+
+def nondominated(trials: Sequence[Trial]) -> tuple[int, ...]:
+    """Numbers of the measured, feasible trials that no other one matches everywhere and beats somewhere."""
+    feasible = [trial for trial in measured(trials) if trial.feasible is not False]
+    points = [(trial.number, trial.objective) for trial in feasible if trial.objective]
+
+    def beaten(point: tuple[float, ...]) -> bool:
+        return any(other != point and all(a >= b for a, b in zip(other, point, strict=True)) for _, other in points)
+
+    return tuple(number for number, point in points if not beaten(point))

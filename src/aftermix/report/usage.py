@@ -1,0 +1,40 @@
+"""How to go on from a run: commands and snippets with this run's own paths, to be copied as they are."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Ready commands; `run` is the folder as the user named it, so they work where the search was started."""
+
+    run: str
+    resume: str
+    reoptimise: str
+    report: str
+    transformers: str
+    vllm: str
+
+
+def usage(run: Path) -> Usage:
+    """Commands and snippets for the run folder `run`."""
+    folder = run.as_posix()
+    quoted, settings = shlex.quote(folder), shlex.quote(f"{folder}/config.yaml")
+    model = f"{folder}/model"
+    return Usage(
+        run=folder,
+        resume=f"aftermix search {settings} --resume {quoted}",
+        reoptimise=f"aftermix search other-objective.yaml --from {quoted} -o {shlex.quote(f'{folder}-2')}",
+        report=f"aftermix report {quoted}",
+        transformers=(
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            f"model = AutoModelForCausalLM.from_pretrained({model!r})\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({model!r})\n"
+            'inputs = tokenizer("The capital of Japan is", return_tensors="pt")\n'
+            "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=32)[0]))"
+        ),
+        vllm=f"vllm serve {shlex.quote(model)}",
+    )

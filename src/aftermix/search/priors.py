@@ -1,0 +1,40 @@
+"""Points worth trying before any random one: what practice with instruction and expert vectors has shown to be good."""
+
+from __future__ import annotations
+
+from aftermix.search.records import Weights
+from aftermix.search.space import Space
+
+INSTRUCTION_SCAN = (0.6, 0.75, 0.9)
+"""Instruction weights tried with small expert weights: good merges lie there (OptiMer, sections 5.4 and Table 5)."""
+INSTRUCTION_DEFAULT = 0.6
+"""Instruction weight beside one whole expert (OptiMer, Table 5)."""
+SMALL_TOTAL = 0.3
+"""Sum of the expert weights in the scan."""
+
+
+def prior_points(space: Space) -> list[Weights]:
+    """Distinct points of `space`, the most promising first.
+
+    With n experts: each instruction weight of the scan with 0.3/n per expert; all experts at 1/n; each expert alone at
+    1 (both with instruction 0.6). Several instruction vectors share the instruction weight equally. Without an
+    instruction vector the scan is one point; without experts it is all there is. Points are clipped into the bounds.
+    """
+    experts = space.experts
+    scan = INSTRUCTION_SCAN if space.instruction else (0.0,)
+    points = [
+        _point(space, instruction, dict.fromkeys(experts, SMALL_TOTAL / len(experts or "1"))) for instruction in scan
+    ]
+    if experts:
+        points.append(_point(space, INSTRUCTION_DEFAULT, dict.fromkeys(experts, 1 / len(experts))))
+        points += [_point(space, INSTRUCTION_DEFAULT, {expert: 1.0}) for expert in experts]
+    return _distinct(points)
+
+
+def _point(space: Space, instruction: float, experts: Weights) -> Weights:
+    shared = dict.fromkeys(space.instruction, instruction / max(len(space.instruction), 1))
+    return space.clipped({name: {**shared, **experts}.get(name, 0.0) for name in space.names})
+
+
+def _distinct(points: list[Weights]) -> list[Weights]:
+    return [point for index, point in enumerate(points) if point not in points[:index]]

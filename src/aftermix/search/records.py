@@ -1,0 +1,139 @@
+"""What a search writes down: one record per ended trial, and the item scores of one measurement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError
+
+from aftermix.config import Split
+from aftermix.errors import SearchError
+
+T = TypeVar("T")
+State = Literal["complete", "failed", "pruned"]
+Weights = dict[str, float]
+ItemScores = dict[str, list[float]]
+"""Task -> score of each item, in the order of the split's item ids."""
+
+
+def _one_or_several(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float) else tuple(value) if isinstance(value, list) else value
+
+
+def _plain(values: tuple[float, ...] | None) -> float | list[float] | None:
+    return None if values is None else values[0] if len(values) == 1 else list(values)
+
+
+ObjectiveValues = Annotated[tuple[float, ...], BeforeValidator(_one_or_several), PlainSerializer(_plain)]
+"""One value per objective; the journal shows a single one as a bare number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One point of the search that has ended."""
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
+
+    number: int
+    state: State
+    weights: Weights
+    scores: dict[str, float] = field(default_factory=dict)
+    """Task -> mean score over the search items."""
+    objective: ObjectiveValues | None = None
+    """One value per objective; None unless the trial is complete."""
+    feasible: bool = False
+    """Whether every floor is met."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds by phase: combine, evaluate, overhead."""
+    error: str | None = None
+    origin: str | None = None
+    """`prior`, `startup`, `sampler`, or `RUN#n` for trial n of another run."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the trial has scores that count."""
+        return self.state == "complete"
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the scores were measured by another run."""
+        return "#" in (self.origin or "")
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The objective values of a complete trial."""
+        if self.objective is None:
+            raise ValueError(f"trial {self.number} is {self.state} and has no objective")
+        return self.objective
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one evaluation of a merge gave: per-item scores by task, and wall seconds by phase."""
+
+    items: Mapping[str, list[float]]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+Measure = Callable[[Weights, Split], Measurement]
+"""Scores the merge with these weights on one split of the items."""
+
+_TRIAL: TypeAdapter[Trial] = TypeAdapter(Trial)
+_ITEMS: TypeAdapter[ItemScores] = TypeAdapter(ItemScores, config=ConfigDict(allow_inf_nan=False))
+
+
+def trial_as_json(trial: Trial) -> dict[str, Any]:
+    """The journal's object for `trial`."""
+    value: dict[str, Any] = _TRIAL.dump_python(trial, mode="json")
+    return value
+
+
+def parse_trial(line: bytes) -> Trial:
+    """The trial in one line of a journal. Raises `ValueError` saying what is wrong with it."""
+    trial = _parsed(_TRIAL, line)
+    if trial.is_complete and trial.objective is None:
+        raise ValueError("a complete trial without an objective")
+    return trial
+
+
+def parse_items(content: bytes) -> ItemScores:
+    """The item scores in a file's content. Raises `ValueError` saying what is wrong with it."""
+    return _parsed(_ITEMS, content)
+
+
+def _parsed(adapter: TypeAdapter[T], content: bytes) -> T:
+    try:
+        return adapter.validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"{part}: " for part in first["loc"])
+        raise ValueError(f"{place}{first['msg']}") from error
+
+
+def mean_scores(items: Mapping[str, list[float]]) -> dict[str, float]:
+    """Task -> mean over its items.
+
+    >>> mean_scores({"gsm8k": [1.0, 0.0, 1.0, 1.0]})
+    {'gsm8k': 0.75}
+    """
+    return {task: fmean(scores) for task, scores in items.items()}
+
+
+def checked_items(items: Mapping[str, Iterable[float]], *, tasks: Iterable[str], where: str) -> ItemScores:
+    """The scores of exactly `tasks` as plain floats; `where` names the measurement in errors.
+
+    Raises :class:`SearchError` for a task that is missing, has no items, or has a score that is NaN or infinite.
+    """
+    plain = {task: [float(score) for score in items.get(task, ())] for task in tasks}
+    for task, scores in plain.items():
+        if not scores:
+            raise SearchError(where, f"expected item scores of task '{task}', found none", "Check the task's items.")
+        bad = next((index for index, score in enumerate(scores) if not math.isfinite(score)), None)
+        if bad is not None:
+            found = f"expected finite scores of task '{task}', found {scores[bad]} at item {bad}"
+            raise SearchError(where, found, "Check the task's metric and the merged model's outputs.")
+    return plain

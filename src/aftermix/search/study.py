@@ -1,0 +1,147 @@
+"""The search itself: suggest, measure, write down; again until the trials are spent (OptiMer, Algorithm 1)."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+from aftermix import progress
+from aftermix.config import SearchConfig
+from aftermix.errors import AftermixError, RunFailedError, SearchError
+from aftermix.search import journal
+from aftermix.search.front import front
+from aftermix.search.objective import Objectives
+from aftermix.search.records import ItemScores, Measure, Trial, checked_items, mean_scores
+from aftermix.search.space import Space
+from aftermix.search.warm_start import ImportedTrial, by_split
+
+
+def run_study(
+    folder: Path,
+    *,
+    space: Space,
+    config: SearchConfig,
+    tasks: Sequence[str],
+    measure: Measure,
+    imported: Sequence[ImportedTrial] = (),
+) -> list[Trial]:
+    """Begin or resume the search whose journal lies in `folder`, and return all its trials.
+
+    `imported` trials of another run come first and are written with the first line; `config.trials` new ones follow.
+    A trial whose `measure` raises is recorded as failed and the search goes on. Killed at any instant or interrupted,
+    the search resumes by the same call and gives the trials that the uninterrupted one would have given.
+
+    Raises :class:`SearchError` for objectives, a journal or imports that do not fit, before anything is measured, and
+    :class:`RunFailedError` after `config.max_consecutive_failures` failed trials in a row.
+    """
+    objectives = Objectives.build(config.objective, tasks=tasks)
+    folder.mkdir(parents=True, exist_ok=True)
+    with journal.only_process(folder):
+        trials = _begin(folder, imported)
+        for trial in trials:
+            _refuse_foreign(trial, folder=folder, space=space, objectives=objectives)
+        total = sum(trial.is_imported for trial in trials) + config.trials
+        failures = 0
+        with progress.counter(label="search", total=total, done=len(trials), unit="trial") as advance:
+            while len(trials) < total:
+                trial, items, fault = _next_trial(
+                    space, config=config, objectives=objectives, trials=trials, tasks=tasks, measure=measure
+                )
+                journal.record(folder, trial, items)
+                trials.append(trial)
+                advance(best_so_far(trials, objectives))
+                failures = failures + 1 if fault else 0
+                if fault and failures >= config.max_consecutive_failures:
+                    raise _stopped(folder, trials, failures) from fault
+    return trials
+
+
+def _begin(folder: Path, imported: Sequence[ImportedTrial]) -> list[Trial]:
+    trials = journal.reopen(folder)
+    if not trials and imported:
+        trials = [one.trial for one in imported]
+        journal.write_imported(folder, trials, by_split(imported))
+    already = [trial for trial in trials if trial.is_imported]
+    if imported and [one.trial.weights for one in imported] != [trial.weights for trial in already]:
+        found = f"expected no trials or the same {len(imported)} imported ones, found {len(trials)} others"
+        raise SearchError(str(folder / journal.TRIALS_FILE), found, "Resume without importing, or name a new folder.")
+    return trials
+
+
+def _refuse_foreign(trial: Trial, *, folder: Path, space: Space, objectives: Objectives) -> None:
+    """Refuse a journal of another search: other vectors or ranges, tasks or objectives."""
+    where = f"{folder / journal.TRIALS_FILE}, line {trial.number + 1}"
+    remedy = "Resume with the run's own config.yaml, or start a new run from this one with --from."
+    if not space.contains(trial.weights):
+        bounds = ", ".join(f"{name} [{low:g}, {high:g}]" for name, (low, high) in space.bounds.items())
+        raise SearchError(where, f"expected weights within {bounds}, found {trial.weights}", remedy)
+    if not trial.is_complete:
+        return
+    needed = {task for goal in objectives.goals for task in goal.weights} | objectives.floors.keys()
+    missing = sorted(needed - trial.scores.keys())
+    if missing:
+        raise SearchError(where, f"expected a score of task '{missing[0]}', found none", remedy)
+    if trial.objective != (values := objectives.values(trial.scores)):
+        raise SearchError(where, f"expected the objective {values}, found {trial.objective}", remedy)
+
+
+def _next_trial(
+    space: Space,
+    *,
+    config: SearchConfig,
+    objectives: Objectives,
+    trials: Sequence[Trial],
+    tasks: Sequence[str],
+    measure: Measure,
+) -> tuple[Trial, ItemScores | None, Exception | None]:
+    """The next trial with its item scores, or a failed one with what was raised."""
+    from aftermix.search.sampler import suggest  # here, so that a reader of finished runs never imports Optuna
+
+    started, number = perf_counter(), len(trials)
+    suggestion = suggest(space, config=config, objectives=objectives, trials=trials, number=number)
+    weights, origin = suggestion.weights, suggestion.origin
+    try:
+        measurement = measure(dict(weights), "search")
+        items = checked_items(measurement.items, tasks=tasks, where=f"trial {number}")
+    except Exception as error:
+        # The frames would keep a merge's tensors alive through the next trial, after an out-of-memory of all errors.
+        traceback.clear_frames(error.__traceback__)
+        seconds = {"overhead": perf_counter() - started}
+        reason = str(error) if isinstance(error, AftermixError) else f"{type(error).__name__}: {error}".rstrip(": ")
+        trial = Trial(number=number, state="failed", weights=weights, seconds=seconds, error=reason, origin=origin)
+        return trial, None, error
+    scores = mean_scores(items)
+    spent = {phase: float(seconds) for phase, seconds in measurement.seconds.items()}
+    trial = Trial(
+        number=number,
+        state="complete",
+        weights=weights,
+        scores=scores,
+        objective=objectives.values(scores),
+        feasible=objectives.feasible(scores),
+        seconds={**spent, "overhead": max(0.0, perf_counter() - started - sum(spent.values()))},
+        origin=origin,
+    )
+    return trial, items, None
+
+
+def best_so_far(trials: Sequence[Trial], objectives: Objectives) -> str:
+    """What the progress bar says: the best trial that meets the floors, or the size of the front."""
+    usable = [trial for trial in trials if trial.is_complete and trial.feasible]
+    if not usable:
+        return "none meets the floors" if any(trial.is_complete for trial in trials) else "none complete"
+    if not objectives.is_single:
+        return f"front of {len(front([trial.values for trial in usable]))}"
+    best = max(usable, key=lambda trial: trial.values)
+    return f"best {best.values[0]:.4f} at trial {best.number}"
+
+
+def _stopped(folder: Path, trials: Sequence[Trial], failures: int) -> RunFailedError:
+    kept = sum(trial.is_complete for trial in trials)
+    found = f"{failures} trials in a row failed, the last with: {trials[-1].error}"
+    remedy = (
+        f"Mend the cause, then go on with `aftermix search FILE --resume {folder}`; {kept} complete trials are kept."
+    )
+    return RunFailedError(str(folder), found, remedy)

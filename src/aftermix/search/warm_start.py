@@ -1,0 +1,90 @@
+"""Another objective over the same vectors: trials of an earlier run, scored anew from what they stored.
+
+No model runs. The caller makes sure that vectors, merge method and items are those of the earlier run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from aftermix.config import Split
+from aftermix.errors import SearchError
+from aftermix.search.journal import TRIALS_FILE, items_path, read_items, read_trials
+from aftermix.search.objective import Objectives
+from aftermix.search.records import ItemScores, Trial, checked_items, mean_scores
+from aftermix.search.space import Space
+
+
+@dataclass(frozen=True)
+class ImportedTrial:
+    """A trial of another run, renumbered and re-scored, with the item scores it stored."""
+
+    trial: Trial
+    search: ItemScores
+    select: ItemScores | None
+    """Only for trials that were among the other run's candidates."""
+
+
+def import_trials(source: Path, *, space: Space, tasks: Sequence[str], objectives: Objectives) -> list[ImportedTrial]:
+    """The complete trials of the run in `source` that lie within `space`, numbered from 0, under `objectives`.
+
+    They keep their weights and scores; `origin` becomes `RUN#n`, `seconds` is empty, for they cost nothing here.
+
+    Raises :class:`SearchError` for other vectors, a task of `tasks` without stored scores, or no usable trial.
+    """
+    complete = [trial for trial in read_trials(source) if trial.is_complete]
+    for trial in complete:
+        _refuse_other_vectors(trial, source=source, space=space)
+    inside = [trial for trial in complete if space.contains(trial.weights)]
+    if not inside:
+        found = f"expected a complete trial within the file's ranges, found none among {len(complete)} complete ones"
+        raise SearchError(str(source / TRIALS_FILE), found, "Name a run that finished trials, or widen the ranges.")
+    return [
+        _import(trial, number=number, source=source, tasks=tasks, objectives=objectives)
+        for number, trial in enumerate(inside)
+    ]
+
+
+def by_split(imported: Sequence[ImportedTrial]) -> dict[tuple[Split, int], ItemScores]:
+    """The item scores of imported trials by split and new number."""
+    stored: dict[tuple[Split, int], ItemScores] = {}
+    for one in imported:
+        stored["search", one.trial.number] = one.search
+        if one.select is not None:
+            stored["select", one.trial.number] = one.select
+    return stored
+
+
+def _refuse_other_vectors(trial: Trial, *, source: Path, space: Space) -> None:
+    if trial.weights.keys() != space.bounds.keys():
+        where = f"{source / TRIALS_FILE}, line {trial.number + 1}"
+        found = f"expected weights of {', '.join(space.names)}, found {', '.join(trial.weights)}"
+        raise SearchError(where, found, "Search anew: stored scores hold for the same vectors only.")
+
+
+def _import(trial: Trial, *, number: int, source: Path, tasks: Sequence[str], objectives: Objectives) -> ImportedTrial:
+    search = _stored(source, "search", trial.number, tasks)
+    has_select = items_path(source, "select", trial.number).exists()
+    scores = mean_scores(search)
+    rescored = replace(
+        trial,
+        number=number,
+        scores=scores,
+        objective=objectives.values(scores),
+        feasible=objectives.feasible(scores),
+        seconds={},
+        origin=f"{source.resolve().name}#{trial.number}",
+    )
+    return ImportedTrial(rescored, search, _stored(source, "select", trial.number, tasks) if has_select else None)
+
+
+def _stored(source: Path, split: Split, number: int, tasks: Sequence[str]) -> ItemScores:
+    stored = read_items(source, split, number)
+    missing = [task for task in tasks if task not in stored]
+    if missing:
+        found = f"expected stored scores of task '{missing[0]}', found only {', '.join(stored)}"
+        remedy = "Leave that task out, or search anew with it among `evaluate.tasks`."
+        raise SearchError(str(items_path(source, split, number)), found, remedy)
+    return checked_items(stored, tasks=tasks, where=str(items_path(source, split, number)))
