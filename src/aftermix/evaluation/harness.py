@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lm_eval.api.model import CachingLM
@@ -86,7 +86,7 @@ class TaskSuite:
         return {task: [instance for part in parts for instance in part.flat()] for task, parts in by_task.items()}
 
     def tokens(self, split: Split, lm: Any) -> dict[str, int]:
-        """Task -> tokens that the model must be run on for `split`; generated text counts up to its limit.
+        """Task -> tokens that the model must be run on for `split`, each task alone; generated text at its limit.
 
         `lm` needs `request_tokens`: the live model has it, and :func:`aftermix.evaluation.engines.hf.planning_model`.
         """
@@ -132,14 +132,20 @@ class TaskSuite:
 
 
 def _items_of(name: str, leaves: Leaves, config: EvaluateConfig) -> TaskItems:
-    strata: dict[str, str] = {}
+    golds: dict[str, str] = {}
+    kept = 0
     with compiled_templates():
         for leaf_name, leaf in leaves.items():
             reserved = _reserve_examples(leaf_name, leaf, seed=config.items.seed)
+            kept += len(reserved)
             for number, gold in enumerate(_gold_answers(leaf)):
                 if number not in reserved:
-                    strata[f"{leaf_name}/{number}"] = f"{leaf_name}\x1f{gold}"
-    return split_items(strata, task=name, items=config.items, fixed=fixed_counts(config.items))
+                    golds[f"{leaf_name}/{number}"] = gold
+    items = split_items(golds, task=name, items=config.items, fixed=fixed_counts(config.items))
+    if not kept:
+        return items
+    note = f"{kept} items are few-shot examples and not scored"
+    return replace(items, note=f"{items.note}; {note}" if items.note else note)
 
 
 def _reserve_examples(name: str, leaf: Any, *, seed: int) -> frozenset[int]:

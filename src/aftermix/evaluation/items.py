@@ -41,53 +41,66 @@ def fixed_counts(items: ItemsConfig) -> frozenset[str]:
     return frozenset(name for name in SPLITS if name in written and isinstance(getattr(items, name), int))
 
 
-def split_items(strata: Mapping[str, str], *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> TaskItems:
+def split_items(golds: Mapping[str, str], *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> TaskItems:
     """Split the items of `task` three ways.
 
-    `strata` maps every usable item, in the order of the documents, to its stratum (leaf task and gold answer).
-    Scheme `disjoint`: within a stratum of `n` items the item of random rank `r` gets the place `(r + u) / n`, with one
-    random `u` in [0, 1) for each stratum; items sorted by place are cut into search, select and test. Any run of that
-    order holds every stratum in proportion, up to one item. The order depends on the seed, the task's name and the
-    items, not on the counts: a longer select leaves the search items as they are.
+    `golds` maps every usable item, in the order of the documents, to its gold answer (or any other class).
+    Scheme `disjoint`: the items of one leaf and answer are shuffled and become a stratum; of its `n` items the one of
+    rank `r` takes the place `(r + u) / n`, with one random `u` in [0, 1) for the stratum. So the strata of a leaf are
+    merged, then in the same way the leaves, and the result is cut into search, select and test: each part holds every
+    leaf and answer in proportion, up to about one item. The order depends on the seed, the task's name and the items,
+    not on the counts: a longer select leaves the search items as they are.
     Scheme `first` (OptiMer): search and select are the first items in document order, test is all that follows them.
 
     Raises :class:`EvaluationError` when counts in `fixed` cannot be met, or when fewer than three items are there.
     """
-    available = len(strata)
+    available = len(golds)
     if available < MIN_ITEMS:
         raise EvaluationError(
             f"task '{task}'", f"expected at least {MIN_ITEMS} usable items, found {available}", "Take another task."
         )
     first = items.scheme == "first"
     counts = _counts(available, task=task, items=items, fixed=fixed)
-    order = _document_order(strata) if first else _stratified_order(strata, task=task, seed=items.seed)
+    order = _document_order(golds) if first else _stratified_order(golds, task=task, seed=items.seed)
     start = max(counts["search"], counts["select"]) if first else counts["search"] + counts["select"]
     chosen = {
         "search": order[: counts["search"]],
         "select": order[: counts["select"]] if first else order[counts["search"] : start],
         "test": order[start : start + counts["test"]],
     }
-    place = {item: index for index, item in enumerate(strata)}
+    place = {item: index for index, item in enumerate(golds)}
     parts = {name: tuple(sorted(chosen[name], key=place.__getitem__)) for name in SPLITS}
     return TaskItems(task=task, overlap=first, note=_note(available, counts, items), **parts)
 
 
-def _document_order(strata: Mapping[str, str]) -> list[str]:
+def _document_order(golds: Mapping[str, str]) -> list[str]:
     """By document number, so that the first items of a group are the first of each of its leaves."""
-    return sorted(strata, key=lambda item: int(item.rpartition("/")[2]))
+    return sorted(golds, key=lambda item: int(item.rpartition("/")[2]))
 
 
-def _stratified_order(strata: Mapping[str, str], *, task: str, seed: int) -> list[str]:
-    members: dict[str, list[str]] = defaultdict(list)
-    for item, stratum in strata.items():
-        members[stratum].append(item)
+def _stratified_order(golds: Mapping[str, str], *, task: str, seed: int) -> list[str]:
+    by_leaf: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for item, gold in golds.items():
+        by_leaf[item.rpartition("/")[0]][gold].append(item)
+    leaves = {}
+    for leaf, by_gold in by_leaf.items():
+        shuffled = {gold: _shuffled(items, seed, "items", task, leaf, gold) for gold, items in by_gold.items()}
+        leaves[leaf] = _interleaved(shuffled, seed, "interleave", task, leaf)
+    return _interleaved(leaves, seed, "interleave", task)
+
+
+def _shuffled(items: list[str], seed: int, *key: str) -> list[str]:
+    raw = np.random.SFC64(derived_seed(seed, *key)).random_raw(len(items))
+    return [items[index] for index in np.argsort(raw, kind="stable")]
+
+
+def _interleaved(strata: Mapping[str, list[str]], seed: int, *key: str) -> list[str]:
+    """One list in which every run holds the strata in proportion: rank `r` of `n` takes the place `(r + u) / n`."""
     place: dict[str, float] = {}
-    for stratum, group in members.items():
-        raw = np.random.SFC64(derived_seed(seed, "items", task, stratum)).random_raw(len(group) + 1)
-        offset = float(raw[0]) / 2.0**64
-        for rank, index in enumerate(np.argsort(raw[1:], kind="stable")):
-            place[group[index]] = (rank + offset) / len(group)
-    return sorted(strata, key=lambda item: (place[item], item))
+    for name, members in strata.items():
+        offset = float(np.random.SFC64(derived_seed(seed, *key, name)).random_raw()) / 2.0**64
+        place.update({item: (rank + offset) / len(members) for rank, item in enumerate(members)})
+    return sorted(place, key=lambda item: (place[item], item))
 
 
 def _counts(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> dict[str, int]:

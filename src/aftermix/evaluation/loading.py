@@ -46,7 +46,11 @@ def load_tasks(config: EvaluateConfig) -> dict[str, Leaves]:
         refuse_if_any([_unknown(task.task, list(index), config) for task in config.tasks if task.task not in index])
         for task in config.tasks:
             _refuse_code(task.task, index, allowed=config.unsafe_code)
-        return {task.task: _load(task, manager, config) for task in config.tasks}
+        if config.unsafe_code:  # the metric of HumanEval and MBPP asks for this too
+            os.environ.setdefault("HF_ALLOW_CODE_EVAL", "1")
+        loaded = {task.task: _load(task, manager, config) for task in config.tasks}
+    _refuse_shared_leaves(loaded)
+    return loaded
 
 
 def _manager_for(config: EvaluateConfig) -> Any:
@@ -97,8 +101,6 @@ def _refuse_code(name: str, index: dict[str, Any], *, allowed: bool, above: tupl
     for member in _members(name, index):
         if member in index and member not in above:
             _refuse_code(member, index, allowed=allowed, above=(*above, name))
-    if allowed:
-        os.environ.setdefault("HF_ALLOW_CODE_EVAL", "1")
 
 
 def _load(task: TaskConfig, manager: Any, config: EvaluateConfig) -> Leaves:
@@ -137,6 +139,17 @@ def _runs_code(name: str) -> EvaluationError:
         "runs code that the model writes",
         "Set `evaluate.unsafe_code: true` if this machine may run it, or take another task.",
     )
+
+
+def _refuse_shared_leaves(loaded: dict[str, Leaves]) -> None:
+    """Two tasks with a leaf in common would split its items twice: what one searches on, the other would test on."""
+    owner: dict[str, str] = {}
+    for task, leaves in loaded.items():
+        for leaf in leaves:
+            if owner.setdefault(leaf, task) != task:
+                raise EvaluationError(
+                    "evaluate.tasks", f"'{leaf}' is in both '{owner[leaf]}' and '{task}'", "Name it once."
+                )
 
 
 def _shots(task: TaskConfig, config: EvaluateConfig, own: int | None) -> int:

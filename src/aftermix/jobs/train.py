@@ -39,8 +39,8 @@ class _Plan:
 
     name: str
     folder: Path
-    dataset: DatasetConfig
-    documents: Documents
+    data: dict[str, Any]
+    """What the record says of the dataset; its texts are not kept once they are packed."""
     packed: PackedTokens
     recipe: Recipe
     record: dict[str, Any]
@@ -134,8 +134,19 @@ def _prepared(
         except AftermixError as error:
             problems += _labelled(name, error)
         else:
-            plans.append(_Plan(name, folders[name], dataset, documents, packed, recipe, record))
+            data = _described(documents, packed)
+            plans.append(_Plan(name, folders[name], data, packed, recipe, record))
     return plans
+
+
+def _described(documents: Documents, packed: PackedTokens) -> dict[str, Any]:
+    return {
+        "file": str(documents.path),
+        "documents": len(documents.texts),
+        "empty_documents_left_out": documents.empty,
+        "characters": documents.characters,
+        "tokens_per_epoch": packed.tokens_per_epoch,
+    }
 
 
 def _recipe(settings: TrainConfig, dataset: DatasetConfig) -> Recipe:
@@ -197,13 +208,7 @@ def _record(
         "name": plan.name,
         "base": base.label,
         "recipe": plan.record,
-        "data": {
-            "file": plan.dataset.data,
-            "documents": len(plan.documents.texts),
-            "empty_documents_left_out": plan.documents.empty,
-            "characters": plan.documents.characters,
-            "tokens_per_epoch": packed.tokens_per_epoch,
-        },
+        "data": plan.data,
         "tokens": len(packed.ids),
         "epochs": round(packed.epochs, 6),
         "documents_begun": packed.documents,

@@ -107,9 +107,10 @@ def optimism(
                 low, high = (scale.value(bound) for bound in interval)
                 axes.vlines(place, low, high, color=ACCENT, lw=2)
         axes.plot(places, values, color=ACCENT, lw=2, marker="o", ms=8, mec=SURFACE, label="winner, with interval")
-        for place, scores in splits:
+        for (place, scores), value, following in zip(splits, values, [*values[1:], values[-1]], strict=True):
+            # Under a line that rises, above one that falls.
             axes.annotate(
-                scale.text(scores.objective[0]), (place, scale.value(scores.objective[0])), (9, 5),
+                scale.text(scores.objective[0]), (place, value), (9, -15 if following > value else 5),
                 textcoords="offset points", color=ACCENT, fontweight="bold",
             )  # fmt: skip
         axes.set_xticks([0, 1, 2], ["search items", "select items", "test items"])
@@ -219,7 +220,7 @@ def pareto(
             if len(names) == 2:
                 steps = sorted((trial.objective for trial in ahead if trial.objective), reverse=True)
                 x, y = ([scale.value(point[side]) for point in steps] for side in (first, second))
-                axes.step(x, y, where="pre", color=SECOND, lw=1.4)
+                axes.step(x, y, where="post", color=SECOND, lw=1.4)
             for trial in trials:
                 if trial.number == winner and trial.objective:
                     spot = ([scale.value(trial.objective[side])] for side in (first, second))
@@ -235,7 +236,7 @@ def pareto(
     return draw(paint, name="pareto", label=label, width_px=width_px, height_px=360)
 
 
-def scan(points: Scan, *, chosen: float | None, scale: Scale) -> Markup:
+def scan(points: Scan, *, chosen: float | None, objectives: int, scale: Scale) -> Markup:
     """Select score against the weight of one vector alone."""
     ordered = sorted(points.points, key=lambda point: point.weight)
 
@@ -249,7 +250,7 @@ def scan(points: Scan, *, chosen: float | None, scale: Scale) -> Markup:
             axes.axvline(chosen, color=ACCENT, lw=1.4, ls=(0, (3, 3)), label=f"winner's weight {weight_text(chosen)}")
             legend_above(axes, columns=1)
         axes.set_xlabel(f"weight of {shorten(points.vector, 32)}, every other weight 0")
-        axes.set_ylabel(axis_label(scale, "select score"))
+        axes.set_ylabel(axis_label(scale, "select score" if objectives == 1 else "mean select score"))
         texts = [f"{points.vector} {weight_text(point.weight)}: {scale.text(point.select)}" for point in ordered]
         return {"scan-points": texts}
 

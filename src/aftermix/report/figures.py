@@ -27,8 +27,9 @@ class Scale:
         return _minus(f"{_no_negative_zero(self.value(score), self.decimals):.{self.decimals}f}")
 
     def signed(self, score: float) -> str:
-        """`+3.2` or `−0.4`"""
-        return _minus(f"{_no_negative_zero(self.value(score), self.decimals):+.{self.decimals}f}")
+        """`+3.2`, `0.0` or `−0.4`"""
+        rounded = _no_negative_zero(self.value(score), self.decimals)
+        return _minus(f"{rounded:{'+' if rounded else ''}.{self.decimals}f}")
 
     def between(self, interval: tuple[float, float] | None) -> str:
         """`58.9–63.6`, or nothing; `to` keeps a negative bound readable."""

@@ -75,7 +75,9 @@ def _result_drawings(best: Best, view: View) -> dict[str, object]:
             best.candidates, winner=best.winner.trial, search=best.search, select=best.select, test=best.test,
             scale=view.scale,
         ),
-        "scan": charts.scan(best.scan, chosen=best.weights.get(best.scan.vector), scale=view.scale)
+        "scan": charts.scan(
+            best.scan, chosen=best.weights.get(best.scan.vector), objectives=len(view.objectives), scale=view.scale
+        )
         if best.scan and best.scan.points
         else None,
     }  # fmt: skip

@@ -77,6 +77,7 @@ class Winner(Record):
     trial: int | None = None
     method: str = ""
     options: dict[str, Any] = {}
+    exclude: tuple[str, ...] | None = None
 
 
 class Vector(Record):
@@ -111,6 +112,7 @@ class Baseline(Record):
     name: str
     kind: str = ""
     method: str | None = None
+    density: Finite | None = None
     weights: dict[str, Finite] | None = None
     test: Scores
     difference: Scores | None = None

@@ -101,7 +101,8 @@ def _recipe(baseline: Baseline) -> str:
     weights = baseline.weights or {}
     alike = len(weights) > 2 and len(set(weights.values())) == 1
     text = f"each vector {figures.weight(next(iter(weights.values())))}" if alike else weights_text(weights)
-    return ": ".join(filter(None, [baseline.method, text]))
+    density = f" at density {baseline.density:g}" if baseline.density is not None else ""
+    return ": ".join(filter(None, [f"{baseline.method or ''}{density}", text]))
 
 
 def weights_text(weights: Mapping[str, float]) -> str:

@@ -39,7 +39,7 @@ def trial_text(trial: Trial, scale: Scale) -> str:
     """`trial 37: 61.3; it 0.62, ja 0.20`"""
     score = ", ".join(scale.text(value) for value in trial.objective) if trial.objective else trial.state
     weights = ", ".join(f"{shorten(name, 16)} {figures.weight(value)}" for name, value in trial.weights.items())
-    floor = "; floor not met" if trial.feasible is False else ""
+    floor = "; below a floor" if trial.feasible is False and trial.objective else ""
     source = f"; from {trial.origin}" if trial.imported else ""
     return f"trial {trial.number}: {score}; {weights}{floor}{source}"
 

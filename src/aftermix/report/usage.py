@@ -22,11 +22,11 @@ class Usage:
 def usage(run: Path) -> Usage:
     """Commands and snippets for the run folder `run`."""
     folder = run.as_posix()
-    quoted, settings = shlex.quote(folder), shlex.quote(f"{folder}/config.yaml")
+    quoted = shlex.quote(folder)
     model = f"{folder}/model"
     return Usage(
         run=folder,
-        resume=f"aftermix search {settings} --resume {quoted}",
+        resume=f"aftermix search --resume {quoted}",
         reoptimise=f"aftermix search other-objective.yaml --from {quoted} -o {shlex.quote(f'{folder}-2')}",
         report=f"aftermix report {quoted}",
         transformers=(

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from aftermix.config import SEARCH_EXCLUDE
 from aftermix.report import figures, tables
 from aftermix.report.figures import Scale, scale_for
-from aftermix.report.run_folder import Items, ObjectiveRecord, Run
+from aftermix.report.run_folder import Items, ObjectiveRecord, Run, Winner
 from aftermix.report.trials import measured
 from aftermix.report.usage import Usage, usage
 from aftermix.report.verdict import Verdict, headline, objective_names, verdicts
@@ -128,7 +128,7 @@ def _floors(run: Run, scale: Scale) -> str:
     listed = ", ".join(f"{task} at least {scale.text(floor)}" for task, floor in floors.items())
     if run.best is None or run.best.floors_met is None:
         return f"Floors: {listed}."
-    return f"Floors {'met' if run.best.floors_met else 'not met by the winner'}: {listed}."
+    return f"Floors {'met' if run.best.floors_met else 'not met'} by the winner on the select items: {listed}."
 
 
 def _warnings(run: Run) -> tuple[str, ...]:
@@ -150,7 +150,7 @@ def _optimism(run: Run, scale: Scale) -> str:
         return ""
     drop = best.search.objective[0] - best.test.objective[0]
     if drop <= 0:
-        return "The winner lost nothing from search to test items: its search score was not inflated by the choice."
+        return "From search to test items the winner's score did not fall: no optimism shows. Quote the test score."
     unit = f" {scale.unit}" if scale.unit else ""
     return (
         f"From search to test items the winner's score fell by {scale.text(drop)}{unit}: part chance in the items, "
@@ -173,20 +173,25 @@ def _progress(run: Run, scale: Scale) -> str:
 
 def _merged(run: Run) -> tuple[tuple[str, str], ...]:
     merge, search = run.config.merge, run.config.search
-    exclude = SEARCH_EXCLUDE if merge.exclude is None else merge.exclude
-    options = (run.best.winner.options if run.best else None) or merge.options
+    winner = run.best.winner if run.best else Winner()
+    exclude = winner.exclude if winner.exclude is not None else merge.exclude
+    options = {name: value for name, value in (winner.options or merge.options).items() if name not in _OWN_ROW}
     pairs = [
         ("Base", run.config.base or "none"),
         ("Method", _method(run)),
         ("Options", ", ".join(f"{name} {value}" for name, value in options.items()) or "none"),
         ("Factor λ", f"{merge.scale:g}"),
-        ("Left at the base's values", ", ".join(exclude) or "nothing"),
+        ("Left at the base's values", ", ".join(SEARCH_EXCLUDE if exclude is None else exclude) or "nothing"),
         ("Stored type", merge.dtype or "the base's"),
         ("Objective", "; ".join(map(_objective_text, objective_records(run)))),
         ("Search", f"preset {search.preset}, {figures.count(search.trials, 'trial')}, start-up {search.startup}"),
         ("Seeds", f"search {search.seed}, merge {merge.seed}{_items_seed(run)}"),
     ]
     return tuple(pairs)
+
+
+_OWN_ROW = ("lambda", "seed")
+"""Settings of every method, which have a row of their own."""
 
 
 def _items_seed(run: Run) -> str:

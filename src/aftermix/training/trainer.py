@@ -98,7 +98,7 @@ def train_one(
     """
     recipe.steps(len(sequences))
     on_cuda = uses_cuda(device)
-    model.to(torch.float32)
+    model.to("cuda" if on_cuda else "cpu", torch.float32)
     started = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(quiet_transformers())

@@ -96,7 +96,9 @@ def test_counts_that_cannot_be_met_are_refused() -> None:
 
 
 def test_fewer_than_three_items_are_refused() -> None:
-    with pytest.raises(EvaluationError, match="task 't': expected at least 3 usable items, found 2. Take another task."):
+    with pytest.raises(
+        EvaluationError, match="task 't': expected at least 3 usable items, found 2. Take another task."
+    ):
         split(2)
 
 

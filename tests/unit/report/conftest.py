@@ -139,7 +139,11 @@ class RunMaker:
         data = {name: max(winner["weights"][name], 0.0) for name in self.vectors[1:]}
         total = sum(data.values())
         return {
-            "winner": {"trial": winner["number"], "method": "dare_linear", "options": {"density": 0.7}},
+            "winner": {
+                "trial": winner["number"],
+                "method": "dare_linear",
+                "options": {"density": 0.7, "lambda": 1.0, "seed": 0},
+            },
             "weights": winner["weights"],
             "ratios": {name: weight / total for name, weight in data.items()} if total else None,
             "ratios_note": None if total else "There is no data vector, so there is no mixture.",

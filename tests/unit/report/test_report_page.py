@@ -103,7 +103,7 @@ def test_unfinished_run_says_so_and_how_to_resume(make_run, monkeypatch):
     page = _page(Path("half"))
 
     assert "This search is unfinished: 8 of 20 trials have ended." in page.text
-    assert "aftermix search half/config.yaml --resume half" in page.text
+    assert "aftermix search --resume half" in page.text
     assert "There is no merged model in this run yet." in page.text
     assert "baselines" not in page.ids
 

@@ -94,6 +94,20 @@ def test_rows_say_how_each_model_was_made(make_run):
     assert recipes["winner"].startswith("dare_linear: it 0.")
 
 
+def test_settings_are_told_once(make_run, edit_json):
+    run = make_run(trials=6)
+    edit_json(run / "best.json", lambda best: best["winner"].update(exclude=["lm_head"]))
+    edit_json(run / "best.json", lambda best: best["baselines"][0].update(kind="uniform", method="ties", density=0.5))
+    view = _view(run)
+    facts = dict(view.merged)
+
+    assert facts["Options"] == "density 0.7"
+    assert facts["Left at the base's values"] == "lm_head"
+    assert facts["Objective"] == "mean of gsm8k, ja_leaderboard_mgsm, humaneval, lawbench"
+    assert facts["Seeds"] == "search 0, merge 0, items 0"
+    assert "ties at density 0.5" in [row.recipe for row in view.models]
+
+
 def test_vectors_show_weight_ratio_and_tokens(make_run, edit_json):
     run = make_run(vectors=("it", "ja", "math"), trials=12)
     weights, ratios = {"it": 0.6, "ja": -0.5, "math": 0.25}, {"ja": 0.0, "math": 1.0}
@@ -124,7 +138,7 @@ def test_overlap_and_missed_floors_are_told(make_run):
     view = _view(make_run(trials=12, scheme="first", floors={"gsm8k": 0.9}))
 
     assert "Search and select items overlap (item scheme “first”" in view.warnings[0]
-    assert view.floors == "Floors not met by the winner: gsm8k at least 90.0."
+    assert view.floors == "Floors not met by the winner on the select items: gsm8k at least 90.0."
     assert not view.floors_met
 
 
@@ -138,7 +152,7 @@ def test_optimism_is_put_in_words(make_run, edit_json):
     assert "score fell by 2.0 points" in _view(run).optimism
 
     edit_json(run / "best.json", lambda best: best["search"].update(objective=[0.59]))
-    assert "lost nothing from search to test items" in _view(run).optimism
+    assert "score did not fall: no optimism shows" in _view(run).optimism
 
 
 def test_finished_trials_without_a_result_are_told_apart_from_an_interrupted_search(make_run):
@@ -193,3 +207,11 @@ def test_weight_bar_stays_on_its_track(value, low, span):
     assert bar.left >= -0.01
     assert bar.left + bar.width <= 100.02
     assert 0 <= bar.zero <= 100
+
+
+@pytest.mark.parametrize(
+    ("score", "signed"),
+    [(0.032, "+3.2"), (-0.004, "\N{MINUS SIGN}0.4"), (0.0, "0.0"), (-0.0004, "0.0"), (0.0004, "0.0")],
+)
+def test_differences_carry_a_sign_unless_they_round_to_zero(score, signed):
+    assert POINTS.signed(score) == signed

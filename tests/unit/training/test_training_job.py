@@ -242,6 +242,7 @@ import json, os, signal, sys
 from pathlib import Path
 import aftermix.checkpoints.shards as shards
 import aftermix.training.trainer as trainer
+from transformers import LlamaForCausalLM, LlamaTokenizer  # before the forks: slow to import
 from aftermix.config import parse_config
 from aftermix.jobs.train import train
 
@@ -284,7 +285,7 @@ for moment in (in_training, in_the_middle_of_the_weights, before_the_rename):
 
 
 def test_a_killed_run_leaves_no_folder_that_looks_complete(make_config: Any, tmp_path: Path) -> None:
-    config = make_config(datasets={"cats": "corpus.jsonl", "dogs": {"data": "corpus.jsonl", "tokens": 700}})
+    config = make_config(datasets={name: {"data": "corpus.jsonl", "tokens": 600} for name in ("cats", "dogs")})
     arguments = [sys.executable, "-c", KILLED, json.dumps(as_yaml_values(config)), str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=300, cwd=tmp_path)
     moments = ["in_training", "in_the_middle_of_the_weights", "before_the_rename"]

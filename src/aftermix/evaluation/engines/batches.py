@@ -114,7 +114,8 @@ def score(plan: ScoringPlan, logits_of: Logits) -> list[tuple[float, bool]]:
 
 
 def _is_greedy(logits_SV: torch.Tensor, target_S: torch.Tensor) -> list[bool]:
-    """Whether each target is the first largest logit. Most are not the largest, and a maximum is cheaper than its index."""
+    """Whether each target is the first of the largest logits."""
+    # Most targets are not the largest, and finding a maximum is cheaper than finding where it is.
     largest_S = logits_SV.gather(1, target_S[:, None])[:, 0] == logits_SV.amax(dim=-1)
     if bool(largest_S.any()):
         largest_S[largest_S.clone()] = logits_SV[largest_S].argmax(dim=-1) == target_S[largest_S]

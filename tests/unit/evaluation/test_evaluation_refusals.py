@@ -1,0 +1,114 @@
+"""What is wrong with a task is said before a model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aftermix.errors import EvaluationError
+from aftermix.evaluation.harness import TaskSuite
+
+
+def refusal(config: Any) -> str:
+    with pytest.raises(EvaluationError) as error:
+        TaskSuite.build(config)
+    return str(error.value)
+
+
+def test_a_metric_where_lower_is_better(tasks: Path, config_of: Any) -> None:
+    assert refusal(config_of(tasks, "continue_colour")) == (
+        "task 'continue_colour': expected a metric that is a mean over items with higher better, found 'perplexity': "
+        "it is not a mean over items. Set `metric` to one of: acc."
+    )
+
+
+def test_a_mean_where_lower_is_better(tasks: Path, config_of: Any, add_task_to: Any, task_texts: Any) -> None:
+    add_task_to(tasks, "errors", task_texts["colours"].replace("higher_is_better: true", "higher_is_better: false"))
+    assert "found 'acc': lower is better. Take another task: none of its metrics is." in refusal(
+        config_of(tasks, "errors")
+    )
+
+
+def test_an_unknown_metric_or_filter(tasks: Path, config_of: Any) -> None:
+    assert refusal(config_of(tasks, {"task": "colours", "metric": "bleu"})) == (
+        "task 'colours': has no metric 'bleu'. Set `metric` to one of: acc, acc_norm."
+    )
+    assert refusal(config_of(tasks, {"task": "write_colour", "filter": "flexible-extract"})) == (
+        "task 'write_colour': has no filter 'flexible-extract'. Set `filter` to one of: strict, last_letter."
+    )
+
+
+def test_a_task_that_runs_code_needs_permission(
+    tasks: Path, config_of: Any, add_task_to: Any, task_texts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
+    add_task_to(tasks, "runs_code", task_texts["runs_code"])
+    (tasks / "code_group.yaml").write_text("group: code_group\ntask: [colours, runs_code]\n")
+    expected = (
+        "task 'runs_code': runs code that the model writes. "
+        "Set `evaluate.unsafe_code: true` if this machine may run it, or take another task."
+    )
+    assert refusal(config_of(tasks, "runs_code")) == expected
+    assert refusal(config_of(tasks, "code_group")) == expected
+    assert set(TaskSuite.build(config_of(tasks, "runs_code", unsafe_code=True)).tasks) == {"runs_code"}
+
+
+def test_fewer_items_than_asked_for(tasks: Path, config_of: Any) -> None:
+    assert refusal(config_of(tasks, "colours", items={"search": 30, "select": 20})) == (
+        "task 'colours': asked for search 30, select 20, test rest items (disjoint), but it has 40. "
+        "Lower `evaluate.items`, or leave its counts out to split small tasks in proportion."
+    )
+
+
+def test_a_small_task_with_the_default_counts_is_split_in_proportion(tasks: Path, config_of: Any) -> None:
+    suite = TaskSuite.build(config_of(tasks, "colours", items={}))
+    assert suite.sizes() == {"colours": {"search": 6, "select": 16, "test": 18}}
+    assert suite.tasks["colours"].note == "only 40 items, so they are split in proportion: search 6, select 16, test 18"
+
+
+def test_a_task_and_a_group_that_holds_it(tasks: Path, config_of: Any) -> None:
+    assert refusal(config_of(tasks, "colours", {"task": "both", "metric": "acc"})) == (
+        "evaluate.tasks: 'colours' is in both 'colours' and 'both'. Name it once."
+    )
+
+
+def test_more_examples_than_there_are(tasks: Path, config_of: Any) -> None:
+    assert refusal(config_of(tasks, {"task": "colours", "num_fewshot": 13})) == (
+        "task 'colours': asked for 13 few-shot examples, but it has 12 to draw from. Lower `num_fewshot`."
+    )
+
+
+def test_a_missing_data_file(tasks: Path, config_of: Any) -> None:
+    (tasks / "data" / "test.jsonl").unlink()
+    assert "data file 'data/test.jsonl' is neither beside the YAML file" in refusal(config_of(tasks, "colours"))
+
+
+def test_a_template_that_names_no_field(tasks: Path, config_of: Any, add_task_to: Any, task_texts: Any) -> None:
+    add_task_to(tasks, "rough", task_texts["rough"].replace("no_such_field", "'{{no_such_field}}'"))
+    text = refusal(config_of(tasks, "rough"))
+    assert text.startswith("task 'rough': cannot be loaded (UndefinedError: 'no_such_field' is undefined)")
+
+
+def test_an_include_path_that_is_no_folder(tasks: Path, config_of: Any) -> None:
+    assert refusal(config_of(tasks / "none", "colours")) == (
+        f"evaluate.include_path: '{tasks / 'none'}' is not a folder. Name a folder of task YAMLs."
+    )
+
+
+def test_shots_of_the_task_its_line_and_the_file(
+    tasks: Path, config_of: Any, add_task_to: Any, task_texts: Any
+) -> None:
+    add_task_to(tasks, "own_zero", task_texts["colours"] + "num_fewshot: 0\n")
+    add_task_to(tasks, "own_two", task_texts["colours"] + "num_fewshot: 2\n")
+
+    def shots(name: Any, **options: Any) -> int:
+        suite = TaskSuite.build(config_of(tasks, name, **options))
+        return str(next(iter(suite.requests("search", None).values()))[0].args[0]).count("Question: train")
+
+    assert shots("colours") == 0
+    assert shots("own_two") == 2
+    assert shots("own_two", num_fewshot=1) == 1
+    assert shots("own_zero", num_fewshot=1) == 0  # as in lm-eval
+    assert shots({"task": "own_zero", "num_fewshot": 1}, num_fewshot=3) == 1
