@@ -39,9 +39,9 @@ def magnitude(
 ) -> torch.Tensor:
     """The `floor(density * n)`, at least 1, entries of largest magnitude; equal magnitudes by lower index.
 
-    Source: TIES (Yadav et al., 2023), trimming; its density is the default. `scope: tensor` counts n per tensor. `scope: model` counts over all
-    merged tensors of the vector, as the original does; it settles equal magnitudes by tensor name, then by index, and
-    keeps exactly the count where the original keeps one entry more.
+    Source: TIES (Yadav et al., 2023), trimming; its density is the default. `scope: tensor` counts n per tensor.
+    `scope: model` counts over all merged tensors of the vector, as the original does; it settles equal magnitudes by
+    tensor name, then by index, and keeps exactly the count where the original keeps one entry more.
     """
     count = kept_count(delta.numel(), density) if scope == "tensor" else place.model_count
     if count is None:
