@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -96,9 +97,15 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("tasks")
     for name, question in QUESTIONS.items():
+        draw = random.Random(name)
         items = [
-            {"question": f"{question} thing {i}?", "choices": ["one", "two red", "blue three"], "gold": (i * 7) % 3}
-            for i in range(60)
+            {
+                "question": f"{question} thing {number}?",
+                # Random letters: what a random model prefers among them changes with its weights.
+                "choices": ["".join(draw.choices("abcdefghij", k=4)) for _ in range(3)],
+                "gold": draw.randrange(3),
+            }
+            for number in range(60)
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
         (folder / f"{name}.yaml").write_text(

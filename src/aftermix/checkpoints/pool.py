@@ -70,30 +70,41 @@ def refuse_non_finite(tensor: torch.Tensor, name: str, owner: str) -> None:
     )
 
 
+@dataclass(frozen=True)
+class Examination:
+    """What is left of a configuration's checkpoints when their faults are collected instead of raised."""
+
+    pool: Pool | None
+    """There when every model could be opened."""
+    opened: tuple[Checkpoint, ...]
+    problems: list[Problem]
+
+
 def open_pool(config: Config) -> Pool:
     """Open and align every checkpoint of `config`; no weights are read.
 
     Raises :class:`ManyProblemsError` with every fault of every input, not only the first.
     """
-    pool, problems = examine_pool(config)
-    refuse_if_any(problems)
-    if pool is None:
+    found = examine_pool(config)
+    refuse_if_any(found.problems)
+    if found.pool is None:
         raise CheckpointError("vectors", "no model is named", "Add `vectors:` with at least one model.")
-    return pool
+    return found.pool
 
 
-def examine_pool(config: Config) -> tuple[Pool | None, list[Problem]]:
-    """As :func:`open_pool`, with the problems returned; the pool is there when every model could be opened."""
+def examine_pool(config: Config) -> Examination:
+    """As :func:`open_pool`, with the problems returned."""
     problems: list[Problem] = []
     base = _opened(config.base, problems) if config.base else None
-    experts = {name: _opened(config.vectors[name].model, problems) for name in sorted(config.vectors)}
-    found = {name: expert for name, expert in experts.items() if expert is not None}
-    frame = base or next(iter(found.values()), None)
+    models = {name: _opened(config.vectors[name].model, problems) for name in sorted(config.vectors)}
+    experts = {name: expert for name, expert in models.items() if expert is not None}
+    frame = base or next(iter(experts.values()), None)
     if frame is not None:
-        for name, expert in found.items():
+        for name, expert in experts.items():
             problems += misalignments(frame, expert, vector=name) if expert is not frame else []
-    complete = frame is not None and len(found) == len(experts) and (base is not None or not config.base)
-    return (Pool(base, found, _instruction(config)) if complete else None), problems
+    complete = frame is not None and len(experts) == len(models) and (base is not None or not config.base)
+    opened = tuple(checkpoint for checkpoint in (base, *experts.values()) if checkpoint is not None)
+    return Examination(Pool(base, experts, _instruction(config)) if complete else None, opened, problems)
 
 
 def _opened(model: str, problems: list[Problem]) -> Checkpoint | None:

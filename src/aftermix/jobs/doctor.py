@@ -43,12 +43,12 @@ def doctor(config: Config) -> Diagnosis:
     found = Diagnosis()
     found.attempt(lambda: _check_merge(config))
     if config.base or config.vectors:
-        pool, problems = examine_pool(config)
-        found.problems += problems
-        for checkpoint in _opened(pool):
+        models = examine_pool(config)
+        found.problems += models.problems
+        for checkpoint in models.opened:
             found.problems += list(_non_finite(checkpoint))
-        if pool is not None:
-            _examine_models(pool, config, found)
+        if models.pool is not None:
+            _examine_models(models.pool, config, found)
     if config.evaluate is not None:
         found.attempt(lambda: _check_tasks(config, found))
     if config.train is not None:
@@ -61,10 +61,6 @@ def _check_merge(config: Config) -> None:
     matcher(recipe.exclude, where="merge.exclude")
     if config.vectors and config.evaluate is None:
         check_weights(recipe, {name: vector.weight for name, vector in config.vectors.items()})
-
-
-def _opened(pool: Pool | None) -> list[Checkpoint]:
-    return [] if pool is None else [*([pool.base] if pool.base else []), *pool.experts.values()]
 
 
 def _non_finite(checkpoint: Checkpoint) -> Iterator[Problem]:

@@ -40,24 +40,39 @@ class GenerationPlan:
 
 
 class StopOnText(StoppingCriteria):
-    """A sequence is done when its generated end holds a stop text; one decoding a step, of sequences still running."""
+    """A sequence is done when its generated end holds a stop text.
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], prompt_length: int, sequences: int) -> None:
+    Only sequences still running are looked at, and decoded only when their last token could end a stop text. `endings`
+    remembers which tokens could; it belongs to the tokenizer and these stop texts.
+    """
+
+    def __init__(
+        self, tokenizer: Any, stops: Sequence[str], *, prompt_length: int, sequences: int, endings: dict[int, bool]
+    ) -> None:
         self.tokenizer = tokenizer
         self.stops = stops
+        self.last_characters = {stop[-1] for stop in stops}
         self.prompt_length = prompt_length
         # Every token adds at least one byte, so a stop text that ends here began within so many tokens.
         self.window = 1 + max((len(stop.encode()) for stop in stops), default=0)
         self.running = list(range(sequences))
         self.sequences = sequences
+        self.endings = endings
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
         """Which sequences are done."""
-        if self.stops and self.running:
-            recent = input_ids[:, max(self.prompt_length, input_ids.shape[1] - self.window) :].tolist()
-            texts = self.tokenizer.batch_decode([recent[index] for index in self.running])
-            ended = [any(stop in text for stop in self.stops) for text in texts]
-            self.running = [index for index, end in zip(self.running, ended, strict=True) if not end]
+        recent = input_ids[:, max(self.prompt_length, input_ids.shape[1] - self.window) :].tolist()
+        self.running = [index for index in self.running if not self._has_ended(recent[index])]
         done = torch.ones(self.sequences, dtype=torch.bool, device=input_ids.device)
         done[self.running] = False
         return done
+
+    def _has_ended(self, tokens: list[int]) -> bool:
+        if tokens[-1] not in self.endings:
+            text = self.tokenizer.decode(tokens[-1:])
+            # A token of some bytes of a character decodes to U+FFFD: it may complete any character.
+            self.endings[tokens[-1]] = "\ufffd" in text or not self.last_characters.isdisjoint(text)
+        if not self.endings[tokens[-1]]:
+            return False
+        text = self.tokenizer.decode(tokens)
+        return any(stop in text for stop in self.stops)

@@ -42,6 +42,7 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         self.truncated_requests = 0
         # A plan holds its requests, so their ids cannot be taken by others while it is kept.
         self._plans: OrderedDict[tuple[int, ...], tuple[Sequence[Any], Any]] = OrderedDict()
+        self._endings: dict[tuple[str, ...], dict[int, bool]] = {}
         accepted = inspect.signature(model.forward).parameters
         self._keeps_logits = "logits_to_keep" in accepted
         self._options = {"use_cache": False} if "use_cache" in accepted else {}
@@ -108,7 +109,13 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def _continue(self, batch: PromptBatch, *, seed: int) -> torch.Tensor:
         prompt_length = batch.tokens_BT.shape[1]
-        stopping = StoppingCriteriaList([StopOnText(self.tokenizer, batch.stops, prompt_length, len(batch.requests))])
+        stopping = StopOnText(
+            self.tokenizer,
+            batch.stops,
+            prompt_length=prompt_length,
+            sequences=len(batch.requests),
+            endings=self._endings.setdefault(batch.stops, {}),
+        )
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices=devices, enabled=bool(batch.options["do_sample"])):
             if batch.options["do_sample"]:
@@ -117,7 +124,7 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
                 input_ids=batch.tokens_BT,
                 attention_mask=batch.mask_BT,
                 max_length=prompt_length + batch.max_new_tokens,
-                stopping_criteria=stopping,
+                stopping_criteria=StoppingCriteriaList([stopping]),
                 pad_token_id=self.tokenizer.pad_token_id,
                 use_cache=True,
                 **batch.options,
