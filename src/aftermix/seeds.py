@@ -11,9 +11,6 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK_ELEMENTS = 1 << 20
-"""Elements of one block of a tensor's noise. Part of the format: changing it changes every mask."""
-
 
 def derived_seed(seed: int, *key: str | int) -> int:
     """A 63-bit seed for one purpose.
@@ -31,7 +28,7 @@ def generator(seed: int, *key: str | int) -> np.random.Generator:
 
 
 def keep_mask(elements: int, probability: float, seed: int, *key: str | int) -> NDArray[np.bool_]:
-    """`elements` independent draws that are true with `probability`, block by block.
+    """`elements` independent draws that are true with `probability`.
 
     Formula: `u < floor(probability * 2^32)` with `u` uniform on 32-bit integers, so the probability is exact to 2^-32
     and 1 keeps everything.
@@ -39,11 +36,8 @@ def keep_mask(elements: int, probability: float, seed: int, *key: str | int) -> 
     threshold = int(probability * (1 << 32))
     if threshold >= 1 << 32:
         return np.ones(elements, dtype=np.bool_)
-    mask = np.empty(elements, dtype=np.bool_)
-    for block, start in enumerate(range(0, elements, BLOCK_ELEMENTS)):
-        count = min(BLOCK_ELEMENTS, elements - start)
-        raw = np.random.SFC64(derived_seed(seed, *key, block)).random_raw((count + 1) // 2)
-        # Little-endian whatever the machine, so that the same key gives the same mask everywhere.
-        halves = raw.astype("<u8", copy=False).view("<u4")[:count]
-        np.less(halves, np.uint32(threshold), out=mask[start : start + count])
+    raw = np.random.SFC64(derived_seed(seed, *key)).random_raw((elements + 1) // 2)
+    # Little-endian whatever the machine, so that the same key gives the same mask everywhere.
+    halves = raw.astype("<u8", copy=False).view("<u4")[:elements]
+    mask: NDArray[np.bool_] = halves < np.uint32(threshold)
     return mask

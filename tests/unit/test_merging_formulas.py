@@ -57,7 +57,7 @@ def expected(
     deltas = {v: stored(family[v])[name] - base for v in WEIGHTS}
     weights = list(WEIGHTS.values())
     if method.startswith("dare"):
-        masks = {v: keep_mask(base.size, density, 5, "random mask", v, name).reshape(base.shape) for v in WEIGHTS}
+        masks = {v: keep_mask(base.size, density, 5, "random mask", v, name, 0).reshape(base.shape) for v in WEIGHTS}
         parts = [deltas[v] * masks[v] / density for v in WEIGHTS]
     elif method == "ties":
         parts = [trimmed(delta, density) for delta in deltas.values()]

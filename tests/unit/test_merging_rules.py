@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,21 @@ from hypothesis.extra import numpy as hnp
 
 from aftermix.merging.inter import disjoint_mean, weighted_mean, weighted_sum
 from aftermix.merging.intra import Place, keep_all, magnitude, random_rescale
-from aftermix.merging.selection import kept_count, kth_largest, magnitude_bits, top_mask
-from aftermix.seeds import BLOCK_ELEMENTS, keep_mask
+from aftermix.merging.selection import Blocks, find_cut, kept_count
+from aftermix.seeds import keep_mask
 
-PLACE = Place(seed=0, vector="v", tensor="t")
+
+def in_blocks(values: torch.Tensor, size: int) -> Blocks:
+    return lambda: iter(values.reshape(-1).split(size))
+
+
+def kept(rule: Any, values: torch.Tensor, *, block: int = 4, **options: Any) -> torch.Tensor:
+    """`rule` applied to a whole tensor in blocks of `block` elements."""
+    keeper = rule(in_blocks(values, block), Place(0, "v", "t", values.numel()), **options)
+    parts = [keeper(part, number * block) for number, part in enumerate(values.reshape(-1).split(block))]
+    return torch.cat(parts).view(values.shape)
+
+
 FEW_VALUES = st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.25, 1e-30, -1e-30, 1e-42, 65504.0])
 ANY_FLOAT = st.floats(-1e6, 1e6, width=32)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=9)
@@ -30,29 +43,23 @@ def top_reference(values: np.ndarray, count: int) -> np.ndarray:
     return mask.reshape(values.shape)
 
 
-@given(values=ARRAYS, share=st.floats(0, 1))
+@given(values=ARRAYS, share=st.floats(0, 1), block=st.integers(1, 40))
 @settings(max_examples=200, deadline=None)
-def test_top_mask_is_the_sorted_choice(values: np.ndarray, share: float) -> None:
-    count = int(share * values.size)
-    mask = top_mask(torch.from_numpy(values.copy()), count)
+def test_a_cut_is_the_sorted_choice_whatever_the_blocks(values: np.ndarray, share: float, block: int) -> None:
+    tensor = torch.from_numpy(values.copy()).reshape(-1)
+    count = max(1, int(share * values.size))
+    cut = find_cut(in_blocks(tensor, block), count)
+    mask = torch.cat([cut.mask(part, number * block) for number, part in enumerate(tensor.split(block))])
     assert int(mask.sum()) == count
-    assert np.array_equal(mask.numpy(), top_reference(values, count))
+    assert np.array_equal(mask.numpy().reshape(values.shape), top_reference(values, count))
 
 
-@given(values=ARRAYS, data=st.data())
+@given(values=ARRAYS, density=st.floats(0.01, 1), block=st.integers(1, 40))
 @settings(max_examples=100, deadline=None)
-def test_kth_largest_is_the_sorted_one(values: np.ndarray, data: st.DataObject) -> None:
-    bits = magnitude_bits(torch.from_numpy(values.copy()))
-    count = data.draw(st.integers(1, bits.numel()))
-    assert kth_largest(bits, count) == sorted(bits.tolist(), reverse=True)[count - 1]
-
-
-@given(values=ARRAYS, density=st.floats(0.01, 1))
-@settings(max_examples=100, deadline=None)
-def test_magnitude_keeps_the_floor_of_density_times_n(values: np.ndarray, density: float) -> None:
-    kept = magnitude(torch.from_numpy(values.copy()), PLACE, density=density).numpy()
+def test_magnitude_keeps_the_floor_of_density_times_n(values: np.ndarray, density: float, block: int) -> None:
+    found = kept(magnitude, torch.from_numpy(values.copy()), block=block, density=density).numpy()
     expected = np.where(top_reference(values, kept_count(values.size, density)), values, 0)
-    assert np.array_equal(kept, expected)
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("density", [0.1, 0.2, 0.29, 0.3, 0.57, 0.7, 1.0])
@@ -103,35 +110,34 @@ def test_sums_and_means_by_hand() -> None:
 
 def test_keep_all_keeps_all() -> None:
     delta = torch.tensor([1.0, -0.0, 1e-45])
-    assert keep_all(delta, PLACE) is delta
+    assert keep_all(in_blocks(delta, 2), Place(0, "v", "t", 3))(delta, 0) is delta
 
 
 def test_random_rescale_keeps_the_expectation_and_the_share() -> None:
     delta = torch.ones(200_000)
-    kept = random_rescale(delta, PLACE, density=0.25)
-    assert set(kept.unique().tolist()) == {0.0, 4.0}
+    found = kept(random_rescale, delta, block=50_000, density=0.25)
+    assert set(found.unique().tolist()) == {0.0, 4.0}
     # Five standard errors of a binomial share.
-    assert abs(float((kept != 0).double().mean()) - 0.25) < 5 * (0.25 * 0.75 / 200_000) ** 0.5
-    assert random_rescale(delta, PLACE, density=1.0).equal(delta)
-    assert set(random_rescale(delta, PLACE, density=0.25, rescale="none").unique().tolist()) == {0.0, 1.0}
+    assert abs(float((found != 0).double().mean()) - 0.25) < 5 * (0.25 * 0.75 / 200_000) ** 0.5
+    assert kept(random_rescale, delta, density=1.0).equal(delta)
+    assert set(kept(random_rescale, delta, density=0.25, rescale="none").unique().tolist()) == {0.0, 1.0}
 
 
 def test_random_rescale_l1_restores_the_norm() -> None:
     delta = torch.linspace(-2, 3, 1001)
-    kept = random_rescale(delta, PLACE, density=0.5, rescale="l1")
-    assert float(kept.abs().sum()) == pytest.approx(float(delta.abs().sum()), rel=1e-5)
-    assert random_rescale(torch.zeros(5), PLACE, density=0.5, rescale="l1").tolist() == [0.0] * 5
+    found = kept(random_rescale, delta, block=100, density=0.5, rescale="l1")
+    assert float(found.abs().sum()) == pytest.approx(float(delta.abs().sum()), rel=1e-5)
+    assert kept(random_rescale, torch.zeros(5), density=0.5, rescale="l1").tolist() == [0.0] * 5
 
 
-def test_masks_depend_on_names_and_not_on_length_or_neighbours() -> None:
-    long = keep_mask(2 * BLOCK_ELEMENTS + 7, 0.5, 0, "random mask", "v", "t")
-    assert np.array_equal(long[: BLOCK_ELEMENTS - 1], keep_mask(BLOCK_ELEMENTS - 1, 0.5, 0, "random mask", "v", "t"))
-    for other in ((1, "v", "t"), (0, "w", "t"), (0, "v", "u")):
-        assert not np.array_equal(long[:100], keep_mask(100, 0.5, other[0], "random mask", *other[1:]))
-    assert not np.array_equal(long[:1000], long[BLOCK_ELEMENTS : BLOCK_ELEMENTS + 1000])
+def test_masks_depend_on_names_and_places_and_not_on_length() -> None:
+    mask = keep_mask(1000, 0.5, 0, "random mask", "v", "t", 0)
+    assert np.array_equal(mask[:77], keep_mask(77, 0.5, 0, "random mask", "v", "t", 0))
+    for seed, *key in ((1, "v", "t", 0), (0, "w", "t", 0), (0, "v", "u", 0), (0, "v", "t", 1 << 20)):
+        assert not np.array_equal(mask, keep_mask(1000, 0.5, seed, "random mask", *key))
 
 
 def test_masks_are_the_same_everywhere_and_always() -> None:
     # Recorded 2026-11-22: a change here changes every DARE merge that anybody has made.
-    bits = keep_mask(64, 0.5, 0, "random mask", "v", "t")
+    bits = keep_mask(64, 0.5, 0, "random mask", "v", "t", 0)
     assert "".join(str(int(bit)) for bit in bits) == "0110111001110000110110000000110010001110101011100110101100001011"

@@ -39,22 +39,25 @@ class Pool:
         """Elements of the frame, tied embeddings counted once."""
         return sum(info.elements for info in self.layout if info.name not in self.frame.alias)
 
-    def base_tensor(self, name: str) -> torch.Tensor:
-        """The frame's tensor as stored. Raises :class:`CheckpointError` when it holds NaN or Inf."""
-        tensor = self.frame.read(name)
-        if tensor.is_floating_point():
-            refuse_non_finite(tensor, name, self.frame.label)
-        return tensor
+    def base_block(self, name: str, bounds: tuple[int, int], *, as_stored: bool = False) -> torch.Tensor:
+        """Elements `bounds` of the frame's flattened tensor, in float32 or as stored (then read-only).
 
-    def expert_tensor(self, name: str, vector: str) -> torch.Tensor:
-        """The expert's tensor in float32. Raises :class:`CheckpointError` when it holds NaN or Inf."""
-        tensor = self.experts[vector].read(name).to(torch.float32)
-        refuse_non_finite(tensor, name, f"vector '{vector}' ({self.experts[vector].label})")
-        return tensor
+        Raises :class:`CheckpointError` when they hold NaN or Inf.
+        """
+        return _block(self.frame, name, bounds, owner=self.frame.label, as_stored=as_stored)
 
-    def delta(self, name: str, vector: str, base: torch.Tensor) -> torch.Tensor:
-        """`expert - base` in float32, with `base` the frame's tensor already in float32."""
-        return self.expert_tensor(name, vector).sub(base)
+    def expert_block(self, name: str, vector: str, bounds: tuple[int, int]) -> torch.Tensor:
+        """Elements `bounds` of the expert's flattened tensor, a float32 copy. Raises as :meth:`base_block`."""
+        expert = self.experts[vector]
+        return _block(expert, name, bounds, owner=f"vector '{vector}' ({expert.label})", as_stored=False)
+
+
+def _block(checkpoint: Checkpoint, name: str, bounds: tuple[int, int], *, owner: str, as_stored: bool) -> torch.Tensor:
+    stored = checkpoint.read(name).reshape(-1)[bounds[0] : bounds[1]]
+    block = stored if as_stored else stored.to(torch.float32, copy=True)
+    if block.is_floating_point():
+        refuse_non_finite(block, name, owner)
+    return block
 
 
 def refuse_non_finite(tensor: torch.Tensor, name: str, owner: str) -> None:

@@ -1,4 +1,4 @@
-"""Safetensors files written as a stream: the header is known beforehand, so no more than one tensor is in memory."""
+"""Safetensors files written as a stream of pieces: the header is known beforehand, so no tensor is held whole."""
 
 from __future__ import annotations
 
@@ -31,9 +31,14 @@ class TensorSpec:
         return TensorSpec(info.name, info.shape, dtype if dtype is not None and info.mergeable else info.dtype)
 
     @property
+    def elements(self) -> int:
+        """Number of elements; 1 for a scalar."""
+        return int(torch.Size(self.shape).numel())
+
+    @property
     def nbytes(self) -> int:
         """Stored size in bytes."""
-        return int(torch.Size(self.shape).numel()) * self.dtype.itemsize
+        return self.elements * self.dtype.itemsize
 
 
 def plan_shards(layout: Sequence[TensorSpec], max_shard_bytes: int) -> list[list[TensorSpec]]:
@@ -58,12 +63,26 @@ def shard_names(count: int) -> list[str]:
     return [SINGLE] if count == 1 else [f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)]
 
 
-def write_shards(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], shards: list[list[TensorSpec]]) -> None:
-    """Write `tensors`, which must arrive in the order of `shards`, and the index when there are several files.
+@dataclass(frozen=True)
+class Piece:
+    """A run of elements of a flattened tensor, from element `start` on."""
 
-    Raises :class:`CheckpointError` when a tensor is not the one announced.
+    name: str
+    start: int
+    values: torch.Tensor
+
+
+def whole_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[Piece]:
+    """Each tensor as one piece; an empty one has none."""
+    return (Piece(name, 0, tensor) for name, tensor in tensors if tensor.numel())
+
+
+def write_shards(folder: Path, pieces: Iterable[Piece], shards: list[list[TensorSpec]]) -> None:
+    """Write `pieces`, which cover every tensor of `shards` once in order, and the index when there are several files.
+
+    Raises :class:`CheckpointError` when a piece is not the one that the shards announce.
     """
-    stream = iter(tensors)
+    stream = iter(pieces)
     names = shard_names(len(shards))
     for file_name, shard in zip(names, shards, strict=True):
         with (folder / file_name).open("wb") as file:
@@ -79,14 +98,23 @@ def write_shards(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], shar
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_shard(file: IO[bytes], stream: Iterator[tuple[str, torch.Tensor]], shard: list[TensorSpec]) -> None:
+def _write_shard(file: IO[bytes], stream: Iterator[Piece], shard: list[TensorSpec]) -> None:
     file.write(_header(shard))
     for spec in shard:
-        name, tensor = next(stream)
-        if (name, tuple(tensor.shape), tensor.dtype) != (spec.name, spec.shape, spec.dtype):
-            found = f"expected {spec}, found {name} {tuple(tensor.shape)} {tensor.dtype}"
-            raise CheckpointError(spec.name, found, "Report this as a fault.")
-        file.write(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        written = 0
+        while written < spec.elements:
+            piece = next(stream, None)
+            if piece is None or (piece.name, piece.start, piece.values.dtype) != (spec.name, written, spec.dtype):
+                found = f"expected {spec.dtype} of '{spec.name}' from element {written} on, found {_shown(piece)}"
+                raise CheckpointError(spec.name, found, "Report this as a fault.")
+            file.write(piece.values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            written += piece.values.numel()
+        if written != spec.elements:
+            raise CheckpointError(spec.name, f"expected {spec.elements} elements, found {written}", "Report this.")
+
+
+def _shown(piece: Piece | None) -> str:
+    return "nothing" if piece is None else f"{piece.values.dtype} of '{piece.name}' from element {piece.start} on"
 
 
 def _header(shard: list[TensorSpec]) -> bytes:

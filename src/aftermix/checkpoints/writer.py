@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import torch
 
-from aftermix.checkpoints.shards import TensorSpec, plan_shards, write_shards
+from aftermix.checkpoints.shards import Piece, TensorSpec, plan_shards, write_shards
 from aftermix.errors import CheckpointError
 
 MARK = ".incomplete-"
@@ -20,7 +19,7 @@ MARK = ".incomplete-"
 
 def write_checkpoint(
     folder: Path,
-    tensors: Iterable[tuple[str, torch.Tensor]],
+    pieces: Iterable[Piece],
     *,
     layout: Sequence[TensorSpec],
     companions: Mapping[str, bytes],
@@ -32,7 +31,7 @@ def write_checkpoint(
     leaves no folder that a loader would take for a model. Raises :class:`CheckpointError` when `folder` holds anything.
     """
     with appearing_folder(folder) as hidden:
-        write_shards(hidden, tensors, plan_shards(layout, max_shard_bytes))
+        write_shards(hidden, pieces, plan_shards(layout, max_shard_bytes))
         for name, content in sorted(companions.items(), key=lambda item: item[0] == "config.json"):
             (hidden / name).parent.mkdir(parents=True, exist_ok=True)
             (hidden / name).write_bytes(content)

@@ -12,7 +12,8 @@ from aftermix.checkpoints.writer import refuse_occupied, write_checkpoint
 from aftermix.config import Config, require
 from aftermix.errors import CheckpointError
 from aftermix.jobs.provenance import lock, recipe_yaml
-from aftermix.merging.merge import Merger, Recipe, Weights, check_weights, merged_tensors
+from aftermix.merging.blocks import block_bounds
+from aftermix.merging.merge import Merger, Recipe, Weights, check_weights, merged_pieces
 from aftermix.progress import bar
 
 
@@ -44,9 +45,10 @@ def write_model(
         "lock.json": (json.dumps(lock(merger.pool, config), indent=2) + "\n").encode(),
     }
     layout = merger.layout()
+    blocks = sum(len(block_bounds(spec.shape)) for spec in layout)
     return write_checkpoint(
         output,
-        bar(merged_tensors(merger, weights), label="Merging", total=len(layout), unit="tensor"),
+        bar(merged_pieces(merger, weights), label="Merging", total=blocks, unit="block"),
         layout=layout,
         companions=companions,
         max_shard_bytes=config.merge.max_shard_bytes,

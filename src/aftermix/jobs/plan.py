@@ -15,6 +15,7 @@ from aftermix.checkpoints.companions import tokenizer_folder
 from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.config import Config, Split, require
 from aftermix.jobs.baselines import fixed_baselines, instruction_scan
+from aftermix.merging.blocks import BLOCK_ELEMENTS, LOOKAHEAD, block_bounds
 from aftermix.merging.merge import Merger, Recipe
 from aftermix.merging.prepared import prepared_bytes
 
@@ -64,8 +65,8 @@ def plan(config: Config) -> Plan:
     disk = sum(spec.nbytes for spec in merger.layout())
     free = psutil.virtual_memory().available
     if not for_search:
-        largest = max(info.elements for info in pool.layout)
-        memory = BYTES_PER_NUMBER * largest * (len(pool.experts) + 2)
+        blocks = torch.get_num_threads() * (LOOKAHEAD + len(pool.experts) + 2)
+        memory = BYTES_PER_NUMBER * min(BLOCK_ELEMENTS, pool.parameters) * blocks
         return Plan(pool.parameters, disk, memory, free)
     return _plan_search(config, pool, merger, disk=disk, free=free)
 
@@ -122,15 +123,16 @@ def _tokens_per_s(requests: Mapping[str, list[Any]], lm: Any) -> float:
 
 
 def _combine_s(merger: Merger) -> float:
-    """Seconds to combine all moved tensors, scaled up from the largest one."""
-    moved = [info for info in merger.pool.layout if merger.moves(info)]
+    """Seconds to combine all moved tensors on all threads, scaled up from one block of the largest one."""
+    moved = [info for info in merger.pool.layout if merger.moves(info) and info.elements]
     if not moved:
         return 0.0
     largest = max(moved, key=lambda info: info.elements)
-    base = merger.pool.base_tensor(largest.name)
-    wide = base.to(torch.float32)
-    kept = {vector: merger.prepare(largest, vector, wide) for vector in merger.vectors}
+    bounds = block_bounds(largest.shape)[0]
+    base = merger.pool.base_block(largest.name, bounds)
+    kept = {vector: merger.operand(largest, vector, bounds) for vector in merger.vectors}
     started = perf_counter()
     merger.combine(largest, base, kept, dict.fromkeys(merger.vectors, 1.0))
     elapsed = perf_counter() - started
-    return elapsed * sum(info.elements for info in moved) / largest.elements
+    share = (bounds[1] - bounds[0]) / sum(info.elements for info in moved)
+    return elapsed / share / torch.get_num_threads()

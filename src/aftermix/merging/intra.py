@@ -1,71 +1,96 @@
-"""Intra-model rules: what a distribution vector keeps, one tensor at a time, independent of all weights.
+"""Intra-model rules: what a distribution vector keeps, independent of all weights.
 
-A rule takes a float32 delta and a :class:`Place` and returns a delta of the same shape with the dropped entries zero.
-Its keyword-only arguments are its options; their annotations are their bounds.
+A rule is given one tensor of a vector as flat float32 blocks and its :class:`Place`. It surveys them as far as it has
+to and returns a keeper: a function of a block and the index of its first element that gives the block with the dropped
+entries zero. Keyword-only arguments are the rule's options; their annotations are their bounds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 
-from aftermix.merging.selection import kept_count, top_mask
+from aftermix.merging.selection import Blocks, Cut, find_cut, kept_count
 from aftermix.seeds import keep_mask
 
 Density = Annotated[float, Field(gt=0, le=1)]
+Keeper = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a delta comes from: the key of its random choices, and its share of a selection over the whole model."""
+    """Where a tensor of a vector stands: the key of its random choices, and what is known of the whole vector."""
 
     seed: int
     vector: str
     tensor: str
-    model_count: int | None = None
-    """Entries of this tensor among the largest of the whole vector; set for `scope: model`."""
+    elements: int
+    model_cut: Cut | None = None
+    """The selection over the whole vector, seen from this tensor; set for `scope: model`."""
 
 
-def keep_all(delta: torch.Tensor, place: Place) -> torch.Tensor:  # noqa: ARG001 - every rule has this signature
+def keep_all(blocks: Blocks, place: Place) -> Keeper:  # noqa: ARG001 - every rule has this signature
     """Every entry (Task Arithmetic)."""
-    return delta
+    return lambda delta, _: delta
 
 
 def magnitude(
-    delta: torch.Tensor, place: Place, *, density: Density = 0.2, scope: Literal["tensor", "model"] = "tensor"
-) -> torch.Tensor:
+    blocks: Blocks, place: Place, *, density: Density = 0.2, scope: Literal["tensor", "model"] = "tensor"
+) -> Keeper:
     """The `floor(density * n)`, at least 1, entries of largest magnitude; equal magnitudes by lower index.
 
     Source: TIES (Yadav et al., 2023), trimming; its density is the default. `scope: tensor` counts n per tensor.
     `scope: model` counts over all merged tensors of the vector, as the original does; it settles equal magnitudes by
     tensor name, then by index, and keeps exactly the count where the original keeps one entry more.
     """
-    count = kept_count(delta.numel(), density) if scope == "tensor" else place.model_count
-    if count is None:
-        raise ValueError("scope 'model' needs the tensor's share of the model-wide selection")
-    return delta * top_mask(delta, count)
+    if scope == "model":
+        if place.model_cut is None:
+            raise ValueError("scope 'model' needs the selection over the whole vector")
+        cut = place.model_cut
+    else:
+        count = kept_count(place.elements, density)
+        if count == place.elements:
+            return keep_all(blocks, place)
+        cut = find_cut(blocks, count)
+    return lambda delta, start: delta * cut.mask(delta, start)
 
 
 def random_rescale(
-    delta: torch.Tensor,
+    blocks: Blocks,
     place: Place,
     *,
     density: Density = 1.0,
     rescale: Literal["density", "l1", "none"] = "density",
-) -> torch.Tensor:
+) -> Keeper:
     """Each entry kept with probability `density` and divided by it, so that the expectation stays.
 
     Source: DARE (Yu et al., 2024), with drop rate 1 - density. `rescale: l1` restores the delta's L1 norm instead, as
-    mergekit does. The mask is a function of (seed, vector, tensor), fixed over a whole search.
+    mergekit does. The mask is a function of (seed, vector, tensor, block), fixed over a whole search.
     """
-    mask = keep_mask(delta.numel(), density, place.seed, "random mask", place.vector, place.tensor)
-    kept = delta * torch.from_numpy(mask).view(delta.shape).to(delta.device)
+
+    def kept(delta: torch.Tensor, start: int) -> torch.Tensor:
+        mask = keep_mask(delta.numel(), density, place.seed, "random mask", place.vector, place.tensor, start)
+        return delta * torch.from_numpy(mask).to(delta.device)
+
+    if density == 1.0:
+        return keep_all(blocks, place)
     if rescale == "none":
         return kept
     if rescale == "density":
-        return kept / density
-    norm = kept.abs().sum(dtype=torch.float64)
-    return kept * (delta.abs().sum(dtype=torch.float64) / norm).to(torch.float32) if norm > 0 else kept
+        return lambda delta, start: kept(delta, start).div_(density)
+    ratio = _l1_ratio(blocks, kept)
+    return lambda delta, start: kept(delta, start).mul_(ratio)
+
+
+def _l1_ratio(blocks: Blocks, keeper: Keeper) -> float:
+    """The L1 norm of all entries over that of the kept ones; 1 when nothing was kept."""
+    whole, part, start = 0.0, 0.0, 0
+    for block in blocks():
+        whole += float(block.abs().sum(dtype=torch.float64))
+        part += float(keeper(block, start).abs().sum(dtype=torch.float64))
+        start += block.numel()
+    return whole / part if part > 0 else 1.0

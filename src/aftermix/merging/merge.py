@@ -1,26 +1,30 @@
-"""A merge as a stream of named tensors: prepare each vector once, combine with any weights.
+"""A merge as a stream of blocks of named tensors: survey each vector once, combine with any weights.
 
 Every tensor of the frame comes out once, in order of name and in its stored type. Arithmetic is float32, with one
-rounding at the end.
+rounding at the end. The path of a merge: `checkpoints.reader` (bytes to tensors), this file, `intra` and `inter` (the
+method's two rules), `checkpoints.shards` (tensors to bytes).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
 from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.pool import Pool, refuse_non_finite
 from aftermix.checkpoints.reader import TensorInfo
-from aftermix.checkpoints.shards import TensorSpec
+from aftermix.checkpoints.shards import Piece, TensorSpec
 from aftermix.config import SEARCH_EXCLUDE, MergeConfig
 from aftermix.errors import MergeError
-from aftermix.merging.intra import Place
+from aftermix.merging.blocks import Bounds, block_bounds, in_order, worker_threads
+from aftermix.merging.intra import Keeper, Place
 from aftermix.merging.methods import BoundMethod, bind
-from aftermix.merging.model_scope import counts_over_model
+from aftermix.merging.model_scope import cuts_over_model
+from aftermix.merging.selection import Blocks, Cut
 
 Weights = Mapping[str, float]
 
@@ -46,33 +50,40 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Merger:
-    """A pool and a recipe: which tensors move, and how one of them is prepared and combined."""
+    """A pool and a recipe: which tensors move, what a vector keeps of a block, how blocks combine."""
 
     pool: Pool
     recipe: Recipe
     vectors: tuple[str, ...] = ()
     """Vectors in use, in order of name; all of the pool's by default."""
-    model_counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By vector and tensor, for rules that select over the whole model."""
+    model_cuts: Mapping[str, Mapping[str, Cut]] = field(default_factory=dict)
+    """By vector and tensor, for rules that select over the whole vector."""
 
     @staticmethod
     def of(pool: Pool, recipe: Recipe, *, vectors: tuple[str, ...] | None = None) -> Merger:
-        """Check that `recipe` can be applied to `pool`, and count once what is selected over the whole model."""
+        """Check that `recipe` can be applied to `pool`, and do once what selects over whole vectors.
+
+        Raises :class:`MergeError` for a recipe that needs a base where there is none.
+        """
         used = tuple(sorted(pool.experts if vectors is None else vectors))
-        if pool.base is None and recipe.method.operands == "deltas":
-            raise MergeError("base", f"{recipe.method.name} needs the base of its vectors", "Add `base: PATH`.")
+        method = recipe.method
+        if pool.base is None and method.operands == "deltas":
+            raise MergeError("base", f"{method.name} needs the base of its vectors", "Add `base: PATH`.")
         if pool.base is None and recipe.exclude:
             raise MergeError("merge.exclude", "excluded tensors keep the base's values", "Add `base: PATH`.")
-        if recipe.method.operands == "models" and recipe.scale != 1.0:
-            found = f"{recipe.method.name} averages whole models, lambda {recipe.scale:g} has nothing to scale"
+        if method.operands == "models" and recipe.scale != 1.0:
+            found = f"{method.name} averages whole models, lambda {recipe.scale:g} has nothing to scale"
             raise MergeError("merge.lambda", found, "Remove it, or use a method on distribution vectors.")
         merger = Merger(pool, recipe, used)
-        if recipe.method.selects_over_model:
-            moved = sorted({merger.canonical(info.name) for info in pool.layout if merger.moves(info)})
-            density = float(recipe.method.options["density"])
-            counts = {vector: counts_over_model(pool, vector, moved, density=density) for vector in used}
-            return Merger(pool, recipe, used, counts)
-        return merger
+        if not method.selects_over_model:
+            return merger
+        density = float(method.options["density"])
+        moved = [info for info in pool.layout if merger.moves(info) and merger.canonical(info.name) == info.name]
+        cuts = {
+            vector: cuts_over_model([(info, merger.blocks_of(info, vector)) for info in moved], density=density)
+            for vector in used
+        }
+        return Merger(pool, recipe, used, cuts)
 
     @cached_property
     def _excluded(self) -> Callable[[str], bool]:
@@ -94,20 +105,39 @@ class Merger:
         """Names, shapes and types of the result."""
         return [TensorSpec.of(info, self.recipe.dtype) for info in self.pool.layout]
 
-    def prepare(self, info: TensorInfo, vector: str, base: torch.Tensor | None) -> torch.Tensor:
-        """What `vector` keeps of one tensor, float32; `base` is the frame's tensor in float32, unused for models."""
-        if self.recipe.method.operands == "models" or base is None:
-            return self.pool.expert_tensor(info.name, vector)
+    def active(self, weights: Weights) -> list[str]:
+        """Vectors that have a weight, in order of name."""
+        return [vector for vector in self.vectors if weights.get(vector, 0.0) != 0.0]
+
+    def operand(
+        self, info: TensorInfo, vector: str, bounds: Bounds, *, base: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """One block of what the rules see of `vector`, float32: its difference from the base, or the model itself.
+
+        `base` is the base's block in float32 where the caller has it already.
+        """
+        expert = self.pool.expert_block(info.name, vector, bounds)
+        if self.recipe.method.operands == "models":
+            return expert
+        return expert.sub_(self.pool.base_block(info.name, bounds) if base is None else base)
+
+    def blocks_of(self, info: TensorInfo, vector: str) -> Blocks:
+        """All blocks of one tensor of `vector`, in order, as often as they are asked for."""
+        return lambda: (self.operand(info, vector, bounds) for bounds in block_bounds(info.shape))
+
+    def keeper(self, info: TensorInfo, vector: str) -> Keeper:
+        """What `vector` keeps of one tensor, after a survey of its blocks where the rule needs one."""
         tensor = self.canonical(info.name)
-        place = Place(self.recipe.seed, vector, tensor, self.model_counts.get(vector, {}).get(tensor))
-        return self.recipe.method.intra(self.pool.delta(info.name, vector, base), place)
+        cut = self.model_cuts.get(vector, {}).get(tensor)
+        place = Place(self.recipe.seed, vector, tensor, info.elements, cut)
+        return self.recipe.method.intra(self.blocks_of(info, vector), place)
 
     def combine(
         self, info: TensorInfo, base: torch.Tensor, kept: Mapping[str, torch.Tensor], weights: Weights
     ) -> torch.Tensor:
-        """One merged tensor in its stored type, from the base's as stored and the kept tensors of active vectors."""
+        """One merged block in its stored type, from the base's and what the active vectors keep."""
         dtype = self.recipe.dtype or info.dtype
-        active = [vector for vector in self.vectors if weights.get(vector, 0.0) != 0.0]
+        active = self.active(weights)
         if not active:
             return base.to(dtype)
         merged = self.recipe.method.inter([kept[v] for v in active], [float(weights[v]) for v in active])
@@ -116,6 +146,11 @@ class Merger:
         result = merged.to(dtype)
         refuse_non_finite(result, info.name, f"the merge with weights {dict(weights)}, stored as {dtype},")
         return result
+
+    def unmoved(self, info: TensorInfo, bounds: Bounds) -> torch.Tensor:
+        """One block of a tensor that keeps the base's values, in its stored type."""
+        block = self.pool.base_block(info.name, bounds, as_stored=True)
+        return block.to(self.recipe.dtype) if self.recipe.dtype and info.mergeable else block
 
 
 def check_weights(recipe: Recipe, weights: Weights) -> None:
@@ -126,15 +161,50 @@ def check_weights(recipe: Recipe, weights: Weights) -> None:
         raise MergeError("vectors", f"{recipe.method.name} divides by the sum of weights, which is 0 ({shown})", remedy)
 
 
-def merged_tensors(merger: Merger, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor of the result, reading one tensor of each model at a time."""
+def merged_pieces(merger: Merger, weights: Weights, *, threads: int | None = None) -> Iterator[Piece]:
+    """The result block by block, in order: what is written to disk. Memory is a few blocks for each thread."""
     check_weights(merger.recipe, weights)
+    threads = threads or torch.get_num_threads()
+    with worker_threads(threads) as pool:
+        yield from in_order(pool, lambda work: work(), _works(merger, weights, pool), threads=threads)
+
+
+def _works(merger: Merger, weights: Weights, pool: ThreadPoolExecutor) -> Iterator[Callable[[], Piece]]:
+    """What is left to compute for each block, once the vectors' tensors have been surveyed."""
     for info in merger.pool.layout:
-        base = merger.pool.base_tensor(info.name)
         if not merger.moves(info):
-            yield info.name, base.to(merger.recipe.dtype or info.dtype) if info.mergeable else base
+            yield from (partial(_unmoved_piece, merger, info, bounds) for bounds in block_bounds(info.shape))
             continue
-        wide = base.to(torch.float32)
-        active = [vector for vector in merger.vectors if weights.get(vector, 0.0) != 0.0]
-        kept = {vector: merger.prepare(info, vector, wide) for vector in active}
-        yield info.name, merger.combine(info, base, kept, weights)
+        active = merger.active(weights)
+        surveys = {vector: pool.submit(merger.keeper, info, vector) for vector in active}
+        keepers = {vector: survey.result() for vector, survey in surveys.items()}
+        for bounds in block_bounds(info.shape):
+            yield partial(_merged_piece, merger, info, bounds, keepers, weights)
+
+
+def _unmoved_piece(merger: Merger, info: TensorInfo, bounds: Bounds) -> Piece:
+    return Piece(info.name, bounds[0], merger.unmoved(info, bounds))
+
+
+def _merged_piece(
+    merger: Merger, info: TensorInfo, bounds: Bounds, keepers: Mapping[str, Keeper], weights: Weights
+) -> Piece:
+    base = merger.pool.base_block(info.name, bounds)
+    kept = {
+        vector: keeper(merger.operand(info, vector, bounds, base=base), bounds[0]) for vector, keeper in keepers.items()
+    }
+    return Piece(info.name, bounds[0], merger.combine(info, base, kept, weights))
+
+
+def merged_tensors(merger: Merger, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """The result tensor by tensor: what goes into a live model. Memory is one whole tensor."""
+    whole: dict[str, torch.Tensor] = {}
+    specs = {spec.name: spec for spec in merger.layout()}
+    for piece in merged_pieces(merger, weights):
+        spec = specs[piece.name]
+        if piece.name not in whole:
+            whole[piece.name] = torch.empty(spec.elements, dtype=spec.dtype)
+        whole[piece.name][piece.start : piece.start + piece.values.numel()] = piece.values
+        if piece.start + piece.values.numel() == spec.elements:
+            yield piece.name, whole.pop(piece.name).view(spec.shape)
+    yield from ((spec.name, torch.empty(spec.shape, dtype=spec.dtype)) for spec in specs.values() if not spec.elements)

@@ -16,17 +16,20 @@ from pydantic import ConfigDict, ValidationError, create_model
 from aftermix.config import MergeConfig
 from aftermix.errors import MergeError, Problem, refuse_if_any
 from aftermix.merging.inter import disjoint_mean, weighted_mean, weighted_sum
-from aftermix.merging.intra import Place, keep_all, magnitude, random_rescale
+from aftermix.merging.intra import Keeper, Place, keep_all, magnitude, random_rescale
+from aftermix.merging.selection import Blocks
 
-Rule = Callable[..., torch.Tensor]
+IntraRule = Callable[..., Keeper]
+InterRule = Callable[..., torch.Tensor]
+Rule = IntraRule | InterRule
 
 
 @dataclass(frozen=True)
 class Method:
     """An intra-model rule, an inter-model rule, and where their defaults differ from the rules' own."""
 
-    intra: Rule
-    inter: Rule
+    intra: IntraRule
+    inter: InterRule
     defaults: Mapping[str, Any] = field(default_factory=dict)
     operands: Literal["deltas", "models"] = "deltas"
     """`models`: the rules see the models themselves, and the result replaces the base instead of moving it."""
@@ -40,8 +43,8 @@ METHODS: dict[str, Method] = {
     "dare_ties": Method(random_rescale, disjoint_mean, {"normalize": False}),
 }
 
-INTRA: dict[str, Rule] = {"all": keep_all, "magnitude": magnitude, "random": random_rescale}
-INTER: dict[str, Rule] = {"sum": weighted_sum, "mean": weighted_mean, "disjoint_mean": disjoint_mean}
+INTRA: dict[str, IntraRule] = {"all": keep_all, "magnitude": magnitude, "random": random_rescale}
+INTER: dict[str, InterRule] = {"sum": weighted_sum, "mean": weighted_mean, "disjoint_mean": disjoint_mean}
 
 DEFAULT_METHOD = "task_arithmetic"
 
@@ -51,7 +54,7 @@ class BoundMethod:
     """A method with every option settled."""
 
     name: str
-    intra: Callable[[torch.Tensor, Place], torch.Tensor]
+    intra: Callable[[Blocks, Place], Keeper]
     inter: Callable[[list[torch.Tensor], list[float]], torch.Tensor]
     operands: Literal["deltas", "models"]
     options: dict[str, Any]
@@ -118,10 +121,8 @@ def _bound(name: str, method: Method, options: dict[str, Any]) -> BoundMethod:
     except ValidationError as error:
         refuse_if_any([_bad_value(name, detail) for detail in error.errors()])
         raise
-    intra, inter = (
-        partial(rule, **{key: settled[key] for key in part})
-        for rule, part in zip((method.intra, method.inter), takes, strict=True)
-    )
+    intra = partial(method.intra, **{key: settled[key] for key in takes[0]})
+    inter = partial(method.inter, **{key: settled[key] for key in takes[1]})
     return BoundMethod(name, intra, inter, method.operands, settled)
 
 

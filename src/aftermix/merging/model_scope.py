@@ -1,8 +1,4 @@
-"""Selection over a whole vector, streamed: how many of its largest entries fall into each tensor.
-
-Three passes over the tensors in order of name: a histogram of the upper 16 bits of the magnitudes, one of the lower 16
-within the deciding bucket, and a count per tensor. Memory is one tensor, whatever the model's size.
-"""
+"""Selection over a whole vector, streamed over its tensors in order of name."""
 
 from __future__ import annotations
 
@@ -10,45 +6,26 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from aftermix.checkpoints.pool import Pool
-from aftermix.merging.selection import BUCKETS, HALF_BITS, bucket_of, kept_count, magnitude_bits
+from aftermix.checkpoints.reader import TensorInfo
+from aftermix.merging.selection import Blocks, Cut, find_cut, kept_count
 
 
-def counts_over_model(pool: Pool, vector: str, names: Sequence[str], *, density: float) -> dict[str, int]:
-    """Entries of each tensor among the `floor(density * n)` largest of the vector, n counted over all `names`.
+def cuts_over_model(tensors: Sequence[tuple[TensorInfo, Blocks]], *, density: float) -> dict[str, Cut]:
+    """By tensor, the cut that keeps the `floor(density * n)` largest entries of a vector, n counted over all `tensors`.
 
-    Equal magnitudes at the threshold go to the earlier tensor by name.
+    Equal magnitudes at the threshold go to the earlier tensor. Memory is one block, whatever the model's size.
     """
-    count = kept_count(sum(pool.frame.info(name).elements for name in names), density)
-    threshold = _threshold(pool, vector, names, count)
-    above: dict[str, int] = {}
-    equal: dict[str, int] = {}
-    for name, bits in _magnitudes(pool, vector, names):
-        above[name] = int((bits > threshold).sum())
-        equal[name] = int((bits == threshold).sum())
-    left = count - sum(above.values())
-    counts = {}
-    for name in names:
-        taken = min(left, equal[name])
-        left -= taken
-        counts[name] = above[name] + taken
-    return counts
+    elements = sum(info.elements for info, _ in tensors)
+    if not elements:
+        return {}
 
+    def whole_vector() -> Iterator[torch.Tensor]:
+        for _, blocks in tensors:
+            yield from blocks()
 
-def _threshold(pool: Pool, vector: str, names: Sequence[str], count: int) -> int:
-    histogram = torch.zeros(BUCKETS, dtype=torch.int64)
-    for _, bits in _magnitudes(pool, vector, names):
-        histogram += torch.bincount(bits >> HALF_BITS, minlength=BUCKETS)
-    bucket, higher = bucket_of(histogram, count)
-    histogram.zero_()
-    for _, bits in _magnitudes(pool, vector, names):
-        inside = bits[(bits >> HALF_BITS) == bucket] & (BUCKETS - 1)
-        histogram += torch.bincount(inside, minlength=BUCKETS)
-    rest, _ = bucket_of(histogram, count - higher)
-    return (bucket << HALF_BITS) | rest
-
-
-def _magnitudes(pool: Pool, vector: str, names: Sequence[str]) -> Iterator[tuple[str, torch.Tensor]]:
-    for name in names:
-        base = pool.base_tensor(name).to(torch.float32)
-        yield name, magnitude_bits(pool.delta(name, vector, base))
+    cut = find_cut(whole_vector, kept_count(elements, density))
+    found, offset = {}, 0
+    for info, _ in tensors:
+        found[info.name] = cut.seen_from(offset)
+        offset += info.elements
+    return found

@@ -8,45 +8,61 @@ system keeps cached as far as it can.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 import torch
 from safetensors import safe_open
 
-from aftermix.checkpoints.reader import TensorInfo
-from aftermix.checkpoints.shards import TensorSpec, write_shards
+from aftermix.checkpoints.reader import SINGLE, TensorInfo
+from aftermix.checkpoints.shards import TensorSpec, whole_tensors, write_shards
+from aftermix.merging.blocks import Bounds, block_bounds, in_order, worker_threads
 from aftermix.merging.merge import Merger, Weights, check_weights
 from aftermix.progress import bar
 
 MEMORY_SHARE = 0.5
 """Share of the available memory that prepared vectors may fill."""
 
+Kept = dict[str, torch.Tensor]
+"""By vector, one flattened tensor in float32."""
+
 
 @dataclass(frozen=True)
 class PreparedVectors:
-    """Kept tensors of every vector, and the base's tensors that the merge moves."""
+    """Kept tensors of every vector, for the tensors that the merge moves."""
 
     merger: Merger
     moved: tuple[TensorInfo, ...]
-    base: dict[str, torch.Tensor]
-    kept: dict[str, dict[str, torch.Tensor]]
-    """By tensor, then by vector."""
+    kept: dict[str, Kept]
+    """By tensor."""
     scratch: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def unchanged(self) -> frozenset[str]:
-        """Tensors that no weight moves: they keep what the live model already holds."""
+        """Tensors that no weight moves: they keep the base's values."""
         moved = {info.name for info in self.moved}
         return frozenset(info.name for info in self.merger.pool.layout if info.name not in moved)
 
-    def merged(self, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    def merged(self, weights: Weights, *, threads: int | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """The moved tensors for `weights`, in their stored type: to the bit what a merge to disk writes."""
         check_weights(self.merger.recipe, weights)
-        for info in self.moved:
-            yield info.name, self.merger.combine(info, self.base[info.name], self.kept[info.name], weights)
+        threads = threads or torch.get_num_threads()
+        with worker_threads(threads) as pool:
+            for info in self.moved:
+                result = torch.empty(info.elements, dtype=self.merger.recipe.dtype or info.dtype)
+                work: Callable[[Bounds], None] = partial(self._combine_block, info, weights, result)
+                for _ in in_order(pool, work, block_bounds(info.shape), threads=threads):
+                    pass
+                yield info.name, result.view(info.shape)
+
+    def _combine_block(self, info: TensorInfo, weights: Weights, result: torch.Tensor, bounds: Bounds) -> None:
+        part = slice(*bounds)
+        kept = {vector: tensor[part] for vector, tensor in self.kept[info.name].items()}
+        base = self.merger.pool.frame.read(info.name).reshape(-1)[part]
+        result[part] = self.merger.combine(info, base, kept, weights)
 
 
 def prepared_bytes(merger: Merger) -> int:
@@ -62,35 +78,41 @@ def prepare_vectors(merger: Merger, *, memory_bytes: int | None = None, scratch:
     """
     moved = tuple(info for info in merger.pool.layout if merger.moves(info))
     for info in merger.pool.layout:
-        merger.pool.base_tensor(info.name)  # excluded tensors are checked too: the result holds them
-    base = {info.name: merger.pool.base_tensor(info.name) for info in moved}
+        if not merger.moves(info):  # checked here, since the result holds them and nothing else reads them
+            for bounds in block_bounds(info.shape):
+                merger.unmoved(info, bounds)
     budget = int(psutil.virtual_memory().available * MEMORY_SHARE) if memory_bytes is None else memory_bytes
     if prepared_bytes(merger) <= budget:
-        kept = {info.name: _kept(merger, info) for info in bar(moved, label="Preparing vectors", unit="tensor")}
-        return PreparedVectors(merger, moved, base, kept)
+        return PreparedVectors(merger, moved, dict(_prepare(merger, moved, label="Preparing vectors")))
     folder = tempfile.TemporaryDirectory(prefix="aftermix-prepared-", dir=scratch)
     _spill(merger, moved, Path(folder.name))
-    return PreparedVectors(merger, moved, base, _mapped(moved, merger.vectors, Path(folder.name)), folder)
+    return PreparedVectors(merger, moved, _mapped(merger, moved, Path(folder.name)), folder)
 
 
-def _kept(merger: Merger, info: TensorInfo) -> dict[str, torch.Tensor]:
-    base = merger.pool.base_tensor(info.name).to(torch.float32)
-    return {vector: merger.prepare(info, vector, base) for vector in merger.vectors}
+def _prepare(merger: Merger, moved: tuple[TensorInfo, ...], *, label: str) -> Iterator[tuple[str, Kept]]:
+    threads = torch.get_num_threads()
+    with worker_threads(threads) as pool:
+        for info in bar(moved, label=label, unit="tensor"):
+            tensors = in_order(pool, partial(_kept_tensor, merger, info), merger.vectors, threads=threads)
+            yield info.name, dict(zip(merger.vectors, tensors, strict=True))
+
+
+def _kept_tensor(merger: Merger, info: TensorInfo, vector: str) -> torch.Tensor:
+    """What `vector` keeps of one tensor, flattened."""
+    keeper = merger.keeper(info, vector)
+    kept = torch.empty(info.elements, dtype=torch.float32)
+    for start, end in block_bounds(info.shape):
+        kept[start:end] = keeper(merger.operand(info, vector, (start, end)), start)
+    return kept
 
 
 def _spill(merger: Merger, moved: tuple[TensorInfo, ...], folder: Path) -> None:
-    layout = [TensorSpec(f"{v}/{info.name}", info.shape, torch.float32) for info in moved for v in merger.vectors]
-
-    def stream() -> Iterator[tuple[str, torch.Tensor]]:
-        for info in bar(moved, label="Preparing vectors (on disk)", unit="tensor"):
-            for vector, tensor in _kept(merger, info).items():
-                yield f"{vector}/{info.name}", tensor
-
-    write_shards(folder, stream(), [layout])
+    layout = [TensorSpec(f"{v}/{info.name}", (info.elements,), torch.float32) for info in moved for v in merger.vectors]
+    prepared = _prepare(merger, moved, label="Preparing vectors (on disk)")
+    tensors = ((f"{vector}/{name}", kept[vector]) for name, kept in prepared for vector in merger.vectors)
+    write_shards(folder, whole_tensors(tensors), [layout])
 
 
-def _mapped(
-    moved: tuple[TensorInfo, ...], vectors: tuple[str, ...], folder: Path
-) -> dict[str, dict[str, torch.Tensor]]:
-    with safe_open(str(folder / "model.safetensors"), framework="pt") as handle:
-        return {info.name: {v: handle.get_tensor(f"{v}/{info.name}") for v in vectors} for info in moved}
+def _mapped(merger: Merger, moved: tuple[TensorInfo, ...], folder: Path) -> dict[str, Kept]:
+    with safe_open(str(folder / SINGLE), framework="pt") as handle:
+        return {info.name: {v: handle.get_tensor(f"{v}/{info.name}") for v in merger.vectors} for info in moved}

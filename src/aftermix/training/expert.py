@@ -14,7 +14,7 @@ from transformers import core_model_loading
 from aftermix.checkpoints.companions import companion_files
 from aftermix.checkpoints.pool import Pool
 from aftermix.checkpoints.reader import Checkpoint, read_json
-from aftermix.checkpoints.shards import TensorSpec
+from aftermix.checkpoints.shards import TensorSpec, whole_tensors
 from aftermix.checkpoints.writer import write_checkpoint
 from aftermix.config import DatasetConfig, TrainConfig
 from aftermix.errors import RunFailedError, TrainingError
@@ -110,7 +110,7 @@ def write_expert(
     companions = {**companion_files(Pool(base, {}), dtype=dtype), RECORD: f"{content}\n".encode()}
     write_checkpoint(
         folder,
-        _narrowed(trained, base, layout, label=folder.name),
+        whole_tensors(_narrowed(trained, base, layout, label=folder.name)),
         layout=layout,
         companions=companions,
         max_shard_bytes=MAX_SHARD_BYTES,

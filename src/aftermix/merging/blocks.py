@@ -1,0 +1,62 @@
+"""Large tensors in blocks, and blocks on several threads with their order kept.
+
+Working block by block keeps the arithmetic in the processor's cache and the memory independent of a tensor's size.
+Results do not depend on the blocks: rules are elementwise once a tensor has been surveyed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+BLOCK_ELEMENTS = 1 << 20
+"""Most elements of a block. Part of the format of random masks, which are drawn block by block."""
+LOOKAHEAD = 3
+"""Blocks in work or waiting, for each thread."""
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+Bounds = tuple[int, int]
+
+
+def block_bounds(shape: tuple[int, ...]) -> list[Bounds]:
+    """First and last-but-one element of each block of a flattened tensor; whole rows where a row fits in a block.
+
+    >>> block_bounds((3,)), block_bounds(()), block_bounds((0, 4))
+    ([(0, 3)], [(0, 1)], [])
+    >>> block_bounds((3, 600_000))
+    [(0, 600000), (600000, 1200000), (1200000, 1800000)]
+    """
+    elements = int(torch.Size(shape).numel())
+    row = shape[-1] if shape else 1
+    size = max(1, BLOCK_ELEMENTS // row) * row if 0 < row <= BLOCK_ELEMENTS else BLOCK_ELEMENTS
+    return [(start, min(start + size, elements)) for start in range(0, elements, size)]
+
+
+@contextmanager
+def worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each compute on one core: the parallelism is over blocks, not inside an operation."""
+    with ThreadPoolExecutor(count, "aftermix", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def in_order(
+    pool: ThreadPoolExecutor, function: Callable[[Unit], Result], units: Iterable[Unit], *, threads: int
+) -> Iterator[Result]:
+    """`function` of each unit on the threads of `pool`, in order, with few results waiting at any time."""
+    waiting: deque[Future[Result]] = deque()
+    for unit in units:
+        waiting.append(pool.submit(function, unit))
+        if len(waiting) >= LOOKAHEAD * threads:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
