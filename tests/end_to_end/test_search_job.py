@@ -222,3 +222,21 @@ def test_bad_input_writes_nothing_and_exits_with_two(
         assert run_cli("search", str(file), "-o", str(tmp_path / "run")) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "run").exists()
+
+
+def test_scores_of_another_measurement_are_not_taken_over(
+    finished: Path, tmp_path: Path, family: Family, tasks: Path
+) -> None:
+    for change, place in (({"max_length": 16}, "max_length"), ({"dtype": "bfloat16"}, "dtype")):
+        file = write_file(tmp_path, family, tasks)
+        values = read_yaml(file)
+        values["evaluate"].update(change)
+        file.write_text(json.dumps(values))
+        with pytest.raises(AftermixError, match=f"scores were measured with another evaluation in '{place}'"):
+            search(load_config(file), tmp_path / "run", source=finished)
+
+
+def test_the_runs_own_file_leaves_nothing_to_defaults(finished: Path) -> None:
+    merge = read_yaml(finished / "config.yaml")["merge"]
+    assert merge["exclude"] == ["embed_tokens", "lm_head", "rotary"]
+    assert (merge["method"], merge["density"], merge["rescale"]) == ("dare_linear", 0.8, "density")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -108,9 +108,3 @@ def _renamed(baseline: Baseline, name: str) -> Baseline:
 
 def _instruction(config: Config) -> str | None:
     return next((name for name, vector in config.vectors.items() if vector.role == "instruction"), None)
-
-
-def phase_totals(trials_seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Seconds by phase, summed over trials."""
-    phases = sorted({phase for seconds in trials_seconds for phase in seconds})
-    return {phase: sum(seconds.get(phase, 0.0) for seconds in trials_seconds) for phase in phases}

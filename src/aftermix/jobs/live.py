@@ -1,4 +1,4 @@
-"""One living model and one task suite: what every measured merge of a job goes through."""
+"""One living model, one task suite and vectors prepared once: what every measured merge of a search goes through."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import torch
 
 from aftermix.checkpoints.companions import tokenizer_folder
 from aftermix.checkpoints.pool import Pool
-from aftermix.config import EvaluateConfig, Split
+from aftermix.config import Config, EvaluateConfig, Split
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.harness import TaskSuite
-from aftermix.search.records import Measurement
+from aftermix.jobs.baselines import Baseline
+from aftermix.merging.merge import Merger, Recipe, merged_tensors
+from aftermix.merging.prepared import PreparedVectors
+from aftermix.search.records import Measurement, Weights
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,42 @@ class LiveScorer:
         *,
         unchanged: frozenset[str] = frozenset(),
     ) -> Measurement:
-        """Put `tensors` into the model and score it; `unchanged` names those that are not given because they stay."""
+        """Put `tensors` into the model and score it; those named `unchanged` take the base's values."""
         started = perf_counter()
         self.engine.load(tensors, unchanged=unchanged)
         loaded = perf_counter()
         measured = self.suite.evaluate(self.engine.lm, split)
         return Measurement(measured.items, {"combine": loaded - started, "evaluate": perf_counter() - loaded})
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a search measures with: its configuration, prepared vectors and a living model."""
+
+    config: Config
+    prepared: PreparedVectors
+    live: LiveScorer
+    prepare_s: float
+
+    @property
+    def tasks(self) -> list[str]:
+        """Evaluated tasks, in the file's order."""
+        return list(self.live.suite.tasks)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The merge that is searched."""
+        return self.prepared.merger.recipe
+
+    def measure(self, weights: Weights, split: Split) -> Measurement:
+        """Score the merge at `weights` on one split."""
+        return self.live.measure(self.prepared.merged(weights), split, unchanged=self.prepared.unchanged)
+
+    def measure_baseline(self, baseline: Baseline, split: Split) -> Measurement:
+        """Score a composition under its own method, every tensor given: it may differ where the search does not."""
+        recipe = Recipe.of(baseline.merge_config(self.config.merge), for_search=True)
+        merger = Merger.of(self.prepared.merger.pool, recipe, vectors=tuple(baseline.weights))
+        return self.live.measure(merged_tensors(merger, baseline.weights), split)
 
 
 def split_record(suite: TaskSuite) -> dict[str, Any]:

@@ -33,14 +33,14 @@ def merge(config: Config, output: Path) -> Path:
 
 
 def write_model(
-    merger: Merger, weights: Weights, *, config: Config, output: Path, test: dict[str, Any] | None = None
+    merger: Merger, weights: Weights, *, config: Config, output: Path, best: dict[str, Any] | None = None
 ) -> Path:
-    """Write the merge at `weights` with everything that makes it serve; `test` goes into the model card."""
+    """Write the merge at `weights` with everything that makes it serve; scores in `best` go into the model card."""
     from aftermix.jobs.model_card import model_card
 
     recipe = merger.recipe
     companions = companion_files(merger.pool, dtype=recipe.dtype) | {
-        "README.md": model_card(config, recipe, weights, name=output.resolve().name, test=test),
+        "README.md": model_card(config, recipe, weights, name=output.resolve().name, best=best),
         "aftermix.yaml": recipe_yaml(config, recipe, weights).encode(),
         "lock.json": (json.dumps(lock(merger.pool, config), indent=2) + "\n").encode(),
     }

@@ -13,9 +13,10 @@ from aftermix.merging.merge import Recipe, Weights
 
 
 def model_card(
-    config: Config, recipe: Recipe, weights: Weights, *, name: str, test: dict[str, Any] | None = None
+    config: Config, recipe: Recipe, weights: Weights, *, name: str, best: dict[str, Any] | None = None
 ) -> bytes:
-    """The card as bytes. `test` is the `test` entry of a run's `best.json`, whose scores become evaluation results."""
+    """The card as bytes. `best` is the content of a run's `best.json`; its test scores become evaluation results."""
+    test = best["test"] if best else None
     models = [config.base] if config.base else []
     models += [config.vectors[vector].model for vector in sorted(weights) if weights[vector] != 0]
     data = ModelCardData(
@@ -23,7 +24,7 @@ def model_card(
         tags=["merge", "aftermix"],
         library_name="transformers",
         model_name=name if test else None,
-        eval_results=_results(test) if test else None,
+        eval_results=_results(best) if best else None,
         ignore_metadata_errors=False,
     )
     content = f"---\n{data.to_yaml()}\n---\n\n{_body(config, recipe, weights, name, test)}"
@@ -34,18 +35,18 @@ def _public_name(model: str) -> str:
     return model if HUB_NAME.match(model) and not Path(model).exists() else Path(model).name
 
 
-def _results(test: dict[str, Any]) -> list[EvalResult]:
+def _results(best: dict[str, Any]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="text-generation",
             dataset_type=task,
             dataset_name=task,
             dataset_split="test",
-            metric_type=str(entry.get("metric") or "score"),
-            metric_name=str(entry.get("metric") or "score"),
+            metric_type=best["metrics"][task].partition(",")[0],
+            metric_name=best["metrics"][task],
             metric_value=round(float(entry["score"]), 4),
         )
-        for task, entry in test["tasks"].items()
+        for task, entry in best["test"]["tasks"].items()
     ]
 
 
@@ -59,7 +60,7 @@ def _body(config: Config, recipe: Recipe, weights: Weights, name: str, test: dic
     base = f" Base: `{_public_name(config.base)}`." if config.base else ""
     text = f"""# {name}
 
-Merged by [aftermix] with {method}.{base}
+Merged by aftermix with {method}.{base}
 
 | vector | model | role | merge weight |
 |---|---|---|---|

@@ -12,7 +12,7 @@ import yaml
 
 from aftermix.checkpoints.pool import Pool
 from aftermix.checkpoints.reader import Checkpoint
-from aftermix.config import Config
+from aftermix.config import Config, MergeConfig
 from aftermix.files import sha256
 from aftermix.merging.merge import Recipe, Weights
 
@@ -44,27 +44,30 @@ def versions() -> dict[str, str]:
     return found
 
 
+def resolved(config: Config, recipe: Recipe) -> Config:
+    """`config` with nothing of its merge left to defaults: method, options and exclusions as `recipe` settled them."""
+    values = config.merge.model_dump(by_alias=True, exclude_none=True) | _merge_values(config, recipe)
+    return config.model_copy(update={"merge": MergeConfig.model_validate(values)})
+
+
 def recipe_yaml(config: Config, recipe: Recipe, weights: Weights) -> str:
     """The merge as a file that `aftermix merge` takes: settled options, the weights used, nothing left to defaults."""
     vectors = {
         name: {"model": vector.model, "weight": float(weights.get(name, 0.0)), "role": vector.role}
         for name, vector in config.vectors.items()
     }
-    merge = _method_values(config, recipe) | {
-        "exclude": list(recipe.exclude),
-        "seed": recipe.seed,
-        "lambda": recipe.scale,
-    }
-    if recipe.dtype is not None:
-        merge["dtype"] = str(recipe.dtype).removeprefix("torch.")
+    merge = _merge_values(config, recipe)
     values = ({"base": config.base} if config.base else {}) | {"vectors": vectors, "merge": merge}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _method_values(config: Config, recipe: Recipe) -> dict[str, Any]:
-    if config.merge.intra is None and config.merge.inter is None:
-        return {"method": recipe.method.name} | recipe.method.options
-    return {"intra": config.merge.intra or "all", "inter": config.merge.inter or "sum"}
+def _merge_values(config: Config, recipe: Recipe) -> dict[str, Any]:
+    named = config.merge.intra is None and config.merge.inter is None
+    method = {"method": recipe.method.name} | recipe.method.options
+    pair = {"intra": config.merge.intra or "all", "inter": config.merge.inter or "sum"}
+    settled = {"exclude": list(recipe.exclude), "seed": recipe.seed, "lambda": recipe.scale}
+    dtype = {"dtype": str(recipe.dtype).removeprefix("torch.")} if recipe.dtype is not None else {}
+    return (method if named else pair) | settled | dtype
 
 
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:

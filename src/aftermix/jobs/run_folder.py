@@ -26,6 +26,8 @@ MODEL = "model"
 
 GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
 """Search settings that may change on resume without making it another search."""
+MACHINE = ("batch_size", "threads", "device")
+"""Settings of the engine that depend on the machine at hand; they move scores by rounding at most."""
 
 
 def begin_run(run: Path, *, config: Config, pool: Pool, split: dict[str, Any], source: Path | None) -> None:
@@ -77,8 +79,8 @@ def refuse_different(run: Path, *, config: Config, pool: Pool, split: dict[str, 
 
 def refuse_other_vectors(source: Path, *, config: Config, pool: Pool, split: dict[str, Any]) -> None:
     """Raise :class:`SearchError` unless scores stored in `source` hold for `config`: same vectors, merge and items."""
-    theirs, ours = _comparable(read_run_config(source)), _comparable(config)
-    for part in ("base", "merge"):
+    theirs, ours = _measured_by(read_run_config(source), config), _measured_by(config, config)
+    for part in ours:
         refuse_difference(source, theirs.get(part), ours.get(part), what=f"scores were measured with another {part} in")
     found = json.loads((source / LOCK).read_text(encoding="utf-8"))
     refuse_difference(source, found["inputs"], lock(pool, config)["inputs"], what="another content now lies in")
@@ -111,8 +113,20 @@ def _read_split(run: Path) -> dict[str, Any]:
     return value
 
 
+def _measured_by(config: Config, asking: Config) -> dict[str, Any]:
+    """What decides a stored score, besides the weights and the items, of the tasks that `asking` evaluates."""
+    values = _comparable(config)
+    wanted = {task.task for task in asking.evaluate.tasks} if asking.evaluate else set()
+    evaluate = {key: value for key, value in values["evaluate"].items() if key != "items"}
+    evaluate["tasks"] = {task["task"]: task for task in evaluate["tasks"] if task["task"] in wanted}
+    roles = {name: vector["role"] for name, vector in values["vectors"].items()}
+    return {"base": values["base"], "merge": values["merge"], "evaluation": evaluate, "role": roles}
+
+
 def _comparable(config: Config) -> dict[str, Any]:
     values = as_yaml_values(config)
+    if "evaluate" in values:
+        values["evaluate"] = {key: value for key, value in values["evaluate"].items() if key not in MACHINE}
     values["search"] = {key: value for key, value in values["search"].items() if key not in GROWABLE}
     values.pop("train", None)
     return values

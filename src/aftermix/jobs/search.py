@@ -3,60 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from aftermix.checkpoints.pool import open_pool
-from aftermix.config import Config, Split, require
-from aftermix.errors import SearchError
+from aftermix.config import Config, require
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.files import write_json
 from aftermix.jobs import run_folder
-from aftermix.jobs.baselines import Baseline
-from aftermix.jobs.contest import Contest, baseline_records, phase_totals, scan_record
-from aftermix.jobs.live import LiveScorer, split_record
+from aftermix.jobs.live import Bench, LiveScorer, split_record
 from aftermix.jobs.merge import refuse_output, write_model
-from aftermix.jobs.provenance import recipe_yaml
-from aftermix.merging.merge import Merger, Recipe, merged_tensors
-from aftermix.merging.prepared import PreparedVectors, prepare_vectors
-from aftermix.mixture.ratios import ratios_from_weights
+from aftermix.jobs.provenance import recipe_yaml, resolved
+from aftermix.jobs.result import best_record
+from aftermix.merging.merge import Merger, Recipe
+from aftermix.merging.prepared import prepare_vectors
 from aftermix.report.page import write_report
 from aftermix.search.journal import read_trials
 from aftermix.search.objective import Objectives
-from aftermix.search.records import ItemScores, Measurement, Trial, Weights
-from aftermix.search.selection import Selection, choose_winner
+from aftermix.search.selection import choose_winner
 from aftermix.search.space import Space
 from aftermix.search.study import run_study
-from aftermix.search.summary import summarise
 from aftermix.search.warm_start import ImportedTrial, import_trials
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Everything a search measures with: prepared vectors and a living model."""
-
-    config: Config
-    prepared: PreparedVectors
-    live: LiveScorer
-    prepare_s: float
-
-    @property
-    def tasks(self) -> list[str]:
-        """Evaluated tasks, in the file's order."""
-        return list(self.live.suite.tasks)
-
-    def measure(self, weights: Weights, split: Split) -> Measurement:
-        """Score the merge at `weights` on one split."""
-        return self.live.measure(self.prepared.merged(weights), split, unchanged=self.prepared.unchanged)
-
-    def measure_baseline(self, baseline: Baseline, split: Split) -> Measurement:
-        """Score a composition under its own method, every tensor given: it may differ where the search does not."""
-        pool = self.prepared.merger.pool
-        recipe = Recipe.of(baseline.merge_config(self.config.merge), for_search=True)
-        merger = Merger.of(pool, recipe, vectors=tuple(baseline.weights))
-        return self.live.measure(merged_tensors(merger, baseline.weights), split)
 
 
 def search(config: Config, run: Path, *, resume: bool = False, source: Path | None = None) -> Path:
@@ -68,8 +35,9 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
     Raises :class:`AftermixError`.
     """
     require(config, "base", "vectors", "evaluate")
-    assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
     recipe = Recipe.of(config.merge, for_search=True)
+    config = resolved(config, recipe)
+    assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
     space = Space.of(config.vectors)
     pool = open_pool(config)
     if not resume:
@@ -98,96 +66,14 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
 
 
 def _run(bench: Bench, run: Path, *, space: Space, objectives: Objectives, imported: Sequence[ImportedTrial]) -> None:
-    settings = bench.config.search
-    trials = run_study(run, space=space, config=settings, tasks=bench.tasks, measure=bench.measure, imported=imported)
-    chosen = choose_winner(run, trials=trials, config=settings, tasks=bench.tasks, measure=bench.measure)
-    best = _best(bench, run, trials=trials, chosen=chosen, objectives=objectives)
+    """Trials, selection, test, model, report; each stage leaves files that a resumed run takes up."""
+    settings, tasks = bench.config.search, bench.tasks
+    trials = run_study(run, space=space, config=settings, tasks=tasks, measure=bench.measure, imported=imported)
+    chosen = choose_winner(run, trials=trials, config=settings, tasks=tasks, measure=bench.measure)
+    best = best_record(bench, run, trials=trials, chosen=chosen, objectives=objectives)
     weights = chosen.winner.trial.weights
-    recipe = bench.prepared.merger.recipe
-    if not run_folder.clear_model(run, recipe_yaml(bench.config, recipe, weights)):
-        write_model(
-            bench.prepared.merger, weights, config=bench.config, output=run / run_folder.MODEL, test=best["test"]
-        )
+    if not run_folder.clear_model(run, recipe_yaml(bench.config, bench.recipe, weights)):
+        model = run / run_folder.MODEL
+        write_model(bench.prepared.merger, weights, config=bench.config, output=model, best=best)
     write_json(run / run_folder.BEST, best)
     write_report(run)
-
-
-def _best(
-    bench: Bench, run: Path, *, trials: Sequence[Trial], chosen: Selection, objectives: Objectives
-) -> dict[str, Any]:
-    """Measure winner and baselines on the test items; the content of `best.json`."""
-    config, seed = bench.config, bench.config.search.seed
-    contest = Contest(run, bench.tasks, objectives, bench.measure_baseline)
-    winner = chosen.winner
-    test = _winner_on_test(bench, contest, winner.trial)
-    recipe = bench.prepared.merger.recipe
-    record = {
-        "winner": {
-            "trial": winner.trial.number,
-            "method": recipe.method.name,
-            "options": recipe.method.options | {"lambda": recipe.scale, "seed": recipe.seed},
-            "exclude": list(recipe.exclude),
-        },
-        "weights": winner.trial.weights,
-        **_ratios(config, winner.trial.weights),
-        "vectors": {
-            name: {"model": v.model, "role": v.role, "tokens": v.tokens, "range": list(v.bounds)}
-            for name, v in config.vectors.items()
-        },
-        "objective": objectives.as_json(),
-        "search": summarise(winner.search, objectives=objectives, seed=seed),
-        "select": summarise(winner.select, objectives=objectives, seed=seed),
-        "test": summarise(test, objectives=objectives, seed=seed),
-        "floors_met": chosen.floors_met,
-        "candidates": [
-            {
-                "trial": candidate.trial.number,
-                "weights": candidate.trial.weights,
-                "search": summarise(candidate.search, objectives=objectives, seed=seed),
-                "select": summarise(candidate.select, objectives=objectives, seed=seed),
-            }
-            for candidate in chosen.candidates
-        ],
-        "front": list(chosen.front) if chosen.front is not None else None,
-        "baselines": baseline_records(contest, config, test) if config.search.baselines else [],
-        "scan": scan_record(contest, config) if config.search.baselines else None,
-        "items": _item_counts(bench),
-    }
-    select_s = contest.seconds.get("select", 0.0) + sum(sum(c.seconds.values()) for c in chosen.candidates)
-    record["seconds"] = {
-        "prepare": bench.prepare_s,
-        "search": phase_totals([trial.seconds for trial in trials]),
-        "select": select_s,
-        "test": contest.seconds.get("test", 0.0),
-    }
-    return record
-
-
-def _winner_on_test(bench: Bench, contest: Contest, trial: Trial) -> ItemScores:
-    """The winner is measured like a baseline, under its trial's number."""
-    measured = Contest(
-        contest.run, contest.tasks, contest.objectives, lambda entry, split: bench.measure(dict(entry.weights), split)
-    )
-    items = measured.items(Baseline(f"winner trial {trial.number}", "winner", trial.weights), "test")
-    contest.seconds["test"] = contest.seconds.get("test", 0.0) + measured.seconds.get("test", 0.0)
-    return items
-
-
-def _ratios(config: Config, weights: Weights) -> dict[str, Any]:
-    data_vectors = [name for name, vector in config.vectors.items() if vector.role == "expert"]
-    try:
-        return {"ratios": ratios_from_weights(weights, data_vectors), "ratios_note": None}
-    except SearchError as error:
-        # The merge is found all the same; that no mixture corresponds to it is a result, and is said.
-        return {"ratios": None, "ratios_note": str(error)}
-
-
-def _item_counts(bench: Bench) -> dict[str, Any]:
-    tasks = bench.live.suite.tasks
-    counts = {
-        name: {"search": len(t.search), "select": len(t.select), "test": len(t.test), "note": t.note}
-        for name, t in tasks.items()
-    }
-    assert bench.config.evaluate is not None  # noqa: S101 - a bench exists only with an evaluation
-    scheme = bench.config.evaluate.items.scheme
-    return {"scheme": scheme, "overlap": any(t.overlap for t in tasks.values()), "tasks": counts}

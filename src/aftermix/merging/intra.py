@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -90,7 +91,12 @@ def _l1_ratio(blocks: Blocks, keeper: Keeper) -> float:
     """The L1 norm of all entries over that of the kept ones; 1 when nothing was kept."""
     whole, part, start = 0.0, 0.0, 0
     for block in blocks():
-        whole += float(block.abs().sum(dtype=torch.float64))
-        part += float(keeper(block, start).abs().sum(dtype=torch.float64))
+        whole += _l1_norm(block)
+        part += _l1_norm(keeper(block, start))
         start += block.numel()
     return whole / part if part > 0 else 1.0
+
+
+def _l1_norm(block: torch.Tensor) -> float:
+    # NumPy adds in one order; PyTorch's depends on the number of threads.
+    return float(np.abs(block.numpy()).sum(dtype=np.float64))

@@ -262,7 +262,7 @@ def _model_files(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(file.name for file in folder.iterdir() if file.is_file())) if folder.is_dir() else ()
 
 
-_REMEDY = "Restore the file, or resume the search, which writes it again."
+_REMEDY = "Restore the file from a backup; `aftermix search --resume` says what can be kept."
 
 R = TypeVar("R", bound=Record)
 

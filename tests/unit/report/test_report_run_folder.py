@@ -63,7 +63,7 @@ def test_damaged_trial_is_refused_with_its_line(make_run):
     lines = (run / "trials.jsonl").read_text().splitlines(keepends=True)
     (run / "trials.jsonl").write_text(lines[0] + "{nonsense}\n" + lines[2])
 
-    with pytest.raises(AftermixError, match=r"trials.jsonl, line 2: is not valid JSON .* resume the search"):
+    with pytest.raises(AftermixError, match=r"trials.jsonl, line 2: is not valid JSON .* Restore the file"):
         read_run(run)
 
 
