@@ -53,10 +53,14 @@ class VectorConfig(Section):
     """Tokens the expert was trained on; recorded beside the ratios."""
 
     @model_validator(mode="after")
-    def _range_is_ordered(self) -> VectorConfig:
+    def _range_is_sound(self) -> VectorConfig:
         if self.range is not None and not self.range[0] < self.range[1]:
             low, high = self.range
             raise ValueError(f"range must be [low, high] with low < high, found [{low:g}, {high:g}]")
+        if self.range is not None and "weight" in self.model_fields_set:
+            low, high = self.range
+            if not low <= self.weight <= high:
+                raise ValueError(f"weight must lie within range [{low:g}, {high:g}], found {self.weight:g}")
         return self
 
     @property
@@ -332,6 +336,9 @@ def _looks_local(path: str) -> bool:
 def as_yaml_values(config: Config) -> dict[str, Any]:
     """The resolved configuration as plain values: what `RUN/config.yaml` holds, and what reads back to `config`."""
     values = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for name, vector in config.vectors.items():
+        if "weight" not in vector.model_fields_set:
+            del values["vectors"][name]["weight"]  # a weight that nobody wrote need not lie within the range
     if config.evaluate is not None:
         # Item counts that the user wrote bind; defaults shrink for small tasks. Written out, they would all bind.
         values["evaluate"]["items"] = config.evaluate.items.model_dump(mode="json", exclude_unset=True)

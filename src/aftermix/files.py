@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+READ_BYTES = 4 << 20
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write `content` beside `path`, force it to disk, then rename it into place."""
@@ -36,6 +38,21 @@ def append_line(path: Path, value: Any) -> None:
         file.write(line.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def fingerprint(path: Path) -> str:
+    """XXH3-128 of a file's content, as `xxh3_128:HEX`. It tells versions apart at the speed of memory.
+
+    It is no protection against somebody who forges a file; the hub's own SHA-256 is used where there is one.
+    """
+    import xxhash
+
+    digest, buffer = xxhash.xxh3_128(), bytearray(READ_BYTES)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+    return f"xxh3_128:{digest.hexdigest()}"
 
 
 def sha256(path: Path) -> str:

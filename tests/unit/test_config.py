@@ -15,7 +15,7 @@ from aftermix.yaml_file import parse_yaml, read_yaml
 FILE = """
 base: google/gemma-3-270m            # hub name or folder
 vectors:
-  it:   {model: google/gemma-3-270m-it, range: [0.3, 1.0], role: instruction}
+  it:   {model: google/gemma-3-270m-it, range: [0.3, 0.9], role: instruction}
   ja:   {model: experts/ja, tokens: 1.0e9}
   math: {model: ./experts/math, weight: 2e-1}
 merge: {method: dare_linear, exclude: [embed_tokens, lm_head, rotary], density: 0.7, lambda: 0.5}
@@ -33,7 +33,7 @@ def test_the_file_means_what_it_says(tmp_path: Path) -> None:
     assert config.vectors["it"].model == "google/gemma-3-270m-it"
     assert config.vectors["ja"].model == str(tmp_path / "experts/ja")
     assert config.vectors["math"].model == str(tmp_path / "experts/math")
-    assert [config.vectors[name].bounds for name in ("it", "ja")] == [(0.3, 1.0), (0.0, 1.0)]
+    assert [config.vectors[name].bounds for name in ("it", "ja")] == [(0.3, 0.9), (0.0, 1.0)]
     assert config.vectors["ja"].tokens == 10**9
     assert config.vectors["math"].weight == 0.2
     assert config.merge.options == {"density": 0.7}
@@ -63,6 +63,7 @@ def test_the_resolved_file_reads_back_to_the_same(tmp_path: Path) -> None:
         ("vectors: {a: {model: x, wieght: 1}}", r"vectors\.a\.wieght: is not a known key.*model, weight, range, role"),
         ("vectors: {a: {model: x, weight: .nan}}", r"vectors\.a\.weight: .*finite.*found nan"),
         ("vectors: {a: {model: x, range: [1, 1]}}", r"range must be \[low, high\] with low < high, found \[1, 1\]"),
+        ("vectors: {a: {model: x, weight: 2, range: [0, 1]}}", r"weight must lie within range \[0, 1\], found 2"),
         ("vectors: {a: {model: x, role: teacher}}", r"'instruction' or 'expert', found 'teacher'"),
         ("vectors: {a/b: {model: x}}", r"vectors\.a/b.*pattern"),
         ("merge: {seed: -1}", r"merge\.seed: .*greater than or equal to 0, found -1"),

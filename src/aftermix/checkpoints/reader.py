@@ -17,7 +17,6 @@ from safetensors import SafetensorError, safe_open
 
 from aftermix.checkpoints.names import tied_head
 from aftermix.errors import CheckpointError
-from aftermix.files import sha256
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -104,10 +103,6 @@ class Checkpoint:
     def files(self) -> list[Path]:
         """The safetensors files, in order of name."""
         return sorted({info.file for info in self.tensors.values()})
-
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of each weight file by file name: what a lock file records."""
-        return {file.name: sha256(file) for file in self.files()}
 
 
 def open_checkpoint(folder: Path, *, label: str | None = None) -> Checkpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 from aftermix.checkpoints.pool import Pool
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, MergeConfig
-from aftermix.files import sha256
+from aftermix.files import fingerprint
 from aftermix.merging.merge import Recipe, Weights
 
 PACKAGES = ("aftermix", "torch", "numpy", "safetensors", "transformers", "lm_eval", "optuna")
@@ -71,14 +72,17 @@ def _merge_values(config: Config, recipe: Recipe) -> dict[str, Any]:
 
 
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {
-        "model": checkpoint.label,
-        "files": {file.name: _digest(file) for file in checkpoint.files()},
-        "config": sha256(checkpoint.folder / "config.json"),
-    }
+    files = checkpoint.files()
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(_digest, files)
+        return {
+            "model": checkpoint.label,
+            "files": {file.name: digest for file, digest in zip(files, digests, strict=True)},
+            "config": fingerprint(checkpoint.folder / "config.json"),
+        }
 
 
 def _digest(file: Path) -> str:
-    """SHA-256 of a weight file; the hub's cache names its blobs by it, which saves reading them."""
+    """Hash of a weight file; the hub's cache names its blobs by their SHA-256, which saves reading them."""
     blob = file.resolve().name
-    return blob if BLOB.match(blob) else sha256(file)
+    return f"sha256:{blob}" if BLOB.match(blob) else fingerprint(file)

@@ -18,18 +18,19 @@ from aftermix.checkpoints.shards import TensorSpec, whole_tensors
 from aftermix.checkpoints.writer import write_checkpoint
 from aftermix.config import DatasetConfig, TrainConfig
 from aftermix.errors import RunFailedError, TrainingError
+from aftermix.files import fingerprint
 
 RECORD = "train.json"
 MAX_SHARD_BYTES = 5_000_000_000
 
 
 def identity_of_base(base: Checkpoint) -> dict[str, Any]:
-    """What makes the base this base: SHA-256 of each weight file, and one over configuration and tokenizer files."""
+    """What makes the base this base: a hash of each weight file, and one over configuration and tokenizer files."""
     digest = hashlib.sha256()
     for name, content in sorted(companion_files(Pool(base, {}), dtype=None).items()):
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
-    return {"weights": base.hashes(), "companions": digest.hexdigest()}
+    return {"weights": {file.name: fingerprint(file) for file in base.files()}, "companions": digest.hexdigest()}
 
 
 def recipe_record(
