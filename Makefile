@@ -10,8 +10,15 @@ export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo example test test-all check format clean demo-clean
 
+# Trained experts and a begun search are taken up again, so a second run only prints the result.
 demo: $(STAMP)
-	$(BIN)/aftermix demo -o runs/demo
+	$(BIN)/aftermix train examples/demo/train.yaml -o runs/demo/experts
+	@if [ -f runs/demo/search/config.yaml ]; then set -x; \
+	  $(BIN)/aftermix search examples/demo/aftermix.yaml --resume runs/demo/search; \
+	else set -x; \
+	  $(BIN)/aftermix plan examples/demo/aftermix.yaml && \
+	  $(BIN)/aftermix search examples/demo/aftermix.yaml -o runs/demo/search; \
+	fi
 
 # A real pretrained model; examples/smollm2/README.md says how long it takes.
 example: $(EXTRAS)

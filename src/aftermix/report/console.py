@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from rich.table import Table
 
 def print_result(run: Path, *, console: Console | None = None) -> None:
     """Print winner, baselines, weights and ratios of the finished run in `run`."""
-    console = console or Console()
+    # A pipe has no width of its own, and eighty columns fold every row of a wide comparison.
+    console = console or (Console() if sys.stdout.isatty() else Console(width=140))
     best: dict[str, Any] = json.loads((run / "best.json").read_text(encoding="utf-8"))
     console.print(_scores(best))
     console.print(_weights(best))
