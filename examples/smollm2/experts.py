@@ -1,0 +1,61 @@
+"""One expert per domain: a low-rank adapter trained on a little text, then folded into a full checkpoint.
+
+`aftermix train` trains every weight; most experts that people share are adapters. Folded, an adapter is a model like
+any other, which is what doctor, plan and search take. Data, packing, the training loop and the writer are aftermix's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from aftermix.checkpoints.reader import open_checkpoint
+from aftermix.training.base import document_encoder, load_base, load_tokenizer
+from aftermix.training.data import read_documents
+from aftermix.training.expert import write_expert
+from aftermix.training.packing import PackedTokens, pack
+from aftermix.training.trainer import Recipe, train_one
+
+TOKENS = 12_000
+CONTEXT = 256
+RANK = 16
+RECIPE = Recipe(batch_size=2, learning_rate=5e-4, warmup_steps=3, weight_decay=0.0)
+
+
+def make_expert(base_folder: Path, data: Path, folder: Path) -> Path:
+    """Train an adapter on `data` (JSONL), fold it into the base and write the expert as the new model `folder`."""
+    base = open_checkpoint(base_folder)
+    packed = packed_tokens(base_folder, data)
+    model = with_adapter(load_base(base))
+    trained = train_one(model, packed, recipe=RECIPE, device="cpu", label=f"train {folder.name}")
+    record = {
+        "adapter": {"rank": RANK, "target": "all linear layers"},
+        "recipe": asdict(RECIPE),
+        "tokens": len(packed.ids),
+        "epochs": round(packed.epochs, 3),
+        "loss": {"first": trained.losses[0], "final": trained.final_loss},
+        "seconds": round(trained.seconds, 1),
+    }
+    write_expert(folder, fold(model), base, dtype=None, record=record)
+    return folder
+
+
+def packed_tokens(base_folder: Path, data: Path) -> PackedTokens:
+    """The first `TOKENS` tokens of the documents in `data`, in a seeded order, cut into sequences."""
+    encode = document_encoder(load_tokenizer(base_folder), where=str(base_folder))
+    return pack(read_documents(data), encode, context=CONTEXT, tokens=TOKENS, seed=0)
+
+
+def with_adapter(model: Any) -> Any:
+    """`model` frozen, with a trainable adapter on every linear layer but the head. The adapter starts at no change."""
+    torch.manual_seed(0)
+    return get_peft_model(model, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear"))
+
+
+def fold(adapted: Any) -> Any:
+    """The model with each weight W replaced by W + (alpha / rank) B A, under the names it had without the adapter."""
+    return adapted.merge_and_unload()

