@@ -18,7 +18,8 @@ from tasks import Length, divide, read_texts, write_task, write_texts
 
 HERE = Path(__file__).resolve().parent
 TEXTS = HERE.parent / "demo" / "texts"
-DOMAINS = {"ja": Length(18, 9), "zh": Length(18, 9), "math": Length(48, 24)}
+TASKS = {"ja": Length(18, 9), "zh": Length(18, 9), "code": Length(96, 40)}
+EXPERTS = ("ja", "zh")
 AFTERMIX = Path(sys.executable).with_name("aftermix")
 
 
@@ -28,8 +29,11 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/smollm2"), help="default: %(default)s")
     output: Path = parser.parse_args().output
     make_base(output / "base")
-    for domain, length in DOMAINS.items():
-        make_domain(output, domain, length)
+    for domain, length in TASKS.items():
+        train, held_out = divide(read_texts(TEXTS / f"{domain}.jsonl.gz"))
+        write_task(output / "tasks", domain, held_out, length)
+        if domain in EXPERTS:
+            train_expert(output, domain, train)
     compose(output)
 
 
@@ -42,16 +46,14 @@ def make_base(folder: Path) -> None:
     convert(gguf_file(), folder)
 
 
-def make_domain(output: Path, domain: str, length: Length) -> None:
-    """The training text, the task and the expert of one domain."""
-    train, held_out = divide(read_texts(TEXTS / f"{domain}.jsonl.gz"))
-    write_task(output / "tasks", domain, held_out, length)
+def train_expert(output: Path, domain: str, texts: list[str]) -> None:
+    """A low-rank adapter on `texts`, folded into a checkpoint."""
     folder = output / "experts" / domain
     if folder.exists():
         say(f"{domain}: {folder} is there")
         return
     say(f"{domain}: training an adapter, then folding it into {folder}")
-    make_expert(output / "base", write_texts(output / "texts" / f"{domain}.jsonl", train), folder)
+    make_expert(output / "base", write_texts(output / "texts" / f"{domain}.jsonl", texts), folder)
 
 
 def compose(output: Path) -> None:
