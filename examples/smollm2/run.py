@@ -18,8 +18,7 @@ from tasks import Length, divide, read_texts, write_task, write_texts
 
 HERE = Path(__file__).resolve().parent
 TEXTS = HERE.parent / "demo" / "texts"
-TASKS = {"ja": Length(18, 9), "zh": Length(18, 9), "code": Length(96, 40)}
-EXPERTS = ("ja", "zh")
+DOMAINS = {"ja": Length(18, 9), "zh": Length(18, 9), "math": Length(48, 24)}
 AFTERMIX = Path(sys.executable).with_name("aftermix")
 
 
@@ -29,11 +28,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/smollm2"), help="default: %(default)s")
     output: Path = parser.parse_args().output
     make_base(output / "base")
-    for domain, length in TASKS.items():
-        train, held_out = divide(read_texts(TEXTS / f"{domain}.jsonl.gz"))
-        write_task(output / "tasks", domain, held_out, length)
-        if domain in EXPERTS:
-            train_expert(output, domain, train)
+    for domain, length in DOMAINS.items():
+        make_domain(output, domain, length)
     compose(output)
 
 
@@ -46,14 +42,16 @@ def make_base(folder: Path) -> None:
     convert(gguf_file(), folder)
 
 
-def train_expert(output: Path, domain: str, texts: list[str]) -> None:
-    """A low-rank adapter on `texts`, folded into a checkpoint."""
+def make_domain(output: Path, domain: str, length: Length) -> None:
+    """The training text, the task and the expert of one domain."""
+    train, held_out = divide(read_texts(TEXTS / f"{domain}.jsonl.gz"))
+    write_task(output / "tasks", domain, held_out, length)
     folder = output / "experts" / domain
     if folder.exists():
         say(f"{domain}: {folder} is there")
         return
     say(f"{domain}: training an adapter, then folding it into {folder}")
-    make_expert(output / "base", write_texts(output / "texts" / f"{domain}.jsonl", texts), folder)
+    make_expert(output / "base", write_texts(output / "texts" / f"{domain}.jsonl", train), folder)
 
 
 def compose(output: Path) -> None:
@@ -61,7 +59,7 @@ def compose(output: Path) -> None:
     file, run = output / "aftermix.yaml", output / "search"
     shutil.copyfile(HERE / "aftermix.yaml", file)
     aftermix("doctor", file)
-    where = ["--resume", run] if (run / "config.yaml").is_file() else ["-o", run]
+    where: list[str | Path] = ["--resume", run] if (run / "config.yaml").is_file() else ["-o", run]
     if not (run / "best.json").is_file():
         aftermix("plan", file)
     aftermix("search", file, *where)
