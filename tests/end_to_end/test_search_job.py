@@ -167,6 +167,15 @@ def test_a_run_in_two_parts_is_the_run_in_one(finished: Path, tmp_path: Path, fa
     ).read_bytes()
 
 
+def test_resuming_a_finished_run_keeps_what_it_cost(finished: Path) -> None:
+    before = json.loads((finished / "best.json").read_text())
+    assert run_cli("search", "--resume", str(finished)) == 0
+    after = json.loads((finished / "best.json").read_text())
+    assert after["seconds"]["test"] == before["seconds"]["test"] > 0
+    assert after["seconds"]["select"] == before["seconds"]["select"] > 0
+    assert {**after, "seconds": None} == {**before, "seconds": None}
+
+
 def test_resuming_another_search_is_refused(finished: Path, tmp_path: Path, family: Family, tasks: Path) -> None:
     other = write_file(tmp_path, family, tasks, seed=1)
     with pytest.raises(AftermixError, match=r"the file says otherwise in 'search\.seed'\. Restore it, or start a new"):

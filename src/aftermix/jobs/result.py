@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from aftermix.errors import SearchError
 from aftermix.jobs.baselines import Baseline
 from aftermix.jobs.contest import Contest, baseline_records, scan_record
 from aftermix.jobs.live import Bench
+from aftermix.jobs.run_folder import BEST
 from aftermix.mixture.ratios import ratios_from_weights
 from aftermix.search.objective import Objectives
 from aftermix.search.records import ItemScores, Trial, Weights
@@ -43,7 +45,7 @@ def best_record(
         "baselines": baseline_records(contest, config, test) if compared else [],
         "scan": scan_record(contest, config) if compared else None,
         "items": _item_counts(bench),
-        "seconds": _seconds(bench, contest, trials, chosen),
+        "seconds": _seconds(bench, contest, trials, chosen, before=_seconds_before(run)),
     }
 
 
@@ -102,14 +104,23 @@ def _item_counts(bench: Bench) -> dict[str, Any]:
     return {"scheme": scheme, "overlap": any(t.overlap for t in tasks.values()), "tasks": counts}
 
 
-def _seconds(bench: Bench, contest: Contest, trials: Sequence[Trial], chosen: Selection) -> dict[str, Any]:
-    """Wall seconds by stage. What an earlier, interrupted session measured for select and test is not in them."""
+def _seconds_before(run: Path) -> dict[str, float]:
+    """What a finished run in `run` spent on the stages whose measurements are kept and not made again."""
+    path = run / BEST
+    before = json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else {}
+    return {stage: float(before.get(stage, 0.0)) for stage in ("select", "test")}
+
+
+def _seconds(
+    bench: Bench, contest: Contest, trials: Sequence[Trial], chosen: Selection, *, before: Mapping[str, float]
+) -> dict[str, Any]:
+    """Wall seconds by stage, those of `before` included. What an interrupted session measured is not in them."""
     candidates_s = sum(sum(candidate.seconds.values()) for candidate in chosen.candidates)
     return {
         "prepare": bench.prepare_s,
         "search": _by_phase([trial.seconds for trial in trials]),
-        "select": contest.seconds.get("select", 0.0) + candidates_s,
-        "test": contest.seconds.get("test", 0.0),
+        "select": before["select"] + contest.seconds.get("select", 0.0) + candidates_s,
+        "test": before["test"] + contest.seconds.get("test", 0.0),
     }
 
 
