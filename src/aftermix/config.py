@@ -96,6 +96,10 @@ class MergeConfig(BaseModel):
         """The method's own options as the file gives them."""
         return dict(self.model_extra or {})
 
+    def exclusions(self, *, for_search: bool) -> tuple[str, ...]:
+        """The patterns that hold: the file's, or else none for a merge and `SEARCH_EXCLUDE` for a search."""
+        return self.exclude if self.exclude is not None else SEARCH_EXCLUDE if for_search else ()
+
 
 Split = Literal["search", "select", "test"]
 

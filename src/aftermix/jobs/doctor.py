@@ -12,7 +12,7 @@ from aftermix.checkpoints.companions import companion_remarks
 from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.pool import Pool, examine_pool, refuse_non_finite
 from aftermix.checkpoints.reader import Checkpoint
-from aftermix.config import SEARCH_EXCLUDE, Config
+from aftermix.config import Config
 from aftermix.errors import AftermixError, ManyProblemsError, Problem
 from aftermix.merging.merge import Recipe, check_weights
 
@@ -81,9 +81,7 @@ def _examine_models(pool: Pool, config: Config, found: Diagnosis) -> None:
             found.notes += remarks(pool.base, expert, vector=name)
     found.notes += companion_remarks(pool)
     found.facts += [f"tied: {head} is {embedding}" for head, embedding in pool.frame.alias.items()]
-    for_search = config.evaluate is not None
-    patterns = config.merge.exclude if config.merge.exclude is not None else SEARCH_EXCLUDE if for_search else ()
-    for pattern in patterns:
+    for pattern in config.merge.exclusions(for_search=config.evaluate is not None):
         matches = matcher([pattern], where="merge.exclude")
         count = sum(matches(info.name) for info in pool.layout)
         found.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")

@@ -18,7 +18,7 @@ from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.pool import Pool, refuse_non_finite
 from aftermix.checkpoints.reader import TensorInfo
 from aftermix.checkpoints.shards import Piece, TensorSpec
-from aftermix.config import SEARCH_EXCLUDE, MergeConfig
+from aftermix.config import MergeConfig
 from aftermix.errors import MergeError
 from aftermix.merging.blocks import Bounds, block_bounds, in_order, worker_threads
 from aftermix.merging.intra import Keeper, Place
@@ -42,10 +42,8 @@ class Recipe:
     @staticmethod
     def of(config: MergeConfig, *, for_search: bool = False) -> Recipe:
         """Bind `config`; a search excludes embeddings, head and rotary tensors unless the file says otherwise."""
-        default = SEARCH_EXCLUDE if for_search else ()
-        exclude = default if config.exclude is None else config.exclude
         dtype = getattr(torch, config.dtype) if config.dtype else None
-        return Recipe(bind(config), exclude, config.seed, config.scale, dtype)
+        return Recipe(bind(config), config.exclusions(for_search=for_search), config.seed, config.scale, dtype)
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,6 @@ class BoundMethod:
     options: dict[str, Any]
 
     @property
-    def keeps_everything(self) -> bool:
-        """Whether preparing a vector changes nothing."""
-        return _function(self.intra) is keep_all
-
-    @property
     def selects_over_model(self) -> bool:
         """Whether a tensor's share of the kept entries depends on all tensors."""
         return _function(self.intra) is magnitude and self.options.get("scope") == "model"
