@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from aftermix.checkpoints.reader import Checkpoint
+from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.errors import Problem
 
 STRUCTURE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
@@ -15,7 +15,7 @@ LISTED = 5
 """Tensors named one by one before the rest is counted."""
 
 
-def misalignments(base: Checkpoint, expert: Checkpoint, *, vector: str) -> list[Problem]:
+def misalignments(base: Model, expert: Model, *, vector: str) -> list[Problem]:
     """Every reason why `expert - base` is not a distribution vector. Empty when the two align.
 
     Element types may differ between floating-point models (the difference is taken in float32); shapes, names and
@@ -41,7 +41,7 @@ def misalignments(base: Checkpoint, expert: Checkpoint, *, vector: str) -> list[
     return problems
 
 
-def remarks(base: Checkpoint, expert: Checkpoint, *, vector: str) -> list[Problem]:
+def remarks(base: Model, expert: Model, *, vector: str) -> list[Problem]:
     """Differences that do not stop a merge and that its user should know."""
     notes = _configuration(base, expert, BEHAVIOUR, vector, "The merged model keeps the base's value.")
     types = sorted(
@@ -53,7 +53,7 @@ def remarks(base: Checkpoint, expert: Checkpoint, *, vector: str) -> list[Proble
     return notes
 
 
-def _untied_head(base: Checkpoint, expert: Checkpoint, vector: str) -> list[Problem]:
+def _untied_head(base: Model, expert: Model, vector: str) -> list[Problem]:
     """A head that the base ties and the expert has trained apart has no place in the result."""
     return [
         Problem(head, f"vector '{vector}' has a head of its own, the base ties it to '{embedding}'", "Untie the base.")
@@ -61,13 +61,11 @@ def _untied_head(base: Checkpoint, expert: Checkpoint, vector: str) -> list[Prob
         if head in expert.tensors
         and head not in expert.alias
         and expert.has(embedding)
-        and not torch.equal(expert.read(head), expert.read(embedding))
+        and not torch.equal(read_tensor(expert, head), read_tensor(expert, embedding))
     ]
 
 
-def _configuration(
-    base: Checkpoint, expert: Checkpoint, keys: tuple[str, ...], vector: str, remedy: str
-) -> list[Problem]:
+def _configuration(base: Model, expert: Model, keys: tuple[str, ...], vector: str, remedy: str) -> list[Problem]:
     problems = []
     for key in keys:
         ours, theirs = base.config.get(key), expert.config.get(key)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
 from aftermix.checkpoints.align import misalignments
-from aftermix.checkpoints.hub import locate
-from aftermix.checkpoints.reader import Checkpoint, TensorInfo, open_checkpoint
+from aftermix.checkpoints.model import Bounds, Model, StoredDifference, TensorInfo
+from aftermix.checkpoints.opening import open_model
 from aftermix.config import Config
 from aftermix.errors import AftermixError, CheckpointError, ManyProblemsError, Problem, refuse_if_any
 
@@ -18,14 +20,14 @@ from aftermix.errors import AftermixError, CheckpointError, ManyProblemsError, P
 class Pool:
     """Aligned checkpoints. `frame` gives the result its names, shapes, types and configuration."""
 
-    base: Checkpoint | None
-    experts: dict[str, Checkpoint]
+    base: Model | None
+    experts: dict[str, Model]
     """By vector name, in order of name, so that no sum depends on the order of the YAML file."""
     instruction: str | None = None
     """The vector whose tokenizer, chat template and generation settings the result takes."""
 
     @property
-    def frame(self) -> Checkpoint:
+    def frame(self) -> Model:
         """The base; without one (`linear`), the first expert by name."""
         return self.base or next(iter(self.experts.values()))
 
@@ -39,33 +41,43 @@ class Pool:
         """Elements of the frame, tied embeddings counted once."""
         return sum(info.elements for info in self.layout if info.name not in self.frame.alias)
 
-    def base_block(self, name: str, bounds: tuple[int, int], *, as_stored: bool = False) -> torch.Tensor:
-        """Elements `bounds` of the frame's flattened tensor, in float32 or as stored (then read-only).
+    def base_block(self, name: str, bounds: Bounds) -> torch.Tensor:
+        """Elements `bounds` of the frame's flattened tensor; read-only, not yet widened."""
+        return self.frame.block(name, bounds)
 
-        Raises :class:`CheckpointError` when they hold NaN or Inf.
-        """
-        return _block(self.frame, name, bounds, owner=self.frame.label, as_stored=as_stored)
+    def expert_block(self, name: str, vector: str, bounds: Bounds, *, out: torch.Tensor) -> torch.Tensor:
+        """Elements `bounds` of the expert itself, widened to float32 into `out`."""
+        return out.copy_(self.experts[vector].block(name, bounds))
 
-    def expert_block(self, name: str, vector: str, bounds: tuple[int, int]) -> torch.Tensor:
-        """Elements `bounds` of the expert's flattened tensor, a float32 copy. Raises as :meth:`base_block`."""
+    def difference_block(
+        self, name: str, vector: str, bounds: Bounds, *, base: torch.Tensor, out: torch.Tensor
+    ) -> torch.Tensor:
+        """Elements `bounds` of expert - base in float32 into `out`; `base` is the base's block, widened."""
         expert = self.experts[vector]
-        return _block(expert, name, bounds, owner=f"vector '{vector}' ({expert.label})", as_stored=False)
+        if not isinstance(expert, StoredDifference):
+            return self.expert_block(name, vector, bounds, out=out).sub_(base)
+        difference = expert.difference(name, bounds)
+        return out.zero_() if difference is None else out.copy_(difference)
+
+    def refuse_non_finite_inputs(self, name: str, bounds: Bounds, *, vectors: Iterable[str]) -> None:
+        """Raise :class:`CheckpointError` naming the model whose elements `bounds` hold NaN or Inf, if one does."""
+        refuse_non_finite(self.frame.block(name, bounds), name, self.frame.label)
+        for vector in vectors:
+            expert = self.experts[vector]
+            refuse_non_finite(expert.block(name, bounds), name, f"vector '{vector}' ({expert.label})")
 
 
-def _block(checkpoint: Checkpoint, name: str, bounds: tuple[int, int], *, owner: str, as_stored: bool) -> torch.Tensor:
-    stored = checkpoint.read(name).reshape(-1)[bounds[0] : bounds[1]]
-    block = stored if as_stored else stored.to(torch.float32, copy=True)
-    if block.is_floating_point():
-        refuse_non_finite(block, name, owner)
-    return block
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether no element is NaN or Inf."""
+    if tensor.numel() == 0 or not tensor.is_floating_point():
+        return True
+    low, high = torch.aminmax(tensor)  # NaN propagates through both, Inf is one of them
+    return math.isfinite(low) and math.isfinite(high)
 
 
 def refuse_non_finite(tensor: torch.Tensor, name: str, owner: str) -> None:
     """Raise :class:`CheckpointError` naming tensor, owner and count when `tensor` holds NaN or Inf."""
-    if tensor.numel() == 0:
-        return
-    low, high = torch.aminmax(tensor)  # NaN propagates through both, Inf is one of them
-    if torch.isfinite(low) and torch.isfinite(high):
+    if is_finite(tensor):
         return
     count = int((~torch.isfinite(tensor)).sum())
     raise CheckpointError(
@@ -79,7 +91,7 @@ class Examination:
 
     pool: Pool | None
     """There when every model could be opened."""
-    opened: tuple[Checkpoint, ...]
+    opened: tuple[Model, ...]
     problems: list[Problem]
 
 
@@ -99,7 +111,7 @@ def examine_pool(config: Config) -> Examination:
     """As :func:`open_pool`, with the problems returned."""
     problems: list[Problem] = []
     base = _opened(config.base, problems) if config.base else None
-    models = {name: _opened(config.vectors[name].model, problems) for name in sorted(config.vectors)}
+    models = {name: _opened(config.vectors[name].model, problems, base=base) for name in sorted(config.vectors)}
     experts = {name: expert for name, expert in models.items() if expert is not None}
     frame = base or next(iter(experts.values()), None)
     if frame is not None:
@@ -110,9 +122,9 @@ def examine_pool(config: Config) -> Examination:
     return Examination(Pool(base, experts, _instruction(config)) if complete else None, opened, problems)
 
 
-def _opened(model: str, problems: list[Problem]) -> Checkpoint | None:
+def _opened(model: str, problems: list[Problem], *, base: Model | None = None) -> Model | None:
     try:
-        return open_checkpoint(locate(model), label=model)
+        return open_model(model, base=base)
     except ManyProblemsError as error:
         problems.extend(error.problems)
     except AftermixError as error:

@@ -6,7 +6,6 @@ Only safetensors are read. Nothing in a checkpoint is executed, and no index lea
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from aftermix.checkpoints.model import Bounds, TensorInfo
 from aftermix.checkpoints.names import tied_head
 from aftermix.errors import CheckpointError
 
@@ -39,33 +39,8 @@ DTYPES: dict[str, torch.dtype] = {
 
 
 @dataclass(frozen=True)
-class TensorInfo:
-    """What a header says of one tensor."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    file: Path
-
-    @property
-    def elements(self) -> int:
-        """Number of elements; 1 for a scalar."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Stored size in bytes."""
-        return self.elements * self.dtype.itemsize
-
-    @property
-    def mergeable(self) -> bool:
-        """Whether it holds real numbers; counters, indices and flags pass through from the base."""
-        return self.dtype.is_floating_point
-
-
-@dataclass(frozen=True)
 class Checkpoint:
-    """An opened model folder."""
+    """An opened folder of safetensors files: a :class:`~aftermix.checkpoints.model.Model` stored plainly."""
 
     folder: Path
     label: str
@@ -99,6 +74,10 @@ class Checkpoint:
                 str(info.file), f"tensor '{info.name}' cannot be read ({error})", "Copy the file again."
             ) from error
         return tensor
+
+    def block(self, name: str, bounds: Bounds) -> torch.Tensor:
+        """Elements `bounds` of the flattened tensor as stored, memory-mapped."""
+        return self.read(name).reshape(-1)[bounds[0] : bounds[1]]
 
     def files(self) -> list[Path]:
         """The safetensors files, in order of name."""

@@ -11,7 +11,8 @@ from typing import IO
 
 import torch
 
-from aftermix.checkpoints.reader import DTYPES, INDEX, SINGLE, TensorInfo
+from aftermix.checkpoints.model import TensorInfo
+from aftermix.checkpoints.reader import DTYPES, INDEX, SINGLE
 from aftermix.errors import CheckpointError
 
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}

@@ -9,9 +9,9 @@ from pathlib import Path
 from aftermix import progress
 from aftermix.checkpoints.align import remarks
 from aftermix.checkpoints.companions import companion_remarks
+from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.pool import Pool, examine_pool, refuse_non_finite
-from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config
 from aftermix.errors import AftermixError, ManyProblemsError, Problem
 from aftermix.merging.merge import Recipe, check_weights
@@ -63,12 +63,12 @@ def _check_merge(config: Config) -> None:
         check_weights(recipe, {name: vector.weight for name, vector in config.vectors.items()})
 
 
-def _non_finite(checkpoint: Checkpoint) -> Iterator[Problem]:
+def _non_finite(checkpoint: Model) -> Iterator[Problem]:
     for info in progress.bar(checkpoint.tensors.values(), label=f"Reading {checkpoint.folder.name}", unit="tensor"):
         if not info.mergeable:
             continue
         try:
-            refuse_non_finite(checkpoint.read(info.name), info.name, checkpoint.label)
+            refuse_non_finite(read_tensor(checkpoint, info.name), info.name, checkpoint.label)
         except AftermixError as error:
             yield error.problem
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.pool import Pool
-from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, MergeConfig
 from aftermix.files import fingerprint
 from aftermix.merging.merge import Recipe, Weights
@@ -71,7 +71,7 @@ def _merge_values(config: Config, recipe: Recipe) -> dict[str, Any]:
     return (method if named else pair) | settled | dtype
 
 
-def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
+def _identity(checkpoint: Model) -> dict[str, Any]:
     files = checkpoint.files()
     with ThreadPoolExecutor() as pool:
         digests = pool.map(_digest, files)

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import torch
 
+from aftermix.checkpoints.model import Bounds
+
 BLOCK_ELEMENTS = 1 << 20
 """Most elements of a block. Part of the format of random masks, which are drawn block by block."""
 LOOKAHEAD = 3
@@ -21,7 +23,6 @@ LOOKAHEAD = 3
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
-Bounds = tuple[int, int]
 
 
 def block_bounds(shape: tuple[int, ...]) -> list[Bounds]:

@@ -14,13 +14,13 @@ from functools import cached_property, partial
 
 import torch
 
+from aftermix.checkpoints.model import Bounds, TensorInfo
 from aftermix.checkpoints.names import matcher
-from aftermix.checkpoints.pool import Pool, refuse_non_finite
-from aftermix.checkpoints.reader import TensorInfo
+from aftermix.checkpoints.pool import Pool, is_finite, refuse_non_finite
 from aftermix.checkpoints.shards import Piece, TensorSpec
 from aftermix.config import MergeConfig
 from aftermix.errors import MergeError
-from aftermix.merging.blocks import Bounds, block_bounds, in_order, worker_threads
+from aftermix.merging.blocks import block_bounds, in_order, worker_threads
 from aftermix.merging.intra import Keeper, Place
 from aftermix.merging.methods import BoundMethod, bind
 from aftermix.merging.model_scope import cuts_over_model
@@ -114,10 +114,12 @@ class Merger:
 
         `base` is the base's block in float32 where the caller has it already.
         """
-        expert = self.pool.expert_block(info.name, vector, bounds)
+        out = torch.empty(bounds[1] - bounds[0])
         if self.recipe.method.operands == "models":
-            return expert
-        return expert.sub_(self.pool.base_block(info.name, bounds) if base is None else base)
+            return self.pool.expert_block(info.name, vector, bounds, out=out)
+        if base is None:
+            base = self.pool.base_block(info.name, bounds).to(torch.float32)
+        return self.pool.difference_block(info.name, vector, bounds, base=base, out=out)
 
     def blocks_of(self, info: TensorInfo, vector: str) -> Blocks:
         """All blocks of one tensor of `vector`, in order, as often as they are asked for."""
@@ -134,21 +136,19 @@ class Merger:
         self, info: TensorInfo, base: torch.Tensor, kept: Mapping[str, torch.Tensor], weights: Weights
     ) -> torch.Tensor:
         """One merged block in its stored type, from the base's and what the active vectors keep."""
-        dtype = self.recipe.dtype or info.dtype
         active = self.active(weights)
-        if not active:
-            return base.to(dtype)
-        merged = self.recipe.method.inter([kept[v] for v in active], [float(weights[v]) for v in active])
-        if self.recipe.method.operands == "deltas":
-            merged = torch.add(base.to(torch.float32), merged, alpha=self.recipe.scale)
-        result = merged.to(dtype)
-        refuse_non_finite(result, info.name, f"the merge with weights {dict(weights)}, stored as {dtype},")
-        return result
+        merged = base.to(torch.float32)
+        if active:
+            combined = self.recipe.method.inter([kept[v] for v in active], [float(weights[v]) for v in active])
+            moved = self.recipe.method.operands == "deltas"
+            merged = torch.add(merged, combined, alpha=self.recipe.scale) if moved else combined
+        return merged.to(self.recipe.dtype or info.dtype)
 
     def unmoved(self, info: TensorInfo, bounds: Bounds) -> torch.Tensor:
         """One block of a tensor that keeps the base's values, in its stored type."""
-        block = self.pool.base_block(info.name, bounds, as_stored=True)
-        return block.to(self.recipe.dtype) if self.recipe.dtype and info.mergeable else block
+        block = self.pool.base_block(info.name, bounds)
+        refuse_non_finite(block, info.name, self.pool.frame.label)
+        return block.to(self.recipe.dtype or info.dtype) if info.mergeable else block
 
 
 def check_weights(recipe: Recipe, weights: Weights) -> None:
@@ -180,6 +180,17 @@ def _works(merger: Merger, weights: Weights, pool: ThreadPoolExecutor) -> Iterat
             yield partial(_merged_piece, merger, info, bounds, keepers, weights)
 
 
+def _refuse_non_finite(merger: Merger, piece: Piece, weights: Weights) -> Piece:
+    """NaN and Inf pass through every rule, so one look at the result sees those of all inputs."""
+    if is_finite(piece.values):
+        return piece
+    bounds = (piece.start, piece.start + piece.values.numel())
+    merger.pool.refuse_non_finite_inputs(piece.name, bounds, vectors=merger.active(weights))
+    owner = f"the merge with weights {dict(weights)}, stored as {piece.values.dtype},"
+    refuse_non_finite(piece.values, piece.name, owner)
+    return piece
+
+
 def _unmoved_piece(merger: Merger, info: TensorInfo, bounds: Bounds) -> Piece:
     return Piece(info.name, bounds[0], merger.unmoved(info, bounds))
 
@@ -191,7 +202,7 @@ def _merged_piece(
     kept = {
         vector: keeper(merger.operand(info, vector, bounds, base=base), bounds[0]) for vector, keeper in keepers.items()
     }
-    return Piece(info.name, bounds[0], merger.combine(info, base, kept, weights))
+    return _refuse_non_finite(merger, Piece(info.name, bounds[0], merger.combine(info, base, kept, weights)), weights)
 
 
 def merged_tensors(merger: Merger, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:

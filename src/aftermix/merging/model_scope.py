@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from aftermix.checkpoints.reader import TensorInfo
+from aftermix.checkpoints.model import TensorInfo
 from aftermix.merging.selection import Blocks, Cut, find_cut, kept_count
 
 

@@ -17,9 +17,10 @@ import psutil
 import torch
 from safetensors import safe_open
 
-from aftermix.checkpoints.reader import SINGLE, TensorInfo
+from aftermix.checkpoints.model import Bounds, TensorInfo
+from aftermix.checkpoints.reader import SINGLE
 from aftermix.checkpoints.shards import TensorSpec, whole_tensors, write_shards
-from aftermix.merging.blocks import Bounds, block_bounds, in_order, worker_threads
+from aftermix.merging.blocks import block_bounds, in_order, worker_threads
 from aftermix.merging.merge import Merger, Weights, check_weights
 from aftermix.progress import bar
 
@@ -61,7 +62,7 @@ class PreparedVectors:
     def _combine_block(self, info: TensorInfo, weights: Weights, result: torch.Tensor, bounds: Bounds) -> None:
         part = slice(*bounds)
         kept = {vector: tensor[part] for vector, tensor in self.kept[info.name].items()}
-        base = self.merger.pool.frame.read(info.name).reshape(-1)[part]
+        base = self.merger.pool.frame.block(info.name, bounds)
         result[part] = self.merger.combine(info, base, kept, weights)
 
 

@@ -16,7 +16,7 @@ from transformers.core_model_loading import (
     rename_source_key,
 )
 
-from aftermix.checkpoints.reader import Checkpoint
+from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.errors import EvaluationError
 
 Slot = tuple[int, ...]
@@ -38,7 +38,7 @@ class LiveWeights:
     embeddings) are one slot: giving either name fills both.
     """
 
-    def __init__(self, model: Any, base: Checkpoint) -> None:
+    def __init__(self, model: Any, base: Model) -> None:
         self._model = model
         self._base = base
         self._live: dict[str, torch.Tensor] = dict(model.state_dict())
@@ -89,7 +89,7 @@ class LiveWeights:
 
     def stored(self, name: str) -> torch.Tensor:
         """The base's own tensor."""
-        return self._base.read(name)
+        return read_tensor(self._base, name)
 
     def copy(self, target: str, tensor: torch.Tensor) -> str | None:
         """Copy into the parameter `target`; what is wrong, if it does not fit."""

@@ -1,0 +1,91 @@
+"""A model as named tensors, whatever it is stored as: what every reader of checkpoints gives and every merge takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+Bounds = tuple[int, int]
+"""First and last-but-one element of a run of a flattened tensor."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a header says of one tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    file: Path
+
+    @property
+    def elements(self) -> int:
+        """Number of elements; 1 for a scalar."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Stored size in bytes."""
+        return self.elements * self.dtype.itemsize
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether it holds real numbers; counters, indices and flags pass through from the base."""
+        return self.dtype.is_floating_point
+
+
+class Model(Protocol):
+    """Named tensors and a configuration, read a run of elements at a time."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the configuration, the tokenizer and the other files beside the weights lie."""
+
+    @property
+    def label(self) -> str:
+        """What the user calls it: the path or hub name in the YAML file."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Content of `config.json`, as a model of these tensors needs it."""
+
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Every tensor by name, in order of name, in the type in which a result would store it."""
+
+    @property
+    def alias(self) -> dict[str, str]:
+        """Output head by the embedding it is tied to; empty for an untied model."""
+
+    def has(self, name: str) -> bool:
+        """Whether the model has this tensor, stored or through a tie."""
+
+    def info(self, name: str) -> TensorInfo:
+        """Entry of `name`, through a tie if it is tied."""
+
+    def block(self, name: str, bounds: Bounds) -> torch.Tensor:
+        """Elements `bounds` of the flattened tensor, possibly memory-mapped: treat them as read-only.
+
+        A tensor that is stored plainly comes in its stored type; one that has to be computed may come in float32.
+        """
+
+    def files(self) -> list[Path]:
+        """The files that hold weights, in order of name."""
+
+
+@runtime_checkable
+class StoredDifference(Protocol):
+    """A model that is known by its difference from the base (an adapter, a vector file), which needs no subtraction."""
+
+    def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
+        """Elements `bounds` of expert - base in float32; None for a tensor that does not differ."""
+
+
+def read_tensor(model: Model, name: str) -> torch.Tensor:
+    """The whole tensor in its shape; treat it as read-only."""
+    info = model.info(name)
+    return model.block(name, (0, info.elements)).reshape(info.shape)
