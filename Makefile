@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 export HF_DATASETS_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo example test test-all check format clean demo-clean
+.PHONY: demo example test test-all fuzz check format clean demo-clean
 
 # Trained experts and a begun search are taken up again, so a second run only prints the result.
 demo: $(STAMP)
@@ -29,6 +29,11 @@ test: $(STAMP)
 
 test-all: $(EXTRAS)
 	$(BIN)/python -m pytest -n 2 -rs
+
+# Every reader of files from elsewhere, 100,000 inputs and more; what is found lies in runs/fuzz.
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --findings runs/fuzz
 
 check: $(STAMP)
 	$(BIN)/ruff check src tests examples benchmarks

@@ -1,14 +1,19 @@
 """Merge to disk against plain file copies of the same bytes, and against mergekit where it is named.
 
     python benchmarks/merge.py --folder /tmp/bench --parameters 0.3e9 --mergekit PATH/bin/mergekit-yaml
+    python benchmarks/merge.py --folder /tmp/bench --cold                     # inputs not in the system's cache
+    python benchmarks/merge.py --folder /tmp/bench --grow                     # 1 to 8 experts, 0.1 to 1.1 B
 
-Prints a Markdown table: medians over rounds, and ratios to the plain copy and to mergekit.
+Prints a Markdown table: medians over rounds, and ratios to the plain copy and to mergekit. The plain copy reads the
+bytes of all inputs once and writes as many as one model has. Whole commands are timed, imports included; `start` is
+`aftermix merge` of a model of a few kilobytes, the part that does not grow.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,7 +24,6 @@ import torch
 import yaml
 from measure import Cost, machine, median, run, side_by_side
 
-EXPERTS = 4
 METHODS = {
     "linear": {},
     "task_arithmetic": {},
@@ -42,15 +46,17 @@ os.fsync(target.fileno())
 """
 
 
-def make_models(folder: Path, parameters: float) -> list[Path]:
+def make_models(folder: Path, parameters: float, experts: int = 4) -> list[Path]:
     """A sharded bfloat16 Llama base of about `parameters` and experts at a small distance; kept for later runs."""
-    folders = [folder / "base", *(folder / f"e{number}" for number in range(EXPERTS))]
+    folder = folder / f"{parameters:.1e}"
+    folders = [folder / "base", *(folder / f"e{number}" for number in range(1, experts + 1))]
     if all((path / "config.json").exists() for path in folders):
         return folders
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    width = 1024 if parameters < 0.6e9 else 2048
-    vocabulary = 32000
+    width = 16 if parameters < 1e7 else 1024 if parameters < 0.6e9 else 2048
+    vocabulary = 320 if parameters < 1e7 else 32000
+    torch.set_num_threads(os.cpu_count() or 1)
     per_layer = 4 * width * width + 3 * width * (11 * width // 4)
     layers = max(1, round((parameters - 2 * vocabulary * width) / per_layer))
     config = LlamaConfig(
@@ -65,6 +71,8 @@ def make_models(folder: Path, parameters: float) -> list[Path]:
     model = LlamaForCausalLM(config).to(torch.bfloat16)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for number, path in enumerate(folders):
+        if (path / "config.json").exists():
+            continue
         noise = torch.Generator().manual_seed(number)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -101,8 +109,18 @@ def theirs(folder: Path, folders: list[Path], method: str, mergekit: str, thread
 
 def copy(folder: Path, folders: list[Path]) -> Cost:
     code = COPY.replace("FACTOR", str(len(folders)))
-    shutil.rmtree(folder / "out", ignore_errors=True)
+    (folder / "copied").unlink(missing_ok=True)
     return run([sys.executable, "-c", code, str(folder / "copied"), *weights_of(folders)])
+
+
+def forgotten(folders: list[Path], command: Callable[[], Cost]) -> Cost:
+    """`command` after the system has dropped the models from its cache."""
+    os.sync()
+    for file in weights_of(folders):
+        descriptor = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+    return command()
 
 
 def table(costs: dict[str, list[Cost]], *, threads: int) -> str:
@@ -124,26 +142,57 @@ def table(costs: dict[str, list[Cost]], *, threads: int) -> str:
     return "\n".join(lines)
 
 
+def compared(arguments: argparse.Namespace) -> str:
+    """Every method against the plain copy, and against mergekit."""
+    folder, threads = arguments.folder, os.cpu_count() or 1
+    folders = make_models(folder, arguments.parameters, arguments.experts)
+    small = make_models(folder, 1e4, 1)
+    commands: dict[str, Callable[[], Cost]] = {
+        "plain copy": partial(copy, folder, folders),
+        "start": partial(ours, folder, small, "linear"),
+    }
+    for method in arguments.methods:
+        commands[method] = partial(ours, folder, folders, method)
+        if arguments.mergekit:
+            commands[f"mergekit {method}"] = partial(theirs, folder, folders, method, arguments.mergekit, threads)
+    if arguments.cold:
+        commands = {name: partial(forgotten, folders, command) for name, command in commands.items()}
+    return table(side_by_side(commands, rounds=arguments.rounds, say=say), threads=threads)
+
+
+def grown(arguments: argparse.Namespace) -> str:
+    """Time and memory as the number of experts and the size of the models grow."""
+    sizes = [(0.3e9, experts) for experts in (1, 2, 4, 8)] + [(parameters, 4) for parameters in (0.1e9, 1.1e9)]
+    commands: dict[str, Callable[[], Cost]] = {}
+    for parameters, experts in sizes:
+        folders = make_models(arguments.folder, parameters, experts)
+        place = f"{parameters / 1e9:.1f} B, {experts} experts"
+        commands[f"{place}: plain copy"] = partial(copy, arguments.folder, folders)
+        for method in arguments.methods:
+            commands[f"{place}: {method}"] = partial(ours, arguments.folder, folders, method)
+    costs = {name: median(runs) for name, runs in side_by_side(commands, rounds=arguments.rounds, say=say).items()}
+    rows = [f"| {name} | {c.wall_s:.2f} | {c.cpu_s:.2f} | {c.private_mb:.0f} |" for name, c in costs.items()]
+    head = [f"{machine()}, {os.cpu_count()} threads.", "", "| what | wall s | CPU s | peak private MB |"]
+    return "\n".join([*head, "|---|---|---|---|", *rows])
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--parameters", type=float, default=0.3e9)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--experts", type=int, default=4)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mergekit", help="mergekit-yaml of the environment that holds mergekit")
+    parser.add_argument("--cold", action="store_true", help="drop the models from the system's cache before each run")
+    parser.add_argument("--grow", action="store_true", help="1 to 8 experts, 0.1 to 1.1 B parameters")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    folders = make_models(arguments.folder, arguments.parameters)
-    threads = torch.get_num_threads()
-    commands: dict[str, Callable[[], Cost]] = {"plain copy": partial(copy, arguments.folder, folders)}
-    for method in arguments.methods:
-        commands[method] = partial(ours, arguments.folder, folders, method)
-        if arguments.mergekit:
-            commands[f"mergekit {method}"] = partial(
-                theirs, arguments.folder, folders, method, arguments.mergekit, threads
-            )
-    costs = side_by_side(commands, rounds=arguments.rounds, say=lambda line: print(line, file=sys.stderr))
-    print(table(costs, threads=threads))
+    print(grown(arguments) if arguments.grow else compared(arguments))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from convert import convert, gguf_file
+from convert import gguf_file
 from experts import make_expert
 from tasks import Length, divide, read_texts, write_task, write_texts
+
+from aftermix.checkpoints.gguf import convert_gguf
 
 HERE = Path(__file__).resolve().parent
 TEXTS = HERE.parent / "demo" / "texts"
@@ -39,7 +41,7 @@ def make_base(folder: Path) -> None:
         say(f"base: {folder} is there")
         return
     say("base: converting SmolLM2-135M-Instruct from GGUF to bfloat16 safetensors (about a minute)")
-    convert(gguf_file(), folder)
+    convert_gguf(gguf_file(), folder)
 
 
 def make_domain(output: Path, domain: str, length: Length) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from aftermix.errors import AftermixError
+from aftermix.errors import AftermixError, RunFailedError, printable
+
+if TYPE_CHECKING:
+    from aftermix.config import Config
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 OUTPUT = click.option("-o", "--output", required=True, type=FOLDER, help="New folder for the result.")
+PRIVATE = click.option("--private", is_flag=True, help="Make a new repository private.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -27,11 +33,13 @@ def cli() -> None:
 @FILE
 def doctor(file: Path) -> int:
     """List every mismatch of what FILE names, each with its remedy; exit code 2 if there is one."""
-    from aftermix.config import load_config
+    from aftermix.mergekit.reading import load_recipe
+
+    config = _fetching(load_recipe(file))
     from aftermix.jobs.doctor import doctor as job
     from aftermix.jobs.printing import diagnosis_lines
 
-    found = job(load_config(file))
+    found = job(config)
     click.echo("\n".join(diagnosis_lines(found)))
     return 2 if found.problems else 0
 
@@ -60,14 +68,79 @@ def train(file: Path, output: Path) -> None:
 
 
 @cli.command()
+@click.argument("expert")
+@click.option("--base", required=True, help="Folder or hub name of the model that EXPERT was trained from.")
+@OUTPUT
+@click.option("--dtype", type=click.Choice(["bfloat16", "int8"]), default="bfloat16", show_default=True)
+def diff(expert: str, base: str, output: Path, dtype: Any) -> None:
+    """Store EXPERT minus its base as a vector folder, usable wherever a model of that base is."""
+    from aftermix.jobs.diff import diff as job
+    from aftermix.jobs.diff import diff_lines
+
+    click.echo("\n".join(diff_lines(job(expert, base=base, output=output, dtype=dtype), output)))
+
+
+@cli.command()
+@click.argument("target", metavar="FILE|MODEL")
+@click.option("--base", help="Folder or hub name of MODEL's base; FILE names its own.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all numbers here.")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw them here: .svg or .png.")
+def inspect(target: str, base: str | None, json_file: Path | None, picture: Path | None) -> None:
+    """Show norms, cosines and untouched tensors of the vectors of FILE, or of MODEL minus its base."""
+    from aftermix.analysis.tables import print_geometry
+    from aftermix.jobs.inspect import inspect as job
+
+    geometry, name = job(target, base=base, json=json_file, picture=picture)
+    print_geometry(geometry, base=name)
+
+
+@cli.command()
 @FILE
 @OUTPUT
-def merge(file: Path, output: Path) -> None:
-    """Merge the vectors of FILE at their weights into a model folder."""
-    from aftermix.config import load_config
+@click.option("--push", "repo_id", metavar="REPO_ID", help="Upload the result to the hub under this name.")
+@PRIVATE
+def merge(file: Path, output: Path, repo_id: str | None, private: bool) -> None:
+    """Merge the vectors of FILE, a recipe of aftermix or of mergekit, at their weights into a model folder."""
+    from aftermix.mergekit.reading import load_recipe
+
+    if private and repo_id is None:
+        raise click.UsageError("--private is for --push REPO_ID.")
+    config = load_recipe(file)
+    if repo_id is not None:
+        from aftermix.jobs.push import push as upload
+        from aftermix.jobs.push import refuse_push
+
+        refuse_push(repo_id)
+    _fetching(config)
     from aftermix.jobs.merge import merge as job
 
-    click.echo(f"Model: {job(load_config(file), output)}")
+    click.echo(f"Model: {job(config, output, say=lambda line: click.echo(printable(line)))}")
+    if repo_id is not None:
+        click.echo(f"Hub: {upload(output, repo_id, private=private)}")
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("repo_id")
+@PRIVATE
+def push(folder: Path, repo_id: str, private: bool) -> None:
+    """Upload the model of FOLDER (a model or run folder), with its card, to the hub as REPO_ID."""
+    from aftermix.jobs.push import push as job
+
+    click.echo(f"Hub: {job(folder, repo_id, private=private)}")
+
+
+@cli.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--to", "target", required=True, type=click.Choice(["mergekit"]), help="The tool that is to read it.")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="New file.")
+def export(source: Path, target: str, output: Path) -> None:  # noqa: ARG001 - one target so far
+    """Write the recipe of SOURCE (a YAML file, a run or a merged model) as a file of another tool."""
+    from aftermix.jobs.export import export_mergekit
+
+    for note in export_mergekit(source, output):
+        click.echo(note)
+    click.echo(f"Recipe: {output}")
 
 
 @cli.command()
@@ -78,9 +151,6 @@ def merge(file: Path, output: Path) -> None:
 def search(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> None:
     """Search the merge weights of FILE by measured score; write the best model and a report."""
     from aftermix.config import load_config
-    from aftermix.jobs.run_folder import read_run_config
-    from aftermix.jobs.search import search as job
-    from aftermix.report.console import print_result
 
     if (output is None) == (resume is None):
         raise click.UsageError("Name one of -o/--output (a new run) and --resume (an earlier one).")
@@ -89,7 +159,12 @@ def search(file: Path | None, output: Path | None, resume: Path | None, source: 
     run = output or resume
     if run is None or (file is None and resume is None):
         raise click.UsageError("A new run needs FILE.")
-    config = load_config(file) if file is not None else read_run_config(run)
+    named = _fetching(load_config(file)) if file is not None else None
+    from aftermix.jobs.run_folder import read_run_config
+    from aftermix.jobs.search import search as job
+    from aftermix.report.console import print_result
+
+    config = named or read_run_config(run)
     try:
         job(config, run, resume=resume is not None, source=source)
     except KeyboardInterrupt:
@@ -106,10 +181,12 @@ def search(file: Path | None, output: Path | None, resume: Path | None, source: 
 def evaluate(file: Path, split: Any, as_json: bool) -> None:
     """Score the merge of FILE at its own weights (without vectors: its base)."""
     from aftermix.config import load_config
+
+    config = _fetching(load_config(file))
     from aftermix.jobs.evaluate import evaluate as job
     from aftermix.jobs.printing import score_lines
 
-    summary = job(load_config(file), split=split)
+    summary = job(config, split=split)
     click.echo(json.dumps(summary, indent=2) if as_json else "\n".join(score_lines(summary)))
 
 
@@ -124,7 +201,18 @@ def report(run: Path) -> None:
 
 def main() -> None:
     """Run the command line; every error that a user can mend is one message and an exit code."""
+    # Modules are no garbage: looking for it while they load, and once more at exit, is a third of the start-up.
+    gc.set_threshold(100_000, 20, 100)
+    atexit.register(gc.freeze)
     sys.exit(_guarded(lambda: cli.main(standalone_mode=False)))
+
+
+def _fetching(config: Config) -> Config:
+    """`config`, whose weights the disk begins to fetch while the job's libraries are loaded."""
+    from aftermix.readahead import read_ahead
+
+    read_ahead([vector.model for vector in config.vectors.values()] + ([config.base] if config.base else []))
+    return config
 
 
 def _guarded(run: Callable[[], Any]) -> int:
@@ -139,4 +227,9 @@ def _guarded(run: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("aftermix: interrupted", err=True)
         return 130
+    except OSError as error:  # a full disk, a file that vanished: nothing that a traceback would explain
+        if error.strerror is None:
+            raise
+        click.echo(f"aftermix: {printable(str(error.filename or 'a file'))}: {error.strerror}", err=True)
+        return RunFailedError.exit_code
     return result if isinstance(result, int) else 0

@@ -20,7 +20,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 
-SEARCH_EXCLUDE = ("embed_tokens", "lm_head", "rotary")
+SEARCH_EXCLUDE = ("kind:embeddings", "kind:head", "kind:positions")
 """Tensors that a search leaves at the base's values unless the recipe says otherwise (OptiMer, section 4.1)."""
 
 
@@ -51,6 +51,10 @@ class VectorConfig(Section):
     """An instruction vector carries behaviour and no data: it gets no mixture ratio."""
     tokens: Tokens | None = None
     """Tokens the expert was trained on; recorded beside the ratios."""
+    prefix: Annotated[dict[str, str], Field(min_length=1)] | None = None
+    """The base's prefix of tensor names by the model's own; the longest that fits a name holds."""
+    density: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Density of this vector; by default that of the method, for all vectors."""
 
     @model_validator(mode="after")
     def _range_is_sound(self) -> VectorConfig:
@@ -80,6 +84,8 @@ class MergeConfig(BaseModel):
     """What each vector keeps, for a pair of rules without a name: `{rule: magnitude, density: 0.3}`."""
     inter: str | dict[str, Any] | None = None
     """How kept vectors combine, for a pair of rules without a name."""
+    compat: Literal["mergekit"] | None = None
+    """Another tool's defaults, where they differ from ours."""
     exclude: tuple[str, ...] | None = None
     """Tensors that keep the base's values: a part of the name, a shell glob over the whole name, or `re:EXPRESSION`."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -90,6 +96,8 @@ class MergeConfig(BaseModel):
     """Factor on the combined vector, written `lambda`."""
     max_shard_bytes: Tokens = 5_000_000_000
     """Upper size of one safetensors file of the result."""
+    vocabulary: Name | None = None
+    """Whose tokens the rows of embeddings and head are, where models differ: `base`, or the name of a vector."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -97,8 +105,13 @@ class MergeConfig(BaseModel):
         return dict(self.model_extra or {})
 
     def exclusions(self, *, for_search: bool) -> tuple[str, ...]:
-        """The patterns that hold: the file's, or else none for a merge and `SEARCH_EXCLUDE` for a search."""
-        return self.exclude if self.exclude is not None else SEARCH_EXCLUDE if for_search else ()
+        """The patterns that hold: the file's, or else none for a merge and `SEARCH_EXCLUDE` for a search.
+
+        mergekit excludes nothing.
+        """
+        if self.exclude is not None:
+            return self.exclude
+        return SEARCH_EXCLUDE if for_search and self.compat is None else ()
 
 
 Split = Literal["search", "select", "test"]
@@ -312,24 +325,37 @@ def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
 
 def _with_absolute_paths(config: Config, folder: Path) -> Config:
     def local(path: str) -> str:
-        candidate = Path(path).expanduser()
-        resolved = candidate if candidate.is_absolute() else folder / candidate
-        return str(resolved) if resolved.exists() or _looks_local(path) else path
+        resolved = _below(folder, path)
+        return str(resolved) if _exists(resolved) or _looks_local(path) else path
 
     update: dict[str, Any] = {"vectors": {}}
     update["base"] = local(config.base) if config.base else None
     for name, vector in config.vectors.items():
         update["vectors"][name] = vector.model_copy(update={"model": local(vector.model)})
     if config.evaluate and config.evaluate.include_path:
-        include_path = str(folder / Path(config.evaluate.include_path).expanduser())
+        include_path = str(_below(folder, config.evaluate.include_path))
         update["evaluate"] = config.evaluate.model_copy(update={"include_path": include_path})
     if config.train:
         datasets = {
-            name: dataset.model_copy(update={"data": str(folder / Path(dataset.data).expanduser())})
+            name: dataset.model_copy(update={"data": str(_below(folder, dataset.data))})
             for name, dataset in config.train.datasets.items()
         }
         update["train"] = config.train.model_copy(update={"datasets": datasets})
     return config.model_copy(update=update)
+
+
+def _below(folder: Path, path: str) -> Path:
+    try:
+        return folder / Path(path).expanduser()
+    except RuntimeError:  # `~name` of nobody on this machine
+        return folder / path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # no name that this file system can hold, or a folder that may not be searched
+        return False
 
 
 def _looks_local(path: str) -> bool:

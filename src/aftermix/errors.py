@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+LONGEST_TEXT = 2000
+"""Characters of a part of a message: room for a long path and a list of names."""
+LISTED = 100
+"""Problems of one message that are written out; the count is of all."""
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories: control characters, invisible formatting (which can reverse text), halves of pairs, line ends."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,24 @@ class Problem:
         >>> str(Problem("merge.density", "expected a number above 0, found -1", "Use a value in (0, 1]."))
         'merge.density: expected a number above 0, found -1. Use a value in (0, 1].'
         """
-        return f"{self.where}: {self.found.rstrip('.')}. {self.remedy}"
+        return printable(f"{_clipped(self.where)}: {_clipped(self.found.rstrip('.'))}. {self.remedy}")
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with what would steer a terminal or cannot be encoded written as an escape.
+
+    Names of tensors and values of configurations are a stranger's text.
+
+    >>> print(printable("model." + chr(27) + "[2J"))
+    model.\\x1b[2J
+    """
+    return "".join(
+        ascii(character)[1:-1] if unicodedata.category(character) in UNPRINTABLE else character for character in text
+    )
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}... ({len(text)} characters)"
 
 
 class AftermixError(Exception):
@@ -71,7 +96,8 @@ class ManyProblemsError(AftermixError):
         first = self.problems[0]
         super().__init__(first.where, first.found, first.remedy)
         if len(self.problems) > 1:
-            listing = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(self.problems, 1))
+            shown = [f"  {number}. {problem}" for number, problem in enumerate(self.problems[:LISTED], 1)]
+            listing = "\n".join([*shown, "  ..."] if len(self.problems) > LISTED else shown)
             self.args = (f"{len(self.problems)} problems:\n{listing}",)
 
 

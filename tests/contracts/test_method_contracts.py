@@ -15,9 +15,18 @@ from aftermix.errors import MergeError
 from aftermix.jobs.merge import merge
 from aftermix.merging.merge import Merger, Recipe, merged_tensors
 from aftermix.merging.methods import METHODS
-from aftermix.merging.prepared import prepare_vectors
+from aftermix.merging.prepared import PreparedVectors, prepare_vectors
+from aftermix.merging.resident import ResidentVectors, beside
 
 Family = Mapping[str, Path]
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    return torch.device(request.param)
+
 
 ON_VECTORS = sorted(name for name, method in METHODS.items() if method.operands == "deltas")
 KEEP_ALL = {"ties": {"density": 1.0}, "dare_linear": {"density": 1.0}, "dare_ties": {"density": 1.0}}
@@ -88,6 +97,50 @@ def test_prepared_once_equals_streamed_for_any_weights(method: str, family: Fami
                 assert tensor.equal(streamed[name]), name
 
 
+def resident(prepared: PreparedVectors, device: torch.device) -> ResidentVectors:
+    base = {info.name: prepared.merger.pool.base_block(info.name, (0, info.elements)) for info in prepared.moved}
+    return ResidentVectors(
+        prepared,
+        device,
+        {name: tensor.to(device) for name, tensor in base.items()},
+        {name: {v: tensor.to(device) for v, tensor in kept.items()} for name, kept in prepared.kept.items()},
+    )
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_combined_on_the_device_of_the_model(
+    method: str, family: Family, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aftermix.merging.resident.CHUNK_ELEMENTS", 1000)
+    config = config_of(family, method, {"a": 1.0, "b": 1.0}, **HALF.get(method, {}))
+    prepared = prepare_vectors(Merger.of(open_pool(config), Recipe.of(config.merge)))
+    vectors = resident(prepared, device)
+    expected = dict(prepared.merged({"a": 0.5, "b": -0.25}))
+    for name, tensor in vectors.merged({"a": 0.5, "b": -0.25}):
+        assert tensor.device.type == device.type
+        if device.type == "cpu":
+            assert tensor.equal(expected[name]), name
+        else:  # a device may fuse a multiplication and an addition where the CPU rounds between them, and back
+            torch.testing.assert_close(tensor.cpu(), expected[name], rtol=2**-7, atol=1e-8)
+    assert vectors.unchanged == prepared.unchanged
+    assert beside(prepared, torch.device("cpu")) is prepared
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("fits", [True, False], ids=["resident", "pinned"])
+def test_vectors_stay_where_there_is_room(fits: bool, family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(family, "task_arithmetic", {"a": 1.0, "b": 1.0})
+    prepared = prepare_vectors(Merger.of(open_pool(config), Recipe.of(config.merge)))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 40 if fits else 0, 1 << 40))
+    vectors = beside(prepared, torch.device("cuda"))
+    assert isinstance(vectors, ResidentVectors)
+    tensor = next(iter(next(iter(vectors.kept.values())).values()))
+    assert tensor.is_cuda == fits
+    assert tensor.is_pinned() != fits
+    for name, merged_tensor in vectors.merged({"a": 0.5, "b": 0.25}):
+        assert merged_tensor.is_cuda, name
+
+
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_threads_and_shards_do_not_change_a_byte(method: str, family: Family, tmp_path: Path) -> None:
     whole = config_of(family, method, {"a": 0.6, "b": 0.4}, **HALF.get(method, {}))
@@ -121,11 +174,15 @@ def test_excluded_tensors_keep_the_bits_of_the_base(method: str, untied_family: 
 def test_scalars_vectors_zeros_and_empty_tensors_work(method: str) -> None:
     recipe = Recipe.of(MergeConfig.model_validate({"method": method, **HALF.get(method, {})}))
     from aftermix.merging.intra import Place
+    from aftermix.merging.selection import Blocks
 
     for count in (1, 7, 15):
         deltas = [torch.zeros(count), torch.randn(count, generator=torch.Generator().manual_seed(0))]
         kept = [
-            recipe.method.intra(lambda delta=delta: iter([delta]), Place(0, str(i), "t", delta.numel()))(delta, 0)
+            recipe.method.intra(
+                Blocks([(0, count)], lambda bounds, delta=delta: delta[bounds[0] : bounds[1]].clone()),
+                Place(0, str(i), "t", count),
+            )(delta, 0)
             for i, delta in enumerate(deltas)
         ]
         result = recipe.method.inter(kept, [0.5, 0.5])

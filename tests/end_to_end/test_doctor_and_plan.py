@@ -55,7 +55,7 @@ def test_doctor_passes_a_sound_file(
     out = capsys.readouterr().out
     assert "No problems." in out
     assert "tied: lm_head.weight is model.embed_tokens.weight" in out
-    assert "exclude 'embed_tokens': 1 tensors keep the base's values" in out
+    assert "exclude 'kind:embeddings': 1 tensors keep the base's values" in out
     assert "task 'colours': search 20, select 10, test 30" in out
 
 
@@ -76,7 +76,7 @@ def test_doctor_tells_every_fault_at_once(
     assert run_cli("doctor", write(tmp_path, values)) == 2
     out = capsys.readouterr().out
     for message in (
-        "ties has no option 'densty'. It takes: density, scope, normalize.",
+        "ties has no option 'densty'. It takes: density, scope, normalize, election.",
         "model.layers.0.mlp.up_proj.weight: vector 'b' is (2, 2), base is (48, 32). Was it trained from this base?",
         "there is no such folder",
         "holds 1 NaN or Inf values",

@@ -247,5 +247,5 @@ def test_scores_of_another_measurement_are_not_taken_over(
 
 def test_the_runs_own_file_leaves_nothing_to_defaults(finished: Path) -> None:
     merge = read_yaml(finished / "config.yaml")["merge"]
-    assert merge["exclude"] == ["embed_tokens", "lm_head", "rotary"]
+    assert merge["exclude"] == ["kind:embeddings", "kind:head", "kind:positions"]
     assert (merge["method"], merge["density"], merge["rescale"]) == ("dare_linear", 0.8, "density")

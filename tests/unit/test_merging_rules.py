@@ -18,13 +18,15 @@ from aftermix.seeds import keep_mask
 
 
 def in_blocks(values: torch.Tensor, size: int) -> Blocks:
-    return lambda: iter(values.reshape(-1).split(size))
+    flat = values.reshape(-1)
+    bounds = [(start, min(start + size, len(flat))) for start in range(0, len(flat), size)]
+    return Blocks(bounds, lambda bounds: flat[bounds[0] : bounds[1]].clone())
 
 
 def kept(rule: Any, values: torch.Tensor, *, block: int = 4, **options: Any) -> torch.Tensor:
     """`rule` applied to a whole tensor in blocks of `block` elements."""
     keeper = rule(in_blocks(values, block), Place(0, "v", "t", values.numel()), **options)
-    parts = [keeper(part, number * block) for number, part in enumerate(values.reshape(-1).split(block))]
+    parts = [keeper(part.clone(), number * block) for number, part in enumerate(values.reshape(-1).split(block))]
     return torch.cat(parts).view(values.shape)
 
 
@@ -49,9 +51,9 @@ def test_a_cut_is_the_sorted_choice_whatever_the_blocks(values: np.ndarray, shar
     tensor = torch.from_numpy(values.copy()).reshape(-1)
     count = max(1, int(share * values.size))
     cut = find_cut(in_blocks(tensor, block), count)
-    mask = torch.cat([cut.mask(part, number * block) for number, part in enumerate(tensor.split(block))])
-    assert int(mask.sum()) == count
-    assert np.array_equal(mask.numpy().reshape(values.shape), top_reference(values, count))
+    found = torch.cat([cut.kept(part, number * block) for number, part in enumerate(tensor.split(block))])
+    wanted = np.where(top_reference(values, count), values, 0)
+    assert np.array_equal(found.numpy().reshape(values.shape), wanted)
 
 
 @given(values=ARRAYS, density=st.floats(0.01, 1), block=st.integers(1, 40))
@@ -99,6 +101,39 @@ def test_disjoint_mean_of_equal_weights_is_the_mean_over_the_elected_sign() -> N
     deltas = [torch.tensor([1.0, 1.0, 0.0, -1.0]), torch.tensor([3.0, -4.0, 2.0, 1.0])]
     assert disjoint_mean(deltas, [0.5, 0.5]).tolist() == [2.0, -4.0, 2.0, 1.0]  # a cancelled sum counts as plus
     assert disjoint_mean(deltas, [0.5, 0.5], normalize=False).tolist() == [2.0, -2.0, 1.0, 0.5]
+
+
+def test_an_election_by_count_lets_every_vector_vote_once() -> None:
+    deltas = [torch.tensor([5.0, -3.0, 1.0]), torch.tensor([-1.0, 1.0, 0.0]), torch.tensor([-2.0, 1.0, -1.0])]
+    assert disjoint_mean(deltas, [1.0, 1.0, 1.0]).tolist() == [5.0, -3.0, 1.0]
+    # A tie of votes counts as plus; a negative weight turns a vector's vote.
+    assert disjoint_mean(deltas, [1.0, 1.0, 1.0], election="count").tolist() == [-1.5, 1.0, 1.0]
+    assert disjoint_mean(deltas, [1.0, 1.0, -1.0], election="count", normalize=False).tolist() == [7.0, -4.0, 2.0]
+
+
+def test_a_bracket_that_misses_costs_readings_and_not_the_result() -> None:
+    """Values laid out so that the sample sees only the smallest of them."""
+    sampled = torch.ones(1 << 20, dtype=torch.bool)
+    seen: list[tuple[int, int]] = []
+    probe = Blocks([(0, 1 << 20)], lambda bounds: seen.append(bounds) or torch.zeros(bounds[1] - bounds[0]))  # type: ignore[func-returns-value]
+    probe.sample()
+    for start, end in seen:
+        sampled[start:end] = False
+    values = torch.where(sampled, torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)), torch.zeros(()))
+    for count in (1, 1000, 1 << 19, (1 << 20) - 1):
+        cut = find_cut(in_blocks(values, 1 << 18), count)
+        found = cut.kept(values.clone(), 0)
+        order = np.argsort(-values.abs().numpy(), kind="stable")[:count]
+        wanted = np.zeros(len(values), dtype=np.float32)
+        wanted[order] = values.numpy()[order]
+        assert np.array_equal(found.numpy(), wanted)
+
+
+def test_a_faulty_value_is_kept_by_every_rule() -> None:
+    delta = torch.tensor([0.1, float("nan"), float("inf"), 0.2])
+    assert kept(magnitude, delta.clone(), density=0.5).isnan().sum() == 1
+    assert not kept(random_rescale, delta.clone(), density=0.1).isfinite().all()
+    assert disjoint_mean([delta, delta], [1.0, 1.0])[1].isnan()
 
 
 def test_sums_and_means_by_hand() -> None:

@@ -5,31 +5,56 @@ from __future__ import annotations
 import torch
 
 from aftermix.checkpoints.model import Model, read_tensor
+from aftermix.checkpoints.names import text_part
 from aftermix.errors import Problem
 
-STRUCTURE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
+STRUCTURE = (
+    "model_type",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "n_head",
+    "num_heads",
+    "num_experts_per_tok",
+)
 """Configuration that must agree: the same shapes under other values are another function of the same tensors."""
-BEHAVIOUR = ("rope_theta", "rope_scaling", "rope_parameters", "rms_norm_eps", "hidden_act", "sliding_window")
+BEHAVIOUR = (
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "partial_rotary_factor",
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "hidden_act",
+    "activation_function",
+    "sliding_window",
+)
 """Configuration that should agree; the output keeps the base's."""
 LISTED = 5
 """Tensors named one by one before the rest is counted."""
 
 
-def misalignments(base: Model, expert: Model, *, vector: str) -> list[Problem]:
+def misalignments(base: Model, expert: Model, *, vector: str, mapped: bool = False) -> list[Problem]:
     """Every reason why `expert - base` is not a distribution vector. Empty when the two align.
 
     Element types may differ between floating-point models (the difference is taken in float32); shapes, names and
-    integer tensors may not.
+    integer tensors may not. `mapped` names come from a prefix map: a wrapper and its text model are then called
+    differently.
     """
     remedy = "Was it trained from this base?"
-    problems = _configuration(base, expert, STRUCTURE, vector, remedy)
-    missing = [name for name in base.tensors if not expert.has(name)]
-    extra = [name for name in expert.tensors if not base.has(name) and name not in expert.alias]
+    compared = tuple(key for key in STRUCTURE if not (mapped and key == "model_type"))
+    problems = _configuration(base, expert, compared, vector, remedy)
+    missing = [name for name, info in base.tensors.items() if not info.computed and not expert.has(name)]
+    own = [name for name, info in expert.tensors.items() if not info.computed and name not in expert.alias]
+    extra = [name for name in own if not base.has(name)]
     problems += _listed(missing, vector, "has no such tensor, the base does", remedy)
     problems += _listed(extra, vector, "has this tensor, the base does not", remedy)
     problems += _untied_head(base, expert, vector)
     for name in base.tensors:
-        if not expert.has(name):
+        if base.tensors[name].computed or not expert.has(name):
             continue
         ours, theirs = base.info(name), expert.info(name)
         if ours.shape != theirs.shape:
@@ -68,7 +93,7 @@ def _untied_head(base: Model, expert: Model, vector: str) -> list[Problem]:
 def _configuration(base: Model, expert: Model, keys: tuple[str, ...], vector: str, remedy: str) -> list[Problem]:
     problems = []
     for key in keys:
-        ours, theirs = base.config.get(key), expert.config.get(key)
+        ours, theirs = text_part(base.config).get(key), text_part(expert.config).get(key)
         # A key left out by an older or newer library version is not a difference.
         if ours is not None and theirs is not None and ours != theirs:
             found = f"vector '{vector}' has {key} = {theirs}, base has {ours}"

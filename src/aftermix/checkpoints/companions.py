@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from aftermix.checkpoints.entries import companion_bytes
 from aftermix.checkpoints.pool import Pool
-from aftermix.checkpoints.reader import read_json
+from aftermix.checkpoints.tokens import extends
+from aftermix.checkpoints.vocabulary import vocabulary_notes
 from aftermix.errors import Problem
 
 TOKENIZER_FILES = (
@@ -32,24 +34,33 @@ def companion_files(pool: Pool, *, dtype: torch.dtype | None) -> dict[str, bytes
 
     Configuration comes from the frame (with `dtype` when the result is stored in another type). Tokenizer, chat
     template and generation settings come from the instruction model where one is given, since its end-of-turn tokens
-    are what stops a server; the frame serves where it has none.
+    are what stops a server; the frame serves where it has none. Where the recipe names a vocabulary, they come from the
+    model that has it: the numbers of tokens must be those of the rows.
     """
     frame = pool.frame.folder
     files = {"config.json": _configuration(pool, dtype)}
     tokenizer_owner = tokenizer_folder(pool)
-    files |= {str(path.relative_to(tokenizer_owner)): path.read_bytes() for path in _tokenizer_files(tokenizer_owner)}
-    files |= {name: (frame / name).read_bytes() for name in OTHER_FILES if (frame / name).is_file()}
-    for folder in (tokenizer_owner, frame):
-        if (folder / "generation_config.json").is_file():
-            files["generation_config.json"] = (folder / "generation_config.json").read_bytes()
-            break
+    files |= {
+        str(path.relative_to(tokenizer_owner)): companion_bytes(path, tokenizer_owner)
+        for path in _tokenizer_files(tokenizer_owner)
+    }
+    files |= {name: companion_bytes(frame / name, frame) for name in OTHER_FILES if (frame / name).is_file()}
+    settings = _generation_settings(pool)
+    if settings is not None:
+        files[settings.name] = companion_bytes(settings, settings.parent)
     return files
 
 
 def tokenizer_folder(pool: Pool) -> Path:
     """The folder whose tokenizer the result takes and an evaluation uses."""
-    speaker = pool.experts[pool.instruction].folder if pool.instruction else pool.frame.folder
-    return speaker if _tokenizer_files(speaker) else pool.frame.folder
+    frame = pool.frame.folder
+    if pool.vocabulary in pool.experts:
+        speaker = pool.experts[pool.vocabulary].folder
+    elif pool.instruction and pool.vocabulary is None and extends(frame, pool.experts[pool.instruction].folder):
+        speaker = pool.experts[pool.instruction].folder
+    else:
+        speaker = frame
+    return speaker if _tokenizer_files(speaker) else frame
 
 
 def companion_remarks(pool: Pool) -> list[Problem]:
@@ -58,20 +69,22 @@ def companion_remarks(pool: Pool) -> list[Problem]:
     notes = []
     if not _tokenizer_files(owner):
         notes.append(Problem(str(owner), "no tokenizer files found", "Add them, or the result cannot be served."))
-    if (
-        not (owner / "generation_config.json").is_file()
-        and not (pool.frame.folder / "generation_config.json").is_file()
-    ):
-        notes.append(
-            Problem(str(owner), "no generation_config.json found", "A server may not know at which token to stop.")
-        )
-    vocabularies = {name: _vocabulary_digest(expert.folder) for name, expert in pool.experts.items()}
-    ours = _vocabulary_digest(pool.frame.folder)
-    for name, theirs in vocabularies.items():
-        if ours is not None and theirs is not None and ours != theirs:
-            found = f"vector '{name}' and the base have different vocabularies"
-            notes.append(Problem("tokenizer.json", found, "Rows of the embeddings may not mean the same token."))
-    return notes
+    if _generation_settings(pool) is None:
+        found = "no generation_config.json found"
+        notes.append(Problem(str(owner), found, "A server may not know at which token to stop."))
+    if pool.vocabulary is None and pool.instruction and owner != pool.experts[pool.instruction].folder:
+        found = f"the tokenizer of '{pool.instruction}' numbers the base's tokens otherwise"
+        notes.append(Problem("tokenizer.json", found, "The result takes the base's tokenizer and chat template."))
+    return notes + vocabulary_notes(pool.frame, pool.experts, pool.vocabulary)
+
+
+def _generation_settings(pool: Pool) -> Path | None:
+    owner, frame = tokenizer_folder(pool), pool.frame.folder
+    for folder in (owner, frame):
+        path = folder / "generation_config.json"
+        if path.is_file() and (folder == owner or extends(frame, owner)):
+            return path
+    return None
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:
@@ -81,18 +94,11 @@ def _tokenizer_files(folder: Path) -> list[Path]:
 
 
 def _configuration(pool: Pool, dtype: torch.dtype | None) -> bytes:
-    content = (pool.frame.folder / "config.json").read_bytes()
-    if dtype is None:
-        return content
+    """The frame's own bytes where nothing in them changes."""
+    content = companion_bytes(pool.frame.folder / "config.json", pool.frame.folder)
     values = dict(pool.frame.config)
-    key = "torch_dtype" if "torch_dtype" in values and "dtype" not in values else "dtype"
-    values[key] = str(dtype).removeprefix("torch.")
-    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _vocabulary_digest(folder: Path) -> int | None:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return None
-    vocabulary = read_json(path, remedy="Copy the tokenizer again.").get("model", {}).get("vocab")
-    return hash(json.dumps(vocabulary, sort_keys=True))
+    if dtype is not None:
+        key = "torch_dtype" if "torch_dtype" in values and "dtype" not in values else "dtype"
+        values[key] = str(dtype).removeprefix("torch.")
+    same = dtype is None and json.loads(content) == values
+    return content if same else (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()

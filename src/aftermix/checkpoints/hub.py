@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from aftermix.checkpoints.entries import exists
 from aftermix.errors import CheckpointError
 
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
@@ -17,9 +18,9 @@ def locate(model: str) -> Path:
     Raises :class:`CheckpointError` when there is neither such a folder nor such a repository at hand.
     """
     folder = Path(model)
-    if folder.exists():
+    if exists(folder):
         return folder
-    if not HUB_NAME.match(model):
+    if not HUB_NAME.fullmatch(model):
         raise CheckpointError(
             model, "there is no such folder", "Correct the path; it is taken from the YAML file's folder."
         )

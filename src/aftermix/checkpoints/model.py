@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from aftermix.checkpoints.names import is_computed
+
 Bounds = tuple[int, int]
 """First and last-but-one element of a run of a flattened tensor."""
 
@@ -34,8 +36,13 @@ class TensorInfo:
 
     @property
     def mergeable(self) -> bool:
-        """Whether it holds real numbers; counters, indices and flags pass through from the base."""
-        return self.dtype.is_floating_point
+        """Whether it holds learned numbers; counters, flags and what is computed pass through from the base."""
+        return self.dtype.is_floating_point and not self.computed
+
+    @property
+    def computed(self) -> bool:
+        """Whether a model computes it for itself, so that one file may store it and another leave it out."""
+        return is_computed(self.name, self.shape)
 
 
 class Model(Protocol):

@@ -1,26 +1,61 @@
-"""Names of tensors: patterns that select them, and heads that are embeddings under a second name."""
+"""Names of tensors: patterns that select them, kinds of them across families, and tensors that have several names."""
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aftermix.errors import ConfigError
 
-HEADS = ("lm_head.weight", "embed_out.weight")
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+KINDS: Mapping[str, str] = {
+    "embeddings": r"(^|\.)(embed_tokens\w*|tok_embeddings|token_embedding|word_embeddings|token_type_embeddings?"
+    r"|wte|embed_in|patch_embed\w*|(cls|class|mask)_(token|embedding))(\.|$)|(^|\.)(embeddings|shared)\.weight$",
+    "head": r"(^|\.)(lm_head|embed_out|final_logits_bias)(\.|$)|^(head|proj_out|score|classifier|cls)\.",
+    "positions": r"(^|\.)(embed_positions|position_embeddings?|pos_embed|wpe|rotary\w*|relative_attention_bias)(\.|$)",
+}
+"""What whole parts of a name are called, over the families of `transformers`, by what the tensor is for."""
+
+EMBEDDINGS = (
+    "embed_tokens.weight",
+    "tok_embeddings.weight",
+    "word_embeddings.weight",
+    "wte.weight",
+    "embed_in.weight",
+    ".embeddings.weight",
+    "shared.weight",
+)
+"""Ends of the name of the matrix that turns tokens into vectors."""
+HEADS = (
+    "lm_head.weight",
+    "embed_out.weight",
+    "proj_out.weight",
+    "lm_head.decoder.weight",
+    "cls.predictions.decoder.weight",
+)
+"""Ends of the name of a head, which may be that matrix under a second name."""
+UNUSUAL_HEADS = {"embed_in.weight": "embed_out.weight", "cls.predictions.bias": "cls.predictions.decoder.weight"}
+"""What a head is called that is not stored, where a stored name shows that it is not called `lm_head`."""
+SHARED = "shared.weight"
+COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+"""Further names of :data:`SHARED`, the embedding that the two halves of a model have in common."""
+
+COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|masked_bias|position_ids)$")
+CAUSAL_MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
 
 
 def matcher(patterns: Sequence[str], *, where: str) -> Callable[[str], bool]:
     """A test whether a tensor name is meant by one of `patterns`.
 
     A pattern is a part of the name (`lm_head`), a shell glob over the whole name when it holds `*`, `?` or `[`
-    (`model.layers.0.*`), or `re:` and a regular expression that is searched for.
+    (`model.layers.0.*`), `re:` and a regular expression that is searched for, or `kind:` and one of :data:`KINDS`.
 
     >>> excluded = matcher(["embed_tokens", "*.layers.0.*", r"re:norm\\.weight$"], where="merge.exclude")
     >>> [excluded(name) for name in ("model.embed_tokens.weight", "model.layers.0.mlp.weight", "model.layers.10.mlp")]
+    [True, True, False]
+    >>> positions = matcher(["kind:positions"], where="merge.exclude")
+    >>> [positions(name) for name in ("transformer.wpe.weight", "h.0.rotary_emb.inv_freq", "h.0.ln_1.weight")]
     [True, True, False]
     """
     tests = [_single_matcher(pattern, where) for pattern in patterns]
@@ -30,32 +65,82 @@ def matcher(patterns: Sequence[str], *, where: str) -> Callable[[str], bool]:
 def _single_matcher(pattern: str, where: str) -> Callable[[str], bool]:
     if not pattern.strip():
         raise ConfigError(where, "an empty pattern would match every tensor", "Remove it, or write `*`.")
-    try:
-        if pattern.startswith("re:"):
-            expression = re.compile(pattern[3:])
-            return lambda name: expression.search(name) is not None
-        if any(character in pattern for character in "*?["):
-            glob = re.compile(fnmatch.translate(pattern))
-            return lambda name: glob.match(name) is not None
-    except re.error as error:
-        raise ConfigError(where, f"'{pattern}' is no regular expression ({error})", "Correct it.") from error
+    if pattern.startswith("kind:"):
+        return _searching(_kind(pattern.removeprefix("kind:"), where))
+    if pattern.startswith("re:"):
+        from aftermix.checkpoints.expressions import searcher  # what few recipes need, and a library for it
+
+        return searcher(pattern.removeprefix("re:"), where=where)
+    if any(character in pattern for character in "*?["):
+        return _globbing(pattern, where)
     return lambda name: pattern in name
 
 
+def _globbing(pattern: str, where: str) -> Callable[[str], bool]:
+    try:
+        glob = re.compile(fnmatch.translate(pattern))
+    except (re.error, RecursionError) as error:
+        raise ConfigError(where, f"'{pattern}' is no glob ({error})", "Correct it.") from error
+    return lambda name: glob.match(name) is not None
+
+
+def _kind(kind: str, where: str) -> str:
+    if kind not in KINDS:
+        raise ConfigError(where, f"there is no kind '{kind}' of tensors", f"There are: {', '.join(KINDS)}.")
+    return KINDS[kind]
+
+
+def _searching(expression: str) -> Callable[[str], bool]:
+    compiled = re.compile(expression)
+    return lambda name: compiled.search(name) is not None
+
+
 def tied_head(names: Iterable[str], config: dict[str, Any]) -> dict[str, str]:
-    """`{head: embedding}` when the configuration ties them, or when it is silent and no head is stored.
+    """`{second name: name}` of the embedding that has several names, whether or not the checkpoint stores the second.
+
+    The head is one of them when the configuration ties it, or when it is silent and no head is stored. The two halves
+    of an encoder-decoder share their embedding in any case.
 
     >>> tied_head(["model.embed_tokens.weight", "model.norm.weight"], {"tie_word_embeddings": True})
     {'lm_head.weight': 'model.embed_tokens.weight'}
     >>> tied_head(["model.embed_tokens.weight", "lm_head.weight"], {})
     {}
+    >>> sorted(tied_head(["shared.weight", "lm_head.weight"], {"tie_word_embeddings": False}))
+    ['decoder.embed_tokens.weight', 'encoder.embed_tokens.weight']
     """
     known = set(names)
-    embeddings = sorted(name for name in known if name.endswith(EMBEDDINGS))
-    stored_heads = sorted(name for name in known if name.endswith(HEADS))
-    text_config = config.get("text_config")
-    nested = text_config if isinstance(text_config, dict) else {}
-    tied = config.get("tie_word_embeddings", nested.get("tie_word_embeddings", not stored_heads))
-    if not tied or len(embeddings) != 1:
+    copies = {
+        name.removesuffix(SHARED) + copy: name for name in known if f".{name}".endswith(f".{SHARED}") for copy in COPIES
+    }
+    originals = [name for name in known if name.endswith(EMBEDDINGS) and name not in copies]
+    if len(originals) != 1:
         return {}
-    return dict.fromkeys(stored_heads or ["lm_head.weight"], embeddings[0])
+    heads = sorted(name for name in known if name.endswith(HEADS))
+    tied = config.get("tie_word_embeddings", text_part(config).get("tie_word_embeddings", not heads))
+    if not tied:
+        return copies
+    return copies | dict.fromkeys(heads or [_usual_head(originals[0], known)], originals[0])
+
+
+def _usual_head(embedding: str, known: Iterable[str]) -> str:
+    """The name under which `transformers` would store the head."""
+    for sign, head in UNUSUAL_HEADS.items():
+        if any(name.endswith(sign) for name in known):
+            return head
+    outer, inner, _ = embedding.rpartition("model.embed_tokens.weight")
+    return f"{outer if inner else ''}lm_head.weight"
+
+
+def text_part(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the language model: a part of a multimodal one, or all of it."""
+    nested = config.get("text_config")
+    return nested if isinstance(nested, dict) else config
+
+
+def is_computed(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a model computes this tensor for itself: frequencies, positions and masks, which early files store.
+
+    >>> is_computed("gpt_neox.layers.0.attention.bias", (1, 1, 2048, 2048)), is_computed("h.0.attn.bias", (768,))
+    (True, False)
+    """
+    return COMPUTED.search(name) is not None or (CAUSAL_MASK.search(name) is not None and shape[:-2] == (1, 1))

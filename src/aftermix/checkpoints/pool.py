@@ -9,9 +9,9 @@ from functools import cached_property
 
 import torch
 
-from aftermix.checkpoints.align import misalignments
 from aftermix.checkpoints.model import Bounds, Model, StoredDifference, TensorInfo
 from aftermix.checkpoints.opening import open_model
+from aftermix.checkpoints.views import aligned, read_against
 from aftermix.config import Config
 from aftermix.errors import AftermixError, CheckpointError, ManyProblemsError, Problem, refuse_if_any
 
@@ -25,6 +25,8 @@ class Pool:
     """By vector name, in order of name, so that no sum depends on the order of the YAML file."""
     instruction: str | None = None
     """The vector whose tokenizer, chat template and generation settings the result takes."""
+    vocabulary: str | None = None
+    """`base`, or the vector whose rows the result has: then the tokenizer is its own."""
 
     @property
     def frame(self) -> Model:
@@ -35,6 +37,11 @@ class Pool:
     def layout(self) -> list[TensorInfo]:
         """Stored tensors of the frame, in order of name."""
         return list(self.frame.tensors.values())
+
+    @cached_property
+    def _differences(self) -> dict[str, StoredDifference]:
+        """Experts that need no subtraction, by vector."""
+        return {vector: expert for vector, expert in self.experts.items() if isinstance(expert, StoredDifference)}
 
     @property
     def parameters(self) -> int:
@@ -53,10 +60,9 @@ class Pool:
         self, name: str, vector: str, bounds: Bounds, *, base: torch.Tensor, out: torch.Tensor
     ) -> torch.Tensor:
         """Elements `bounds` of expert - base in float32 into `out`; `base` is the base's block, widened."""
-        expert = self.experts[vector]
-        if not isinstance(expert, StoredDifference):
+        if vector not in self._differences:
             return self.expert_block(name, vector, bounds, out=out).sub_(base)
-        difference = expert.difference(name, bounds)
+        difference = self._differences[vector].difference(name, bounds)
         return out.zero_() if difference is None else out.copy_(difference)
 
     def refuse_non_finite_inputs(self, name: str, bounds: Bounds, *, vectors: Iterable[str]) -> None:
@@ -111,15 +117,15 @@ def examine_pool(config: Config) -> Examination:
     """As :func:`open_pool`, with the problems returned."""
     problems: list[Problem] = []
     base = _opened(config.base, problems) if config.base else None
-    models = {name: _opened(config.vectors[name].model, problems, base=base) for name in sorted(config.vectors)}
+    vectors = {name: config.vectors[name] for name in sorted(config.vectors)}
+    models = {name: _opened(v.model, problems, base=read_against(base, v)) for name, v in vectors.items()}
     experts = {name: expert for name, expert in models.items() if expert is not None}
-    frame = base or next(iter(experts.values()), None)
-    if frame is not None:
-        for name, expert in experts.items():
-            problems += misalignments(frame, expert, vector=name) if expert is not frame else []
-    complete = frame is not None and len(experts) == len(models) and (base is not None or not config.base)
+    found = aligned(base, experts, config)
+    problems += found.problems
+    complete = bool(experts or base) and len(experts) == len(models) and (base is not None or not config.base)
     opened = tuple(checkpoint for checkpoint in (base, *experts.values()) if checkpoint is not None)
-    return Examination(Pool(base, experts, _instruction(config)) if complete else None, opened, problems)
+    pool = Pool(found.base, found.experts, _instruction(config), config.merge.vocabulary)
+    return Examination(pool if complete else None, opened, problems)
 
 
 def _opened(model: str, problems: list[Problem], *, base: Model | None = None) -> Model | None:

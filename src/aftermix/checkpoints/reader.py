@@ -6,6 +6,7 @@ Only safetensors are read. Nothing in a checkpoint is executed, and no index lea
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from aftermix.checkpoints.entries import holds_file, read_entry, stamp
 from aftermix.checkpoints.model import Bounds, TensorInfo
 from aftermix.checkpoints.names import tied_head
 from aftermix.errors import CheckpointError
@@ -22,6 +24,9 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 MAX_JSON_BYTES = 256 << 20
+MAX_JSON_DEPTH = 64
+MAX_ELEMENTS = 1 << 59
+"""Of a tensor, with its empty dimensions counted as one: what sizes in bytes can be computed from in 64 bits."""
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -34,8 +39,14 @@ DTYPES: dict[str, torch.dtype] = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
 }
 """Element types by their safetensors name."""
+if hasattr(torch, "float8_e8m0fnu"):  # scales that are powers of two; from torch 2.7 on
+    DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
+FLOAT8 = frozenset(dtype for name, dtype in DTYPES.items() if name.startswith("F8_"))
+"""Types that need a scale: :mod:`aftermix.checkpoints.fp8` reads them."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,9 @@ class Checkpoint:
     tensors: dict[str, TensorInfo]
     config: dict[str, Any]
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
+    _mapped: dict[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _stamps: dict[Path, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
+    """What the files were when their headers were read: a mapped file that shrinks would end the process."""
 
     @cached_property
     def alias(self) -> dict[str, str]:
@@ -66,6 +80,10 @@ class Checkpoint:
         """The tensor as stored, memory-mapped: treat it as read-only."""
         info = self.info(name)
         try:
+            if info.file in self._stamps and stamp(info.file) != self._stamps[info.file]:
+                raise CheckpointError(str(info.file), "has changed since it was opened", "Merge when it is at rest.")
+            if info.name in self._mapped:
+                return self._mapped[info.name]
             if info.file not in self._handles:
                 self._handles[info.file] = safe_open(str(info.file), framework="pt")
             tensor: torch.Tensor = self._handles[info.file].get_tensor(info.name)
@@ -73,7 +91,7 @@ class Checkpoint:
             raise CheckpointError(
                 str(info.file), f"tensor '{info.name}' cannot be read ({error})", "Copy the file again."
             ) from error
-        return tensor
+        return self._mapped.setdefault(info.name, tensor)
 
     def block(self, name: str, bounds: Bounds) -> torch.Tensor:
         """Elements `bounds` of the flattened tensor as stored, memory-mapped."""
@@ -95,9 +113,11 @@ def open_checkpoint(folder: Path, *, label: str | None = None) -> Checkpoint:
         raise CheckpointError(label, "is not a folder", "Name a Hugging Face model folder, or a hub name.")
     config = read_json(folder / "config.json", remedy="Copy the model's config.json into the folder.")
     tensors: dict[str, TensorInfo] = {}
+    stamps: dict[Path, tuple[int, ...]] = {}
     weight_map = _weight_map(folder)
     for file in sorted(set(weight_map.values())) if weight_map else [_single_file(folder, label)]:
-        for info in _headers(file):
+        stamps[file] = stamp(file)
+        for info in headers(file):
             if weight_map and weight_map.get(info.name) != file:
                 raise CheckpointError(
                     str(file), f"holds '{info.name}', which {INDEX} places elsewhere", "Download the model again."
@@ -110,20 +130,34 @@ def open_checkpoint(folder: Path, *, label: str | None = None) -> Checkpoint:
             f"names {len(absent)} tensors that no file holds, first '{absent[0]}'",
             "Download it again.",
         )
-    return Checkpoint(folder=folder, label=label, tensors=dict(sorted(tensors.items())), config=config)
+    return Checkpoint(folder, label, dict(sorted(tensors.items())), config, _stamps=stamps)
 
 
 def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
-    """The JSON object in `path`; :class:`CheckpointError` with `remedy` when there is none."""
+    """The JSON object in `path`, a file of a model folder; :class:`CheckpointError` with `remedy` for anything else."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise CheckpointError(str(path), f"is larger than {MAX_JSON_BYTES} bytes", remedy)
-        value = json.loads(path.read_text(encoding="utf-8"))
+        content = read_entry(path, folder=path.parent, remedy=remedy, max_bytes=MAX_JSON_BYTES)
+        value = json.loads(content.decode())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(str(path), f"cannot be read as JSON ({error})", remedy) from error
     if not isinstance(value, dict):
         raise CheckpointError(str(path), f"expected a JSON object, found {type(value).__name__}", remedy)
+    if _is_deep(value):
+        raise CheckpointError(str(path), f"is nested deeper than {MAX_JSON_DEPTH}", remedy)
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether values lie so deep that comparing or showing them would exhaust the stack."""
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+    return bool(level)
 
 
 def _weight_map(folder: Path) -> dict[str, Path]:
@@ -141,17 +175,19 @@ def _weight_map(folder: Path) -> dict[str, Path]:
                 f"places '{name}' in {file!r}, which is not a plain file name in the folder",
                 "Do not use this checkpoint before you know who wrote that index.",
             )
-        if not (folder / file).is_file():
+        if not holds_file(folder / file):
             raise CheckpointError(str(path), f"names '{file}', which is not there", "Download the missing file.")
     return {name: folder / file for name, file in entries.items()}
 
 
 def _single_file(folder: Path, label: str) -> Path:
-    if (folder / SINGLE).is_file():
+    if holds_file(folder / SINGLE):
         return folder / SINGLE
     if (folder / "adapter_config.json").exists():
         raise CheckpointError(
-            label, "is an adapter, not a full model", "Fold it into its base first (PEFT's `merge_and_unload`)."
+            label,
+            "is an adapter, not a full model",
+            "Name it under `vectors:`, beside its base; where a full model is needed, fold it (`merge_and_unload`).",
         )
     pickled = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
     if pickled:
@@ -167,14 +203,19 @@ def _single_file(folder: Path, label: str) -> Path:
     raise CheckpointError(label, f"expected {SINGLE} or {INDEX}, found neither", "Name a complete model folder.")
 
 
-def _headers(file: Path) -> list[TensorInfo]:
+def headers(file: Path) -> list[TensorInfo]:
+    """Name, shape and type of every tensor of a safetensors file; :class:`CheckpointError` for a file that is none."""
     try:
         with safe_open(str(file), framework="pt") as handle:
             slices = [(name, handle.get_slice(name)) for name in handle.keys()]  # noqa: SIM118 - not a mapping
             entries = [(name, tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices]
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(str(file), _damage(file, error), "Download or copy the file again.") from error
-    for name, _, dtype in entries:
+    for name, shape, dtype in entries:
+        if math.prod(max(length, 1) for length in shape) > MAX_ELEMENTS:
+            raise CheckpointError(
+                f"{file}: {name}", f"has the shape {shape}, beyond any memory", "Do not use this file."
+            )
         if dtype not in DTYPES:
             raise CheckpointError(
                 f"{file}: {name}",

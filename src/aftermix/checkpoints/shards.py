@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +87,6 @@ def write_shards(folder: Path, pieces: Iterable[Piece], shards: list[list[Tensor
     for file_name, shard in zip(names, shards, strict=True):
         with (folder / file_name).open("wb") as file:
             _write_shard(file, stream, shard)
-            file.flush()
-            os.fsync(file.fileno())
     if next(stream, None) is not None:
         raise CheckpointError(str(folder), "more tensors arrived than were announced", "Report this as a fault.")
     if len(shards) > 1:

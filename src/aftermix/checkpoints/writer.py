@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from aftermix.checkpoints.entries import exists
 from aftermix.checkpoints.shards import Piece, TensorSpec, plan_shards, write_shards
 from aftermix.errors import CheckpointError
 
@@ -22,10 +23,12 @@ def write_checkpoint(
     pieces: Iterable[Piece],
     *,
     layout: Sequence[TensorSpec],
-    companions: Mapping[str, bytes],
+    companions: Mapping[str, bytes | Callable[[], bytes]],
     max_shard_bytes: int,
 ) -> Path:
     """Write weights and `companions` (file name to content; `config.json` among them) as the new folder `folder`.
+
+    Content that is a function is asked for once the weights are written.
 
     Everything is written to a hidden folder beside it, forced to disk and renamed, `config.json` last: a killed process
     leaves no folder that a loader would take for a model. Raises :class:`CheckpointError` when `folder` holds anything.
@@ -34,7 +37,7 @@ def write_checkpoint(
         write_shards(hidden, pieces, plan_shards(layout, max_shard_bytes))
         for name, content in sorted(companions.items(), key=lambda item: item[0] == "config.json"):
             (hidden / name).parent.mkdir(parents=True, exist_ok=True)
-            (hidden / name).write_bytes(content)
+            (hidden / name).write_bytes(content() if callable(content) else content)
     return folder
 
 
@@ -42,6 +45,7 @@ def write_checkpoint(
 def appearing_folder(folder: Path) -> Iterator[Path]:
     """A hidden folder that becomes `folder` when the block ends well, and goes when it does not."""
     refuse_occupied(folder)
+    folder = landing(folder)  # `.` has no name, and a link cannot be renamed over
     hidden = folder.with_name(f".{folder.name}{MARK}{socket.gethostname()}-{os.getpid()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -64,9 +68,17 @@ def appearing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
+def landing(folder: Path) -> Path:
+    """Where `folder` lies once links are followed; :class:`CheckpointError` for one that leads to itself."""
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(str(folder), "is a link that leads to itself", "Name another folder.") from error
+
+
 def refuse_occupied(folder: Path) -> None:
     """Raise :class:`CheckpointError` when `folder` is a file or holds anything."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(str(folder), "exists and is not empty", "Name a new folder, or remove this one yourself.")
 
 

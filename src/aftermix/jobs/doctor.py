@@ -12,6 +12,8 @@ from aftermix.checkpoints.companions import companion_remarks
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.pool import Pool, examine_pool, refuse_non_finite
+from aftermix.checkpoints.vector_file import VectorFile, content_problems
+from aftermix.checkpoints.views import alignment_lines
 from aftermix.config import Config
 from aftermix.errors import AftermixError, ManyProblemsError, Problem
 from aftermix.merging.merge import Recipe, check_weights
@@ -47,6 +49,7 @@ def doctor(config: Config) -> Diagnosis:
         found.problems += models.problems
         for checkpoint in models.opened:
             found.problems += list(_non_finite(checkpoint))
+            found.problems += content_problems(checkpoint) if isinstance(checkpoint, VectorFile) else []
         if models.pool is not None:
             _examine_models(models.pool, config, found)
     if config.evaluate is not None:
@@ -64,7 +67,7 @@ def _check_merge(config: Config) -> None:
 
 
 def _non_finite(checkpoint: Model) -> Iterator[Problem]:
-    for info in progress.bar(checkpoint.tensors.values(), label=f"Reading {checkpoint.folder.name}", unit="tensor"):
+    for info in progress.bar(checkpoint.tensors.values(), label=f"Reading {Path(checkpoint.label).name}", unit="tensor"):
         if not info.mergeable:
             continue
         try:
@@ -85,9 +88,7 @@ def _examine_models(pool: Pool, config: Config, found: Diagnosis) -> None:
         matches = matcher([pattern], where="merge.exclude")
         count = sum(matches(info.name) for info in pool.layout)
         found.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")
-    passed = [info.name for info in pool.layout if not info.mergeable]
-    if passed:
-        found.facts.append(f"{len(passed)} tensors hold no real numbers and pass through from the base: {passed[:5]}")
+    found.facts += alignment_lines(pool.base, pool.experts)
 
 
 def _check_tasks(config: Config, found: Diagnosis) -> None:

@@ -17,6 +17,7 @@ from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs.baselines import Baseline
 from aftermix.merging.merge import Merger, Recipe, merged_tensors
 from aftermix.merging.prepared import PreparedVectors
+from aftermix.merging.resident import ResidentVectors
 from aftermix.search.records import Measurement, Weights
 
 
@@ -30,8 +31,8 @@ class LiveScorer:
     @staticmethod
     def open(pool: Pool, config: EvaluateConfig, suite: TaskSuite) -> LiveScorer:
         """Load the frame's model, with the tokenizer that the result will have."""
-        folder = pool.frame.folder
-        return LiveScorer(HuggingFaceEngine.open(folder, tokenizer_folder=tokenizer_folder(pool), config=config), suite)
+        engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=tokenizer_folder(pool), config=config)
+        return LiveScorer(engine, suite)
 
     def measure(
         self,
@@ -53,7 +54,7 @@ class Bench:
     """What a search measures with: its configuration, prepared vectors and a living model."""
 
     config: Config
-    prepared: PreparedVectors
+    prepared: PreparedVectors | ResidentVectors
     live: LiveScorer
     prepare_s: float
 

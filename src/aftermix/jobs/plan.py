@@ -77,7 +77,7 @@ def _plan_search(config: Config, pool: Pool, merger: Merger, *, disk: int, free:
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
     suite = TaskSuite.build(config.evaluate)
-    engine = HuggingFaceEngine.open(pool.frame.folder, tokenizer_folder=tokenizer_folder(pool), config=config.evaluate)
+    engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=tokenizer_folder(pool), config=config.evaluate)
     measurements = _measurements(config)
     splits: tuple[Split, ...] = ("search", "select", "test")
     per_model = {split: sum(suite.tokens(split, engine.lm).values()) for split in splits}
@@ -132,7 +132,7 @@ def _combine_s(merger: Merger) -> float:
     base = merger.pool.base_block(largest.name, bounds)
     kept = {vector: merger.operand(largest, vector, bounds) for vector in merger.vectors}
     started = perf_counter()
-    merger.combine(largest, base, kept, dict.fromkeys(merger.vectors, 1.0))
+    merger.combine(largest, bounds, base, kept, dict.fromkeys(merger.vectors, 1.0))
     elapsed = perf_counter() - started
     share = (bounds[1] - bounds[0]) / sum(info.elements for info in moved)
     return elapsed / share / torch.get_num_threads()

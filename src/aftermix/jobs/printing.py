@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from aftermix.errors import printable
 from aftermix.jobs.doctor import Diagnosis
 from aftermix.jobs.plan import Plan
 
 
 def diagnosis_lines(found: Diagnosis) -> Iterator[str]:
     """Facts, then notes, then problems, each numbered problem with its remedy."""
-    yield from (f"  {fact}" for fact in found.facts)
+    yield from (f"  {printable(fact)}" for fact in found.facts)
     if found.notes:
         yield "Notes (they stop nothing):"
         yield from (f"  {note}" for note in found.notes)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +16,50 @@ import yaml
 
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.views import alignment_lines
 from aftermix.config import Config, MergeConfig
+from aftermix.errors import CheckpointError
 from aftermix.files import fingerprint
 from aftermix.merging.merge import Recipe, Weights
 
 PACKAGES = ("aftermix", "torch", "numpy", "safetensors", "transformers", "lm_eval", "optuna")
+Digest = Callable[[Path], str]
+"""Hash of a weight file."""
+HASHING_THREADS = 2
 BLOB = re.compile(r"^[0-9a-f]{64}$")
 
 
-def lock(pool: Pool, config: Config) -> dict[str, Any]:
+@contextmanager
+def hashing(pool: Pool) -> Iterator[Digest]:
+    """Hash every weight file of `pool` in the background; the digest of a file is waited for when it is asked for.
+
+    The files of all models go side by side, first shards first: a merge that runs meanwhile finds them in the cache.
+    """
+    models = [*pool.experts.values(), *([pool.base] if pool.base else [])]
+    files = [file for shards in zip_longest(*(model.files() for model in models)) for file in shards if file]
+    threads = ThreadPoolExecutor(HASHING_THREADS, "hashing")
+    futures = {file: threads.submit(_digest, file) for file in files}
+    try:
+        yield lambda file: futures[file].result()
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def lock(pool: Pool, config: Config, *, digest: Digest | None = None) -> dict[str, Any]:
     """Content of `lock.json`. It holds no time and no machine name: the same inputs give the same bytes."""
+    if digest is None:
+        with hashing(pool) as found:
+            return lock(pool, config, digest=found)
+    lines = alignment_lines(pool.base, pool.experts)
     inputs = {f"vectors.{name}": expert for name, expert in pool.experts.items()}
     if pool.base is not None:
         inputs["base"] = pool.base
     return {
-        "inputs": {key: _identity(checkpoint) for key, checkpoint in sorted(inputs.items())},
+        "inputs": {key: _identity(checkpoint, digest) for key, checkpoint in sorted(inputs.items())},
         "seeds": {"merge": config.merge.seed, "search": config.search.seed}
         | ({"items": config.evaluate.items.seed} if config.evaluate else {}),
         "versions": versions(),
-    }
+    } | ({"alignment": lines} if lines else {})
 
 
 def versions() -> dict[str, str]:
@@ -55,6 +83,7 @@ def recipe_yaml(config: Config, recipe: Recipe, weights: Weights) -> str:
     """The merge as a file that `aftermix merge` takes: settled options, the weights used, nothing left to defaults."""
     vectors = {
         name: {"model": vector.model, "weight": float(weights.get(name, 0.0)), "role": vector.role}
+        | ({"prefix": dict(vector.prefix)} if vector.prefix else {})
         for name, vector in config.vectors.items()
     }
     merge = _merge_values(config, recipe)
@@ -68,21 +97,26 @@ def _merge_values(config: Config, recipe: Recipe) -> dict[str, Any]:
     pair = {"intra": config.merge.intra or "all", "inter": config.merge.inter or "sum"}
     settled = {"exclude": list(recipe.exclude), "seed": recipe.seed, "lambda": recipe.scale}
     dtype = {"dtype": str(recipe.dtype).removeprefix("torch.")} if recipe.dtype is not None else {}
-    return (method if named else pair) | settled | dtype
+    vocabulary = {"vocabulary": config.merge.vocabulary} if config.merge.vocabulary is not None else {}
+    return (method if named else pair) | settled | dtype | vocabulary
 
 
-def _identity(checkpoint: Model) -> dict[str, Any]:
-    files = checkpoint.files()
-    with ThreadPoolExecutor() as pool:
-        digests = pool.map(_digest, files)
-        return {
-            "model": checkpoint.label,
-            "files": {file.name: digest for file, digest in zip(files, digests, strict=True)},
-            "config": fingerprint(checkpoint.folder / "config.json"),
-        }
+def _identity(checkpoint: Model, digest: Digest) -> dict[str, Any]:
+    config = checkpoint.folder / "config.json"  # an adapter has none: its settings are among its files
+    return {"model": checkpoint.label, "files": {file.name: digest(file) for file in checkpoint.files()}} | (
+        {"config": _fingerprint(config)} if config.is_file() else {}
+    )
 
 
 def _digest(file: Path) -> str:
     """Hash of a weight file; the hub's cache names its blobs by their SHA-256, which saves reading them."""
     blob = file.resolve().name
-    return f"sha256:{blob}" if BLOB.match(blob) else fingerprint(file)
+    return f"sha256:{blob}" if BLOB.match(blob) else _fingerprint(file)
+
+
+def _fingerprint(file: Path) -> str:
+    try:
+        return fingerprint(file)
+    except OSError as error:
+        found = f"cannot be read any more ({error.strerror or error})"
+        raise CheckpointError(str(file), found, "Begin again when it is back.") from error

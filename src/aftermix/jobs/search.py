@@ -17,6 +17,7 @@ from aftermix.jobs.provenance import recipe_yaml, resolved
 from aftermix.jobs.result import best_record
 from aftermix.merging.merge import Merger, Recipe
 from aftermix.merging.prepared import prepare_vectors
+from aftermix.merging.resident import beside
 from aftermix.report.page import write_report
 from aftermix.search.journal import read_trials
 from aftermix.search.objective import Objectives
@@ -55,8 +56,9 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
         imported = import_trials(source, space=space, tasks=list(suite.tasks), objectives=objectives)
     started = perf_counter()
     prepared = prepare_vectors(Merger.of(pool, recipe))
-    prepare_s = perf_counter() - started
-    bench = Bench(config, prepared, LiveScorer.open(pool, config.evaluate, suite), prepare_s)
+    live = LiveScorer.open(pool, config.evaluate, suite)
+    vectors = beside(prepared, live.engine.lm.device)
+    bench = Bench(config, vectors, live, prepare_s=perf_counter() - started)
     if resume:
         run_folder.write_config(run, config)
     else:

@@ -15,10 +15,11 @@ from typing import TypeVar
 import torch
 
 from aftermix.checkpoints.model import Bounds
+from aftermix.merging.memory import keep_freed_memory
 
-BLOCK_ELEMENTS = 1 << 20
+BLOCK_ELEMENTS = 1 << 18
 """Most elements of a block. Part of the format of random masks, which are drawn block by block."""
-LOOKAHEAD = 3
+LOOKAHEAD = 6
 """Blocks in work or waiting, for each thread."""
 
 Unit = TypeVar("Unit")
@@ -42,6 +43,7 @@ def block_bounds(shape: tuple[int, ...]) -> list[Bounds]:
 @contextmanager
 def worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that each compute on one core: the parallelism is over blocks, not inside an operation."""
+    keep_freed_memory()
     with ThreadPoolExecutor(count, "aftermix", initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             yield pool

@@ -1,14 +1,15 @@
 """A merge as a stream of blocks of named tensors: survey each vector once, combine with any weights.
 
 Every tensor of the frame comes out once, in order of name and in its stored type. Arithmetic is float32, with one
-rounding at the end. The path of a merge: `checkpoints.reader` (bytes to tensors), this file, `intra` and `inter` (the
-method's two rules), `checkpoints.shards` (tensors to bytes).
+rounding at the end. The path of a merge is five files: `checkpoints.pool` (aligned inputs), this one, `intra` and
+`inter` (the method's two rules), `checkpoints.shards` (tensors to bytes).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -22,11 +23,14 @@ from aftermix.config import MergeConfig
 from aftermix.errors import MergeError
 from aftermix.merging.blocks import block_bounds, in_order, worker_threads
 from aftermix.merging.intra import Keeper, Place
+from aftermix.merging.memory import fresh, fresh_block
 from aftermix.merging.methods import BoundMethod, bind
 from aftermix.merging.model_scope import cuts_over_model
 from aftermix.merging.selection import Blocks, Cut
 
 Weights = Mapping[str, float]
+SURVEYS_AHEAD = 2
+"""Tensors whose surveys are in work before the blocks of an earlier one are."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +118,16 @@ class Merger:
 
         `base` is the base's block in float32 where the caller has it already.
         """
-        out = torch.empty(bounds[1] - bounds[0])
+        out = fresh_block(bounds[1] - bounds[0])
         if self.recipe.method.operands == "models":
             return self.pool.expert_block(info.name, vector, bounds, out=out)
         if base is None:
-            base = self.pool.base_block(info.name, bounds).to(torch.float32)
+            base = widened(self.pool.base_block(info.name, bounds))
         return self.pool.difference_block(info.name, vector, bounds, base=base, out=out)
 
     def blocks_of(self, info: TensorInfo, vector: str) -> Blocks:
-        """All blocks of one tensor of `vector`, in order, as often as they are asked for."""
-        return lambda: (self.operand(info, vector, bounds) for bounds in block_bounds(info.shape))
+        """One tensor of `vector` as its rules survey it."""
+        return Blocks(block_bounds(info.shape), lambda bounds: self.operand(info, vector, bounds))
 
     def keeper(self, info: TensorInfo, vector: str) -> Keeper:
         """What `vector` keeps of one tensor, after a survey of its blocks where the rule needs one."""
@@ -133,22 +137,35 @@ class Merger:
         return self.recipe.method.intra(self.blocks_of(info, vector), place)
 
     def combine(
-        self, info: TensorInfo, base: torch.Tensor, kept: Mapping[str, torch.Tensor], weights: Weights
+        self, info: TensorInfo, bounds: Bounds, base: torch.Tensor, kept: Mapping[str, torch.Tensor], weights: Weights
     ) -> torch.Tensor:
-        """One merged block in its stored type, from the base's and what the active vectors keep."""
+        """One merged block in its stored type, from the base's and what the active vectors keep.
+
+        NaN and Inf pass through every rule, so one look at the result sees those of all inputs.
+        """
         active = self.active(weights)
-        merged = base.to(torch.float32)
+        merged = base
         if active:
-            combined = self.recipe.method.inter([kept[v] for v in active], [float(weights[v]) for v in active])
-            moved = self.recipe.method.operands == "deltas"
-            merged = torch.add(merged, combined, alpha=self.recipe.scale) if moved else combined
-        return merged.to(self.recipe.dtype or info.dtype)
+            merged = self.recipe.method.inter([kept[v] for v in active], [float(weights[v]) for v in active])
+        if active and self.recipe.method.operands == "deltas":
+            torch.add(widened(base), merged, alpha=self.recipe.scale, out=merged)
+        result = fresh(merged, self.recipe.dtype or info.dtype).copy_(merged)
+        if not is_finite(result):
+            self.pool.refuse_non_finite_inputs(info.name, bounds, vectors=active)
+            owner = f"the merge with weights {dict(weights)}, stored as {result.dtype},"
+            refuse_non_finite(result, info.name, owner)
+        return result
 
     def unmoved(self, info: TensorInfo, bounds: Bounds) -> torch.Tensor:
         """One block of a tensor that keeps the base's values, in its stored type."""
         block = self.pool.base_block(info.name, bounds)
         refuse_non_finite(block, info.name, self.pool.frame.label)
         return block.to(self.recipe.dtype or info.dtype) if info.mergeable else block
+
+
+def widened(block: torch.Tensor) -> torch.Tensor:
+    """The block in float32; itself when it is."""
+    return block if block.dtype == torch.float32 else fresh(block, torch.float32).copy_(block)
 
 
 def check_weights(recipe: Recipe, weights: Weights) -> None:
@@ -168,27 +185,29 @@ def merged_pieces(merger: Merger, weights: Weights, *, threads: int | None = Non
 
 
 def _works(merger: Merger, weights: Weights, pool: ThreadPoolExecutor) -> Iterator[Callable[[], Piece]]:
-    """What is left to compute for each block, once the vectors' tensors have been surveyed."""
+    """What is left to compute for each block, once the vectors' tensors have been surveyed.
+
+    The surveys of a few tensors run ahead of the blocks that need them, so that no thread waits for one.
+    """
+    ahead: deque[tuple[TensorInfo, dict[str, Future[Keeper]]]] = deque()
     for info in merger.pool.layout:
-        if not merger.moves(info):
-            yield from (partial(_unmoved_piece, merger, info, bounds) for bounds in block_bounds(info.shape))
-            continue
-        active = merger.active(weights)
-        surveys = {vector: pool.submit(merger.keeper, info, vector) for vector in active}
-        keepers = {vector: survey.result() for vector, survey in surveys.items()}
-        for bounds in block_bounds(info.shape):
+        vectors = merger.active(weights) if merger.moves(info) else []
+        ahead.append((info, {vector: pool.submit(merger.keeper, info, vector) for vector in vectors}))
+        if len(ahead) > SURVEYS_AHEAD:
+            yield from _works_of_tensor(merger, weights, *ahead.popleft())
+    while ahead:
+        yield from _works_of_tensor(merger, weights, *ahead.popleft())
+
+
+def _works_of_tensor(
+    merger: Merger, weights: Weights, info: TensorInfo, surveys: Mapping[str, Future[Keeper]]
+) -> Iterator[Callable[[], Piece]]:
+    keepers = {vector: survey.result() for vector, survey in surveys.items()}
+    for bounds in block_bounds(info.shape):
+        if merger.moves(info):
             yield partial(_merged_piece, merger, info, bounds, keepers, weights)
-
-
-def _refuse_non_finite(merger: Merger, piece: Piece, weights: Weights) -> Piece:
-    """NaN and Inf pass through every rule, so one look at the result sees those of all inputs."""
-    if is_finite(piece.values):
-        return piece
-    bounds = (piece.start, piece.start + piece.values.numel())
-    merger.pool.refuse_non_finite_inputs(piece.name, bounds, vectors=merger.active(weights))
-    owner = f"the merge with weights {dict(weights)}, stored as {piece.values.dtype},"
-    refuse_non_finite(piece.values, piece.name, owner)
-    return piece
+        else:
+            yield partial(_unmoved_piece, merger, info, bounds)
 
 
 def _unmoved_piece(merger: Merger, info: TensorInfo, bounds: Bounds) -> Piece:
@@ -199,10 +218,11 @@ def _merged_piece(
     merger: Merger, info: TensorInfo, bounds: Bounds, keepers: Mapping[str, Keeper], weights: Weights
 ) -> Piece:
     base = merger.pool.base_block(info.name, bounds)
+    base = widened(base) if merger.recipe.method.operands == "deltas" and keepers else base
     kept = {
         vector: keeper(merger.operand(info, vector, bounds, base=base), bounds[0]) for vector, keeper in keepers.items()
     }
-    return _refuse_non_finite(merger, Piece(info.name, bounds[0], merger.combine(info, base, kept, weights)), weights)
+    return Piece(info.name, bounds[0], merger.combine(info, bounds, base, kept, weights))
 
 
 def merged_tensors(merger: Merger, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:

@@ -6,14 +6,14 @@ import difflib
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from pydantic import ConfigDict, ValidationError, create_model
 
-from aftermix.config import MergeConfig
+from aftermix.config import MergeConfig, VectorConfig
 from aftermix.errors import MergeError, Problem, refuse_if_any
 from aftermix.merging.inter import disjoint_mean, weighted_mean, weighted_sum
 from aftermix.merging.intra import Keeper, Place, keep_all, magnitude, random_rescale
@@ -46,6 +46,15 @@ METHODS: dict[str, Method] = {
 INTRA: dict[str, IntraRule] = {"all": keep_all, "magnitude": magnitude, "random": random_rescale}
 INTER: dict[str, InterRule] = {"sum": weighted_sum, "mean": weighted_mean, "disjoint_mean": disjoint_mean}
 
+COMPAT: dict[str, dict[Rule, dict[str, Any]]] = {
+    "mergekit": {
+        magnitude: {"density": 1.0},
+        random_rescale: {"rescale": "l1"},
+        disjoint_mean: {"divisor": "signed"},
+    },
+}
+"""By tool and rule, the tool's defaults where they differ (mergekit 0.1.5; docs/methods.md lists what is left)."""
+
 DEFAULT_METHOD = "task_arithmetic"
 
 
@@ -58,33 +67,55 @@ class BoundMethod:
     inter: Callable[[list[torch.Tensor], list[float]], torch.Tensor]
     operands: Literal["deltas", "models"]
     options: dict[str, Any]
+    by_vector: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Options of the intra rule in which a vector differs from the others."""
+
+    def intra_of(self, vector: str) -> Callable[[Blocks, Place], Keeper]:
+        """The intra rule with the options of one vector."""
+        return partial(self.intra, **self.by_vector.get(vector, {}))
+
+    def options_of(self, vector: str) -> dict[str, Any]:
+        """Every option as it holds for one vector."""
+        return self.options | dict(self.by_vector.get(vector, {}))
+
+    @property
+    def rules(self) -> tuple[Rule, Rule]:
+        """The intra rule and the inter rule, as in the tables."""
+        return _function(self.intra), _function(self.inter)
 
     @property
     def selects_over_model(self) -> bool:
         """Whether a tensor's share of the kept entries depends on all tensors."""
-        return _function(self.intra) is magnitude and self.options.get("scope") == "model"
+        return self.rules[0] is magnitude and self.options.get("scope") == "model"
 
     @property
     def averages(self) -> bool:
         """Whether the weights are divided by their sum."""
-        return _function(self.inter) is weighted_mean
+        return self.rules[1] is weighted_mean
 
 
-def bind(config: MergeConfig) -> BoundMethod:
-    """Settle the method and options of `config`.
+def bind(config: MergeConfig, *, vectors: Mapping[str, VectorConfig] | None = None) -> BoundMethod:
+    """Settle the method and options of `config`, and what `vectors` have of their own.
 
     Raises :class:`MergeError` or :class:`ManyProblemsError` for an unknown method, rule or option, and for a value
     outside its bounds, naming what the method takes.
     """
+    name, method, options = _chosen(config)
+    bound = _bound(name, method, options, COMPAT.get(config.compat or "", {}))
+    return replace(bound, by_vector=_by_vector(bound, vectors or {}))
+
+
+def _chosen(config: MergeConfig) -> tuple[str, Method, dict[str, Any]]:
+    """Name, rules and given options of what `config` asks for."""
     if config.intra is not None or config.inter is not None:
-        return _bind_pair(config)
+        return _pair(config)
     name = config.method or DEFAULT_METHOD
     if name not in METHODS:
         raise MergeError("merge.method", f"there is no method '{name}'", _did_you_mean(name, METHODS))
-    return _bound(name, METHODS[name], config.options)
+    return name, METHODS[name], config.options
 
 
-def _bind_pair(config: MergeConfig) -> BoundMethod:
+def _pair(config: MergeConfig) -> tuple[str, Method, dict[str, Any]]:
     """A pair of rules without a name: `intra: {rule: magnitude, density: 0.3}`, `inter: sum`."""
     if config.method is not None or config.options:
         given = config.method or next(iter(config.options))
@@ -92,10 +123,23 @@ def _bind_pair(config: MergeConfig) -> BoundMethod:
         raise MergeError("merge", f"'{given}' stands beside a pair of rules", remedy)
     intra, intra_options = _rule("intra", config.intra or "all", INTRA)
     inter, inter_options = _rule("inter", config.inter or "sum", INTER)
-    name = f"{intra}+{inter}"
     for table, rule, options in ((INTRA, intra, intra_options), (INTER, inter, inter_options)):
         _refuse_unknown(options, _parameters(table[rule]), rule)
-    return _bound(name, Method(INTRA[intra], INTER[inter]), intra_options | inter_options)
+    return f"{intra}+{inter}", Method(INTRA[intra], INTER[inter]), intra_options | inter_options
+
+
+def _by_vector(bound: BoundMethod, vectors: Mapping[str, VectorConfig]) -> dict[str, dict[str, Any]]:
+    own = {name: vector.density for name, vector in vectors.items() if vector.density is not None}
+    refuse_if_any(
+        [
+            Problem(
+                f"vectors.{name}.density", f"{bound.name} drops nothing", "Remove it, or choose a method that does."
+            )
+            for name in own
+            if "density" not in bound.options
+        ]
+    )
+    return {name: {"density": density} for name, density in own.items()}
 
 
 def _rule(key: str, value: str | dict[str, Any], table: Mapping[str, Rule]) -> tuple[str, dict[str, Any]]:
@@ -106,10 +150,11 @@ def _rule(key: str, value: str | dict[str, Any], table: Mapping[str, Rule]) -> t
     return name, options
 
 
-def _bound(name: str, method: Method, options: dict[str, Any]) -> BoundMethod:
+def _bound(name: str, method: Method, options: dict[str, Any], compat: Mapping[Rule, Mapping[str, Any]]) -> BoundMethod:
     takes = [_parameters(rule) for rule in (method.intra, method.inter)]
     _refuse_unknown(options, takes[0] | takes[1], name)
-    fields = {key: (kind, method.defaults.get(key, default)) for part in takes for key, (kind, default) in part.items()}
+    defaults = {**method.defaults, **compat.get(method.intra, {}), **compat.get(method.inter, {})}
+    fields = {key: (kind, defaults.get(key, default)) for part in takes for key, (kind, default) in part.items()}
     schema = create_model("Options", __config__=ConfigDict(strict=False, extra="forbid"), **typing.cast(Any, fields))
     try:
         settled = schema(**options).model_dump()

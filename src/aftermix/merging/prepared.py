@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 
 from aftermix.checkpoints.model import Bounds, TensorInfo
+from aftermix.checkpoints.pool import is_finite, refuse_non_finite
 from aftermix.checkpoints.reader import SINGLE
 from aftermix.checkpoints.shards import TensorSpec, whole_tensors, write_shards
 from aftermix.merging.blocks import block_bounds, in_order, worker_threads
@@ -63,7 +64,7 @@ class PreparedVectors:
         part = slice(*bounds)
         kept = {vector: tensor[part] for vector, tensor in self.kept[info.name].items()}
         base = self.merger.pool.frame.block(info.name, bounds)
-        result[part] = self.merger.combine(info, base, kept, weights)
+        result[part] = self.merger.combine(info, bounds, base, kept, weights)
 
 
 def prepared_bytes(merger: Merger) -> int:
@@ -104,6 +105,9 @@ def _kept_tensor(merger: Merger, info: TensorInfo, vector: str) -> torch.Tensor:
     kept = torch.empty(info.elements, dtype=torch.float32)
     for start, end in block_bounds(info.shape):
         kept[start:end] = keeper(merger.operand(info, vector, (start, end)), start)
+        if not is_finite(kept[start:end]):
+            merger.pool.refuse_non_finite_inputs(info.name, (start, end), vectors=[vector])
+            refuse_non_finite(kept[start:end], info.name, f"what vector '{vector}' keeps")
     return kept
 
 

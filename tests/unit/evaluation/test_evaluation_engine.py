@@ -152,12 +152,10 @@ def test_every_tensor_that_does_not_fit_is_named(opened: Any, model_a: Path) -> 
     with pytest.raises(EvaluationError) as error:
         engine.load(given.items())
     assert str(error.value) == (
-        "live model: 4 tensors do not match it:\n"
-        "  model.norm.weight: is (31,), the model holds (32,)\n"
-        "  vision.patch.weight: has no place in the live model\n"
-        "  lm_head.weight: was never given\n"
-        "  model.layers.1.mlp.up_proj.weight: was never given\n"
-        ". Merge models of the base's architecture; `aftermix doctor` compares them tensor by tensor."
+        "live model: 4 tensors do not match it: model.norm.weight: is (31,), the model holds (32,); "
+        "vision.patch.weight: has no place in the live model; lm_head.weight: was never given; "
+        "model.layers.1.mlp.up_proj.weight: was never given. "
+        "Merge models of the base's architecture; `aftermix doctor` compares them tensor by tensor."
     )
     engine.load(weights(model_a).items())
     assert torch.equal(logits(engine), fresh_logits(model_a))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from aftermix.checkpoints.reader import open_checkpoint
+from aftermix.checkpoints.model import Model
+from aftermix.checkpoints.opening import open_model
+from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import EvaluateConfig
 from aftermix.errors import EvaluationError
+from aftermix.evaluation.engines.filled import filled_model
 from aftermix.evaluation.engines.live_model import LiveModel
 from aftermix.evaluation.engines.live_weights import LiveWeights
 from aftermix.evaluation.quiet import quiet
@@ -27,20 +30,20 @@ class HuggingFaceEngine:
         self._weights: LiveWeights | None = weights
 
     @staticmethod
-    def open(model_folder: Path, *, tokenizer_folder: Path, config: EvaluateConfig) -> HuggingFaceEngine:
-        """Load the model in `model_folder` (the base), tokenizer and generation settings from `tokenizer_folder`.
+    def open(source: Path | Model, *, tokenizer_folder: Path, config: EvaluateConfig) -> HuggingFaceEngine:
+        """Load the model `source` (the base) or the one in that folder, and the tokenizer in `tokenizer_folder`.
 
         `device: auto` is CUDA where there is one. `dtype: auto` is float32 on a CPU and the checkpoint's type
         elsewhere. Raises :class:`EvaluationError` when transformers would leave a parameter at random values or a
         stored tensor unused.
         """
-        checkpoint = open_checkpoint(model_folder)
+        checkpoint = open_model(str(source)) if isinstance(source, Path) else source
         tokenizer = _tokenizer(tokenizer_folder, chat=config.apply_chat_template)
         device = _device(config.device)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         with quiet():
-            model = _model(model_folder, device=device, dtype=config.dtype)
+            model = _model(checkpoint, device=device, dtype=config.dtype)
             model.generation_config = _generation_config(tokenizer_folder, model)
             lm = LiveModel(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length)
         return HuggingFaceEngine(lm, LiveWeights(model, checkpoint))
@@ -97,11 +100,16 @@ def _model_config(folder: Path) -> Any:
         ) from error
 
 
-def _model(folder: Path, *, device: torch.device, dtype: str) -> Any:
+def _model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
+    folder = checkpoint.folder
     if dtype == "auto":
         wanted: Any = torch.float32 if device.type == "cpu" else "auto"
     else:
         wanted = getattr(torch, dtype)
+    if not isinstance(checkpoint, Checkpoint):
+        made, filled = filled_model(checkpoint, dtype=_type_of(checkpoint) if wanted == "auto" else wanted)
+        _refuse_incomplete(checkpoint, filled)
+        return made.to(device).eval()
     config = _model_config(folder)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -114,21 +122,26 @@ def _model(folder: Path, *, device: torch.device, dtype: str) -> Any:
             f"cannot be loaded by transformers ({' '.join(str(error).split())[:500]})",
             "Check that config.json belongs to these weights.",
         ) from error
-    _refuse_incomplete(folder, report)
+    _refuse_incomplete(checkpoint, report)
     return model.to(device).eval()
 
 
-def _refuse_incomplete(folder: Path, report: dict[str, Any]) -> None:
+def _type_of(model: Model) -> torch.dtype:
+    """The type of its largest tensor."""
+    return max(model.tensors.values(), key=lambda info: (info.mergeable, info.elements)).dtype
+
+
+def _refuse_incomplete(checkpoint: Model, report: Mapping[str, Any]) -> None:
     """transformers fills missing parameters with random values and goes on; here that is an error."""
+    computed = {name for name, info in checkpoint.tensors.items() if info.computed}
     faults = [f"{name}: is not in the checkpoint" for name in sorted(report.get("missing_keys", ()))]
-    faults += [f"{name}: has no place in the model" for name in sorted(report.get("unexpected_keys", ()))]
+    faults += [f"{name}: has no place in the model" for name in sorted({*report.get("unexpected_keys", ())} - computed)]
     faults += [f"{entry[0]}: has another shape" for entry in sorted(report.get("mismatched_keys", ()))]
     faults += [str(message) for message in report.get("error_msgs", ())]
     if faults:
-        listing = "\n".join(f"  {fault}" for fault in faults)
         raise EvaluationError(
-            str(folder),
-            f"{len(faults)} tensors do not match its architecture:\n{listing}\n",
+            str(checkpoint.folder),
+            f"{len(faults)} tensors do not match its architecture: {'; '.join(faults)}",
             "Check that config.json belongs to these weights (a multimodal checkpoint is not its text model).",
         )
 

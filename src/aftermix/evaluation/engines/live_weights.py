@@ -57,18 +57,22 @@ class LiveWeights:
         }
         """Slot by name of every real-valued tensor of the base."""
         self._changed: set[Slot] = set()
+        self._writes = self._write_counts()
 
     def load(self, tensors: Iterable[tuple[str, torch.Tensor]], unchanged: frozenset[str] = frozenset()) -> None:
         """Copy `tensors` in place, cast to the live type. Those named in `unchanged` take the base's values.
 
         Raises :class:`EvaluationError` naming every tensor that has no place, has another shape, or was never given;
-        the model then holds a mixture until the next complete load.
+        the model then holds a mixture until the next complete load. Also raised for a model that has changed its own
+        weights since the last load.
         """
+        self._refuse_own_writes()
         filling = _Filling(self, unchanged)
         with torch.no_grad():
             for name, tensor in tensors:
                 filling.take(name, tensor)
             filling.finish()
+        self._writes = self._write_counts()
         filling.refuse_faults()
 
     def route(self, name: str) -> Route | None:
@@ -76,6 +80,10 @@ class LiveWeights:
         if name not in self._routes:
             self._routes[name] = self._resolve(name)
         return self._routes[name]
+
+    def is_ignored(self, name: str) -> bool:
+        """Whether the base stores `name` and `from_pretrained` made nothing of it, as of masks in early checkpoints."""
+        return name in self._base.tensors and self.route(name) is None
 
     def members(self, target: str) -> list[str]:
         """Checkpoint names that the converter of `target` puts together, in transformers' order."""
@@ -124,6 +132,21 @@ class LiveWeights:
         """Whether an earlier load gave `slot` other values than the base's."""
         return slot in self._changed
 
+    def _write_counts(self) -> dict[str, int]:
+        """How often each parameter has been written in place, as torch counts for its automatic differentiation."""
+        return {name: tensor._version for name, tensor in self._live.items()}
+
+    def _refuse_own_writes(self) -> None:
+        """A model that scales its weights when it first runs would take the next candidate's for scaled ones."""
+        counts = self._write_counts()
+        written = [name for name, count in self._writes.items() if counts[name] != count]
+        if written:
+            raise EvaluationError(
+                "live model",
+                f"has changed {len(written)} of its own weights by running, first '{written[0]}'",
+                "Switch that off in its config.json (RWKV: `rescale_every: 0`); candidates would not be comparable.",
+            )
+
     def _resolve(self, name: str) -> Route | None:
         prefix = self._model.base_model_prefix
         target, pattern = rename_source_key(name, self._renamings, self._converters, prefix, self._live)
@@ -145,6 +168,8 @@ class _Filling:
     def take(self, name: str, tensor: torch.Tensor) -> None:
         """Put one tensor in its place, or keep it until its fused parameter is complete."""
         route = self.live.route(name)
+        if route is None and self.live.is_ignored(name):
+            return
         if route is None or (route.pattern is not None and name not in self.live.members(route.target)):
             self.faults.append(f"{name}: has no place in the live model")
             return
@@ -180,10 +205,9 @@ class _Filling:
     def refuse_faults(self) -> None:
         """Raise one error for all faults."""
         if self.faults:
-            listing = "\n".join(f"  {fault}" for fault in self.faults)
             raise EvaluationError(
                 "live model",
-                f"{len(self.faults)} tensors do not match it:\n{listing}\n",
+                f"{len(self.faults)} tensors do not match it: {'; '.join(self.faults)}",
                 "Merge models of the base's architecture; `aftermix doctor` compares them tensor by tensor.",
             )
 

@@ -1,0 +1,181 @@
+"""Norms of distribution vectors, the angles between them, and how much of the base they move: one reading of all.
+
+Each tensor gives a Gram matrix of the vectors, in float64. Inner products add up over tensors, so norms and cosines of
+any part of the model (a layer, a kind, the whole) come from sums of these matrices.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aftermix.analysis.places import KINDS, Place, layer_labels, place_of
+from aftermix.checkpoints.model import Bounds
+from aftermix.checkpoints.pool import Pool, is_finite
+from aftermix.checkpoints.runs import runs
+from aftermix.errors import Problem, refuse_if_any
+from aftermix.progress import bar
+
+# V vectors, N elements
+
+RUN_ELEMENTS = 1 << 18
+"""Elements read at a time, which keeps a run of all vectors in float64 near the processor's cache."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Sums over some tensors, for all vectors together; parts of one model add up."""
+
+    elements: int
+    base: float
+    """Squared norm of the base."""
+    gram_VV: Floats
+    """Inner products of the vectors."""
+    changed_V: NDArray[np.int64]
+    """Elements that differ from the base's."""
+    max_abs_V: Floats
+
+    @property
+    def norms(self) -> Floats:
+        """(V,) L2 norms of the vectors."""
+        return np.sqrt(np.diagonal(self.gram_VV))
+
+    @property
+    def relative(self) -> Floats:
+        """(V,) norms over the base's; infinite where only the base is 0, and 0 where both are."""
+        norms_V = self.norms
+        base = float(np.sqrt(self.base))
+        return norms_V / base if base else np.where(norms_V > 0, np.inf, 0.0)
+
+    @property
+    def shares(self) -> Floats:
+        """(V,) share of elements that differ."""
+        return self.changed_V / max(1, self.elements)
+
+    @property
+    def cosines(self) -> Floats:
+        """(V, V) cosine of the angle between each two vectors; NaN for a vector of 0."""
+        norms_V = self.norms
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cosines_VV = np.clip(self.gram_VV / np.outer(norms_V, norms_V), -1.0, 1.0)
+        np.fill_diagonal(cosines_VV, np.where(norms_V > 0, 1.0, np.nan))
+        return cosines_VV
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """The part that all of `parts` (at least one) make."""
+    return Part(
+        elements=sum(part.elements for part in parts),
+        base=float(np.sum([part.base for part in parts])),
+        gram_VV=np.sum([part.gram_VV for part in parts], axis=0),
+        changed_V=np.sum([part.changed_V for part in parts], axis=0),
+        max_abs_V=np.max([part.max_abs_V for part in parts], axis=0),
+    )
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sums of every tensor that holds real numbers; tied tensors stand once."""
+
+    vectors: tuple[str, ...]
+    tensors: dict[str, Part]
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        """Place by tensor."""
+        return {name: place_of(name) for name in self.tensors}
+
+    @cached_property
+    def whole(self) -> Part:
+        """All tensors."""
+        return joined(list(self.tensors.values()))
+
+    @cached_property
+    def layers(self) -> dict[str, Part]:
+        """By label of the layer, in order."""
+        labels = layer_labels(self.places.values())
+        return {label: self._of(lambda p, key=key: (p.stack, p.number) == key) for key, label in labels.items()}
+
+    @cached_property
+    def kinds(self) -> dict[str, Part]:
+        """By kind, in the order of `KINDS`; kinds that the model lacks are left out."""
+        present = {place.kind for place in self.places.values()}
+        return {kind: self._of(lambda p, kind=kind: p.kind == kind) for kind in KINDS if kind in present}
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str], Part]:
+        """By label of the layer and kind."""
+        labels = layer_labels(self.places.values())
+        groups: dict[tuple[str, str], list[Part]] = {}
+        for name, place in self.places.items():
+            groups.setdefault((labels[place.stack, place.number], place.kind), []).append(self.tensors[name])
+        return {key: joined(parts) for key, parts in groups.items()}
+
+    def unmoved(self, vector: str) -> list[str]:
+        """Tensors in which `vector` differs nowhere from the base."""
+        row = self.vectors.index(vector)
+        return [name for name, part in self.tensors.items() if not part.changed_V[row]]
+
+    def _of(self, wanted: Callable[[Place], bool]) -> Part:
+        return joined([part for name, part in self.tensors.items() if wanted(self.places[name])])
+
+
+def measure(pool: Pool) -> Geometry:
+    """Read base and vectors of `pool` once; memory is one run of elements of each.
+
+    Raises :class:`ManyProblemsError` with every model and tensor that holds NaN or Inf.
+    """
+    vectors = tuple(pool.experts)
+    non_finite: Counter[tuple[str, str]] = Counter()
+    tensors: dict[str, Part] = {}
+    counted = [info for info in pool.layout if info.mergeable and info.name not in pool.frame.alias]
+    for info in bar(counted, label="Measuring", unit="tensor"):
+        parts = [_of_run(pool, info.name, bounds, non_finite) for bounds in runs(info.elements, size=RUN_ELEMENTS)]
+        tensors[info.name] = joined(parts or [_nothing(len(vectors))])
+    remedy = "Use an earlier checkpoint of that model, or train it again."
+    refuse_if_any(
+        [Problem(n, f"{owner} holds {count} NaN or Inf values", remedy) for (n, owner), count in non_finite.items()]
+    )
+    return Geometry(vectors, tensors)
+
+
+def _of_run(pool: Pool, name: str, bounds: Bounds, non_finite: Counter[tuple[str, str]]) -> Part:
+    base_N = pool.base_block(name, bounds).to(torch.float32)
+    differences_VN = torch.stack([_difference(pool, name, vector, bounds, base_N) for vector in pool.experts])
+    if not (is_finite(base_N) and is_finite(differences_VN)):
+        non_finite.update(_non_finite(pool, name, bounds, differences_VN))
+    exact_VN = differences_VN.to(torch.float64)
+    return Part(
+        elements=bounds[1] - bounds[0],
+        base=float(base_N.to(torch.float64).square().sum()),
+        gram_VV=(exact_VN @ exact_VN.T).numpy(),
+        changed_V=differences_VN.count_nonzero(dim=1).numpy(),
+        max_abs_V=exact_VN.abs().amax(dim=1).numpy(),
+    )
+
+
+def _difference(pool: Pool, name: str, vector: str, bounds: Bounds, base: torch.Tensor) -> torch.Tensor:
+    return pool.difference_block(name, vector, bounds, base=base, out=torch.empty(bounds[1] - bounds[0]))
+
+
+def _nothing(count: int) -> Part:
+    """The part of a tensor without elements."""
+    return Part(0, 0.0, np.zeros((count, count)), np.zeros(count, dtype=np.int64), np.zeros(count))
+
+
+def _non_finite(pool: Pool, name: str, bounds: Bounds, differences_VN: torch.Tensor) -> Counter[tuple[str, str]]:
+    """NaN and Inf of this run by tensor and owner: models, or else differences that float32 cannot hold."""
+    owners = {f"vector '{vector}' ({expert.label})": expert for vector, expert in pool.experts.items()}
+    blocks = {owner: model.block(name, bounds) for owner, model in ({pool.frame.label: pool.frame} | owners).items()}
+    found = Counter({(name, owner): int((~block.isfinite()).sum()) for owner, block in blocks.items()})
+    if not +found:
+        found[name, "a difference in float32"] = int((~differences_VN.isfinite()).sum())
+    return +found

@@ -1,0 +1,89 @@
+"""A geometry as tables in the terminal."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from aftermix.analysis.geometry import Geometry, Part
+
+LISTED = 8
+MEASURES = ("norm", "over the base's", "changed", "largest")
+
+
+def print_geometry(geometry: Geometry, *, base: str, console: Console | None = None) -> None:
+    """Print norms and shares of each vector, the cosines between them, and both by kind and by layer."""
+    # A pipe has no width of its own, and eighty columns fold the rows of many vectors.
+    console = console or (Console() if sys.stdout.isatty() else Console(width=160))
+    console.print(_vectors(geometry, base))
+    if len(geometry.vectors) > 1:
+        console.print(_cosines(geometry))
+    console.print(_parts(geometry, "kind", geometry.kinds))
+    console.print(_parts(geometry, "layer", geometry.layers))
+    for vector in geometry.vectors:
+        names = geometry.unmoved(vector)
+        if names:
+            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+            text = (
+                f"{vector} does not move {len(names)} tensor{'s' * (len(names) > 1)}: {', '.join(names[:LISTED])}{more}"
+            )
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with about three digits.
+
+    >>> percent(0.01234), percent(1.0), percent(0.00012), percent(0.0), percent(float("inf"))
+    ('1.23 %', '100.0 %', '0.012 %', '0 %', '-')
+    """
+    if not math.isfinite(share):
+        return "-"
+    value = 100 * share
+    return f"{value:.1f} %" if value >= 10 else f"{value:.2f} %" if value >= 1 else f"{value:.3g} %"
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    return table
+
+
+def _vectors(geometry: Geometry, base: str) -> Table:
+    title = f"Distribution vectors on {base}: {geometry.whole.elements:,} elements"
+    table = _table(title, "vector", *MEASURES, "tensors not moved")
+    for row, vector in enumerate(geometry.vectors):
+        table.add_row(vector, *_measures(geometry.whole, row), f"{len(geometry.unmoved(vector))}")
+    return table
+
+
+def _measures(part: Part, row: int) -> tuple[str, ...]:
+    norm, largest = f"{part.norms[row]:.4g}", f"{part.max_abs_V[row]:.3g}"
+    return norm, percent(part.relative[row]), percent(part.shares[row]), largest
+
+
+def _cosines(geometry: Geometry) -> Table:
+    table = _table("Cosine between vectors", "", *geometry.vectors)
+    for vector, cosines in zip(geometry.vectors, geometry.whole.cosines, strict=True):
+        table.add_row(vector, *(f"{cosine:z.3f}" if math.isfinite(cosine) else "-" for cosine in cosines))
+    return table
+
+
+def _parts(geometry: Geometry, noun: str, parts: Mapping[str, Part]) -> Table:
+    """All measures of one vector; of several, the two that compare them."""
+    if len(geometry.vectors) == 1:
+        table = _table(f"By {noun}", noun, *MEASURES)
+        for label, part in parts.items():
+            table.add_row(label, *_measures(part, 0))
+        return table
+    table = _table(f"By {noun}: norm over the base's, share of elements changed", noun, *geometry.vectors)
+    for label, part in parts.items():
+        relative, shares = part.relative, part.shares
+        cells = (f"{percent(relative[row])}, {percent(shares[row])}" for row in range(len(geometry.vectors)))
+        table.add_row(label, *cells)
+    return table

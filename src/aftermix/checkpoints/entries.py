@@ -1,0 +1,81 @@
+"""What of a model folder is read: regular files, and links as far as they stay with the model.
+
+An index, which its author writes, can name only entries of the folder. A link is made on this machine. One that stands
+for weights may lead anywhere, since all that comes of it is numbers of a safetensors file. One that stands for any
+other file must stay in the folder, or lead into the blobs of the hub's cache around it: those files are copied into
+results, and results are published.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aftermix.errors import CheckpointError, Problem
+
+COPIED = (".json", ".jinja", ".model", ".txt", "additional_chat_templates", "difference")
+"""Ends of the names of files beside the weights, and folders of such files."""
+PUT_THERE = "Put the file itself there."
+MAX_COMPANION_BYTES = 256 << 20
+"""The largest vocabularies take a tenth of it."""
+BLOBS = "blobs"
+"""Beside `snapshots` in the hub's cache: what a snapshot's links lead to."""
+
+
+def exists(path: Path) -> bool:
+    """Whether anything is at `path`; False for what is no name on this file system and where it may not be looked."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def holds_file(path: Path) -> bool:
+    """Whether a regular file, or a link to one, is at `path`. A pipe, a device and a folder are none."""
+    return exists(path) and path.is_file()
+
+
+def read_entry(path: Path, *, folder: Path, remedy: str, max_bytes: int) -> bytes:
+    """Content of `path`, which lies in the model folder `folder`.
+
+    Raises `OSError` when it cannot be read, and :class:`CheckpointError` for what is no regular file, is larger than
+    `max_bytes`, or is a link that leads out of the folder.
+    """
+    size_bytes = path.stat().st_size
+    if not path.is_file():
+        raise CheckpointError(str(path), "expected a file, found a folder, pipe or device", remedy)
+    if not _stays(path.resolve(), folder.resolve()):
+        raise CheckpointError(str(path), f"is a link that leads out of the folder, to {path.resolve()}", PUT_THERE)
+    if size_bytes > max_bytes:
+        raise CheckpointError(str(path), f"expected at most {max_bytes} bytes, found {size_bytes}", remedy)
+    return path.read_bytes()
+
+
+def companion_bytes(path: Path, folder: Path) -> bytes:
+    """Content of a file beside the weights in the model folder `folder`; :class:`CheckpointError` for anything else."""
+    remedy = "Copy the file into the folder again."
+    try:
+        return read_entry(path, folder=folder, remedy=remedy, max_bytes=MAX_COMPANION_BYTES)
+    except OSError as error:
+        raise CheckpointError(str(path), f"cannot be read ({error.strerror or error})", remedy) from error
+
+
+def links_out(folder: Path) -> list[Problem]:
+    """Every link in the model folder `folder` that stands for something else than weights and leads out of it."""
+    home = folder.resolve()
+    return [
+        Problem(str(entry), f"is a link that leads out of the folder, to {entry.resolve()}", PUT_THERE)
+        for entry in sorted(folder.iterdir())
+        if entry.name.endswith(COPIED) and entry.is_symlink() and exists(entry) and not _stays(entry.resolve(), home)
+    ]
+
+
+def stamp(file: Path) -> tuple[int, ...]:
+    """What changes when a file is written to or replaced."""
+    status = file.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _stays(target: Path, folder: Path) -> bool:
+    return target.is_relative_to(folder) or (
+        folder.parent.name == "snapshots" and target.parent == folder.parents[1] / BLOBS
+    )

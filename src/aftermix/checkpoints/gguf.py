@@ -1,0 +1,185 @@
+"""A GGUF file of llama.cpp as a model: converted once through transformers to a safetensors folder, and cached.
+
+The cache lies in `$AFTERMIX_CACHE`, `$XDG_CACHE_HOME/aftermix` or the platform's place for caches, one folder for each
+content of a file. Weights take the type of most of the file: float32, float16, or bfloat16 for anything quantised.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aftermix.checkpoints.entries import holds_file
+from aftermix.checkpoints.reader import INDEX, SINGLE, Checkpoint, open_checkpoint
+from aftermix.checkpoints.writer import appearing_folder
+from aftermix.errors import CheckpointError
+from aftermix.files import fingerprint
+
+SUFFIX = ".gguf"
+PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
+UNQUANTISED = {"F32": torch.float32, "F16": torch.float16}
+INSTALL = "Install it: pip install 'aftermix[gguf]'."
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, OverflowError, OSError)
+"""What gguf and transformers raise on a file that they cannot read."""
+RECIPE = "1"
+"""Part of a cached folder's name: another recipe of conversion gets other folders."""
+
+
+@dataclass(frozen=True)
+class Converted(Checkpoint):
+    """The cached folder of a GGUF file."""
+
+    source: Path = Path()
+    """The file of the user."""
+
+    def files(self) -> list[Path]:
+        """The GGUF file: the folder is made from it alone."""
+        return [self.source]
+
+    def storage_facts(self) -> list[str]:
+        """Where the weights and the tokenizer come from."""
+        types = ", ".join(sorted({str(info.dtype).removeprefix("torch.") for info in self.tensors.values()}))
+        return [f"is a GGUF file, converted to {types}; its tokenizer is what transformers makes of it"]
+
+
+def gguf_file(path: Path) -> Path | None:
+    """The GGUF file that `path` is, or the one in the folder `path` where it holds no model in safetensors.
+
+    Raises :class:`CheckpointError` when such a folder holds several and nothing else of a model.
+    """
+    if path.suffix == SUFFIX and holds_file(path):
+        return path
+    if not path.is_dir() or holds_file(path / SINGLE) or holds_file(path / INDEX):
+        return None
+    found = sorted(file for file in path.glob(f"*{SUFFIX}") if holds_file(file))
+    if len(found) > 1 and not holds_file(path / "config.json"):
+        raise CheckpointError(str(path), f"holds {len(found)} GGUF files", "Name one of them with its path.")
+    return found[0] if len(found) == 1 else None
+
+
+def open_gguf(file: Path, *, label: str) -> Converted:
+    """The model of `file`, from the cache where it was converted before.
+
+    Raises :class:`CheckpointError` without the `gguf` package, for one of several parts, and for a file that
+    transformers cannot read.
+    """
+    part = PART.search(file.name)
+    if part and int(part[1]) > 1:
+        remedy = "Join the parts with llama.cpp: `llama-gguf-split --merge FIRST-PART WHOLE.gguf`."
+        raise CheckpointError(label, f"is one of {int(part[1])} parts", remedy)
+    folder = cache_folder() / "gguf" / f"{fingerprint(file).replace(':', '-')}-{RECIPE}"
+    if not holds_file(folder / "config.json"):
+        try:
+            convert_gguf(file, folder)
+        except CheckpointError:
+            if not holds_file(folder / "config.json"):  # else another process has made it meanwhile
+                raise
+    stored = open_checkpoint(folder, label=label)
+    return Converted(folder, label, stored.tensors, stored.config, source=file)
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps what can be made again."""
+    if own := os.environ.get("AFTERMIX_CACHE"):
+        return Path(own)
+    home = Path.home()
+    usual = {"darwin": home / "Library" / "Caches", "win32": Path(os.environ.get("LOCALAPPDATA", home))}
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, home / ".cache")) / "aftermix"
+
+
+def convert_gguf(file: Path, folder: Path) -> Path:
+    """Write the model of `file` as the new Hugging Face folder `folder`: weights, configuration and tokenizer.
+
+    Raises :class:`CheckpointError` as :func:`open_gguf` does.
+    """
+    dtype, pre_tokenizer = _examined(file)
+    with _quiet():
+        try:
+            model, tokenizer = _model(file), _tokenizer(file, pre_tokenizer)
+        except UNREADABLE as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            remedy = "Name the safetensors model that it was made from."
+            raise CheckpointError(str(file), f"cannot be read by transformers ({reason})", remedy) from error
+        tokenizer.model_max_length = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
+        with appearing_folder(folder) as hidden:
+            model.to(dtype).save_pretrained(hidden)
+            tokenizer.save_pretrained(hidden)
+    return folder
+
+
+def _examined(file: Path) -> tuple[torch.dtype, str]:
+    """The type of most elements, and the pre-tokenizer that the file names."""
+    try:
+        import gguf
+    except ImportError as error:
+        raise CheckpointError(str(file), "is a GGUF file, which needs the package gguf", INSTALL) from error
+    try:
+        reader = gguf.GGUFReader(file)
+        elements: Counter[str] = Counter()
+        for tensor in reader.tensors:
+            elements[tensor.tensor_type.name] += int(tensor.n_elements)
+        field = reader.get_field("tokenizer.ggml.pre")
+        pre_tokenizer = str(field.contents()) if field else ""
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(str(file), f"cannot be read as GGUF ({reason})", "Download it again.") from error
+    if not elements:
+        raise CheckpointError(str(file), "holds no tensors", "Name the file of the weights, not of a vocabulary.")
+    return UNQUANTISED.get(elements.most_common(1)[0][0], torch.bfloat16), pre_tokenizer
+
+
+def _model(file: Path) -> Any:
+    """The weights in float32, as a model that no longer knows that it was quantised (or it could not be saved)."""
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM
+    model = loader.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True)
+    model.hf_quantizer = None
+    model.is_quantized = False
+    for attribute in ("quantization_config", "gguf_file"):
+        if hasattr(model.config, attribute):
+            delattr(model.config, attribute)
+    return model
+
+
+def _tokenizer(file: Path, pre_tokenizer: str) -> Any:
+    """The tokenizer with its chat template.
+
+    A file whose pre-tokenizer is `smollm` cuts out every digit before anything else; transformers builds GPT-2's and
+    leaves that step out, so the blank lines before a number would get tokens that the model was not trained on.
+    """
+    from tokenizers import pre_tokenizers
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    if pre_tokenizer == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        bytes_of_text = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_of_text])
+    return tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Only errors of transformers, and none of its progress bars."""
+    from transformers.utils import logging
+
+    transformers_logging: Any = logging  # its functions carry no types
+    verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,214 @@
+"""Models that name the same tensors under other prefixes: a multimodal wrapper and its text model, old and new exports.
+
+The map is the user's, `{expert's prefix: base's prefix}`; nothing is renamed without it. :func:`proposed_prefixes`
+finds the map that an error message can offer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from aftermix.checkpoints.fused import is_expert_part
+from aftermix.checkpoints.model import Bounds, Model, TensorInfo
+from aftermix.checkpoints.tokens import is_embedding, is_head
+from aftermix.checkpoints.view import Reader, View, listed
+from aftermix.errors import Problem, refuse_if_any
+
+Prefixes = Mapping[str, str]
+MOST_NAMES = 5000
+"""Names that are searched for a map; the time grows with their square."""
+
+
+@dataclass(frozen=True)
+class PrefixView(View):
+    """An expert under the base's names; base tensors outside of the mapped subtree pass through."""
+
+    source: Mapping[str, str]
+    """The expert's name by the base's; what is missing here passes through from the base."""
+
+    def differs(self, name: str) -> bool:
+        """Whether the expert has this tensor."""
+        return name in self.source
+
+    def gather(self, name: str, bounds: Bounds, *, read: Reader, absent: Reader) -> torch.Tensor:
+        """Elements `bounds` under the expert's own name, or the base's."""
+        return read(self.source[name], bounds) if name in self.source else absent(name, bounds)
+
+
+def renamed(name: str, prefixes: Prefixes) -> str:
+    """`name` with its longest mapped prefix replaced; a name under none stays.
+
+    >>> renamed("model.norm.weight", {"model.": "model.language_model."})
+    'model.language_model.norm.weight'
+    """
+    key = _key_of(name, prefixes)
+    return name if key is None else prefixes[key] + name.removeprefix(key)
+
+
+def prefix_view(base: Model, expert: Model, prefixes: Prefixes, *, vector: str) -> PrefixView:
+    """`expert` under the names of `base`.
+
+    A tensor under no mapped prefix is matched under its own name, and ignored (and listed) when the base has none of
+    that name. A base tensor under none of the mapped targets passes through (and is listed). Inside the mapped
+    subtree the names are compared afterwards, as those of any expert. Raises :class:`ManyProblemsError` for a map that
+    does not fit the two.
+    """
+    targets = {name: renamed(name, prefixes) for name in expert.tensors}
+    ignored = [name for name, target in targets.items() if _key_of(name, prefixes) is None and not base.has(target)]
+    source = {target: name for name, target in targets.items() if name not in set(ignored)}
+    refuse_if_any(list(_faults(base, expert, prefixes, targets=targets, ignored=ignored, vector=vector)))
+    alias = _alias(base, expert, prefixes, source)
+    passed = [
+        name
+        for name in base.tensors
+        if name not in source and name not in alias and not name.startswith(tuple(prefixes.values()))
+    ]
+    tensors = {target: replace(expert.info(name), name=target) for target, name in source.items()}
+    tensors |= {name: base.tensors[name] for name in passed}
+    told = _told(prefixes, list(targets), ignored=ignored, passed=passed)
+    return PrefixView(expert, base, dict(sorted(tensors.items())), alias, told, source)
+
+
+def under_own_names(base: Model, prefixes: Prefixes) -> PrefixView:
+    """`base` under the names that `prefixes` maps from: what an adapter is read against that has those names.
+
+    Only the mapped subtree and the head are seen, and no tensor that such a name would not lead back to.
+    """
+    back = {value: key for key, value in prefixes.items()}
+    seen = [name for name in base.tensors if is_head(name) or _key_of(name, back) is not None]
+    source = {renamed(name, back): name for name in seen}
+    source = {own: name for own, name in source.items() if renamed(own, prefixes) == name}
+    tensors = {own: replace(base.tensors[name], name=own) for own, name in source.items()}
+    alias = {renamed(head, back): renamed(name, back) for head, name in base.alias.items()}
+    alias = {head: name for head, name in alias.items() if name in source}
+    return PrefixView(base, base, dict(sorted(tensors.items())), alias, (), source)
+
+
+def proposed_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
+    """The map under which every tensor of `expert` that is not in `base` by name finds its counterpart, if one does.
+
+    Prefixes end at dots; counterparts have the same shape but for the rows of embeddings. None where two maps would do,
+    where none does, and where no embedding is matched. Experts stored in another layout are left out of the comparison.
+    """
+    theirs = {name: info for name, info in expert.tensors.items() if not is_expert_part(name)}
+    ours = {name: info for name, info in base.tensors.items() if not is_expert_part(name)}
+    unmatched = {name: info for name, info in theirs.items() if name not in ours}
+    free = {name: info for name, info in ours.items() if name not in theirs}
+    if len(unmatched) > MOST_NAMES or len(free) > MOST_NAMES:
+        return None
+    prefixes: dict[str, str] = {}
+    while unmatched and free:
+        pairs = next(filter(None, (_pairs(name, unmatched, free) for name in unmatched)), None)
+        if pairs is None:
+            break
+        if len({renamed(name, {key: value}) for name, key, value, _ in pairs}) > 1:
+            return None
+        _, key, value, covered = max(pairs, key=lambda pair: (len(pair[3]), len(pair[1])))
+        prefixes[key] = value
+        free = {name: info for name, info in free.items() if name not in {renamed(n, {key: value}) for n in covered}}
+        unmatched = {name: info for name, info in unmatched.items() if name not in covered}
+    matched = {renamed(name, prefixes) for name in theirs}
+    return prefixes if prefixes and any(is_embedding(name) and name in matched for name in ours) else None
+
+
+def _pairs(
+    name: str, unmatched: Mapping[str, TensorInfo], free: Mapping[str, TensorInfo]
+) -> list[tuple[str, str, str, list[str]]]:
+    """Every (prefix, target) that takes `name` and all other names with that prefix to a free counterpart."""
+    found = []
+    parts = name.split(".")
+    for length in range(2, len(parts) + 1):
+        suffix = ".".join(parts[-length:])
+        key = name.removesuffix(suffix)
+        covered = [other for other in unmatched if other.startswith(key)]
+        for target in free:
+            value = target.removesuffix(suffix)
+            if value != target and (not value or value.endswith(".")) and _fit(covered, key, value, unmatched, free):
+                found.append((name, key, value, covered))
+    return found
+
+
+def _fit(
+    names: list[str], key: str, value: str, unmatched: Mapping[str, TensorInfo], free: Mapping[str, TensorInfo]
+) -> bool:
+    for name in names:
+        target = free.get(value + name.removeprefix(key))
+        if target is None or not _same_shape(
+            unmatched[name].shape, target.shape, rows=is_embedding(name) or is_head(name)
+        ):
+            return False
+    return True
+
+
+def _same_shape(ours: tuple[int, ...], theirs: tuple[int, ...], *, rows: bool) -> bool:
+    return (ours[1:] == theirs[1:] and len(ours) == len(theirs)) if rows else ours == theirs
+
+
+def _key_of(name: str, prefixes: Prefixes) -> str | None:
+    return max((key for key in prefixes if name.startswith(key)), key=len, default=None)
+
+
+def _alias(base: Model, expert: Model, prefixes: Prefixes, source: Mapping[str, str]) -> dict[str, str]:
+    """Ties of the expert under the base's names: a head that it does not store has the base's name for the head."""
+    alias: dict[str, str] = {}
+    for head, embedding in expert.alias.items():
+        target = renamed(embedding, prefixes)
+        known = [renamed(head, prefixes)] if head in expert.tensors else []
+        known += [name for name, tied in base.alias.items() if tied == target]
+        known += [name for name in base.tensors if is_head(name) and name not in source]
+        alias |= {name: target for name in known if base.has(name)}
+    return alias
+
+
+def _faults(
+    base: Model, expert: Model, prefixes: Prefixes, *, targets: Mapping[str, str], ignored: list[str], vector: str
+) -> Iterator[Problem]:
+    where = f"vectors.{vector}.prefix"
+    for key, value in prefixes.items():
+        if not any(_key_of(name, prefixes) == key for name in expert.tensors):
+            found = f"no tensor of vector '{vector}' begins with '{key}'" + _beginnings(expert)
+            yield Problem(where, found, "Correct the left side.")
+        if not any(name.startswith(value) for name in base.tensors):
+            found = f"no tensor of the base begins with '{value}'" + _beginnings(base)
+            yield Problem(where, found, "Correct the right side.")
+    for name in ignored:
+        # Without its head or embedding, a model would silently speak with the base's.
+        if (is_head(name) or is_embedding(name)) and name not in expert.alias:
+            found = f"leaves '{name}' of vector '{vector}' without a place in the base"
+            yield Problem(where, found, f"Add a line for '{name.rpartition('.')[0]}.'.")
+    seen: dict[str, str] = {}
+    for name, target in targets.items():
+        if target in seen:
+            found = f"gives '{seen[target]}' and '{name}' of vector '{vector}' the same name '{target}'"
+            yield Problem(where, found, "Map them apart.")
+        seen[target] = name
+
+
+def _beginnings(model: Model) -> str:
+    first = sorted({".".join(name.split(".")[:2]) for name in model.tensors})
+    return f"; its names begin with {', '.join(first[:6])}" + (", ..." if len(first) > 6 else "")
+
+
+def _told(prefixes: Prefixes, names: list[str], *, ignored: list[str], passed: list[str]) -> tuple[str, ...]:
+    told = []
+    for key, value in prefixes.items():
+        count = sum(_key_of(name, prefixes) == key for name in names)
+        told.append(f"maps prefix {key or '(none)'} -> {value or '(none)'} ({count} tensors)")
+    if ignored:
+        told.append(f"is not used where the base has no such tensor: {listed(ignored)}")
+    if passed:
+        told.append(f"has nothing for, so that they pass through from the base: {listed(passed)}")
+    return tuple(told)
+
+
+def yaml_map(prefixes: Prefixes) -> str:
+    """A map as it is written in the YAML file, on one line.
+
+    >>> yaml_map({"model.": "model.language_model."})
+    '{"model.": "model.language_model."}'
+    """
+    return json.dumps(dict(prefixes))

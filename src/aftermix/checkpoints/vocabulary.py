@@ -1,0 +1,279 @@
+"""Models whose vocabularies differ: rows of embeddings and heads are aligned by token, never by row number.
+
+The recipe names the vocabulary of the result, `merge.vocabulary: base | VECTOR`. Rows that are no token (padding) are
+matched by number where both models have them. What a vector lacks has difference 0; where the base lacks a token of
+the named vector, that vector's row takes the place of the base's, so that no weight moves it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from aftermix.checkpoints.model import Bounds, Model
+from aftermix.checkpoints.names import text_part
+from aftermix.checkpoints.tokens import Ids, read_vocabulary, same_tokenizer, token_tensors
+from aftermix.checkpoints.view import Reader, View
+from aftermix.errors import Problem
+
+MAX_RUNS = 8
+"""Runs of consecutive rows that are read one by one; more are picked out of the span that holds them all."""
+SHOWN = 3
+"""Tokens named in a message."""
+
+
+@dataclass(frozen=True)
+class VocabularyView(View):
+    """A model with the rows of another vocabulary."""
+
+    rows: Mapping[str, torch.Tensor]
+    """By tensor, the model's own row for each row of the view; -1 where it has none."""
+    configuration: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Configuration with the vocabulary of the view."""
+        return self.configuration
+
+    def gather(self, name: str, bounds: Bounds, *, read: Reader, absent: Reader) -> torch.Tensor:
+        """Elements `bounds`, row by row from the model itself or from `absent`."""
+        if name not in self.rows:
+            return read(name, bounds)
+        columns = math.prod(self.tensors[name].shape[1:])
+        first, last = bounds[0] // columns, -(-bounds[1] // columns)
+        rows = self.rows[name][first:last]
+        own = rows >= 0
+        if own.all():
+            found = _picked(name, rows, columns, read)
+        else:
+            found = absent(name, (first * columns, last * columns)).reshape(-1, columns)
+            if own.any():
+                picked = _picked(name, rows[own], columns, read)
+                found = found.to(torch.promote_types(found.dtype, picked.dtype), copy=True)
+                found[own] = picked.to(found.dtype)
+        return found.reshape(-1)[bounds[0] - first * columns : bounds[1] - first * columns]
+
+
+def _picked(name: str, rows: torch.Tensor, columns: int, read: Reader) -> torch.Tensor:
+    """The named rows, (rows, columns)."""
+    starts = [0, *(torch.nonzero(rows.diff() != 1).flatten() + 1).tolist(), len(rows)]
+    if len(starts) <= MAX_RUNS + 1:
+        runs = [(int(rows[a]), int(rows[b - 1]) + 1) for a, b in pairwise(starts)]
+        return torch.cat([read(name, (low * columns, high * columns)).reshape(-1, columns) for low, high in runs])
+    low, high = int(rows.min()), int(rows.max()) + 1
+    return read(name, (low * columns, high * columns)).reshape(-1, columns)[rows - low]
+
+
+@dataclass(frozen=True)
+class _Speaker:
+    """A model with its vocabulary, as far as it is known."""
+
+    name: str
+    model: Model
+    like: _Speaker | None = None
+    """Whose vocabulary it is taken to have when it has as many rows and no tokenizer files."""
+
+    @cached_property
+    def tensors(self) -> list[str]:
+        return token_tensors(self.model)
+
+    @cached_property
+    def ids(self) -> Ids | None:
+        found = read_vocabulary(self.model.folder)
+        alike = self.like is not None and all(self.like.size(name) == self.size(name) for name in self.like.tensors)
+        return self.like.ids if found is None and self.like is not None and alike else found
+
+    def size(self, tensor: str) -> int:
+        return self.model.info(tensor).shape[0]
+
+    def within(self, rows: int) -> dict[str, int]:
+        """Tokens that have a row: tokenizers may know more than the model."""
+        return {token: row for token, row in (self.ids or {}).items() if row < rows}
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """What :func:`with_vocabulary` made of the models."""
+
+    base: Model | None
+    experts: dict[str, Model]
+    problems: dict[str, Problem]
+    """By vector that is refused."""
+
+
+def with_vocabulary(
+    base: Model | None, experts: Mapping[str, Model], policy: str | None, *, excluded: Callable[[str], bool]
+) -> Vocabularies:
+    """The models with the rows of one vocabulary; those that have it already are returned as they are.
+
+    `policy` is `base`, the name of a vector, or None: then every model that differs is refused, unless `excluded` holds
+    for all tensors with one row a token and their shapes agree. A model without tokenizer files is taken to speak the
+    base's vocabulary if it has as many rows.
+    """
+    unchanged = Vocabularies(base, dict(experts), {})
+    if not experts:
+        return unchanged
+    first = min(experts)
+    frame = _Speaker("base", base) if base is not None else _Speaker(first, experts[first])
+    if not token_tensors(frame.model):
+        return unchanged
+    speakers = [_Speaker(name, model, frame) for name, model in experts.items() if model is not frame.model]
+    speakers = [speaker for speaker in speakers if all(speaker.model.has(name) for name in frame.tensors)]
+    if policy is not None:
+        return _aligned(base, dict(experts), frame, speakers, policy)
+    differing = [speaker for speaker in speakers if _differ(frame, speaker)]
+    refused = [speaker for speaker in differing if not _harmless(frame, speaker, excluded)]
+    problems = {speaker.name: _refusal(frame, speaker, with_base=base is not None) for speaker in refused}
+    return replace(unchanged, problems=problems)
+
+
+def vocabulary_notes(frame: Model, experts: Mapping[str, Model], policy: str | None) -> list[Problem]:
+    """What does not stop a merge: vocabularies that differ where their tensors are excluded, or are not known."""
+    ours = _Speaker("base", frame)
+    speakers = [_Speaker(name, model) for name, model in experts.items() if model is not frame and ours.tensors]
+    notes = []
+    for speaker in speakers:
+        if ours.ids and not speaker.ids:
+            found = f"vector '{speaker.name}' has no tokenizer.json"
+            notes.append(Problem(speaker.model.label, found, "Its rows are taken to be the base's tokens."))
+        elif policy is None and all(speaker.model.has(name) for name in ours.tensors) and _differ(ours, speaker):
+            found = f"vector '{speaker.name}' and the base have different vocabularies"
+            notes.append(Problem("tokenizer.json", found, "The embeddings are excluded; the result keeps the base's."))
+    return notes
+
+
+def _differ(frame: _Speaker, other: _Speaker) -> bool:
+    """Whether a row number may mean another token, or none, in `other`."""
+    if any(frame.size(name) != other.size(name) for name in frame.tensors):
+        return True
+    if same_tokenizer(frame.model.folder, other.model.folder) or frame.ids is None or other.ids is None:
+        return False
+    rows = max(frame.size(name) for name in frame.tensors)
+    return frame.within(rows) != other.within(rows)
+
+
+def _harmless(frame: _Speaker, other: _Speaker, excluded: Callable[[str], bool]) -> bool:
+    alias = frame.model.alias
+    kept = all(excluded(name) or excluded(alias.get(name, name)) for name in frame.tensors)
+    return kept and all(frame.size(name) == other.size(name) for name in frame.tensors)
+
+
+def _refusal(frame: _Speaker, other: _Speaker, *, with_base: bool) -> Problem:
+    tensor = max(frame.tensors, key=frame.size)
+    title = "base" if with_base else f"vector '{frame.name}'"
+    found = f"vector '{other.name}' has {_counted(other, tensor)}, {title} has {_counted(frame, tensor)}"
+    if frame.ids is None or other.ids is None:
+        unknown = other if other.ids is None else frame
+        remedy = f"Copy its tokenizer.json into {unknown.model.folder}, so that rows can be aligned by token."
+        return Problem("merge.vocabulary", found, remedy)
+    ours, theirs = frame.within(frame.size(tensor)), other.within(other.size(tensor))
+    differing = [token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)]
+    differing.sort(key=lambda token: (ours.get(token, theirs.get(token, 0)), token))
+    if differing:
+        shown = ", ".join(f"{token!r} ({_row(theirs, token)} and {_row(ours, token)})" for token in differing[:SHOWN])
+        found += f"; {len(differing)} tokens differ, first {shown}"
+    base = "`vocabulary: base` (the base's rows and tokenizer)"
+    remedy = f"`vocabulary: {other.name}` (that vector's)"
+    return Problem("merge.vocabulary", found, f"Add to `merge`: {f'{base} or {remedy}' if with_base else remedy}.")
+
+
+def _counted(speaker: _Speaker, tensor: str) -> str:
+    rows = speaker.size(tensor)
+    return f"{len(speaker.within(rows)) if speaker.ids else 'unknown'} tokens in {rows} rows"
+
+
+def _row(ids: Ids, token: str) -> str:
+    return f"row {ids[token]}" if token in ids else "none"
+
+
+def _aligned(
+    base: Model | None, experts: dict[str, Model], frame: _Speaker, speakers: list[_Speaker], policy: str
+) -> Vocabularies:
+    """All models with the rows of `policy`."""
+    unchanged = Vocabularies(base, experts, {})
+    if policy == "base" and base is None:
+        problem = Problem("merge.vocabulary", "is 'base', and there is no base", "Name one of the vectors.")
+        return replace(unchanged, problems=dict.fromkeys(experts, problem))
+    owner = next((speaker for speaker in (frame, *speakers) if speaker.name == policy), None)
+    if owner is None:  # it does not align by name, which is told elsewhere
+        return unchanged
+    others = [speaker for speaker in (frame, *speakers) if speaker is not owner]
+    unknown = [s for s in others if _differ(owner, s) and (s.ids is None or owner.ids is None)]
+    if unknown:
+        return replace(unchanged, problems={s.name: _refusal(owner, s, with_base=base is not None) for s in unknown})
+    lacking = _rows(owner, frame) if base is not None and _differ(owner, frame) else {}
+    viewed = _view(frame, owner, lacking, owner.model) if lacking else base
+    for speaker in others:
+        if speaker is frame and base is not None:
+            continue
+        rows = _rows(owner, speaker)
+        for name in lacking.keys() & rows.keys():
+            rows[name][lacking[name] < 0] = -1  # no origin to differ from
+        if lacking or _differ(owner, speaker):
+            experts[speaker.name] = _view(speaker, owner, rows, viewed or owner.model)
+    return replace(unchanged, base=viewed)
+
+
+def _rows(owner: _Speaker, speaker: _Speaker) -> dict[str, torch.Tensor]:
+    """By tensor, the speaker's row for each of the owner's; -1 where it has none."""
+    found: dict[tuple[int, int], torch.Tensor] = {}
+    tensors = [name for name in speaker.tensors if owner.model.has(name) and name not in speaker.model.alias]
+    sizes = {name: (owner.size(name), speaker.size(name)) for name in tensors}
+    for size in set(sizes.values()):
+        found[size] = _matched(owner.within(size[0]), size[0], speaker.within(size[1]), size[1])
+    return {name: found[size].clone() for name, size in sizes.items()}
+
+
+def _matched(ours: Ids, our_rows: int, theirs: Ids, their_rows: int) -> torch.Tensor:
+    rows = [-1] * our_rows
+    for token, row in ours.items():
+        rows[row] = max(rows[row], theirs.get(token, -1))
+    tokens, others = set(ours.values()), set(theirs.values())
+    for row in range(min(our_rows, their_rows)):
+        if row not in tokens and row not in others:
+            rows[row] = row
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def _view(speaker: _Speaker, owner: _Speaker, rows: dict[str, torch.Tensor], frame: Model) -> VocabularyView:
+    tensors = dict(speaker.model.tensors)
+    for name, matched in rows.items():
+        tensors[name] = replace(tensors[name], shape=(len(matched), *tensors[name].shape[1:]))
+    configuration = _configuration(speaker.model.config, owner.model.config)
+    told = (_told(speaker, owner, rows),)
+    return VocabularyView(speaker.model, frame, tensors, dict(speaker.model.alias), told, rows, configuration)
+
+
+def _told(speaker: _Speaker, owner: _Speaker, rows: Mapping[str, torch.Tensor]) -> str:
+    tensor = max(rows, key=lambda name: len(rows[name]))
+    own = int((rows[tensor] >= 0).sum())
+    dropped = len(speaker.within(speaker.size(tensor)).keys() - owner.within(owner.size(tensor)).keys())
+    title = "the base" if owner.name == "base" else f"vector '{owner.name}'"
+    lacking = f"{title}'s own values" if speaker.name == "base" else "difference 0"
+    return (
+        f"has {len(rows)} tensors aligned by token to the vocabulary of {title}: {own} of {len(rows[tensor])} rows are "
+        f"its own, {len(rows[tensor]) - own} have {lacking}, {dropped} tokens of its own are dropped"
+    )
+
+
+def _configuration(config: dict[str, Any], owner: dict[str, Any]) -> dict[str, Any]:
+    """`config` with the vocabulary's size and token numbers of `owner`."""
+    found = dict(config)
+    ours, theirs = text_part(config), text_part(owner)
+    text = dict(ours) | {key: value for key, value in theirs.items() if _counts_tokens(key)}
+    if ours is config:
+        return text
+    found["text_config"] = text
+    if theirs is not owner:
+        found |= {key: value for key, value in owner.items() if _counts_tokens(key)}
+    return found
+
+
+def _counts_tokens(key: str) -> bool:
+    return key == "vocab_size" or key.endswith(("_token_id", "_token_index", "_token_ids"))

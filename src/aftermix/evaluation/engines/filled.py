@@ -1,0 +1,37 @@
+"""A live model of tensors that no folder of transformers holds: dequantised ones, or rows of another vocabulary."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from aftermix.checkpoints.model import Model, read_tensor
+from aftermix.errors import EvaluationError
+from aftermix.evaluation.engines.live_weights import LiveWeights
+
+LoadingReport = dict[str, list[str]]
+
+
+def filled_model(model: Model, *, dtype: torch.dtype) -> tuple[Any, LoadingReport]:
+    """An empty model of the configuration of `model`, filled with its tensors.
+
+    Also returned is what transformers would report: names of parameters that got no values, and of tensors that have no
+    place. Raises :class:`EvaluationError` for an architecture that transformers does not know.
+    """
+    maker: Any = AutoModelForCausalLM
+    try:
+        made = maker.from_config(AutoConfig.for_model(**model.config), dtype=dtype, trust_remote_code=False)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        remedy = "Take a model that transformers knows without remote code."
+        raise EvaluationError(model.label, f"its architecture cannot be evaluated ({reason})", remedy) from error
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.fill_(math.nan)
+    weights = LiveWeights(made, model)
+    weights.load((name, read_tensor(model, name)) for name in model.tensors)
+    missing = [name for name, parameter in made.named_parameters() if parameter.isnan().any()]
+    return made, {"missing_keys": missing, "unexpected_keys": [n for n in model.tensors if weights.route(n) is None]}

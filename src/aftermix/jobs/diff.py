@@ -1,0 +1,46 @@
+"""`aftermix diff`: one expert and its base in, one vector folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from aftermix.checkpoints.companions import companion_files
+from aftermix.checkpoints.pool import open_pool
+from aftermix.checkpoints.vector_file import Facts, StoredType
+from aftermix.checkpoints.vector_writer import VectorWriter
+from aftermix.config import Config, MergeConfig, VectorConfig
+from aftermix.jobs.merge import refuse_output
+
+VECTOR = "expert"
+
+
+def diff(expert: str, *, base: str, output: Path, dtype: StoredType = "bfloat16") -> Facts:
+    """Store `expert` - `base` in the new folder `output`, usable wherever a model is beside the same base.
+
+    Raises :class:`AftermixError`, with nothing written, when the two do not align or hold NaN or Inf.
+    """
+    pool = open_pool(Config(base=base, vectors={VECTOR: VectorConfig(model=expert)}))
+    refuse_output(output, pool)
+    # The expert speaks: a merge takes its tokenizer, chat template and generation settings from the vector's folder.
+    companions = companion_files(dataclasses.replace(pool, instruction=VECTOR), dtype=None)
+    config = json.dumps(pool.experts[VECTOR].config, indent=2, ensure_ascii=False) + "\n"
+    return VectorWriter(pool, VECTOR, dtype).write(
+        output,
+        companions=companions | {"config.json": config.encode()},
+        max_shard_bytes=MergeConfig().max_shard_bytes,
+    )
+
+
+def diff_lines(facts: Facts, output: Path) -> Iterator[str]:
+    """What was stored, what was left out, and how exact it is."""
+    stored, left_out = len(facts.error.tensors), len(facts.unchanged)
+    yield f"Stored          {stored} tensors as {facts.dtype}"
+    yield f"Left out        {left_out} tensors that do not differ from the base"
+    yield f"Error           {facts.summary}"
+    if facts.error.relative_l2:
+        name, worst = max(facts.error.tensors.items(), key=lambda entry: entry[1].relative_l2)
+        yield f"Worst tensor    {name}: {worst.relative_l2:.3%}"
+    yield f"Vector: {output}"

@@ -1,0 +1,203 @@
+"""A recipe of mergekit 0.1.5 as a configuration: the same merge, or a refusal that names what differs.
+
+Facts about mergekit are from its source: `config.py` (the file), `parameter_resolver.py` (scopes), `plan.py` (the base
+joins the models), `merge_methods/` (parameters and defaults). It ignores keys that it does not know; here they are
+errors. Paths are taken from the working directory, as mergekit takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aftermix.config import Config, load_config, parse_config
+from aftermix.errors import ConfigError, refuse_if_any
+from aftermix.mergekit.references import reference, vector_names
+from aftermix.mergekit.settings import Scope, Setting, settle
+from aftermix.mergekit.sources import SHARED, Reading, Source, parameters_at, sources_of
+from aftermix.yaml_file import read_yaml
+
+DEFAULTS: dict[str, dict[str, bool]] = {
+    "linear": {"normalize": True},
+    "task_arithmetic": {"normalize": False, "rescale": False},
+    "ties": {"normalize": True, "rescale": False},
+    "dare_linear": {"normalize": False, "rescale": True},
+    "dare_ties": {"normalize": False, "rescale": True},
+}
+KEYS = (
+    "merge_method",
+    "base_model",
+    "models",
+    "slices",
+    "parameters",
+    "dtype",
+    "out_dtype",
+    "tokenizer_source",
+    "tokenizer",
+)
+UNSUPPORTED = {
+    "modules": ("merges parts of a model each in its own way", "Give one list of `models` for the whole model."),
+    "chat_template": (
+        "sets the chat template",
+        "Remove it, and copy the template into the result; it comes from the base, or from an instruction vector.",
+    ),
+}
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+def load_recipe(path: Path) -> Config:
+    """The configuration in the file at `path`: ours, or mergekit's, which a `merge_method` gives away."""
+    values = read_yaml(path)
+    return read_mergekit(values, where=path.name) if "merge_method" in values else load_config(path)
+
+
+def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
+    """The configuration that merges as mergekit does with the recipe `values`, from a file called `where`.
+
+    Raises :class:`ManyProblemsError` with everything in it that has no counterpart here.
+    """
+    reading = Reading(values, where)
+    method = values.get("merge_method")
+    if not isinstance(method, str) or method not in SHARED:
+        remedy = f"aftermix and mergekit share: {', '.join(SHARED)}."
+        raise ConfigError(f"{where}: merge_method", f"'{method}' is not a method of both", remedy)
+    for key, (found, remedy) in UNSUPPORTED.items():
+        if values.get(key) is not None:
+            reading.refuse(key, found, remedy)
+    others = {key: value for key, value in values.items() if key not in UNSUPPORTED}
+    reading.refuse_unknown("", others, KEYS, owner="A recipe")
+    base = None
+    if values.get("base_model") is not None:
+        base = reading.attempt(lambda: reference(values["base_model"], where=f"{where}: base_model"))
+    elif method != "linear":
+        reading.refuse("base_model", f"{method} needs the base of its vectors", "Add `base_model: PATH`.")
+    sources = sources_of(reading, method, base)
+    shared = _shared(reading, method)
+    merge = _merge(reading, method, sources, shared)
+    instruction = _tokenizer(reading, base)
+    vectors = _vectors(reading, sources, base, instruction)
+    refuse_if_any(reading.problems)
+    content = {"vectors": vectors, "merge": merge} | ({"base": base} if base else {})
+    return parse_config(content, where=where, folder=Path.cwd())
+
+
+def _shared(reading: Reading, method: str) -> dict[str, Any]:
+    """The parameters of the whole recipe: `normalize`, `rescale`, `lambda`. `int8_mask` changes no value."""
+    given = parameters_at(reading, "parameters", reading.values.get("parameters"), per_model=False, method=method)
+    scopes: list[Scope] = [(f"{reading.where}: parameters", given)]
+    slices = reading.values.get("slices")
+    if isinstance(slices, list) and slices and isinstance(slices[0], dict):
+        inner = parameters_at(
+            reading, "slices[0].parameters", slices[0].get("parameters"), per_model=False, method=method
+        )
+        scopes.insert(0, (f"{reading.where}: slices[0].parameters", inner))
+    defaults: dict[str, Any] = {"lambda": 1.0, "int8_mask": False} | DEFAULTS[method]
+    found = {
+        name: reading.attempt(partial(settle, name, scopes, default=default), Setting(default))
+        for name, default in defaults.items()
+    }
+    return {name: setting.value for name, setting in found.items()}
+
+
+def _merge(reading: Reading, method: str, sources: list[Source], shared: dict[str, Any]) -> dict[str, Any]:
+    """The section `merge`."""
+    merge = {"compat": "mergekit"} | _method(reading, method, sources, shared)
+    dtype = _dtype(reading)
+    excluded = _excluded(reading, method, sources)
+    return (
+        merge
+        | ({"lambda": shared["lambda"]} if shared["lambda"] != 1 else {})
+        | ({"dtype": dtype} if dtype else {})
+        | ({"exclude": excluded} if excluded else {})
+    )
+
+
+def _method(reading: Reading, method: str, sources: list[Source], shared: dict[str, Any]) -> dict[str, Any]:
+    """Method and options; a normalised sum is the pair of the same intra rule and `mean`."""
+    normalize, densities = shared["normalize"], {source.density for source in sources}
+    density = {"density": densities.pop()} if len(densities) == 1 else {}
+    if method == "linear":
+        total = sum(source.weight.value for source in sources)
+        if not normalize and total != 1:
+            found = f"is false, and the weights sum to {total:g}: the models would be added up"
+            reading.refuse("parameters.normalize", found, "Give weights that sum to 1, or normalise.")
+        return {"method": method}
+    if method == "task_arithmetic":
+        return {"intra": "all", "inter": "mean"} if normalize else {"method": method}
+    if method == "ties":
+        if shared["rescale"]:
+            reading.refuse("parameters.rescale", "ties does not rescale here", "Remove it, or use dare_ties.")
+        return {"method": method, **density, "normalize": normalize}
+    options = density | {"rescale": "l1" if shared["rescale"] else "none"}
+    if method == "dare_ties":
+        return {"method": method, **options, "normalize": normalize}
+    return {"intra": {"rule": "random", **options}, "inter": "mean"} if normalize else {"method": method, **options}
+
+
+def _excluded(reading: Reading, method: str, sources: list[Source]) -> list[str]:
+    """Parts of names whose weight is 0 in every vector: those tensors keep the base's values."""
+    found = {source.weight.zero_for for source in sources if source.weight.value != 0 or source.weight.zero_for}
+    if len(found) > 1:
+        remedy = "Give every model the same; tensors keep the base's values for all vectors, or for none."
+        reading.refuse("models", "have weights that are 0 for different tensors", remedy)
+    filters = list(found.pop()) if len(found) == 1 else []
+    if filters and method == "linear":
+        reading.refuse("models", f"weights of linear are 0 for {filters}", "Give one weight a model.")
+    for filter_ in filters:
+        if not filter_.strip() or filter_.startswith("re:") or any(character in filter_ for character in "*?["):
+            reading.refuse(
+                "models", f"the filter '{filter_}' reads as a pattern here", "Name a plain part of the name."
+            )
+    return filters
+
+
+def _dtype(reading: Reading) -> str | None:
+    """Stored type of the result. Arithmetic is float32 whatever `dtype` says."""
+    for key in ("out_dtype", "dtype"):
+        value = reading.values.get(key)
+        if value is None:
+            continue
+        name = str(value).removeprefix("torch.")
+        if name not in DTYPES:
+            reading.refuse(key, f"expected one of {', '.join(DTYPES)}, found {value!r}", "Arithmetic is float32 here.")
+            return None
+        return name
+    return None
+
+
+def _tokenizer(reading: Reading, base: str | None) -> str | None:
+    """The model whose tokenizer the result takes, where that is not the base."""
+    place, source = "tokenizer_source", reading.values.get("tokenizer_source")
+    tokenizer = reading.values.get("tokenizer")
+    if tokenizer is not None:
+        place = "tokenizer"
+        if not isinstance(tokenizer, dict) or set(tokenizer) - {"source"} or source is not None:
+            reading.refuse(place, "sets more than the source", "Write `tokenizer_source: base`, or name a model.")
+            return None
+        source = tokenizer.get("source", "union")
+    if source == "union":
+        reading.refuse(place, "is 'union', and vocabularies are not united here", "Write `base`, or name a model.")
+        return None
+    if source is None or source == "base":
+        return None
+    model = reading.attempt(lambda: reference(source, where=f"{reading.where}: {place}"))
+    return None if model == base else model
+
+
+def _vectors(reading: Reading, sources: list[Source], base: str | None, instruction: str | None) -> dict[str, Any]:
+    """The section `vectors`; a base of weight 0 in `linear` gives its configuration and nothing else."""
+    kept = [source for source in sources if source.model != base or source.weight.value != 0]
+    names = vector_names([source.model for source in kept])
+    if instruction is not None and instruction not in [source.model for source in kept]:
+        reading.refuse("tokenizer_source", f"'{instruction}' is no model of the recipe", "Write `base`, or name one.")
+    densities = {source.density for source in kept}
+    vectors = {}
+    for name, source in zip(names, kept, strict=True):
+        vectors[name] = {"model": source.model, "weight": source.weight.value}
+        if len(densities) > 1:
+            vectors[name]["density"] = source.density
+        if source.model == instruction:
+            vectors[name]["role"] = "instruction"
+    return vectors

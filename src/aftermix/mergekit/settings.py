@@ -1,0 +1,109 @@
+"""mergekit's parameters: scalars, gradients over layers and values by part of the tensor's name, settled to one value.
+
+A parameter is looked up in scopes (the model, its slice, the recipe) in that order; within a scope the first condition
+whose `filter` is part of the tensor's name decides, and none leads to the next scope.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from aftermix.errors import ConfigError
+
+KINDS: dict[str, type] = {
+    "weight": float,
+    "density": float,
+    "lambda": float,
+    "normalize": bool,
+    "rescale": bool,
+    "int8_mask": bool,
+}
+Scope = tuple[str, Mapping[str, Any]]
+"""Where it stands in the file, and its parameters."""
+Condition = tuple[str | None, Any]
+"""Filter (None: every tensor) and value."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value for every tensor, except 0 for those whose name holds one of `zero_for`."""
+
+    value: Any
+    zero_for: tuple[str, ...] = ()
+
+
+def settle(name: str, scopes: Sequence[Scope], *, default: Any = None) -> Setting:
+    """The value of parameter `name`; `default` where no scope sets it, and None makes it required.
+
+    Raises :class:`ConfigError` for a value that differs between layers, or between tensors by more than being 0 for
+    some.
+    """
+    conditions = [pair for where, scope in scopes if name in scope for pair in _conditions(name, where, scope[name])]
+    decided = next((place for place, (filter_, _) in enumerate(conditions) if filter_ is None), None)
+    if decided is not None:
+        conditions = conditions[: decided + 1]
+    elif default is not None:
+        conditions.append((None, default))
+    else:
+        place = f"{scopes[0][0]}.{name}"
+        remedy = f"Set `{name}` in the model's parameters, or in the recipe's for all models."
+        raise ConfigError(place, "is required, and not set for every tensor", remedy)
+    value = conditions[-1][1]
+    filters = tuple(str(filter_) for filter_, other in conditions[:-1] if other != value)
+    if any(other not in (0, value) for _, other in conditions):
+        found = f"has other values for tensors with {', '.join(map(repr, filters))} in their name"
+        raise ConfigError(f"{scopes[0][0]}.{name}", found, f"Give one `{name}`: a vector has one here.")
+    if filters and (name != "weight" or len(filters) != len(conditions) - 1):
+        found = f"has another value for tensors with {', '.join(map(repr, filters))} in their name"
+        raise ConfigError(
+            f"{scopes[0][0]}.{name}", found, f"Give one `{name}`; only a weight may be 0 for some tensors."
+        )
+    return Setting(value, filters)
+
+
+def _conditions(name: str, where: str, setting: Any) -> list[Condition]:
+    """The conditions of one scope, in order, up to and including the first for every tensor."""
+    where = f"{where}.{name}"
+    entries = [setting] if isinstance(setting, dict) else setting
+    if not isinstance(entries, list):
+        return [(None, _scalar(name, where, entries))]
+    if not any(isinstance(entry, dict) for entry in entries):
+        return [(None, _constant(name, where, entries))] if entries else []
+    return [_condition(name, f"{where}[{place}]", entry) for place, entry in enumerate(entries)]
+
+
+def _condition(name: str, where: str, entry: Any) -> Condition:
+    if not isinstance(entry, dict) or "value" not in entry or set(entry) - {"filter", "value"}:
+        raise ConfigError(where, f"expected `filter` and `value`, found {entry!r}", "Write {filter: mlp, value: 0.5}.")
+    filter_ = entry.get("filter")
+    if filter_ is not None and not isinstance(filter_, str):
+        raise ConfigError(f"{where}.filter", f"expected a part of a name, found {filter_!r}", "Write it as text.")
+    value = entry["value"]
+    settled = _constant(name, where, value) if isinstance(value, list) else _scalar(name, where, value)
+    return None if filter_ in (None, "*") else filter_, settled
+
+
+def _constant(name: str, where: str, gradient: list[Any]) -> Any:
+    values = {_scalar(name, where, value) for value in gradient}
+    if len(values) != 1:
+        found = f"is a gradient over the layers ({gradient})"
+        raise ConfigError(where, found, f"Give one `{name}`: it is the same for all layers here.")
+    return values.pop()
+
+
+def _scalar(name: str, where: str, value: Any) -> Any:
+    kind, settled = KINDS[name], math.nan
+    if isinstance(value, str | int | float):
+        with suppress(ValidationError):
+            settled = TypeAdapter(kind).validate_python(value)
+        if math.isfinite(settled):
+            return settled
+    raise ConfigError(
+        where, f"expected a {'number' if kind is float else 'true or false'}, found {value!r}", "Correct it."
+    )

@@ -1,0 +1,175 @@
+"""The models that a recipe of mergekit lists, each with its weight and density, and what is wrong with the list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from aftermix.errors import AftermixError, ManyProblemsError, Problem
+from aftermix.mergekit.layers import layers_of
+from aftermix.mergekit.references import reference
+from aftermix.mergekit.settings import Scope, Setting, settle
+
+ON_DELTAS = ("int8_mask", "normalize", "rescale", "lambda")
+SHARED = {
+    "linear": ("normalize",),
+    "task_arithmetic": ON_DELTAS,
+    "ties": ON_DELTAS,
+    "dare_linear": ON_DELTAS,
+    "dare_ties": ON_DELTAS,
+}
+"""Parameters of the whole recipe, by method: the methods that both have."""
+
+
+@dataclass
+class Source:
+    """One model of the recipe, with the scopes of its parameters."""
+
+    model: str
+    place: str
+    scopes: list[Scope]
+    weight: Setting = field(default_factory=lambda: Setting(0.0))
+    density: float = 1.0
+
+
+@dataclass
+class Reading:
+    """The file while it is read: what it says, what is wrong with it."""
+
+    values: Mapping[str, Any]
+    where: str
+    problems: list[Problem] = field(default_factory=list)
+
+    def attempt(self, read: Callable[[], Any], otherwise: Any = None) -> Any:
+        """What `read` gives; or its problem kept, and `otherwise`."""
+        try:
+            return read()
+        except ManyProblemsError as error:
+            self.problems.extend(error.problems)
+        except AftermixError as error:
+            self.problems.append(error.problem)
+        return otherwise
+
+    def refuse(self, key: str, found: str, remedy: str) -> None:
+        self.problems.append(Problem(f"{self.where}: {key}", found, remedy))
+
+    def refuse_unknown(self, key: str, keys: Mapping[str, Any], known: tuple[str, ...], *, owner: str) -> None:
+        for unknown in (name for name in keys if name not in known):
+            place = f"{key}.{unknown}" if key else str(unknown)
+            self.refuse(place, "is not a known key", f"{owner} takes: {', '.join(known)}.")
+
+
+def sources_of(reading: Reading, method: str, base: str | None) -> list[Source]:
+    """Every model with its weight and density. The base joins the models of `linear`; elsewhere it is no operand."""
+    sources = _listed(reading, method, base)
+    names = [source.model for source in sources]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        reading.refuse("models", f"'{name}' is listed twice", "Add the two weights up.")
+    if method != "linear":
+        if reading.values.get("slices") and base is not None and base not in names:
+            reading.refuse("slices", "lack the base among their sources", "Add `base_model` to the sources.")
+        sources = [source for source in sources if source.model != base]
+    elif base is not None and base not in names and reading.values.get("models"):
+        sources.append(Source(base, "base_model", [("base_model", {}), *_recipe_scopes(reading)]))
+    for source in sources:
+        scopes = [(f"{reading.where}: {place}", parameters) for place, parameters in source.scopes]
+        weight = reading.attempt(partial(settle, "weight", scopes))
+        source.weight = weight or source.weight
+        if method not in ("linear", "task_arithmetic"):
+            source.density = _density(reading, source, scopes)
+    if not sources and not reading.problems:
+        reading.refuse("models", "name no model besides the base", "Add a model to merge.")
+    return sources
+
+
+def _density(reading: Reading, source: Source, scopes: list[Scope]) -> float:
+    density = reading.attempt(lambda: settle("density", scopes, default=1.0).value, 1.0)
+    if not 0 < density <= 1:
+        reading.refuse(
+            f"{source.place}.parameters.density", f"expected 0 < density <= 1, found {density:g}", "Correct it."
+        )
+    return float(density)
+
+
+def _recipe_scopes(reading: Reading) -> list[Scope]:
+    parameters = reading.values.get("parameters") or {}
+    return [("parameters", parameters)] if isinstance(parameters, Mapping) else []
+
+
+def _listed(reading: Reading, method: str, base: str | None) -> list[Source]:
+    """The models as `models` or one slice lists them."""
+    given = [key for key in ("models", "slices") if reading.values.get(key)]
+    if len(given) != 1:
+        found = "stands beside `slices`" if given else "is missing"
+        reading.refuse("models", found, "List the models once, each with its weight.")
+        return []
+    entries, outer = reading.values.get("models"), _recipe_scopes(reading)
+    place = "models"
+    if given == ["slices"]:
+        entries, outer = _only_slice(reading, outer)
+        place = "slices[0].sources"
+    if not isinstance(entries, list):
+        reading.refuse(place, f"expected a list, found {type(entries).__name__}", "List the models.")
+        return []
+    known = ("model", "parameters") if place == "models" else ("model", "parameters", "layer_range")
+    sources = (_source(reading, f"{place}[{n}]", entry, known, method, base, outer) for n, entry in enumerate(entries))
+    return [source for source in sources if source is not None]
+
+
+def _source(
+    reading: Reading, place: str, entry: Any, known: tuple[str, ...], method: str, base: str | None, outer: list[Scope]
+) -> Source | None:
+    if not isinstance(entry, dict):
+        reading.refuse(place, f"expected a model with its parameters, found {entry!r}", "Write {model: PATH}.")
+        return None
+    reading.refuse_unknown(place, entry, known, owner="An entry")
+    parameters = parameters_at(reading, f"{place}.parameters", entry.get("parameters"), per_model=True, method=method)
+    where = f"{reading.where}: {place}.model"
+    model = reading.attempt(lambda: reference(entry.get("model"), where=where, base=base))
+    if model is None:
+        return None
+    if "layer_range" in known:
+        _check_layers(reading, f"{place}.layer_range", model, entry.get("layer_range"))
+    return Source(model, place, [(f"{place}.parameters", parameters), *outer])
+
+
+def _only_slice(reading: Reading, outer: list[Scope]) -> tuple[Any, list[Scope]]:
+    """Sources and scopes of the one slice that a recipe may have."""
+    slices = reading.values["slices"]
+    if not isinstance(slices, list) or len(slices) != 1 or not isinstance(slices[0], dict):
+        remedy = "One slice over all layers is taken; models are not cut and stacked here."
+        reading.refuse(
+            "slices", f"expected one slice, found {len(slices) if isinstance(slices, list) else slices!r}", remedy
+        )
+        return [], outer
+    whole = slices[0]
+    reading.refuse_unknown("slices[0]", whole, ("sources", "parameters"), owner="A slice")
+    return whole.get("sources"), [("slices[0].parameters", whole.get("parameters") or {}), *outer]
+
+
+def _check_layers(reading: Reading, place: str, model: str, layers: Any) -> None:
+    found = reading.attempt(lambda: layers_of(model))
+    if found is not None and layers != [0, found]:
+        reading.refuse(
+            place, f"is {layers}, and '{model}' has the layers [0, {found}]", "Take all layers of each model."
+        )
+
+
+def parameters_at(reading: Reading, place: str, given: Any, *, per_model: bool, method: str) -> Mapping[str, Any]:
+    """The parameters that stand at one place; those that mergekit would ignore there are problems."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        reading.refuse(place, f"expected a mapping, found {type(given).__name__}", "Write {weight: 0.5}.")
+        return {}
+    models = ("weight",) if method == "linear" else ("weight", "density")
+    for name in given:
+        if per_model and name in SHARED[method]:
+            remedy = "Move it to the recipe's own `parameters`; mergekit reads it only there."
+            reading.refuse(f"{place}.{name}", "holds for all models", remedy)
+        elif name not in models and name not in SHARED[method]:
+            takes = ", ".join(models if per_model else (*models, *SHARED[method]))
+            reading.refuse(f"{place}.{name}", f"{method} has no parameter '{name}' in mergekit", f"It takes: {takes}.")
+    return given
