@@ -27,17 +27,17 @@ def generator(seed: int, *key: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.SFC64(derived_seed(seed, *key)))
 
 
-def keep_mask(elements: int, probability: float, seed: int, *key: str | int) -> NDArray[np.bool_]:
-    """`elements` independent draws that are true with `probability`.
+def keep_mask(elements: int, probability: float | NDArray[np.float64], seed: int, *key: str | int) -> NDArray[np.bool_]:
+    """`elements` independent draws that are true with `probability`, one for all or one for each.
 
     Formula: `u < floor(probability * 2^32)` with `u` uniform on 32-bit integers, so the probability is exact to 2^-32
     and 1 keeps everything.
     """
-    threshold = int(probability * (1 << 32))
-    if threshold >= 1 << 32:
+    if isinstance(probability, float) and probability >= 1:
         return np.ones(elements, dtype=np.bool_)
     raw = np.random.SFC64(derived_seed(seed, *key)).random_raw((elements + 1) // 2)
     # Little-endian whatever the machine, so that the same key gives the same mask everywhere.
     halves = raw.astype("<u8", copy=False).view("<u4")[:elements]
-    mask: NDArray[np.bool_] = halves < np.uint32(threshold)
+    threshold = np.uint32(probability * (1 << 32)) if isinstance(probability, float) else np.floor(probability * 2**32)
+    mask: NDArray[np.bool_] = halves < threshold
     return mask

@@ -14,7 +14,7 @@ from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import MergeError
 from aftermix.jobs.merge import merge
 from aftermix.merging.merge import Merger, Recipe, merged_tensors
-from aftermix.merging.methods import METHODS
+from aftermix.merging.methods import METHODS, bind
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
 from aftermix.merging.resident import ResidentVectors, beside
 
@@ -29,8 +29,12 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 ON_VECTORS = sorted(name for name, method in METHODS.items() if method.operands == "deltas")
-KEEP_ALL = {"ties": {"density": 1.0}, "dare_linear": {"density": 1.0}, "dare_ties": {"density": 1.0}}
-HALF = {"ties": {"density": 0.5}, "dare_linear": {"density": 0.5}, "dare_ties": {"density": 0.5}}
+DROPPING = sorted(name for name in METHODS if "density" in bind(MergeConfig(method=name)).options)
+HALF = {name: {"density": 0.5} for name in DROPPING}
+KEEP_ALL = {name: {"density": 1.0} for name in DROPPING}
+for name in DROPPING:
+    KEEP_ALL[name] |= {"epsilon": 0.0} if name.startswith("della") else {}
+    KEEP_ALL[name] |= {"gamma": 0.0} if name.startswith("breadcrumbs") else {}
 
 
 def config_of(family: Family, method: str, weights: Mapping[str, float], **options: object) -> Config:
@@ -181,7 +185,7 @@ def test_scalars_vectors_zeros_and_empty_tensors_work(method: str) -> None:
         kept = [
             recipe.method.intra(
                 Blocks([(0, count)], lambda bounds, delta=delta: delta[bounds[0] : bounds[1]].clone()),
-                Place(0, str(i), "t", count),
+                Place(0, str(i), "t", count, count),
             )(delta, 0)
             for i, delta in enumerate(deltas)
         ]

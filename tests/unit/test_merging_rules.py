@@ -23,9 +23,13 @@ def in_blocks(values: torch.Tensor, size: int) -> Blocks:
     return Blocks(bounds, lambda bounds: flat[bounds[0] : bounds[1]].clone())
 
 
+def row_of(values: torch.Tensor) -> int:
+    return values.shape[-1] if values.ndim else 1
+
+
 def kept(rule: Any, values: torch.Tensor, *, block: int = 4, **options: Any) -> torch.Tensor:
     """`rule` applied to a whole tensor in blocks of `block` elements."""
-    keeper = rule(in_blocks(values, block), Place(0, "v", "t", values.numel()), **options)
+    keeper = rule(in_blocks(values, block), Place(0, "v", "t", values.numel(), row_of(values)), **options)
     parts = [keeper(part.clone(), number * block) for number, part in enumerate(values.reshape(-1).split(block))]
     return torch.cat(parts).view(values.shape)
 
@@ -145,7 +149,7 @@ def test_sums_and_means_by_hand() -> None:
 
 def test_keep_all_keeps_all() -> None:
     delta = torch.tensor([1.0, -0.0, 1e-45])
-    assert keep_all(in_blocks(delta, 2), Place(0, "v", "t", 3))(delta, 0) is delta
+    assert keep_all(in_blocks(delta, 2), Place(0, "v", "t", 3, 3))(delta, 0) is delta
 
 
 def test_random_rescale_keeps_the_expectation_and_the_share() -> None:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from aftermix.merging.selection import Blocks, Cut, find_cut, kept_count
+from aftermix.merging.ranks import Ranks, row_places
+from aftermix.merging.selection import Blocks, Cut, find_cut, kept_count, whole_count
 from aftermix.seeds import keep_mask
 
 Density = Annotated[float, Field(gt=0, le=1)]
@@ -31,6 +32,8 @@ class Place:
     vector: str
     tensor: str
     elements: int
+    row: int
+    """Entries of one row: the tensor's last dimension, 1 for a scalar."""
     model_cut: Cut | None = None
     """The selection over the whole vector, seen from this tensor; set for `scope: model`."""
 
@@ -87,6 +90,63 @@ def random_rescale(
         return lambda delta, start: kept(delta, start).div_(density)
     ratio = _l1_ratio(blocks, kept)
     return lambda delta, start: kept(delta, start).mul_(ratio)
+
+
+def magnitude_sampled(
+    blocks: Blocks,  # noqa: ARG001 - every rule has this signature
+    place: Place,
+    *,
+    density: Density = 0.5,
+    epsilon: Annotated[float, Field(ge=0, lt=0.5)] = 0.1,
+) -> Keeper:
+    """Each entry kept with a probability that grows with its rank in its row, and divided by that probability.
+
+    Formula: `p = density - epsilon + 2 epsilon r`, clipped to [0, 1], with `r` from 0 for the smallest magnitude of a
+    row to 1 for its largest. Source: DELLA (Deep et al., 2024), MagPrune. Rows longer than a block are ranked in parts.
+    Departure: a row of one entry has rank 1/2, where the formula divides by zero. With `epsilon` 0 this is DARE.
+    """
+
+    def kept(delta: torch.Tensor, start: int) -> torch.Tensor:
+        rank = 1 - row_places(delta, place.row) / max(place.row - 1, 1) if place.row > 1 else 0.5
+        probability = np.clip(density - epsilon + 2 * epsilon * np.broadcast_to(rank, len(delta)), 0, 1)
+        key = ("magnitude sampled", place.vector, place.tensor, start)
+        values = delta.numpy()
+        np.multiply(values, keep_mask(len(delta), probability, place.seed, *key), out=values)
+        np.divide(values, np.maximum(probability, np.finfo(np.float32).tiny), out=values, casting="same_kind")
+        return delta
+
+    return kept
+
+
+def band(
+    blocks: Blocks,
+    place: Place,
+    *,
+    density: Density = 0.9,
+    gamma: Annotated[float, Field(ge=0, lt=1)] = 0.01,
+    scope: Literal["tensor", "row"] = "tensor",
+) -> Keeper:
+    """Without the `floor(gamma * n)` entries of largest magnitude, the next `floor(density * n)`; at least 1 is kept.
+
+    Source: Model Breadcrumbs (Davari and Belilovsky, 2024): outliers are dropped as well as the small. n counts a
+    tensor, or with `scope: row` a row, as the authors' code does. Rows longer than a block are counted in parts. When
+    gamma and density exceed 1 together, all but the largest are kept.
+    """
+    elements = place.row if scope == "row" else place.elements
+    dropped = min(whole_count(elements, gamma), elements - 1)
+    reach = min(dropped + kept_count(elements, density), elements)
+    if scope == "row":
+        return lambda delta, _: _within(delta, row_places(delta, place.row), dropped, reach)
+    lower = find_cut(blocks, reach)
+    if not dropped:
+        return lower.kept
+    upper = find_cut(blocks, dropped)
+    return lambda delta, start: lower.kept(delta, start).sub_(upper.kept(delta.clone(), start))
+
+
+def _within(delta: torch.Tensor, places: Ranks, first: int, end: int) -> torch.Tensor:
+    np.multiply(delta.numpy(), (places >= first) & (places < end), out=delta.numpy())
+    return delta
 
 
 def _l1_ratio(blocks: Blocks, keeper: Keeper) -> float:

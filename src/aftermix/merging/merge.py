@@ -19,7 +19,7 @@ from aftermix.checkpoints.model import Bounds, TensorInfo
 from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.pool import Pool, is_finite, refuse_non_finite
 from aftermix.checkpoints.shards import Piece, TensorSpec
-from aftermix.config import MergeConfig
+from aftermix.config import MergeConfig, VectorConfig
 from aftermix.errors import MergeError
 from aftermix.merging.blocks import block_bounds, in_order, worker_threads
 from aftermix.merging.intra import Keeper, Place
@@ -44,10 +44,14 @@ class Recipe:
     dtype: torch.dtype | None = None
 
     @staticmethod
-    def of(config: MergeConfig, *, for_search: bool = False) -> Recipe:
-        """Bind `config`; a search excludes embeddings, head and rotary tensors unless the file says otherwise."""
+    def of(
+        config: MergeConfig, *, vectors: Mapping[str, VectorConfig] | None = None, for_search: bool = False
+    ) -> Recipe:
+        """Bind `config` and what `vectors` set for themselves; a search excludes more unless the file forbids it."""
         dtype = getattr(torch, config.dtype) if config.dtype else None
-        return Recipe(bind(config), config.exclusions(for_search=for_search), config.seed, config.scale, dtype)
+        return Recipe(
+            bind(config, vectors=vectors), config.exclusions(for_search=for_search), config.seed, config.scale, dtype
+        )
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,11 @@ class Merger:
         merger = Merger(pool, recipe, used)
         if not method.selects_over_model:
             return merger
-        density = float(method.options["density"])
         moved = [info for info in pool.layout if merger.moves(info) and merger.canonical(info.name) == info.name]
         cuts = {
-            vector: cuts_over_model([(info, merger.blocks_of(info, vector)) for info in moved], density=density)
+            vector: cuts_over_model(
+                [(info, merger.blocks_of(info, vector)) for info in moved], density=method.options_of(vector)["density"]
+            )
             for vector in used
         }
         return Merger(pool, recipe, used, cuts)
@@ -133,8 +138,9 @@ class Merger:
         """What `vector` keeps of one tensor, after a survey of its blocks where the rule needs one."""
         tensor = self.canonical(info.name)
         cut = self.model_cuts.get(vector, {}).get(tensor)
-        place = Place(self.recipe.seed, vector, tensor, info.elements, cut)
-        return self.recipe.method.intra(self.blocks_of(info, vector), place)
+        row = info.shape[-1] if info.shape else 1
+        place = Place(self.recipe.seed, vector, tensor, info.elements, row, cut)
+        return self.recipe.method.intra_of(vector)(self.blocks_of(info, vector), place)
 
     def combine(
         self, info: TensorInfo, bounds: Bounds, base: torch.Tensor, kept: Mapping[str, torch.Tensor], weights: Weights

@@ -15,8 +15,8 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from aftermix.config import MergeConfig, VectorConfig
 from aftermix.errors import MergeError, Problem, refuse_if_any
-from aftermix.merging.inter import disjoint_mean, weighted_mean, weighted_sum
-from aftermix.merging.intra import Keeper, Place, keep_all, magnitude, random_rescale
+from aftermix.merging.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
+from aftermix.merging.intra import Keeper, Place, band, keep_all, magnitude, magnitude_sampled, random_rescale
 from aftermix.merging.selection import Blocks
 
 IntraRule = Callable[..., Keeper]
@@ -41,19 +41,38 @@ METHODS: dict[str, Method] = {
     "ties": Method(magnitude, disjoint_mean),
     "dare_linear": Method(random_rescale, weighted_sum),
     "dare_ties": Method(random_rescale, disjoint_mean, {"normalize": False}),
+    "della": Method(magnitude_sampled, disjoint_mean),
+    "della_linear": Method(magnitude_sampled, weighted_sum),
+    "breadcrumbs": Method(band, weighted_sum),
+    "breadcrumbs_ties": Method(band, disjoint_mean),
+    "tall_mask": Method(keep_all, consensus),
 }
 
-INTRA: dict[str, IntraRule] = {"all": keep_all, "magnitude": magnitude, "random": random_rescale}
-INTER: dict[str, InterRule] = {"sum": weighted_sum, "mean": weighted_mean, "disjoint_mean": disjoint_mean}
+INTRA: dict[str, IntraRule] = {
+    "all": keep_all,
+    "magnitude": magnitude,
+    "random": random_rescale,
+    "magnitude_sampled": magnitude_sampled,
+    "band": band,
+}
+INTER: dict[str, InterRule] = {
+    "sum": weighted_sum,
+    "mean": weighted_mean,
+    "disjoint_mean": disjoint_mean,
+    "consensus": consensus,
+}
 
 COMPAT: dict[str, dict[Rule, dict[str, Any]]] = {
     "mergekit": {
+        keep_all: {},
         magnitude: {"density": 1.0},
         random_rescale: {"rescale": "l1"},
+        weighted_sum: {},
+        weighted_mean: {},
         disjoint_mean: {"divisor": "signed"},
     },
 }
-"""By tool and rule, the tool's defaults where they differ (mergekit 0.1.5; docs/methods.md lists what is left)."""
+"""By tool and rule that are alike, its defaults where they differ (mergekit 0.1.5; docs/methods.md has what is left)."""
 
 DEFAULT_METHOD = "task_arithmetic"
 
@@ -101,7 +120,10 @@ def bind(config: MergeConfig, *, vectors: Mapping[str, VectorConfig] | None = No
     outside its bounds, naming what the method takes.
     """
     name, method, options = _chosen(config)
-    bound = _bound(name, method, options, COMPAT.get(config.compat or "", {}))
+    compat = COMPAT[config.compat] if config.compat else {}
+    if config.compat and not {method.intra, method.inter} <= compat.keys():
+        raise MergeError("merge.compat", f"{name} is not as {config.compat} has it", "Remove `compat`.")
+    bound = _bound(name, method, options, compat)
     return replace(bound, by_vector=_by_vector(bound, vectors or {}))
 
 

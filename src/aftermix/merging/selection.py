@@ -90,8 +90,17 @@ def kept_count(elements: int, density: float) -> int:
     >>> kept_count(10, 0.35), kept_count(3, 0.1), kept_count(0, 0.5), kept_count(100, 0.29)
     (3, 1, 0, 29)
     """
+    return min(elements, max(1, whole_count(elements, density))) if elements else 0
+
+
+def whole_count(elements: int, share: float) -> int:
+    """`floor(share * elements)` of the share that was written.
+
+    >>> whole_count(100, 0.29), whole_count(3, 0.3)
+    (29, 0)
+    """
     # 0.29 * 100 is 28.999999999999996 in binary; a count that close to a whole number was meant to be it.
-    return min(elements, max(1, int(density * elements * (1 + 1e-12)))) if elements else 0
+    return int(share * elements * (1 + 1e-12))
 
 
 def magnitude_bits(values: torch.Tensor) -> Bits:

@@ -1,0 +1,116 @@
+"""The rules of DELLA, Model Breadcrumbs and TALL masks against slow twins that follow the definitions row by row."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from aftermix.merging.inter import consensus
+from aftermix.merging.intra import Place, band, magnitude_sampled
+from aftermix.merging.ranks import row_places
+from aftermix.merging.selection import Blocks
+from aftermix.seeds import keep_mask
+
+MATRICES = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 6), st.integers(1, 9)),
+    elements=st.one_of(st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0]), st.floats(-4, 4, width=32)),
+)
+
+
+def in_rows(values: np.ndarray, rows: int) -> tuple[Blocks, Place]:
+    """A matrix in blocks of `rows` rows."""
+    flat, size = torch.from_numpy(values.copy()).reshape(-1), rows * values.shape[1]
+    bounds = [(start, min(start + size, len(flat))) for start in range(0, len(flat), size)]
+    blocks = Blocks(bounds, lambda bounds: flat[bounds[0] : bounds[1]].clone())
+    return blocks, Place(0, "v", "t", values.size, values.shape[1])
+
+
+def applied(rule: object, values: np.ndarray, rows: int, **options: object) -> np.ndarray:
+    blocks, place = in_rows(values, rows)
+    keeper = rule(blocks, place, **options)  # type: ignore[operator]
+    return np.concatenate([keeper(block, start) for block, (start, _) in zip(blocks, blocks.bounds, strict=True)])
+
+
+def falling_order(row: np.ndarray) -> list[int]:
+    return sorted(range(len(row)), key=lambda i: (-abs(float(row[i])), i))
+
+
+@given(values=MATRICES)
+@settings(max_examples=100, deadline=None)
+def test_places_are_those_of_a_sort_of_each_row(values: np.ndarray) -> None:
+    found = row_places(torch.from_numpy(values.copy()).reshape(-1), values.shape[1]).reshape(values.shape)
+    for row, places in zip(values, found, strict=True):
+        assert np.argsort(places).tolist() == falling_order(row)
+
+
+@given(values=MATRICES, rows=st.integers(1, 4), density=st.floats(0.05, 1), epsilon=st.floats(0, 0.4))
+@settings(max_examples=100, deadline=None)
+def test_magnitude_sampled_follows_its_definition(
+    values: np.ndarray, rows: int, density: float, epsilon: float
+) -> None:
+    found = applied(magnitude_sampled, values, rows, density=density, epsilon=epsilon)
+    width, position = values.shape[1], 0
+    for start in range(0, len(values), rows):
+        part = values[start : start + rows]
+        chances = np.empty(part.shape)
+        for row, chance in zip(part, chances, strict=True):
+            for place, index in enumerate(falling_order(row)):
+                rank = 1 - place / (width - 1) if width > 1 else 0.5
+                chance[index] = min(max(density - epsilon + 2 * epsilon * rank, 0.0), 1.0)
+        mask = keep_mask(part.size, chances.reshape(-1), 0, "magnitude sampled", "v", "t", position)
+        for value, chance, kept in zip(part.reshape(-1), chances.reshape(-1), mask, strict=True):
+            assert found[position] == pytest.approx(float(value) / chance if kept else 0.0, rel=1e-6)
+            position += 1
+
+
+def test_larger_entries_of_a_row_are_kept_more_often_and_the_expectation_stays() -> None:
+    values = np.tile(np.linspace(0.1, 1, 10, dtype=np.float32), (20_000, 1))
+    found = applied(magnitude_sampled, values, 1000, density=0.5, epsilon=0.2).reshape(values.shape)
+    shares = (found != 0).mean(axis=0)
+    wanted = 0.3 + 0.4 * np.linspace(0, 1, 10)
+    assert np.abs(shares - wanted).max() < 5 * 0.5 / math.sqrt(20_000)
+    assert np.allclose(found.mean(axis=0), values[0], rtol=0.05)
+
+
+@given(values=MATRICES, rows=st.integers(1, 4), density=st.floats(0.05, 1), gamma=st.floats(0, 0.9))
+@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("scope", ["tensor", "row"])
+def test_band_follows_its_definition(scope: str, values: np.ndarray, rows: int, density: float, gamma: float) -> None:
+    found = applied(band, values, rows, density=density, gamma=gamma, scope=scope).reshape(values.shape)
+    groups = values if scope == "row" else values.reshape(1, -1)
+    wanted = np.zeros_like(groups)
+    for row, result in zip(groups, wanted, strict=True):
+        count = len(row)
+        dropped = min(math.floor(gamma * count * (1 + 1e-12)), count - 1)
+        kept = max(1, math.floor(density * count * (1 + 1e-12)))
+        chosen = falling_order(row)[dropped : dropped + kept]
+        result[chosen] = row[chosen]
+    assert np.array_equal(found, wanted.reshape(values.shape))
+
+
+@given(data=st.data(), lam=st.floats(0.1, 2), agreement=st.integers(1, 4))
+@settings(max_examples=100, deadline=None)
+def test_consensus_follows_its_definition(data: st.DataObject, lam: float, agreement: int) -> None:
+    shape = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    count = data.draw(st.integers(2, 4))
+    values = st.sampled_from([0.0, 0.25, -0.25, 1.0, -1.0, 2.0, -3.0])
+    tensors = [data.draw(hnp.arrays(np.float32, shape, elements=values)) for _ in range(count)]
+    weights = [0.5, -0.25, 1.0, 2.0][:count]
+    found = consensus([torch.from_numpy(t.copy()) for t in tensors], weights, lam=lam, agreement=agreement).numpy()
+    for index in np.ndindex(shape):
+        parts = [np.float32(t[index]) for t in tensors]
+        total = sum(parts)
+        votes = sum(abs(part) > np.float32(lam) * abs(total - part) for part in parts)
+        merged = sum(w * part for w, part in zip(weights, parts, strict=True))
+        assert found[index] == pytest.approx(merged if votes >= min(agreement, count) else 0.0, rel=1e-6)
+
+
+def test_a_single_vector_is_its_own_consensus() -> None:
+    assert consensus([torch.tensor([0.1, -2.0])], [0.5]).tolist() == pytest.approx([0.05, -1.0])
