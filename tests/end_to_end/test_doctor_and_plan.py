@@ -76,7 +76,7 @@ def test_doctor_tells_every_fault_at_once(
     assert run_cli("doctor", write(tmp_path, values)) == 2
     out = capsys.readouterr().out
     for message in (
-        "ties has no option 'densty'. It takes: density, scope, normalize, election.",
+        "ties has no option 'densty'. It takes: density, scope, normalize, election, divisor.",
         "model.layers.0.mlp.up_proj.weight: vector 'b' is (2, 2), base is (48, 32). Was it trained from this base?",
         "there is no such folder",
         "holds 1 NaN or Inf values",

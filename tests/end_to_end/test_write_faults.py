@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ import pytest
 from safetensors.torch import load_file
 
 from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.writer import appearing_folder
 from aftermix.cli import main
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError
@@ -266,3 +268,31 @@ def test_a_full_disk_in_any_other_place_is_one_line(
         main()
     assert ended.value.code == 1
     assert capsys.readouterr().err == f"aftermix: {tmp_path}/report.html: No space left on device\n"
+
+
+def test_only_what_was_left_of_this_output_is_removed(family: Family, tmp_path: Path) -> None:
+    config, _ = opened(family["base"], family["b"])
+    host, gone = socket.gethostname(), ended_process()
+    names = [f".*.incomplete-{host}-{gone}", f".*.incomplete-{host}-{os.getpid()}1x", f".b.incomplete-{host}-{gone}"]
+    for name in [*names, f".*.incomplete-elsewhere-{gone}"]:
+        (tmp_path / name).mkdir()
+    merge(config, tmp_path / "*")
+    assert {path.name for path in tmp_path.iterdir()} == {"*", *names[1:], f".*.incomplete-elsewhere-{gone}"}
+
+
+def ended_process() -> int:
+    """The number of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_two_writers_of_one_process_do_not_remove_each_others_work(tmp_path: Path) -> None:
+    with appearing_folder(tmp_path / "out") as hidden:
+        (hidden / "config.json").write_text("{}")
+        with (
+            pytest.raises(CheckpointError, match=r"cannot be written \(File exists\)"),
+            appearing_folder(tmp_path / "out"),
+        ):
+            pass
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -307,3 +308,16 @@ def test_the_place_of_the_fuzzer_is_cleared_for_every_input() -> None:
     place().fill({"a": b""})
     place().fill({})
     assert place().names() <= before | {str(place().folder)}
+
+
+def test_layers_that_a_gguf_file_only_announces_are_not_made(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_block_count(4_000_000_000)
+    writer.add_tensor("token_embd.weight", np.zeros((6, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(CheckpointError, match=r"x\.gguf: announces 4000000000 layers and holds 1 tensors"):
+        open_model(str(tmp_path / "x.gguf"))

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from aftermix.checkpoints.vector_file import FACTS
 from aftermix.cli import cli
 from aftermix.config import Config, parse_config
 from aftermix.errors import ConfigError, ManyProblemsError
@@ -112,8 +113,8 @@ def test_our_defaults_are_written_out() -> None:
             "Set `scope: tensor`."),
         (
             {"intra": "magnitude", "inter": "sum"},
-            "merge: mergekit has no method that pairs the rules of magnitude+sum. "
-            "It has: dare_linear, dare_ties, task_arithmetic, ties.",
+            "merge: magnitude+sum has no counterpart in mergekit. "
+            "There is one for: dare_linear, dare_ties, task_arithmetic, ties.",
         ),
         (
             {"exclude": ["model.layers.0.*"]},
@@ -192,3 +193,22 @@ def test_export_names_what_it_cannot_read_or_write(family: Family, tmp_path: Pat
         with pytest.raises(ConfigError, match=expected):
             export_mergekit(tmp_path / source, tmp_path / output)
     assert not (tmp_path / "out.yaml").exists()
+
+
+def test_an_adapter_stands_beside_its_base_and_a_vector_folder_is_refused(tmp_path: Path) -> None:
+    adapter, vector, output = tmp_path / "adapter", tmp_path / "vector", tmp_path / "out.yaml"
+    for folder, file in ((adapter, "adapter_config.json"), (vector, FACTS)):
+        folder.mkdir()
+        (folder / file).write_text("{}")
+    content = {"base": "org/base", "merge": {"method": "task_arithmetic"}}
+    source = tmp_path / "aftermix.yaml"
+    source.write_text(yaml.safe_dump(content | {"vectors": {"adapter": {"model": str(adapter)}}}))
+    assert "Adapters: mergekit needs `--lora-merge-cache FOLDER`." in export_mergekit(source, output)
+    assert yaml.safe_load(output.read_text())["models"][0]["model"] == f"org/base+{adapter}"
+    assert load_recipe(output).vectors["adapter"].model == str(adapter)
+    source.write_text(yaml.safe_dump(content | {"vectors": {"v": {"model": str(vector)}}}))
+    with pytest.raises(
+        ManyProblemsError, match=f"vectors.v: {vector} is a vector folder, which mergekit does not read"
+    ):
+        export_mergekit(source, tmp_path / "other.yaml")
+    assert not (tmp_path / "other.yaml").exists()

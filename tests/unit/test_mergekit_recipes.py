@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aftermix.config import Config, MergeConfig, VectorConfig, parse_config
+from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, ConfigError, ManyProblemsError
 from aftermix.mergekit.reading import SHARED, read_mergekit
-from aftermix.mergekit.references import reference, vector_names, written
 from aftermix.mergekit.settings import Setting, settle
 from aftermix.merging.methods import bind
 from aftermix.yaml_file import parse_yaml
@@ -356,34 +355,10 @@ def test_a_parameter_without_a_value_takes_its_default() -> None:
     assert settle("density", [("here", {"density": []})], default=1.0) == Setting(1.0)
 
 
-# References and names
-
-
-def test_an_adapter_of_the_base_is_a_vector_of_its_own() -> None:
-    assert reference("org/base+org/lora", where="here", base="org/base") == "org/lora"
-    assert reference({"model": "org/base", "lora": {"path": "x"}}, where="here", base="org/base") == "x"
-
-
-@pytest.mark.parametrize(
-    "value", [None, 3, [], {}, {"path": "a"}, "", {"model": {"path": None}}, "a+b+c", {"model": 1}]
-)
-def test_a_reference_that_names_no_model_is_refused(value: Any) -> None:
-    with pytest.raises(ConfigError):
-        reference(value, where="here")
-
-
-@settings(deadline=None)
-@given(st.text(min_size=1, max_size=40).filter(lambda text: "\0" not in text))
-def test_a_written_reference_reads_back(model: str) -> None:
-    assert reference(written(model), where="here") == model
-
-
-@settings(deadline=None)
-@given(st.lists(st.text(max_size=80), max_size=6))
-def test_names_are_distinct_and_legal(models: list[str]) -> None:
-    names = vector_names(models)
-    assert len(set(names)) == len(models)
-    parse_config({"vectors": {name: {"model": "m"} for name in names}}, where="r", folder=FOLDER)
+def test_the_recipe_in_the_documentation_is_taken() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "mergekit.md").read_text(encoding="utf-8")
+    example = page.split("```yaml mergekit\n")[1].split("```")[0]
+    assert read(example).vectors.keys() == {"ja", "math"}
 
 
 JSON = st.recursive(

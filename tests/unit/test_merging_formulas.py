@@ -128,7 +128,10 @@ def test_pairs_of_rules_can_be_named(family: Family, tmp_path: Path) -> None:
     ("values", "message"),
     [
         ({"method": "tise"}, r"merge\.method: there is no method 'tise'\. Did you mean 'ties'\? There are: linear, "),
-        ({"method": "ties", "densty": 0.5}, r"ties has no option 'densty'\. It takes: density, scope, normalize, election\."),
+        (
+            {"method": "ties", "densty": 0.5},
+            r"ties has no option 'densty'\. It takes: density, scope, normalize, election, divisor\.",
+        ),
         ({"method": "ties", "density": 0}, r"merge\.density: Input should be greater than 0, found 0"),
         ({"method": "ties", "density": 1.5}, r"merge\.density: Input should be less than or equal to 1, found 1\.5"),
         ({"method": "linear", "density": 0.5}, r"linear has no option 'density'\. It takes: none\."),

@@ -20,6 +20,7 @@ from huggingface_hub import ModelCard
 
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError
+from aftermix.jobs.diff import diff
 from aftermix.jobs.model_card import model_card
 from aftermix.jobs.push import model_folder
 from aftermix.merging.merge import Recipe
@@ -179,15 +180,15 @@ def test_a_finished_run_uploads_its_model(hub: Hub, family: Family, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("a/b/c", {}, r"--push: 'a/b/c' is no name of a repository \(.*\)\. Use NAME or OWNER/NAME\."),
-        ("bad name", {}, r"--push: 'bad name' is no name of a repository"),
-        ("me/x", {"HF_HUB_OFFLINE": "1"}, r"--push: the hub is in offline mode\. Unset HF_HUB_OFFLINE and"),
-        ("me/x", {}, r"--push: there is no login to the hub\. Log in with `hf auth login`, or set HF_TOKEN"),
-        ("me/x", {"HF_TOKEN": "wrong"}, r"--push: the hub does not accept the login\. Log in with `hf auth login`"),
+        ("a/b/c", {}, r"aftermix: a/b/c: is no name of a repository \(.*\)\. Use NAME or OWNER/NAME\."),
+        ("bad name", {}, r"aftermix: bad name: is no name of a repository"),
+        ("me/x", {"HF_HUB_OFFLINE": "1"}, r"me/x: the hub is in offline mode\. Unset HF_HUB_OFFLINE and"),
+        ("me/x", {}, r"me/x: there is no login to the hub\. Log in with `hf auth login`, or set HF_TOKEN"),
+        ("me/x", {"HF_TOKEN": "wrong"}, r"me/x: the hub does not accept the login\. Log in with `hf auth login`"),
         (
             "me/x",
             {"HF_TOKEN": TOKEN, "HF_ENDPOINT": "http://127.0.0.1:9"},
-            r"--push: the hub cannot be asked for the login \(.*\)\. Try again when it can be reached\.",
+            r"me/x: the hub cannot be asked for the login \(.*\)\. Try again when it can be reached\.",
         ),
     ],
 )
@@ -236,12 +237,25 @@ def test_private_needs_push(family: Family, tmp_path: Path) -> None:
 
 
 def test_only_models_with_a_card_are_uploaded(family: Family, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"expected a model folder, or a finished run with one, found neither"):
+    with pytest.raises(
+        CheckpointError, match="expected a model, a stored vector or a finished run, found none of them"
+    ):
         model_folder(tmp_path)
     with pytest.raises(CheckpointError, match=r"README\.md: is no model card that the hub takes .*Write one, with"):
         model_folder(family["b"])
     with pytest.raises(AftermixError, match=r"README\.md: is no model card that the hub takes"):
         model_folder(uploadable(tmp_path / "m", family, card="---\n- a list\n---\n"))
+
+
+def test_a_stored_vector_is_uploaded_with_its_card(hub: Hub, family: Family, tmp_path: Path) -> None:
+    diff(str(family["b"]), base=str(family["base"]), output=tmp_path / "vector")
+    done = aftermix("push", str(tmp_path / "vector"), "me/v", home=tmp_path, HF_ENDPOINT=hub.address, HF_TOKEN=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert {"vector.json", "config.json", "tokenizer.json", "difference/model.safetensors"} <= set(hub.files)
+    card = ModelCard(hub.files["README.md"].decode())
+    assert card.data.base_model == ["base", "b"]
+    assert card.data.tags == ["aftermix", "distribution-vector"]
+    assert str(tmp_path.parent) not in card.content
 
 
 def test_the_card_of_a_run_has_evaluation_results_that_the_hub_reads(family: Family) -> None:

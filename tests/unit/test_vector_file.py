@@ -353,7 +353,7 @@ def test_nan_and_inf_are_refused(member: str, owner: str, family: Family, copied
     models = {"base": family["base"], "b": family["b"], member: damaged}
     with pytest.raises(CheckpointError, match=rf"model\.norm\.weight: {owner}.*holds 1 NaN or Inf values"):
         diff(str(models["b"]), base=str(models["base"]), output=tmp_path / "deep" / "v")
-    assert not list((tmp_path / "deep").iterdir())
+    assert not (tmp_path / "deep").exists()
 
 
 def test_an_occupied_or_input_folder_is_refused(family: Family, tmp_path: Path) -> None:
@@ -405,6 +405,23 @@ def test_a_description_that_does_not_fit_is_refused(
     diff(str(expert), base=str(family["base"]), output=tmp_path / "v", dtype="int8")
     with pytest.raises(AftermixError, match=message):
         opened(family, edited(tmp_path / "v", tmp_path / "edited", **facts))
+
+
+@pytest.mark.parametrize("entry", ["values", "scales"])
+def test_nan_in_a_stored_vector_stops_a_merge(
+    entry: str, family: Family, vectors: Mapping[str, Path], tmp_path: Path
+) -> None:
+    stored = vectors["b-bfloat16"] if entry == "values" else vectors["b-int8"]
+    copy = edited(stored, tmp_path / "copy")
+    file = copy / "difference" / "model.safetensors"
+    tensors = load_file(file)
+    tensors[f"{entry}.{NORM}"].reshape(-1)[0] = float("nan")
+    save_file(tensors, file)
+    with pytest.raises(
+        CheckpointError, match=r"model\.norm\.weight: vector 'v' \(.*copy\) holds \d+ NaN or Inf values"
+    ):
+        merge(config(family, copy), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_vector_without_its_weights_is_refused(family: Family, vectors: Mapping[str, Path], tmp_path: Path) -> None:

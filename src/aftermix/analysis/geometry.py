@@ -7,7 +7,7 @@ any part of the model (a layer, a kind, the whole) come from sums of these matri
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,16 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from aftermix.analysis.places import KINDS, Place, layer_labels, place_of
-from aftermix.checkpoints.model import Bounds
+from aftermix.checkpoints.model import Bounds, TensorInfo
 from aftermix.checkpoints.pool import Pool, is_finite
 from aftermix.checkpoints.runs import runs
 from aftermix.errors import Problem, refuse_if_any
 from aftermix.progress import bar
 
 # V vectors, N elements
-
-RUN_ELEMENTS = 1 << 18
-"""Elements read at a time, which keeps a run of all vectors in float64 near the processor's cache."""
 
 Floats = NDArray[np.float64]
 
@@ -102,13 +99,20 @@ class Geometry:
     def layers(self) -> dict[str, Part]:
         """By label of the layer, in order."""
         labels = layer_labels(self.places.values())
-        return {label: self._of(lambda p, key=key: (p.stack, p.number) == key) for key, label in labels.items()}
+        return {
+            label: self._of([name for name, place in self.places.items() if (place.stack, place.number) == key])
+            for key, label in labels.items()
+        }
 
     @cached_property
     def kinds(self) -> dict[str, Part]:
         """By kind, in the order of `KINDS`; kinds that the model lacks are left out."""
         present = {place.kind for place in self.places.values()}
-        return {kind: self._of(lambda p, kind=kind: p.kind == kind) for kind in KINDS if kind in present}
+        return {
+            kind: self._of([name for name, place in self.places.items() if place.kind == kind])
+            for kind in KINDS
+            if kind in present
+        }
 
     @cached_property
     def cells(self) -> dict[tuple[str, str], Part]:
@@ -124,8 +128,8 @@ class Geometry:
         row = self.vectors.index(vector)
         return [name for name, part in self.tensors.items() if not part.changed_V[row]]
 
-    def _of(self, wanted: Callable[[Place], bool]) -> Part:
-        return joined([part for name, part in self.tensors.items() if wanted(self.places[name])])
+    def _of(self, names: Sequence[str]) -> Part:
+        return joined([self.tensors[name] for name in names])
 
 
 def measure(pool: Pool) -> Geometry:
@@ -133,42 +137,38 @@ def measure(pool: Pool) -> Geometry:
 
     Raises :class:`ManyProblemsError` with every model and tensor that holds NaN or Inf.
     """
-    vectors = tuple(pool.experts)
     non_finite: Counter[tuple[str, str]] = Counter()
-    tensors: dict[str, Part] = {}
     counted = [info for info in pool.layout if info.mergeable and info.name not in pool.frame.alias]
-    for info in bar(counted, label="Measuring", unit="tensor"):
-        parts = [_of_run(pool, info.name, bounds, non_finite) for bounds in runs(info.elements, size=RUN_ELEMENTS)]
-        tensors[info.name] = joined(parts or [_nothing(len(vectors))])
+    tensors = {info.name: _part(pool, info, non_finite) for info in bar(counted, label="Measuring", unit="tensor")}
     remedy = "Use an earlier checkpoint of that model, or train it again."
     refuse_if_any(
-        [Problem(n, f"{owner} holds {count} NaN or Inf values", remedy) for (n, owner), count in non_finite.items()]
+        [
+            Problem(name, f"{owner} holds {count} NaN or Inf values", remedy)
+            for (name, owner), count in non_finite.items()
+        ]
     )
-    return Geometry(vectors, tensors)
+    return Geometry(tuple(pool.experts), tensors)
 
 
-def _of_run(pool: Pool, name: str, bounds: Bounds, non_finite: Counter[tuple[str, str]]) -> Part:
-    base_N = pool.base_block(name, bounds).to(torch.float32)
-    differences_VN = torch.stack([_difference(pool, name, vector, bounds, base_N) for vector in pool.experts])
-    if not (is_finite(base_N) and is_finite(differences_VN)):
-        non_finite.update(_non_finite(pool, name, bounds, differences_VN))
-    exact_VN = differences_VN.to(torch.float64)
-    return Part(
-        elements=bounds[1] - bounds[0],
-        base=float(base_N.to(torch.float64).square().sum()),
-        gram_VV=(exact_VN @ exact_VN.T).numpy(),
-        changed_V=differences_VN.count_nonzero(dim=1).numpy(),
-        max_abs_V=exact_VN.abs().amax(dim=1).numpy(),
-    )
+def _part(pool: Pool, info: TensorInfo, non_finite: Counter[tuple[str, str]]) -> Part:
+    """The sums of one tensor, added up run by run."""
+    count, base = len(pool.experts), 0.0
+    gram_VV, changed_V, max_abs_V = np.zeros((count, count)), np.zeros(count, dtype=np.int64), np.zeros(count)
+    for bounds in runs(info.elements):
+        base_N = pool.base_block(info.name, bounds).to(torch.float32)
+        differences_VN = torch.stack([_difference(pool, info.name, vector, bounds, base_N) for vector in pool.experts])
+        if not (is_finite(base_N) and is_finite(differences_VN)):
+            non_finite.update(_non_finite(pool, info.name, bounds, differences_VN))
+        exact_VN = differences_VN.to(torch.float64)
+        base += float(base_N.to(torch.float64).square().sum())
+        gram_VV += (exact_VN @ exact_VN.T).numpy()
+        changed_V += differences_VN.count_nonzero(dim=1).numpy()
+        np.maximum(max_abs_V, exact_VN.abs().amax(dim=1).numpy(), out=max_abs_V)
+    return Part(info.elements, base, gram_VV, changed_V, max_abs_V)
 
 
 def _difference(pool: Pool, name: str, vector: str, bounds: Bounds, base: torch.Tensor) -> torch.Tensor:
     return pool.difference_block(name, vector, bounds, base=base, out=torch.empty(bounds[1] - bounds[0]))
-
-
-def _nothing(count: int) -> Part:
-    """The part of a tensor without elements."""
-    return Part(0, 0.0, np.zeros((count, count)), np.zeros(count, dtype=np.int64), np.zeros(count))
 
 
 def _non_finite(pool: Pool, name: str, bounds: Bounds, differences_VN: torch.Tensor) -> Counter[tuple[str, str]]:

@@ -25,7 +25,7 @@ from aftermix.analysis.places import OUTSIDE
 
 FORMATS = ("svg", "png")
 COLUMNS = 3
-"""Heat maps side by side."""
+"""Heat maps side by side; four stand in a square."""
 INK, MUTED, STILL, BEYOND = "#1b1f24", "#57606a", "#d8dee4", "#a40e26"
 ROW_PX, COLUMN_PX, COSINE_PX, LABELS_PX = 17, 27, 62, 150
 _STYLE: dict[Any, Any] = {
@@ -61,7 +61,8 @@ def picture(geometry: Geometry, *, kind: str) -> bytes:
 
 
 def _figure(geometry: Geometry) -> Figure:
-    count, columns = len(geometry.vectors), min(COLUMNS, len(geometry.vectors))
+    count = len(geometry.vectors)
+    columns = 2 if count in (2, 4) else min(COLUMNS, count)
     rows = ceil(count / columns)
     maps_px = rows * (ROW_PX * max(8, min(48, len(geometry.layers))) + LABELS_PX) + 20
     cosines_px = COSINE_PX * count + LABELS_PX if count > 1 else 0
@@ -69,20 +70,21 @@ def _figure(geometry: Geometry) -> Figure:
     size = (max(width_px, cosines_px + 120 if count > 1 else 0) / 72, (maps_px + cosines_px) / 72)
     figure = Figure(figsize=size, dpi=72, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     if count == 1:
-        _draw_maps(figure.subfigures(1, 1), geometry, rows, columns)
+        _draw_maps(figure, geometry, rows, columns)
         return figure
-    upper, lower = figure.subfigures(2, 1, height_ratios=[maps_px, cosines_px])
-    _draw_maps(upper, geometry, rows, columns)
-    _draw_cosines(lower.subplots(), geometry)
+    parts: Any = figure.subfigures(2, 1, height_ratios=[maps_px, cosines_px])
+    _draw_maps(parts[0], geometry, rows, columns)
+    _draw_cosines(parts[1].subplots(), geometry)
     return figure
 
 
 def _draw_maps(figure: Any, geometry: Geometry, rows: int, columns: int) -> None:
     layers, kinds = list(geometry.layers), list(geometry.kinds)
     values_VLK = _relative(geometry, layers, kinds)
-    norm = _scale(values_VLK)
+    low, high = _scale(values_VLK)
+    norm = LogNorm(low, high)
     # Below the scale stands only what did not move, which has a colour of its own.
-    shown_VLK = np.where(values_VLK > 0, np.maximum(values_VLK, norm.vmin), values_VLK + norm.vmin / 2)
+    shown_VLK = np.where(values_VLK > 0, np.maximum(values_VLK, low), values_VLK + low / 2)
     colours = mpl.colormaps["viridis_r"].with_extremes(bad="white", under=STILL, over=BEYOND)
     panels = figure.subplots(rows, columns, squeeze=False)
     for place, axes in enumerate(panels.ravel()):
@@ -115,12 +117,12 @@ def _relative(geometry: Geometry, layers: list[str], kinds: list[str]) -> Floats
     return values_VLK
 
 
-def _scale(values_VLK: Floats) -> LogNorm:
+def _scale(values_VLK: Floats) -> tuple[float, float]:
     """From the smallest movement to the largest, over at most three decades and at least a factor of four."""
     moved = values_VLK[np.isfinite(values_VLK) & (values_VLK > 0)]
     high = float(moved.max()) if moved.size else 1.0
     low = max(float(moved.min()) if moved.size else 0.1, high / 1000)
-    return LogNorm(min(low, high / 4), high)
+    return min(low, high / 4), high
 
 
 def _extension(values_VLK: Floats) -> str:

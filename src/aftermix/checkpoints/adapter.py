@@ -123,7 +123,7 @@ class Adapter:
         if stored not in self.changes or bounds[0] == bounds[1]:
             return None
         width = width_of(self.base.info(stored))
-        first, last = bounds[0] // width, math.ceil(bounds[1] / width)
+        first, last = bounds[0] // width, -(-bounds[1] // width)
         return self.rows(stored, first, last).reshape(-1)[bounds[0] - first * width : bounds[1] - first * width]
 
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:

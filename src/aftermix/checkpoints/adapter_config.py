@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError
+from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from aftermix.checkpoints.reader import read_json
 from aftermix.errors import ManyProblemsError, Problem, refuse_if_any
@@ -29,6 +29,7 @@ UNUSED = frozenset(
 UNMOVED_BASE = ("gaussian", "eva", "orthogonal", "mica")
 """Initialisations that leave the base as it was; the others (PiSSA, OLoRA, CorDA ...) subtract from it first."""
 
+Rank = Annotated[int, Field(gt=0, le=1 << 20)]
 Finite = Annotated[float, AllowInfNan(False)]
 Number = TypeVar("Number", int, float)
 OrEmpty = BeforeValidator(lambda value: {} if value is None else value)
@@ -40,9 +41,9 @@ class AdapterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     peft_type: str
-    r: PositiveInt
+    r: Rank
     lora_alpha: Finite
-    rank_pattern: Annotated[dict[str, PositiveInt], OrEmpty] = {}
+    rank_pattern: Annotated[dict[str, Rank], OrEmpty] = {}
     alpha_pattern: Annotated[dict[str, Finite], OrEmpty] = {}
     use_rslora: bool = False
     use_dora: bool = False

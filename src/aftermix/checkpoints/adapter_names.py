@@ -30,6 +30,8 @@ MARKS = ("lora_", "token_adapter", "vera_", "modules_to_save.")
 """A name that holds one of these and has none of the endings is not a plain copy of a tensor."""
 Size = tuple[int, int] | None
 LISTED = 5
+LONGEST = 500
+"""Most characters of a name."""
 DEEPEST = 16
 """Most parts of a prefix."""
 
@@ -51,7 +53,7 @@ class Contents:
         for name in names:
             path = name.removeprefix(ROOT)
             ending = next((ending for ending in ENDINGS if path.endswith(ending)), None)
-            if path == name:
+            if path == name or len(name) > LONGEST:
                 contents.unknown.append(name)
             elif ending is not None:
                 module = _unwrapped(path.removesuffix(ending))
@@ -63,7 +65,7 @@ class Contents:
         return contents
 
     def targets(self, stored: Mapping[str, torch.Tensor]) -> dict[str, Size]:
-        """Names, as the adapter has them, of every tensor that it changes, with their sizes as far as they are known."""
+        """Every tensor that the adapter changes, under its own names, with the size as far as that is known."""
         sizes: dict[str, Size] = {target: size_of(tuple(stored[name].shape)) for target, name in self.saved.items()}
         for module, parts in self.modules.items():
             shapes = {part: tuple(stored[name].shape) for part, name in parts.items()}

@@ -49,7 +49,7 @@ class Scale:
     def rows_of(self, scales_SC: torch.Tensor, start: int, stop: int, width: int) -> torch.Tensor:
         """The scale of every element of rows `start` to `stop`, or of each row where all its elements share one."""
         row = torch.arange(start, stop)
-        per_matrix = math.ceil(self.height / self.block[0])
+        per_matrix = -(-self.height // self.block[0])
         rows_RC = scales_SC[row // self.height * per_matrix + row % self.height // self.block[0]]
         return rows_RC if self.shape[1] == 1 else rows_RC.repeat_interleave(self.block[1], dim=1)[:, :width]
 
@@ -128,7 +128,7 @@ class Dequantised:
         if scales_SC.numel() == 1:
             return values * scales_SC.view(())
         width = info.shape[-1]
-        first, last = bounds[0] // width, math.ceil(bounds[1] / width)
+        first, last = bounds[0] // width, -(-bounds[1] // width)
         factors = scale.rows_of(scales_SC, first, last, width).expand(last - first, width).reshape(-1)
         return values * factors[bounds[0] - first * width : bounds[1] - first * width]
 
@@ -192,7 +192,7 @@ def _scale(info: TensorInfo, target: TensorInfo | None, blocks: list[tuple[int, 
     matrices = math.prod(stacked)
     shapes = {(1,): (matrices * height, width), (): (matrices * height, width)}
     for block in blocks:
-        shapes |= {(*stacked, math.ceil(height / block[0]), math.ceil(width / block[1])): block}
+        shapes |= {(*stacked, -(-height // block[0]), -(-width // block[1])): block}
     for each_row in ((*stacked, height, 1), (*stacked, height)):
         shapes.setdefault(each_row, (1, width))
     for each_matrix in ((*stacked, 1, 1), tuple(stacked)):
@@ -200,8 +200,8 @@ def _scale(info: TensorInfo, target: TensorInfo | None, blocks: list[tuple[int, 
     if info.shape not in shapes:
         expected = " or ".join(str(shape) for shape in shapes)
         raise ValueError(f"expected a scale of shape {expected} for {target.shape}, found {info.shape}")
-    block = shapes[info.shape]
-    columns = math.ceil(width / block[1])
+    block = max(1, shapes[info.shape][0]), max(1, shapes[info.shape][1])  # of an empty tensor
+    columns = max(1, -(-width // block[1]))
     one = info.elements == 1
     return Scale(info.name, (max(1, info.elements // columns), columns), block, matrices * height if one else height)
 

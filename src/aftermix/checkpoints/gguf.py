@@ -28,8 +28,8 @@ SUFFIX = ".gguf"
 PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 UNQUANTISED = {"F32": torch.float32, "F16": torch.float16}
 INSTALL = "Install it: pip install 'aftermix[gguf]'."
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, OverflowError, OSError)
-"""What gguf and transformers raise on a file that they cannot read."""
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError, OSError)
+"""What gguf raises on a file that it cannot read."""
 RECIPE = "1"
 """Part of a cached folder's name: another recipe of conversion gets other folders."""
 
@@ -105,7 +105,7 @@ def convert_gguf(file: Path, folder: Path) -> Path:
     with _quiet():
         try:
             model, tokenizer = _model(file), _tokenizer(file, pre_tokenizer)
-        except UNREADABLE as error:
+        except Exception as error:  # transformers and what it calls raise errors of many kinds on such a file
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             remedy = "Name the safetensors model that it was made from."
             raise CheckpointError(str(file), f"cannot be read by transformers ({reason})", remedy) from error
@@ -129,9 +129,13 @@ def _examined(file: Path) -> tuple[torch.dtype, str]:
             elements[tensor.tensor_type.name] += int(tensor.n_elements)
         field = reader.get_field("tokenizer.ggml.pre")
         pre_tokenizer = str(field.contents()) if field else ""
+        layers = max((int(f.contents()) for key, f in reader.fields.items() if key.endswith(".block_count")), default=0)
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(str(file), f"cannot be read as GGUF ({reason})", "Download it again.") from error
+    if layers > len(reader.tensors):  # a table of names is made for each layer, however many are announced
+        found = f"announces {layers} layers and holds {len(reader.tensors)} tensors"
+        raise CheckpointError(str(file), found, "Download it again.")
     if not elements:
         raise CheckpointError(str(file), "holds no tensors", "Name the file of the weights, not of a vocabulary.")
     return UNQUANTISED.get(elements.most_common(1)[0][0], torch.bfloat16), pre_tokenizer

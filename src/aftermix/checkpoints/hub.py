@@ -20,7 +20,7 @@ def locate(model: str) -> Path:
     folder = Path(model)
     if exists(folder):
         return folder
-    if not HUB_NAME.fullmatch(model):
+    if not HUB_NAME.fullmatch(model) or model.endswith(".gguf"):
         raise CheckpointError(
             model, "there is no such folder", "Correct the path; it is taken from the YAML file's folder."
         )

@@ -11,6 +11,7 @@ import torch
 
 from aftermix.checkpoints.model import Bounds, Model, StoredDifference, TensorInfo
 from aftermix.checkpoints.opening import open_model
+from aftermix.checkpoints.view import stores_difference
 from aftermix.checkpoints.views import aligned, read_against
 from aftermix.config import Config
 from aftermix.errors import AftermixError, CheckpointError, ManyProblemsError, Problem, refuse_if_any
@@ -41,7 +42,11 @@ class Pool:
     @cached_property
     def _differences(self) -> dict[str, StoredDifference]:
         """Experts that need no subtraction, by vector."""
-        return {vector: expert for vector, expert in self.experts.items() if isinstance(expert, StoredDifference)}
+        return {
+            vector: expert
+            for vector, expert in self.experts.items()
+            if isinstance(expert, StoredDifference) and stores_difference(expert)
+        }
 
     @property
     def parameters(self) -> int:

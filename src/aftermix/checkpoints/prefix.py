@@ -91,6 +91,7 @@ def under_own_names(base: Model, prefixes: Prefixes) -> PrefixView:
 def proposed_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
     """The map under which every tensor of `expert` that is not in `base` by name finds its counterpart, if one does.
 
+    Where the names agree and one of the two has a part of its own (a vision tower), the other part is mapped to itself.
     Prefixes end at dots; counterparts have the same shape but for the rows of embeddings. None where two maps would do,
     where none does, and where no embedding is matched. Experts stored in another layout are left out of the comparison.
     """
@@ -112,7 +113,12 @@ def proposed_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
         free = {name: info for name, info in free.items() if name not in {renamed(n, {key: value}) for n in covered}}
         unmatched = {name: info for name, info in unmatched.items() if name not in covered}
     matched = {renamed(name, prefixes) for name in theirs}
-    return prefixes if prefixes and any(is_embedding(name) and name in matched for name in ours) else None
+    embedding = next((name for name in ours if is_embedding(name) and name in matched), None)
+    if embedding is None:
+        return None
+    # Alike inside and unlike outside: a map of a prefix to itself says which part is compared.
+    parent = embedding[: embedding.rfind(".", 0, embedding.rfind(".")) + 1]
+    return prefixes or ({parent: parent} if parent else None)
 
 
 def _pairs(

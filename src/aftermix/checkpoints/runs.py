@@ -8,8 +8,9 @@ import torch
 
 from aftermix.checkpoints.model import Bounds
 
-RUN_ELEMENTS = 1 << 20
-"""Most elements of a run: enough for the speed of a disk, little beside any model."""
+RUN_ELEMENTS = 1 << 16
+"""Most elements of a run: long enough for the speed of memory. glibc before 2.38 may lose a temporary of this length
+for every tensor, so it is also short."""
 
 
 def runs(elements: int, *, size: int = RUN_ELEMENTS) -> list[Bounds]:

@@ -30,7 +30,7 @@ from aftermix.checkpoints.vector_file import (
     element_bytes,
     tensor_print,
 )
-from aftermix.checkpoints.writer import appearing_folder
+from aftermix.checkpoints.writer import appearing_folder, refuse_occupied
 from aftermix.errors import CheckpointError
 from aftermix.progress import bar
 
@@ -86,23 +86,21 @@ class VectorWriter:
         Raises :class:`CheckpointError`, with nothing written, for an occupied `output`, NaN or Inf in base or expert,
         an expert equal to the base, and a difference beyond the stored type.
         """
+        refuse_occupied(output)
+        learned = [info for info in self.pool.layout if not info.computed]
+        seen = [self._seen(info) for info in bar(learned, label="Reading", unit="tensor")]
+        differing = [entry for entry in seen if entry.differs]
+        if not differing:
+            found = f"no tensor differs from the base {self.pool.frame.label}"
+            raise CheckpointError(self.pool.experts[self.vector].label, found, "Name the model trained from it.")
+        deviations = {entry.info.name: Deviation() for entry in differing}
+        shards = plan_shards([spec for entry in differing for spec in self._specs(entry)], max_shard_bytes)
         with appearing_folder(output) as hidden:
-            learned = [info for info in self.pool.layout if not info.computed]
-            seen = [self._seen(info) for info in bar(learned, label="Reading", unit="tensor")]
-            differing = [entry for entry in seen if entry.differs]
-            if not differing:
-                found = f"no tensor differs from the base {self.pool.frame.label}"
-                raise CheckpointError(self.pool.experts[self.vector].label, found, "Name the model trained from it.")
             (hidden / DIFFERENCE).mkdir()
-            deviations: dict[str, Deviation] = {entry.info.name: Deviation() for entry in differing}
-            shards = plan_shards([spec for entry in differing for spec in self._specs(entry)], max_shard_bytes)
             write_shards(hidden / DIFFERENCE, self._pieces(differing, deviations), shards)
             facts = self._facts(seen, deviations)
-            about = {f"{DIFFERENCE}/config.json": b'{"model_type": "aftermix_difference"}\n'}
-            description = (
-                json.dumps(facts.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-            )
-            for name, content in {**companions, **about, FACTS: description.encode()}.items():
+            about = {f"{DIFFERENCE}/config.json": b'{"model_type": "aftermix_difference"}\n', FACTS: _as_json(facts)}
+            for name, content in {**companions, **about}.items():
                 (hidden / name).parent.mkdir(parents=True, exist_ok=True)
                 (hidden / name).write_bytes(content)
         return facts
@@ -117,7 +115,7 @@ class VectorWriter:
     def _seen(self, info: TensorInfo) -> Seen:
         """The first reading of one tensor: the base's hash, the largest differences, NaN and Inf."""
         digest = xxhash.xxh3_128()
-        largest_R = torch.from_numpy(__import__("numpy").zeros(row_count(info.shape) if info.mergeable else 0, dtype="float32"))
+        largest_R = torch.zeros(row_count(info.shape) if info.mergeable else 0)
         for bounds in runs(info.elements):
             digest.update(element_bytes(self.pool.base_block(info.name, bounds)))
             if not info.mergeable:

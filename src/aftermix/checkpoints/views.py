@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from aftermix.checkpoints.align import misalignments
-from aftermix.checkpoints.fused import fused_view
+from aftermix.checkpoints.fused import FusedView, fused_view
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.names import matcher
-from aftermix.checkpoints.prefix import Prefixes, prefix_view, proposed_prefixes, under_own_names, yaml_map
-from aftermix.checkpoints.tokens import token_tensors
+from aftermix.checkpoints.prefix import Prefixes, PrefixView, prefix_view, proposed_prefixes, under_own_names, yaml_map
+from aftermix.checkpoints.tokens import is_head, token_tensors
 from aftermix.checkpoints.view import View, listed, view_facts
 from aftermix.checkpoints.vocabulary import with_vocabulary
 from aftermix.config import Config, VectorConfig
@@ -107,23 +107,33 @@ def _viewed(frame: Model, expert: Model, prefixes: Prefixes | None, name: str, p
 def _faults(frame: Model, expert: Model, prefixes: Prefixes | None, name: str) -> list[Problem]:
     """Why `expert` does not align; a prefix map that would align it, instead of every name."""
     faults = misalignments(frame, expert, vector=name, mapped=bool(prefixes))
-    if prefixes or not any(fault.where in expert.tensors and not frame.has(fault.where) for fault in faults):
+    missing = [tensor for tensor, info in frame.tensors.items() if not info.computed and not expert.has(tensor)]
+    own = [tensor for tensor, info in expert.tensors.items() if not info.computed and tensor not in expert.alias]
+    foreign = [tensor for tensor in own if not frame.has(tensor)]
+    if prefixes or not faults or not (foreign or missing):
         return faults
     proposal = proposed_prefixes(frame, expert)
     if proposal is None or not _aligns(frame, expert, proposal, name):
         return faults
-    foreign = [tensor for tensor in expert.tensors if not frame.has(tensor)]
-    found = f"vector '{name}' has other names than the base: {listed(foreign)}"
-    return [Problem(expert.label, found, f"Add to `vectors.{name}`: `prefix: {yaml_map(proposal)}`.")]
+    others = f"has other names than the base: {listed(foreign)}" if foreign else f"lacks a part: {listed(missing)}"
+    remedy = f"Add to `vectors.{name}`: `prefix: {yaml_map(proposal)}`."
+    return [Problem(expert.label, f"vector '{name}' {others}", remedy)]
 
 
 def _aligns(frame: Model, expert: Model, prefixes: Prefixes, name: str) -> bool:
-    """Whether nothing but the number of rows would be wrong under `prefixes`."""
+    """Whether `prefixes` leaves nothing wrong but the number of rows, and no head of the base to itself."""
     problems: list[Problem] = []
-    inner = expert.inner if isinstance(expert, View) else expert
-    view = _viewed(frame, inner, prefixes, name, problems)
+    view = _viewed(frame, _innermost(expert), prefixes, name, problems)
+    named = view.inner if isinstance(view, FusedView) else view
+    if problems or not isinstance(named, PrefixView):
+        return False
     rows = set(token_tensors(frame))
-    return not problems and all(f.where in rows for f in misalignments(frame, view, vector=name, mapped=True))
+    wrong = [fault for fault in misalignments(frame, view, vector=name, mapped=True) if fault.where not in rows]
+    return not wrong and not any(is_head(tensor) for tensor in named.tensors.keys() - named.source.keys())
+
+
+def _innermost(model: Model) -> Model:
+    return _innermost(model.inner) if isinstance(model, View) else model
 
 
 def _equal(ours: Model, theirs: Model, name: str) -> bool:

@@ -19,7 +19,7 @@ import torch
 from aftermix.checkpoints.model import Bounds, Model
 from aftermix.checkpoints.names import text_part
 from aftermix.checkpoints.tokens import Ids, read_vocabulary, same_tokenizer, token_tensors
-from aftermix.checkpoints.view import Reader, View
+from aftermix.checkpoints.view import Reader, View, stores_difference
 from aftermix.errors import Problem
 
 MAX_RUNS = 8
@@ -65,7 +65,8 @@ def _picked(name: str, rows: torch.Tensor, columns: int, read: Reader) -> torch.
     starts = [0, *(torch.nonzero(rows.diff() != 1).flatten() + 1).tolist(), len(rows)]
     if len(starts) <= MAX_RUNS + 1:
         runs = [(int(rows[a]), int(rows[b - 1]) + 1) for a, b in pairwise(starts)]
-        return torch.cat([read(name, (low * columns, high * columns)).reshape(-1, columns) for low, high in runs])
+        found = [read(name, (low * columns, high * columns)).reshape(-1, columns) for low, high in runs]
+        return found[0] if len(found) == 1 else torch.cat(found)
     low, high = int(rows.min()), int(rows.max()) + 1
     return read(name, (low * columns, high * columns)).reshape(-1, columns)[rows - low]
 
@@ -136,7 +137,11 @@ def with_vocabulary(
 def vocabulary_notes(frame: Model, experts: Mapping[str, Model], policy: str | None) -> list[Problem]:
     """What does not stop a merge: vocabularies that differ where their tensors are excluded, or are not known."""
     ours = _Speaker("base", frame)
-    speakers = [_Speaker(name, model) for name, model in experts.items() if model is not frame and ours.tensors]
+    speakers = [
+        _Speaker(name, model)
+        for name, model in experts.items()
+        if model is not frame and ours.tensors and not stores_difference(model)
+    ]
     notes = []
     for speaker in speakers:
         if ours.ids and not speaker.ids:

@@ -51,6 +51,9 @@ def appearing_folder(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder)
         hidden.mkdir()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
         yield hidden
         _sync(hidden)
         if folder.is_dir():
@@ -58,14 +61,14 @@ def appearing_folder(folder: Path) -> Iterator[Path]:
         hidden.rename(folder)
         _sync_folder(folder.parent)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise CheckpointError(
-            str(folder),
-            f"cannot be written ({reason})",
-            "Free space or choose another folder; nothing was left behind.",
-        ) from error
+        raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> CheckpointError:
+    remedy = "Free space or choose another folder; nothing was left behind."
+    return CheckpointError(str(folder), f"cannot be written ({error.strerror or error})", remedy)
 
 
 def landing(folder: Path) -> Path:
@@ -85,9 +88,9 @@ def refuse_occupied(folder: Path) -> None:
 def remove_abandoned(folder: Path) -> None:
     """Remove what killed processes of this machine left of earlier attempts at `folder`."""
     prefix = f".{folder.name}{MARK}{socket.gethostname()}-"
-    for leftover in folder.parent.glob(f"{prefix}*"):
+    for leftover in folder.parent.iterdir():  # no glob: the name may hold `*`
         process = leftover.name.removeprefix(prefix)
-        if not (process.isdigit() and psutil.pid_exists(int(process))):
+        if process != leftover.name and process.isdecimal() and not psutil.pid_exists(int(process)):
             shutil.rmtree(leftover, ignore_errors=True)
 
 

@@ -13,6 +13,7 @@ from aftermix.checkpoints.vector_file import Facts, StoredType
 from aftermix.checkpoints.vector_writer import VectorWriter
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.jobs.merge import refuse_output
+from aftermix.jobs.model_card import public_name
 
 VECTOR = "expert"
 
@@ -29,9 +30,31 @@ def diff(expert: str, *, base: str, output: Path, dtype: StoredType = "bfloat16"
     config = json.dumps(pool.experts[VECTOR].config, indent=2, ensure_ascii=False) + "\n"
     return VectorWriter(pool, VECTOR, dtype).write(
         output,
-        companions=companions | {"config.json": config.encode()},
+        companions=companions | {"config.json": config.encode(), "README.md": _card(expert, base, output, dtype)},
         max_shard_bytes=MergeConfig().max_shard_bytes,
     )
+
+
+def _card(expert: str, base: str, output: Path, dtype: StoredType) -> bytes:
+    from huggingface_hub import ModelCardData
+
+    models = [public_name(base), public_name(expert)]
+    metadata = ModelCardData(base_model=models, tags=["aftermix", "distribution-vector"]).to_yaml()
+    name = output.resolve().name
+    text = f"""# {name}
+
+What training changed: `{models[1]}` minus `{models[0]}`, stored as {dtype} by aftermix. This is no model. It stands in
+the place of its expert beside the same base, for aftermix:
+
+```yaml
+base: {models[0]}
+vectors:
+  {name}: {{model: {name}, weight: 1.0}}
+```
+
+`vector.json` has the fingerprint of the base and the measured error.
+"""
+    return f"---\n{metadata}\n---\n\n{text}".encode()
 
 
 def diff_lines(facts: Facts, output: Path) -> Iterator[str]:

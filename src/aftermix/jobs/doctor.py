@@ -60,14 +60,16 @@ def doctor(config: Config) -> Diagnosis:
 
 
 def _check_merge(config: Config) -> None:
-    recipe = Recipe.of(config.merge)
+    recipe = Recipe.of(config.merge, vectors=config.vectors)
     matcher(recipe.exclude, where="merge.exclude")
     if config.vectors and config.evaluate is None:
         check_weights(recipe, {name: vector.weight for name, vector in config.vectors.items()})
 
 
 def _non_finite(checkpoint: Model) -> Iterator[Problem]:
-    for info in progress.bar(checkpoint.tensors.values(), label=f"Reading {Path(checkpoint.label).name}", unit="tensor"):
+    for info in progress.bar(
+        checkpoint.tensors.values(), label=f"Reading {Path(checkpoint.label).name}", unit="tensor"
+    ):
         if not info.mergeable:
             continue
         try:

@@ -21,7 +21,7 @@ def evaluate(config: Config, *, split: Split) -> dict[str, Any]:
     require(config, "base", "evaluate")
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
     weights = {name: vector.weight for name, vector in config.vectors.items()}
-    recipe = Recipe.of(config.merge)
+    recipe = Recipe.of(config.merge, vectors=config.vectors)
     if weights:
         check_weights(recipe, weights)
     pool = open_pool(config)

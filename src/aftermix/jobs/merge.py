@@ -29,7 +29,7 @@ def merge(config: Config, output: Path, *, say: Callable[[str], object] = lambda
     """
     require(config, "vectors")
     weights = {name: vector.weight for name, vector in config.vectors.items()}
-    recipe = Recipe.of(config.merge)
+    recipe = Recipe.of(config.merge, vectors=config.vectors)
     check_weights(recipe, weights)
     pool = open_pool(config)
     refuse_output(output, pool)

@@ -20,7 +20,7 @@ def model_card(
     models = [config.base] if config.base else []
     models += [config.vectors[vector].model for vector in sorted(weights) if weights[vector] != 0]
     data = ModelCardData(
-        base_model=[_public_name(model) for model in models],
+        base_model=[public_name(model) for model in models],
         tags=["merge", "aftermix"],
         library_name="transformers",
         model_name=name if test else None,
@@ -31,7 +31,8 @@ def model_card(
     return str(ModelCard(content)).encode()
 
 
-def _public_name(model: str) -> str:
+def public_name(model: str) -> str:
+    """What a card calls a model: its hub name, or the last part of a local folder, which betrays no path."""
     return model if HUB_NAME.match(model) and not Path(model).exists() else Path(model).name
 
 
@@ -54,10 +55,10 @@ def _body(config: Config, recipe: Recipe, weights: Weights, name: str, test: dic
     options = ", ".join(f"{key} = {value}" for key, value in recipe.method.options.items())
     method = f"`{recipe.method.name}`" + (f" ({options})" if options else "")
     rows = "\n".join(
-        f"| {vector} | `{_public_name(entry.model)}` | {entry.role} | {weights.get(vector, 0.0):.4f} |"
+        f"| {vector} | `{public_name(entry.model)}` | {entry.role} | {weights.get(vector, 0.0):.4f} |"
         for vector, entry in config.vectors.items()
     )
-    base = f" Base: `{_public_name(config.base)}`." if config.base else ""
+    base = f" Base: `{public_name(config.base)}`." if config.base else ""
     text = f"""# {name}
 
 Merged by aftermix with {method}.{base}

@@ -61,7 +61,7 @@ def plan(config: Config) -> Plan:
     require(config, "vectors")
     for_search = config.evaluate is not None
     pool = open_pool(config)
-    merger = Merger.of(pool, Recipe.of(config.merge, for_search=for_search))
+    merger = Merger.of(pool, Recipe.of(config.merge, vectors=config.vectors, for_search=for_search))
     disk = sum(spec.nbytes for spec in merger.layout())
     free = psutil.virtual_memory().available
     if not for_search:

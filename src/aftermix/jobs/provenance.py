@@ -83,6 +83,7 @@ def recipe_yaml(config: Config, recipe: Recipe, weights: Weights) -> str:
     """The merge as a file that `aftermix merge` takes: settled options, the weights used, nothing left to defaults."""
     vectors = {
         name: {"model": vector.model, "weight": float(weights.get(name, 0.0)), "role": vector.role}
+        | ({"density": vector.density} if vector.density is not None else {})
         | ({"prefix": dict(vector.prefix)} if vector.prefix else {})
         for name, vector in config.vectors.items()
     }

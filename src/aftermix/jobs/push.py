@@ -6,8 +6,9 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard, get_token, is_offline_mode
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # loaded lazily, out of mypy's sight
 
+from aftermix.checkpoints.vector_file import is_vector
 from aftermix.errors import CheckpointError, ConfigError, RunFailedError
 
 CARD = "README.md"
@@ -22,24 +23,24 @@ def refuse_push(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        found = f"'{repo_id}' is no name of a repository ({_reason(error)})"
-        raise ConfigError("--push", found, "Use NAME or OWNER/NAME.") from error
+        found = f"is no name of a repository ({_reason(error)})"
+        raise ConfigError(repo_id, found, "Use NAME or OWNER/NAME.") from error
     if is_offline_mode():
-        raise ConfigError("--push", "the hub is in offline mode", "Unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE.")
+        raise ConfigError(repo_id, "the hub is in offline mode", "Unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE.")
     if get_token() is None:
-        raise ConfigError("--push", "there is no login to the hub", LOGIN)
+        raise ConfigError(repo_id, "there is no login to the hub", LOGIN)
     try:
         HfApi().whoami()
     except Exception as error:  # whatever the client or its transport raises, the answer is the same: not now
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
-            raise ConfigError("--push", "the hub does not accept the login", LOGIN) from error
+            raise ConfigError(repo_id, "the hub does not accept the login", LOGIN) from error
         found = f"the hub cannot be asked for the login ({_reason(error)})"
-        raise ConfigError("--push", found, "Try again when it can be reached.") from error
+        raise ConfigError(repo_id, found, "Try again when it can be reached.") from error
 
 
 def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
-    """Upload the model in `folder` (a model folder, or the run folder that holds it) and return its address.
+    """Upload the model in `folder` (a model, a stored vector, or the run that holds a model) and return its address.
 
     The repository is made if it is missing. Raises :class:`CheckpointError` for a folder without a model or a valid
     card, :class:`ConfigError` for what :func:`refuse_push` refuses and for `private` beside a public repository, and
@@ -63,11 +64,11 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
 
 
 def model_folder(folder: Path) -> Path:
-    """The folder that is uploaded. Raises :class:`CheckpointError` when it holds no model with a valid card."""
+    """The folder that is uploaded. Raises :class:`CheckpointError` for one without a model, or without a valid card."""
     model = folder / "model" if (folder / "best.json").is_file() else folder
-    if not (model / "config.json").is_file() or not any(model.glob("*.safetensors")):
-        found = "expected a model folder, or a finished run with one, found neither config.json nor weights"
-        raise CheckpointError(str(model), found, "Name the output of `aftermix merge` or `aftermix search`.")
+    if not is_vector(model) and not ((model / "config.json").is_file() and any(model.glob("*.safetensors"))):
+        found = "expected a model, a stored vector or a finished run, found none of them"
+        raise CheckpointError(str(model), found, "Name the output of `aftermix merge`, `search` or `diff`.")
     card = model / CARD
     try:
         ModelCard(card.read_text(encoding="utf-8"))

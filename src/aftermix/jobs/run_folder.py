@@ -119,8 +119,9 @@ def _measured_by(config: Config, asking: Config) -> dict[str, Any]:
     wanted = {task.task for task in asking.evaluate.tasks} if asking.evaluate else set()
     evaluate = {key: value for key, value in values["evaluate"].items() if key != "items"}
     evaluate["tasks"] = {task["task"]: task for task in evaluate["tasks"] if task["task"] in wanted}
-    roles = {name: vector["role"] for name, vector in values["vectors"].items()}
-    return {"base": values["base"], "merge": values["merge"], "evaluation": evaluate, "role": roles}
+    vectors = values["vectors"].items()
+    own = {part: {name: vector.get(part) for name, vector in vectors} for part in ("role", "density")}
+    return {"base": values["base"], "merge": values["merge"], "evaluation": evaluate} | own
 
 
 def _comparable(config: Config) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
     Raises :class:`AftermixError`.
     """
     require(config, "base", "vectors", "evaluate")
-    recipe = Recipe.of(config.merge, for_search=True)
+    recipe = Recipe.of(config.merge, vectors=config.vectors, for_search=True)
     config = resolved(config, recipe)
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
     space = Space.of(config.vectors)

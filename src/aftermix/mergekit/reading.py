@@ -15,7 +15,7 @@ from typing import Any
 from aftermix.config import Config, load_config, parse_config
 from aftermix.errors import ConfigError, refuse_if_any
 from aftermix.mergekit.references import reference, vector_names
-from aftermix.mergekit.settings import Scope, Setting, settle
+from aftermix.mergekit.settings import Scope, Setting, is_part_of_names, settle
 from aftermix.mergekit.sources import SHARED, Reading, Source, parameters_at, sources_of
 from aftermix.yaml_file import read_yaml
 
@@ -145,26 +145,19 @@ def _excluded(reading: Reading, method: str, sources: list[Source]) -> list[str]
     filters = list(found.pop()) if len(found) == 1 else []
     if filters and method == "linear":
         reading.refuse("models", f"weights of linear are 0 for {filters}", "Give one weight a model.")
-    for filter_ in filters:
-        if not filter_.strip() or filter_.startswith("re:") or any(character in filter_ for character in "*?["):
-            reading.refuse(
-                "models", f"the filter '{filter_}' reads as a pattern here", "Name a plain part of the name."
-            )
+    for filter_ in (filter_ for filter_ in filters if not is_part_of_names(filter_)):
+        reading.refuse("models", f"the filter '{filter_}' reads as a pattern here", "Name a plain part of the name.")
     return filters
 
 
 def _dtype(reading: Reading) -> str | None:
     """Stored type of the result. Arithmetic is float32 whatever `dtype` says."""
-    for key in ("out_dtype", "dtype"):
-        value = reading.values.get(key)
-        if value is None:
-            continue
-        name = str(value).removeprefix("torch.")
-        if name not in DTYPES:
-            reading.refuse(key, f"expected one of {', '.join(DTYPES)}, found {value!r}", "Arithmetic is float32 here.")
-            return None
-        return name
-    return None
+    given = {key: reading.values[key] for key in ("dtype", "out_dtype") if reading.values.get(key) is not None}
+    names = {key: str(value).removeprefix("torch.") for key, value in given.items()}
+    for key in (key for key, name in names.items() if name not in DTYPES):
+        found = f"expected one of {', '.join(DTYPES)}, found {given[key]!r}"
+        reading.refuse(key, found, "Arithmetic is float32 here.")
+    return names.get("out_dtype", names.get("dtype"))
 
 
 def _tokenizer(reading: Reading, base: str | None) -> str | None:

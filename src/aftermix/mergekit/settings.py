@@ -38,6 +38,15 @@ class Setting:
     zero_for: tuple[str, ...] = ()
 
 
+def is_part_of_names(text: str) -> bool:
+    """Whether mergekit's filter and a pattern of `merge.exclude` read `text` as the same: a part of a name.
+
+    >>> [is_part_of_names(text) for text in ("mlp", "re:mlp", "kind:head", "*.mlp", " ")]
+    [True, False, False, False, False]
+    """
+    return bool(text.strip()) and not text.startswith(("re:", "kind:")) and not any(mark in text for mark in "*?[")
+
+
 def settle(name: str, scopes: Sequence[Scope], *, default: Any = None) -> Setting:
     """The value of parameter `name`; `default` where no scope sets it, and None makes it required.
 

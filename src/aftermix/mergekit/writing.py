@@ -16,6 +16,7 @@ from aftermix.checkpoints.names import matcher
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import Problem, refuse_if_any
 from aftermix.mergekit.references import vector_names, written
+from aftermix.mergekit.settings import is_part_of_names
 from aftermix.merging.inter import disjoint_mean, weighted_mean, weighted_sum
 from aftermix.merging.intra import keep_all, magnitude, random_rescale
 from aftermix.merging.methods import BoundMethod, Rule, bind
@@ -30,7 +31,6 @@ NAMES: dict[tuple[Rule, Rule], tuple[str, dict[str, Any]]] = {
     (random_rescale, disjoint_mean): ("dare_ties", {}),
 }
 """mergekit's method by our two rules, with the parameters that this choice implies."""
-PATTERN_MARKS = ("re:", "kind:")
 
 
 @dataclass
@@ -117,8 +117,8 @@ def _filters(config: Config, bound: BoundMethod, tensors: Sequence[str] | None) 
         return [], [
             Problem("merge.exclude", "mergekit's linear has no tensors that keep the base's values", "Drop it.")
         ]
-    plain = [pattern for pattern in patterns if _is_plain(pattern)]
-    others = [pattern for pattern in patterns if not _is_plain(pattern)]
+    plain = [pattern for pattern in patterns if is_part_of_names(pattern)]
+    others = [pattern for pattern in patterns if not is_part_of_names(pattern)]
     if not others:
         return plain, []
     if tensors is None:
@@ -133,10 +133,6 @@ def _filters(config: Config, bound: BoundMethod, tensors: Sequence[str] | None) 
         for part, name in caught
     ]
     return [*plain, *names], problems
-
-
-def _is_plain(pattern: str) -> bool:
-    return not pattern.startswith(PATTERN_MARKS) and not any(character in pattern for character in "*?[")
 
 
 def _inexpressible(config: Config, bound: BoundMethod) -> list[Problem]:
@@ -158,8 +154,8 @@ def _bad_vectors(config: Config, bound: BoundMethod) -> Iterator[Problem]:
 def _bad_options(config: Config, bound: BoundMethod) -> Iterator[Problem]:
     options = bound.options
     if bound.operands == "deltas" and bound.rules not in NAMES:
-        found = f"mergekit has no method that pairs the rules of {bound.name}"
-        yield Problem("merge", found, f"It has: {', '.join(sorted({name for name, _ in NAMES.values()}))}.")
+        translated = ", ".join(sorted({name for name, _ in NAMES.values()}))
+        yield Problem("merge", f"{bound.name} has no counterpart in mergekit", f"There is one for: {translated}.")
     if options.get("scope") == "model":
         yield Problem("merge.scope", "mergekit trims tensor by tensor", "Set `scope: tensor`.")
     if options.get("election") == "count":

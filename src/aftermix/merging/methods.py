@@ -72,7 +72,7 @@ COMPAT: dict[str, dict[Rule, dict[str, Any]]] = {
         disjoint_mean: {"divisor": "signed"},
     },
 }
-"""By tool and rule that are alike, its defaults where they differ (mergekit 0.1.5; docs/methods.md has what is left)."""
+"""By tool, the rules that are alike and its defaults for them (mergekit 0.1.5; docs/methods.md has what is left)."""
 
 DEFAULT_METHOD = "task_arithmetic"
 

@@ -20,6 +20,7 @@ from aftermix.analysis.geometry import Geometry, Part, joined, measure
 from aftermix.analysis.places import place_of
 from aftermix.analysis.record import geometry_record
 from aftermix.checkpoints.pool import open_pool
+from aftermix.checkpoints.runs import runs
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError
 from aftermix.jobs.diff import diff
@@ -46,9 +47,9 @@ def changed(folder: Path, **tensors: torch.Tensor) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("run", [7, 1 << 18])
-def test_every_number_is_that_of_a_slow_twin(run: int, family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RUN_ELEMENTS", run if run > 100 else 1000 + run)
+@pytest.mark.parametrize("size", [1007, 1 << 16])
+def test_every_number_is_that_of_a_slow_twin(size: int, family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "runs", lambda elements: runs(elements, size=size))
     found = measured(family["base"], a=family["a"], b=family["b"], c=family["c"])
     base = weights(family["base"])
     vectors = {v: {n: x - base[n] for n, x in weights(family[v]).items()} for v in "abc"}

@@ -19,9 +19,10 @@ from aftermix.checkpoints.fp8 import Dequantised
 from aftermix.checkpoints.model import read_tensor
 from aftermix.checkpoints.opening import open_model
 from aftermix.checkpoints.pool import open_pool
-from aftermix.config import Config, EvaluateConfig, MergeConfig, VectorConfig
+from aftermix.config import Config, EvaluateConfig, ItemsConfig, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, EvaluationError
 from aftermix.jobs.doctor import doctor
+from aftermix.jobs.evaluate import evaluate
 from aftermix.jobs.merge import merge
 
 Family = Mapping[str, Path]
@@ -296,3 +297,25 @@ def test_a_dequantised_base_that_lacks_a_tensor_is_not_evaluated(family: Family,
     config = EvaluateConfig(tasks=["colours"], include_path=str(tasks))
     with pytest.raises(EvaluationError, match=r"(?s)model\.norm\.weight: is not in the checkpoint.*extra\.weight: has"):
         HuggingFaceEngine.open(folder, tokenizer_folder=folder, config=config)
+
+
+def test_an_adapter_on_an_fp8_base_scores_as_the_folded_models_do(family: Family, tasks: Path, tmp_path: Path) -> None:
+    """The whole path of an evaluation: filled model, difference from the factors, the same scores as plain folders."""
+    base = quantise(tmp_path / "fp8", family["base"])
+    module = MOVED.removesuffix(".weight")
+    adapter = tmp_path / "lora"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 200}))
+    factors = {"lora_A.weight": scales(4, 32), "lora_B.weight": scales(48, 4) - 1}
+    save_file({f"base_model.model.{module}.{n}": t for n, t in factors.items()}, adapter / "adapter_model.safetensors")
+    merge_config = MergeConfig(method="task_arithmetic", dtype="float32")
+    evaluation = EvaluateConfig(tasks=["colours"], include_path=str(tasks), items=ItemsConfig(search=8, select=8))
+    vectors = {"lora": VectorConfig(model=str(adapter), weight=0.5)}
+    config = Config(base=str(base), vectors=vectors, merge=merge_config, evaluate=evaluation)
+    folded = merge(config, tmp_path / "folded")
+    moved, start = load_file(folded / "model.safetensors")[MOVED], read_tensor(opened(base), MOVED)
+    assert (moved - start).abs().max() > 1
+    plain = Config(base=str(folded), vectors={}, evaluate=evaluation)
+    ours, theirs = (evaluate(made, split="test") for made in (config, plain))
+    assert ours["tasks"] == theirs["tasks"]
+    assert evaluate(Config(base=str(base), evaluate=evaluation), split="test")["tasks"] != ours["tasks"]

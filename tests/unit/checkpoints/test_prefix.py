@@ -229,6 +229,23 @@ def test_heads_tied_on_one_side(tmp_path: Path) -> None:
     assert read_tensor(view, "language_model.lm_head.weight").equal(read_tensor(own, "lm_head.weight"))
 
 
+def test_a_part_of_its_own_beside_equal_names(tmp_path: Path) -> None:
+    body = {"model.embed_tokens.weight": (6, 4), "model.norm.weight": (4,)}
+    eyes = {"visual.patch.weight": (4, 4), "visual.norm.weight": (4,)}
+    wide, narrow = made(tmp_path / "wide", body | eyes, tied=True), made(tmp_path / "narrow", body, tied=True)
+    found = refusal(wide.folder, narrow.folder)
+    assert "vector 'ja' lacks a part: 2 tensors, first visual.norm.weight, last visual.patch.weight. " in found
+    assert 'Add to `vectors.ja`: `prefix: {"model.": "model."}`.' in found
+    assert "vector 'ja' has other names than the base: 2 tensors, first visual.norm" in refusal(
+        narrow.folder, wide.folder
+    )
+    for base, expert in ((wide, narrow), (narrow, wide)):
+        open_pool(config(base.folder, expert.folder, prefix={"model.": "model."}))
+    headed = made(tmp_path / "headed", body | {"lm_head.weight": (6, 4)}, tied=False)
+    silent = made(tmp_path / "silent", body, tied=False)
+    assert "lm_head.weight: vector 'ja' has no such tensor, the base does" in refusal(headed.folder, silent.folder)
+
+
 def test_nothing_is_proposed_where_two_maps_would_do(tmp_path: Path) -> None:
     names = {"embed_tokens.weight": (6, 4), "norm.weight": (4,)}
     base = made(tmp_path / "base", {f"{side}.{name}": shape for side in "ab" for name, shape in names.items()})
