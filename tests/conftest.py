@@ -9,7 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -85,6 +85,48 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
 def untied_family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     """An untied float32 base with experts a (sharded), b and c."""
     return make_family(tmp_path_factory.mktemp("untied"), tied=False, dtype="float32")
+
+
+def write_statistics(folder: Path, family: Family, vectors: Sequence[str] = ("a", "b", "c")) -> Path:
+    """Statistics of the linear weights of `family`, drawn by name; `q_proj` of layer 0 saw no token."""
+    from aftermix.checkpoints.reader import open_checkpoint
+    from aftermix.saliency.naming import Statistic
+    from aftermix.saliency.storage import DataNote, Note, save_statistics, uncovered, weight_notes
+
+    folder.mkdir()
+    for vector in vectors:
+        model = open_checkpoint(family[vector])
+        found = {}
+        for name, info in model.tensors.items():
+            if "_proj" in name:
+                seen = "layers.0.self_attn.q_proj" not in name
+                draw = torch.Generator().manual_seed(len(found) + 100 * ord(vector))
+                values = torch.rand(info.shape[1], generator=draw) * seen
+                found[name] = Statistic(values, (100 if seen else 0,), 1)
+        note = Note(
+            format="aftermix statistics",
+            version=1,
+            vector=vector,
+            model=model.label,
+            data=DataNote(source="-", sha256="-", samples_sha256="-", texts=1, samples=1, context=1, tokens=100),
+            options={},
+            uncovered=uncovered(found),
+            alias={},
+            weights=weight_notes(found, model),
+            versions={},
+        )
+        save_statistics(folder, note, found)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def statistics(tmp_path_factory: pytest.TempPathFactory, family: Family, untied_family: Family) -> dict[str, Path]:
+    """Folders of statistics by the folder of the base that they belong to."""
+    folder = tmp_path_factory.mktemp("statistics")
+    return {
+        str(family["base"]): write_statistics(folder / "tied", family),
+        str(untied_family["base"]): write_statistics(folder / "untied", untied_family),
+    }
 
 
 QUESTIONS = {"colours": "What colour is", "numbers": "How many are"}

@@ -16,7 +16,7 @@ from convert import gguf_file
 from experts import make_expert
 from tasks import Length, divide, read_texts, write_task, write_texts
 
-from aftermix.checkpoints.gguf import convert_gguf
+from aftermix.checkpoints.formats.gguf import convert_gguf
 
 HERE = Path(__file__).resolve().parent
 TEXTS = HERE.parent / "demo" / "texts"

@@ -97,6 +97,22 @@ def inspect(target: str, base: str | None, json_file: Path | None, picture: Path
 @cli.command()
 @FILE
 @OUTPUT
+def calibrate(file: Path, output: Path) -> None:
+    """Measure what the linear layers of FILE's experts are fed on their calibration text; `merge` can use it."""
+    from aftermix.config import load_config
+
+    config = _fetching(load_config(file))
+    from aftermix.jobs.calibrate import calibrate as job
+    from aftermix.jobs.calibrate import calibration_lines
+
+    for line in calibration_lines(job(config, output)):
+        click.echo(printable(line))
+    click.echo(f"Statistics: {output}")
+
+
+@cli.command()
+@FILE
+@OUTPUT
 @click.option("--push", "repo_id", metavar="REPO_ID", help="Upload the result to the hub under this name.")
 @PRIVATE
 def merge(file: Path, output: Path, repo_id: str | None, private: bool) -> None:

@@ -10,7 +10,16 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from aftermix.errors import Problem, refuse_if_any
 from aftermix.yaml_file import read_yaml
@@ -38,6 +47,28 @@ def _tokens(value: Any) -> Any:
 Tokens = Annotated[int, BeforeValidator(_tokens), Field(gt=0)]
 
 
+class CalibrationConfig(Section):
+    """What an expert reads while the inputs of its linear layers are measured: a file or the prompts of a task."""
+
+    data: str | None = None
+    """JSONL (may be gzip-compressed) with a `text` field, or a plain text file."""
+    text_field: str = "text"
+    task: str | None = None
+    """An lm-evaluation-harness task, whose prompts are read without their answers."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Few-shot examples of the task's prompts; by default the task's own setting."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CalibrationConfig:
+        if (self.data is None) == (self.task is None):
+            raise ValueError("calibration takes one of `data: PATH` and `task: NAME`")
+        return self
+
+
+def _calibration(value: Any) -> Any:
+    return {"data": value} if isinstance(value, str) else value
+
+
 class VectorConfig(Section):
     """One expert (or instruction model) whose distance from the base is a distribution vector."""
 
@@ -51,10 +82,14 @@ class VectorConfig(Section):
     """An instruction vector carries behaviour and no data: it gets no mixture ratio."""
     tokens: Tokens | None = None
     """Tokens the expert was trained on; recorded beside the ratios."""
+    ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of every tensor that this vector gets in an exclusive merge; by default equal shares."""
     prefix: Annotated[dict[str, str], Field(min_length=1)] | None = None
     """The base's prefix of tensor names by the model's own; the longest that fits a name holds."""
     density: Annotated[float, Field(gt=0, le=1)] | None = None
     """Density of this vector; by default that of the method, for all vectors."""
+    calibration: Annotated[CalibrationConfig | None, BeforeValidator(_calibration)] = None
+    """Text that `calibrate` has this expert read: a path, or `{data: PATH}`, or `{task: NAME}`."""
 
     @model_validator(mode="after")
     def _range_is_sound(self) -> VectorConfig:
@@ -92,6 +127,8 @@ class MergeConfig(BaseModel):
     """Seed of every random choice of the method."""
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     """Stored type of the result; by default the base's, tensor by tensor."""
+    statistics: str | None = None
+    """Folder that `calibrate` wrote, for methods that rank by saliency."""
     scale: Finite = Field(default=1.0, alias="lambda")
     """Factor on the combined vector, written `lambda`."""
     max_shard_bytes: Tokens = 5_000_000_000
@@ -223,6 +260,83 @@ def _dataset(value: Any) -> Any:
     return {"data": value} if isinstance(value, str) else value
 
 
+OPTIMIZER_OPTIONS = {
+    "adamw": (),
+    "sgd": ("momentum",),
+    "merge_aware": (
+        "base",
+        "momentum",
+        "scale",
+        "location",
+        "coefficients",
+        "max_experts",
+        "distribution",
+        "offset",
+        "noise",
+        "memory",
+    ),
+    "sam": ("base", "momentum", "rho"),
+    "asam": ("base", "momentum", "rho", "eta"),
+}
+"""Which keys of `train.optimizer` each optimizer takes."""
+
+
+class OptimizerConfig(Section):
+    """The optimizer; learning rate, weight decay and AdamW's betas stand in `train` for all of them."""
+
+    name: Literal["adamw", "sgd", "merge_aware", "sam", "asam"] = "adamw"
+    base: Literal["adamw", "sgd"] = "adamw"
+    """What `merge_aware`, `sam` and `asam` step with."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of `sgd`, by name or as base."""
+    scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
+    """Scale of the imagined experts' vectors, in units of the weights. 0 is the base optimizer to the bit."""
+    location: Finite = 0.0
+    """Location of the imagined experts' vectors."""
+    coefficients: Annotated[tuple[Finite, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    """Merge weights that are imagined."""
+    max_experts: Count = 7
+    """Largest number of experts that is imagined."""
+    distribution: Literal["laplace", "gaussian"] = "laplace"
+    offset: Literal["paper", "own_vector"] = "paper"
+    """`own_vector` moves along the expert's own vector and imagines only the other experts'."""
+    noise: Literal["fresh", "table"] = "fresh"
+    """`table` is an approximation: stretches of one shared table of noise."""
+    memory: Literal["copy", "regenerate"] = "copy"
+    """How moved weights come back: from a copy, or by drawing the noise again."""
+    rho: Positive | None = None
+    """Radius of the neighbourhood. Default 0.05 for `sam`, 0.5 for `asam`."""
+    eta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    """Added to each weight's magnitude by `asam`."""
+
+    @model_validator(mode="after")
+    def _options_belong_together(self) -> OptimizerConfig:
+        foreign = sorted(self.model_fields_set - {"name", *self.options})
+        if foreign == ["momentum"] and "momentum" in OPTIMIZER_OPTIONS[self.name]:
+            raise ValueError("'momentum' is an option of sgd; add `base: sgd` or remove it")
+        if foreign:
+            takes = ", ".join(OPTIMIZER_OPTIONS[self.name]) or "no options"
+            raise ValueError(f"'{foreign[0]}' is no option of {self.name}, which takes: {takes}")
+        if (self.offset, self.memory) == ("own_vector", "regenerate"):
+            raise ValueError("'offset: own_vector' holds a copy anyway; use `memory: copy`")
+        return self
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The keys that say something about this optimizer."""
+        uses_sgd = "sgd" in (self.name, self.base)
+        return tuple(key for key in OPTIMIZER_OPTIONS[self.name] if key != "momentum" or uses_sgd)
+
+    @model_serializer(mode="wrap")
+    def _own_options_alone(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What the section would be written as: read again, an option of another optimizer would be refused."""
+        return {key: value for key, value in plain(self).items() if key in ("name", *self.options)}
+
+
+def _optimizer(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class TrainConfig(Section):
     """Continual pre-training of one expert per dataset (SPEC section 5)."""
 
@@ -239,6 +353,8 @@ class TrainConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     max_grad_norm: Positive = 1.0
+    optimizer: Annotated[OptimizerConfig, BeforeValidator(_optimizer)] = OptimizerConfig()
+    """`adamw`, `sgd`, `merge_aware`, `sam` or `asam`, by name or with its options."""
     freeze: tuple[str, ...] = ()
     """Parameters that stay at the base's values; patterns as in `merge.exclude`."""
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
@@ -246,6 +362,29 @@ class TrainConfig(Section):
     device: str = "auto"
     threads: Count | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+
+
+class CalibrateConfig(Section):
+    """How the inputs of the experts' linear layers are measured (OBIM, section 3.1)."""
+
+    samples: Count = 100
+    """Texts that each expert reads; all of them where there are fewer."""
+    context: Count | None = None
+    """Longest sample in tokens; by default 1024, or the model's limit where that is lower."""
+    long_texts: Literal["refuse", "cut"] = "refuse"
+    """What becomes of a document that is longer: an error, or several samples. A plain text file is always cut."""
+    batch_size: Count = 8
+    """Samples that go through the model together; they have one length, so that nothing is padded."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the choice of samples."""
+    x_statistic: Literal["second_moment", "mean_input"] = "second_moment"
+    """The mean of the squares of a channel, or the square of its mean."""
+    stream: bool = False
+    """Hold one decoder layer at a time, for a model that does not fit in memory."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the forward pass; `auto` is float32 on a CPU and the model's own on an accelerator."""
+    device: str = "auto"
+    threads: Count | None = None
 
 
 class Config(Section):
@@ -258,6 +397,7 @@ class Config(Section):
     evaluate: EvaluateConfig | None = None
     search: SearchConfig = SearchConfig()
     train: TrainConfig | None = None
+    calibrate: CalibrateConfig = CalibrateConfig()
 
 
 def load_config(path: Path) -> Config:
@@ -310,12 +450,15 @@ def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
         "evaluate": EvaluateConfig,
         "search": SearchConfig,
         "train": TrainConfig,
+        "calibrate": CalibrateConfig,
     }
     nested: dict[str, type[BaseModel]] = {
         "items": ItemsConfig,
         "objective": Objective,
         "tasks": TaskConfig,
         "datasets": DatasetConfig,
+        "calibration": CalibrationConfig,
+        "optimizer": OptimizerConfig,
     }
     found: type[BaseModel] = Config
     for part in loc:
@@ -331,7 +474,14 @@ def _with_absolute_paths(config: Config, folder: Path) -> Config:
     update: dict[str, Any] = {"vectors": {}}
     update["base"] = local(config.base) if config.base else None
     for name, vector in config.vectors.items():
-        update["vectors"][name] = vector.model_copy(update={"model": local(vector.model)})
+        changed: dict[str, Any] = {"model": local(vector.model)}
+        if vector.calibration and vector.calibration.data is not None:
+            data = str(_below(folder, vector.calibration.data))
+            changed["calibration"] = vector.calibration.model_copy(update={"data": data})
+        update["vectors"][name] = vector.model_copy(update=changed)
+    if config.merge.statistics is not None:
+        statistics = str(_below(folder, config.merge.statistics))
+        update["merge"] = config.merge.model_copy(update={"statistics": statistics})
     if config.evaluate and config.evaluate.include_path:
         include_path = str(_below(folder, config.evaluate.include_path))
         update["evaluate"] = config.evaluate.model_copy(update={"include_path": include_path})

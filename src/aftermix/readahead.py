@@ -29,7 +29,7 @@ def _fetch(models: list[str]) -> None:
         wanted = left
         for file in sorted(Path(model).glob("*.safetensors")):
             with suppress(OSError):
-                wanted -= _advise(file, wanted)
+                wanted -= _advise(file, wanted) if file.is_file() else 0  # opening a pipe would wait
 
 
 def _advise(file: Path, most_bytes: int) -> int:

@@ -31,6 +31,25 @@ class _Loader(yaml.SafeLoader):
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def __init__(self, text: str, where: str) -> None:
+        super().__init__(text)
+        self.where, self.nodes, self.depth = where, 0, 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node; too many or too deep ones are refused while they are read, before they cost time."""
+        self.nodes, self.depth = self.nodes + 1, self.depth + 1
+        if self.depth > MAX_DEPTH + 1:
+            raise ConfigError(self._here(), f"nested deeper than {MAX_DEPTH}", "Flatten the file.")
+        if self.nodes > MAX_NODES:
+            raise ConfigError(self._here(), f"more than {MAX_NODES} values", "Shorten the file.")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def _here(self) -> str:
+        line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+        return f"{self.where}, line {line}"
+
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
         """An integer or a float; time and text of a long one would grow with the square of its length."""
         if len(node.value) > MAX_DIGITS:
@@ -83,7 +102,7 @@ def parse_yaml(text: str, *, where: str) -> dict[str, Any]:
 
 
 def _value(text: str, where: str) -> Any:
-    loader = _Loader(text)
+    loader = _Loader(text, where)
     try:
         node = loader.get_single_node()
         if node is None:

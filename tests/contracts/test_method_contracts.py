@@ -13,6 +13,7 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import MergeError
 from aftermix.jobs.merge import merge
+from aftermix.jobs.statistics import merger_of
 from aftermix.merging.merge import Merger, Recipe, merged_tensors
 from aftermix.merging.methods import METHODS, bind
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
@@ -28,9 +29,19 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
+STATISTICS: dict[str, Path] = {}
+"""By base; for the methods that rank by them."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _measured(statistics: dict[str, Path]) -> None:
+    STATISTICS.update(statistics)
+
+
 ON_VECTORS = sorted(name for name, method in METHODS.items() if method.operands == "deltas")
 DROPPING = sorted(name for name in METHODS if "density" in bind(MergeConfig(method=name)).options)
-HALF = {name: {"density": 0.5} for name in DROPPING}
+# Shares of a tensor, where vectors share it out, sum to at most 1.
+HALF = {name: {"density": 0.25 if bind(MergeConfig(method=name)).joint else 0.5} for name in DROPPING}
 KEEP_ALL = {name: {"density": 1.0} for name in DROPPING}
 for name in DROPPING:
     KEEP_ALL[name] |= {"epsilon": 0.0} if name.startswith("della") else {}
@@ -39,14 +50,19 @@ for name in DROPPING:
 
 def config_of(family: Family, method: str, weights: Mapping[str, float], **options: object) -> Config:
     vectors = {name: VectorConfig(model=str(family[name]), weight=weight) for name, weight in weights.items()}
-    return Config(
-        base=str(family["base"]), vectors=vectors, merge=MergeConfig.model_validate({"method": method, **options})
-    )
+    measured = bind(MergeConfig(method=method)).needs_statistics
+    given = {"statistics": str(STATISTICS[str(family["base"])])} if measured else {}
+    merge = MergeConfig.model_validate({"method": method, **given, **options})
+    return Config(base=str(family["base"]), vectors=vectors, merge=merge)
+
+
+def merger(config: Config) -> Merger:
+    return merger_of(config, open_pool(config), Recipe.of(config.merge))
 
 
 def merged(config: Config) -> dict[str, torch.Tensor]:
     weights = {name: vector.weight for name, vector in config.vectors.items()}
-    return dict(merged_tensors(Merger.of(open_pool(config), Recipe.of(config.merge)), weights))
+    return dict(merged_tensors(merger(config), weights))
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
@@ -88,12 +104,12 @@ def test_the_order_of_vectors_does_not_matter_to_the_bit(method: str, family: Fa
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_prepared_once_equals_streamed_for_any_weights(method: str, family: Family, tmp_path: Path) -> None:
     config = config_of(family, method, {"a": 1.0, "b": 1.0, "c": 1.0}, exclude=["embed_tokens"], **HALF.get(method, {}))
-    merger = Merger.of(open_pool(config), Recipe.of(config.merge))
-    in_memory = prepare_vectors(merger)
-    on_disk = prepare_vectors(merger, memory_bytes=0, scratch=tmp_path)
+    merges = merger(config)
+    in_memory = prepare_vectors(merges)
+    on_disk = prepare_vectors(merges, memory_bytes=0, scratch=tmp_path)
     assert on_disk.scratch is not None
     for weights in ({"a": 0.5, "b": 0.25, "c": 0.125}, {"a": 1.0, "b": -0.5, "c": 0.0}):
-        streamed = dict(merged_tensors(merger, weights))
+        streamed = dict(merged_tensors(merges, weights))
         for prepared in (in_memory, on_disk):
             live = dict(prepared.merged(weights))
             assert set(streamed) == set(live) | prepared.unchanged
@@ -117,7 +133,7 @@ def test_combined_on_the_device_of_the_model(
 ) -> None:
     monkeypatch.setattr("aftermix.merging.resident.CHUNK_ELEMENTS", 1000)
     config = config_of(family, method, {"a": 1.0, "b": 1.0}, **HALF.get(method, {}))
-    prepared = prepare_vectors(Merger.of(open_pool(config), Recipe.of(config.merge)))
+    prepared = prepare_vectors(merger(config))
     vectors = resident(prepared, device)
     expected = dict(prepared.merged({"a": 0.5, "b": -0.25}))
     for name, tensor in vectors.merged({"a": 0.5, "b": -0.25}):
@@ -134,7 +150,7 @@ def test_combined_on_the_device_of_the_model(
 @pytest.mark.parametrize("fits", [True, False], ids=["resident", "pinned"])
 def test_vectors_stay_where_there_is_room(fits: bool, family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(family, "task_arithmetic", {"a": 1.0, "b": 1.0})
-    prepared = prepare_vectors(Merger.of(open_pool(config), Recipe.of(config.merge)))
+    prepared = prepare_vectors(merger(config))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 40 if fits else 0, 1 << 40))
     vectors = beside(prepared, torch.device("cuda"))
     assert isinstance(vectors, ResidentVectors)
@@ -189,7 +205,7 @@ def test_scalars_vectors_zeros_and_empty_tensors_work(method: str) -> None:
             )(delta, 0)
             for i, delta in enumerate(deltas)
         ]
-        result = recipe.method.inter(kept, [0.5, 0.5])
+        result = recipe.method.combine(kept, [0.5, 0.5])
         assert result.shape == (count,)
         assert result.isfinite().all()
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from aftermix.checkpoints.align import remarks
+from aftermix.checkpoints.alignment.align import remarks
 from aftermix.checkpoints.companions import companion_files, companion_remarks
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.opening import open_model

@@ -33,5 +33,5 @@ TARGETS = {
     "yaml_values": Target(yamls.yaml_values),
     "yaml_dumped": Target(yamls.yaml_dumped, share=0.3),
     "mergekit_text": Target(differences.mergekit_text, tuple(text.encode() for text in differences.RECIPES)),
-    "mergekit_values": Target(differences.mergekit_values),
+    "mergekit_values": Target(differences.mergekit_values, share=0.5),
 }

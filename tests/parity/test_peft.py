@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aftermix.checkpoints.adapter import Adapter
+from aftermix.checkpoints.formats.adapter import Adapter
 from aftermix.checkpoints.opening import open_model
 from aftermix.config import Config, VectorConfig
 from aftermix.jobs.merge import merge

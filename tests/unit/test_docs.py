@@ -30,13 +30,16 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 SECTIONS: dict[str, type[BaseModel]] = {
     "Top level": config.Config,
     "vectors.NAME": config.VectorConfig,
+    "vectors.NAME.calibration": config.CalibrationConfig,
     "merge": config.MergeConfig,
     "evaluate": config.EvaluateConfig,
     "evaluate.tasks": config.TaskConfig,
     "evaluate.items": config.ItemsConfig,
     "search": config.SearchConfig,
     "search.objective": config.Objective,
+    "calibrate": config.CalibrateConfig,
     "train": config.TrainConfig,
+    "train.optimizer": config.OptimizerConfig,
     "train.datasets.NAME": config.DatasetConfig,
 }
 """Heading of docs/configuration.md by the part of the file that it describes."""

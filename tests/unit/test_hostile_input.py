@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -301,6 +302,48 @@ def test_a_pattern_that_would_run_for_years_is_stopped() -> None:
     assert excluded("aaaa")
     with pytest.raises(ConfigError, match=r"merge\.exclude: 're:\^\(a\|aa\)\+\$' takes too long to search for in 'aaa"):
         excluded("a" * 100 + "!")
+
+
+TOKENS = [
+    "a",
+    "b",
+    r"\.",
+    ".",
+    "*",
+    "+",
+    "?",
+    "(",
+    ")",
+    "(?!b)",
+    "|",
+    "[ab]",
+    "[^.]",
+    "^",
+    "$",
+    r"\d",
+    "{2}",
+    "*?",
+    r"\b",
+]
+
+
+@given(st.lists(st.sampled_from(TOKENS), max_size=8), st.text(alphabet="ab.1", max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_a_pattern_finds_what_pythons_own_would(tokens: list[str], name: str) -> None:
+    expression = "".join(tokens) or "a"
+    try:
+        expected = re.search(expression, name) is not None
+    except re.error:
+        with pytest.raises(ConfigError, match="is no regular expression"):
+            matcher([f"re:{expression}"], where="f")
+    else:
+        assert matcher([f"re:{expression}"], where="f")(name) == expected
+
+
+def test_too_many_values_are_refused_while_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aftermix.yaml_file.MAX_NODES", 10)
+    with pytest.raises(ConfigError, match=r"f, line 9: more than 10 values\. Shorten the file"):
+        parse_yaml("a:\n" + "- 1\n" * 1000, where="f")
 
 
 def test_the_place_of_the_fuzzer_is_cleared_for_every_input() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from aftermix.checkpoints.vector_file import FACTS
+from aftermix.checkpoints.formats.vector_file import FACTS
 from aftermix.cli import cli
 from aftermix.config import Config, parse_config
 from aftermix.errors import ConfigError, ManyProblemsError

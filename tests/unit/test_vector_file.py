@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.int8 import dequantised, quantised, raise_largest, scales_of
+from aftermix.checkpoints.formats.int8 import dequantised, quantised, raise_largest, scales_of
+from aftermix.checkpoints.formats.runs import row_count, row_length, runs
+from aftermix.checkpoints.formats.vector_file import VectorFile, content_problems
 from aftermix.checkpoints.model import StoredDifference
 from aftermix.checkpoints.opening import open_model
 from aftermix.checkpoints.pool import open_pool
-from aftermix.checkpoints.runs import row_count, row_length, runs
-from aftermix.checkpoints.vector_file import VectorFile, content_problems
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError
 from aftermix.jobs.diff import diff, diff_lines
@@ -138,7 +138,7 @@ def test_the_folder_serves_the_tokenizer_of_the_expert_and_is_no_model(
 
 
 def test_a_vector_is_written_in_shards(family: Family, vectors: Mapping[str, Path], tmp_path: Path) -> None:
-    from aftermix.checkpoints.vector_writer import VectorWriter
+    from aftermix.checkpoints.formats.vector_writer import VectorWriter
 
     pool = open_pool(config(family, family["a"]))
     companions = {"config.json": (family["a"] / "config.json").read_bytes()}

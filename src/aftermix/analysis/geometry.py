@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from aftermix.analysis.places import KINDS, Place, layer_labels, place_of
+from aftermix.checkpoints.formats.runs import runs
 from aftermix.checkpoints.model import Bounds, TensorInfo
 from aftermix.checkpoints.pool import Pool, is_finite
-from aftermix.checkpoints.runs import runs
 from aftermix.errors import Problem, refuse_if_any
 from aftermix.progress import bar
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from aftermix.checkpoints.alignment.tokens import extends
+from aftermix.checkpoints.alignment.vocabulary import vocabulary_notes
 from aftermix.checkpoints.entries import companion_bytes
 from aftermix.checkpoints.pool import Pool
-from aftermix.checkpoints.tokens import extends
-from aftermix.checkpoints.vocabulary import vocabulary_notes
 from aftermix.errors import Problem
 
 TOKENIZER_FILES = (

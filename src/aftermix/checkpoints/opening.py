@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from aftermix.checkpoints.adapter_opening import is_adapter, open_adapter
 from aftermix.checkpoints.entries import links_out
-from aftermix.checkpoints.fp8 import dequantised
-from aftermix.checkpoints.gguf import gguf_file, open_gguf
+from aftermix.checkpoints.formats.adapter_opening import is_adapter, open_adapter
+from aftermix.checkpoints.formats.fp8 import dequantised
+from aftermix.checkpoints.formats.gguf import gguf_file, open_gguf
+from aftermix.checkpoints.formats.vector_file import is_vector, open_vector
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.reader import open_checkpoint
-from aftermix.checkpoints.vector_file import is_vector, open_vector
 from aftermix.errors import refuse_if_any
 
 

@@ -9,10 +9,10 @@ from functools import cached_property
 
 import torch
 
+from aftermix.checkpoints.alignment.view import stores_difference
+from aftermix.checkpoints.alignment.views import aligned, read_against
 from aftermix.checkpoints.model import Bounds, Model, StoredDifference, TensorInfo
 from aftermix.checkpoints.opening import open_model
-from aftermix.checkpoints.view import stores_difference
-from aftermix.checkpoints.views import aligned, read_against
 from aftermix.config import Config
 from aftermix.errors import AftermixError, CheckpointError, ManyProblemsError, Problem, refuse_if_any
 

@@ -46,7 +46,7 @@ DTYPES: dict[str, torch.dtype] = {
 if hasattr(torch, "float8_e8m0fnu"):  # scales that are powers of two; from torch 2.7 on
     DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
 FLOAT8 = frozenset(dtype for name, dtype in DTYPES.items() if name.startswith("F8_"))
-"""Types that need a scale: :mod:`aftermix.checkpoints.fp8` reads them."""
+"""Types that need a scale: :mod:`aftermix.checkpoints.formats.fp8` reads them."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aftermix import progress
-from aftermix.checkpoints.align import remarks
+from aftermix.checkpoints.alignment.align import remarks
+from aftermix.checkpoints.alignment.views import alignment_lines
 from aftermix.checkpoints.companions import companion_remarks
+from aftermix.checkpoints.formats.vector_file import VectorFile, content_problems
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.pool import Pool, examine_pool, refuse_non_finite
-from aftermix.checkpoints.vector_file import VectorFile, content_problems
-from aftermix.checkpoints.views import alignment_lines
 from aftermix.config import Config
 from aftermix.errors import AftermixError, ManyProblemsError, Problem
 from aftermix.merging.merge import Recipe, check_weights
@@ -91,6 +91,16 @@ def _examine_models(pool: Pool, config: Config, found: Diagnosis) -> None:
         count = sum(matches(info.name) for info in pool.layout)
         found.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")
     found.facts += alignment_lines(pool.base, pool.experts)
+    if any(vector.calibration for vector in config.vectors.values()):
+        found.attempt(lambda: _check_calibration(pool, config, found))
+
+
+def _check_calibration(pool: Pool, config: Config, found: Diagnosis) -> None:
+    from aftermix.jobs.calibrate import calibration_plans
+
+    for plan in calibration_plans(config, pool):
+        data = plan.data
+        found.facts.append(f"calibrate {plan.vector}: {data.samples} of {data.texts} texts, {data.tokens} tokens")
 
 
 def _check_tasks(config: Config, found: Diagnosis) -> None:

@@ -8,7 +8,8 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, Split, require
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs.live import LiveScorer
-from aftermix.merging.merge import Merger, Recipe, check_weights, merged_tensors
+from aftermix.jobs.statistics import merger_of
+from aftermix.merging.merge import Recipe, check_weights, merged_tensors
 from aftermix.search.objective import Objectives
 from aftermix.search.summary import summarise
 
@@ -27,7 +28,7 @@ def evaluate(config: Config, *, split: Split) -> dict[str, Any]:
     pool = open_pool(config)
     suite = TaskSuite.build(config.evaluate)
     objectives = Objectives.build(config.search.objective, tasks=list(suite.tasks))
-    merger = Merger.of(pool, recipe)
+    merger = merger_of(config, pool, recipe)
     scorer = LiveScorer.open(pool, config.evaluate, suite)
     measurement = scorer.measure(merged_tensors(merger, weights), split)
     return summarise(dict(measurement.items), objectives=objectives, seed=config.search.seed)

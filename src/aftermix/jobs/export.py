@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aftermix.checkpoints.adapter_opening import is_adapter
-from aftermix.checkpoints.gguf import gguf_file
+from aftermix.checkpoints.formats.adapter_opening import is_adapter
+from aftermix.checkpoints.formats.gguf import gguf_file
+from aftermix.checkpoints.formats.vector_file import is_vector
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.opening import open_model
-from aftermix.checkpoints.vector_file import is_vector
 from aftermix.config import Config
 from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
 from aftermix.files import write_atomically

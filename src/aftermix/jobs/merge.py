@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aftermix.checkpoints.alignment.views import alignment_lines
 from aftermix.checkpoints.companions import companion_files
 from aftermix.checkpoints.pool import Pool, open_pool
-from aftermix.checkpoints.views import alignment_lines
 from aftermix.checkpoints.writer import landing, refuse_occupied, write_checkpoint
 from aftermix.config import Config, require
 from aftermix.errors import CheckpointError
 from aftermix.jobs.provenance import hashing, lock, recipe_yaml
+from aftermix.jobs.statistics import merger_of
 from aftermix.merging.blocks import block_bounds
 from aftermix.merging.merge import Merger, Recipe, Weights, check_weights, merged_pieces
 from aftermix.progress import bar
@@ -35,7 +36,7 @@ def merge(config: Config, output: Path, *, say: Callable[[str], object] = lambda
     refuse_output(output, pool)
     for line in alignment_lines(pool.base, pool.experts):
         say(line)
-    return write_model(Merger.of(pool, recipe), weights, config=config, output=output)
+    return write_model(merger_of(config, pool, recipe), weights, config=config, output=output)
 
 
 def write_model(

@@ -15,6 +15,7 @@ from aftermix.checkpoints.companions import tokenizer_folder
 from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.config import Config, Split, require
 from aftermix.jobs.baselines import fixed_baselines, instruction_scan
+from aftermix.jobs.statistics import merger_of
 from aftermix.merging.blocks import BLOCK_ELEMENTS, LOOKAHEAD, block_bounds
 from aftermix.merging.merge import Merger, Recipe
 from aftermix.merging.prepared import prepared_bytes
@@ -61,7 +62,7 @@ def plan(config: Config) -> Plan:
     require(config, "vectors")
     for_search = config.evaluate is not None
     pool = open_pool(config)
-    merger = Merger.of(pool, Recipe.of(config.merge, vectors=config.vectors, for_search=for_search))
+    merger = merger_of(config, pool, Recipe.of(config.merge, vectors=config.vectors, for_search=for_search))
     disk = sum(spec.nbytes for spec in merger.layout())
     free = psutil.virtual_memory().available
     if not for_search:

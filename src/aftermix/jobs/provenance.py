@@ -14,12 +14,13 @@ from typing import Any
 
 import yaml
 
+from aftermix.checkpoints.alignment.views import alignment_lines
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.pool import Pool
-from aftermix.checkpoints.views import alignment_lines
 from aftermix.config import Config, MergeConfig
 from aftermix.errors import CheckpointError
 from aftermix.files import fingerprint
+from aftermix.jobs.statistics import statistics_files
 from aftermix.merging.merge import Recipe, Weights
 
 PACKAGES = ("aftermix", "torch", "numpy", "safetensors", "transformers", "lm_eval", "optuna")
@@ -54,12 +55,15 @@ def lock(pool: Pool, config: Config, *, digest: Digest | None = None) -> dict[st
     inputs = {f"vectors.{name}": expert for name, expert in pool.experts.items()}
     if pool.base is not None:
         inputs["base"] = pool.base
-    return {
+    record: dict[str, Any] = {
         "inputs": {key: _identity(checkpoint, digest) for key, checkpoint in sorted(inputs.items())},
         "seeds": {"merge": config.merge.seed, "search": config.search.seed}
         | ({"items": config.evaluate.items.seed} if config.evaluate else {}),
         "versions": versions(),
-    } | ({"alignment": lines} if lines else {})
+    }
+    measured = {file.name: fingerprint(file) for file in statistics_files(config)}
+    optional: dict[str, Any] = {"statistics": measured, "alignment": lines}
+    return record | {key: value for key, value in optional.items() if value}
 
 
 def versions() -> dict[str, str]:
@@ -84,6 +88,7 @@ def recipe_yaml(config: Config, recipe: Recipe, weights: Weights) -> str:
     vectors = {
         name: {"model": vector.model, "weight": float(weights.get(name, 0.0)), "role": vector.role}
         | ({"density": vector.density} if vector.density is not None else {})
+        | ({"ratio": vector.ratio} if vector.ratio is not None else {})
         | ({"prefix": dict(vector.prefix)} if vector.prefix else {})
         for name, vector in config.vectors.items()
     }
@@ -94,12 +99,14 @@ def recipe_yaml(config: Config, recipe: Recipe, weights: Weights) -> str:
 
 def _merge_values(config: Config, recipe: Recipe) -> dict[str, Any]:
     named = config.merge.intra is None and config.merge.inter is None
-    method = {"method": recipe.method.name} | recipe.method.options
+    options = {key: value for key, value in recipe.method.options.items() if value is not None}
+    method = {"method": recipe.method.name} | options
     pair = {"intra": config.merge.intra or "all", "inter": config.merge.inter or "sum"}
     settled = {"exclude": list(recipe.exclude), "seed": recipe.seed, "lambda": recipe.scale}
     dtype = {"dtype": str(recipe.dtype).removeprefix("torch.")} if recipe.dtype is not None else {}
     vocabulary = {"vocabulary": config.merge.vocabulary} if config.merge.vocabulary is not None else {}
-    return (method if named else pair) | settled | dtype | vocabulary
+    statistics = {"statistics": config.merge.statistics} if recipe.method.needs_statistics else {}
+    return (method if named else pair) | settled | dtype | vocabulary | statistics
 
 
 def _identity(checkpoint: Model, digest: Digest) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, ModelCard, get_token, is_offline_mode
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # loaded lazily, out of mypy's sight
 
-from aftermix.checkpoints.vector_file import is_vector
+from aftermix.checkpoints.formats.vector_file import is_vector
 from aftermix.errors import CheckpointError, ConfigError, RunFailedError
 
 CARD = "README.md"

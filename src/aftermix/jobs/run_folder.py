@@ -120,7 +120,7 @@ def _measured_by(config: Config, asking: Config) -> dict[str, Any]:
     evaluate = {key: value for key, value in values["evaluate"].items() if key != "items"}
     evaluate["tasks"] = {task["task"]: task for task in evaluate["tasks"] if task["task"] in wanted}
     vectors = values["vectors"].items()
-    own = {part: {name: vector.get(part) for name, vector in vectors} for part in ("role", "density")}
+    own = {part: {name: vector.get(part) for name, vector in vectors} for part in ("role", "density", "ratio")}
     return {"base": values["base"], "merge": values["merge"], "evaluation": evaluate} | own
 
 

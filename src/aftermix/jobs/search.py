@@ -15,7 +15,8 @@ from aftermix.jobs.live import Bench, LiveScorer, split_record
 from aftermix.jobs.merge import refuse_output, write_model
 from aftermix.jobs.provenance import recipe_yaml, resolved
 from aftermix.jobs.result import best_record
-from aftermix.merging.merge import Merger, Recipe
+from aftermix.jobs.statistics import merger_of
+from aftermix.merging.merge import Recipe
 from aftermix.merging.prepared import prepare_vectors
 from aftermix.merging.resident import beside
 from aftermix.report.page import write_report
@@ -55,7 +56,7 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
         run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
         imported = import_trials(source, space=space, tasks=list(suite.tasks), objectives=objectives)
     started = perf_counter()
-    prepared = prepare_vectors(Merger.of(pool, recipe))
+    prepared = prepare_vectors(merger_of(config, pool, recipe))
     live = LiveScorer.open(pool, config.evaluate, suite)
     vectors = beside(prepared, live.engine.lm.device)
     bench = Bench(config, vectors, live, prepare_s=perf_counter() - started)

@@ -159,6 +159,7 @@ def _recipe(settings: TrainConfig, dataset: DatasetConfig) -> Recipe:
         weight_decay=settings.weight_decay,
         betas=settings.betas,
         max_grad_norm=settings.max_grad_norm,
+        optimizer=settings.optimizer,
         seed=settings.seed,
     )
 

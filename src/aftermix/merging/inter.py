@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from aftermix.merging.memory import fresh
+from aftermix.checkpoints.memory import fresh
 
 
 def weighted_sum(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from aftermix.merging.ranked import Candidates, find_ranked_cut
 from aftermix.merging.ranks import Ranks, row_places
+from aftermix.merging.saliency import Ranking, scores
 from aftermix.merging.selection import Blocks, Cut, find_cut, kept_count, whole_count
 from aftermix.seeds import keep_mask
 
@@ -36,6 +38,8 @@ class Place:
     """Entries of one row: the tensor's last dimension, 1 for a scalar."""
     model_cut: Cut | None = None
     """The selection over the whole vector, seen from this tensor; set for `scope: model`."""
+    ranking: Ranking = "magnitude"
+    """By what the vector's statistics rank the tensor; set for `saliency`."""
 
 
 def keep_all(blocks: Blocks, place: Place) -> Keeper:  # noqa: ARG001 - every rule has this signature
@@ -62,6 +66,31 @@ def magnitude(
             return keep_all(blocks, place)
         cut = find_cut(blocks, count)
     return cut.kept
+
+
+def saliency(blocks: Blocks, place: Place, *, density: Density = 0.2) -> Keeper:
+    """The `floor(density * n)`, at least 1, entries of largest saliency; equal ones by magnitude, then by index.
+
+    Source: OBIM, section 3.1: `s_ij = 1/2 h_jj delta_ij^2`, with `h_jj` twice the mean square of input channel j over
+    the calibration tokens. :func:`aftermix.merging.saliency.ranking_of` says what ranks other tensors.
+    """
+    count = kept_count(place.elements, density)
+    if count == place.elements:
+        return keep_all(blocks, place)
+    candidates = candidates_of(blocks, place)
+    cut = find_ranked_cut(candidates, count)
+
+    def kept(delta: torch.Tensor, start: int) -> torch.Tensor:
+        scores = candidates.scores.read((start, start + len(delta)))
+        np.multiply(delta.numpy(), cut.chosen(delta, scores, start), out=delta.numpy())
+        return delta
+
+    return kept
+
+
+def candidates_of(blocks: Blocks, place: Place) -> Candidates:
+    """The entries of a tensor with the scores of their place."""
+    return Candidates(blocks, scores(blocks, place.ranking, seed=place.seed, key=(place.vector, place.tensor)))
 
 
 def random_rescale(

@@ -8,13 +8,14 @@ rounding at the end. The path of a merge is five files: `checkpoints.pool` (alig
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import torch
 
+from aftermix.checkpoints.memory import fresh, fresh_block
 from aftermix.checkpoints.model import Bounds, TensorInfo
 from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.pool import Pool, is_finite, refuse_non_finite
@@ -22,10 +23,11 @@ from aftermix.checkpoints.shards import Piece, TensorSpec
 from aftermix.config import MergeConfig, VectorConfig
 from aftermix.errors import MergeError
 from aftermix.merging.blocks import block_bounds, in_order, worker_threads
-from aftermix.merging.intra import Keeper, Place
-from aftermix.merging.memory import fresh, fresh_block
+from aftermix.merging.exclusive import rotation_shifts
+from aftermix.merging.intra import Keeper, Place, candidates_of
 from aftermix.merging.methods import BoundMethod, bind
 from aftermix.merging.model_scope import cuts_over_model
+from aftermix.merging.saliency import Statistics, ranking_of
 from aftermix.merging.selection import Blocks, Cut
 
 Weights = Mapping[str, float]
@@ -64,23 +66,25 @@ class Merger:
     """Vectors in use, in order of name; all of the pool's by default."""
     model_cuts: Mapping[str, Mapping[str, Cut]] = field(default_factory=dict)
     """By vector and tensor, for rules that select over the whole vector."""
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
+    """By vector, for rules that rank by saliency."""
 
     @staticmethod
-    def of(pool: Pool, recipe: Recipe, *, vectors: tuple[str, ...] | None = None) -> Merger:
+    def of(
+        pool: Pool,
+        recipe: Recipe,
+        *,
+        vectors: tuple[str, ...] | None = None,
+        statistics: Mapping[str, Statistics] | None = None,
+    ) -> Merger:
         """Check that `recipe` can be applied to `pool`, and do once what selects over whole vectors.
 
-        Raises :class:`MergeError` for a recipe that needs a base where there is none.
+        Raises :class:`MergeError` for a recipe that lacks what its method needs.
         """
         used = tuple(sorted(pool.experts if vectors is None else vectors))
         method = recipe.method
-        if pool.base is None and method.operands == "deltas":
-            raise MergeError("base", f"{method.name} needs the base of its vectors", "Add `base: PATH`.")
-        if pool.base is None and recipe.exclude:
-            raise MergeError("merge.exclude", "excluded tensors keep the base's values", "Add `base: PATH`.")
-        if method.operands == "models" and recipe.scale != 1.0:
-            found = f"{method.name} averages whole models, lambda {recipe.scale:g} has nothing to scale"
-            raise MergeError("merge.lambda", found, "Remove it, or use a method on distribution vectors.")
-        merger = Merger(pool, recipe, used)
+        merger = Merger(pool, recipe, used, statistics=statistics or {} if method.needs_statistics else {})
+        merger._refuse_unfit()
         if not method.selects_over_model:
             return merger
         moved = [info for info in pool.layout if merger.moves(info) and merger.canonical(info.name) == info.name]
@@ -90,7 +94,25 @@ class Merger:
             )
             for vector in used
         }
-        return Merger(pool, recipe, used, cuts)
+        return replace(merger, model_cuts=cuts)
+
+    def _refuse_unfit(self) -> None:
+        method = self.recipe.method
+        if self.pool.base is None and method.operands == "deltas":
+            raise MergeError("base", f"{method.name} needs the base of its vectors", "Add `base: PATH`.")
+        if self.pool.base is None and self.recipe.exclude:
+            raise MergeError("merge.exclude", "excluded tensors keep the base's values", "Add `base: PATH`.")
+        if method.operands == "models" and self.recipe.scale != 1.0:
+            found = f"{method.name} averages whole models, lambda {self.recipe.scale:g} has nothing to scale"
+            raise MergeError("merge.lambda", found, "Remove it, or use a method on distribution vectors.")
+        unmeasured = [vector for vector in self.vectors if vector not in self.statistics]
+        if method.needs_statistics and unmeasured:
+            found = f"{method.name} needs statistics, there are none of {', '.join(unmeasured)}"
+            remedy = "Run `aftermix calibrate FILE -o DIR`, then add `statistics: DIR` to `merge`."
+            raise MergeError("merge.statistics", found, remedy)
+        if method.joint:
+            method.ratios(self.vectors)
+            method.refuse_other_order(self.vectors)
 
     @cached_property
     def _excluded(self) -> Callable[[str], bool]:
@@ -134,13 +156,32 @@ class Merger:
         """One tensor of `vector` as its rules survey it."""
         return Blocks(block_bounds(info.shape), lambda bounds: self.operand(info, vector, bounds))
 
-    def keeper(self, info: TensorInfo, vector: str) -> Keeper:
-        """What `vector` keeps of one tensor, after a survey of its blocks where the rule needs one."""
+    def surveys(self, info: TensorInfo, vectors: Sequence[str]) -> list[Callable[[], dict[str, Keeper]]]:
+        """What has to be looked at before blocks of one tensor can be merged; together, a keeper for each vector."""
+        if self.recipe.method.joint:
+            # All vectors have their share whatever their weights: a search prepares them once.
+            return [partial(self._shared_out, info)] if vectors else []
+        return [partial(self._keeper, info, vector) for vector in vectors]
+
+    def _shared_out(self, info: TensorInfo) -> dict[str, Keeper]:
+        candidates = {v: candidates_of(self.blocks_of(info, v), self._place(info, v)) for v in self.vectors}
+        shift = self._shifts[self.canonical(info.name)]
+        return self.recipe.method.shared_out(candidates, shift)
+
+    @cached_property
+    def _shifts(self) -> dict[str, int]:
+        return rotation_shifts(info.name for info in self.pool.layout)
+
+    def _keeper(self, info: TensorInfo, vector: str) -> dict[str, Keeper]:
+        return {vector: self.recipe.method.intra_of(vector)(self.blocks_of(info, vector), self._place(info, vector))}
+
+    def _place(self, info: TensorInfo, vector: str) -> Place:
         tensor = self.canonical(info.name)
-        cut = self.model_cuts.get(vector, {}).get(tensor)
         row = info.shape[-1] if info.shape else 1
-        place = Place(self.recipe.seed, vector, tensor, info.elements, row, cut)
-        return self.recipe.method.intra_of(vector)(self.blocks_of(info, vector), place)
+        cut = self.model_cuts.get(vector, {}).get(tensor)
+        measured = self.statistics.get(vector)
+        ranking = ranking_of(measured, tensor, info.shape) if measured else "magnitude"
+        return Place(self.recipe.seed, vector, tensor, info.elements, row, cut, ranking)
 
     def combine(
         self, info: TensorInfo, bounds: Bounds, base: torch.Tensor, kept: Mapping[str, torch.Tensor], weights: Weights
@@ -152,7 +193,7 @@ class Merger:
         active = self.active(weights)
         merged = base
         if active:
-            merged = self.recipe.method.inter([kept[v] for v in active], [float(weights[v]) for v in active])
+            merged = self.recipe.method.combine([kept[v] for v in active], [float(weights[v]) for v in active])
         if active and self.recipe.method.operands == "deltas":
             torch.add(widened(base), merged, alpha=self.recipe.scale, out=merged)
         result = fresh(merged, self.recipe.dtype or info.dtype).copy_(merged)
@@ -195,10 +236,10 @@ def _works(merger: Merger, weights: Weights, pool: ThreadPoolExecutor) -> Iterat
 
     The surveys of a few tensors run ahead of the blocks that need them, so that no thread waits for one.
     """
-    ahead: deque[tuple[TensorInfo, dict[str, Future[Keeper]]]] = deque()
+    ahead: deque[tuple[TensorInfo, list[Future[dict[str, Keeper]]]]] = deque()
     for info in merger.pool.layout:
         vectors = merger.active(weights) if merger.moves(info) else []
-        ahead.append((info, {vector: pool.submit(merger.keeper, info, vector) for vector in vectors}))
+        ahead.append((info, [pool.submit(survey) for survey in merger.surveys(info, vectors)]))
         if len(ahead) > SURVEYS_AHEAD:
             yield from _works_of_tensor(merger, weights, *ahead.popleft())
     while ahead:
@@ -206,9 +247,10 @@ def _works(merger: Merger, weights: Weights, pool: ThreadPoolExecutor) -> Iterat
 
 
 def _works_of_tensor(
-    merger: Merger, weights: Weights, info: TensorInfo, surveys: Mapping[str, Future[Keeper]]
+    merger: Merger, weights: Weights, info: TensorInfo, surveys: list[Future[dict[str, Keeper]]]
 ) -> Iterator[Callable[[], Piece]]:
-    keepers = {vector: survey.result() for vector, survey in surveys.items()}
+    found = {vector: keeper for survey in surveys for vector, keeper in survey.result().items()}
+    keepers = {vector: found[vector] for vector in merger.active(weights) if vector in found}
     for bounds in block_bounds(info.shape):
         if merger.moves(info):
             yield partial(_merged_piece, merger, info, bounds, keepers, weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -15,12 +15,15 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from aftermix.config import MergeConfig, VectorConfig
 from aftermix.errors import MergeError, Problem, refuse_if_any
+from aftermix.merging.exclusive import exclusive
 from aftermix.merging.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
-from aftermix.merging.intra import Keeper, Place, band, keep_all, magnitude, magnitude_sampled, random_rescale
+from aftermix.merging.intra import Keeper, Place, band, keep_all, magnitude, magnitude_sampled, random_rescale, saliency
+from aftermix.merging.ranked import Candidates
 from aftermix.merging.selection import Blocks
 
 IntraRule = Callable[..., Keeper]
-InterRule = Callable[..., torch.Tensor]
+InterRule = Callable[..., Any]
+"""Of kept blocks and weights one block; a joint rule, of scores and ratios a keeper for each vector."""
 Rule = IntraRule | InterRule
 
 
@@ -46,6 +49,9 @@ METHODS: dict[str, Method] = {
     "breadcrumbs": Method(band, weighted_sum),
     "breadcrumbs_ties": Method(band, disjoint_mean),
     "tall_mask": Method(keep_all, consensus),
+    "ties_im": Method(magnitude, exclusive),
+    "ties_obm": Method(saliency, disjoint_mean),
+    "obim": Method(saliency, exclusive),
 }
 
 INTRA: dict[str, IntraRule] = {
@@ -54,12 +60,14 @@ INTRA: dict[str, IntraRule] = {
     "random": random_rescale,
     "magnitude_sampled": magnitude_sampled,
     "band": band,
+    "saliency": saliency,
 }
 INTER: dict[str, InterRule] = {
     "sum": weighted_sum,
     "mean": weighted_mean,
     "disjoint_mean": disjoint_mean,
     "consensus": consensus,
+    "exclusive": exclusive,
 }
 
 COMPAT: dict[str, dict[Rule, dict[str, Any]]] = {
@@ -74,6 +82,7 @@ COMPAT: dict[str, dict[Rule, dict[str, Any]]] = {
 }
 """By tool, the rules that are alike and its defaults for them (mergekit 0.1.5; docs/methods.md has what is left)."""
 
+RATIO_TOLERANCE = 1e-9
 DEFAULT_METHOD = "task_arithmetic"
 
 
@@ -83,11 +92,52 @@ class BoundMethod:
 
     name: str
     intra: Callable[[Blocks, Place], Keeper]
-    inter: Callable[[list[torch.Tensor], list[float]], torch.Tensor]
+    inter: Callable[..., Any]
     operands: Literal["deltas", "models"]
     options: dict[str, Any]
     by_vector: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of the intra rule in which a vector differs from the others."""
+
+    @property
+    def joint(self) -> bool:
+        """Whether all vectors decide together what each of them keeps."""
+        return self.rules[1] is exclusive
+
+    def combine(self, tensors: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
+        """Kept blocks and their weights as one block."""
+        combined: torch.Tensor = (weighted_sum if self.joint else self.inter)(tensors, weights)
+        return combined
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether entries are ranked by what calibration has measured."""
+        return self.rules[0] is saliency
+
+    def shared_out(self, candidates: Mapping[str, Candidates], shift: int) -> dict[str, Keeper]:
+        """What each vector keeps under a joint rule; :func:`exclusive` says what `shift` is."""
+        found: dict[str, Keeper] = self.inter(candidates, self.ratios(list(candidates)), shift)
+        return found
+
+    def ratios(self, vectors: Sequence[str]) -> dict[str, float]:
+        """Share of a tensor that each of `vectors` gets under a joint rule.
+
+        Raises :class:`MergeError` when the shares exceed 1 together.
+        """
+        found = {v: self.options_of(v)["density"] or 1 / len(vectors) for v in vectors}
+        if sum(found.values()) > 1 + RATIO_TOLERANCE:
+            shown = ", ".join(f"{name} {ratio:g}" for name, ratio in found.items())
+            remedy = "Lower `ratio` of the vectors, or `density`, so that they sum to at most 1."
+            raise MergeError("vectors", f"ratios sum to {sum(found.values()):g} ({shown})", remedy)
+        return found
+
+    def refuse_other_order(self, vectors: Sequence[str]) -> None:
+        """Raise :class:`MergeError` when a joint rule's named order is not one of all `vectors`."""
+        order = self.options["order"]
+        if order == "rotation" or sorted(order) == sorted(vectors):
+            return
+        unknown = [name for name in order if name not in vectors]
+        found = f"there is no vector '{unknown[0]}'" if unknown else f"names {', '.join(order)}, not every vector"
+        raise MergeError("merge.order", f"{found} ({', '.join(vectors)})", "Name each vector once, or `rotation`.")
 
     def intra_of(self, vector: str) -> Callable[[Blocks, Place], Keeper]:
         """The intra rule with the options of one vector."""
@@ -151,17 +201,18 @@ def _pair(config: MergeConfig) -> tuple[str, Method, dict[str, Any]]:
 
 
 def _by_vector(bound: BoundMethod, vectors: Mapping[str, VectorConfig]) -> dict[str, dict[str, Any]]:
-    own = {name: vector.density for name, vector in vectors.items() if vector.density is not None}
+    """A joint rule shares a tensor out by `ratio`; the others keep a `density` of it."""
+    key, other = ("ratio", "density") if bound.joint else ("density", "ratio")
+    own = {name: getattr(vector, key) for name, vector in vectors.items() if getattr(vector, key) is not None}
+    idle = [(name, key) for name in own if "density" not in bound.options]
+    idle += [(name, other) for name, vector in vectors.items() if getattr(vector, other) is not None]
     refuse_if_any(
         [
-            Problem(
-                f"vectors.{name}.density", f"{bound.name} drops nothing", "Remove it, or choose a method that does."
-            )
-            for name in own
-            if "density" not in bound.options
+            Problem(f"vectors.{name}.{what}", f"{bound.name} has no use for it", "Remove it, or choose another method.")
+            for name, what in idle
         ]
     )
-    return {name: {"density": density} for name, density in own.items()}
+    return {name: {"density": share} for name, share in own.items()}
 
 
 def _rule(key: str, value: str | dict[str, Any], table: Mapping[str, Rule]) -> tuple[str, dict[str, Any]]:
@@ -175,7 +226,10 @@ def _rule(key: str, value: str | dict[str, Any], table: Mapping[str, Rule]) -> t
 def _bound(name: str, method: Method, options: dict[str, Any], compat: Mapping[Rule, Mapping[str, Any]]) -> BoundMethod:
     takes = [_parameters(rule) for rule in (method.intra, method.inter)]
     _refuse_unknown(options, takes[0] | takes[1], name)
-    defaults = {**method.defaults, **compat.get(method.intra, {}), **compat.get(method.inter, {})}
+    if method.inter is exclusive:
+        _refuse_unranked(name, method, options)
+    equal_shares: dict[str, Any] = {"density": None} if method.inter is exclusive else {}
+    defaults = {**equal_shares, **method.defaults, **compat.get(method.intra, {}), **compat.get(method.inter, {})}
     fields = {key: (kind, defaults.get(key, default)) for part in takes for key, (kind, default) in part.items()}
     schema = create_model("Options", __config__=ConfigDict(strict=False, extra="forbid"), **typing.cast(Any, fields))
     try:
@@ -186,6 +240,14 @@ def _bound(name: str, method: Method, options: dict[str, Any], compat: Mapping[R
     intra = partial(method.intra, **{key: settled[key] for key in takes[0]})
     inter = partial(method.inter, **{key: settled[key] for key in takes[1]})
     return BoundMethod(name, intra, inter, method.operands, settled)
+
+
+def _refuse_unranked(name: str, method: Method, options: Mapping[str, Any]) -> None:
+    if method.intra not in (magnitude, saliency):
+        remedy = "With `exclusive`, use `magnitude` or `saliency`."
+        raise MergeError("merge.intra", f"{name} cannot rank entries", remedy)
+    if options.get("scope", "tensor") != "tensor":
+        raise MergeError("merge.scope", f"{name} shares out every tensor by itself", "Remove it.")
 
 
 def _parameters(rule: Rule) -> dict[str, tuple[Any, Any]]:

@@ -8,7 +8,7 @@ system keeps cached as far as it can.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from aftermix.checkpoints.pool import is_finite, refuse_non_finite
 from aftermix.checkpoints.reader import SINGLE
 from aftermix.checkpoints.shards import TensorSpec, whole_tensors, write_shards
 from aftermix.merging.blocks import block_bounds, in_order, worker_threads
+from aftermix.merging.intra import Keeper
 from aftermix.merging.merge import Merger, Weights, check_weights
 from aftermix.progress import bar
 
@@ -95,13 +96,16 @@ def _prepare(merger: Merger, moved: tuple[TensorInfo, ...], *, label: str) -> It
     threads = torch.get_num_threads()
     with worker_threads(threads) as pool:
         for info in bar(moved, label=label, unit="tensor"):
-            tensors = in_order(pool, partial(_kept_tensor, merger, info), merger.vectors, threads=threads)
+            surveys = merger.surveys(info, merger.vectors)
+            found = in_order(pool, lambda survey: survey(), surveys, threads=threads)
+            keepers = {vector: keeper for part in found for vector, keeper in part.items()}
+            tensors = in_order(pool, partial(_kept_tensor, merger, info, keepers), merger.vectors, threads=threads)
             yield info.name, dict(zip(merger.vectors, tensors, strict=True))
 
 
-def _kept_tensor(merger: Merger, info: TensorInfo, vector: str) -> torch.Tensor:
+def _kept_tensor(merger: Merger, info: TensorInfo, keepers: Mapping[str, Keeper], vector: str) -> torch.Tensor:
     """What `vector` keeps of one tensor, flattened."""
-    keeper = merger.keeper(info, vector)
+    keeper = keepers[vector]
     kept = torch.empty(info.elements, dtype=torch.float32)
     for start, end in block_bounds(info.shape):
         kept[start:end] = keeper(merger.operand(info, vector, (start, end)), start)

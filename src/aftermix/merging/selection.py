@@ -114,16 +114,24 @@ def find_cut(blocks: Blocks, count: int) -> Cut:
 
     Holds one block and a few per cent of the entries. `count` is at least 1 and at most the number of entries.
     """
+    threshold, wanted, equal = find_threshold(blocks, count)
+    return Cut(threshold, _nth_equal(blocks, threshold, equal, wanted))
+
+
+def find_threshold(blocks: Blocks, count: int) -> tuple[int, int, list[int]]:
+    """Magnitude bits of the `count`-th largest entry, how many that equal it are among them, and how many there are
+    in each block.
+    """
     sample = magnitude_bits(blocks.sample())
     for margin in MARGINS:
         survey = _surveyed(blocks, *_bracket(sample, count / blocks.elements, margin))
         found = survey.largest(count)
         if found is not None:
             threshold, above = found
-            return Cut(threshold, _nth_equal(blocks, threshold, survey.equal_to(threshold), count - above))
+            return threshold, count - above, survey.equal_to(threshold)
     threshold, above = _by_histograms(blocks, count)
     equal = [int(np.count_nonzero(magnitude_bits(block) == threshold)) for block in blocks]
-    return Cut(threshold, _nth_equal(blocks, threshold, equal, count - above))
+    return threshold, count - above, equal
 
 
 def _bracket(sample: Bits, share: float, margin: float) -> tuple[int, int]:

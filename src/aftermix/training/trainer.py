@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +22,11 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from aftermix.config import OptimizerConfig
 from aftermix.errors import RunFailedError, TrainingError
 from aftermix.training.base import quiet_transformers
+from aftermix.training.optimizers import SAM, MergeAware
+from aftermix.training.optimizers.making import make_optimizer
 
 SCHEDULES = {"cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
 """Our names of the learning-rate schedules, and the Trainer's."""
@@ -47,8 +51,9 @@ class Recipe:
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     max_grad_norm: float = 1.0
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0
-    """Seed of dropout, where the model has any."""
+    """Seed of dropout, where the model has any, and of merge-aware noise."""
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -106,11 +111,15 @@ def train_one(
         if on_cuda:
             stack.enter_context(_deterministic_algorithms())
         stack.enter_context(_use_cache_kept(model))
+        optimizer = make_optimizer(model, recipe, fused=True)
+        if isinstance(optimizer, MergeAware):
+            stack.enter_context(optimizer.attached(model))
         trainer = _PackedTrainer(
             model=model,
             args=_arguments(recipe, on_cuda=on_cuda),
-            optimizers=(make_optimizer(model, recipe, fused=True), None),
+            optimizers=(optimizer, None),
         )
+        trainer.sharpness_aware = optimizer if isinstance(optimizer, SAM) else None
         trainer.remove_callback(PrinterCallback)
         trainer.sequences = _Indexed(sequences)
         steps = stack.enter_context(_StepRecorder(label, total=recipe.steps(len(sequences))))
@@ -120,18 +129,6 @@ def train_one(
     model.eval()
     model.to("cpu")
     return Trained(losses=steps.losses, seconds=time.perf_counter() - started, device="cuda" if on_cuda else "cpu")
-
-
-def make_optimizer(model: torch.nn.Module, recipe: Recipe, *, fused: bool = False) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters: decay on matrices, none on parameters of fewer than two dimensions."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=recipe.learning_rate, betas=recipe.betas, fused=fused
-    )
 
 
 def uses_cuda(device: str) -> bool:
@@ -168,6 +165,7 @@ class _PackedTrainer(Trainer):
 
     sequences: _Indexed
     recorder: _StepRecorder
+    sharpness_aware: SAM | None
 
     def get_train_dataloader(self) -> Any:
         loader: DataLoader[torch.Tensor] = DataLoader(
@@ -179,7 +177,8 @@ class _PackedTrainer(Trainer):
         return self.accelerator.prepare(loader)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        one_pass = partial(super().training_step, *args, **kwargs)
+        loss: torch.Tensor = self.sharpness_aware.gradient_of(one_pass) if self.sharpness_aware else one_pass()
         self.recorder.record(float(loss))
         return loss
 

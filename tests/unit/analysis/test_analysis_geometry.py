@@ -19,8 +19,8 @@ from aftermix.analysis import geometry as module
 from aftermix.analysis.geometry import Geometry, Part, joined, measure
 from aftermix.analysis.places import place_of
 from aftermix.analysis.record import geometry_record
+from aftermix.checkpoints.formats.runs import runs
 from aftermix.checkpoints.pool import open_pool
-from aftermix.checkpoints.runs import runs
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError
 from aftermix.jobs.diff import diff

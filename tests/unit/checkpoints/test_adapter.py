@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.adapter import Adapter
-from aftermix.checkpoints.adapter_names import Swap
 from aftermix.checkpoints.facts import storage_facts
+from aftermix.checkpoints.formats.adapter import Adapter
+from aftermix.checkpoints.formats.adapter_names import Swap
 from aftermix.checkpoints.model import StoredDifference, read_tensor
 from aftermix.checkpoints.opening import open_model
 from aftermix.checkpoints.pool import open_pool

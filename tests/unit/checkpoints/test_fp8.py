@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from aftermix.checkpoints.facts import storage_facts
-from aftermix.checkpoints.fp8 import Dequantised
+from aftermix.checkpoints.formats.fp8 import Dequantised
 from aftermix.checkpoints.model import read_tensor
 from aftermix.checkpoints.opening import open_model
 from aftermix.checkpoints.pool import open_pool

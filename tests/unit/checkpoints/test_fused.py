@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.fused import FusedView, fused_view
+from aftermix.checkpoints.alignment.fused import FusedView, fused_view
 from aftermix.checkpoints.model import read_tensor
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint

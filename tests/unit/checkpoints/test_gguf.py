@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from aftermix.checkpoints.facts import storage_facts
-from aftermix.checkpoints.gguf import Converted, cache_folder, gguf_file
+from aftermix.checkpoints.formats.gguf import Converted, cache_folder, gguf_file
 from aftermix.checkpoints.opening import open_model
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from aftermix.checkpoints.alignment.prefix import prefix_view, proposed_prefixes
 from aftermix.checkpoints.model import read_tensor
 from aftermix.checkpoints.pool import open_pool
-from aftermix.checkpoints.prefix import prefix_view, proposed_prefixes
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.config import Config, VectorConfig, load_config
 from aftermix.errors import AftermixError

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from aftermix.checkpoints.alignment.views import alignment_lines
 from aftermix.checkpoints.pool import examine_pool, open_pool
 from aftermix.checkpoints.reader import Checkpoint
-from aftermix.checkpoints.views import alignment_lines
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError
 from aftermix.jobs.doctor import doctor

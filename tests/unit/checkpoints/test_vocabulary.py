@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from aftermix.checkpoints.alignment.tokens import read_vocabulary
+from aftermix.checkpoints.alignment.vocabulary import VocabularyView, with_vocabulary
 from aftermix.checkpoints.companions import companion_remarks
 from aftermix.checkpoints.model import Bounds, TensorInfo, read_tensor
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
-from aftermix.checkpoints.tokens import read_vocabulary
-from aftermix.checkpoints.vocabulary import VocabularyView, with_vocabulary
 from aftermix.config import Config, MergeConfig, VectorConfig, load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.doctor import doctor

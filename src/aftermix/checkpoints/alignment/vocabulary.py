@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
+from aftermix.checkpoints.alignment.tokens import Ids, read_vocabulary, same_tokenizer, token_tensors
+from aftermix.checkpoints.alignment.view import Reader, View, stores_difference
 from aftermix.checkpoints.model import Bounds, Model
 from aftermix.checkpoints.names import text_part
-from aftermix.checkpoints.tokens import Ids, read_vocabulary, same_tokenizer, token_tensors
-from aftermix.checkpoints.view import Reader, View, stores_difference
 from aftermix.errors import Problem
 
 MAX_RUNS = 8

@@ -17,8 +17,8 @@ from typing import Literal
 
 import torch
 
+from aftermix.checkpoints.alignment.view import Reader, View
 from aftermix.checkpoints.model import Bounds, Model, TensorInfo
-from aftermix.checkpoints.view import Reader, View
 from aftermix.errors import Problem, refuse_if_any
 
 SINGLE = re.compile(r"^(?P<root>.+\.experts)\.(?P<expert>\d+)\.(?P<part>gate_proj|up_proj|down_proj|w1|w2|w3)\.weight$")

@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
-from aftermix.checkpoints.adapter_config import CONFIG, AdapterConfig
-from aftermix.checkpoints.adapter_names import UNCHANGED, Swap
 from aftermix.checkpoints.entries import holds_file
+from aftermix.checkpoints.formats.adapter_config import CONFIG, AdapterConfig
+from aftermix.checkpoints.formats.adapter_names import UNCHANGED, Swap
+from aftermix.checkpoints.formats.on_base import OnBase
 from aftermix.checkpoints.model import Bounds, Model, TensorInfo
 
 WEIGHTS = "adapter_model.safetensors"
@@ -66,7 +67,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Adapter:
+class Adapter(OnBase):
     """An opened adapter: a :class:`~aftermix.checkpoints.model.Model` known by its difference from `base`."""
 
     home: Path
@@ -89,33 +90,9 @@ class Adapter:
         """The base's."""
         return self.base.config
 
-    @property
-    def tensors(self) -> dict[str, TensorInfo]:
-        """The base's."""
-        return self.base.tensors
-
-    @property
-    def alias(self) -> dict[str, str]:
-        """The base's."""
-        return self.base.alias
-
-    def has(self, name: str) -> bool:
-        """Whether the base has this tensor."""
-        return self.base.has(name)
-
-    def info(self, name: str) -> TensorInfo:
-        """The base's entry."""
-        return self.base.info(name)
-
     def files(self) -> list[Path]:
         """Settings and factors: both decide the difference."""
         return [self.home / CONFIG, self.home / WEIGHTS]
-
-    def block(self, name: str, bounds: Bounds) -> torch.Tensor:
-        """Elements `bounds` of base + difference, float32 where the adapter moves the tensor."""
-        base = self.base.block(name, bounds)
-        difference = self.difference(name, bounds)
-        return base if difference is None else base.float() + difference
 
     def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
         """Elements `bounds` of expert - base in float32; None for a tensor that the adapter leaves alone."""

@@ -7,14 +7,21 @@ from dataclasses import dataclass
 
 import torch
 
-from aftermix.checkpoints.align import misalignments
-from aftermix.checkpoints.fused import FusedView, fused_view
+from aftermix.checkpoints.alignment.align import misalignments
+from aftermix.checkpoints.alignment.fused import FusedView, fused_view
+from aftermix.checkpoints.alignment.prefix import (
+    Prefixes,
+    PrefixView,
+    prefix_view,
+    proposed_prefixes,
+    under_own_names,
+    yaml_map,
+)
+from aftermix.checkpoints.alignment.tokens import is_head, token_tensors
+from aftermix.checkpoints.alignment.view import View, listed, view_facts
+from aftermix.checkpoints.alignment.vocabulary import with_vocabulary
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.names import matcher
-from aftermix.checkpoints.prefix import Prefixes, PrefixView, prefix_view, proposed_prefixes, under_own_names, yaml_map
-from aftermix.checkpoints.tokens import is_head, token_tensors
-from aftermix.checkpoints.view import View, listed, view_facts
-from aftermix.checkpoints.vocabulary import with_vocabulary
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, ManyProblemsError, Problem
 

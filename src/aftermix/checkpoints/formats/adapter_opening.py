@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from aftermix.checkpoints.adapter import WEIGHTS, Adapter, Change, LowRank, as_matrix_shape, row_runs, width_of
-from aftermix.checkpoints.adapter_config import CONFIG, FOLD, AdapterConfig, read_adapter_config
-from aftermix.checkpoints.adapter_names import (
+from aftermix.checkpoints.entries import holds_file
+from aftermix.checkpoints.formats.adapter import WEIGHTS, Adapter, Change, LowRank, as_matrix_shape, row_runs, width_of
+from aftermix.checkpoints.formats.adapter_config import CONFIG, FOLD, AdapterConfig, read_adapter_config
+from aftermix.checkpoints.formats.adapter_names import (
     BIAS,
     EMBEDDING_A,
     EMBEDDING_B,
@@ -24,7 +25,6 @@ from aftermix.checkpoints.adapter_names import (
     Swap,
     place,
 )
-from aftermix.checkpoints.entries import holds_file
 from aftermix.checkpoints.model import Model, TensorInfo
 from aftermix.checkpoints.reader import INDEX, SINGLE, headers
 from aftermix.errors import CheckpointError, Problem, refuse_if_any

@@ -11,12 +11,9 @@ from pathlib import Path
 import torch
 import xxhash
 
-from aftermix.checkpoints.int8 import dequantised, quantised, raise_largest, scales_of
-from aftermix.checkpoints.model import Bounds, TensorInfo
-from aftermix.checkpoints.pool import Pool, is_finite, refuse_non_finite
-from aftermix.checkpoints.runs import row_count, row_length, runs
-from aftermix.checkpoints.shards import Piece, TensorSpec, plan_shards, write_shards
-from aftermix.checkpoints.vector_file import (
+from aftermix.checkpoints.formats.int8 import dequantised, quantised, raise_largest, scales_of
+from aftermix.checkpoints.formats.runs import row_count, row_length, runs
+from aftermix.checkpoints.formats.vector_file import (
     DIFFERENCE,
     FACTS,
     SCALES,
@@ -30,6 +27,9 @@ from aftermix.checkpoints.vector_file import (
     element_bytes,
     tensor_print,
 )
+from aftermix.checkpoints.model import Bounds, TensorInfo
+from aftermix.checkpoints.pool import Pool, is_finite, refuse_non_finite
+from aftermix.checkpoints.shards import Piece, TensorSpec, plan_shards, write_shards
 from aftermix.checkpoints.writer import appearing_folder, refuse_occupied
 from aftermix.errors import CheckpointError
 from aftermix.progress import bar

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from aftermix.checkpoints.formats.runs import rows_of
 from aftermix.checkpoints.model import Bounds
-from aftermix.checkpoints.runs import rows_of
 
 LEVELS = 127
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +19,11 @@ import torch
 import xxhash
 from pydantic import ValidationError
 
-from aftermix.checkpoints.int8 import dequantised
+from aftermix.checkpoints.formats.int8 import dequantised
+from aftermix.checkpoints.formats.on_base import OnBase
+from aftermix.checkpoints.formats.runs import row_count, row_length, runs
 from aftermix.checkpoints.model import Bounds, Model, TensorInfo
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint, read_json
-from aftermix.checkpoints.runs import row_count, row_length, runs
 from aftermix.config import Section
 from aftermix.errors import CheckpointError, Problem, refuse_if_any
 
@@ -88,7 +88,7 @@ class Facts(Section):
 
 
 @dataclass(frozen=True)
-class VectorFile:
+class VectorFile(OnBase):
     """A stored vector on its base: a :class:`~aftermix.checkpoints.model.Model` with a `StoredDifference`."""
 
     folder: Path
@@ -98,30 +98,6 @@ class VectorFile:
     base: Model
     description: Facts
     stored: Checkpoint
-
-    @cached_property
-    def tensors(self) -> dict[str, TensorInfo]:
-        """The base's: an expert has the same names, shapes and types."""
-        return self.base.tensors
-
-    @property
-    def alias(self) -> dict[str, str]:
-        """The base's ties."""
-        return self.base.alias
-
-    def has(self, name: str) -> bool:
-        """Whether the base has this tensor."""
-        return self.base.has(name)
-
-    def info(self, name: str) -> TensorInfo:
-        """The base's entry of `name`."""
-        return self.base.info(name)
-
-    def block(self, name: str, bounds: Bounds) -> torch.Tensor:
-        """Elements `bounds` of base + difference in float32; the base's own block where nothing differs."""
-        base = self.base.block(name, bounds)
-        difference = self.difference(name, bounds)
-        return base if difference is None else difference + base
 
     def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
         """Elements `bounds` of the difference in float32; None for a tensor that does not differ."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from aftermix.checkpoints.fused import is_expert_part
+from aftermix.checkpoints.alignment.fused import is_expert_part
+from aftermix.checkpoints.alignment.tokens import is_embedding, is_head
+from aftermix.checkpoints.alignment.view import Reader, View, listed
 from aftermix.checkpoints.model import Bounds, Model, TensorInfo
-from aftermix.checkpoints.tokens import is_embedding, is_head
-from aftermix.checkpoints.view import Reader, View, listed
 from aftermix.errors import Problem, refuse_if_any
 
 Prefixes = Mapping[str, str]

@@ -1,0 +1,1 @@
+"""Models that are not plain safetensors folders: adapters, FP8, GGUF, stored vectors. Each is read as a `Model`."""

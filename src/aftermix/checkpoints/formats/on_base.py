@@ -1,0 +1,43 @@
+"""What every model has in common that is stored as its difference from a base."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+
+from aftermix.checkpoints.model import Bounds, Model, TensorInfo
+
+
+class OnBase(ABC):
+    """The base's names, shapes, types and ties; its values where nothing differs, else moved by the difference."""
+
+    base: Model
+
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """The base's: an expert has the same names, shapes and types."""
+        return self.base.tensors
+
+    @property
+    def alias(self) -> dict[str, str]:
+        """The base's ties."""
+        return self.base.alias
+
+    def has(self, name: str) -> bool:
+        """Whether the base has this tensor."""
+        return self.base.has(name)
+
+    def info(self, name: str) -> TensorInfo:
+        """The base's entry of `name`."""
+        return self.base.info(name)
+
+    def block(self, name: str, bounds: Bounds) -> torch.Tensor:
+        """Elements `bounds` of base + difference in float32; the base's own block where nothing differs."""
+        base = self.base.block(name, bounds)
+        difference = self.difference(name, bounds)
+        return base if difference is None else base.float() + difference
+
+    @abstractmethod
+    def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
+        """Elements `bounds` of expert - base in float32; None for a tensor that does not differ."""

@@ -1,0 +1,220 @@
+"""Watching a live model compute: every product of an activation with a weight adds to the sums of that weight.
+
+Layers are recognised by what they do, not by their class. `torch.nn.Linear`, GPT-2's `Conv1D`, routers that hold a bare
+parameter, tied heads and fused experts all end in one of a few functions of PyTorch, one operand of which is a
+parameter of the model or a view of one (an expert's slice, a transpose).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product as pairs
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from transformers.pytorch_utils import Conv1D
+
+from aftermix.saliency.statistics import Total, XStatistic, channel_sums
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product: rows of inputs, the weight, which of the weight's dimensions is summed over, and the routing."""
+
+    inputs: torch.Tensor
+    """(..., C)"""
+    weight: torch.Tensor
+    channel: int
+    ends_E: torch.Tensor | None = None
+    """Of a grouped product: where the rows of each expert end."""
+
+
+def _linear(*args: Any, **kwargs: Any) -> list[Product]:
+    inputs, weight = _operands(args, kwargs, "input", "weight")
+    return [Product(inputs, weight, -1)]
+
+
+def _matmul(*args: Any, **kwargs: Any) -> list[Product]:
+    """Either operand may be the weight."""
+    left, right = _operands(args, kwargs, "input", "other" if "other" in kwargs else "mat2")
+    if right.dim() < 2:
+        return []
+    return [Product(left, right, -2), Product(right.transpose(-1, -2), left, -1)]
+
+
+def _addmm(*args: Any, **kwargs: Any) -> list[Product]:
+    _, left, right = _operands(args, kwargs, "input", "mat1", "mat2")
+    return _matmul(left, right)
+
+
+def _grouped(*args: Any, **kwargs: Any) -> list[Product]:
+    inputs, weight = _operands(args[:2], kwargs, "input", "weight")
+    ends_E = kwargs["offs"] if "offs" in kwargs else args[2]
+    return [Product(inputs, weight, -2, ends_E)]
+
+
+def _operands(args: tuple[Any, ...], kwargs: dict[str, Any], *names: str) -> list[Any]:
+    return [args[place] if place < len(args) else kwargs[name] for place, name in enumerate(names)]
+
+
+PRODUCTS: Mapping[Callable[..., Any], Callable[..., list[Product]]] = {
+    function: reader
+    for reader, functions in {
+        _linear: [functional.linear],
+        _matmul: [
+            getattr(owner, name)
+            for owner, name in pairs((torch, torch.Tensor), ("matmul", "__matmul__", "mm", "bmm"))
+            if hasattr(owner, name)
+        ],
+        _addmm: [torch.addmm],
+        _grouped: [getattr(functional, "grouped_mm", None), getattr(torch, "_grouped_mm", None)],
+    }.items()
+    for function in functions
+    if function is not None
+}
+"""How the operands of each function are read."""
+
+
+CASTS = (torch.Tensor.to, torch.Tensor.type, torch.Tensor.float)
+
+
+class Observer(TorchFunctionMode):
+    """Inside `with torch.no_grad(), observer:` the model's forward passes are watched.
+
+    Every row of every input counts as a token, so batches must hold no padding. (Where all rows go to all experts in
+    one batched product, a row of zeros is one that was not routed there.) An input that several layers share is summed
+    once, as long as they follow each other.
+    """
+
+    def __init__(self, statistic: XStatistic) -> None:
+        super().__init__()
+        self.totals: dict[str, Total] = {}
+        """By the name of the parameter in the live model, the first one for a tied parameter."""
+        self._statistic = statistic
+        self._names: dict[int, str] = {}
+        self._taken: set[int] = set()
+        self._last: tuple[tuple[Any, ...], torch.Tensor, torch.Tensor] | None = None
+        self._cast: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def watch(self, model: torch.nn.Module, *, prefix: str = "") -> None:
+        """Look for the parameters of `model` as they are now, or of the part of the model whose names have `prefix`.
+
+        Has to be called again after any of them was exchanged.
+        """
+        self._names = {
+            id(parameter): prefix + name for name, parameter in model.named_parameters() if parameter.dim() in (2, 3)
+        }
+        self._last = self._cast = None
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        reader = PRODUCTS.get(func)
+        if reader is not None:
+            for product in reader(*args, **(kwargs or {})):
+                if id(product.weight) not in self._taken and self._see(product):
+                    break
+        result = func(*args, **(kwargs or {}))
+        if func in CASTS and id(args[0]) in self._names:
+            self._cast = (result, args[0])  # a router that computes in float32 is about to use it
+        return result
+
+    @contextmanager
+    def short_head(self, model: Any) -> Iterator[None]:
+        """Inside, the output head is computed for the last position only: its input is wanted, not its output."""
+        head = model.get_output_embeddings()
+        if head is None or not isinstance(head, torch.nn.Linear):
+            yield
+            return
+
+        def shorten(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if len(args) != 1 or args[0].dim() != 3:
+                return None
+            self._see(Product(args[0], head.weight, -1))
+            self._taken = {id(head.weight)}
+            return (args[0][:, -1:],)
+
+        handle = head.register_forward_pre_hook(shorten)
+        try:
+            yield
+        finally:
+            handle.remove()
+            self._taken = set()
+
+    def _see(self, product: Product) -> bool:
+        """Add one product to its weight's sums; False when its weight is none of the model's."""
+        weight = self._cast[1] if self._cast is not None and product.weight is self._cast[0] else product.weight
+        owner = weight if id(weight) in self._names else weight._base
+        name = self._names.get(id(owner))
+        if owner is None or name is None:
+            return False
+        axis = _axis(weight, product.channel, owner)
+        if axis is None or (owner.dim() == 3 and not _by_expert(product, owner, axis)):
+            return False
+        total = self.totals.get(name)
+        if total is None:
+            total = self.totals[name] = Total(tuple(owner.shape), axis, owner.device)
+        if owner.dim() == 2:
+            total.add(*self._sums(product.inputs))
+        elif product.weight.dim() == 2:
+            expert = (product.weight.storage_offset() - owner.storage_offset()) // owner.stride(0)
+            total.add(*self._sums(product.inputs), expert=expert)
+        else:
+            self._add_experts(total, product)
+        return True
+
+    def _add_experts(self, total: Total, product: Product) -> None:
+        """Sums of each expert's own rows: (N, C) sorted by expert, or (E, N, C) with zeros for the others' rows."""
+        start = 0
+        ends = product.ends_E.tolist() if product.ends_E is not None else [None] * len(total.tokens)
+        for expert, end in enumerate(ends):
+            if end is None:
+                rows = product.inputs[expert]
+                tokens = int(rows.any(dim=-1).sum())
+            else:
+                rows = product.inputs[start:end]
+                tokens, start = len(rows), end
+            if tokens:
+                total.add(channel_sums(rows, self._statistic), tokens, expert=expert)
+
+    def _sums(self, inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Sums of `inputs` and their number of rows, remembered for the next layer that is fed the same."""
+        layout = (tuple(inputs.stride()), tuple(inputs.shape))
+        if inputs.is_contiguous():
+            layout = ((inputs.shape[-1],), (inputs.numel(),))
+        key = (inputs.data_ptr(), inputs._version, inputs.dtype, *layout)
+        if self._last is None or self._last[0] != key:
+            # The input itself is held as well: its memory cannot become another tensor's meanwhile.
+            self._last = (key, inputs, channel_sums(inputs, self._statistic))
+        return self._last[2], inputs.numel() // inputs.shape[-1]
+
+
+def linear_weights(model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Shape and input dimension of the weight of every linear layer, by name, whether or not it sees a token."""
+    return {
+        f"{name}.weight": (tuple(module.weight.shape), 0 if isinstance(module, Conv1D) else 1)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+    }
+
+
+def _by_expert(product: Product, owner: torch.Tensor, axis: int) -> bool:
+    """Whether a product with a three-dimensional parameter is with one expert's slice of it, or expert by expert."""
+    if axis == 0:
+        return False
+    if product.weight.dim() == 2:
+        return product.weight.numel() * owner.shape[0] == owner.numel()
+    return product.ends_E is not None or (product.inputs.dim() == 3 and len(product.inputs) == owner.shape[0])
+
+
+def _axis(weight: torch.Tensor, channel: int, owner: torch.Tensor) -> int | None:
+    """Which dimension of the parameter `owner` is dimension `channel` of its view `weight`."""
+    if weight is owner:
+        return channel % owner.dim()
+    size, stride = weight.shape[channel], weight.stride(channel)
+    found = [axis for axis in range(owner.dim()) if (owner.shape[axis], owner.stride(axis)) == (size, stride)]
+    return found[-1] if found else None

@@ -1,0 +1,240 @@
+"""Statistics as files: one of safetensors and one note for each vector.
+
+STATISTICS/NAME.safetensors   mean squares in float32, by the name of the weight that a merge streams
+STATISTICS/NAME.json          what they were measured on: model, data, options, versions, tokens of each weight
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import xxhash
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from aftermix.checkpoints.model import Model
+from aftermix.checkpoints.reader import read_json
+from aftermix.config import Section
+from aftermix.errors import CheckpointError, Problem, refuse_if_any
+from aftermix.saliency.naming import Statistic
+
+START_ELEMENTS = 256
+"""Elements of each weight that are compared with those of the model that is merged."""
+LISTED = 5
+AGAIN = "Make the statistics again with `aftermix calibrate`."
+
+
+class WeightNote(Section):
+    """One weight, and how many tokens its layer saw."""
+
+    shape: tuple[int, ...]
+    axis: int
+    """Which dimension is the input channel."""
+    tokens: tuple[int, ...]
+    """One count, or one for each expert where all are stored in one tensor."""
+    start: str
+    """XXH3-64 of the first elements in float32."""
+
+
+class DataNote(Section):
+    """What was read."""
+
+    source: str
+    sha256: str
+    """Of the file, or of the task's prompts."""
+    samples_sha256: str
+    """Of the token numbers."""
+    texts: int
+    """Texts that there were to choose from."""
+    samples: int
+    context: int
+    tokens: int
+
+
+class Note(Section):
+    """Content of `NAME.json`."""
+
+    format: Literal["aftermix statistics"]
+    version: Literal[1]
+    vector: str
+    model: str
+    data: DataNote
+    options: dict[str, Any]
+    uncovered: tuple[str, ...]
+    """Linear weights whose layer saw no token: `NAME`, or `NAME[3]` for an expert within a tensor of experts."""
+    alias: dict[str, str]
+    """Second names of tied weights."""
+    weights: dict[str, WeightNote]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """The statistics of one vector, by stored name; a tied weight has them under each of its names."""
+
+    folder: Path
+    note: Note
+    values: Mapping[str, torch.Tensor]
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """Names of linear weights whose layer saw no token, and `NAME[3]` for experts within a tensor of experts."""
+        return self.note.uncovered
+
+    def mean_square(self, name: str) -> torch.Tensor | None:
+        """float32 (C,), or (E, C) for a tensor of experts; None for what is no linear weight or saw no token at all.
+
+        In an (E, C) the row of an expert that saw no token is 0: see :meth:`tokens`.
+        """
+        weight = self._weight(name)
+        return self.values[self._name(name)] if weight is not None and any(weight.tokens) else None
+
+    def axis(self, name: str) -> int:
+        """Which dimension of the stored tensor is the input channel."""
+        return self._known(name).axis
+
+    def tokens(self, name: str) -> tuple[int, ...]:
+        """Tokens that the layer saw: one count, or one for each expert of a tensor of experts."""
+        return self._known(name).tokens
+
+    def factor(self, name: str) -> torch.Tensor | None:
+        """The mean squares in a shape that multiplies the stored tensor, e.g. (1, C), (C, 1) or (E, 1, C)."""
+        values = self.mean_square(name)
+        if values is None:
+            return None
+        weight = self._known(name)
+        shape = [1] * len(weight.shape)
+        shape[weight.axis] = values.shape[-1]
+        if values.dim() == 2:
+            shape[0] = values.shape[0]
+        return values.reshape(shape)
+
+    def refuse_other(self, model: Model) -> None:
+        """Raise :class:`ManyProblemsError` unless `model` is the one that was measured, as the merge streams it.
+
+        Compared are names, shapes and the first elements of every weight that has statistics.
+        """
+        problems = [
+            problem for name, weight in self.note.weights.items() if (problem := self._problem(model, name, weight))
+        ]
+        if len(problems) > LISTED:
+            rest = f"so do {len(problems) - LISTED} more of its weights"
+            problems = [*problems[:LISTED], Problem(str(self.folder), rest, AGAIN)]
+        refuse_if_any(problems)
+
+    def _problem(self, model: Model, name: str, weight: WeightNote) -> Problem | None:
+        owner = f"statistics of vector '{self.note.vector}' ({self.note.model})"
+        if not model.has(name):
+            return Problem(name, f"{owner} are of a model with this weight, {model.label} has none", AGAIN)
+        if model.info(name).shape != weight.shape:
+            found = f"{owner} are of a model with {weight.shape}, {model.label} has {model.info(name).shape}"
+            return Problem(name, found, AGAIN)
+        if start_of(model, name) != weight.start:
+            return Problem(name, f"{owner} are of another model than {model.label}: its values differ", AGAIN)
+        return None
+
+    def _name(self, name: str) -> str:
+        return name if name in self.note.weights else self.note.alias.get(name, name)
+
+    def _weight(self, name: str) -> WeightNote | None:
+        return self.note.weights.get(self._name(name))
+
+    def _known(self, name: str) -> WeightNote:
+        weight = self._weight(name)
+        if weight is None:
+            raise KeyError(name)
+        return weight
+
+
+def start_of(model: Model, name: str) -> str:
+    """Hash of the first elements of a weight, in float32, so that it does not depend on how the model is stored."""
+    info = model.info(name)
+    values = model.block(name, (0, min(START_ELEMENTS, info.elements))).to(torch.float32).contiguous()
+    return xxhash.xxh3_64(values.view(torch.uint8).numpy().data).hexdigest()
+
+
+def weight_notes(statistics: Mapping[str, Statistic], model: Model) -> dict[str, WeightNote]:
+    """What the note says of each weight."""
+    return {
+        name: WeightNote(
+            shape=model.info(name).shape, axis=entry.axis, tokens=entry.tokens, start=start_of(model, name)
+        )
+        for name, entry in statistics.items()
+    }
+
+
+def uncovered(statistics: Mapping[str, Statistic]) -> tuple[str, ...]:
+    """Weights without a token, as :attr:`Note.uncovered` names them."""
+    return tuple(
+        f"{name}[{expert}]" if len(entry.tokens) > 1 else name
+        for name, entry in statistics.items()
+        for expert, tokens in enumerate(entry.tokens)
+        if not tokens
+    )
+
+
+def save_statistics(folder: Path, note: Note, statistics: Mapping[str, Statistic]) -> None:
+    """Write both files of a vector into `folder`, which is there."""
+    values = {name: entry.mean_square.contiguous() for name, entry in statistics.items()}
+    (folder / f"{note.vector}.safetensors").write_bytes(save(values))
+    text = json.dumps(note.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    (folder / f"{note.vector}.json").write_text(text, encoding="utf-8")
+
+
+def read_statistics(folder: Path, vector: str) -> Statistics:
+    """The statistics of `vector` in `folder`.
+
+    Raises :class:`CheckpointError` or :class:`ManyProblemsError` for what is missing, unreadable, or not what the note
+    says. Whether they are of the model that is merged is for :meth:`Statistics.refuse_other`.
+    """
+    note = _note(folder, vector)
+    path = folder / f"{vector}.safetensors"
+    try:
+        values = load(path.read_bytes())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(str(path), f"cannot be read ({' '.join(str(error).split())[:200]})", AGAIN) from error
+    problems = []
+    for name in sorted(note.weights.keys() | values.keys()):
+        expected = _shape(note.weights[name]) if name in note.weights else None
+        found = (tuple(values[name].shape), values[name].dtype) if name in values else None
+        if found != (expected and (expected, torch.float32)):
+            shown = [f"{shape[0]} {shape[1]}" if shape else "nothing" for shape in (found,)]
+            wanted = f"{expected} {torch.float32}" if expected else "nothing"
+            problems.append(Problem(f"{path}: {name}", f"expected {wanted}, found {shown[0]}", AGAIN))
+        elif not bool(torch.isfinite(values[name]).all()) or bool((values[name] < 0).any()):
+            problems.append(Problem(f"{path}: {name}", "holds values that are no mean squares", AGAIN))
+    refuse_if_any(problems[:LISTED])
+    return Statistics(folder=folder, note=note, values=values)
+
+
+def _shape(weight: WeightNote) -> tuple[int, ...]:
+    channels = weight.shape[weight.axis]
+    return (weight.shape[0], channels) if len(weight.shape) == 3 else (channels,)
+
+
+def _note(folder: Path, vector: str) -> Note:
+    path = folder / f"{vector}.json"
+    if not folder.is_dir():
+        remedy = "Make them with `aftermix calibrate FILE -o DIR`."
+        raise CheckpointError(str(folder), "there is no such folder of statistics", remedy)
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in folder.glob("*.json"))) or "no vector"
+        found = f"holds no statistics of vector '{vector}', but of: {there}"
+        raise CheckpointError(
+            str(folder), found, f"Set `vectors.{vector}.calibration`, and run `aftermix calibrate` again."
+        )
+    try:
+        note = Note.model_validate(read_json(path, remedy=AGAIN))
+        if any(not 0 <= weight.axis < len(weight.shape) for weight in note.weights.values()):
+            raise ValueError("an axis beyond a shape")
+    except (ValidationError, ValueError) as error:
+        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        found = f"does not describe statistics that this version reads ({first})"
+        raise CheckpointError(str(path), found, AGAIN) from error
+    return note

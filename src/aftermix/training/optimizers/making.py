@@ -1,0 +1,77 @@
+"""The optimizer that a recipe names, over a model's trainable parameters."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+
+from aftermix.config import OptimizerConfig
+from aftermix.seeds import derived_seed
+from aftermix.training.optimizers.merge_aware import MergeAware
+from aftermix.training.optimizers.sam import ASAM, SAM
+
+
+class OptimizerRecipe(Protocol):
+    """What an optimizer needs to know of a recipe."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def betas(self) -> tuple[float, float]: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def make_optimizer(model: torch.nn.Module, recipe: OptimizerRecipe, *, fused: bool = False) -> torch.optim.Optimizer:
+    """The recipe's optimizer: decay on matrices, none on parameters of fewer than two dimensions.
+
+    AdamW decays the weights themselves (decoupled), SGD adds the decay to the gradient, each as PyTorch does.
+    """
+    options = recipe.optimizer
+    base = _base(model, recipe, fused=fused)
+    if options.name == "merge_aware":
+        return _merge_aware(base, model, recipe)
+    if options.name == "sam":
+        return SAM(base, **_given(rho=options.rho))
+    if options.name == "asam":
+        return ASAM(base, eta=options.eta, **_given(rho=options.rho))
+    return base
+
+
+def _base(model: torch.nn.Module, recipe: OptimizerRecipe, *, fused: bool) -> torch.optim.Optimizer:
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    options = recipe.optimizer
+    if "sgd" in (options.name, options.base):
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=options.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=fused)
+
+
+def _merge_aware(base: torch.optim.Optimizer, model: torch.nn.Module, recipe: OptimizerRecipe) -> MergeAware:
+    options = recipe.optimizer
+    return MergeAware(
+        base,
+        scale=options.scale,
+        location=options.location,
+        coefficients=options.coefficients,
+        max_experts=options.max_experts,
+        distribution=options.distribution,
+        offset=options.offset,
+        noise=options.noise,
+        memory=options.memory,
+        seed=derived_seed(recipe.seed, "merge-aware"),
+        named_parameters=model.named_parameters(),
+    )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

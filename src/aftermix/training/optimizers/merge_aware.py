@@ -1,0 +1,243 @@
+"""MergeAware: gradients where merging would put the weights (MergOPT, algorithm 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+
+from aftermix.errors import TrainingError
+from aftermix.training.optimizers.backup import Regeneration, refuse_low_precision
+from aftermix.training.optimizers.noise import FreshNoise, NoiseSource, TableNoise
+from aftermix.training.optimizers.offset import Draw, Offset, move
+from aftermix.training.optimizers.placement import Placement, place
+from aftermix.training.optimizers.wrapper import MovedWeights, NamedParameters
+
+COEFFICIENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+DRAWS, SEED, ORIGIN = "merge_aware_draws", "merge_aware_seed", "merge_aware_origin"
+"""Where the state dict keeps the stream's position, its seed, and theta_0."""
+
+Distribution = Literal["laplace", "gaussian"]
+OffsetForm = Literal["paper", "own_vector"]
+Noise = Literal["fresh", "table"]
+Memory = Literal["copy", "regenerate"]
+
+
+class MergeAware(MovedWeights):
+    """Evaluates loss and gradient at `theta + (K a - 1) z`, and steps with any base optimizer from `theta`.
+
+    `a` is drawn from `coefficients`, `K` from 1 to `max_experts`, and `z` elementwise from a distribution with
+    `location` and `scale` (in units of the weights), once per optimizer step::
+
+        optimizer = MergeAware(torch.optim.AdamW(model.parameters(), lr=2e-5), scale=5e-4, seed=0)
+        with optimizer.perturbed():
+            loss(model(batch)).backward()
+        optimizer.step()
+
+    Source: MergOPT, equation 10 and algorithm 1. Departures: the noise is a function of `seed`, step, parameter and
+    element, so it does not depend on sharding; `scale` of a Gaussian is its standard deviation. With `scale` and
+    `location` 0 a run equals the base optimizer's to the bit.
+
+    Options: `offset: own_vector` moves by `(a - 1)(theta - theta_0) + a sum_{j<K} z_j`, theta_0 being the weights now
+    (one more copy of them); `noise: table` is an approximation (:class:`TableNoise`); `memory: regenerate` draws the
+    noise again instead of keeping a copy of the weights, and needs float32 masters. `named_parameters` (of the model)
+    keys the noise by name; without it, or names that `base` knows, it is keyed by position in the groups. Raises
+    :class:`TrainingError` for options out of bounds.
+    """
+
+    def __init__(
+        self,
+        base: torch.optim.Optimizer,
+        *,
+        scale: float = 5e-4,
+        location: float = 0.0,
+        coefficients: Sequence[float] = COEFFICIENTS,
+        max_experts: int = 7,
+        distribution: Distribution = "laplace",
+        offset: OffsetForm = "paper",
+        noise: Noise = "fresh",
+        memory: Memory = "copy",
+        seed: int = 0,
+        named_parameters: NamedParameters | None = None,
+    ) -> None:
+        super().__init__(base)
+        _refuse_unbounded(scale, location, coefficients, max_experts, seed)
+        _refuse_unknown(distribution=distribution, offset=offset, noise=noise, memory=memory)
+        if memory == "regenerate" and offset == "own_vector":
+            found = "holds the starting weights anyway, and cannot be combined with `memory: regenerate`"
+            raise TrainingError("offset: own_vector", found, "Use `memory: copy`, or `offset: paper`.")
+        self.scale, self.location = float(scale), float(location)
+        self.coefficients, self.max_experts = tuple(map(float, coefficients)), max_experts
+        self.distribution, self.offset, self.noise, self.memory = distribution, offset, noise, memory
+        self._names = {id(parameter): name for name, parameter in named_parameters or ()}
+        self._name_by_place: dict[tuple[int, int], str] = {}
+        self._origins: dict[str, torch.Tensor] = {}
+        for group in self.param_groups:
+            group.setdefault(DRAWS, 0)
+            group.setdefault(SEED, seed)
+        self._seed_changed()
+        named = dict(self._named())  # now, since sharding will replace the tensors that names are known of
+        if memory == "regenerate":
+            refuse_low_precision({name: p.dtype for name, p in named.items()})
+        if offset == "own_vector":
+            self._origins = {name: place(p).local.clone() for name, p in named.items()}
+
+    @property
+    def draws(self) -> int:
+        """Optimizer steps so far: the position of the noise stream."""
+        return int(self.param_groups[0][DRAWS])
+
+    @property
+    def seed(self) -> int:
+        """Seed of the noise stream."""
+        return int(self.param_groups[0][SEED])
+
+    @property
+    def next_draw(self) -> Draw:
+        """Coefficient and number of experts of the step to come."""
+        return Draw.of_step(self.seed, self.draws, coefficients=self.coefficients, max_experts=self.max_experts)
+
+    @property
+    def next_offset(self) -> Offset:
+        """The move of the step to come."""
+        form = Draw.own_vector if self.offset == "own_vector" else Draw.paper
+        return form(self.next_draw, scale=self.scale, location=self.location)
+
+    def _seed_changed(self) -> None:
+        kind = TableNoise if self.noise == "table" else FreshNoise
+        self._source: NoiseSource = kind(self.distribution, self.seed)
+        self._regeneration = Regeneration(self._source)
+
+    def _named(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The trainable parameters by name. A name stays with its place when sharding puts another tensor there."""
+        for number, group in enumerate(self.param_groups):
+            known = group.get("param_names")
+            for index, parameter in enumerate(group["params"]):
+                spare = known[index] if known else f"{number}.{index}"
+                name = self._name_by_place.setdefault((number, index), self._names.get(id(parameter), spare))
+                if parameter.requires_grad:
+                    yield name, parameter
+
+    def _move(self) -> None:
+        offset = self.next_offset
+        if offset.is_nothing:
+            return
+        for name, parameter in self._named():
+            placement, key = place(parameter), (name, self.draws)
+            if self.memory == "regenerate" and placement.is_one_run:
+                self._regeneration.move(placement, offset, key)
+            else:
+                self._copies.keep(name, placement.local)
+                move(placement, offset, self._source, key, origin=self._origin(name, placement))
+
+    def _origin(self, name: str, placement: Placement) -> torch.Tensor | None:
+        if self.offset == "paper":
+            return None
+        origin = self._origins[name]
+        if origin.shape != placement.local.shape:  # sharded since: keep the local part alone
+            origin = self._origins[name] = placement.part_of(origin)
+        return origin
+
+    def _bring_back(self) -> None:
+        self._regeneration.restore()
+        super()._bring_back()
+
+    def _after_step(self) -> None:
+        for group in self.param_groups:
+            group[DRAWS] += 1
+        for name, parameter in self._named() if self._origins else ():
+            # A base makes its state at its first step, and takes a state with anything in it for made.
+            if self.base.state.get(parameter) and ORIGIN not in self.base.state[parameter]:
+                self.base.state[parameter][ORIGIN] = _like(self._origins[name], parameter)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, which move like the others from the next step on."""
+        super().add_param_group(param_group)
+        if "_origins" in self.__dict__:
+            group = self.param_groups[-1]
+            group[DRAWS], group[SEED] = self.draws, self.seed
+            if self.offset == "own_vector":
+                self._origins |= {n: place(p).local.clone() for n, p in self._named() if n not in self._origins}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state with its noise stream.
+
+        Raises :class:`TrainingError` when it is another optimizer's.
+        """
+        if not all(DRAWS in group and SEED in group for group in state_dict["param_groups"]):
+            remedy = "Resume with the optimizer that made it."
+            raise TrainingError("optimizer state", "was not saved by MergeAware (it has no noise stream)", remedy)
+        super().load_state_dict(state_dict)
+        self._seed_changed()
+        for name, parameter in self._named() if self._origins else ():
+            if ORIGIN in self.base.state.get(parameter, {}):
+                self._origins[name] = place(self.base.state[parameter][ORIGIN]).local.clone()
+
+    @contextmanager
+    def attached(self, model: torch.nn.Module) -> Iterator[None]:
+        """While inside, every training forward pass of `model` runs, and its backward pass, at moved weights.
+
+        For loops that are not ours, such as the Trainer's. The weights move at the first forward pass of a step, before
+        any other hook (so before FSDP2 gathers them), and are restored by :meth:`step`, by an evaluation, by
+        `model.state_dict()`, and on the way out, also by an error.
+        """
+        hooks: Any = model  # this registration carries no types
+        handles = [
+            model.register_forward_pre_hook(lambda *_: self._at_forward(model), prepend=True),
+            hooks.register_state_dict_pre_hook(lambda *_: self.restore()),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self.restore()
+            self._has_gradient = False
+
+    def _at_forward(self, model: torch.nn.Module) -> None:
+        if model.training and torch.is_grad_enabled():
+            self.move()
+            self._has_gradient = True
+        else:
+            self.restore()
+
+
+def _like(local: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """`local` as a tensor sharded like `parameter`, so that a distributed checkpoint stores it as such."""
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(parameter, DTensor):
+        return local
+    return DTensor.from_local(
+        local, parameter.device_mesh, parameter.placements, shape=parameter.shape, stride=parameter.stride()
+    )
+
+
+def _refuse_unbounded(
+    scale: float, location: float, coefficients: Sequence[float], max_experts: int, seed: int
+) -> None:
+    bounds = {
+        "scale": (math.isfinite(scale) and scale >= 0, scale, "a finite number from 0"),
+        "location": (math.isfinite(location), location, "a finite number"),
+        "coefficients": (
+            len(coefficients) > 0 and all(math.isfinite(value) for value in coefficients),
+            tuple(coefficients),
+            "at least one finite number",
+        ),
+        "max_experts": (isinstance(max_experts, int) and max_experts >= 1, max_experts, "a whole number from 1"),
+        "seed": (isinstance(seed, int) and seed >= 0, seed, "a whole number from 0"),
+    }
+    for name, (is_sound, found, expected) in bounds.items():
+        if not is_sound:
+            raise TrainingError(f"MergeAware: {name}", f"expected {expected}, found {found}", "Correct the option.")
+
+
+def _refuse_unknown(**options: str) -> None:
+    kinds = {"distribution": Distribution, "offset": OffsetForm, "noise": Noise, "memory": Memory}
+    for name, value in options.items():
+        known = get_args(kinds[name])
+        if value not in known:
+            raise TrainingError(f"MergeAware: {name}", f"unknown {name} '{value}'", f"Use one of: {', '.join(known)}.")

@@ -1,0 +1,131 @@
+"""Noise that is a function of seed, step, parameter name and place: the same however the parameter is sharded.
+
+A parameter is cut into blocks of `BLOCK` elements in row-major order of the **whole** parameter. Each block has its own
+stream, so a shard draws exactly what the unsharded parameter would have there, and no process knows its rank.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aftermix.seeds import derived_seed
+
+BLOCK = 1 << 16
+"""Elements of a block: small enough for a core's cache, large enough for two threads to share."""
+
+TABLE_BLOCKS = 64
+"""Length of the shared table in blocks: 4 Mi samples, 16 MiB."""
+
+Key = tuple[str | int, ...]
+Bits = NDArray[np.int32]
+Samples = NDArray[np.float32]
+
+
+class NoiseSource(Protocol):
+    """Where standard noise (location 0, scale 1) comes from."""
+
+    def block(self, key: Key, index: int, count: int, device: torch.device) -> torch.Tensor:
+        """The first `count` samples of block `index` of the stream `key`: float32, not to be written to."""
+
+
+@dataclass(frozen=True)
+class FreshNoise:
+    """Independent samples for every step, parameter and element.
+
+    On a CPU they come from SFC64's raw bits and are the same on every machine to the rounding of `log`. On an
+    accelerator they come from its own generator, at their best speed, and depend on its kind.
+    """
+
+    distribution: str
+    seed: int
+
+    def block(self, key: Key, index: int, count: int, device: torch.device) -> torch.Tensor:
+        """See :class:`NoiseSource`."""
+        seed = derived_seed(self.seed, "noise", *key, index)
+        if device.type != "cpu":
+            return _device_noise(count, seed, self.distribution, device)
+        raw = np.random.SFC64(seed).random_raw((count + 1) // 2)
+        # Little-endian whatever the machine, as in aftermix.seeds.
+        bits = raw.astype("<u8", copy=False).view("<i4")
+        sample = _gaussian if self.distribution == "gaussian" else _laplace
+        return torch.from_numpy(sample(bits)[:count])
+
+
+# NumPy, not PyTorch: its float32 logarithm takes a third of the time.
+
+
+def _magnitudes(bits: Bits) -> Samples:
+    """`|r + 1/2| / 2^31`: uniform on (0, 1], never zero."""
+    values = bits.astype(np.float32)
+    values += np.float32(0.5)
+    np.abs(values, out=values)
+    values *= np.float32(2.0**-31)
+    return values
+
+
+def _laplace(bits: Bits) -> Samples:
+    """Standard Laplace samples: a random sign times an exponential, `-sign(r) log(|r + 1/2| / 2^31)`.
+
+    `r` is uniform on 32-bit integers, so the sign is fair, the magnitude does not depend on it, and the logarithm never
+    meets zero (the inverse of the distribution function does, at u = 0). The same distribution as a difference of two
+    exponentials, at half the bits and half the time.
+    """
+    values = _magnitudes(bits)
+    np.log(values, out=values)
+    turned = values.view(np.int32)
+    turned ^= bits & np.int32(-(2**31))  # the sign bit alone
+    return values
+
+
+def _gaussian(bits: Bits) -> Samples:
+    """Standard normal samples by Box and Muller (1958): `sqrt(-2 log u) (cos, sin)(pi v)`, from 32 bits each."""
+    radius = _magnitudes(bits[0::2])
+    np.log(radius, out=radius)
+    radius *= np.float32(-2.0)
+    np.sqrt(radius, out=radius)
+    angle = bits[1::2].astype(np.float32)
+    angle *= np.float32(math.pi * 2.0**-31)
+    samples = np.empty(len(bits), np.float32)
+    np.multiply(radius, np.cos(angle), out=samples[0::2])
+    np.multiply(radius, np.sin(angle), out=samples[1::2])
+    return samples
+
+
+def _device_noise(count: int, seed: int, distribution: str, device: torch.device) -> torch.Tensor:
+    generator = torch.Generator(device).manual_seed(seed)
+    first = torch.empty(count, device=device)
+    if distribution == "gaussian":
+        return first.normal_(generator=generator)
+    return first.exponential_(generator=generator).sub_(torch.empty_like(first).exponential_(generator=generator))
+
+
+@dataclass(frozen=True)
+class TableNoise:
+    """An approximation: every block is a stretch of one shared table, from an offset keyed like a fresh stream.
+
+    Each sample follows the distribution exactly, but the samples of a step are not independent: parameters larger than
+    the table repeat it, and neighbours within a stretch are always the same. Costs a read instead of a draw.
+    """
+
+    distribution: str
+    seed: int
+
+    def block(self, key: Key, index: int, count: int, device: torch.device) -> torch.Tensor:
+        """See :class:`NoiseSource`."""
+        table = _table(self.distribution, self.seed, device)
+        offset = derived_seed(self.seed, "table offset", *key, index) % (len(table) - BLOCK + 1)
+        return table[offset : offset + count]
+
+
+@cache
+def _table(distribution: str, seed: int, device: torch.device) -> torch.Tensor:
+    source = FreshNoise(distribution, seed)
+    blocks = [source.block(("table",), index, BLOCK, device) for index in range(TABLE_BLOCKS)]
+    return torch.cat(blocks)
