@@ -48,7 +48,7 @@ os.fsync(target.fileno())
 
 def make_models(folder: Path, parameters: float, experts: int = 4) -> list[Path]:
     """A sharded bfloat16 Llama base of about `parameters` and experts at a small distance; kept for later runs."""
-    folder = folder / f"{parameters:.1e}"
+    folder = folder / f"{parameters / 1e9:g}B"
     folders = [folder / "base", *(folder / f"e{number}" for number in range(1, experts + 1))]
     if all((path / "config.json").exists() for path in folders):
         return folders

@@ -86,10 +86,15 @@ class Runner:
         if isinstance(self.optimizer, SAM):
             self.gradient()
         weights = sum(parameter.nbytes for parameter in self.model.parameters())
-        with self.optimizer.perturbed():
-            copies = sum(copy.nbytes for copy in self.optimizer._copies._copies.values())
-            origins = sum(origin.nbytes for origin in getattr(self.optimizer, "_origins", {}).values())
-            residues = self.optimizer._regeneration.kept_bytes if isinstance(self.optimizer, MergeAware) else 0
+        residues = 0
+        for _ in range(8 if isinstance(self.optimizer, MergeAware) else 1):  # the residues depend on the draw
+            with self.optimizer.perturbed():
+                copies = sum(copy.nbytes for copy in self.optimizer._copies._copies.values())
+                if isinstance(self.optimizer, MergeAware):
+                    residues = max(residues, self.optimizer._regeneration.kept_bytes)
+            for group in self.optimizer.param_groups:
+                group["merge_aware_draws"] = group.get("merge_aware_draws", 0) + 1
+        origins = sum(origin.nbytes for origin in getattr(self.optimizer, "_origins", {}).values())
         return (copies + origins + residues) / weights
 
 

@@ -267,6 +267,7 @@ OPTIMIZER_OPTIONS = {
         "base",
         "momentum",
         "scale",
+        "pilot",
         "location",
         "coefficients",
         "max_experts",
@@ -289,8 +290,10 @@ class OptimizerConfig(Section):
     """What `merge_aware`, `sam` and `asam` step with."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of `sgd`, by name or as base."""
-    scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-4
+    scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = 5e-4
     """Scale of the imagined experts' vectors, in units of the weights. 0 is the base optimizer to the bit."""
+    pilot: str | None = None
+    """Folder or hub name of an expert whose vector gives `scale: auto`."""
     location: Finite = 0.0
     """Location of the imagined experts' vectors."""
     coefficients: Annotated[tuple[Finite, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -317,6 +320,8 @@ class OptimizerConfig(Section):
         if foreign:
             takes = ", ".join(OPTIMIZER_OPTIONS[self.name]) or "no options"
             raise ValueError(f"'{foreign[0]}' is no option of {self.name}, which takes: {takes}")
+        if (self.scale == "auto") != (self.pilot is not None):
+            raise ValueError("'scale: auto' and 'pilot' go together; the pilot's vector gives the scale")
         if (self.offset, self.memory) == ("own_vector", "regenerate"):
             raise ValueError("'offset: own_vector' holds a copy anyway; use `memory: copy`")
         return self
@@ -491,6 +496,10 @@ def _with_absolute_paths(config: Config, folder: Path) -> Config:
             for name, dataset in config.train.datasets.items()
         }
         update["train"] = config.train.model_copy(update={"datasets": datasets})
+        optimizer = config.train.optimizer
+        if optimizer.pilot:
+            with_pilot = optimizer.model_copy(update={"pilot": local(optimizer.pilot)})
+            update["train"] = update["train"].model_copy(update={"optimizer": with_pilot})
     return config.model_copy(update=update)
 
 

@@ -27,8 +27,8 @@ def _fetch(models: list[str]) -> None:
     left = int(psutil.virtual_memory().available * MEMORY_SHARE / max(len(models), 1))
     for model in models:
         wanted = left
-        for file in sorted(Path(model).glob("*.safetensors")):
-            with suppress(OSError):
+        with suppress(OSError, ValueError):  # no name that a file can have
+            for file in sorted(Path(model).glob("*.safetensors")):
                 wanted -= _advise(file, wanted) if file.is_file() else 0  # opening a pipe would wait
 
 

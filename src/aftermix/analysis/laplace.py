@@ -1,14 +1,14 @@
 """Which distribution a vector's entries follow: Laplace and Gaussian by maximum likelihood, and how well each fits.
 
 Entries stream by once. They are counted in bins of the float32 line itself (sign, exponent, nine bits of mantissa), so
-a bin is 0.2% wide wherever it lies. With the sum of each bin, mean and standard deviation are exact, and median and mean
-absolute deviation are so but for what lies in the median's own bin: nothing where the median is near 0, as a vector's is.
+a bin is 0.2% wide wherever it lies. With the sum of each bin, mean and standard deviation are exact, and median and
+mean absolute deviation are so but for the median's own bin: nothing where the median is near 0, as a vector's is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,16 +137,25 @@ def fit_vectors(pool: Pool) -> dict[str, dict[str, Fit | None]]:
 
     Raises :class:`CheckpointError` for the first tensor that holds NaN or Inf.
     """
+    return {
+        vector: {"": fit(joined(parts.values()))} | {name: fit(part) for name, part in parts.items()}
+        for vector, parts in _tallies(pool).items()
+    }
+
+
+def fit_whole(pool: Pool) -> dict[str, Fit | None]:
+    """Fits by vector, of all its tensors together. Raises as :func:`fit_vectors`."""
+    return {vector: fit(joined(parts.values())) for vector, parts in _tallies(pool).items()}
+
+
+def _tallies(pool: Pool) -> dict[str, dict[str, Tally]]:
+    """By vector and tensor."""
     counted = [info for info in pool.layout if info.mergeable and info.name not in pool.frame.alias]
     found: dict[str, dict[str, Tally]] = {vector: {} for vector in pool.experts}
     for info in bar(counted, label="Fitting", unit="tensor"):
         for vector in pool.experts:
             found[vector][info.name] = tally(_differences(pool, info.name, vector, info.elements))
-    return {vector: _with_whole(tallies) for vector, tallies in found.items()}
-
-
-def _with_whole(tallies: Mapping[str, Tally]) -> dict[str, Fit | None]:
-    return {"": fit(joined(tallies.values()))} | {name: fit(part) for name, part in tallies.items()}
+    return found
 
 
 def _differences(pool: Pool, name: str, vector: str, elements: int) -> Iterable[torch.Tensor]:

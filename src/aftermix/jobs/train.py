@@ -14,8 +14,9 @@ import torch
 from tqdm import tqdm
 
 from aftermix.checkpoints.hub import locate
+from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
-from aftermix.config import Config, DatasetConfig, TrainConfig, require
+from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, require
 from aftermix.errors import AftermixError, ManyProblemsError, Problem, TrainingError, refuse_if_any
 from aftermix.files import sha256
 from aftermix.training.base import document_encoder, freeze, load_base, load_tokenizer, refuse_unfit
@@ -63,6 +64,7 @@ def train(config: Config, output: Path, *, say: Callable[[str], None] | None = N
     folders = {name: output / name for name in settings.datasets}
     _refuse_base_in_the_way(output, folders, base)
     uses_cuda(settings.device)
+    settings = _with_scale(settings, base_name, say)
     plans = _plans(settings, base, folders)
     for name, folder in folders.items():
         if name not in {plan.name for plan in plans}:
@@ -75,6 +77,25 @@ def train(config: Config, output: Path, *, say: Callable[[str], None] | None = N
 
 def _to_stderr(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
+
+
+def _with_scale(settings: TrainConfig, base_name: str, say: Callable[[str], None]) -> TrainConfig:
+    """The settings with a number for `scale: auto`: the mean absolute deviation of the pilot's vector.
+
+    Raises :class:`TrainingError` for a pilot that is the base itself.
+    """
+    if settings.optimizer.pilot is None:
+        return settings
+    from aftermix.analysis.laplace import fit_whole  # SciPy's distributions take a second to import
+
+    pilot = VectorConfig(model=settings.optimizer.pilot)
+    fitted = fit_whole(open_pool(Config(base=base_name, vectors={"pilot": pilot})))["pilot"]
+    if fitted is None:
+        found = f"{pilot.model} equals the base, so its vector has no scale"
+        raise TrainingError("train.optimizer.pilot", found, "Name an expert trained from this base.")
+    say(f"scale {fitted.laplace.scale:.3g}, from {pilot.model}")
+    update = {"scale": fitted.laplace.scale, "pilot": None}
+    return settings.model_copy(update={"optimizer": settings.optimizer.model_copy(update=update)})
 
 
 def _refuse_base_in_the_way(output: Path, folders: dict[str, Path], base: Checkpoint) -> None:

@@ -368,3 +368,13 @@ def test_what_cannot_be_wrapped_is_refused() -> None:
         MergeAware(torch.optim.SGD([flat], lr=1.0), coefficients=[0.5], max_experts=1).perturbed(),
     ):
         pass
+
+
+def test_wrapping_again_begins_a_new_stream() -> None:
+    model = network()
+    base = adamw(model)
+    take_steps(model, MergeAware(base, seed=1), range(2))
+    again = MergeAware(base, seed=5)
+    assert (again.draws, again.seed) == (0, 5)
+    again.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+    assert base.param_groups[-1]["merge_aware_seed"] == 5

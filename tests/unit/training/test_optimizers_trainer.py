@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import LlamaForCausalLM, Trainer, TrainingArguments
 
@@ -226,6 +228,8 @@ def test_an_expert_by_name_in_the_training_file(
         ({"name": "merge_aware", "momentum": 0.9}, r"'momentum' is an option of sgd; add `base: sgd` or remove it"),
         ({"name": "merge_aware", "offset": "own_vector", "memory": "regenerate"}, r"use `memory: copy`"),
         ({"name": "merge_aware", "densty": 1}, r"densty: is not a known key. This section takes: name, base, momentum"),
+        ({"name": "merge_aware", "scale": "auto"}, r"'scale: auto' and 'pilot' go together"),
+        ({"name": "merge_aware", "pilot": "models/a"}, r"'scale: auto' and 'pilot' go together"),
         ("lion", r"train.optimizer.name: Input should be 'adamw', 'sgd', 'merge_aware', 'sam' or 'asam'"),
     ],
 )
@@ -234,3 +238,25 @@ def test_options_of_another_optimizer_are_refused(
 ) -> None:
     with pytest.raises(AftermixError, match=message):
         make_config(optimizer=optimizer)
+
+
+def test_scale_auto_is_the_pilots_mean_absolute_deviation(
+    make_config: Callable[..., Config], tmp_path: Path, base_folder: Path
+) -> None:
+    from aftermix.jobs import train as job
+
+    datasets = {"cats": {"data": str(tmp_path / "corpus.jsonl"), "tokens": 256}}
+    pilot = job.train(make_config(datasets=datasets), tmp_path / "pilot")["cats"]
+    entries = []
+    base, expert = (load_file(folder / "model.safetensors") for folder in (base_folder, pilot))
+    for name, tensor in base.items():
+        entries.append((expert[name].float() - tensor.float()).flatten())
+    vector = torch.cat(entries).double()
+    said: list[str] = []
+    automatic = {"name": "merge_aware", "scale": "auto", "pilot": str(pilot)}
+    folder = job.train(make_config(datasets=datasets, optimizer=automatic), tmp_path / "out", say=said.append)["cats"]
+    recorded = json.loads((folder / "train.json").read_text())["recipe"]["optimizer"]
+    assert recorded["scale"] == pytest.approx((vector - vector.median()).abs().mean().item(), rel=1e-4)
+    assert said[0].startswith("scale ")
+    with pytest.raises(AftermixError, match=r"train.optimizer.pilot: .* equals the base, so its vector has no scale"):
+        job.train(make_config(datasets=datasets, optimizer=automatic | {"pilot": str(base_folder)}), tmp_path / "other")

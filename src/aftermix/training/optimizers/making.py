@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from aftermix.config import OptimizerConfig
+from aftermix.errors import TrainingError
 from aftermix.seeds import derived_seed
 from aftermix.training.optimizers.merge_aware import MergeAware
 from aftermix.training.optimizers.sam import ASAM, SAM
@@ -58,6 +59,9 @@ def _base(model: torch.nn.Module, recipe: OptimizerRecipe, *, fused: bool) -> to
 
 def _merge_aware(base: torch.optim.Optimizer, model: torch.nn.Module, recipe: OptimizerRecipe) -> MergeAware:
     options = recipe.optimizer
+    if options.scale == "auto":
+        found = "`scale: auto` has not been given a number yet"
+        raise TrainingError("train.optimizer", found, "Fit the pilot's vector first, as `aftermix train` does.")
     return MergeAware(
         base,
         scale=options.scale,

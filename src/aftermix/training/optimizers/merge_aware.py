@@ -39,7 +39,7 @@ class MergeAware(MovedWeights):
 
     Source: MergOPT, equation 10 and algorithm 1. Departures: the noise is a function of `seed`, step, parameter and
     element, so it does not depend on sharding; `scale` of a Gaussian is its standard deviation. With `scale` and
-    `location` 0 a run equals the base optimizer's to the bit.
+    `location` 0 (and `offset: paper`) a run equals the base optimizer's to the bit.
 
     Options: `offset: own_vector` moves by `(a - 1)(theta - theta_0) + a sum_{j<K} z_j`, theta_0 being the weights now
     (one more copy of them); `noise: table` is an approximation (:class:`TableNoise`); `memory: regenerate` draws the
@@ -76,8 +76,7 @@ class MergeAware(MovedWeights):
         self._name_by_place: dict[tuple[int, int], str] = {}
         self._origins: dict[str, torch.Tensor] = {}
         for group in self.param_groups:
-            group.setdefault(DRAWS, 0)
-            group.setdefault(SEED, seed)
+            group[DRAWS], group[SEED] = 0, seed
         self._seed_changed()
         named = dict(self._named())  # now, since sharding will replace the tensors that names are known of
         if memory == "regenerate":

@@ -1,6 +1,6 @@
 """Noise that is a function of seed, step, parameter name and place: the same however the parameter is sharded.
 
-A parameter is cut into blocks of `BLOCK` elements in row-major order of the **whole** parameter. Each block has its own
+A parameter is cut into blocks of as many elements in row-major order of the **whole** parameter. Each block has its own
 stream, so a shard draws exactly what the unsharded parameter would have there, and no process knows its rank.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -20,12 +20,20 @@ from aftermix.seeds import derived_seed
 BLOCK = 1 << 16
 """Elements of a block: small enough for a core's cache, large enough for two threads to share."""
 
-TABLE_BLOCKS = 64
-"""Length of the shared table in blocks: 4 Mi samples, 16 MiB."""
+DEVICE_BLOCK = 1 << 21
+"""The same on an accelerator, where launching kernels is what costs."""
+
+TABLE = 1 << 22
+"""Samples of the shared table: 16 MiB."""
 
 Key = tuple[str | int, ...]
 Bits = NDArray[np.int32]
 Samples = NDArray[np.float32]
+
+
+def block_elements(device: torch.device) -> int:
+    """Elements of a block on `device`."""
+    return BLOCK if device.type == "cpu" else DEVICE_BLOCK
 
 
 class NoiseSource(Protocol):
@@ -120,12 +128,12 @@ class TableNoise:
     def block(self, key: Key, index: int, count: int, device: torch.device) -> torch.Tensor:
         """See :class:`NoiseSource`."""
         table = _table(self.distribution, self.seed, device)
-        offset = derived_seed(self.seed, "table offset", *key, index) % (len(table) - BLOCK + 1)
+        offset = derived_seed(self.seed, "table offset", *key, index) % (TABLE - block_elements(device) + 1)
         return table[offset : offset + count]
 
 
-@cache
+@lru_cache(maxsize=2)
 def _table(distribution: str, seed: int, device: torch.device) -> torch.Tensor:
     source = FreshNoise(distribution, seed)
-    blocks = [source.block(("table",), index, BLOCK, device) for index in range(TABLE_BLOCKS)]
-    return torch.cat(blocks)
+    size = block_elements(device)
+    return torch.cat([source.block(("table",), index, size, device) for index in range(TABLE // size)])

@@ -11,7 +11,7 @@ import torch
 from torch.distributed import tensor as distributed_tensor
 
 from aftermix.errors import TrainingError
-from aftermix.training.optimizers.noise import BLOCK
+from aftermix.training.optimizers.noise import block_elements
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def place(parameter: torch.Tensor) -> Placement:
 
 def blocks(placement: Placement) -> Iterator[tuple[int, int, slice, slice]]:
     """The noise blocks that meet the local rows: index, elements of the block, part of the block, part of the rows."""
-    start, stop = placement.start, placement.stop
-    for index in range(start // BLOCK, -(-stop // BLOCK)):
-        first = index * BLOCK
-        count = min(BLOCK, placement.total - first)
+    start, stop, size = placement.start, placement.stop, block_elements(placement.local.device)
+    for index in range(start // size, -(-stop // size)):
+        first = index * size
+        count = min(size, placement.total - first)
         begin, end = max(start, first), min(stop, first + count)
         yield index, count, slice(begin - first, end - first), slice(begin - start, end - start)
