@@ -161,8 +161,8 @@ def test_one_slice_over_all_layers_is_a_plain_merge(family: Family) -> None:
     [
         (
             {"merge_method": "slerp"},
-            "r.yaml: merge_method: 'slerp' is not a method of both. "
-            "aftermix and mergekit share: linear, task_arithmetic, ties, dare_linear, dare_ties.",
+            "r.yaml: merge_method: 'slerp' does not give here what it gives in mergekit. "
+            "The same in both: linear, task_arithmetic, ties, dare_linear, dare_ties.",
         ),
         (
             {"densty": 1},

@@ -61,8 +61,8 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
     reading = Reading(values, where)
     method = values.get("merge_method")
     if not isinstance(method, str) or method not in SHARED:
-        remedy = f"aftermix and mergekit share: {', '.join(SHARED)}."
-        raise ConfigError(f"{where}: merge_method", f"'{method}' is not a method of both", remedy)
+        remedy = f"The same in both: {', '.join(SHARED)}."
+        raise ConfigError(f"{where}: merge_method", f"'{method}' does not give here what it gives in mergekit", remedy)
     for key, (found, remedy) in UNSUPPORTED.items():
         if values.get(key) is not None:
             reading.refuse(key, found, remedy)

@@ -1,0 +1,36 @@
+"""The YAML file as frozen models: every field documented, every bound checked before work begins.
+
+Paths are taken relative to the YAML file's folder. Options of merge methods are kept as given here and bound by
+:mod:`aftermix.merging.methods`, which knows them.
+"""
+
+from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
+from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, Split, TaskConfig
+from aftermix.config.fields import Section
+from aftermix.config.file import Config, as_yaml_values, load_config, parse_config, require
+from aftermix.config.merge import SEARCH_EXCLUDE, MergeConfig, VectorConfig
+from aftermix.config.search import Objective, SearchConfig
+from aftermix.config.train import DatasetConfig, OptimizerConfig, TrainConfig
+
+__all__ = [
+    "SEARCH_EXCLUDE",
+    "CalibrateConfig",
+    "CalibrationConfig",
+    "Config",
+    "DatasetConfig",
+    "EvaluateConfig",
+    "ItemsConfig",
+    "MergeConfig",
+    "Objective",
+    "OptimizerConfig",
+    "SearchConfig",
+    "Section",
+    "Split",
+    "TaskConfig",
+    "TrainConfig",
+    "VectorConfig",
+    "as_yaml_values",
+    "load_config",
+    "parse_config",
+    "require",
+]

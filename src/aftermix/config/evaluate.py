@@ -1,0 +1,68 @@
+"""What is measured, on which items, by which engine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from aftermix.config.fields import Count, Section
+
+Split = Literal["search", "select", "test"]
+
+
+class ItemsConfig(Section):
+    """How many items of each task search, select and test the weights; the three are disjoint."""
+
+    search: Count = 100
+    select: Count = 300
+    test: Count | Literal["rest"] = "rest"
+    scheme: Literal["disjoint", "first"] = "disjoint"
+    """`first` is the OptiMer paper's own scheme: the first 100 items search, the first 300 select; they overlap."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class TaskConfig(Section):
+    """One lm-evaluation-harness task or group, and the metric that counts."""
+
+    task: str
+    metric: str | None = None
+    """Metric name; by default the task's first."""
+    filter: str | None = None
+    """Filter of the metric, e.g. `flexible-extract`; by default the task's first."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+
+
+def _task(value: Any) -> Any:
+    return {"task": value} if isinstance(value, str) else value
+
+
+class EvaluateConfig(Section):
+    """What is measured, on which items, by which engine."""
+
+    tasks: tuple[Annotated[TaskConfig, BeforeValidator(_task)], ...] = Field(min_length=1)
+    include_path: str | None = None
+    """Folder of local task YAML files."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Few-shot examples of every task; by default each task's own setting."""
+    items: ItemsConfig = ItemsConfig()
+    engine: Literal["hf"] = "hf"
+    batch_size: Count = 8
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, ..."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type the engine computes in; `auto` is float32 on a CPU and the base's type on an accelerator."""
+    threads: Count | None = None
+    """CPU threads of the engine; by default all cores."""
+    max_length: Count | None = None
+    apply_chat_template: bool = False
+    unsafe_code: bool = False
+    """Allow tasks that run generated code."""
+
+    @model_validator(mode="after")
+    def _tasks_are_distinct(self) -> EvaluateConfig:
+        names = [task.task for task in self.tasks]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"task '{doubled[0]}' is named twice")
+        return self

@@ -1,0 +1,160 @@
+"""The whole YAML file: read, checked and written."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
+from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, TaskConfig
+from aftermix.config.fields import Name, Section
+from aftermix.config.merge import MergeConfig, VectorConfig
+from aftermix.config.search import Objective, SearchConfig
+from aftermix.config.train import DatasetConfig, OptimizerConfig, TrainConfig
+from aftermix.errors import Problem, refuse_if_any
+from aftermix.yaml_file import read_yaml
+
+
+class Config(Section):
+    """The whole file. Which sections a job needs is checked by :func:`require`."""
+
+    base: str | None = None
+    """Folder or hub name of the base. Only `method: linear` does without."""
+    vectors: dict[Name, VectorConfig] = {}  # noqa: RUF012 - pydantic copies defaults
+    merge: MergeConfig = MergeConfig()
+    evaluate: EvaluateConfig | None = None
+    search: SearchConfig = SearchConfig()
+    train: TrainConfig | None = None
+    calibrate: CalibrateConfig = CalibrateConfig()
+
+
+def load_config(path: Path) -> Config:
+    """Read and check the YAML file at `path`; local paths in it become absolute.
+
+    Raises :class:`ConfigError` or :class:`ManyProblemsError` naming every field that is wrong.
+    """
+    return parse_config(read_yaml(path), where=path.name, folder=path.parent)
+
+
+def parse_config(values: dict[str, Any], *, where: str, folder: Path) -> Config:
+    """Check `values` as the content of a file called `where` whose relative paths start at `folder`."""
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        refuse_if_any([_problem(where, detail) for detail in error.errors()])
+        raise  # unreachable: a ValidationError has at least one detail
+    return _with_absolute_paths(config, folder.resolve())
+
+
+def require(config: Config, *sections: str) -> None:
+    """Refuse a file that lacks one of `sections` (`base`, `vectors`, `evaluate`, `train`)."""
+    problems = [
+        Problem(section, "missing from the YAML file", f"Add `{section}:`; see docs/configuration.md.")
+        for section in sections
+        if not getattr(config, section)
+    ]
+    refuse_if_any(problems)
+
+
+def _problem(where: str, detail: Any) -> Problem:
+    """One pydantic error in our words."""
+    place = ".".join(str(part) for part in detail["loc"]) or "top level"
+    if detail["type"] == "extra_forbidden":
+        known = ", ".join(_fields_at(detail["loc"][:-1]))
+        return Problem(f"{where}: {place}", "is not a known key", f"This section takes: {known}.")
+    found = detail.get("input")
+    shown = f"{found!r}" if isinstance(found, str | int | float | bool) or found is None else type(found).__name__
+    if isinstance(found, float) and not math.isfinite(found):
+        shown = str(found)
+    message = detail["msg"].removeprefix("Value error, ")
+    return Problem(f"{where}: {place}", f"{message}, found {shown}", "See docs/configuration.md for this field.")
+
+
+def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
+    """Names of the fields of the section that `loc` points at, for error messages."""
+    sections: dict[str, type[BaseModel]] = {
+        "vectors": VectorConfig,
+        "merge": MergeConfig,
+        "evaluate": EvaluateConfig,
+        "search": SearchConfig,
+        "train": TrainConfig,
+        "calibrate": CalibrateConfig,
+    }
+    nested: dict[str, type[BaseModel]] = {
+        "items": ItemsConfig,
+        "objective": Objective,
+        "tasks": TaskConfig,
+        "datasets": DatasetConfig,
+        "calibration": CalibrationConfig,
+        "optimizer": OptimizerConfig,
+    }
+    found: type[BaseModel] = Config
+    for part in loc:
+        found = sections.get(str(part), nested.get(str(part), found))
+    return [field.alias or name for name, field in found.model_fields.items()]
+
+
+def _with_absolute_paths(config: Config, folder: Path) -> Config:
+    def local(path: str) -> str:
+        resolved = _below(folder, path)
+        return str(resolved) if _exists(resolved) or _looks_local(path) else path
+
+    update: dict[str, Any] = {"vectors": {}}
+    update["base"] = local(config.base) if config.base else None
+    for name, vector in config.vectors.items():
+        changed: dict[str, Any] = {"model": local(vector.model)}
+        if vector.calibration and vector.calibration.data is not None:
+            data = str(_below(folder, vector.calibration.data))
+            changed["calibration"] = vector.calibration.model_copy(update={"data": data})
+        update["vectors"][name] = vector.model_copy(update=changed)
+    if config.merge.statistics is not None:
+        statistics = str(_below(folder, config.merge.statistics))
+        update["merge"] = config.merge.model_copy(update={"statistics": statistics})
+    if config.evaluate and config.evaluate.include_path:
+        include_path = str(_below(folder, config.evaluate.include_path))
+        update["evaluate"] = config.evaluate.model_copy(update={"include_path": include_path})
+    if config.train:
+        datasets = {
+            name: dataset.model_copy(update={"data": str(_below(folder, dataset.data))})
+            for name, dataset in config.train.datasets.items()
+        }
+        update["train"] = config.train.model_copy(update={"datasets": datasets})
+        optimizer = config.train.optimizer
+        if optimizer.pilot:
+            with_pilot = optimizer.model_copy(update={"pilot": local(optimizer.pilot)})
+            update["train"] = update["train"].model_copy(update={"optimizer": with_pilot})
+    return config.model_copy(update=update)
+
+
+def _below(folder: Path, path: str) -> Path:
+    try:
+        return folder / Path(path).expanduser()
+    except RuntimeError:  # `~name` of nobody on this machine
+        return folder / path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # no name that this file system can hold, or a folder that may not be searched
+        return False
+
+
+def _looks_local(path: str) -> bool:
+    """A hub name is `name` or `owner/name`; anything else is a path on this machine."""
+    return path.startswith((".", "/", "~")) or path.count("/") > 1
+
+
+def as_yaml_values(config: Config) -> dict[str, Any]:
+    """The resolved configuration as plain values: what `RUN/config.yaml` holds, and what reads back to `config`."""
+    values = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for name, vector in config.vectors.items():
+        if "weight" not in vector.model_fields_set:
+            del values["vectors"][name]["weight"]  # a weight that nobody wrote need not lie within the range
+    if config.evaluate is not None:
+        # Item counts that the user wrote bind; defaults shrink for small tasks. Written out, they would all bind.
+        values["evaluate"]["items"] = config.evaluate.items.model_dump(mode="json", exclude_unset=True)
+    return values

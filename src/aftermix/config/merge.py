@@ -1,0 +1,95 @@
+"""The vectors and how they are merged."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from aftermix.config.calibrate import CalibrationConfig, _calibration
+from aftermix.config.fields import Finite, Name, Section, Tokens
+
+SEARCH_EXCLUDE = ("kind:embeddings", "kind:head", "kind:positions")
+"""Tensors that a search leaves at the base's values unless the recipe says otherwise (OptiMer, section 4.1)."""
+
+
+class VectorConfig(Section):
+    """One expert (or instruction model) whose distance from the base is a distribution vector."""
+
+    model: str
+    """Folder or hub name of the model."""
+    weight: Finite = 1.0
+    """Merge weight, used by `merge`."""
+    range: tuple[Finite, Finite] | None = None
+    """Bounds of the merge weight in a search. Default [0.3, 1.0] for an instruction vector and [0, 1] for an expert."""
+    role: Literal["instruction", "expert"] = "expert"
+    """An instruction vector carries behaviour and no data: it gets no mixture ratio."""
+    tokens: Tokens | None = None
+    """Tokens the expert was trained on; recorded beside the ratios."""
+    ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of every tensor that this vector gets in an exclusive merge; by default equal shares."""
+    prefix: Annotated[dict[str, str], Field(min_length=1)] | None = None
+    """The base's prefix of tensor names by the model's own; the longest that fits a name holds."""
+    density: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Density of this vector; by default that of the method, for all vectors."""
+    calibration: Annotated[CalibrationConfig | None, BeforeValidator(_calibration)] = None
+    """Text that `calibrate` has this expert read: a path, or `{data: PATH}`, or `{task: NAME}`."""
+
+    @model_validator(mode="after")
+    def _range_is_sound(self) -> VectorConfig:
+        if self.range is not None and not self.range[0] < self.range[1]:
+            low, high = self.range
+            raise ValueError(f"range must be [low, high] with low < high, found [{low:g}, {high:g}]")
+        if self.range is not None and "weight" in self.model_fields_set:
+            low, high = self.range
+            if not low <= self.weight <= high:
+                raise ValueError(f"weight must lie within range [{low:g}, {high:g}], found {self.weight:g}")
+        return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The search interval of this vector's weight."""
+        return self.range or ((0.3, 1.0) if self.role == "instruction" else (0.0, 1.0))
+
+
+class MergeConfig(BaseModel):
+    """The merge method, what it leaves alone, and the method's own options (`density`, `normalize`, ...)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    method: str | None = None
+    """A row of the method table; `task_arithmetic` when neither a method nor a pair of rules is named."""
+    intra: str | dict[str, Any] | None = None
+    """What each vector keeps, for a pair of rules without a name: `{rule: magnitude, density: 0.3}`."""
+    inter: str | dict[str, Any] | None = None
+    """How kept vectors combine, for a pair of rules without a name."""
+    compat: Literal["mergekit"] | None = None
+    """Another tool's defaults, where they differ from ours."""
+    exclude: tuple[str, ...] | None = None
+    """Tensors that keep the base's values: a part of the name, a shell glob over the whole name, or `re:EXPRESSION`."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every random choice of the method."""
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    """Stored type of the result; by default the base's, tensor by tensor."""
+    statistics: str | None = None
+    """Folder that `calibrate` wrote, for methods that rank by saliency."""
+    scale: Finite = Field(default=1.0, alias="lambda")
+    """Factor on the combined vector, written `lambda`."""
+    max_shard_bytes: Tokens = 5_000_000_000
+    """Upper size of one safetensors file of the result."""
+    vocabulary: Name | None = None
+    """Whose tokens the rows of embeddings and head are, where models differ: `base`, or the name of a vector."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own options as the file gives them."""
+        return dict(self.model_extra or {})
+
+    def exclusions(self, *, for_search: bool) -> tuple[str, ...]:
+        """The patterns that hold: the file's, or else none for a merge and `SEARCH_EXCLUDE` for a search.
+
+        mergekit excludes nothing.
+        """
+        if self.exclude is not None:
+            return self.exclude
+        return SEARCH_EXCLUDE if for_search and self.compat is None else ()
