@@ -33,8 +33,8 @@ def prepared(folders: list[Path]) -> PreparedVectors:
 
 
 def combine(vectors: PreparedVectors, live: dict[str, torch.Tensor]) -> None:
-    for name, tensor in vectors.merged(dict.fromkeys(vectors.merger.vectors, WEIGHT)):
-        live[name].copy_(tensor)
+    for _ in vectors.merged(dict.fromkeys(vectors.merger.vectors, WEIGHT), place=lambda name: live[name].view(-1)):
+        pass
 
 
 def fused_pass(vectors: PreparedVectors, live: dict[str, torch.Tensor]) -> Callable[[], None]:

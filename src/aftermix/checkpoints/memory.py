@@ -35,9 +35,12 @@ def fresh(like: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
     dtype = dtype or like.dtype
     if like.device.type != "cpu":
         return torch.empty_like(like, dtype=dtype)
-    return fresh_block(like.numel(), dtype).view(like.shape)
+    block = fresh_block(like.numel(), dtype)
+    return block if like.dim() == 1 else block.view(like.shape)
 
 
 def fresh_block(elements: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """An uninitialised flat tensor on the CPU."""
+    if dtype == torch.float32:
+        return torch.from_numpy(np.empty(elements, dtype=np.float32))
     return torch.from_numpy(np.empty(elements * dtype.itemsize, dtype=np.uint8)).view(dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,6 +69,17 @@ class Pool:
             return self.expert_block(name, vector, bounds, out=out).sub_(base)
         difference = self._differences[vector].difference(name, bounds)
         return out.zero_() if difference is None else out.copy_(difference)
+
+    def sample(self, name: str, vector: str, runs: Sequence[Bounds], *, difference: bool) -> torch.Tensor:
+        """Several short runs of the expert, or of its difference from the base, as one float32 tensor."""
+        if difference and vector in self._differences:
+            found = [self._differences[vector].difference(name, bounds) for bounds in runs]
+            zeros = (torch.zeros(end - start) for start, end in runs)
+            return torch.cat([zero if part is None else part for part, zero in zip(found, zeros, strict=True)])
+        expert = torch.cat([self.experts[vector].block(name, bounds) for bounds in runs]).to(torch.float32)
+        if not difference:
+            return expert
+        return expert.sub_(torch.cat([self.frame.block(name, bounds) for bounds in runs]).to(torch.float32))
 
     def refuse_non_finite_inputs(self, name: str, bounds: Bounds, *, vectors: Iterable[str]) -> None:
         """Raise :class:`CheckpointError` naming the model whose elements `bounds` hold NaN or Inf, if one does."""

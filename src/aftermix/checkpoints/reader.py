@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from aftermix.errors import CheckpointError
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+COMPARE_AFTER_S = 0.02
+"""A file is compared with what it was at opening whenever so much time has passed since it was last."""
 MAX_JSON_BYTES = 256 << 20
 MAX_JSON_DEPTH = 64
 MAX_ELEMENTS = 1 << 59
@@ -62,6 +65,7 @@ class Checkpoint:
     _mapped: dict[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
     _stamps: dict[Path, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
     """What the files were when their headers were read: a mapped file that shrinks would end the process."""
+    _compared_s: dict[Path, float] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def alias(self) -> dict[str, str]:
@@ -80,8 +84,7 @@ class Checkpoint:
         """The tensor as stored, memory-mapped: treat it as read-only."""
         info = self.info(name)
         try:
-            if info.file in self._stamps and stamp(info.file) != self._stamps[info.file]:
-                raise CheckpointError(str(info.file), "has changed since it was opened", "Merge when it is at rest.")
+            self._refuse_changed(info.file)
             if info.name in self._mapped:
                 return self._mapped[info.name]
             if info.file not in self._handles:
@@ -92,6 +95,13 @@ class Checkpoint:
                 str(info.file), f"tensor '{info.name}' cannot be read ({error})", "Copy the file again."
             ) from error
         return self._mapped.setdefault(info.name, tensor)
+
+    def _refuse_changed(self, file: Path) -> None:
+        now = monotonic()
+        if file in self._stamps and now - self._compared_s.get(file, 0.0) > COMPARE_AFTER_S:
+            self._compared_s[file] = now
+            if stamp(file) != self._stamps[file]:
+                raise CheckpointError(str(file), "has changed since it was opened", "Merge when it is at rest.")
 
     def block(self, name: str, bounds: Bounds) -> torch.Tensor:
         """Elements `bounds` of the flattened tensor as stored, memory-mapped."""

@@ -70,7 +70,8 @@ class Bench:
 
     def measure(self, weights: Weights, split: Split) -> Measurement:
         """Score the merge at `weights` on one split."""
-        return self.live.measure(self.prepared.merged(weights), split, unchanged=self.prepared.unchanged)
+        merged = self.prepared.merged(weights, place=self.live.engine.place)
+        return self.live.measure(merged, split, unchanged=self.prepared.unchanged)
 
     def measure_baseline(self, baseline: Baseline, split: Split) -> Measurement:
         """Score a composition under its own method, every tensor given: it may differ where the search does not."""

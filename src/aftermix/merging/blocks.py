@@ -26,8 +26,10 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 
-def block_bounds(shape: tuple[int, ...]) -> list[Bounds]:
+def block_bounds(shape: tuple[int, ...], most: int = BLOCK_ELEMENTS) -> list[Bounds]:
     """First and last-but-one element of each block of a flattened tensor; whole rows where a row fits in a block.
+
+    A block has at most `most` elements.
 
     >>> block_bounds((3,)), block_bounds(()), block_bounds((0, 4))
     ([(0, 3)], [(0, 1)], [])
@@ -36,7 +38,7 @@ def block_bounds(shape: tuple[int, ...]) -> list[Bounds]:
     """
     elements = int(torch.Size(shape).numel())
     row = shape[-1] if shape else 1
-    size = max(1, BLOCK_ELEMENTS // row) * row if 0 < row <= BLOCK_ELEMENTS else BLOCK_ELEMENTS
+    size = max(1, most // row) * row if 0 < row <= most else most
     return [(start, min(start + size, elements)) for start in range(0, elements, size)]
 
 

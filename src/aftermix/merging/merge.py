@@ -154,7 +154,11 @@ class Merger:
 
     def blocks_of(self, info: TensorInfo, vector: str) -> Blocks:
         """One tensor of `vector` as its rules survey it."""
-        return Blocks(block_bounds(info.shape), lambda bounds: self.operand(info, vector, bounds))
+        return Blocks(
+            block_bounds(info.shape),
+            lambda bounds: self.operand(info, vector, bounds),
+            partial(self.pool.sample, info.name, vector, difference=self.recipe.method.operands == "deltas"),
+        )
 
     def surveys(self, info: TensorInfo, vectors: Sequence[str]) -> list[Callable[[], dict[str, Keeper]]]:
         """What has to be looked at before blocks of one tensor can be merged; together, a keeper for each vector."""

@@ -21,7 +21,7 @@ from aftermix.checkpoints.model import Bounds, TensorInfo
 from aftermix.checkpoints.pool import is_finite, refuse_non_finite
 from aftermix.checkpoints.reader import SINGLE
 from aftermix.checkpoints.shards import TensorSpec, whole_tensors, write_shards
-from aftermix.merging.blocks import block_bounds, in_order, worker_threads
+from aftermix.merging.blocks import BLOCK_ELEMENTS, block_bounds, in_order, worker_threads
 from aftermix.merging.intra import Keeper
 from aftermix.merging.merge import Merger, Weights, check_weights
 from aftermix.progress import bar
@@ -29,6 +29,11 @@ from aftermix.progress import bar
 MEMORY_SHARE = 0.5
 """Share of the available memory that prepared vectors may fill."""
 
+COMBINED_ELEMENTS = 1 << 22
+"""Most elements that a thread combines, block by block, before it takes the next: handing over costs time, too."""
+
+Unit = tuple[TensorInfo, torch.Tensor, Bounds]
+"""A run of blocks of a tensor, and the flat tensor that takes the result."""
 Kept = dict[str, torch.Tensor]
 """By vector, one flattened tensor in float32."""
 
@@ -49,23 +54,39 @@ class PreparedVectors:
         moved = {info.name for info in self.moved}
         return frozenset(info.name for info in self.merger.pool.layout if info.name not in moved)
 
-    def merged(self, weights: Weights, *, threads: int | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-        """The moved tensors for `weights`, in their stored type: to the bit what a merge to disk writes."""
+    def merged(
+        self, weights: Weights, *, place: Callable[[str], torch.Tensor | None] | None = None, threads: int | None = None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """The moved tensors for `weights`, in their stored type: to the bit what a merge to disk writes.
+
+        Where `place` has a flat tensor for a name, the values are written there, block by block and cast to its type
+        after that one rounding, and it is what comes out: a live model needs no second pass.
+        """
         check_weights(self.merger.recipe, weights)
         threads = threads or torch.get_num_threads()
         with worker_threads(threads) as pool:
-            for info in self.moved:
-                result = torch.empty(info.elements, dtype=self.merger.recipe.dtype or info.dtype)
-                work: Callable[[Bounds], None] = partial(self._combine_block, info, weights, result)
-                for _ in in_order(pool, work, block_bounds(info.shape), threads=threads):
-                    pass
-                yield info.name, result.view(info.shape)
+            units = self._units(place or (lambda _: None))
+            for info, result, bounds in in_order(pool, partial(self._combine, weights), units, threads=threads):
+                if bounds[1] == info.elements:
+                    yield info.name, result.view(info.shape)
 
-    def _combine_block(self, info: TensorInfo, weights: Weights, result: torch.Tensor, bounds: Bounds) -> None:
-        part = slice(*bounds)
-        kept = {vector: tensor[part] for vector, tensor in self.kept[info.name].items()}
-        base = self.merger.pool.frame.block(info.name, bounds)
-        result[part] = self.merger.combine(info, bounds, base, kept, weights)
+    def _units(self, place: Callable[[str], torch.Tensor | None]) -> Iterator[Unit]:
+        for info in self.moved:
+            result = place(info.name)
+            if result is None:
+                result = torch.empty(info.elements, dtype=self.merger.recipe.dtype or info.dtype)
+            for bounds in block_bounds(info.shape, COMBINED_ELEMENTS) or [(0, 0)]:
+                yield info, result, bounds
+
+    def _combine(self, weights: Weights, unit: Unit) -> Unit:
+        info, result, (first, last) = unit
+        with torch.no_grad():
+            for start in range(first, last, BLOCK_ELEMENTS):
+                bounds = (start, min(start + BLOCK_ELEMENTS, last))
+                kept = {vector: tensor[slice(*bounds)] for vector, tensor in self.kept[info.name].items()}
+                base = self.merger.pool.frame.block(info.name, bounds)
+                result[slice(*bounds)] = self.merger.combine(info, bounds, base, kept, weights)
+        return unit
 
 
 def prepared_bytes(merger: Merger) -> int:

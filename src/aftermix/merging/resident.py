@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +36,12 @@ class ResidentVectors:
         """Tensors that no weight moves."""
         return self.prepared.unchanged
 
-    def merged(self, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    def merged(
+        self,
+        weights: Weights,
+        *,
+        place: Callable[[str], torch.Tensor | None] | None = None,  # noqa: ARG002 - copies on the device cost little
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         """The moved tensors for `weights` on the device, in their stored type.
 
         The same operations in the same order as on the CPU; devices may round a fused multiply-add differently.

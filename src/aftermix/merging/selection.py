@@ -7,6 +7,7 @@ Entries equal to the threshold are taken by lower index. A bracket that misses c
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -35,6 +36,8 @@ class Blocks:
     """Of the blocks, in order and without gaps, beginning at 0."""
     read: Callable[[Bounds], torch.Tensor]
     """A run within one block as float32, the caller's to change."""
+    read_runs: Callable[[Sequence[Bounds]], torch.Tensor] | None = None
+    """Several runs, each within one block, as one tensor; where that is cheaper than one by one."""
 
     @property
     def elements(self) -> int:
@@ -50,13 +53,13 @@ class Blocks:
         count = min(max(self.elements // ELEMENTS_PER_SLICE, LEAST_SLICES), MOST_SLICES)
         if self.elements <= count * SLICE_ELEMENTS:
             return torch.cat(list(self))
-        starts = np.array([bounds[0] for bounds in self.bounds])
-        slices = []
+        starts = [bounds[0] for bounds in self.bounds]
+        runs = []
         for number in range(count):
             place = int((number + 0.5) * GOLDEN % 1 * self.elements)
-            end = self.bounds[int(np.searchsorted(starts, place, side="right")) - 1][1]
-            slices.append(self.read((place, min(place + SLICE_ELEMENTS, end))))
-        return torch.cat(slices)
+            end = self.bounds[bisect_right(starts, place) - 1][1]
+            runs.append((place, min(place + SLICE_ELEMENTS, end)))
+        return self.read_runs(runs) if self.read_runs else torch.cat([self.read(run) for run in runs])
 
 
 @dataclass(frozen=True)

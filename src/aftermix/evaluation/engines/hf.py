@@ -59,6 +59,13 @@ class HuggingFaceEngine:
             raise EvaluationError("engine", "is closed", "Open another one.")
         self._weights.load(tensors, unchanged)
 
+    def place(self, name: str) -> torch.Tensor | None:
+        """The live parameter that tensor `name` fills as it is, flat: what is written there needs no copy in `load`.
+
+        None where the tensor is converted, shares its place with another, or lies on an accelerator.
+        """
+        return self._weights.place(name) if self._weights is not None else None
+
     def close(self) -> None:
         """Free the model's memory."""
         on_cuda = self._weights is not None and self.lm.device.type == "cuda"

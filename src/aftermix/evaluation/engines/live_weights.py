@@ -56,6 +56,8 @@ class LiveWeights:
             if route is not None and base.tensors[name].mergeable
         }
         """Slot by name of every real-valued tensor of the base."""
+        self._owners: dict[Slot, str] = {slot: name for name, slot in reversed(self.required.items())}
+        """The first name of each slot; a second one is held against it, so it must not be written over it."""
         self._changed: set[Slot] = set()
         self._writes = self._write_counts()
 
@@ -99,13 +101,23 @@ class LiveWeights:
         """The base's own tensor."""
         return read_tensor(self._base, name)
 
+    def place(self, name: str) -> torch.Tensor | None:
+        """The parameter that `name` alone fills as it is, flat, if it lies in the host's memory."""
+        route = self._routes.get(name)
+        if route is None or route.pattern is not None or self._owners.get(self.slot(name, route)) != name:
+            return None
+        live = self._live[route.target]
+        fits = live.shape == self._base.info(name).shape and live.is_contiguous() and live.device.type == "cpu"
+        return live.view(-1) if fits else None
+
     def copy(self, target: str, tensor: torch.Tensor) -> str | None:
-        """Copy into the parameter `target`; what is wrong, if it does not fit."""
+        """Copy into the parameter `target`, unless it was written there; what is wrong, if it does not fit."""
         live = self._live.get(target)
         if live is None or live.shape != tensor.shape:
             held = "nothing of that name" if live is None else f"{tuple(live.shape)}"
             return f"is {tuple(tensor.shape)}, the model holds {held}"
-        live.copy_(tensor)
+        if (live.data_ptr(), live.dtype) != (tensor.data_ptr(), tensor.dtype):
+            live.copy_(tensor)
         return None
 
     def holds(self, target: str, tensor: torch.Tensor) -> bool:
