@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
-from aftermix.errors import MergeError
+from aftermix.errors import CheckpointError, MergeError
 from aftermix.jobs.merge import merge
 from aftermix.jobs.statistics import merger_of
 from aftermix.merging.merge import Merger, Recipe, merged_tensors
@@ -20,6 +20,7 @@ from aftermix.merging.prepared import PreparedVectors, prepare_vectors
 from aftermix.merging.resident import ResidentVectors, beside
 
 Family = Mapping[str, Path]
+Copied = Callable[[str], Path]
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -159,6 +160,32 @@ def test_vectors_stay_where_there_is_room(fits: bool, family: Family, monkeypatc
     assert tensor.is_pinned() != fits
     for name, merged_tensor in vectors.merged({"a": 0.5, "b": 0.25}):
         assert merged_tensor.is_cuda, name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("model", ["base", "a"])
+def test_a_faulty_value_is_found_when_vectors_are_prepared(value: float, model: str, copied: Copied) -> None:
+    folder = copied(model)
+    file = next(file for file in sorted(folder.glob("*.safetensors")) if any("up_proj" in n for n in load_file(file)))
+    tensors = load_file(file)
+    name = next(name for name in tensors if "up_proj" in name)
+    tensors[name].view(-1)[5] = value
+    save_file(tensors, file, metadata={"format": "pt"})
+    other = copied("a" if model == "base" else "base")
+    family = {"base": folder if model == "base" else other, "a": folder if model == "a" else other}
+    owner = str(folder) if model == "base" else "vector 'a'"
+    with pytest.raises(CheckpointError, match=rf"{name}: {owner}.* holds 1 NaN or Inf values"):
+        prepare_vectors(merger(config_of(family, "task_arithmetic", {"a": 1.0})))
+
+
+def test_a_weight_that_overflows_is_refused_by_the_trial(family: Family) -> None:
+    config = config_of(family, "task_arithmetic", {"a": 1.0}, dtype="float16")
+    prepared = prepare_vectors(merger(config))
+    list(prepared.merged({"a": 1.0}))
+    with pytest.raises(
+        CheckpointError, match=r"the merge with weights \{'a': 10000000\.0\}, stored as torch.float16, holds"
+    ):
+        list(prepared.merged({"a": 1e7}))
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

@@ -91,10 +91,15 @@ class Pool:
 
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether no element is NaN or Inf."""
-    if tensor.numel() == 0 or not tensor.is_floating_point():
-        return True
-    low, high = torch.aminmax(tensor)  # NaN propagates through both, Inf is one of them
-    return math.isfinite(low) and math.isfinite(high)
+    return not tensor.is_floating_point() or math.isfinite(largest_of(tensor))
+
+
+def largest_of(tensor: torch.Tensor) -> float:
+    """The largest magnitude; NaN or Inf when an element is, 0 when there is none."""
+    if tensor.numel() == 0:
+        return 0.0
+    low, high = torch.aminmax(tensor)  # NaN propagates through both
+    return max(abs(float(low)), abs(float(high)))
 
 
 def refuse_non_finite(tensor: torch.Tensor, name: str, owner: str) -> None:

@@ -188,11 +188,19 @@ class Merger:
         return Place(self.recipe.seed, vector, tensor, info.elements, row, cut, ranking)
 
     def combine(
-        self, info: TensorInfo, bounds: Bounds, base: torch.Tensor, kept: Mapping[str, torch.Tensor], weights: Weights
+        self,
+        info: TensorInfo,
+        bounds: Bounds,
+        base: torch.Tensor,
+        kept: Mapping[str, torch.Tensor],
+        weights: Weights,
+        *,
+        known_finite: bool = False,
     ) -> torch.Tensor:
         """One merged block in its stored type, from the base's and what the active vectors keep.
 
-        NaN and Inf pass through every rule, so one look at the result sees those of all inputs.
+        NaN and Inf pass through every rule, so one look at the result sees those of all inputs. `known_finite` says
+        that it cannot hold any.
         """
         active = self.active(weights)
         merged = base
@@ -201,7 +209,7 @@ class Merger:
         if active and self.recipe.method.operands == "deltas":
             torch.add(widened(base), merged, alpha=self.recipe.scale, out=merged)
         result = fresh(merged, self.recipe.dtype or info.dtype).copy_(merged)
-        if not is_finite(result):
+        if not known_finite and not is_finite(result):
             self.pool.refuse_non_finite_inputs(info.name, bounds, vectors=active)
             owner = f"the merge with weights {dict(weights)}, stored as {result.dtype},"
             refuse_non_finite(result, info.name, owner)

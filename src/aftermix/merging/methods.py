@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -129,6 +130,16 @@ class BoundMethod:
             remedy = "Lower `ratio` of the vectors, or `density`, so that they sum to at most 1."
             raise MergeError("vectors", f"ratios sum to {sum(found.values()):g} ({shown})", remedy)
         return found
+
+    def reach(self, weights: Mapping[str, float], largest: Mapping[str, float]) -> float:
+        """No entry of a combined block is larger, `largest` being the largest that each vector keeps.
+
+        Inf for rules that divide by a sum of signed weights, which may be as small as it likes.
+        """
+        if self.averages or self.options.get("divisor") == "signed":
+            return math.inf
+        total = sum(abs(weight) * largest[vector] for vector, weight in weights.items())
+        return max(total, *largest.values())  # a mean over those that agree is no larger than the largest of them
 
     def refuse_other_order(self, vectors: Sequence[str]) -> None:
         """Raise :class:`MergeError` when a joint rule's named order is not one of all `vectors`."""

@@ -7,6 +7,7 @@ system keeps cached as far as it can.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import torch
 from safetensors import safe_open
 
 from aftermix.checkpoints.model import Bounds, TensorInfo
-from aftermix.checkpoints.pool import is_finite, refuse_non_finite
+from aftermix.checkpoints.pool import largest_of, refuse_non_finite
 from aftermix.checkpoints.reader import SINGLE
 from aftermix.checkpoints.shards import TensorSpec, whole_tensors, write_shards
 from aftermix.merging.blocks import BLOCK_ELEMENTS, block_bounds, in_order, worker_threads
@@ -32,8 +33,10 @@ MEMORY_SHARE = 0.5
 COMBINED_ELEMENTS = 1 << 22
 """Most elements that a thread combines, block by block, before it takes the next: handing over costs time, too."""
 
-Unit = tuple[TensorInfo, torch.Tensor, Bounds]
-"""A run of blocks of a tensor, and the flat tensor that takes the result."""
+Unit = tuple[TensorInfo, torch.Tensor, Bounds, bool]
+"""A run of blocks of a tensor, the flat tensor that takes the result, and whether that is known to be finite."""
+Largest = tuple[float, dict[str, float]]
+"""The largest magnitude in the base, and in what each vector keeps."""
 Kept = dict[str, torch.Tensor]
 """By vector, one flattened tensor in float32."""
 
@@ -46,6 +49,8 @@ class PreparedVectors:
     moved: tuple[TensorInfo, ...]
     kept: dict[str, Kept]
     """By tensor."""
+    largest: dict[str, Largest]
+    """By tensor, what tells beforehand that no trial can overflow."""
     scratch: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -65,28 +70,37 @@ class PreparedVectors:
         check_weights(self.merger.recipe, weights)
         threads = threads or torch.get_num_threads()
         with worker_threads(threads) as pool:
-            units = self._units(place or (lambda _: None))
-            for info, result, bounds in in_order(pool, partial(self._combine, weights), units, threads=threads):
+            units = self._units(weights, place or (lambda _: None))
+            for info, result, bounds, _ in in_order(pool, partial(self._combine, weights), units, threads=threads):
                 if bounds[1] == info.elements:
                     yield info.name, result.view(info.shape)
 
-    def _units(self, place: Callable[[str], torch.Tensor | None]) -> Iterator[Unit]:
+    def _units(self, weights: Weights, place: Callable[[str], torch.Tensor | None]) -> Iterator[Unit]:
         for info in self.moved:
+            finite = self._is_within_range(info, weights)
             result = place(info.name)
             if result is None:
                 result = torch.empty(info.elements, dtype=self.merger.recipe.dtype or info.dtype)
             for bounds in block_bounds(info.shape, COMBINED_ELEMENTS) or [(0, 0)]:
-                yield info, result, bounds
+                yield info, result, bounds, finite
 
     def _combine(self, weights: Weights, unit: Unit) -> Unit:
-        info, result, (first, last) = unit
+        info, result, (first, last), finite = unit
         with torch.no_grad():
             for start in range(first, last, BLOCK_ELEMENTS):
                 bounds = (start, min(start + BLOCK_ELEMENTS, last))
                 kept = {vector: tensor[slice(*bounds)] for vector, tensor in self.kept[info.name].items()}
                 base = self.merger.pool.frame.block(info.name, bounds)
-                result[slice(*bounds)] = self.merger.combine(info, bounds, base, kept, weights)
+                merged = self.merger.combine(info, bounds, base, kept, weights, known_finite=finite)
+                result[slice(*bounds)] = merged
         return unit
+
+    def _is_within_range(self, info: TensorInfo, weights: Weights) -> bool:
+        """Whether no entry of the merged tensor can exceed its stored type, whatever its block."""
+        recipe, (base, kept) = self.merger.recipe, self.largest[info.name]
+        reach = abs(recipe.scale) * recipe.method.reach({v: weights[v] for v in self.merger.active(weights)}, kept)
+        # Half of the range leaves room for the rounding of a few sums.
+        return base + reach < torch.finfo(recipe.dtype or info.dtype).max / 2
 
 
 def prepared_bytes(merger: Merger) -> int:
@@ -106,39 +120,60 @@ def prepare_vectors(merger: Merger, *, memory_bytes: int | None = None, scratch:
             for bounds in block_bounds(info.shape):
                 merger.unmoved(info, bounds)
     budget = int(psutil.virtual_memory().available * MEMORY_SHARE) if memory_bytes is None else memory_bytes
+    largest: dict[str, Largest] = {}
     if prepared_bytes(merger) <= budget:
-        return PreparedVectors(merger, moved, dict(_prepare(merger, moved, label="Preparing vectors")))
+        kept = dict(_prepare(merger, moved, largest, label="Preparing vectors"))
+        return PreparedVectors(merger, moved, kept, largest)
     folder = tempfile.TemporaryDirectory(prefix="aftermix-prepared-", dir=scratch)
-    _spill(merger, moved, Path(folder.name))
-    return PreparedVectors(merger, moved, _mapped(merger, moved, Path(folder.name)), folder)
+    _spill(merger, moved, largest, Path(folder.name))
+    return PreparedVectors(merger, moved, _mapped(merger, moved, Path(folder.name)), largest, folder)
 
 
-def _prepare(merger: Merger, moved: tuple[TensorInfo, ...], *, label: str) -> Iterator[tuple[str, Kept]]:
+def _prepare(
+    merger: Merger, moved: tuple[TensorInfo, ...], largest: dict[str, Largest], *, label: str
+) -> Iterator[tuple[str, Kept]]:
+    """Kept tensors by tensor name; `largest` is filled on the way."""
     threads = torch.get_num_threads()
     with worker_threads(threads) as pool:
         for info in bar(moved, label=label, unit="tensor"):
             surveys = merger.surveys(info, merger.vectors)
             found = in_order(pool, lambda survey: survey(), surveys, threads=threads)
             keepers = {vector: keeper for part in found for vector, keeper in part.items()}
-            tensors = in_order(pool, partial(_kept_tensor, merger, info, keepers), merger.vectors, threads=threads)
-            yield info.name, dict(zip(merger.vectors, tensors, strict=True))
+            prepare = partial(_kept_tensor, merger, info, keepers)
+            tensors = dict(zip(merger.vectors, in_order(pool, prepare, merger.vectors, threads=threads), strict=True))
+            largest[info.name] = _largest_of_base(merger, info), {v: reach for v, (_, reach) in tensors.items()}
+            yield info.name, {vector: tensor for vector, (tensor, _) in tensors.items()}
 
 
-def _kept_tensor(merger: Merger, info: TensorInfo, keepers: Mapping[str, Keeper], vector: str) -> torch.Tensor:
-    """What `vector` keeps of one tensor, flattened."""
-    keeper = keepers[vector]
+def _largest_of_base(merger: Merger, info: TensorInfo) -> float:
+    largest = 0.0
+    for bounds in block_bounds(info.shape):
+        reach = largest_of(merger.pool.base_block(info.name, bounds))
+        if not math.isfinite(reach):
+            merger.pool.refuse_non_finite_inputs(info.name, bounds, vectors=[])
+        largest = max(largest, reach)
+    return largest
+
+
+def _kept_tensor(
+    merger: Merger, info: TensorInfo, keepers: Mapping[str, Keeper], vector: str
+) -> tuple[torch.Tensor, float]:
+    """What `vector` keeps of one tensor, flattened, and its largest magnitude."""
+    keeper, largest = keepers[vector], 0.0
     kept = torch.empty(info.elements, dtype=torch.float32)
     for start, end in block_bounds(info.shape):
         kept[start:end] = keeper(merger.operand(info, vector, (start, end)), start)
-        if not is_finite(kept[start:end]):
+        reach = largest_of(kept[start:end])
+        if not math.isfinite(reach):
             merger.pool.refuse_non_finite_inputs(info.name, (start, end), vectors=[vector])
             refuse_non_finite(kept[start:end], info.name, f"what vector '{vector}' keeps")
-    return kept
+        largest = max(largest, reach)
+    return kept, largest
 
 
-def _spill(merger: Merger, moved: tuple[TensorInfo, ...], folder: Path) -> None:
+def _spill(merger: Merger, moved: tuple[TensorInfo, ...], largest: dict[str, Largest], folder: Path) -> None:
     layout = [TensorSpec(f"{v}/{info.name}", (info.elements,), torch.float32) for info in moved for v in merger.vectors]
-    prepared = _prepare(merger, moved, label="Preparing vectors (on disk)")
+    prepared = _prepare(merger, moved, largest, label="Preparing vectors (on disk)")
     tensors = ((f"{vector}/{name}", kept[vector]) for name, kept in prepared for vector in merger.vectors)
     write_shards(folder, whole_tensors(tensors), [layout])
 
