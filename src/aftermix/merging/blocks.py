@@ -33,8 +33,8 @@ def block_bounds(shape: tuple[int, ...], most: int = BLOCK_ELEMENTS) -> list[Bou
 
     >>> block_bounds((3,)), block_bounds(()), block_bounds((0, 4))
     ([(0, 3)], [(0, 1)], [])
-    >>> block_bounds((3, 600_000))
-    [(0, 600000), (600000, 1200000), (1200000, 1800000)]
+    >>> block_bounds((3, 150_000))
+    [(0, 150000), (150000, 300000), (300000, 450000)]
     """
     elements = int(torch.Size(shape).numel())
     row = shape[-1] if shape else 1
