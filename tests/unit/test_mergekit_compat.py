@@ -112,5 +112,5 @@ def test_a_density_of_its_own_holds_over_the_whole_model_too(family: Family, tmp
 def test_a_density_for_a_method_that_drops_nothing_is_refused() -> None:
     with pytest.raises(ManyProblemsError) as caught:
         bind(MergeConfig(method="task_arithmetic"), vectors={"a": VectorConfig(model="a", density=0.5)})
-    expected = "vectors.a.density: task_arithmetic drops nothing. Remove it, or choose a method that does."
+    expected = "vectors.a.density: task_arithmetic has no use for it. Remove it, or choose another method."
     assert str(caught.value) == expected

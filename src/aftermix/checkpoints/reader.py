@@ -25,7 +25,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 COMPARE_AFTER_S = 0.02
-"""A file is compared with what it was at opening whenever so much time has passed since it was last."""
+"""A file is compared with what it was at opening at each new tensor, and when so much time has passed."""
 MAX_JSON_BYTES = 256 << 20
 MAX_JSON_DEPTH = 64
 MAX_ELEMENTS = 1 << 59
@@ -84,7 +84,7 @@ class Checkpoint:
         """The tensor as stored, memory-mapped: treat it as read-only."""
         info = self.info(name)
         try:
-            self._refuse_changed(info.file)
+            self._refuse_changed(info.file, now=info.name not in self._mapped)
             if info.name in self._mapped:
                 return self._mapped[info.name]
             if info.file not in self._handles:
@@ -96,10 +96,10 @@ class Checkpoint:
             ) from error
         return self._mapped.setdefault(info.name, tensor)
 
-    def _refuse_changed(self, file: Path) -> None:
-        now = monotonic()
-        if file in self._stamps and now - self._compared_s.get(file, 0.0) > COMPARE_AFTER_S:
-            self._compared_s[file] = now
+    def _refuse_changed(self, file: Path, *, now: bool) -> None:
+        passed_s = monotonic() - self._compared_s.get(file, 0.0)
+        if file in self._stamps and (now or passed_s > COMPARE_AFTER_S):
+            self._compared_s[file] = monotonic()
             if stamp(file) != self._stamps[file]:
                 raise CheckpointError(str(file), "has changed since it was opened", "Merge when it is at rest.")
 
