@@ -55,6 +55,7 @@ class AftermixError(Exception):
 
     def __init__(self, where: str, found: str, remedy: str) -> None:
         self.problem = Problem(where, found, remedy)
+        self.problems: tuple[Problem, ...] = (self.problem,)
         super().__init__(str(self.problem))
 
 
@@ -92,9 +93,9 @@ class ManyProblemsError(AftermixError):
     """Several faults, told together so that they are mended in one go."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        first = self.problems[0]
+        first = problems[0]
         super().__init__(first.where, first.found, first.remedy)
+        self.problems = tuple(problems)
         if len(self.problems) > 1:
             shown = [f"  {number}. {problem}" for number, problem in enumerate(self.problems[:LISTED], 1)]
             listing = "\n".join([*shown, "  ..."] if len(self.problems) > LISTED else shown)

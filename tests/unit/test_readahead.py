@@ -40,8 +40,12 @@ def test_the_first_shards_are_asked_for_within_a_share_of_the_memory(
     assert asked == [("0.safetensors", 60), ("1.safetensors", 6), ("0.safetensors", 10)]
 
 
-def test_a_hint_never_fails(tmp_path: Path) -> None:
+@needs_hints
+def test_a_hint_never_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda descriptor, *_: asked.append(descriptor))
     readahead._fetch([str(tmp_path / "nowhere"), "\0", ""])
+    assert asked == []
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])

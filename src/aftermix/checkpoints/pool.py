@@ -14,7 +14,7 @@ from aftermix.checkpoints.alignment.views import aligned, read_against
 from aftermix.checkpoints.model import Bounds, Model, StoredDifference, TensorInfo
 from aftermix.checkpoints.opening import open_model
 from aftermix.config import Config
-from aftermix.errors import AftermixError, CheckpointError, ManyProblemsError, Problem, refuse_if_any
+from aftermix.errors import AftermixError, CheckpointError, Problem, refuse_if_any
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,8 @@ def examine_pool(config: Config) -> Examination:
 def _opened(model: str, problems: list[Problem], *, base: Model | None = None) -> Model | None:
     try:
         return open_model(model, base=base)
-    except ManyProblemsError as error:
-        problems.extend(error.problems)
     except AftermixError as error:
-        problems.append(error.problem)
+        problems.extend(error.problems)
     return None
 
 

@@ -18,7 +18,7 @@ from aftermix.checkpoints.names import text_part
 from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.checkpoints.writer import appearing_folder
 from aftermix.config import CalibrateConfig, CalibrationConfig, Config, EvaluateConfig, TaskConfig, require
-from aftermix.errors import AftermixError, ConfigError, ManyProblemsError, Problem, refuse_if_any
+from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
 from aftermix.files import sha256
 from aftermix.jobs.layer_inputs import measure
 from aftermix.jobs.merge import refuse_output
@@ -102,10 +102,8 @@ def calibration_plans(config: Config, pool: Pool) -> list[Plan]:
     for name in sorted(named):
         try:
             plans.append(_plan(config, pool, name, named[name]))
-        except ManyProblemsError as error:
-            problems.extend(error.problems)
         except AftermixError as error:
-            problems.append(error.problem)
+            problems.extend(error.problems)
     refuse_if_any(problems)
     return plans
 

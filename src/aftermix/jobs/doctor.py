@@ -15,7 +15,7 @@ from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.pool import Pool, examine_pool, refuse_non_finite
 from aftermix.config import Config
-from aftermix.errors import AftermixError, ManyProblemsError, Problem
+from aftermix.errors import AftermixError, Problem
 from aftermix.merging.merge import Recipe, check_weights
 
 
@@ -31,10 +31,8 @@ class Diagnosis:
         """Run one check and keep what it raises."""
         try:
             check()
-        except ManyProblemsError as error:
-            self.problems.extend(error.problems)
         except AftermixError as error:
-            self.problems.append(error.problem)
+            self.problems.extend(error.problems)
 
 
 def doctor(config: Config) -> Diagnosis:

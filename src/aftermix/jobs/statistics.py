@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aftermix.checkpoints.pool import Pool
 from aftermix.config import Config
-from aftermix.errors import AftermixError, ManyProblemsError, Problem, refuse_if_any
+from aftermix.errors import AftermixError, Problem, refuse_if_any
 from aftermix.merging.merge import Merger, Recipe
 from aftermix.saliency.storage import Statistics, read_statistics
 
@@ -26,10 +26,8 @@ def read_all(config: Config, pool: Pool) -> dict[str, Statistics]:
         try:
             found[vector] = read_statistics(folder, vector)
             found[vector].refuse_other(expert)
-        except ManyProblemsError as error:
-            problems.extend(error.problems)
         except AftermixError as error:
-            problems.append(error.problem)
+            problems.extend(error.problems)
     refuse_if_any(problems)
     return found
 

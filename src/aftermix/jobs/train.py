@@ -17,7 +17,7 @@ from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, require
-from aftermix.errors import AftermixError, ManyProblemsError, Problem, TrainingError, refuse_if_any
+from aftermix.errors import AftermixError, Problem, TrainingError, refuse_if_any
 from aftermix.files import sha256
 from aftermix.training.base import document_encoder, freeze, load_base, load_tokenizer, refuse_unfit
 from aftermix.training.data import Documents, read_documents
@@ -196,8 +196,7 @@ def _sha256_of_data(path: Path) -> str:
 
 def _labelled(name: str, error: AftermixError) -> list[Problem]:
     """The problems of `error`, saying whose dataset it is."""
-    problems = error.problems if isinstance(error, ManyProblemsError) else (error.problem,)
-    return [Problem(f"train.datasets.{name}: {problem.where}", problem.found, problem.remedy) for problem in problems]
+    return [Problem(f"train.datasets.{name}: {each.where}", each.found, each.remedy) for each in error.problems]
 
 
 def _train_expert(plan: _Plan, settings: TrainConfig, base: Checkpoint) -> None:

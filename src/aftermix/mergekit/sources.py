@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from aftermix.errors import AftermixError, ManyProblemsError, Problem
+from aftermix.errors import AftermixError, Problem
 from aftermix.mergekit.layers import layers_of
 from aftermix.mergekit.references import reference
 from aftermix.mergekit.settings import Scope, Setting, settle
@@ -46,10 +46,8 @@ class Reading:
         """What `read` gives; or its problem kept, and `otherwise`."""
         try:
             return read()
-        except ManyProblemsError as error:
-            self.problems.extend(error.problems)
         except AftermixError as error:
-            self.problems.append(error.problem)
+            self.problems.extend(error.problems)
         return otherwise
 
     def refuse(self, key: str, found: str, remedy: str) -> None:
