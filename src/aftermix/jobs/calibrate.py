@@ -18,6 +18,7 @@ from aftermix.checkpoints.names import text_part
 from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.checkpoints.writer import appearing_folder
 from aftermix.config import CalibrateConfig, CalibrationConfig, Config, EvaluateConfig, TaskConfig, require
+from aftermix.devices import usable_device
 from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
 from aftermix.files import sha256
 from aftermix.jobs.layer_inputs import measure
@@ -66,7 +67,7 @@ def calibrate(config: Config, output: Path) -> dict[str, Note]:
     if not any(vector.calibration for vector in config.vectors.values()):
         found = "no vector names calibration text"
         raise ConfigError("vectors", found, "Add `calibration: PATH` to those that are to be measured.")
-    device = _device(settings.device)
+    device = usable_device(settings.device, where="calibrate.device", error=ConfigError)
     pool = open_pool(config)
     refuse_output(output, pool)
     plans = calibration_plans(config, pool)
@@ -206,15 +207,3 @@ def _note(plan: Plan, statistics: dict[str, Statistic], settings: CalibrateConfi
         weights=weight_notes(statistics, plan.expert),
         versions=versions(),
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts when it was built without CUDA
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError("calibrate.device", f"'{name}' cannot be used ({reason})", "Use `auto` or `cpu`.") from error
-    return device

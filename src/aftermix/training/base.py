@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
 from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.errors import TrainingError
+from aftermix.quiet import quiet_transformers
 from aftermix.training.packing import Encode, PackedTokens
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Only errors, and no progress bar but ours."""
-    transformers_logging: Any = logging  # its functions carry no types
-    verbosity = transformers_logging.get_verbosity()
-    had_bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if had_bars:
-            transformers_logging.enable_progress_bar()
 
 
 def load_tokenizer(folder: Path) -> Any:

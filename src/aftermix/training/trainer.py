@@ -24,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from aftermix.config import OptimizerConfig
 from aftermix.errors import RunFailedError, TrainingError
-from aftermix.training.base import quiet_transformers
+from aftermix.quiet import quiet_transformers
 from aftermix.training.optimizers import SAM, MergeAware
 from aftermix.training.optimizers.making import make_optimizer
 

@@ -10,8 +10,6 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from aftermix.checkpoints.reader import INDEX, SINGLE, Checkpoint, open_checkpoi
 from aftermix.checkpoints.writer import appearing_folder
 from aftermix.errors import CheckpointError
 from aftermix.files import fingerprint
+from aftermix.quiet import quiet_transformers
 
 SUFFIX = ".gguf"
 PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
@@ -102,7 +101,7 @@ def convert_gguf(file: Path, folder: Path) -> Path:
     Raises :class:`CheckpointError` as :func:`open_gguf` does.
     """
     dtype, pre_tokenizer = _examined(file)
-    with _quiet():
+    with quiet_transformers():
         try:
             model, tokenizer = _model(file), _tokenizer(file, pre_tokenizer)
         except Exception as error:  # transformers and what it calls raise errors of many kinds on such a file
@@ -170,20 +169,3 @@ def _tokenizer(file: Path, pre_tokenizer: str) -> Any:
         bytes_of_text = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_of_text])
     return tokenizer
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Only errors of transformers, and none of its progress bars."""
-    from transformers.utils import logging
-
-    transformers_logging: Any = logging  # its functions carry no types
-    verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if had_bars:
-            transformers_logging.enable_progress_bar()

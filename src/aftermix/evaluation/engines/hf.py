@@ -13,6 +13,7 @@ from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.opening import open_model
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import EvaluateConfig
+from aftermix.devices import usable_device
 from aftermix.errors import EvaluationError
 from aftermix.evaluation.engines.filled import filled_model
 from aftermix.evaluation.engines.live_model import LiveModel
@@ -39,7 +40,7 @@ class HuggingFaceEngine:
         """
         checkpoint = open_model(str(source)) if isinstance(source, Path) else source
         tokenizer = _tokenizer(tokenizer_folder, chat=config.apply_chat_template)
-        device = _device(config.device)
+        device = usable_device(config.device, where="evaluate.device", error=EvaluationError)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         with quiet():
@@ -81,19 +82,6 @@ def planning_model(model_folder: Path, *, tokenizer_folder: Path, config: Evalua
         architecture = _model_config(model_folder)
         model = AutoModelForCausalLM.from_config(architecture, trust_remote_code=False)  # type: ignore[no-untyped-call]
         return LiveModel(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts when it was built without CUDA
-        raise EvaluationError(
-            "evaluate.device", f"'{name}' cannot be used ({' '.join(str(error).split())[:200]})", "Use `auto` or `cpu`."
-        ) from error
-    return device
 
 
 def _model_config(folder: Path) -> Any:
