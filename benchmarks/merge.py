@@ -3,6 +3,7 @@
     python benchmarks/merge.py --folder /tmp/bench --parameters 0.3e9 --mergekit PATH/bin/mergekit-yaml
     python benchmarks/merge.py --folder /tmp/bench --cold                     # inputs not in the system's cache
     python benchmarks/merge.py --folder /tmp/bench --grow                     # 1 to 8 experts, 0.1 to 1.1 B
+    python benchmarks/merge.py --folder /tmp/bench --exclusive                # OBIM and its halves against TIES
 
 Prints a Markdown table: medians over rounds, and ratios to the plain copy and to mergekit. The plain copy reads the
 bytes of all inputs once and writes as many as one model has. Whole commands are timed, imports included; `start` is
@@ -16,7 +17,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -24,13 +25,24 @@ import torch
 import yaml
 from measure import Cost, machine, median, run, side_by_side
 
-METHODS = {
+from aftermix.checkpoints.reader import open_checkpoint
+from aftermix.saliency.naming import Statistic
+from aftermix.saliency.storage import DataNote, Note, save_statistics, weight_notes
+
+METHODS: dict[str, dict[str, float]] = {
     "linear": {},
     "task_arithmetic": {},
     "dare_linear": {"density": 0.5},
     "dare_ties": {"density": 0.5},
     "ties": {"density": 0.5},
 }
+SHARED: dict[str, dict[str, float]] = {
+    "ties": {"density": 0.25},
+    "ties_obm": {"density": 0.25},
+    "ties_im": {"density": 0.25},
+    "obim": {"density": 0.25},
+}
+"""What shares positions out, against TIES at the same density."""
 COPY = """
 import os, sys
 buffer = bytearray(1 << 23)
@@ -86,9 +98,42 @@ def weights_of(folders: list[Path]) -> list[str]:
     return [str(file) for path in folders for file in sorted(path.glob("*.safetensors"))]
 
 
-def ours(folder: Path, folders: list[Path], method: str) -> Cost:
+def make_statistics(folder: Path, folders: list[Path]) -> Path:
+    """Mean squares of seeded noise for every matrix but the embeddings: what they hold costs nothing, reading does."""
+    statistics = folder / "statistics"
+    shutil.rmtree(statistics, ignore_errors=True)
+    statistics.mkdir()
+    for path in folders[1:]:
+        model = open_checkpoint(path)
+        noise = torch.Generator().manual_seed(0)
+        matrices = {
+            name: Statistic(torch.rand(info.shape[1], generator=noise), (1,), 1)
+            for name, info in model.tensors.items()
+            if len(info.shape) == 2 and "embed" not in name
+        }
+        data = DataNote(source="noise", sha256="", samples_sha256="", texts=1, samples=1, context=1, tokens=1)
+        note = Note(
+            format="aftermix statistics",
+            version=1,
+            vector=path.name,
+            model=str(path),
+            data=data,
+            options={},
+            uncovered=(),
+            alias={},
+            weights=weight_notes(matrices, model),
+            versions={},
+        )
+        save_statistics(statistics, note, matrices)
+    return statistics
+
+
+def ours(
+    folder: Path, folders: list[Path], method: str, options: Mapping[str, object], statistics: Path | None = None
+) -> Cost:
     vectors = {path.name: {"model": str(path), "weight": 0.25} for path in folders[1:]}
-    values = {"base": str(folders[0]), "vectors": vectors, "merge": {"method": method, **METHODS[method]}}
+    merge = {"method": method, **options} | ({"statistics": str(statistics)} if statistics else {})
+    values = {"base": str(folders[0]), "vectors": vectors, "merge": merge}
     (folder / "ours.yaml").write_text(json.dumps(values))
     shutil.rmtree(folder / "out", ignore_errors=True)
     return run(
@@ -149,10 +194,10 @@ def compared(arguments: argparse.Namespace) -> str:
     small = make_models(folder, 1e4, 1)
     commands: dict[str, Callable[[], Cost]] = {
         "plain copy": partial(copy, folder, folders),
-        "start": partial(ours, folder, small, "linear"),
+        "start": partial(ours, folder, small, "linear", {}),
     }
     for method in arguments.methods:
-        commands[method] = partial(ours, folder, folders, method)
+        commands[method] = partial(ours, folder, folders, method, METHODS[method])
         if arguments.mergekit:
             commands[f"mergekit {method}"] = partial(theirs, folder, folders, method, arguments.mergekit, threads)
     if arguments.cold:
@@ -169,11 +214,32 @@ def grown(arguments: argparse.Namespace) -> str:
         place = f"{parameters / 1e9:.1f} B, {experts} experts"
         commands[f"{place}: plain copy"] = partial(copy, arguments.folder, folders)
         for method in arguments.methods:
-            commands[f"{place}: {method}"] = partial(ours, arguments.folder, folders, method)
+            commands[f"{place}: {method}"] = partial(ours, arguments.folder, folders, method, METHODS[method])
     costs = {name: median(runs) for name, runs in side_by_side(commands, rounds=arguments.rounds, say=say).items()}
     rows = [f"| {name} | {c.wall_s:.2f} | {c.cpu_s:.2f} | {c.private_mb:.0f} |" for name, c in costs.items()]
     head = [f"{machine()}, {os.cpu_count()} threads.", "", "| what | wall s | CPU s | peak private MB |"]
     return "\n".join([*head, "|---|---|---|---|", *rows])
+
+
+def shared_out(arguments: argparse.Namespace) -> str:
+    """OBIM and its halves, each entry's vector chosen exactly, against TIES at the same density."""
+    folder, threads = arguments.folder, os.cpu_count() or 1
+    folders = make_models(folder, arguments.parameters, arguments.experts)
+    statistics = make_statistics(folder, folders)
+    commands: dict[str, Callable[[], Cost]] = {
+        method: partial(ours, folder, folders, method, options, statistics if "ob" in method else None)
+        for method, options in SHARED.items()
+    }
+    costs = {name: median(runs) for name, runs in side_by_side(commands, rounds=arguments.rounds, say=say).items()}
+    plain = costs["ties"]
+    rows = [
+        f"| {name} | {cost.wall_s:.2f} | {cost.cpu_s:.2f} | {cost.private_mb:.0f} "
+        f"| {cost.wall_s / plain.wall_s:.2f} | {cost.cpu_s / plain.cpu_s:.2f} |"
+        for name, cost in costs.items()
+    ]
+    head = [f"{machine()}, {threads} threads, density 0.25.", ""]
+    head += ["| method | wall s | CPU s | peak private MB | wall x TIES | CPU x TIES |", "|---|---|---|---|---|---|"]
+    return "\n".join([*head, *rows])
 
 
 def say(line: str) -> None:
@@ -190,9 +256,10 @@ def main() -> None:
     parser.add_argument("--mergekit", help="mergekit-yaml of the environment that holds mergekit")
     parser.add_argument("--cold", action="store_true", help="drop the models from the system's cache before each run")
     parser.add_argument("--grow", action="store_true", help="1 to 8 experts, 0.1 to 1.1 B parameters")
+    parser.add_argument("--exclusive", action="store_true", help="OBIM, its halves and TIES at one density")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    print(grown(arguments) if arguments.grow else compared(arguments))
+    print(grown(arguments) if arguments.grow else shared_out(arguments) if arguments.exclusive else compared(arguments))
 
 
 if __name__ == "__main__":

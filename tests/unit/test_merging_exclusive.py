@@ -35,7 +35,7 @@ def kept_by(
     values: Mapping[str, np.ndarray], ratios: Mapping[str, float], shift: int, block: int, **options: object
 ) -> dict[str, np.ndarray]:
     blocks = {name: in_blocks(array, block) for name, array in values.items()}
-    keepers = exclusive({n: Candidates(b, b) for n, b in blocks.items()}, ratios, shift, **options)  # type: ignore[arg-type]
+    keepers = exclusive({n: Candidates(b) for n, b in blocks.items()}, ratios, shift, **options)  # type: ignore[arg-type]
     found = {}
     for name, keeper in keepers.items():
         parts = [keeper(part, start) for part, (start, _) in zip(blocks[name], blocks[name].bounds, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file
 
+from aftermix.checkpoints.model import Bounds
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError
@@ -20,7 +22,7 @@ from aftermix.jobs.statistics import merger_of
 from aftermix.merging.intra import Place, saliency
 from aftermix.merging.merge import Recipe
 from aftermix.merging.ranked import Candidates, find_ranked_cut
-from aftermix.merging.saliency import Importance, Ranking, ranking_of, scores
+from aftermix.merging.saliency import Importance, Ranking, ranking_of, score_of
 from aftermix.merging.selection import Blocks
 from conftest import Family, write_statistics
 
@@ -40,7 +42,12 @@ def test_a_ranked_choice_is_a_sort_by_score_then_magnitude_then_index(data: st.D
     deltas = data.draw(hnp.arrays(np.float32, length, elements=FEW))
     ranks = data.draw(hnp.arrays(np.float32, length, elements=st.sampled_from([0.0, 1.0, 2.0])))
     count = data.draw(st.integers(1, length))
-    candidates = Candidates(in_blocks(deltas, block), in_blocks(ranks, block))
+    scores = torch.from_numpy(ranks)
+
+    def score(_: torch.Tensor, runs: Sequence[Bounds]) -> torch.Tensor:
+        return torch.cat([scores[start:end] for start, end in runs])
+
+    candidates = Candidates(in_blocks(deltas, block), score, only_magnitude=False)
     cut = find_ranked_cut(candidates, count)
     found = np.concatenate(
         [
@@ -64,9 +71,12 @@ def test_the_factor_of_any_run_is_that_of_the_whole(
 ) -> None:
     values = torch.rand(factor, generator=torch.Generator().manual_seed(0))
     whole = values.expand(shape).reshape(-1)
-    start = data.draw(st.integers(0, len(whole) - 1))
-    end = data.draw(st.integers(start + 1, len(whole)))
-    assert Importance(values, shape).run((start, end)).equal(whole[start:end])
+    runs = []
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(whole) - 1))
+        runs.append((start, data.draw(st.integers(start + 1, len(whole)))))
+    expected = torch.cat([whole[start:end] for start, end in runs])
+    assert Importance(values, shape).times(torch.full_like(expected, 3.0), runs).equal(expected * 3)
 
 
 def kept(values: np.ndarray, ranking: Ranking, *, density: float, block: int = 7) -> np.ndarray:
@@ -98,12 +108,12 @@ def test_a_random_choice_has_the_count_and_depends_on_names_alone() -> None:
     assert np.array_equal(found, kept(deltas, "random", density=0.3, block=5000))
     chosen = np.abs(deltas[found != 0]).mean()
     assert abs(chosen - np.abs(deltas).mean()) < 5 * np.abs(deltas).std() / np.sqrt(1500)
-    blocks = in_blocks(deltas, 700)
-    drawn = scores(blocks, "random", seed=0, key=("v", "t"))
-    for start, end in ((0, 700), (710, 715), (4999, 5000)):
-        block_start = start // 700 * 700
-        whole = drawn.read((block_start, min(block_start + 700, 5000)))
-        assert drawn.read((start, end)).equal(whole[start - block_start : end - block_start])
+    bounds = in_blocks(deltas, 700).bounds
+    score = score_of("random", bounds, seed=0, key=("v", "t"))
+    whole = torch.cat([score(torch.empty(0), [block]) for block in bounds])
+    for run in ((0, 700), (710, 715), (4999, 5000)):
+        assert score(torch.empty(0), [run]).equal(whole[slice(*run)])
+    assert score(torch.empty(0), [(710, 715), (5, 8)]).equal(torch.cat([whole[710:715], whole[5:8]]))
 
 
 class Measured:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from aftermix.checkpoints.model import Bounds
 from aftermix.merging.intra import Keeper
-from aftermix.merging.ranked import Candidates, find_ranked_cut
-from aftermix.merging.selection import Blocks, magnitude_bits, whole_count
+from aftermix.merging.ranked import Candidates, Score, find_ranked_cut
+from aftermix.merging.selection import magnitude_bits, whole_count
 
 BLOCK_INDEX = re.compile(r"(?P<block>.*?\.(?P<index>\d+))\.")
 Owners = NDArray[np.uint8]
@@ -73,17 +73,22 @@ def _turns(names: Sequence[str], order: Order, shift: int) -> Sequence[str]:
 def _take(owners: Owners, candidates: Candidates, count: int, *, mark: int) -> None:
     """Give the `count` free entries of highest rank to `mark`."""
     deltas = candidates.deltas
-    free = Candidates(deltas, Blocks(deltas.bounds, partial(_free_only, owners, candidates.scores.read)))
+    free = replace(candidates, score=partial(_free_only, owners, candidates.score))
     cut = find_ranked_cut(free, count)
-    for (start, end), delta, score in zip(deltas.bounds, deltas, free.scores, strict=True):
-        owners[start:end][cut.chosen(delta, score, start)] = mark
+    for bounds, delta in zip(deltas.bounds, deltas, strict=True):
+        chosen = cut.chosen(delta, free.score(delta, [bounds]), bounds[0])
+        owners[slice(*bounds)] |= chosen.view(np.uint8) * np.uint8(
+            mark
+        )  # only free entries are chosen, and those are 0
 
 
-def _free_only(owners: Owners, read: Callable[[Bounds], torch.Tensor], bounds: Bounds) -> torch.Tensor:
+def _free_only(owners: Owners, score: Score, deltas: torch.Tensor, runs: Sequence[Bounds]) -> torch.Tensor:
     """Scores that order as they did, all of them above 0 where the entry is free and 0 where it is taken."""
     # One step up in the order of floating-point numbers: a free entry of score 0 still comes before a taken one.
-    bits = magnitude_bits(read(bounds)) + np.int32(1)
-    bits *= owners[bounds[0] : bounds[1]] == 0
+    bits = magnitude_bits(score(deltas, runs))
+    bits += np.int32(1)
+    owned = owners[slice(*runs[0])] if len(runs) == 1 else np.concatenate([owners[slice(*run)] for run in runs])
+    bits *= owned == 0
     return torch.from_numpy(bits).view(torch.float32)
 
 

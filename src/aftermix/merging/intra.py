@@ -18,7 +18,7 @@ from pydantic import Field
 
 from aftermix.merging.ranked import Candidates, find_ranked_cut
 from aftermix.merging.ranks import Ranks, row_places
-from aftermix.merging.saliency import Ranking, scores
+from aftermix.merging.saliency import Ranking, score_of
 from aftermix.merging.selection import Blocks, Cut, find_cut, kept_count, whole_count
 from aftermix.seeds import keep_mask
 
@@ -81,7 +81,7 @@ def saliency(blocks: Blocks, place: Place, *, density: Density = 0.2) -> Keeper:
     cut = find_ranked_cut(candidates, count)
 
     def kept(delta: torch.Tensor, start: int) -> torch.Tensor:
-        scores = candidates.scores.read((start, start + len(delta)))
+        scores = candidates.score(delta, [(start, start + len(delta))])
         np.multiply(delta.numpy(), cut.chosen(delta, scores, start), out=delta.numpy())
         return delta
 
@@ -90,7 +90,10 @@ def saliency(blocks: Blocks, place: Place, *, density: Density = 0.2) -> Keeper:
 
 def candidates_of(blocks: Blocks, place: Place) -> Candidates:
     """The entries of a tensor with the scores of their place."""
-    return Candidates(blocks, scores(blocks, place.ranking, seed=place.seed, key=(place.vector, place.tensor)))
+    if place.ranking == "magnitude":
+        return Candidates(blocks)
+    score = score_of(place.ranking, blocks.bounds, seed=place.seed, key=(place.vector, place.tensor))
+    return Candidates(blocks, score, only_magnitude=False)
 
 
 def random_rescale(

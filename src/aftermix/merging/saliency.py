@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from aftermix.checkpoints.memory import fresh
 from aftermix.checkpoints.model import Bounds
-from aftermix.merging.selection import Blocks
+from aftermix.merging.ranked import Score
 from aftermix.seeds import derived_seed
 
 
@@ -33,21 +36,21 @@ class Importance:
     """Float32, of a shape that broadcasts to the weight's, e.g. (1, C), (C, 1) or (E, 1, C)."""
     shape: tuple[int, ...]
 
-    def run(self, bounds: Bounds) -> torch.Tensor:
-        """The factor of elements `bounds` of the flattened weight."""
-        width, rows = self.shape[-1], self.shape[-2]
-        first, last = bounds[0] // width, -(-bounds[1] // width)
-        matrices = self.factor.expand(self.shape).reshape(-1, rows, width) if len(self.shape) > 3 else self._matrices()
-        parts = [
-            matrices[number][max(first - number * rows, 0) : min(last - number * rows, rows)]
-            for number in range(first // rows, (last - 1) // rows + 1)
-        ]
-        return torch.cat(parts).reshape(-1)[bounds[0] - first * width : bounds[1] - first * width]
+    def times(self, values: torch.Tensor, runs: Sequence[Bounds]) -> torch.Tensor:
+        """The flat entries `runs` of the weight, end to end in `values`, each times its factor, in place."""
+        rows, width = self.shape[-2:]
+        first, last = runs[0][0] // width, -(-runs[0][1] // width)
+        whole_rows = len(runs) == 1 and runs[0][0] % width == 0 and runs[0][1] % width == 0
+        if whole_rows and len(self.shape) <= 3 and first // rows == (last - 1) // rows:
+            matrix = self.factor.expand(self.shape).select(0, first // rows) if len(self.shape) == 3 else self.factor
+            values.view(-1, width).mul_(matrix.expand(rows, width)[first % rows : (last - 1) % rows + 1])
+            return values
+        return values.mul_(self._factors(np.concatenate([np.arange(*run) for run in runs])))
 
-    def _matrices(self) -> torch.Tensor:
-        """One matrix for each expert; a view, whatever the size."""
-        whole = self.factor.expand(self.shape)
-        return whole if whole.dim() == 3 else whole.unsqueeze(0)
+    def _factors(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        """The factor of each flat index, whichever dimensions the factor is repeated along."""
+        places = zip(np.unravel_index(indices, self.shape), self.factor.shape, strict=True)
+        return self.factor[tuple(torch.from_numpy(place) if size > 1 else 0 for place, size in places)]
 
 
 Ranking = Importance | Literal["magnitude", "random"]
@@ -70,30 +73,23 @@ def ranking_of(statistics: Statistics, name: str, shape: tuple[int, ...]) -> Ran
     return Importance(factor, shape)
 
 
-def scores(deltas: Blocks, ranking: Ranking, *, seed: int, key: tuple[str, str]) -> Blocks:
-    """Non-negative scores of the entries of `deltas`, read block by block; larger comes first.
+def score_of(
+    ranking: Importance | Literal["random"], bounds: Sequence[Bounds], *, seed: int, key: tuple[str, str]
+) -> Score:
+    """What scores the entries of a tensor that is read in blocks of `bounds`; larger comes first.
 
     Formula: `s_ij = h_jj * delta_ij^2`, `h_jj` the mean square of input channel j (OBIM, section 3.1, without the
     constant factor). `key` names vector and tensor for a random ranking, which is drawn block by block.
     """
-    if ranking == "magnitude":
-        return deltas
-    if ranking == "random":
-        starts = [bounds[0] for bounds in deltas.bounds]
+    if ranking != "random":
+        return lambda deltas, runs: ranking.times(torch.mul(deltas, deltas, out=fresh(deltas)), runs)
+    starts = [start for start, _ in bounds]
 
-        def drawn(bounds: Bounds) -> torch.Tensor:
-            number = bisect_right(starts, bounds[0]) - 1
-            start, end = deltas.bounds[number]
-            raw = np.random.SFC64(derived_seed(seed, "random selection", *key, start)).random_raw(
-                (end - start + 1) // 2
-            )
-            # 30 bits, so that every value is a finite number when its bits are read as one.
-            bits = raw.astype("<u8", copy=False).view("<u4")[bounds[0] - start : bounds[1] - start] >> np.uint32(2)
-            return torch.from_numpy(bits.view(np.float32))
+    def drawn(run: Bounds) -> NDArray[np.float32]:
+        start, end = bounds[bisect_right(starts, run[0]) - 1]
+        raw = np.random.SFC64(derived_seed(seed, "random selection", *key, start)).random_raw((end - start + 1) // 2)
+        # 30 bits, so that every value is a finite number when its bits are read as one.
+        bits = raw.astype("<u8", copy=False).view("<u4")[run[0] - start : run[1] - start] >> np.uint32(2)
+        return bits.view(np.float32)
 
-        return Blocks(deltas.bounds, drawn)
-
-    def salient(bounds: Bounds) -> torch.Tensor:
-        return deltas.read(bounds).square_().mul_(ranking.run(bounds))
-
-    return Blocks(deltas.bounds, salient)
+    return lambda _, runs: torch.from_numpy(np.concatenate([drawn(run) for run in runs]))

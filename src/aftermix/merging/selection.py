@@ -26,6 +26,7 @@ MARGINS = (0.015, 0.08)
 GOLDEN = 0.6180339887498949
 
 Bits = NDArray[np.int32]
+Places = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -117,24 +118,54 @@ def find_cut(blocks: Blocks, count: int) -> Cut:
 
     Holds one block and a few per cent of the entries. `count` is at least 1 and at most the number of entries.
     """
-    threshold, wanted, equal = find_threshold(blocks, count)
-    return Cut(threshold, _nth_equal(blocks, threshold, equal, wanted))
+    found = find_threshold(blocks, count)
+    return Cut(found.bits, found.last_equal(blocks))
 
 
-def find_threshold(blocks: Blocks, count: int) -> tuple[int, int, list[int]]:
-    """Magnitude bits of the `count`-th largest entry, how many that equal it are among them, and how many there are
-    in each block.
-    """
+@dataclass(frozen=True)
+class Threshold:
+    """The `count`-th largest entry of a tensor, and what equals it."""
+
+    bits: int
+    """Its magnitude."""
+    wanted: int
+    """How many of those that equal it are among the `count` largest."""
+    equal: Sequence[int]
+    """How many equal it, by block."""
+    places: Sequence[Places] | None
+    """Their indices by block, counted from the block's first; None where they would be too many to keep."""
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether nothing that equals it is left out."""
+        return self.wanted == sum(self.equal)
+
+    def last_equal(self, blocks: Blocks) -> int:
+        """Index of the last that is wanted, when lower indices come first."""
+        if self.takes_all:
+            return blocks.elements - 1  # no block has to be split
+        before = np.cumsum([0, *self.equal])
+        number = int(np.searchsorted(before, self.wanted)) - 1
+        start, end = blocks.bounds[number]
+        here = self.places[number] if self.places is not None else self._places(blocks.read((start, end)))
+        return start + int(here[self.wanted - before[number] - 1])
+
+    def _places(self, block: torch.Tensor) -> Places:
+        return np.flatnonzero(magnitude_bits(block) == self.bits).astype(np.int32)
+
+
+def find_threshold(blocks: Blocks, count: int) -> Threshold:
+    """The `count`-th largest entry by magnitude."""
     sample = magnitude_bits(blocks.sample())
     for margin in MARGINS:
         survey = _surveyed(blocks, *_bracket(sample, count / blocks.elements, margin))
         found = survey.largest(count)
         if found is not None:
-            threshold, above = found
-            return threshold, count - above, survey.equal_to(threshold)
-    threshold, above = _by_histograms(blocks, count)
-    equal = [int(np.count_nonzero(magnitude_bits(block) == threshold)) for block in blocks]
-    return threshold, count - above, equal
+            bits, above = found
+            return survey.threshold(bits, wanted=count - above)
+    bits, above = _by_histograms(blocks, count)
+    equal = [int(np.count_nonzero(magnitude_bits(block) == bits)) for block in blocks]
+    return Threshold(bits, count - above, equal, None)
 
 
 def _bracket(sample: Bits, share: float, margin: float) -> tuple[int, int]:
@@ -155,6 +186,8 @@ class _Survey:
     at_high: list[int] = field(default_factory=list)
     at_low: list[int] = field(default_factory=list)
     inside: list[Bits] = field(default_factory=list)
+    places: list[Places] = field(default_factory=list)
+    """Where the entries within the bracket stand in their block."""
 
     def largest(self, count: int) -> tuple[int, int] | None:
         """The `count`-th largest entry and the number of entries above it; None when the bracket missed it."""
@@ -170,11 +203,12 @@ class _Survey:
             return self.low, below_high + len(within)
         return None
 
-    def equal_to(self, threshold: int) -> list[int]:
-        """Entries that equal `threshold`, which lies within the bracket, by block."""
-        if threshold in (self.low, self.high):
-            return self.at_high if threshold == self.high else self.at_low
-        return [int(np.count_nonzero(part == threshold)) for part in self.inside]
+    def threshold(self, bits: int, *, wanted: int) -> Threshold:
+        """What :meth:`largest` has found, and what equals it."""
+        if bits in (self.low, self.high):
+            return Threshold(bits, wanted, self.at_high if bits == self.high else self.at_low, None)
+        places = [where[part == bits] for where, part in zip(self.places, self.inside, strict=True)]
+        return Threshold(bits, wanted, [len(part) for part in places], places)
 
 
 def _surveyed(blocks: Blocks, low: int, high: int) -> _Survey:
@@ -186,7 +220,9 @@ def _surveyed(blocks: Blocks, low: int, high: int) -> _Survey:
         survey.at_low.append(int(np.count_nonzero(bits == low)) if low < high else 0)
         # Unsigned, one comparison serves both ends: what lies below `low` wraps around to the top.
         within = (bits - np.int32(low + 1)).view(np.uint32) < np.uint32(max(high - low - 1, 0))
-        survey.inside.append(bits[within])
+        places = np.flatnonzero(within)
+        survey.places.append(places.astype(np.int32))
+        survey.inside.append(bits[places])
     return survey
 
 
@@ -209,13 +245,3 @@ def _bucket_of(histogram: NDArray[np.int64], count: int) -> tuple[int, int]:
     from_top = np.cumsum(histogram[::-1])
     place = int(np.searchsorted(from_top, count))
     return len(histogram) - 1 - place, int(from_top[place - 1]) if place else 0
-
-
-def _nth_equal(blocks: Blocks, threshold: int, equal: Sequence[int], wanted: int) -> int:
-    """Index of the `wanted`-th entry that equals `threshold`, of which block i holds `equal[i]`."""
-    before = np.cumsum([0, *equal])
-    if wanted == before[-1]:
-        return blocks.elements - 1  # all of them: no block has to be split
-    number = int(np.searchsorted(before, wanted)) - 1
-    places = np.flatnonzero(magnitude_bits(blocks.read(blocks.bounds[number])) == threshold)
-    return blocks.bounds[number][0] + int(places[wanted - before[number] - 1])
