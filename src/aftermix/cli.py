@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 OUTPUT = click.option("-o", "--output", required=True, type=FOLDER, help="New folder for the result.")
+TARGET = click.argument("target", metavar="FILE|MODEL")
+BASE = click.option("--base", help="Folder or hub name of MODEL's base; FILE names its own.")
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+NUMBERS = click.option("--json", "json_file", type=NEW_FILE, help="Write all numbers here.")
+PICTURE = click.option("--picture", type=NEW_FILE, help="Draw them here: .svg or .png.")
 PRIVATE = click.option("--private", is_flag=True, help="Make a new repository private.")
 
 
@@ -81,10 +86,10 @@ def diff(expert: str, base: str, output: Path, dtype: Any) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="FILE|MODEL")
-@click.option("--base", help="Folder or hub name of MODEL's base; FILE names its own.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all numbers here.")
-@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw them here: .svg or .png.")
+@TARGET
+@BASE
+@NUMBERS
+@PICTURE
 def inspect(target: str, base: str | None, json_file: Path | None, picture: Path | None) -> None:
     """Show norms, cosines and untouched tensors of the vectors of FILE, or of MODEL minus its base."""
     from aftermix.analysis.tables import print_geometry
@@ -92,6 +97,20 @@ def inspect(target: str, base: str | None, json_file: Path | None, picture: Path
 
     geometry, name = job(target, base=base, json=json_file, picture=picture)
     print_geometry(geometry, base=name)
+
+
+@cli.command()
+@TARGET
+@BASE
+@NUMBERS
+@PICTURE
+def analyze(target: str, base: str | None, json_file: Path | None, picture: Path | None) -> None:
+    """Fit Laplace and Gaussian to the entries of the vectors of FILE, or of MODEL minus its base."""
+    from aftermix.analysis.distribution_tables import print_fits
+    from aftermix.jobs.analyze import analyze as job
+
+    fits, name = job(target, base=base, json=json_file, picture=picture)
+    print_fits(fits, base=name)
 
 
 @cli.command()

@@ -25,6 +25,8 @@ BITS = 18
 """Leading bits of a float32 that make its bin."""
 SHIFT = 32 - BITS
 BINS = 1 << BITS
+TALLIED_ELEMENTS = 1 << 20
+"""Entries counted at once: more than there are bins, or else adding up the bins would cost more than the counting."""
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -132,15 +134,25 @@ def ks_distance(tallied: Tally, cdf: Callable[[Floats], Floats]) -> float:
     return float(max(np.abs(before - cdf(below)).max(), np.abs(cumulative - cdf(above)).max()))
 
 
-def fit_vectors(pool: Pool) -> dict[str, dict[str, Fit | None]]:
-    """Fits by vector and tensor; under the empty name, of the whole vector. Tied tensors count once.
+@dataclass(frozen=True)
+class VectorFit:
+    """One vector: all its entries together, and each tensor by itself. None stands for entries that are all equal."""
+
+    tallied: Tally
+    whole: Fit | None
+    tensors: dict[str, Fit | None]
+
+
+def fit_vectors(pool: Pool) -> dict[str, VectorFit]:
+    """Fits by vector. Tied tensors count once.
 
     Raises :class:`CheckpointError` for the first tensor that holds NaN or Inf.
     """
-    return {
-        vector: {"": fit(joined(parts.values()))} | {name: fit(part) for name, part in parts.items()}
-        for vector, parts in _tallies(pool).items()
-    }
+    found = {}
+    for vector, parts in _tallies(pool).items():
+        whole = joined(parts.values())
+        found[vector] = VectorFit(whole, fit(whole), {name: fit(part) for name, part in parts.items()})
+    return found
 
 
 def fit_whole(pool: Pool) -> dict[str, Fit | None]:
@@ -159,7 +171,7 @@ def _tallies(pool: Pool) -> dict[str, dict[str, Tally]]:
 
 
 def _differences(pool: Pool, name: str, vector: str, elements: int) -> Iterable[torch.Tensor]:
-    for bounds in runs(elements):
+    for bounds in runs(elements, size=TALLIED_ELEMENTS):
         base = pool.base_block(name, bounds).to(torch.float32)
         block = pool.difference_block(name, vector, bounds, base=base, out=torch.empty(bounds[1] - bounds[0]))
         if not bool(block.isfinite().all()):

@@ -6,8 +6,6 @@ same for all vectors. The same geometry gives the same SVG: fixed hash salt, no 
 
 from __future__ import annotations
 
-import io
-import warnings
 from math import ceil
 from typing import Any
 
@@ -20,44 +18,19 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from aftermix.analysis.drawing import INK, STILL, rendered, shortened
 from aftermix.analysis.geometry import Floats, Geometry
 from aftermix.analysis.places import OUTSIDE
 
-FORMATS = ("svg", "png")
 COLUMNS = 3
 """Heat maps side by side; four stand in a square."""
-INK, MUTED, STILL, BEYOND = "#1b1f24", "#57606a", "#d8dee4", "#a40e26"
+BEYOND = "#a40e26"
 ROW_PX, COLUMN_PX, COSINE_PX, LABELS_PX = 17, 27, 62, 150
-_STYLE: dict[Any, Any] = {
-    "axes.edgecolor": STILL,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 13,
-    "axes.titleweight": "bold",
-    "figure.facecolor": "white",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 11,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "aftermix",
-    "text.color": INK,
-    # Names come from users, and a dollar sign in one is no formula.
-    "text.parse_math": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-}
 
 
 def picture(geometry: Geometry, *, kind: str) -> bytes:
-    """The picture as `kind`, one of `FORMATS`."""
-    # Over the defaults, so that the reader's own matplotlibrc changes nothing.
-    with warnings.catch_warnings(), mpl.rc_context(dict(mpl.rcParamsDefault) | _STYLE):
-        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
-        figure = _figure(geometry)
-        buffer = io.BytesIO()
-        metadata = {"Date": None, "Creator": None} if kind == "svg" else {}
-        figure.savefig(buffer, format=kind, metadata=metadata, dpi=144 if kind == "png" else 72)
-    return buffer.getvalue()
+    """The picture as `kind`, `svg` or `png`."""
+    return rendered(lambda: _figure(geometry), kind=kind)
 
 
 def _figure(geometry: Geometry) -> Figure:
@@ -92,7 +65,7 @@ def _draw_maps(figure: Any, geometry: Geometry, rows: int, columns: int) -> None
             axes.set_axis_off()
             continue
         axes.pcolormesh(shown_VLK[place], cmap=colours, norm=norm, edgecolors="white", linewidth=1)
-        axes.set_title(_shortened(geometry.vectors[place], 28))
+        axes.set_title(shortened(geometry.vectors[place], 28))
         _label_map(axes, layers, kinds)
     bar = figure.colorbar(
         ScalarMappable(norm, colours),
@@ -154,7 +127,7 @@ def _draw_cosines(axes: Axes, geometry: Geometry) -> None:
             text = f"{cosine:z.2f}".replace("-", "\N{MINUS SIGN}") if np.isfinite(cosine) else "-"
             colour = "white" if abs(cosine) > 0.6 else INK
             axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=12)
-    names = [_shortened(vector, 22) for vector in geometry.vectors]
+    names = [shortened(vector, 22) for vector in geometry.vectors]
     axes.set_xticks([place + 0.5 for place in places], names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks([place + 0.5 for place in places], names)
     axes.tick_params(length=0)
@@ -163,7 +136,3 @@ def _draw_cosines(axes: Axes, geometry: Geometry) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_title("Cosine between vectors")
-
-
-def _shortened(name: str, limit: int) -> str:
-    return name if len(name) <= limit else f"{name[: limit - 1]}…"

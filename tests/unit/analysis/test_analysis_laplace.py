@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from scipy import stats
 
 from aftermix.analysis.laplace import Tally, fit, fit_vectors, joined, tally
 from aftermix.checkpoints.pool import open_pool
+from aftermix.cli import cli
 from aftermix.config import Config, VectorConfig
+from aftermix.errors import AftermixError
+from aftermix.jobs.analyze import analyze
 
 
 def tallied(values: np.ndarray, *, parts: int = 3) -> Tally:
@@ -80,9 +90,62 @@ def test_vectors_of_a_pool(family: Mapping[str, Path]) -> None:
     base, name = family["base"], next(key for key in family if key != "base")
     pool = open_pool(Config(base=str(base), vectors={"a": VectorConfig(model=str(family[name]))}))
     found = fit_vectors(pool)["a"]
-    whole = found.pop("")
+    whole = found.whole
     assert whole is not None
-    assert whole.elements == sum(one.elements for one in found.values() if one) + sum(
-        info.elements for info in pool.layout if found.get(info.name, 0) is None
-    )
+    assert whole.elements == found.tallied.elements == sum(info.elements for info in pool.layout)
+    assert list(found.tensors) == [info.name for info in pool.layout]
     assert 0 < whole.laplace.scale <= whole.gaussian.scale
+
+
+def test_the_command_shows_writes_and_draws(family: Mapping[str, Path], tmp_path: Path) -> None:
+    arguments = [str(family["b"]), "--base", str(family["base"])]
+    shown = CliRunner().invoke(cli, ["analyze", *arguments, "--json", str(tmp_path / "fits.json")], color=False)
+    assert shown.exit_code == 0, shown.output
+    record = json.loads((tmp_path / "fits.json").read_text())
+    whole = record["vectors"]["b"]["whole"]
+    deltas = [
+        load_file(family["b"] / "model.safetensors")[name].float() - base.float()
+        for name, base in load_file(family["base"] / "model.safetensors").items()
+    ]
+    entries = torch.cat([delta.reshape(-1) for delta in deltas]).double().numpy()
+    scale = stats.laplace.fit(entries)[1]
+    assert whole["elements"] == entries.size
+    assert whole["laplace"]["scale"] == pytest.approx(scale, rel=1e-4)
+    assert whole["gaussian"]["scale"] == pytest.approx(entries.std(), rel=1e-6)
+    assert set(record["vectors"]["b"]["tensors"]) == set(load_file(family["base"] / "model.safetensors"))
+    assert f"{scale:.3e}" in shown.output
+    assert "Gaussian" in shown.output
+
+
+def test_the_picture_is_reproducible_and_holds_both_fits(family: Mapping[str, Path], tmp_path: Path) -> None:
+    still = tmp_path / "still"
+    shutil.copytree(family["base"], still)
+    values = {
+        "base": str(family["base"]),
+        "vectors": {"a": {"model": str(family["a"])}, "still": {"model": str(still)}},
+    }
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(values))
+    pictures = []
+    for name in ("one.svg", "two.svg", "one.png"):
+        fits, _ = analyze(str(tmp_path / "two.yaml"), base=None, picture=tmp_path / name)
+        pictures.append((tmp_path / name).read_bytes())
+    assert pictures[0] == pictures[1]
+    text = pictures[0].decode()
+    assert fits["still"].whole is None
+    assert "all entries are equal" in text
+    assert fits["a"].whole is not None
+    for fitted, label in ((fits["a"].whole.laplace, "Laplace"), (fits["a"].whole.gaussian, "Gaussian")):
+        assert f"{label} {fitted.scale:.1e}, K-S {fitted.ks_distance:.3f}" in text
+    assert pictures[2].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": "model", "base": None}, "--base: model is a model, whose vector needs a base"),
+        ({"target": "model", "base": "b", "picture": Path("x.gif")}, "expected a name that ends in .svg or .png"),
+    ],
+)
+def test_what_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(AftermixError, match=re.escape(message)):
+        analyze(**arguments)

@@ -1,0 +1,45 @@
+"""What the looking commands are pointed at: a file of vectors, or one model and its base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aftermix.config import Config, VectorConfig, load_config, require
+from aftermix.errors import ConfigError
+
+FORMATS = ("svg", "png")
+FILES = (".yaml", ".yml")
+
+
+def vectors_of(target: str, *, base: str | None) -> Config:
+    """The file `target`, or the model `target` as the one vector of `base`.
+
+    Raises :class:`AftermixError` unless base and vectors are named, and exactly once.
+    """
+    if Path(target).suffix in FILES:
+        if base is not None:
+            raise ConfigError("--base", f"{target} names its own base", "Leave --base out.")
+        config = load_config(Path(target))
+    elif base is None:
+        raise ConfigError("--base", f"{target} is a model, whose vector needs a base", "Name it, or name a YAML file.")
+    else:
+        config = Config(base=base, vectors={_name(target): VectorConfig(model=target)})
+    require(config, "base", "vectors")
+    return config
+
+
+def picture_kind(picture: Path) -> str:
+    """`svg` or `png`, by the ending of the name. Raises :class:`ConfigError` for any other."""
+    kind = picture.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        found = f"expected a name that ends in .svg or .png, found '{picture}'"
+        raise ConfigError("--picture", found, "Name the picture by its kind.")
+    return kind
+
+
+def _name(model: str) -> str:
+    """The last part of the model's name, as far as a vector may be called that."""
+    kept = "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in Path(model).name
+    )
+    return kept.lstrip("._-")[:64] or "expert"
