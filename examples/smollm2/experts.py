@@ -35,7 +35,7 @@ def make_expert(base_folder: Path, data: Path, folder: Path) -> Path:
     record = {
         "adapter": {"rank": RANK, "target": "all linear layers"},
         "recipe": asdict(RECIPE),
-        "tokens": len(packed.ids),
+        "tokens": packed.tokens,
         "epochs": round(packed.epochs, 3),
         "loss": {"first": trained.losses[0], "final": trained.final_loss},
         "seconds": round(trained.seconds, 1),

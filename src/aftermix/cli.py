@@ -68,8 +68,35 @@ def train(file: Path, output: Path) -> None:
     from aftermix.config import load_config
     from aftermix.jobs.train import train as job
 
-    for name, folder in job(load_config(file), output).items():
+    try:
+        folders = job(load_config(file), output)
+    except KeyboardInterrupt:
+        kept = "Interrupted. Finished experts and resume points are kept; go on with:"
+        click.echo(f"\n{kept}\n  aftermix train {file} -o {output}", err=True)
+        raise
+    for name, folder in folders.items():
         click.echo(f"{name}: {folder}")
+
+
+@cli.command()
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@OUTPUT
+@click.option("--last", type=click.IntRange(min=1), help="Take this many of the last checkpoints; default all.")
+@click.option("--best", type=click.IntRange(min=1), help="Take this many of the best on the select items of --by.")
+@click.option("--by", type=click.Path(dir_okay=False, path_type=Path), help="File with the `evaluate:` of --best.")
+@click.option("--decay", type=click.Choice(["linear", "cosine", "1-sqrt"]), help="Weigh as this decay of the rate.")
+@click.option("--min-rate", type=click.FloatRange(0, 1), default=0.0, help="Rate at the end of --decay, of the peak.")
+def average(checkpoints: tuple[Path, ...], output: Path, by: Path | None, **options: Any) -> None:
+    """Merge CHECKPOINTS of one training run (their folder, or several model folders) into a model folder."""
+    from aftermix.config import load_config
+
+    if options["last"] is not None and options["best"] is not None:
+        raise click.UsageError("Name one of --last and --best.")
+    scored_by = load_config(by) if by else None
+    from aftermix.jobs.average import average as job
+
+    folder = job(checkpoints, output, by=scored_by, say=lambda line: click.echo(printable(line)), **options)
+    click.echo(f"Model: {folder}")
 
 
 @cli.command()
@@ -134,7 +161,8 @@ def calibrate(file: Path, output: Path) -> None:
 @OUTPUT
 @click.option("--push", "repo_id", metavar="REPO_ID", help="Upload the result to the hub under this name.")
 @PRIVATE
-def merge(file: Path, output: Path, repo_id: str | None, private: bool) -> None:
+@click.option("--check", is_flag=True, help="Hold every block of an exclusive merge against a second computation.")
+def merge(file: Path, output: Path, repo_id: str | None, private: bool, check: bool) -> None:
     """Merge the vectors of FILE, a recipe of aftermix or of mergekit, at their weights into a model folder."""
     from aftermix.mergekit.reading import load_recipe
 
@@ -149,7 +177,7 @@ def merge(file: Path, output: Path, repo_id: str | None, private: bool) -> None:
     _fetching(config)
     from aftermix.jobs.merge import merge as job
 
-    click.echo(f"Model: {job(config, output, say=lambda line: click.echo(printable(line)))}")
+    click.echo(f"Model: {job(config, output, say=lambda line: click.echo(printable(line)), check=check)}")
     if repo_id is not None:
         click.echo(f"Hub: {upload(output, repo_id, private=private)}")
 

@@ -79,6 +79,10 @@ class SearchError(AftermixError):
     """A search cannot start, resume or choose a winner."""
 
 
+class MixtureError(AftermixError):
+    """Mixtures, their scores, a utility or bounds are unusable."""
+
+
 class TrainingError(AftermixError):
     """Training data or a training run is unusable."""
 

@@ -81,7 +81,7 @@ def test_doctor_tells_every_fault_at_once(
         "there is no such folder",
         "holds 1 NaN or Inf values",
         "'colors'",
-        "train.datasets.x: there is no file",
+        "nowhere.jsonl: there is no such file",
     ):
         assert message in out, message
     assert out.count("\n  6. ") == 1
@@ -101,8 +101,33 @@ def test_plan_counts_what_the_search_will_do(
     assert found.tokens_per_s is not None
     assert found.seconds["search"] == pytest.approx(found.tokens["search"] / found.tokens_per_s + 40 * found.combine_s)
     assert run_cli("plan", file) == 0
-    assert "search          40 evaluations" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "search          40 evaluations" in out
+    assert "Space           3 dimensions: a [0.3, 1], b [0, 1], c [0, 1]; vectors are prepared once" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.yaml"]
+
+
+def test_a_search_over_settings_is_told_and_planned(
+    family: Family, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = values_of(family, tasks)
+    values["merge"] = {"method": "ties"}
+    values["search"] |= {"baselines": False, "over": {"density": {"low": 0.1, "high": 0.9}, "weights": False}}
+    file = write(tmp_path, values)
+    told = "1 dimension: a 1, b 1, c 1, density [0.1, 0.9]; every trial reads the models anew"
+    assert run_cli("doctor", file) == 0
+    assert f"search over {told}" in capsys.readouterr().out
+    anew = plan(load_config(Path(file)))
+    assert anew.space == told
+    assert anew.combine_s > 0
+    del values["search"]["over"]
+    once = plan(load_config(Path(write(tmp_path, values))))
+    assert once.memory_bytes - anew.memory_bytes > 2 * 4 * anew.parameters * 0.5
+    values["search"]["over"] = {"densty": {"low": 0.1, "high": 0.9}, "ratio": {"low": 0.1, "high": 0.9}}
+    assert run_cli("doctor", write(tmp_path, values)) == 2
+    out = capsys.readouterr().out
+    assert "search.over.densty: ties has no option 'densty'" in out
+    assert "search.over.ratio: ties has no use for it" in out
 
 
 def test_help_imports_none_of_the_heavy_libraries() -> None:

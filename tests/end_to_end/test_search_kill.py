@@ -16,11 +16,17 @@ import os, signal, sys
 from pathlib import Path
 from aftermix import files
 from aftermix.config import Objective, SearchConfig
+from aftermix.search.dimensions import Choices, Range
 from aftermix.search.records import Measurement
 from aftermix.search.space import Space
 from aftermix.search.study import run_study
 
 folder, preset, fatal_sync = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+ratio, order = Range(0.1, 0.9, 0.1), Choices(("rotation", ("ja", "en")))
+kinds = {"ratio.ja": ratio, "ratio.en": ratio, "order": order}
+settings = kinds if preset == "settings" else {}
+shares = tuple(name for name in settings if name.startswith("ratio."))
+own = {"ratio.ja": 0.5, "ratio.en": 0.5, "order": "rotation"} if settings else {}
 real_sync, syncs = os.fsync, 0
 
 def sync(handle):
@@ -33,20 +39,22 @@ def sync(handle):
 
 files.os.fsync = sync
 
-def measure(weights, split):
+def measure(point, split):
+    weights = point.weights
     print("measuring", flush=True)
     if 0.6 < weights["ja"] < 0.75:
         raise RuntimeError("this merge does not answer")
     near = {"a": abs(weights["it"] - 0.7), "b": abs(weights["ja"] - 0.2) + abs(weights["en"])}
+    near["a"] += abs(point.settings.get("ratio.ja", 0.3) - 0.3) + 0.1 * (point.settings.get("order") == "rotation")
     return Measurement({t: [float(d < 0.03 * k) for k in range(1, 30)] for t, d in near.items()})
 
 run_study(
     folder,
-    space=Space({"it": (0.3, 1.0), "ja": (0.0, 1.0), "en": (-1.0, 1.0)}, ("it",)),
+    space=Space({"it": (0.3, 1.0), "ja": (0.0, 1.0), "en": (-1.0, 1.0)}, ("it",), settings, shares, own),
     config=SearchConfig(
         trials=TRIALS,
         startup=10,
-        preset=preset,
+        preset="paper" if preset == "paper" else "default",
         objective=Objective(floors={"b": 0.3}),
         max_consecutive_failures=TRIALS,
     ),
@@ -78,7 +86,7 @@ def whole_lines(folder):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("preset", ["default", "paper", "settings"])
 def test_a_search_killed_again_and_again_ends_as_the_uninterrupted_one(tmp_path, preset):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     with start(whole, preset) as process:

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from aftermix import config
 from aftermix.cli import cli
 from aftermix.config import Config, MergeConfig, parse_config
+from aftermix.jobs.search_space import space_of
 from aftermix.merging.methods import INTER, INTRA, METHODS, bind
 from aftermix.report.run_folder import Best
 from aftermix.search.objective import Objectives
@@ -37,10 +38,14 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "evaluate.items": config.ItemsConfig,
     "search": config.SearchConfig,
     "search.objective": config.Objective,
+    "search.over": config.Over,
+    "search.over.OPTION": config.Dimension,
     "calibrate": config.CalibrateConfig,
     "train": config.TrainConfig,
+    "train.lora": config.LoraConfig,
     "train.optimizer": config.OptimizerConfig,
     "train.datasets.NAME": config.DatasetConfig,
+    "train.sources.NAME": config.SourceConfig,
 }
 """Heading of docs/configuration.md by the part of the file that it describes."""
 
@@ -183,8 +188,10 @@ def test_every_yaml_example_is_accepted(page: Path) -> None:
 
 
 def accept(example: Config) -> None:
-    """What is checked before weights are read: method and options, and objectives over the tasks named."""
+    """What is checked before weights are read: method and options, what is searched, and objectives over the tasks."""
     bind(example.merge)
+    if example.vectors:
+        space_of(example)
     if example.evaluate is not None:
         Objectives.build(example.search.objective, tasks=[task.task for task in example.evaluate.tasks])
 

@@ -160,9 +160,9 @@ def test_one_slice_over_all_layers_is_a_plain_merge(family: Family) -> None:
     ("change", "expected"),
     [
         (
-            {"merge_method": "slerp"},
-            "r.yaml: merge_method: 'slerp' does not give here what it gives in mergekit. "
-            "The same in both: linear, task_arithmetic, ties, dare_linear, dare_ties.",
+            {"merge_method": "sce"},
+            "r.yaml: merge_method: 'sce' does not give here what it gives in mergekit. "
+            "The same in both: linear, task_arithmetic, ties, dare_linear, dare_ties, slerp, karcher, model_stock.",
         ),
         (
             {"densty": 1},

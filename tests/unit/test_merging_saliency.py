@@ -22,7 +22,7 @@ from aftermix.jobs.statistics import merger_of
 from aftermix.merging.intra import Place, saliency
 from aftermix.merging.merge import Recipe
 from aftermix.merging.ranked import Candidates, find_ranked_cut
-from aftermix.merging.saliency import Importance, Ranking, ranking_of, score_of
+from aftermix.merging.saliency import Importance, Ranking, Unmeasured, ranking_of, score_of
 from aftermix.merging.selection import Blocks
 from conftest import Family, write_statistics
 
@@ -130,10 +130,12 @@ class Measured:
 def test_what_ranks_a_tensor() -> None:
     assert ranking_of(Measured(None), "norm", (8,)) == "random"
     assert ranking_of(Measured(None, ("w",)), "w", (8, 8)) == "magnitude"
-    factor = torch.tensor([[[1.0, 3.0]], [[0.0, 0.0]], [[3.0, 1.0]]])
+    assert ranking_of(Measured(None, ("w[0]", "w[1]")), "w", (2, 8, 8)) == "magnitude"
+    assert ranking_of(Unmeasured(frozenset({"norm"})), "norm", (8,)) == "magnitude"
+    factor = torch.tensor([[[1.0, 3.0]], [[0.0, 0.0]], [[5.0, 7.0]]])
     found = ranking_of(Measured(factor, ("w[1]",)), "w", (3, 4, 2))
     assert isinstance(found, Importance)
-    assert found.factor[1].tolist() == [[2.0, 2.0]]  # an expert without a token: the mean of the others
+    assert found.factor[1].tolist() == [[4.0, 4.0]]  # an expert without a token: the mean of the others, all channels
     assert found.factor[0].tolist() == [[1.0, 3.0]]
 
 

@@ -37,6 +37,7 @@ def test_a_line_has_the_promised_keys(tmp_path):
         "number": 0,
         "state": "complete",
         "weights": {"it": 0.1},
+        "settings": {},
         "scores": {"t": 0.5},
         "objective": 0.5,
         "feasible": True,

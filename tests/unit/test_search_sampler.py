@@ -11,7 +11,7 @@ import pytest
 from aftermix.config import Objective, SearchConfig
 from aftermix.search.objective import Objectives
 from aftermix.search.priors import prior_points
-from aftermix.search.records import Trial
+from aftermix.search.records import Point, Trial
 from aftermix.search.sampler import suggest, tpe
 from aftermix.search.space import Space
 from aftermix.seeds import derived_seed
@@ -80,7 +80,7 @@ def test_a_prior_that_failed_or_runs_elsewhere_is_not_tried_again():
         objectives=MEAN,
         trials=[failed(0, first)],
         number=2,
-        running=[second],
+        running=[Point(second)],
     )
     assert suggestion.weights == third
 
@@ -185,10 +185,10 @@ def test_the_liar_keeps_away_from_what_is_running():
     trials = search(config)
     arguments = {"config": config, "objectives": MEAN, "trials": trials}
     alone = suggest(SPACE, **arguments, number=20).weights
-    beside = suggest(SPACE, **arguments, number=20, running=[alone]).weights
+    beside = suggest(SPACE, **arguments, number=20, running=[Point(alone)]).weights
     assert beside != alone
     paper = {**arguments, "config": config.model_copy(update={"preset": "paper"})}
-    assert suggest(SPACE, **paper, number=20) == suggest(SPACE, **paper, number=20, running=[alone])
+    assert suggest(SPACE, **paper, number=20) == suggest(SPACE, **paper, number=20, running=[Point(alone)])
 
 
 def test_a_pruned_trial_counts_as_start_up():

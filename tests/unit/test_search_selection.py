@@ -49,7 +49,8 @@ def choose(folder, search, select, *, objective=MEAN, top=3):
     """The selection, and which trials were measured, when trial n scores `select[n]` on the select items."""
     measured = []
 
-    def measure(weights, split):
+    def measure(point, split):
+        weights = point.weights
         assert split == "select"
         number = round(weights["x"] * 100)
         measured.append(number)

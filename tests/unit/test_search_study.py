@@ -17,7 +17,8 @@ SPACE = Space({"it": (0.3, 1.0), "ja": (0.0, 1.0)}, ("it",))
 TASKS = ["a", "b"]
 
 
-def measure(weights, split):
+def measure(point, split):
+    weights = point.weights
     """Eight items a task, answered right where the weights are close enough: discrete, like accuracy."""
     assert split == "search"
     near = {"a": abs(weights["it"] - 0.7), "b": abs(weights["ja"] - 0.2)}
@@ -38,10 +39,10 @@ def stopping_at(call, error):
     """`measure`, which raises `error` at its n-th call and at every later one."""
     calls = iter(range(10**6))
 
-    def measured(weights, split):
+    def measured(point, split):
         if next(calls) >= call:
             raise error
-        return measure(weights, split)
+        return measure(point, split)
 
     return measured
 
@@ -52,7 +53,7 @@ def test_every_trial_is_in_the_journal_with_its_items(tmp_path):
     assert journal.read_trials(tmp_path) == trials
     for trial in trials:
         items = journal.read_items(tmp_path, "search", trial.number)
-        assert items == measure(trial.weights, "search").items
+        assert items == measure(trial.point, "search").items
         assert trial.scores == {task: sum(scores) / 8 for task, scores in items.items()}
         assert trial.objective == ((trial.scores["a"] + trial.scores["b"]) / 2,)
         assert trial.feasible
@@ -87,14 +88,15 @@ def test_more_trials_continue_the_same_search(tmp_path):
 
 
 def test_a_failed_trial_is_recorded_with_its_reason_and_the_search_goes_on(tmp_path):
-    def sometimes(weights, split):
+    def sometimes(point, split):
+        weights = point.weights
         if weights["ja"] > 0.7:
             raise EvaluationError("task 'a'", "the model answered nothing", "Look at it.")
         if weights["it"] > 0.95:
             raise MemoryError
         if weights["it"] < 0.5:
             return Measurement({"a": [math.nan], "b": [1.0]})
-        return measure(weights, split)
+        return measure(point, split)
 
     trials = run(tmp_path, measure=sometimes, trials=40, startup=4, max_consecutive_failures=40)
     assert len(trials) == 40
@@ -130,7 +132,7 @@ def test_a_failed_trial_keeps_none_of_its_tensors_alive(tmp_path):
 
     alive = []
 
-    def failing(weights, split):
+    def failing(point, split):
         assert all(reference() is None for reference in alive)
         tensor = Tensor()
         alive.append(weakref.ref(tensor))

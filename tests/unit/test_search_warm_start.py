@@ -18,13 +18,14 @@ FIRST = SearchConfig(trials=12, startup=8)
 SECOND = SearchConfig(trials=5, startup=8, objective=Objective(tasks={"b": 1}, floors={"a": 0.5}))
 
 
-def measure(weights, split):
+def measure(point, split):
+    weights = point.weights
     if weights["ja"] == 1.0 and split == "search":
         raise RuntimeError("one trial fails")
     return Measurement({"a": [weights["it"], 1.0], "b": [1 - weights["ja"], weights["it"]]}, {"evaluate": 1.0})
 
 
-def never(weights, split):
+def never(point, split):
     pytest.fail("measured")
 
 

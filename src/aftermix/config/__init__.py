@@ -9,8 +9,8 @@ from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, Split, TaskCon
 from aftermix.config.fields import Section
 from aftermix.config.file import Config, as_yaml_values, load_config, parse_config, require
 from aftermix.config.merge import SEARCH_EXCLUDE, MergeConfig, VectorConfig
-from aftermix.config.search import Objective, SearchConfig
-from aftermix.config.train import DatasetConfig, OptimizerConfig, TrainConfig
+from aftermix.config.search import Dimension, Objective, Over, SearchConfig
+from aftermix.config.train import DatasetConfig, LoraConfig, OptimizerConfig, SourceConfig, TrainConfig
 
 __all__ = [
     "SEARCH_EXCLUDE",
@@ -18,13 +18,17 @@ __all__ = [
     "CalibrationConfig",
     "Config",
     "DatasetConfig",
+    "Dimension",
     "EvaluateConfig",
     "ItemsConfig",
+    "LoraConfig",
     "MergeConfig",
     "Objective",
     "OptimizerConfig",
+    "Over",
     "SearchConfig",
     "Section",
+    "SourceConfig",
     "Split",
     "TaskConfig",
     "TrainConfig",

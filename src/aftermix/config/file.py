@@ -12,8 +12,8 @@ from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
 from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, TaskConfig
 from aftermix.config.fields import Name, Section
 from aftermix.config.merge import MergeConfig, VectorConfig
-from aftermix.config.search import Objective, SearchConfig
-from aftermix.config.train import DatasetConfig, OptimizerConfig, TrainConfig
+from aftermix.config.search import Dimension, Objective, SearchConfig
+from aftermix.config.train import DatasetConfig, LoraConfig, OptimizerConfig, SourceConfig, TrainConfig
 from aftermix.errors import Problem, refuse_if_any
 from aftermix.yaml_file import read_yaml
 
@@ -86,10 +86,13 @@ def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
     nested: dict[str, type[BaseModel]] = {
         "items": ItemsConfig,
         "objective": Objective,
+        "over": Dimension,
         "tasks": TaskConfig,
         "datasets": DatasetConfig,
+        "sources": SourceConfig,
         "calibration": CalibrationConfig,
         "optimizer": OptimizerConfig,
+        "lora": LoraConfig,
     }
     found: type[BaseModel] = Config
     for part in loc:
@@ -117,16 +120,24 @@ def _with_absolute_paths(config: Config, folder: Path) -> Config:
         include_path = str(_below(folder, config.evaluate.include_path))
         update["evaluate"] = config.evaluate.model_copy(update={"include_path": include_path})
     if config.train:
-        datasets = {
-            name: dataset.model_copy(update={"data": str(_below(folder, dataset.data))})
-            for name, dataset in config.train.datasets.items()
-        }
-        update["train"] = config.train.model_copy(update={"datasets": datasets})
+        update["train"] = _with_absolute_data(config.train, folder)
         optimizer = config.train.optimizer
         if optimizer.pilot:
             with_pilot = optimizer.model_copy(update={"pilot": local(optimizer.pilot)})
             update["train"] = update["train"].model_copy(update={"optimizer": with_pilot})
     return config.model_copy(update=update)
+
+
+def _with_absolute_data(train: TrainConfig, folder: Path) -> TrainConfig:
+    def local(section: BaseModel, *keys: str) -> dict[str, str]:
+        written = {key: getattr(section, key) for key in keys}
+        return {key: str(_below(folder, value)) for key, value in written.items() if isinstance(value, str)}
+
+    datasets = {
+        name: dataset.model_copy(update=local(dataset, "data", "mixture")) for name, dataset in train.datasets.items()
+    }
+    sources = {name: source.model_copy(update=local(source, "data")) for name, source in train.sources.items()}
+    return train.model_copy(update={"datasets": datasets, "sources": sources, **local(train, "cache")})
 
 
 def _below(folder: Path, path: str) -> Path:

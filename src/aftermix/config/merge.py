@@ -73,6 +73,8 @@ class MergeConfig(BaseModel):
     """Stored type of the result; by default the base's, tensor by tensor."""
     statistics: str | None = None
     """Folder that `calibrate` wrote, for methods that rank by saliency."""
+    uncalibrated: Literal["refuse", "magnitude"] = "refuse"
+    """What becomes of a vector that has no statistics there: an error, or magnitude ranks all its tensors."""
     scale: Finite = Field(default=1.0, alias="lambda")
     """Factor on the combined vector, written `lambda`."""
     max_shard_bytes: Tokens = 5_000_000_000

@@ -1,12 +1,13 @@
-"""The search for merge weights."""
+"""The search for merge weights and for settings of the merge."""
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from aftermix.config.fields import Count, Positive, Section
+from aftermix.config.fields import Count, Finite, Positive, Section
 
 
 class Objective(Section):
@@ -23,6 +24,51 @@ def _objectives(value: Any) -> Any:
     return [value] if isinstance(value, dict | Objective) else value
 
 
+def _choice(value: Any) -> Any:
+    if isinstance(value, list | tuple) and value and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    infinite = isinstance(value, float) and not math.isfinite(value)
+    if value is None or infinite or isinstance(value, list | tuple | dict):
+        raise ValueError("a choice is a number, a text, true, false, or a list of vectors")
+    return value
+
+
+Choice = Annotated[Any, BeforeValidator(_choice)]
+"""`bool | int | float | str | tuple[str, ...]`, told apart by hand so that a fault is one message and not five."""
+
+
+def _dimension(value: Any) -> Any:
+    return {"choices": value} if isinstance(value, list | tuple) else value
+
+
+class Dimension(Section):
+    """What one setting may be: an interval, perhaps in steps, or one of several choices."""
+
+    low: Finite | None = None
+    high: Finite | None = None
+    step: Positive | None = None
+    """Only `low`, `low + step`, ... are tried."""
+    each: bool = False
+    """A dimension for each vector instead of one for all; for `density`. `ratio` is always one for each."""
+    choices: tuple[Choice, ...] | None = None
+    """A list alone stands for this."""
+
+
+class Over(BaseModel):
+    """What is searched: merge weights, and settings of the merge by the name of the method's option."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Dimension, BeforeValidator(_dimension)]] = Field(init=False)
+
+    weights: bool = True
+    """False keeps every vector at its `weight`."""
+
+    @property
+    def settings(self) -> dict[str, Dimension]:
+        """The searched settings as the file gives them."""
+        return dict(self.__pydantic_extra__)
+
+
 class SearchConfig(Section):
     """The search for merge weights (OptiMer, Algorithm 1)."""
 
@@ -37,6 +83,8 @@ class SearchConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     objective: Annotated[tuple[Objective, ...], BeforeValidator(_objectives)] = (Objective(),)
     """One objective, or several for a Pareto front."""
+    over: Over = Over()
+    """Settings of the merge that are searched beside the weights, or instead of them."""
     baselines: bool = True
     """Measure the baselines that cost no training beside the winner."""
     max_consecutive_failures: Count = 5

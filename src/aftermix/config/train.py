@@ -8,16 +8,61 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, mode
 
 from aftermix.config.fields import Count, Finite, Name, Positive, Section, Tokens
 
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-class DatasetConfig(Section):
-    """One dataset: one expert."""
+
+class SourceConfig(Section):
+    """Data that mixtures draw on; no expert of its own."""
 
     data: str
-    """JSONL (may be gzip-compressed) with a `text` field, or a plain text file."""
+    """A file (JSONL, parquet, text; perhaps with `.gz`), a saved `datasets` folder, a folder of these, or a pattern."""
+    format: Literal["text", "chat", "completion"] = "text"
+    """Documents, conversations (`messages`), or a `prompt` with its `completion`."""
     text_field: str = "text"
+    long_examples: Literal["refuse", "cut", "skip"] = "refuse"
+    """What becomes of a conversation or completion that is longer than the context."""
+
+
+class DatasetConfig(Section):
+    """One dataset: one expert. Either `data`, read as a source is, or a `mixture` of sources."""
+
+    data: str | None = None
+    mixture: Annotated[dict[Name, Share], Field(min_length=1)] | str | None = None
+    """Ratio in tokens by name of a source or dataset; or the `best.json` of a run, which has them."""
+    format: Literal["text", "chat", "completion"] = "text"
+    text_field: str = "text"
+    long_examples: Literal["refuse", "cut", "skip"] = "refuse"
     tokens: Tokens | None = None
-    """Tokens to train on; by default one epoch."""
+    """Tokens to train on; by default one epoch. A mixture needs them."""
+    max_epochs: Positive | None = None
+    """A run that would repeat the data, or a domain of the mixture, more often is refused."""
     learning_rate: Positive | None = None
+
+    @model_validator(mode="after")
+    def _data_or_mixture(self) -> DatasetConfig:
+        if (self.data is None) == (self.mixture is None):
+            raise ValueError("takes 'data' or 'mixture', one of them")
+        if self.mixture is not None:
+            foreign = sorted({"format", "text_field", "long_examples"} & self.model_fields_set)
+            if foreign:
+                raise ValueError(f"'{foreign[0]}' belongs to the sources of a mixture, not to the mixture")
+            if self.tokens is None:
+                raise ValueError("a mixture needs 'tokens': how many to train on")
+        return self
+
+    @property
+    def source(self) -> SourceConfig | None:
+        """The data as a source; None for a mixture."""
+        if self.data is None:
+            return None
+        options = {"format": self.format, "text_field": self.text_field, "long_examples": self.long_examples}
+        return SourceConfig(data=self.data, **options)  # type: ignore[arg-type]
+
+    @model_serializer(mode="wrap")
+    def _own_options_alone(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What the section would be written as: read again, a source's option in a mixture would be refused."""
+        of_sources = ("format", "text_field", "long_examples") if self.mixture is not None else ()
+        return {key: value for key, value in plain(self).items() if key not in of_sources}
 
 
 def _dataset(value: Any) -> Any:
@@ -102,6 +147,16 @@ class OptimizerConfig(Section):
         return {key: value for key, value in plain(self).items() if key in ("name", *self.options)}
 
 
+class LoraConfig(Section):
+    """Low-rank adapters in place of the weights; folded into them when the expert is written."""
+
+    rank: Count = 8
+    alpha: Positive = 16.0
+    """The adapter's change is multiplied by `alpha / rank`."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Linear layers that get an adapter, patterns as in `merge.exclude`; by default all of them but the head."""
+
+
 def _optimizer(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
@@ -110,15 +165,23 @@ class TrainConfig(Section):
     """Continual pre-training of one expert per dataset (SPEC section 5)."""
 
     datasets: dict[Name, Annotated[DatasetConfig, BeforeValidator(_dataset)]] = Field(min_length=1)
+    sources: dict[Name, Annotated[SourceConfig, BeforeValidator(_dataset)]] = {}  # noqa: RUF012 - pydantic copies
+    """Data for mixtures alone. Mixtures may name datasets too."""
     context: Count = 1024
     """Tokens of one packed sequence."""
     batch_size: Count = 8
     """Sequences of one optimizer step."""
     learning_rate: Positive = 2e-5
-    schedule: Literal["cosine", "constant"] = "cosine"
+    accumulation: Count = 1
+    """Micro-batches that one step's sequences are worked off in, in each process."""
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
     min_lr_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Final rate of the cosine as a share of the peak."""
+    """Final rate of `cosine` and `wsd` as a share of the peak."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    decay_share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the steps that `wsd` decays over."""
+    decay_shape: Literal["linear", "cosine", "1-sqrt"] = "1-sqrt"
+    """How `wsd` decays."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     max_grad_norm: Positive = 1.0
@@ -126,8 +189,48 @@ class TrainConfig(Section):
     """`adamw`, `sgd`, `merge_aware`, `sam` or `asam`, by name or with its options."""
     freeze: tuple[str, ...] = ()
     """Parameters that stay at the base's values; patterns as in `merge.exclude`."""
+    lora: LoraConfig | None = None
+    """Train adapters of low rank instead of the weights."""
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     """Stored type of the expert; by default the base's. Training keeps float32 masters."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of forward and backward pass; `auto` is bfloat16 on a GPU that has it, else float32."""
+    checkpoint_tokens: Tokens | Annotated[tuple[Tokens, ...], Field(min_length=1)] | None = None
+    """A complete model folder after each so many tokens, or at each of a list of numbers of tokens."""
+    save_steps: Annotated[int, Field(ge=0)] = 200
+    """A resume point after each so many steps; 0 for none."""
+    mask_documents: bool = False
+    """Attention stays within a document, and positions restart in each."""
+    cache: str | None = None
+    """Folder that keeps tokenised data for later runs. By default it is kept in the output until all is trained."""
     device: str = "auto"
     threads: Count | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _names_are_of_one_thing(self) -> TrainConfig:
+        doubled = sorted(set(self.sources) & set(self.datasets))
+        if doubled:
+            raise ValueError(f"'{doubled[0]}' is among 'sources' and 'datasets'; a mixture may name either")
+        return self
+
+    @model_validator(mode="after")
+    def _options_of_the_schedule(self) -> TrainConfig:
+        given = {"decay_share": self.decay_share, "decay_shape": self.decay_shape}
+        foreign = [key for key, value in given.items() if value != type(self).model_fields[key].default]
+        if foreign and self.schedule != "wsd":
+            raise ValueError(f"'{foreign[0]}' is an option of `schedule: wsd`, found `schedule: {self.schedule}`")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_leave_nothing_to_freeze(self) -> TrainConfig:
+        if self.lora is not None and self.freeze:
+            raise ValueError("'freeze' and 'lora' exclude each other: name the layers to train in `lora.targets`")
+        return self
+
+    @model_validator(mode="after")
+    def _names_leave_room_for_checkpoints(self) -> TrainConfig:
+        for name in self.datasets:
+            if self.checkpoint_tokens is not None and f"{name}-checkpoints" in self.datasets:
+                raise ValueError(f"dataset '{name}-checkpoints' has the name of the folder for '{name}''s checkpoints")
+        return self

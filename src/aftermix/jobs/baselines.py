@@ -28,6 +28,8 @@ class Baseline:
     density: float | None = None
     whole_model: bool = False
     """A model as it is: its own embeddings and head too."""
+    as_the_file: bool = False
+    """Under the file's own merge, settings of the vectors included."""
 
     @property
     def slug(self) -> str:
@@ -54,6 +56,9 @@ def fixed_baselines(config: Config) -> Iterator[Baseline]:
     for instruction in instructions:
         for expert in experts:
             yield single_expert(expert, instruction, PAPER_INSTRUCTION_WEIGHT)
+    if not config.search.over.weights:
+        weights = {name: vector.weight for name, vector in config.vectors.items()}
+        yield Baseline("the file's settings", "file", weights, config.merge.method or "a pair", as_the_file=True)
     uniform = dict.fromkeys(names, 1 / len(names))
     yield Baseline("uniform Task Arithmetic", "uniform", uniform)
     yield Baseline("uniform TIES", "uniform", uniform, "ties", UNIFORM_DENSITY)

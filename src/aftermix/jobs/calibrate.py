@@ -20,7 +20,6 @@ from aftermix.checkpoints.writer import appearing_folder
 from aftermix.config import CalibrateConfig, CalibrationConfig, Config, EvaluateConfig, TaskConfig, require
 from aftermix.devices import usable_device
 from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
-from aftermix.files import sha256
 from aftermix.jobs.layer_inputs import measure
 from aftermix.jobs.merge import refuse_output
 from aftermix.jobs.provenance import versions
@@ -28,7 +27,8 @@ from aftermix.saliency.calibration_text import Encode, Samples, choose_samples, 
 from aftermix.saliency.naming import Statistic
 from aftermix.saliency.storage import DataNote, Note, save_statistics, uncovered, weight_notes
 from aftermix.training.base import load_tokenizer
-from aftermix.training.data import JSON_LINES, read_documents
+from aftermix.training.data import read_documents
+from aftermix.training.formats import data_sha256, is_plain_text
 
 LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
 """What configurations call the longest sequence."""
@@ -152,8 +152,8 @@ def _texts(config: Config, calibration: CalibrationConfig, where: str) -> Texts:
         problem = error.problem
         remedy = problem.remedy.replace("`data:`", f"`{where}`").replace("`text_field:`", f"`{where}.text_field`")
         raise ConfigError(f"{where}: {problem.where}", problem.found, remedy) from error
-    whole = not any(suffix.lower() in JSON_LINES for suffix in path.suffixes)
-    return Texts(str(path), sha256(path), documents.texts, whole)
+    whole = is_plain_text(path)
+    return Texts(str(path), data_sha256(path), documents.texts, whole)
 
 
 def _prompts(config: Config, calibration: CalibrationConfig) -> list[str]:

@@ -16,7 +16,15 @@ from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.pool import Pool, examine_pool, refuse_non_finite
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem
+from aftermix.jobs.search_space import space_of, space_text
+from aftermix.jobs.statistics import read_all
+from aftermix.jobs.training_data import ingredients
 from aftermix.merging.merge import Recipe, check_weights
+from aftermix.merging.methods import bind
+from aftermix.merging.saliency import refuse_unmeasured
+from aftermix.merging.shares import is_shared_out
+from aftermix.saliency.storage import refuse_no_folder
+from aftermix.training.formats import data_parts
 
 
 @dataclass
@@ -41,7 +49,7 @@ def doctor(config: Config) -> Diagnosis:
     Nothing is written and no model is run. The job after a clean diagnosis is refused nothing of its input.
     """
     found = Diagnosis()
-    found.attempt(lambda: _check_merge(config))
+    found.attempt(lambda: _check_merge(config, found))
     if config.base or config.vectors:
         models = examine_pool(config)
         found.problems += models.problems
@@ -50,6 +58,7 @@ def doctor(config: Config) -> Diagnosis:
             found.problems += content_problems(checkpoint) if isinstance(checkpoint, VectorFile) else []
         if models.pool is not None:
             _examine_models(models.pool, config, found)
+        _check_sharing(config, models.pool, found)
     if config.evaluate is not None:
         found.attempt(lambda: _check_tasks(config, found))
     if config.train is not None:
@@ -57,11 +66,37 @@ def doctor(config: Config) -> Diagnosis:
     return found
 
 
-def _check_merge(config: Config) -> None:
+def _check_merge(config: Config, found: Diagnosis) -> None:
     recipe = Recipe.of(config.merge, vectors=config.vectors)
     matcher(recipe.exclude, where="merge.exclude")
     if config.vectors and config.evaluate is None:
         check_weights(recipe, {name: vector.weight for name, vector in config.vectors.items()})
+    if config.vectors and (config.search.over.settings or not config.search.over.weights):
+        found.facts.append(f"search over {space_text(config, space_of(config))}")
+
+
+def _check_sharing(config: Config, pool: Pool | None, found: Diagnosis) -> None:
+    """Ratios, order and statistics, each whatever the others are; `pool` is None when a model cannot be opened."""
+    try:
+        method = bind(config.merge, vectors=config.vectors)
+    except AftermixError:  # has been told
+        return
+    vectors = sorted(config.vectors)
+    if vectors:
+        found.attempt(lambda: method.refuse_other_count(vectors))
+    if vectors and is_shared_out(method):
+        found.attempt(lambda: method.ratios(vectors))
+        found.attempt(lambda: method.refuse_other_order(vectors))
+    if method.needs_statistics:
+        found.attempt(lambda: _check_statistics(config, pool, method.name))
+
+
+def _check_statistics(config: Config, pool: Pool | None, method: str) -> None:
+    if pool is not None:
+        measured = read_all(config, pool)
+        refuse_unmeasured(method, [vector for vector in pool.experts if vector not in measured])
+    elif config.merge.statistics is not None:
+        refuse_no_folder(Path(config.merge.statistics))
 
 
 def _non_finite(checkpoint: Model) -> Iterator[Problem]:
@@ -117,6 +152,10 @@ def _check_tasks(config: Config, found: Diagnosis) -> None:
 
 def _missing_data(config: Config) -> Iterator[Problem]:
     assert config.train is not None  # noqa: S101 - the caller looked
-    for name, dataset in config.train.datasets.items():
-        if not Path(dataset.data).is_file():
-            yield Problem(f"train.datasets.{name}", f"there is no file {dataset.data}", "Correct the path.")
+    for section in ("datasets", "sources"):
+        for name, entry in getattr(config.train, section).items():
+            try:
+                data_parts(Path(entry.data)) if entry.data is not None else ingredients(name, config.train)
+            except AftermixError as error:
+                for each in error.problems:
+                    yield Problem(f"train.{section}.{name}: {each.where}", each.found, each.remedy)

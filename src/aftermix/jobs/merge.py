@@ -16,14 +16,19 @@ from aftermix.errors import CheckpointError
 from aftermix.jobs.provenance import hashing, lock, recipe_yaml
 from aftermix.jobs.statistics import merger_of
 from aftermix.merging.blocks import block_bounds
-from aftermix.merging.merge import Merger, Recipe, Weights, check_weights, merged_pieces
+from aftermix.merging.check import ExclusiveCheck
+from aftermix.merging.merge import MergedBlock, Merger, Recipe, Weights, check_weights, merged_pieces
+from aftermix.merging.shares import Tally, drops_entries, fallback_lines, share_record
 from aftermix.progress import bar
 
+SHARES = "shares.json"
 
-def merge(config: Config, output: Path, *, say: Callable[[str], object] = lambda _: None) -> Path:
+
+def merge(config: Config, output: Path, *, say: Callable[[str], object] = lambda _: None, check: bool = False) -> Path:
     """Merge the vectors of `config` at their weights into the new folder `output`.
 
-    What had to be mapped or aligned, and what passes through from the base, is said line by line.
+    What had to be mapped or aligned, what passes through from the base, and what saliency could not rank is said line
+    by line. With `check` every block of an exclusive merge is held against a second computation.
 
     Everything is checked before the first weight is read. Raises :class:`AftermixError`, with nothing written, on bad
     input.
@@ -34,13 +39,24 @@ def merge(config: Config, output: Path, *, say: Callable[[str], object] = lambda
     check_weights(recipe, weights)
     pool = open_pool(config)
     refuse_output(output, pool)
-    for line in alignment_lines(pool.base, pool.experts):
+    merger = merger_of(config, pool, recipe)
+    checked = ExclusiveCheck(merger, weights) if check else None
+    for line in [*alignment_lines(pool.base, pool.experts), *fallback_lines(merger)]:
         say(line)
-    return write_model(merger_of(config, pool, recipe), weights, config=config, output=output)
+    folder = write_model(merger, weights, config=config, output=output, check=checked)
+    if checked is not None:
+        say(checked.summary())
+    return folder
 
 
 def write_model(
-    merger: Merger, weights: Weights, *, config: Config, output: Path, best: dict[str, Any] | None = None
+    merger: Merger,
+    weights: Weights,
+    *,
+    config: Config,
+    output: Path,
+    best: dict[str, Any] | None = None,
+    check: ExclusiveCheck | None = None,
 ) -> Path:
     """Write the merge at `weights` with everything that makes it serve; scores in `best` go into the model card."""
     from aftermix.jobs.model_card import model_card
@@ -48,16 +64,26 @@ def write_model(
     recipe, pool = merger.recipe, merger.pool
     layout = merger.layout()
     blocks = sum(len(block_bounds(spec.shape)) for spec in layout)
+    tally = Tally() if drops_entries(recipe.method, merger.vectors) else None
+    looks = [look for look in (tally, check) if look is not None]
+
+    def watch(block: MergedBlock) -> None:
+        for look in looks:
+            look(block)
+
     with hashing(pool) as digest:
         companions: dict[str, bytes | Callable[[], bytes]] = {
             **companion_files(pool, dtype=recipe.dtype),
             "README.md": model_card(config, recipe, weights, name=landing(output).name, best=best),
             "aftermix.yaml": recipe_yaml(config, recipe, weights).encode(),
-            "lock.json": lambda: (json.dumps(lock(pool, config, digest=digest), indent=2) + "\n").encode(),
+            "lock.json": lambda: _json(lock(pool, config, digest=digest)),
         }
+        if tally is not None:
+            companions[SHARES] = lambda: _json(share_record(merger, weights, tally))
+        pieces = merged_pieces(merger, weights, watch=watch if looks else None)
         return write_checkpoint(
             output,
-            bar(merged_pieces(merger, weights), label="Merging", total=blocks, unit="block"),
+            bar(pieces, label="Merging", total=blocks, unit="block"),
             layout=layout,
             companions=companions,
             max_shard_bytes=config.merge.max_shard_bytes,
@@ -74,3 +100,7 @@ def refuse_output(output: Path, pool: Pool) -> None:
             found = f"lies in the input folder {checkpoint.label}"
             raise CheckpointError(str(output), found, "Name another folder for the result.")
     refuse_occupied(output)
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()

@@ -54,10 +54,16 @@ def _results(best: dict[str, Any]) -> list[EvalResult]:
 def _body(config: Config, recipe: Recipe, weights: Weights, name: str, test: dict[str, Any] | None) -> str:
     options = ", ".join(f"{key} = {value}" for key, value in recipe.method.options.items())
     method = f"`{recipe.method.name}`" + (f" ({options})" if options else "")
+    own = "".join(
+        f"\n- {vector}: " + ", ".join(f"{key} {value:g}" for key, value in settings.items())
+        for vector, entry in config.vectors.items()
+        if (settings := {key: getattr(entry, key) for key in ("density", "ratio") if getattr(entry, key) is not None})
+    )
     rows = "\n".join(
         f"| {vector} | `{public_name(entry.model)}` | {entry.role} | {weights.get(vector, 0.0):.4f} |"
         for vector, entry in config.vectors.items()
     )
+    settings_of_vectors = f"\nSettings of single vectors:\n{own}\n" if own else ""
     base = f" Base: `{public_name(config.base)}`." if config.base else ""
     text = f"""# {name}
 
@@ -66,7 +72,7 @@ Merged by aftermix with {method}.{base}
 | vector | model | role | merge weight |
 |---|---|---|---|
 {rows}
-
+{settings_of_vectors}
 `aftermix.yaml` in this folder is the recipe, `lock.json` the hashes of the inputs and the versions used.
 
 ```python

@@ -15,13 +15,18 @@ from aftermix.checkpoints.companions import tokenizer_folder
 from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.config import Config, Split, require
 from aftermix.jobs.baselines import fixed_baselines, instruction_scan
+from aftermix.jobs.search_space import space_of, space_text
+from aftermix.jobs.settings import leaves_vectors_as_they_are
 from aftermix.jobs.statistics import merger_of
 from aftermix.merging.blocks import BLOCK_ELEMENTS, LOOKAHEAD, block_bounds
-from aftermix.merging.merge import Merger, Recipe
+from aftermix.merging.merge import Merger, Recipe, merged_tensors
 from aftermix.merging.prepared import prepared_bytes
+from aftermix.search.space import Space
 
 SAMPLE_REQUESTS = 64
 """Requests of the first task that the short measurement runs."""
+SAMPLE_S = 2.0
+"""Seconds of a merge that are measured."""
 BYTES_PER_NUMBER = 4
 
 
@@ -41,7 +46,9 @@ class Plan:
     """Tokens through the model by split, over all its measurements."""
     tokens_per_s: float | None = None
     combine_s: float = 0.0
-    """Seconds of one combination of all vectors."""
+    """Seconds of one merge into the living model."""
+    space: str = ""
+    """What is searched, and what that makes a trial do."""
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -62,17 +69,18 @@ def plan(config: Config) -> Plan:
     require(config, "vectors")
     for_search = config.evaluate is not None
     pool = open_pool(config)
+    space = space_of(config) if for_search else None
     merger = merger_of(config, pool, Recipe.of(config.merge, vectors=config.vectors, for_search=for_search))
     disk = sum(spec.nbytes for spec in merger.layout())
     free = psutil.virtual_memory().available
-    if not for_search:
+    if space is None:
         blocks = torch.get_num_threads() * (LOOKAHEAD + len(pool.experts) + 2)
         memory = BYTES_PER_NUMBER * min(BLOCK_ELEMENTS, pool.parameters) * blocks
         return Plan(pool.parameters, disk, memory, free)
-    return _plan_search(config, pool, merger, disk=disk, free=free)
+    return _plan_search(config, pool, merger, space=space, disk=disk, free=free)
 
 
-def _plan_search(config: Config, pool: Pool, merger: Merger, *, disk: int, free: int) -> Plan:
+def _plan_search(config: Config, pool: Pool, merger: Merger, *, space: Space, disk: int, free: int) -> Plan:
     from aftermix.evaluation.engines.hf import HuggingFaceEngine
     from aftermix.evaluation.harness import TaskSuite
 
@@ -81,17 +89,19 @@ def _plan_search(config: Config, pool: Pool, merger: Merger, *, disk: int, free:
     engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=tokenizer_folder(pool), config=config.evaluate)
     measurements = _measurements(config)
     splits: tuple[Split, ...] = ("search", "select", "test")
+    once = leaves_vectors_as_they_are(merger.recipe.method, space.settings)
     per_model = {split: sum(suite.tokens(split, engine.lm).values()) for split in splits}
     return Plan(
         parameters=pool.parameters,
         disk_bytes=disk,
-        memory_bytes=BYTES_PER_NUMBER * pool.parameters + prepared_bytes(merger),
+        memory_bytes=BYTES_PER_NUMBER * pool.parameters + (prepared_bytes(merger) if once else 0),
         memory_free_bytes=free,
         measurements=measurements,
         items=suite.sizes(),
         tokens={split: count * measurements[split] for split, count in per_model.items()},
         tokens_per_s=_tokens_per_s(suite.requests("search", engine.lm), engine.lm),
-        combine_s=_combine_s(merger),
+        combine_s=_combine_s(merger) if once and merger.recipe.method.looks is None else _merge_s(merger),
+        space=space_text(config, space),
     )
 
 
@@ -121,6 +131,16 @@ def _tokens_per_s(requests: Mapping[str, list[Any]], lm: Any) -> float:
         for kind, instances in kinds.items():
             getattr(lm, kind)(instances[: SAMPLE_REQUESTS // 4] if warm_up else instances, disable_tqdm=True)
     return float((lm.forwarded_tokens - tokens) / (perf_counter() - started))
+
+
+def _merge_s(merger: Merger) -> float:
+    """Seconds of a merge that reads all its inputs, scaled up from as many tensors as a short time allows."""
+    started, seen = perf_counter(), 0
+    for _, tensor in merged_tensors(merger, dict.fromkeys(merger.vectors, 1.0)):
+        seen += tensor.numel()
+        if perf_counter() - started > SAMPLE_S:
+            break
+    return (perf_counter() - started) * sum(spec.elements for spec in merger.layout()) / max(seen, 1)
 
 
 def _combine_s(merger: Merger) -> float:

@@ -30,6 +30,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     fits = "fits" if plan.memory_bytes < plan.memory_free_bytes else "does NOT fit"
     free = _bytes(plan.memory_free_bytes)
     yield f"Peak memory     {_bytes(plan.memory_bytes)} besides the libraries ({fits} into the {free} that are free)"
+    if plan.space:
+        yield f"Space           {plan.space}"
     for task, sizes in plan.items.items():
         yield f"Items           {task}: " + ", ".join(f"{split} {count}" for split, count in sizes.items())
     seconds = plan.seconds
@@ -37,7 +39,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         time = f", about {_time(seconds[split])}" if seconds else ""
         yield f"{split:<15} {plan.measurements[split]} evaluations, {tokens:,} tokens{time}"
     if plan.tokens_per_s:
-        yield f"Speed           {plan.tokens_per_s:,.0f} tokens/s measured now; one combination {plan.combine_s:.3f} s"
+        yield f"Speed           {plan.tokens_per_s:,.0f} tokens/s measured now; one merge {plan.combine_s:.3f} s"
         yield f"Total           about {_time(sum(seconds.values()))}"
 
 

@@ -105,8 +105,14 @@ def _merge_values(config: Config, recipe: Recipe) -> dict[str, Any]:
     settled = {"exclude": list(recipe.exclude), "seed": recipe.seed, "lambda": recipe.scale}
     dtype = {"dtype": str(recipe.dtype).removeprefix("torch.")} if recipe.dtype is not None else {}
     vocabulary = {"vocabulary": config.merge.vocabulary} if config.merge.vocabulary is not None else {}
-    statistics = {"statistics": config.merge.statistics} if recipe.method.needs_statistics else {}
-    return (method if named else pair) | settled | dtype | vocabulary | statistics
+    return (method if named else pair) | settled | dtype | vocabulary | _statistics_values(config, recipe)
+
+
+def _statistics_values(config: Config, recipe: Recipe) -> dict[str, Any]:
+    if not recipe.method.needs_statistics:
+        return {}
+    folder = {"statistics": config.merge.statistics} if config.merge.statistics is not None else {}
+    return folder | {"uncalibrated": config.merge.uncalibrated}
 
 
 def _identity(checkpoint: Model, digest: Digest) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def best_record(
     return {
         "winner": _winner(bench, winner),
         "weights": winner.weights,
+        "settings": winner.settings,
         **_ratios(config, winner.weights),
         "vectors": _vectors(config),
         "objective": objectives.as_json(),
@@ -52,7 +53,7 @@ def best_record(
 def _winner_on_test(bench: Bench, contest: Contest, trial: Trial) -> ItemScores:
     """The winner is measured like a baseline, under its trial's number."""
     measured = Contest(
-        contest.run, contest.tasks, contest.objectives, lambda entry, split: bench.measure(dict(entry.weights), split)
+        contest.run, contest.tasks, contest.objectives, lambda _, split: bench.measure(trial.point, split)
     )
     items = measured.items(Baseline(f"winner trial {trial.number}", "winner", trial.weights), "test")
     contest.seconds["test"] = contest.seconds.get("test", 0.0) + measured.seconds.get("test", 0.0)
@@ -60,7 +61,7 @@ def _winner_on_test(bench: Bench, contest: Contest, trial: Trial) -> ItemScores:
 
 
 def _winner(bench: Bench, trial: Trial) -> dict[str, Any]:
-    recipe = bench.recipe
+    recipe = bench.merger_at(trial.settings).recipe
     return {
         "trial": trial.number,
         "method": recipe.method.name,
@@ -77,6 +78,8 @@ def _vectors(config: Config) -> dict[str, Any]:
 
 
 def _ratios(config: Config, weights: Weights) -> dict[str, Any]:
+    if not config.search.over.weights:
+        return {"ratios": None, "ratios_note": "The weights were not searched, so no data ratio follows from them."}
     data_vectors = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     try:
         return {"ratios": ratios_from_weights(weights, data_vectors), "ratios_note": None}
@@ -89,6 +92,7 @@ def _candidate(candidate: Candidate, objectives: Objectives, seed: int) -> dict[
     return {
         "trial": candidate.trial.number,
         "weights": candidate.trial.weights,
+        "settings": candidate.trial.settings,
         "search": summarise(candidate.search, objectives=objectives, seed=seed),
         "select": summarise(candidate.select, objectives=objectives, seed=seed),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -68,25 +69,36 @@ def remembered_source(run: Path) -> Path | None:
 def refuse_different(run: Path, *, config: Config, pool: Pool, split: dict[str, Any]) -> None:
     """Raise :class:`SearchError` unless resuming `run` with `config` goes on with the same search.
 
-    The number of trials and of candidates may differ; models (by hash), merge, items, ranges, seeds and objective may
-    not.
+    The number of trials and of candidates may differ; models and statistics (by hash), merge, items, ranges, seeds and
+    objective may not.
     """
     refuse_difference(run, _comparable(read_run_config(run)), _comparable(config), what="the file says otherwise in")
-    found = json.loads((run / LOCK).read_text(encoding="utf-8"))
-    refuse_difference(run, found["inputs"], lock(pool, config)["inputs"], what="another content now lies in")
+    _refuse_other_content(run, config=config, pool=pool)
     refuse_difference(run, _read_split(run), split, what="other items now make up")
 
 
 def refuse_other_vectors(source: Path, *, config: Config, pool: Pool, split: dict[str, Any]) -> None:
-    """Raise :class:`SearchError` unless scores stored in `source` hold for `config`: same vectors, merge and items."""
-    theirs, ours = _measured_by(read_run_config(source), config), _measured_by(config, config)
+    """Raise :class:`SearchError` unless scores stored in `source` hold for `config`: same vectors, merge and items.
+
+    Settings that either run searches are left out: they are compared trial by trial.
+    """
+    earlier = read_run_config(source)
+    searched = {*earlier.search.over.settings, *config.search.over.settings}
+    theirs, ours = (_measured_by(one, config, searched) for one in (earlier, config))
     for part in ours:
         refuse_difference(source, theirs.get(part), ours.get(part), what=f"scores were measured with another {part} in")
-    found = json.loads((source / LOCK).read_text(encoding="utf-8"))
-    refuse_difference(source, found["inputs"], lock(pool, config)["inputs"], what="another content now lies in")
+    _refuse_other_content(source, config=config, pool=pool)
     stored = _read_split(source)
     shared = {task: stored.get(task) for task in split}
     refuse_difference(source, shared, split, what="scores were measured on other items of")
+
+
+def _refuse_other_content(run: Path, *, config: Config, pool: Pool) -> None:
+    """Refuse models or statistics that are not, by hash, those of `run`."""
+    found, now = json.loads((run / LOCK).read_text(encoding="utf-8")), lock(pool, config)
+    refuse_difference(run, found["inputs"], now["inputs"], what="another content now lies in")
+    theirs, ours = found.get("statistics", {}), now.get("statistics", {})
+    refuse_difference(run, theirs, ours, what="other statistics now lie in")
 
 
 def refuse_difference(run: Path, theirs: Any, ours: Any, *, what: str) -> None:
@@ -113,15 +125,18 @@ def _read_split(run: Path) -> dict[str, Any]:
     return value
 
 
-def _measured_by(config: Config, asking: Config) -> dict[str, Any]:
-    """What decides a stored score, besides the weights and the items, of the tasks that `asking` evaluates."""
+def _measured_by(config: Config, asking: Config, searched: Set[str]) -> dict[str, Any]:
+    """What decides a stored score, besides weights, `searched` settings and items, of the tasks `asking` evaluates."""
     values = _comparable(config)
     wanted = {task.task for task in asking.evaluate.tasks} if asking.evaluate else set()
     evaluate = {key: value for key, value in values["evaluate"].items() if key != "items"}
     evaluate["tasks"] = {task["task"]: task for task in evaluate["tasks"] if task["task"] in wanted}
+    hidden = searched | ({"intra", "inter"} if searched else set())  # an unnamed pair holds its options inside
+    merge = {key: value for key, value in values["merge"].items() if key not in hidden}
     vectors = values["vectors"].items()
-    own = {part: {name: vector.get(part) for name, vector in vectors} for part in ("role", "density", "ratio")}
-    return {"base": values["base"], "merge": values["merge"], "evaluation": evaluate} | own
+    parts = [part for part in ("role", "density", "ratio") if part not in searched]
+    own = {part: {name: vector.get(part) for name, vector in vectors} for part in parts}
+    return {"base": values["base"], "merge": merge, "evaluation": evaluate} | own
 
 
 def _comparable(config: Config) -> dict[str, Any]:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, require
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.files import write_json
 from aftermix.jobs import run_folder
-from aftermix.jobs.live import Bench, LiveScorer, split_record
+from aftermix.jobs.earlier_run import translation
+from aftermix.jobs.live import Bench, split_record
 from aftermix.jobs.merge import refuse_output, write_model
 from aftermix.jobs.provenance import recipe_yaml, resolved
 from aftermix.jobs.result import best_record
-from aftermix.jobs.statistics import merger_of
+from aftermix.jobs.search_space import space_of
 from aftermix.merging.merge import Recipe
-from aftermix.merging.prepared import prepare_vectors
-from aftermix.merging.resident import beside
 from aftermix.report.page import write_report
 from aftermix.search.journal import read_trials
 from aftermix.search.objective import Objectives
@@ -40,7 +38,7 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
     recipe = Recipe.of(config.merge, vectors=config.vectors, for_search=True)
     config = resolved(config, recipe)
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
-    space = Space.of(config.vectors)
+    space = space_of(config)
     pool = open_pool(config)
     if not resume:
         refuse_output(run, pool)
@@ -54,12 +52,14 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
     imported: Sequence[ImportedTrial] = ()
     if source is not None:
         run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
-        imported = import_trials(source, space=space, tasks=list(suite.tasks), objectives=objectives)
-    started = perf_counter()
-    prepared = prepare_vectors(merger_of(config, pool, recipe))
-    live = LiveScorer.open(pool, config.evaluate, suite)
-    vectors = beside(prepared, live.engine.lm.device)
-    bench = Bench(config, vectors, live, prepare_s=perf_counter() - started)
+        imported = import_trials(
+            source,
+            space=space,
+            tasks=list(suite.tasks),
+            objectives=objectives,
+            settings_of=translation(run_folder.read_run_config(source), config, space),
+        )
+    bench = Bench.open(config, pool, recipe, space=space, suite=suite)
     if resume:
         run_folder.write_config(run, config)
     else:
@@ -70,13 +70,13 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
 
 def _run(bench: Bench, run: Path, *, space: Space, objectives: Objectives, imported: Sequence[ImportedTrial]) -> None:
     """Trials, selection, test, model, report; each stage leaves files that a resumed run takes up."""
-    settings, tasks = bench.config.search, bench.tasks
-    trials = run_study(run, space=space, config=settings, tasks=tasks, measure=bench.measure, imported=imported)
-    chosen = choose_winner(run, trials=trials, config=settings, tasks=tasks, measure=bench.measure)
+    config, tasks = bench.config.search, bench.tasks
+    trials = run_study(run, space=space, config=config, tasks=tasks, measure=bench.measure, imported=imported)
+    chosen = choose_winner(run, trials=trials, config=config, tasks=tasks, measure=bench.measure)
     best = best_record(bench, run, trials=trials, chosen=chosen, objectives=objectives)
-    weights = chosen.winner.trial.weights
-    if not run_folder.clear_model(run, recipe_yaml(bench.config, bench.recipe, weights)):
-        model = run / run_folder.MODEL
-        write_model(bench.prepared.merger, weights, config=bench.config, output=model, best=best)
+    winner = chosen.winner.trial.point
+    merged, merger = bench.config_at(winner.settings), bench.merger_at(winner.settings)
+    if not run_folder.clear_model(run, recipe_yaml(merged, merger.recipe, winner.weights)):
+        write_model(merger, winner.weights, config=merged, output=run / run_folder.MODEL, best=best)
     write_json(run / run_folder.BEST, best)
     write_report(run)

@@ -8,26 +8,37 @@ from aftermix.checkpoints.pool import Pool
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem, refuse_if_any
 from aftermix.merging.merge import Merger, Recipe
-from aftermix.saliency.storage import Statistics, read_statistics
+from aftermix.merging.saliency import Statistics, Unmeasured
+from aftermix.saliency.storage import has_statistics, read_statistics, refuse_no_folder
 
 
 def merger_of(config: Config, pool: Pool, recipe: Recipe) -> Merger:
     """The merge of `config`, with the statistics that its method needs. Raises for statistics of other models."""
-    needed = recipe.method.needs_statistics and config.merge.statistics is not None
-    return Merger.of(pool, recipe, statistics=read_all(config, pool) if needed else None)
+    return Merger.of(pool, recipe, statistics=read_all(config, pool) if recipe.method.needs_statistics else None)
 
 
 def read_all(config: Config, pool: Pool) -> dict[str, Statistics]:
-    """Statistics by vector. Raises :class:`ManyProblemsError` with every fault of all of them."""
-    folder = Path(config.merge.statistics or "")
+    """Statistics by vector; with `uncalibrated: magnitude`, a stand-in for those that there are none of.
+
+    Without it, and where no folder is named, they are left out. Raises :class:`ManyProblemsError` with every fault of
+    all that are there.
+    """
+    folder = Path(config.merge.statistics) if config.merge.statistics is not None else None
+    if folder is not None:
+        refuse_no_folder(folder)
+    by_magnitude = config.merge.uncalibrated == "magnitude"
     problems: list[Problem] = []
     found: dict[str, Statistics] = {}
     for vector, expert in pool.experts.items():
-        try:
-            found[vector] = read_statistics(folder, vector)
-            found[vector].refuse_other(expert)
-        except AftermixError as error:
-            problems.extend(error.problems)
+        if by_magnitude and (folder is None or not has_statistics(folder, vector)):
+            found[vector] = Unmeasured(frozenset(info.name for info in pool.layout))
+        elif folder is not None:
+            try:
+                measured = read_statistics(folder, vector)
+                measured.refuse_other(expert)
+                found[vector] = measured
+            except AftermixError as error:
+                problems.extend(error.problems)
     refuse_if_any(problems)
     return found
 
@@ -37,4 +48,6 @@ def statistics_files(config: Config) -> list[Path]:
     if config.merge.statistics is None:
         return []
     folder = Path(config.merge.statistics)
-    return [folder / f"{vector}{suffix}" for vector in sorted(config.vectors) for suffix in (".json", ".safetensors")]
+    by_magnitude = config.merge.uncalibrated == "magnitude"
+    used = [vector for vector in sorted(config.vectors) if not by_magnitude or has_statistics(folder, vector)]
+    return [folder / f"{vector}{suffix}" for vector in used for suffix in (".json", ".safetensors")]

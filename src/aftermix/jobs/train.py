@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from aftermix.checkpoints.hub import locate
@@ -18,33 +14,17 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, require
 from aftermix.errors import AftermixError, Problem, TrainingError, refuse_if_any
-from aftermix.files import sha256
-from aftermix.training.base import document_encoder, freeze, load_base, load_tokenizer, refuse_unfit
-from aftermix.training.data import Documents, read_documents
+from aftermix.jobs.training_data import Ingredients, Preparing, described, ingredients, shares_in_words, token_folder
+from aftermix.jobs.training_run import Plan, make_trainable, plan_run, train_expert
+from aftermix.training.base import load_base, load_tokenizer, refuse_unfit
 from aftermix.training.expert import (
     identity_of_base,
     is_already_trained,
     recipe_record,
     trained_tensors,
-    write_expert,
 )
-from aftermix.training.packing import PackedTokens, pack
-from aftermix.training.trainer import Recipe, Trained, train_one, uses_cuda
-
-VERSIONS_OF = ("aftermix", "accelerate", "numpy", "safetensors", "tokenizers", "torch", "transformers")
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """One expert that is to be trained, with everything checked that can be checked before the first step."""
-
-    name: str
-    folder: Path
-    data: dict[str, Any]
-    """What the record says of the dataset; its texts are not kept once they are packed."""
-    packed: PackedTokens
-    recipe: Recipe
-    record: dict[str, Any]
+from aftermix.training.processes import process_index
+from aftermix.training.trainer import Recipe, uses_cuda
 
 
 def train(config: Config, output: Path, *, say: Callable[[str], None] | None = None) -> dict[str, Path]:
@@ -53,9 +33,9 @@ def train(config: Config, output: Path, *, say: Callable[[str], None] | None = N
     Each folder is a complete Hugging Face model with the base's tensor names and types, written whole or not at all,
     and a `train.json` of what was done. An expert whose folder is there with the same recipe is reused, and `say` is
     told. All inputs are checked before the first step: :class:`AftermixError` names every fault. Experts finished
-    before a fault or an interruption stay.
+    before a fault or an interruption stay. Of several processes the first alone writes, speaks and gives folders back.
     """
-    say = say or _to_stderr
+    say = (say or _to_stderr) if process_index() == 0 else _nothing
     require(config, "base", "train")
     settings, base_name = config.train, config.base
     if settings is None or base_name is None:
@@ -65,14 +45,20 @@ def train(config: Config, output: Path, *, say: Callable[[str], None] | None = N
     _refuse_base_in_the_way(output, folders, base)
     uses_cuda(settings.device)
     settings = _with_scale(settings, base_name, say)
-    plans = _plans(settings, base, folders)
-    for name, folder in folders.items():
-        if name not in {plan.name for plan in plans}:
-            say(f"{name}: reused {folder}, trained before by the same recipe")
-    for plan in plans:
-        _train_expert(plan, settings, base)
-        say(f"{plan.name}: wrote {plan.folder}")
-    return folders
+    with token_folder(settings, output) as tokens:
+        plans = _plans(settings, base, folders, tokens)
+        for name, folder in folders.items():
+            if name not in {plan.name for plan in plans}:
+                say(f"{name}: reused {folder}, trained before by the same recipe")
+        for plan in plans:
+            for line in shares_in_words(plan.packed):
+                say(f"{plan.name}: {line}")
+            train_expert(plan, settings, base, say=say)
+    return folders if process_index() == 0 else {}
+
+
+def _nothing(_: str) -> None:
+    """What the other processes of a run say."""
 
 
 def _to_stderr(line: str) -> None:
@@ -109,23 +95,24 @@ def _refuse_base_in_the_way(output: Path, folders: dict[str, Path], base: Checkp
         raise TrainingError(str(output), "is a file", "Name a folder.")
 
 
-def _plans(settings: TrainConfig, base: Checkpoint, folders: dict[str, Path]) -> list[_Plan]:
-    """What is to be trained, checked; experts that are there already are left out.
+def _plans(settings: TrainConfig, base: Checkpoint, folders: dict[str, Path], tokens: Path) -> list[Plan]:
+    """What is to be trained, checked; experts that are there already are left out. Tokens are kept in `tokens`.
 
     Raises :class:`ManyProblemsError` with the faults of all datasets.
     """
     base_identity = identity_of_base(base)
-    to_prepare: dict[str, dict[str, Any]] = {}
+    to_prepare: dict[str, tuple[Ingredients, dict[str, Any]]] = {}
     problems: list[Problem] = []
     for name, dataset in settings.datasets.items():
         try:
-            data_sha256 = _sha256_of_data(Path(dataset.data))
-            record = recipe_record(base_identity, data_sha256=data_sha256, dataset=dataset, config=settings)
-            if not is_already_trained(folders[name], record):
-                to_prepare[name] = record
+            what = ingredients(name, settings)
+            record = recipe_record(base_identity, data=what.recipe(), dataset=dataset, config=settings)
+            if not is_already_trained(folders[name], record, checkpoint_tokens=settings.checkpoint_tokens):
+                to_prepare[name] = what, record
         except AftermixError as error:
             problems += _labelled(name, error)
-    plans = _prepared(settings, base, folders, to_prepare, problems) if to_prepare else []
+    identity = base_identity["companions"]
+    plans = _prepared(settings, base, folders, to_prepare, problems, tokens, identity) if to_prepare else []
     refuse_if_any(problems)
     return plans
 
@@ -134,40 +121,30 @@ def _prepared(
     settings: TrainConfig,
     base: Checkpoint,
     folders: dict[str, Path],
-    records: dict[str, dict[str, Any]],
+    to_prepare: dict[str, tuple[Ingredients, dict[str, Any]]],
     problems: list[Problem],
-) -> list[_Plan]:
-    """Read, tokenise and pack each dataset of `records` against a model loaded once to see that all fits."""
+    tokens: Path,
+    identity: str,
+) -> list[Plan]:
+    """Read, tokenise and pack each dataset of `to_prepare` against a model loaded once to see that all fits."""
     tokenizer = load_tokenizer(base.folder)
-    encode = document_encoder(tokenizer, where=base.label)
+    preparing = Preparing(settings, tokenizer, base.label, identity, tokens)
     model = load_base(base)
     trained_tensors(model, base)
-    freeze(model, settings.freeze)
-    plans: list[_Plan] = []
-    for name, record in records.items():
-        dataset = settings.datasets[name]
+    make_trainable(model, settings)
+    plans: list[Plan] = []
+    for name, (what, record) in to_prepare.items():
         try:
-            documents = read_documents(Path(dataset.data), text_field=dataset.text_field)
-            packed = pack(documents, encode, context=settings.context, tokens=dataset.tokens, seed=settings.seed)
-            refuse_unfit(packed, model.config, tokenizer, where=base.label)
-            recipe = _recipe(settings, dataset)
+            packed = preparing.prepared(name, what)
+            refuse_unfit(packed, model, tokenizer, where=base.label)
+            recipe = _recipe(settings, settings.datasets[name])
             recipe.steps(len(packed))
+            run = plan_run(name, folders[name], packed, recipe, record, settings)
         except AftermixError as error:
             problems += _labelled(name, error)
         else:
-            data = _described(documents, packed)
-            plans.append(_Plan(name, folders[name], data, packed, recipe, record))
+            plans.append(run.describing(described(what, packed)))
     return plans
-
-
-def _described(documents: Documents, packed: PackedTokens) -> dict[str, Any]:
-    return {
-        "file": str(documents.path),
-        "documents": len(documents.texts),
-        "empty_documents_left_out": documents.empty,
-        "characters": documents.characters,
-        "tokens_per_epoch": packed.tokens_per_epoch,
-    }
 
 
 def _recipe(settings: TrainConfig, dataset: DatasetConfig) -> Recipe:
@@ -177,6 +154,10 @@ def _recipe(settings: TrainConfig, dataset: DatasetConfig) -> Recipe:
         schedule=settings.schedule,
         min_lr_rate=settings.min_lr_rate,
         warmup_steps=settings.warmup_steps,
+        decay_share=settings.decay_share,
+        decay_shape=settings.decay_shape,
+        accumulation=settings.accumulation,
+        precision=settings.precision,
         weight_decay=settings.weight_decay,
         betas=settings.betas,
         max_grad_norm=settings.max_grad_norm,
@@ -185,64 +166,6 @@ def _recipe(settings: TrainConfig, dataset: DatasetConfig) -> Recipe:
     )
 
 
-def _sha256_of_data(path: Path) -> str:
-    try:
-        return sha256(path)
-    except OSError:
-        # Missing and unreadable files get their message from the reader, which knows the remedies.
-        read_documents(path)
-        raise
-
-
 def _labelled(name: str, error: AftermixError) -> list[Problem]:
     """The problems of `error`, saying whose dataset it is."""
     return [Problem(f"train.datasets.{name}: {each.where}", each.found, each.remedy) for each in error.problems]
-
-
-def _train_expert(plan: _Plan, settings: TrainConfig, base: Checkpoint) -> None:
-    model = load_base(base)
-    frozen = freeze(model, settings.freeze)
-    done = train_one(
-        model,
-        plan.packed,
-        recipe=plan.recipe,
-        device=settings.device,
-        threads=settings.threads,
-        label=f"train {plan.name}",
-    )
-    dtype = getattr(torch, settings.dtype) if settings.dtype else None
-    write_expert(
-        plan.folder, model, base, dtype=dtype, record=_record(plan, done, base, model, frozen, settings.threads)
-    )
-    del model
-    gc.collect()  # the Trainer leaves reference cycles, and the next expert needs the room
-
-
-def _record(
-    plan: _Plan, done: Trained, base: Checkpoint, model: Any, frozen: list[str], threads: int | None
-) -> dict[str, Any]:
-    """What `train.json` says: the recipe that identifies the expert, and what really happened."""
-    packed = plan.packed
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return {
-        "format": 1,
-        "name": plan.name,
-        "base": base.label,
-        "recipe": plan.record,
-        "data": plan.data,
-        "tokens": len(packed.ids),
-        "epochs": round(packed.epochs, 6),
-        "documents_begun": packed.documents,
-        "sequences": len(packed),
-        "steps": len(done.losses),
-        "learning_rate": plan.recipe.learning_rate,
-        "seed": plan.recipe.seed,
-        "trained_parameters": trainable,
-        "frozen": frozen,
-        "loss": {"first": done.losses[0], "final": done.final_loss},
-        "seconds": round(done.seconds, 3),
-        "tokens_per_second": round(len(packed.ids) / done.seconds, 1),
-        "device": done.device,
-        "threads": threads or torch.get_num_threads(),
-        "versions": {name: version(name) for name in VERSIONS_OF},
-    }

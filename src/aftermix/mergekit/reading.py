@@ -17,14 +17,18 @@ from aftermix.errors import ConfigError, refuse_if_any
 from aftermix.mergekit.references import reference, vector_names
 from aftermix.mergekit.settings import Scope, Setting, is_part_of_names, settle
 from aftermix.mergekit.sources import SHARED, Reading, Source, parameters_at, sources_of
+from aftermix.mergekit.weightless import OPTIONS, read_options, read_weight
 from aftermix.yaml_file import read_yaml
 
-DEFAULTS: dict[str, dict[str, bool]] = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "linear": {"normalize": True},
     "task_arithmetic": {"normalize": False, "rescale": False},
     "ties": {"normalize": True, "rescale": False},
     "dare_linear": {"normalize": False, "rescale": True},
     "dare_ties": {"normalize": False, "rescale": True},
+    "slerp": {"t": 0.5},
+    "karcher": {"max_iter": 10, "tol": 1e-5},
+    "model_stock": {"filter_wise": False},
 }
 KEYS = (
     "merge_method",
@@ -71,13 +75,16 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
     base = None
     if values.get("base_model") is not None:
         base = reading.attempt(lambda: reference(values["base_model"], where=f"{where}: base_model"))
-    elif method != "linear":
-        reading.refuse("base_model", f"{method} needs the base of its vectors", "Add `base_model: PATH`.")
+    elif method not in ("linear", "karcher"):
+        needed = "the model that it starts from" if method == "slerp" else "the base of its vectors"
+        reading.refuse("base_model", f"{method} needs {needed}", "Add `base_model: PATH`.")
     sources = sources_of(reading, method, base)
     shared = _shared(reading, method)
+    if method in OPTIONS:
+        _weigh(reading, method, sources, shared, base)
     merge = _merge(reading, method, sources, shared)
     instruction = _tokenizer(reading, base)
-    vectors = _vectors(reading, sources, base, instruction)
+    vectors = _vectors(reading, sources, None if method == "slerp" else base, instruction)
     refuse_if_any(reading.problems)
     content = {"vectors": vectors, "merge": merge} | ({"base": base} if base else {})
     return parse_config(content, where=where, folder=Path.cwd())
@@ -94,11 +101,21 @@ def _shared(reading: Reading, method: str) -> dict[str, Any]:
         )
         scopes.insert(0, (f"{reading.where}: slices[0].parameters", inner))
     defaults: dict[str, Any] = {"lambda": 1.0, "int8_mask": False} | DEFAULTS[method]
+    if method == "slerp" and not any("t" in scope for _, scope in scopes):
+        reading.refuse("parameters.t", "is required", "Set `t`: 0 is `base_model`, 1 the other model.")
     found = {
         name: reading.attempt(partial(settle, name, scopes, default=default), Setting(default))
         for name, default in defaults.items()
     }
     return {name: setting.value for name, setting in found.items()}
+
+
+def _weigh(reading: Reading, method: str, sources: list[Source], shared: Mapping[str, Any], base: str | None) -> None:
+    """Give each model the weight that it has in a method without weights."""
+    for source in sources:
+        source.weight = Setting(read_weight(method, shared, is_base=source.model == base))
+    if method == "slerp" and len(sources) != 2 and not reading.problems:
+        reading.refuse("models", f"slerp is between two models, there are {len(sources)}", "Keep two.")
 
 
 def _merge(reading: Reading, method: str, sources: list[Source], shared: dict[str, Any]) -> dict[str, Any]:
@@ -116,6 +133,8 @@ def _merge(reading: Reading, method: str, sources: list[Source], shared: dict[st
 
 def _method(reading: Reading, method: str, sources: list[Source], shared: dict[str, Any]) -> dict[str, Any]:
     """Method and options; a normalised sum is the pair of the same intra rule and `mean`."""
+    if method in OPTIONS:
+        return {"method": method, **read_options(method, shared)}
     normalize, densities = shared["normalize"], {source.density for source in sources}
     density = {"density": densities.pop()} if len(densities) == 1 else {}
     if method == "linear":

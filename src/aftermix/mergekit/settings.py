@@ -23,6 +23,10 @@ KINDS: dict[str, type] = {
     "normalize": bool,
     "rescale": bool,
     "int8_mask": bool,
+    "t": float,
+    "max_iter": int,
+    "tol": float,
+    "filter_wise": bool,
 }
 Scope = tuple[str, Mapping[str, Any]]
 """Where it stands in the file, and its parameters."""
@@ -114,5 +118,5 @@ def _scalar(name: str, where: str, value: Any) -> Any:
         if math.isfinite(settled):
             return settled
     raise ConfigError(
-        where, f"expected a {'number' if kind is float else 'true or false'}, found {value!r}", "Correct it."
+        where, f"expected a {'true or false' if kind is bool else 'number'}, found {value!r}", "Correct it."
     )

@@ -11,6 +11,7 @@ from aftermix.errors import AftermixError, Problem
 from aftermix.mergekit.layers import layers_of
 from aftermix.mergekit.references import reference
 from aftermix.mergekit.settings import Scope, Setting, settle
+from aftermix.mergekit.weightless import OPTIONS
 
 ON_DELTAS = ("int8_mask", "normalize", "rescale", "lambda")
 SHARED = {
@@ -19,8 +20,15 @@ SHARED = {
     "ties": ON_DELTAS,
     "dare_linear": ON_DELTAS,
     "dare_ties": ON_DELTAS,
+    "slerp": ("t",),
+    "karcher": ("max_iter", "tol"),
+    "model_stock": ("filter_wise",),
 }
 """Parameters of the whole recipe, by method: the methods that both have."""
+ON_MODELS = ("linear", "slerp", "karcher")
+"""Methods of which the base is an operand."""
+DENSE = ("ties", "dare_linear", "dare_ties")
+"""Methods with a density."""
 
 
 @dataclass
@@ -60,22 +68,23 @@ class Reading:
 
 
 def sources_of(reading: Reading, method: str, base: str | None) -> list[Source]:
-    """Every model with its weight and density. The base joins the models of `linear`; elsewhere it is no operand."""
+    """Every model with its weight and density. The base joins the models of `ON_MODELS`; elsewhere it is no operand."""
     sources = _listed(reading, method, base)
     names = [source.model for source in sources]
     for name in sorted({name for name in names if names.count(name) > 1}):
         reading.refuse("models", f"'{name}' is listed twice", "Add the two weights up.")
-    if method != "linear":
-        if reading.values.get("slices") and base is not None and base not in names:
-            reading.refuse("slices", "lack the base among their sources", "Add `base_model` to the sources.")
+    if method not in ("linear", "karcher") and reading.values.get("slices") and base is not None and base not in names:
+        reading.refuse("slices", "lack the base among their sources", "Add `base_model` to the sources.")
+    if method not in ON_MODELS:
         sources = [source for source in sources if source.model != base]
     elif base is not None and base not in names and reading.values.get("models"):
         sources.append(Source(base, "base_model", [("base_model", {}), *_recipe_scopes(reading)]))
     for source in sources:
         scopes = [(f"{reading.where}: {place}", parameters) for place, parameters in source.scopes]
-        weight = reading.attempt(partial(settle, "weight", scopes))
-        source.weight = weight or source.weight
-        if method not in ("linear", "task_arithmetic"):
+        if method not in OPTIONS:
+            weight = reading.attempt(partial(settle, "weight", scopes))
+            source.weight = weight or source.weight
+        if method in DENSE:
             source.density = _density(reading, source, scopes)
     if not sources and not reading.problems:
         reading.refuse("models", "name no model besides the base", "Add a model to merge.")
@@ -162,12 +171,12 @@ def parameters_at(reading: Reading, place: str, given: Any, *, per_model: bool, 
     if not isinstance(given, dict):
         reading.refuse(place, f"expected a mapping, found {type(given).__name__}", "Write {weight: 0.5}.")
         return {}
-    models = ("weight",) if method == "linear" else ("weight", "density")
+    models = () if method in OPTIONS else ("weight",) if method == "linear" else ("weight", "density")
     for name in given:
         if per_model and name in SHARED[method]:
             remedy = "Move it to the recipe's own `parameters`; mergekit reads it only there."
             reading.refuse(f"{place}.{name}", "holds for all models", remedy)
         elif name not in models and name not in SHARED[method]:
-            takes = ", ".join(models if per_model else (*models, *SHARED[method]))
+            takes = ", ".join(models if per_model else (*models, *SHARED[method])) or "none for a model"
             reading.refuse(f"{place}.{name}", f"{method} has no parameter '{name}' in mergekit", f"It takes: {takes}.")
     return given

@@ -15,6 +15,7 @@ import yaml
 from aftermix.checkpoints.names import matcher
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import Problem, refuse_if_any
+from aftermix.mergekit import weightless
 from aftermix.mergekit.references import vector_names, written
 from aftermix.mergekit.settings import is_part_of_names
 from aftermix.merging.inter import disjoint_mean, weighted_mean, weighted_sum
@@ -57,6 +58,8 @@ def to_mergekit(
     Raises :class:`ManyProblemsError` with everything that mergekit cannot express.
     """
     bound = bind(config.merge, vectors=config.vectors)
+    if bound.rules[1] in weightless.NAMES:
+        return _without_weights(config, bound, dtype=dtype, adapters=adapters)
     filters, problems = _filters(config, bound, tensors)
     refuse_if_any([*problems, *_inexpressible(config, bound)])
     method, shared = _method(bound)
@@ -65,9 +68,15 @@ def to_mergekit(
     recipe["models"] = _models(config, bound, filters, adapters, method=method)
     recipe |= {"parameters": shared | ({"lambda": config.merge.scale} if config.merge.scale != 1 else {})}
     recipe |= _dtypes(config.merge.dtype or dtype)
-    notes = _notes(config, bound, dtype)
-    notes += ["Adapters: mergekit needs `--lora-merge-cache FOLDER`."] if adapters else []
-    return Translation(recipe, notes)
+    return Translation(recipe, _notes(config, bound, dtype, adapters))
+
+
+def _without_weights(
+    config: Config, bound: BoundMethod, *, dtype: str | None, adapters: Collection[str]
+) -> Translation:
+    refuse_if_any([*_bad_vectors(config, bound), *weightless.problems_of(config, bound)])
+    recipe = weightless.written_recipe(config, bound, adapters) | _dtypes(config.merge.dtype or dtype)
+    return Translation(recipe, _notes(config, bound, dtype, adapters) + weightless.notes_of(config, bound))
 
 
 def _method(bound: BoundMethod) -> tuple[str, dict[str, Any]]:
@@ -154,7 +163,7 @@ def _bad_vectors(config: Config, bound: BoundMethod) -> Iterator[Problem]:
 def _bad_options(config: Config, bound: BoundMethod) -> Iterator[Problem]:
     options = bound.options
     if bound.operands == "deltas" and bound.rules not in NAMES:
-        translated = ", ".join(sorted({name for name, _ in NAMES.values()}))
+        translated = ", ".join(sorted({name for name, _ in NAMES.values()} | set(weightless.OPTIONS)))
         yield Problem("merge", f"{bound.name} has no counterpart in mergekit", f"There is one for: {translated}.")
     if options.get("scope") == "model":
         yield Problem("merge.scope", "mergekit trims tensor by tensor", "Set `scope: tensor`.")
@@ -173,7 +182,7 @@ def _drops(config: Config, bound: BoundMethod) -> bool:
     return any(bound.options_of(name).get("density", 1.0) < 1 for name in config.vectors)
 
 
-def _notes(config: Config, bound: BoundMethod, dtype: str | None) -> list[str]:
+def _notes(config: Config, bound: BoundMethod, dtype: str | None, adapters: Collection[str]) -> list[str]:
     """What the recipe does not say, and the tensors do not need."""
     notes = ["Written by aftermix for mergekit 0.1.5."]
     names = sorted(config.vectors)
@@ -193,4 +202,4 @@ def _notes(config: Config, bound: BoundMethod, dtype: str | None) -> list[str]:
     searched = sorted(name for name, vector in config.vectors.items() if vector.range is not None)
     if searched:
         notes.append(f"Left out: the search ranges of {', '.join(searched)}.")
-    return notes
+    return notes + (["Adapters: mergekit needs `--lora-merge-cache FOLDER`."] if adapters else [])

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from aftermix.checkpoints.model import Bounds
+from aftermix.errors import MergeError
 from aftermix.merging.intra import Keeper
 from aftermix.merging.ranked import Candidates, Score, find_ranked_cut
 from aftermix.merging.selection import magnitude_bits, whole_count
@@ -21,6 +22,7 @@ from aftermix.merging.selection import magnitude_bits, whole_count
 BLOCK_INDEX = re.compile(r"(?P<block>.*?\.(?P<index>\d+))\.")
 Owners = NDArray[np.uint8]
 """For each entry of a flattened tensor, 1 + the number of the vector that has it, 0 where none has."""
+MOST_VECTORS = int(np.iinfo(np.uint8).max)
 Order = Literal["rotation"] | tuple[str, ...]
 
 
@@ -32,9 +34,12 @@ def exclusive(
     Formula: the vectors take turns; each takes the `floor(n_k * d)` free entries with its largest scores, equal scores
     by larger magnitude, then by lower index, d being the size of the whole tensor. `order: rotation` is the order of
     name, begun `shift` further; a list of names is an order for every tensor. Source: OBIM, Algorithm 1. Memory is a
-    byte for each entry.
+    byte for each entry, so more than 255 vectors are a :class:`MergeError`.
     """
     names = list(candidates)
+    if len(names) > MOST_VECTORS:
+        found = f"an exclusive merge takes at most {MOST_VECTORS}, found {len(names)}"
+        raise MergeError("vectors", found, "Merge some of them first.")
     elements = next(iter(candidates.values())).deltas.elements
     owners: Owners = np.zeros(elements, dtype=np.uint8)
     for name in _turns(names, order, shift):
@@ -104,3 +109,7 @@ class Owned:
         part = self.owners[start : start + len(delta)] == self.mark
         np.multiply(delta.numpy(), part, out=delta.numpy())
         return delta
+
+    def count(self, bounds: Bounds) -> int:
+        """How many of the entries `bounds` belong to the vector."""
+        return int(np.count_nonzero(self.owners[slice(*bounds)] == self.mark))

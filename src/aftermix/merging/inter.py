@@ -14,6 +14,8 @@ from pydantic import Field
 
 from aftermix.checkpoints.memory import fresh
 
+Threshold = Annotated[float, Field(gt=0)]
+
 
 def weighted_sum(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
     """`sum_i w_i x_i` (Task Arithmetic, Ilharco et al., 2023, section 2)."""
@@ -78,22 +80,24 @@ def consensus(
     tensors: Sequence[torch.Tensor],
     weights: Sequence[float],
     *,
-    lam: Annotated[float, Field(gt=0)] = 0.4,
+    lam: Threshold | dict[str, Threshold] = 0.4,
     agreement: Annotated[int, Field(ge=1)] = 2,
 ) -> torch.Tensor:
     """The weighted sum, where at least `agreement` vectors find an entry important; 0 elsewhere.
 
-    Formula, elementwise: `m_i = |x_i| > lam * |sum_j x_j - x_i|`; the result is `sum_j w_j x_j` where
+    Formula, elementwise: `m_i = |x_i| > lam_i * |sum_j x_j - x_i|`; the result is `sum_j w_j x_j` where
     `sum_i m_i >= agreement`. Source: consensus merging with TALL masks (Wang et al., 2024), which drops what serves
-    no task or a single one. A single vector is its own consensus. Departure: the masks are those of the vectors
-    themselves, so that they do not depend on the weights.
+    no task or a single one. A single vector is its own consensus. `lam` is one number for all, or one by vector, in the
+    order of `tensors`. Departure: the masks are those of the vectors themselves, so that they do not depend on the
+    weights.
     """
     if len(tensors) == 1:
         return weighted_sum(tensors, weights)
     total = weighted_sum(tensors, [1.0] * len(tensors))
     votes, rest = fresh(total).zero_(), fresh(total)
-    for tensor in tensors:
-        torch.sub(total, tensor, out=rest).abs_().mul_(lam)
+    thresholds = list(lam.values()) if isinstance(lam, dict) else [lam] * len(tensors)
+    for tensor, threshold in zip(tensors, thresholds, strict=True):
+        torch.sub(total, tensor, out=rest).abs_().mul_(threshold)
         # Positive where the vector outweighs the rest; its sign after cutting off the rest is the vote.
         votes.add_(torch.sub(tensor.abs(), rest, out=rest).relu_().sign_())
     return weighted_sum(tensors, weights).mul_(votes >= min(agreement, len(tensors)))

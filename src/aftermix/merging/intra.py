@@ -125,17 +125,20 @@ def random_rescale(
 
 
 def magnitude_sampled(
-    blocks: Blocks,  # noqa: ARG001 - every rule has this signature
+    blocks: Blocks,
     place: Place,
     *,
     density: Density = 0.5,
     epsilon: Annotated[float, Field(ge=0, lt=0.5)] = 0.1,
+    rescale: Literal["probability", "l1", "none"] = "probability",
 ) -> Keeper:
     """Each entry kept with a probability that grows with its rank in its row, and divided by that probability.
 
     Formula: `p = density - epsilon + 2 epsilon r`, clipped to [0, 1], with `r` from 0 for the smallest magnitude of a
-    row to 1 for its largest. Source: DELLA (Deep et al., 2024), MagPrune. Rows longer than a block are ranked in parts.
-    Departure: a row of one entry has rank 1/2, where the formula divides by zero. With `epsilon` 0 this is DARE.
+    row to 1 for its largest. Source: DELLA (Deep et al., 2024), MagPrune; the authors' code has `2 epsilon` as its
+    `window_size`. Rows longer than a block are ranked in parts. Departure: a row of one entry has rank 1/2, where the
+    formula divides by zero. With `epsilon` 0 this is DARE. `rescale: l1` restores the delta's L1 norm instead, as
+    mergekit does.
     """
 
     def kept(delta: torch.Tensor, start: int) -> torch.Tensor:
@@ -144,29 +147,36 @@ def magnitude_sampled(
         key = ("magnitude sampled", place.vector, place.tensor, start)
         values = delta.numpy()
         np.multiply(values, keep_mask(len(delta), probability, place.seed, *key), out=values)
-        np.divide(values, np.maximum(probability, np.finfo(np.float32).tiny), out=values, casting="same_kind")
+        if rescale == "probability":
+            np.divide(values, np.maximum(probability, np.finfo(np.float32).tiny), out=values, casting="same_kind")
         return delta
 
-    return kept
+    if rescale != "l1":
+        return kept
+    ratio = _l1_ratio(blocks, kept)
+    return lambda delta, start: kept(delta, start).mul_(ratio)
 
 
 def band(
     blocks: Blocks,
     place: Place,
     *,
-    density: Density = 0.9,
-    gamma: Annotated[float, Field(ge=0, lt=1)] = 0.01,
+    density: Density = 0.15,
+    gamma: Annotated[float, Field(ge=0, lt=1)] = 0.006,
     scope: Literal["tensor", "row"] = "tensor",
+    excess: Literal["density", "gamma"] = "density",
 ) -> Keeper:
     """Without the `floor(gamma * n)` entries of largest magnitude, the next `floor(density * n)`; at least 1 is kept.
 
-    Source: Model Breadcrumbs (Davari and Belilovsky, 2024): outliers are dropped as well as the small. n counts a
-    tensor, or with `scope: row` a row, as the authors' code does. Rows longer than a block are counted in parts. When
-    gamma and density exceed 1 together, all but the largest are kept.
+    Source: Model Breadcrumbs (Davari and Belilovsky, 2024): outliers are dropped as well as the small; the defaults are
+    where the authors' code begins its search. n counts a tensor, or with `scope: row` a row, as the authors' code does.
+    Rows longer than a block are counted in parts. `excess` is what gives way when gamma and density exceed 1 together:
+    `density` keeps all but the largest, `gamma` drops fewer of them, as mergekit does.
     """
     elements = place.row if scope == "row" else place.elements
-    dropped = min(whole_count(elements, gamma), elements - 1)
-    reach = min(dropped + kept_count(elements, density), elements)
+    kept = kept_count(elements, density)
+    dropped = min(whole_count(elements, gamma), max(elements - (kept if excess == "gamma" else 1), 0))
+    reach = min(dropped + kept, elements)
     if scope == "row":
         return lambda delta, _: _within(delta, row_places(delta, place.row), dropped, reach)
     lower = find_cut(blocks, reach)

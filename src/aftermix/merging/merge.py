@@ -2,7 +2,8 @@
 
 Every tensor of the frame comes out once, in order of name and in its stored type. Arithmetic is float32, with one
 rounding at the end. The path of a merge is five files: `checkpoints.pool` (aligned inputs), this one, `intra` and
-`inter` (the method's two rules), `checkpoints.shards` (tensors to bytes).
+`inter` (the method's two rules), `checkpoints.shards` (tensors to bytes). `together` is for rules that look at a whole
+tensor of all vectors before they combine its blocks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 
@@ -27,10 +29,13 @@ from aftermix.merging.exclusive import rotation_shifts
 from aftermix.merging.intra import Keeper, Place, candidates_of
 from aftermix.merging.methods import BoundMethod, bind
 from aftermix.merging.model_scope import cuts_over_model
-from aftermix.merging.saliency import Statistics, ranking_of
+from aftermix.merging.saliency import Statistics, ranking_of, refuse_unmeasured
 from aftermix.merging.selection import Blocks, Cut
+from aftermix.merging.together import Combiner
 
 Weights = Mapping[str, float]
+Watch = Callable[["MergedBlock"], None]
+"""Is shown every block of the tensors that move, on the thread that made it."""
 SURVEYS_AHEAD = 2
 """Tensors whose surveys are in work before the blocks of an earlier one are."""
 
@@ -105,11 +110,10 @@ class Merger:
         if method.operands == "models" and self.recipe.scale != 1.0:
             found = f"{method.name} averages whole models, lambda {self.recipe.scale:g} has nothing to scale"
             raise MergeError("merge.lambda", found, "Remove it, or use a method on distribution vectors.")
-        unmeasured = [vector for vector in self.vectors if vector not in self.statistics]
-        if method.needs_statistics and unmeasured:
-            found = f"{method.name} needs statistics, there are none of {', '.join(unmeasured)}"
-            remedy = "Run `aftermix calibrate FILE -o DIR`, then add `statistics: DIR` to `merge`."
-            raise MergeError("merge.statistics", found, remedy)
+        method.refuse_other_count(self.vectors)
+        method.refuse_other_vectors(self.vectors)
+        if method.needs_statistics:
+            refuse_unmeasured(method.name, [vector for vector in self.vectors if vector not in self.statistics])
         if method.joint:
             method.ratios(self.vectors)
             method.refuse_other_order(self.vectors)
@@ -187,6 +191,32 @@ class Merger:
         ranking = ranking_of(measured, tensor, info.shape) if measured else "magnitude"
         return Place(self.recipe.seed, vector, tensor, info.elements, row, cut, ranking)
 
+    def survey(self, info: TensorInfo, weights: Weights, *, kept: Mapping[str, Blocks] | None = None) -> Any:
+        """What the inter rule has to know of one tensor of the active vectors, whatever their weights.
+
+        `kept` has what the vectors keep where the caller holds that; else the tensors are read, and searched for NaN.
+        """
+        tensors = [kept[vector] if kept else self._searched(info, vector) for vector in self.active(weights)]
+        return self.recipe.method.survey(tensors, replace(info, name=self.canonical(info.name)))
+
+    def _searched(self, info: TensorInfo, vector: str) -> Blocks:
+        """The blocks of a tensor, none of which holds NaN or Inf: a survey would spread it over the whole tensor."""
+        blocks = self.blocks_of(info, vector)
+
+        def read(bounds: Bounds) -> torch.Tensor:
+            block = blocks.read(bounds)
+            if not is_finite(block):
+                self.pool.refuse_non_finite_inputs(info.name, bounds, vectors=[vector])
+                refuse_non_finite(block, info.name, f"what vector '{vector}' keeps")
+            return block
+
+        return Blocks(blocks.bounds, read, blocks.read_runs)
+
+    def combiner(self, facts: Any, weights: Weights) -> Combiner:
+        """How blocks of the active vectors, one at least, become one; `facts` are those of :meth:`survey`."""
+        active = self.active(weights)
+        return self.recipe.method.combiner(facts, [float(weights[vector]) for vector in active], vectors=active)
+
     def combine(
         self,
         info: TensorInfo,
@@ -195,17 +225,19 @@ class Merger:
         kept: Mapping[str, torch.Tensor],
         weights: Weights,
         *,
+        combiner: Combiner | None = None,
         known_finite: bool = False,
     ) -> torch.Tensor:
         """One merged block in its stored type, from the base's and what the active vectors keep.
 
-        NaN and Inf pass through every rule, so one look at the result sees those of all inputs. `known_finite` says
-        that it cannot hold any.
+        `combiner` is that of the tensor; a rule with a survey needs it. NaN and Inf pass through every rule, so one
+        look at the result sees those of all inputs. `known_finite` says that it cannot hold any.
         """
         active = self.active(weights)
         merged = base
         if active:
-            merged = self.recipe.method.combine([kept[v] for v in active], [float(weights[v]) for v in active])
+            combiner = combiner or self.combiner(None, weights)
+            merged = combiner([kept[v] for v in active], bounds[0])
         if active and self.recipe.method.operands == "deltas":
             torch.add(widened(base), merged, alpha=self.recipe.scale, out=merged)
         result = fresh(merged, self.recipe.dtype or info.dtype).copy_(merged)
@@ -228,44 +260,72 @@ def widened(block: torch.Tensor) -> torch.Tensor:
 
 
 def check_weights(recipe: Recipe, weights: Weights) -> None:
-    """Raise :class:`MergeError` for weights that the method cannot use."""
-    if recipe.method.averages and sum(weights.values()) == 0:
+    """Raise :class:`MergeError` for weights that the method cannot use. All 0 is the base, if there is to be one."""
+    moves = recipe.method.operands == "models" or any(weights.values())
+    if recipe.method.averages and moves and sum(weights.values()) == 0:
         shown = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
         remedy = "Give at least one weight, or use task_arithmetic to return to the base."
         raise MergeError("vectors", f"{recipe.method.name} divides by the sum of weights, which is 0 ({shown})", remedy)
 
 
-def merged_pieces(merger: Merger, weights: Weights, *, threads: int | None = None) -> Iterator[Piece]:
+@dataclass(frozen=True)
+class MergedBlock:
+    """What one block of a tensor was made of, for a look at it; nothing of it may be changed."""
+
+    info: TensorInfo
+    bounds: Bounds
+    keepers: Mapping[str, Keeper]
+    """Of every vector that was surveyed: those of weight 0 are among them where vectors share a tensor out."""
+    kept: Mapping[str, torch.Tensor]
+    """Of the vectors that have a weight."""
+    merged: torch.Tensor
+
+
+def merged_pieces(
+    merger: Merger, weights: Weights, *, threads: int | None = None, watch: Watch | None = None
+) -> Iterator[Piece]:
     """The result block by block, in order: what is written to disk. Memory is a few blocks for each thread."""
     check_weights(merger.recipe, weights)
     threads = threads or torch.get_num_threads()
     with worker_threads(threads) as pool:
-        yield from in_order(pool, lambda work: work(), _works(merger, weights, pool), threads=threads)
+        yield from in_order(pool, lambda work: work(), _works(merger, weights, pool, watch), threads=threads)
 
 
-def _works(merger: Merger, weights: Weights, pool: ThreadPoolExecutor) -> Iterator[Callable[[], Piece]]:
+def _works(
+    merger: Merger, weights: Weights, pool: ThreadPoolExecutor, watch: Watch | None
+) -> Iterator[Callable[[], Piece]]:
     """What is left to compute for each block, once the vectors' tensors have been surveyed.
 
     The surveys of a few tensors run ahead of the blocks that need them, so that no thread waits for one.
     """
-    ahead: deque[tuple[TensorInfo, list[Future[dict[str, Keeper]]]]] = deque()
+    ahead: deque[tuple[TensorInfo, list[Future[dict[str, Keeper]]], Future[Combiner] | None]] = deque()
     for info in merger.pool.layout:
         vectors = merger.active(weights) if merger.moves(info) else []
-        ahead.append((info, [pool.submit(survey) for survey in merger.surveys(info, vectors)]))
+        keepers = [pool.submit(survey) for survey in merger.surveys(info, vectors)]
+        ahead.append((info, keepers, pool.submit(_combiner_of, merger, info, weights) if vectors else None))
         if len(ahead) > SURVEYS_AHEAD:
-            yield from _works_of_tensor(merger, weights, *ahead.popleft())
+            yield from _works_of_tensor(merger, weights, *ahead.popleft(), watch)
     while ahead:
-        yield from _works_of_tensor(merger, weights, *ahead.popleft())
+        yield from _works_of_tensor(merger, weights, *ahead.popleft(), watch)
+
+
+def _combiner_of(merger: Merger, info: TensorInfo, weights: Weights) -> Combiner:
+    return merger.combiner(merger.survey(info, weights), weights)
 
 
 def _works_of_tensor(
-    merger: Merger, weights: Weights, info: TensorInfo, surveys: list[Future[dict[str, Keeper]]]
+    merger: Merger,
+    weights: Weights,
+    info: TensorInfo,
+    surveys: list[Future[dict[str, Keeper]]],
+    combining: Future[Combiner] | None,
+    watch: Watch | None,
 ) -> Iterator[Callable[[], Piece]]:
-    found = {vector: keeper for survey in surveys for vector, keeper in survey.result().items()}
-    keepers = {vector: found[vector] for vector in merger.active(weights) if vector in found}
+    keepers = {vector: keeper for survey in surveys for vector, keeper in survey.result().items()}
+    combiner = combining.result() if combining else None
     for bounds in block_bounds(info.shape):
         if merger.moves(info):
-            yield partial(_merged_piece, merger, info, bounds, keepers, weights)
+            yield partial(_merged_piece, merger, info, bounds, keepers, combiner, weights, watch)
         else:
             yield partial(_unmoved_piece, merger, info, bounds)
 
@@ -275,14 +335,22 @@ def _unmoved_piece(merger: Merger, info: TensorInfo, bounds: Bounds) -> Piece:
 
 
 def _merged_piece(
-    merger: Merger, info: TensorInfo, bounds: Bounds, keepers: Mapping[str, Keeper], weights: Weights
+    merger: Merger,
+    info: TensorInfo,
+    bounds: Bounds,
+    keepers: Mapping[str, Keeper],
+    combiner: Combiner | None,
+    weights: Weights,
+    watch: Watch | None,
 ) -> Piece:
+    active = [vector for vector in merger.active(weights) if vector in keepers]
     base = merger.pool.base_block(info.name, bounds)
-    base = widened(base) if merger.recipe.method.operands == "deltas" and keepers else base
-    kept = {
-        vector: keeper(merger.operand(info, vector, bounds, base=base), bounds[0]) for vector, keeper in keepers.items()
-    }
-    return Piece(info.name, bounds[0], merger.combine(info, bounds, base, kept, weights))
+    base = widened(base) if merger.recipe.method.operands == "deltas" and active else base
+    kept = {v: keepers[v](merger.operand(info, v, bounds, base=base), bounds[0]) for v in active}
+    merged = merger.combine(info, bounds, base, kept, weights, combiner=combiner)
+    if watch is not None:
+        watch(MergedBlock(info, bounds, keepers, kept, merged))
+    return Piece(info.name, bounds[0], merged)
 
 
 def merged_tensors(merger: Merger, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:

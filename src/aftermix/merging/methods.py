@@ -11,20 +11,26 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from pydantic import ConfigDict, ValidationError, create_model
 
+from aftermix.checkpoints.model import TensorInfo
 from aftermix.config import MergeConfig, VectorConfig
 from aftermix.errors import MergeError, Problem, refuse_if_any
+from aftermix.merging.competition import competition, pcb
 from aftermix.merging.exclusive import exclusive
 from aftermix.merging.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
 from aftermix.merging.intra import Keeper, Place, band, keep_all, magnitude, magnitude_sampled, random_rescale, saliency
+from aftermix.merging.model_stock import interpolation, model_stock
 from aftermix.merging.ranked import Candidates
 from aftermix.merging.selection import Blocks
+from aftermix.merging.spherical import karcher, slerp
+from aftermix.merging.together import Combiner, Survey, gram, slices_of, whole_tensors
+from aftermix.merging.wudi import wudi
 
 IntraRule = Callable[..., Keeper]
 InterRule = Callable[..., Any]
-"""Of kept blocks and weights one block; a joint rule, of scores and ratios a keeper for each vector."""
+"""Of kept blocks and weights one block; a joint rule, of scores and ratios a keeper for each vector; a rule with a
+survey, of its facts and weights a combiner."""
 Rule = IntraRule | InterRule
 
 
@@ -37,6 +43,13 @@ class Method:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     operands: Literal["deltas", "models"] = "deltas"
     """`models`: the rules see the models themselves, and the result replaces the base instead of moving it."""
+    survey: Survey | None = None
+    """What the inter rule looks at a whole tensor for (:mod:`aftermix.merging.together`); such a method keeps all."""
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The intra rule, the inter rule, and its survey if it has one."""
+        return [self.intra, self.inter, *([self.survey] if self.survey else [])]
 
 
 METHODS: dict[str, Method] = {
@@ -53,6 +66,11 @@ METHODS: dict[str, Method] = {
     "ties_im": Method(magnitude, exclusive),
     "ties_obm": Method(saliency, disjoint_mean),
     "obim": Method(saliency, exclusive),
+    "slerp": Method(keep_all, slerp, operands="models", survey=gram),
+    "karcher": Method(keep_all, karcher, operands="models", survey=gram),
+    "model_stock": Method(keep_all, model_stock, survey=interpolation),
+    "pcb": Method(keep_all, pcb, survey=competition),
+    "wudi": Method(keep_all, wudi, survey=whole_tensors),
 }
 
 INTRA: dict[str, IntraRule] = {
@@ -79,10 +97,15 @@ COMPAT: dict[str, dict[Rule, dict[str, Any]]] = {
         weighted_sum: {},
         weighted_mean: {},
         disjoint_mean: {"divisor": "signed"},
+        slerp: {},
+        karcher: {},
+        model_stock: {},
     },
 }
 """By tool, the rules that are alike and its defaults for them (mergekit 0.1.5; docs/methods.md has what is left)."""
 
+AVERAGING: tuple[Rule, ...] = (weighted_mean, slerp, karcher, model_stock)
+"""Rules that divide the weights by their sum."""
 RATIO_TOLERANCE = 1e-9
 DEFAULT_METHOD = "task_arithmetic"
 
@@ -98,16 +121,32 @@ class BoundMethod:
     options: dict[str, Any]
     by_vector: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of the intra rule in which a vector differs from the others."""
+    looks: Callable[[Sequence[Blocks], TensorInfo], Any] | None = None
+    """The survey of the inter rule, where it has one."""
 
     @property
     def joint(self) -> bool:
         """Whether all vectors decide together what each of them keeps."""
         return self.rules[1] is exclusive
 
-    def combine(self, tensors: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
-        """Kept blocks and their weights as one block."""
-        combined: torch.Tensor = (weighted_sum if self.joint else self.inter)(tensors, weights)
-        return combined
+    def survey(self, tensors: Sequence[Blocks], info: TensorInfo) -> Any:
+        """What the inter rule has to know of one tensor of the vectors in use; it does not depend on the weights."""
+        return self.looks(tensors, info) if self.looks else None
+
+    @property
+    def needs_whole_tensors(self) -> bool:
+        """Whether the inter rule combines tensors of all vectors as a whole."""
+        return self.looks is not None and _function(self.looks) is whole_tensors
+
+    def combiner(self, facts: Any, weights: Sequence[float], *, vectors: Sequence[str] = ()) -> Combiner:
+        """How blocks of the vectors in use become one, `facts` being those of the survey; `vectors` are their names."""
+        if self.needs_whole_tensors:
+            return slices_of(self.inter(facts, weights))
+        if self.looks:
+            combiner: Combiner = self.inter(facts, weights)
+            return combiner
+        inter = weighted_sum if self.joint else self._inter_of(vectors)
+        return lambda tensors, _: inter(tensors, weights)
 
     @property
     def needs_statistics(self) -> bool:
@@ -134,12 +173,19 @@ class BoundMethod:
     def reach(self, weights: Mapping[str, float], largest: Mapping[str, float]) -> float:
         """No entry of a combined block is larger, `largest` being the largest that each vector keeps.
 
-        Inf for rules that divide by a sum of signed weights, which may be as small as it likes.
+        Inf for rules that divide by a sum of signed weights, which may be as small as it likes, and for those with a
+        survey.
         """
-        if self.averages or self.options.get("divisor") == "signed":
+        if self.averages or self.looks or self.options.get("divisor") == "signed":
             return math.inf
         total = sum(abs(weight) * largest[vector] for vector, weight in weights.items())
         return max(total, *largest.values())  # a mean over those that agree is no larger than the largest of them
+
+    def refuse_other_count(self, vectors: Sequence[str]) -> None:
+        """Raise :class:`MergeError` when the method is not one for so many vectors."""
+        if self.rules[1] is slerp and len(vectors) != 2:
+            found = f"slerp is between two models, there are {len(vectors)} ({', '.join(vectors)})"
+            raise MergeError("vectors", found, "Keep two, or use karcher, which takes any number.")
 
     def refuse_other_order(self, vectors: Sequence[str]) -> None:
         """Raise :class:`MergeError` when a joint rule's named order is not one of all `vectors`."""
@@ -149,6 +195,19 @@ class BoundMethod:
         unknown = [name for name in order if name not in vectors]
         found = f"there is no vector '{unknown[0]}'" if unknown else f"names {', '.join(order)}, not every vector"
         raise MergeError("merge.order", f"{found} ({', '.join(vectors)})", "Name each vector once, or `rotation`.")
+
+    def refuse_other_vectors(self, vectors: Sequence[str]) -> None:
+        """Raise :class:`MergeError` when an option that is set by vector is not set for each of `vectors`."""
+        for option, value in self.options.items():
+            if isinstance(value, dict) and sorted(value) != sorted(vectors):
+                found = f"is for {', '.join(value) or 'no vector'}, the vectors are {', '.join(vectors)}"
+                raise MergeError(f"merge.{option}", found, "Give one number for all vectors, or one for each.")
+
+    def _inter_of(self, vectors: Sequence[str]) -> Callable[..., Any]:
+        """The inter rule, with what is set by vector in the order of `vectors`."""
+        by_vector = {option: value for option, value in self.options.items() if isinstance(value, dict)}
+        own = {option: {vector: value[vector] for vector in vectors} for option, value in by_vector.items()}
+        return partial(self.inter, **own) if own else self.inter
 
     def intra_of(self, vector: str) -> Callable[[Blocks, Place], Keeper]:
         """The intra rule with the options of one vector."""
@@ -171,7 +230,7 @@ class BoundMethod:
     @property
     def averages(self) -> bool:
         """Whether the weights are divided by their sum."""
-        return self.rules[1] is weighted_mean
+        return self.rules[1] in AVERAGING
 
 
 def bind(config: MergeConfig, *, vectors: Mapping[str, VectorConfig] | None = None) -> BoundMethod:
@@ -215,7 +274,7 @@ def _by_vector(bound: BoundMethod, vectors: Mapping[str, VectorConfig]) -> dict[
     """A joint rule shares a tensor out by `ratio`; the others keep a `density` of it."""
     key, other = ("ratio", "density") if bound.joint else ("density", "ratio")
     own = {name: getattr(vector, key) for name, vector in vectors.items() if getattr(vector, key) is not None}
-    idle = [(name, key) for name in own if "density" not in bound.options]
+    idle = [(name, key) for name in own if "density" not in _parameters(bound.rules[0])]
     idle += [(name, other) for name, vector in vectors.items() if getattr(vector, other) is not None]
     refuse_if_any(
         [
@@ -235,8 +294,8 @@ def _rule(key: str, value: str | dict[str, Any], table: Mapping[str, Rule]) -> t
 
 
 def _bound(name: str, method: Method, options: dict[str, Any], compat: Mapping[Rule, Mapping[str, Any]]) -> BoundMethod:
-    takes = [_parameters(rule) for rule in (method.intra, method.inter)]
-    _refuse_unknown(options, takes[0] | takes[1], name)
+    takes = [_parameters(rule) for rule in method.rules]
+    _refuse_unknown(options, {key: None for part in takes for key in part}, name)
     if method.inter is exclusive:
         _refuse_unranked(name, method, options)
     equal_shares: dict[str, Any] = {"density": None} if method.inter is exclusive else {}
@@ -248,9 +307,8 @@ def _bound(name: str, method: Method, options: dict[str, Any], compat: Mapping[R
     except ValidationError as error:
         refuse_if_any([_bad_value(name, detail) for detail in error.errors()])
         raise
-    intra = partial(method.intra, **{key: settled[key] for key in takes[0]})
-    inter = partial(method.inter, **{key: settled[key] for key in takes[1]})
-    return BoundMethod(name, intra, inter, method.operands, settled)
+    parts = [partial(rule, **{key: settled[key] for key in _parameters(rule)}) for rule in method.rules]
+    return BoundMethod(name, parts[0], parts[1], method.operands, settled, looks=parts[2] if parts[2:] else None)
 
 
 def _refuse_unranked(name: str, method: Method, options: Mapping[str, Any]) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -25,6 +26,8 @@ from aftermix.checkpoints.shards import TensorSpec, whole_tensors, write_shards
 from aftermix.merging.blocks import BLOCK_ELEMENTS, block_bounds, in_order, worker_threads
 from aftermix.merging.intra import Keeper
 from aftermix.merging.merge import Merger, Weights, check_weights
+from aftermix.merging.selection import Blocks
+from aftermix.merging.together import Combiner
 from aftermix.progress import bar
 
 MEMORY_SHARE = 0.5
@@ -33,8 +36,8 @@ MEMORY_SHARE = 0.5
 COMBINED_ELEMENTS = 1 << 22
 """Most elements that a thread combines, block by block, before it takes the next: handing over costs time, too."""
 
-Unit = tuple[TensorInfo, torch.Tensor, Bounds, bool]
-"""A run of blocks of a tensor, the flat tensor that takes the result, and whether that is known to be finite."""
+Unit = tuple[TensorInfo, torch.Tensor, Bounds, bool, Combiner | None]
+"""A run of blocks of a tensor, the flat tensor for the result, whether that is known to be finite, its combiner."""
 Largest = tuple[float, dict[str, float]]
 """The largest magnitude in the base, and in what each vector keeps."""
 Kept = dict[str, torch.Tensor]
@@ -52,6 +55,8 @@ class PreparedVectors:
     largest: dict[str, Largest]
     """By tensor, what tells beforehand that no trial can overflow."""
     scratch: tempfile.TemporaryDirectory[str] | None = None
+    facts: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    """By the name of a tensor and the vectors in use, what the inter rule has seen of them."""
 
     @property
     def unchanged(self) -> frozenset[str]:
@@ -70,28 +75,45 @@ class PreparedVectors:
         check_weights(self.merger.recipe, weights)
         threads = threads or torch.get_num_threads()
         with worker_threads(threads) as pool:
-            units = self._units(weights, place or (lambda _: None))
-            for info, result, bounds, _ in in_order(pool, partial(self._combine, weights), units, threads=threads):
+            combiners = in_order(pool, partial(self.combiner, weights), self.moved, threads=threads)
+            units = self._units(weights, combiners, place or (lambda _: None))
+            for info, result, bounds, *_ in in_order(pool, partial(self._combine, weights), units, threads=threads):
                 if bounds[1] == info.elements:
                     yield info.name, result.view(info.shape)
 
-    def _units(self, weights: Weights, place: Callable[[str], torch.Tensor | None]) -> Iterator[Unit]:
-        for info in self.moved:
+    def combiner(self, weights: Weights, info: TensorInfo) -> Combiner | None:
+        """How blocks of one tensor combine; None where no vector has a weight. What it takes to know is kept."""
+        active = self.merger.active(weights)
+        if not active:
+            return None
+        key = (info.name, *active)
+        facts = self.facts.get(key)
+        if facts is None:
+            kept = {v: _blocks_of(info, tensor) for v, tensor in self.kept[info.name].items()}
+            facts = self.merger.survey(info, weights, kept=kept)
+            if not self.merger.recipe.method.needs_whole_tensors:
+                self.facts[key] = facts
+        return self.merger.combiner(facts, weights)
+
+    def _units(
+        self, weights: Weights, combiners: Iterator[Combiner | None], place: Callable[[str], torch.Tensor | None]
+    ) -> Iterator[Unit]:
+        for info, combiner in zip(self.moved, combiners, strict=True):
             finite = self._is_within_range(info, weights)
             result = place(info.name)
             if result is None:
                 result = torch.empty(info.elements, dtype=self.merger.recipe.dtype or info.dtype)
             for bounds in block_bounds(info.shape, COMBINED_ELEMENTS) or [(0, 0)]:
-                yield info, result, bounds, finite
+                yield info, result, bounds, finite, combiner
 
     def _combine(self, weights: Weights, unit: Unit) -> Unit:
-        info, result, (first, last), finite = unit
+        info, result, (first, last), finite, combiner = unit
         with torch.no_grad():
             for start in range(first, last, BLOCK_ELEMENTS):
                 bounds = (start, min(start + BLOCK_ELEMENTS, last))
                 kept = {vector: tensor[slice(*bounds)] for vector, tensor in self.kept[info.name].items()}
                 base = self.merger.pool.frame.block(info.name, bounds)
-                merged = self.merger.combine(info, bounds, base, kept, weights, known_finite=finite)
+                merged = self.merger.combine(info, bounds, base, kept, weights, combiner=combiner, known_finite=finite)
                 result[slice(*bounds)] = merged
         return unit
 
@@ -101,6 +123,10 @@ class PreparedVectors:
         reach = abs(recipe.scale) * recipe.method.reach({v: weights[v] for v in self.merger.active(weights)}, kept)
         # Half of the range leaves room for the rounding of a few sums.
         return base + reach < torch.finfo(recipe.dtype or info.dtype).max / 2
+
+
+def _blocks_of(info: TensorInfo, tensor: torch.Tensor) -> Blocks:
+    return Blocks(block_bounds(info.shape), lambda bounds: tensor[slice(*bounds)].clone())
 
 
 def prepared_bytes(merger: Merger) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from aftermix.merging.blocks import in_order, worker_threads
 from aftermix.merging.merge import Merger, Weights, check_weights
 from aftermix.merging.prepared import Kept, PreparedVectors, prepared_bytes
+from aftermix.merging.together import Combiner
 
 SPARE_SHARE = 0.25
 """Of the accelerator's free memory: for what the model needs when it runs."""
@@ -47,14 +50,20 @@ class ResidentVectors:
         The same operations in the same order as on the CPU; devices may round a fused multiply-add differently.
         """
         check_weights(self.merger.recipe, weights)
-        for info in self.prepared.moved:
+        with worker_threads(1) as pool:
+            # On the CPU, where the coefficients of a tensor come out as they do for every other merge.
+            combiners = in_order(pool, partial(self.prepared.combiner, weights), self.prepared.moved, threads=1)
+            yield from self._merged(weights, combiners)
+
+    def _merged(self, weights: Weights, combiners: Iterator[Combiner | None]) -> Iterator[tuple[str, torch.Tensor]]:
+        for info, combiner in zip(self.prepared.moved, combiners, strict=True):
             dtype = self.merger.recipe.dtype or info.dtype
             result = torch.empty(info.elements, dtype=dtype, device=self.device)
             for start in range(0, info.elements, CHUNK_ELEMENTS):
                 bounds = (start, min(start + CHUNK_ELEMENTS, info.elements))
                 base = self._here(self.base[info.name][slice(*bounds)])
                 kept = {vector: self._here(tensor[slice(*bounds)]) for vector, tensor in self.kept[info.name].items()}
-                result[slice(*bounds)] = self.merger.combine(info, bounds, base, kept, weights)
+                result[slice(*bounds)] = self.merger.combine(info, bounds, base, kept, weights, combiner=combiner)
             yield info.name, result.view(info.shape)
 
     def _here(self, part: torch.Tensor) -> torch.Tensor:

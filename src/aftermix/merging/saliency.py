@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from aftermix.checkpoints.memory import fresh
 from aftermix.checkpoints.model import Bounds
+from aftermix.errors import MergeError
 from aftermix.merging.ranked import Score
 from aftermix.seeds import derived_seed
 
@@ -21,11 +22,27 @@ class Statistics(Protocol):
     """What was measured of one vector's model: :class:`aftermix.saliency.storage.Statistics`."""
 
     @property
-    def uncovered(self) -> tuple[str, ...]:
-        """Linear weights whose layer saw no token."""
+    def uncovered(self) -> Collection[str]:
+        """Linear weights whose layer saw no token: `NAME`, or `NAME[3]` for an expert within a tensor of experts."""
 
     def factor(self, name: str) -> torch.Tensor | None:
         """Mean squares of the input channels in a shape that multiplies the tensor; None for what has none."""
+
+
+@dataclass(frozen=True)
+class Unmeasured:
+    """In the place of the statistics of a vector that was not calibrated: magnitude ranks all its `tensors`."""
+
+    tensors: frozenset[str]
+
+    @property
+    def uncovered(self) -> Collection[str]:
+        """Every tensor."""
+        return self.tensors
+
+    def factor(self, name: str) -> torch.Tensor | None:  # noqa: ARG002 - as statistics have it
+        """None, whatever the tensor."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -60,17 +77,25 @@ Ranking = Importance | Literal["magnitude", "random"]
 def ranking_of(statistics: Statistics, name: str, shape: tuple[int, ...]) -> Ranking:
     """Saliency for a linear weight; magnitude where its layer saw no token; a seeded random choice for all else.
 
-    Within a tensor of experts, one that saw no token takes the mean of the others' factors, and so is ranked by
-    magnitude among them. Source: SPEC section 2.
+    Within a tensor of experts, one that saw no token has the mean of the others' factors over all channels: magnitude
+    decides among its own entries, at the level of the others. Source: SPEC section 2.
     """
     factor = statistics.factor(name)
     if factor is None:
-        return "magnitude" if name in statistics.uncovered else "random"
+        unseen = name in statistics.uncovered or f"{name}[0]" in statistics.uncovered
+        return "magnitude" if unseen else "random"
     if len(shape) > 2:
         seen = factor.flatten(1).any(1)
-        mean = factor[seen].mean(0, keepdim=True)
-        factor = torch.where(seen.view(-1, *[1] * (factor.dim() - 1)), factor, mean)
+        factor = torch.where(seen.view(-1, *[1] * (factor.dim() - 1)), factor, factor[seen].mean())
     return Importance(factor, shape)
+
+
+def refuse_unmeasured(method: str, vectors: Sequence[str]) -> None:
+    """Raise :class:`MergeError` when `method` ranks by saliency and there are `vectors` without statistics."""
+    if vectors:
+        found = f"{method} needs statistics, there are none of {', '.join(vectors)}"
+        remedy = "Run `aftermix calibrate FILE -o DIR`, then add `statistics: DIR` to `merge`."
+        raise MergeError("merge.statistics", found, remedy)
 
 
 def score_of(

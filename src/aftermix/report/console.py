@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from aftermix.report import figures
+
 
 def print_result(run: Path, *, console: Console | None = None) -> None:
     """Print winner, baselines, weights and ratios of the finished run in `run`."""
@@ -18,6 +20,8 @@ def print_result(run: Path, *, console: Console | None = None) -> None:
     best: dict[str, Any] = json.loads((run / "best.json").read_text(encoding="utf-8"))
     console.print(_scores(best))
     console.print(_weights(best))
+    if best.get("settings"):
+        console.print(_settings(best))
     if best.get("ratios_note"):
         console.print(best["ratios_note"], markup=False)
     if not best["floors_met"]:
@@ -62,4 +66,13 @@ def _weights(best: dict[str, Any]) -> Table:
     for name, weight in best["weights"].items():
         ratio = f"{ratios[name]:.1%}" if name in ratios else "-"
         table.add_row(name, best["vectors"][name]["role"], f"{weight:.3f}", ratio)
+    return table
+
+
+def _settings(best: dict[str, Any]) -> Table:
+    table = Table(title="Settings of the merge")
+    table.add_column("setting")
+    table.add_column("value", justify="right")
+    for name, value in best["settings"].items():
+        table.add_row(name, figures.setting(value))
     return table

@@ -58,6 +58,17 @@ def weight(value: float) -> str:
     return _minus(f"{_no_negative_zero(value, 2):.2f}")
 
 
+def setting(value: object) -> str:
+    """A setting of the merge as a person writes it.
+
+    >>> setting(1 / 3), setting(("ja", "math")), setting(True), setting("rotation")
+    ('0.333', '(ja, math)', 'true', 'rotation')
+    """
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(str, value))})"
+    return str(value).lower() if isinstance(value, bool) else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def percent(share: float) -> str:
     """A share as a percentage with one decimal.
 

@@ -13,6 +13,7 @@ from aftermix.files import write_atomically
 from aftermix.report import charts
 from aftermix.report.charts import Entry
 from aftermix.report.run_folder import Best, Run, read_run
+from aftermix.report.shares import Shares, read_shares, share_section
 from aftermix.report.trials import measured, nondominated
 from aftermix.report.view import View, build_view
 from aftermix.report.weight_space import weight_space
@@ -25,12 +26,12 @@ def write_report(run: Path) -> Path:
     files is damaged; the old report is kept then.
     """
     path = run / "report.html"
-    write_atomically(path, render(read_run(run)))
+    write_atomically(path, render(read_run(run), shares=read_shares(run)))
     return path
 
 
-def render(run: Run) -> str:
-    """The page for `run`."""
+def render(run: Run, *, shares: Shares | None = None) -> str:
+    """The page for `run`, with what its vectors got where that is known."""
     environment = Environment(
         loader=FunctionLoader(_package_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
@@ -39,7 +40,9 @@ def render(run: Run) -> str:
     view = build_view(run)
     # The style sheet is ours; no name of the user's is put into it.
     style = Markup(_package_file("style.css"))  # noqa: S704
-    return environment.get_template("template.html").render(view=view, charts=_drawings(run, view), style=style)
+    return environment.get_template("template.html").render(
+        view=view, charts=_drawings(run, view), shares=share_section(shares), style=style
+    )
 
 
 def _drawings(run: Run, view: View) -> dict[str, object]:
@@ -48,13 +51,20 @@ def _drawings(run: Run, view: View) -> dict[str, object]:
         "progress": charts.progress(run.trials, names=view.objectives, winner=winner, scale=view.scale)
         if measured(run.trials)
         else None,
-        "space": weight_space(run.trials, vectors=tuple(run.config.vectors), winner=winner, scale=view.scale),
+        "space": weight_space(run.trials, vectors=_axes(run), winner=winner, scale=view.scale),
         "pareto": _front(run, view, winner),
         "comparison": (),
         "optimism": None,
         "scan": None,
     }
     return drawings | _result_drawings(run.best, view) if run.best else drawings
+
+
+def _axes(run: Run) -> tuple[str, ...]:
+    """What the space is drawn over: weights that were searched, and settings that are numbers."""
+    settings = run.trials[0].settings if run.trials else {}
+    numbers = [name for name, value in settings.items() if isinstance(value, int | float) and type(value) is not bool]
+    return (*(run.config.vectors if run.config.search.over.weights else ()), *numbers)
 
 
 def _front(run: Run, view: View, winner: int | None) -> Markup | None:

@@ -18,6 +18,7 @@ from aftermix.config import Config, load_config
 from aftermix.errors import AftermixError
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Setting = bool | int | Finite | str | tuple[str, ...]
 Interval = tuple[Finite, Finite]
 
 
@@ -25,6 +26,9 @@ class Record(BaseModel):
     """A part of a run's file; keys that this version does not know are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+R = TypeVar("R", bound=Record)
 
 
 def _as_tuple(value: Any) -> Any:
@@ -38,6 +42,7 @@ class Trial(Record):
     number: int
     state: Literal["complete", "failed", "pruned"]
     weights: dict[str, Finite]
+    settings: dict[str, Setting] = {}
     scores: dict[str, Finite] | None = None
     objective: Annotated[tuple[Finite, ...] | None, BeforeValidator(_as_tuple)] = None
     feasible: bool | None = True
@@ -102,6 +107,7 @@ class Candidate(Record):
 
     trial: int | None = None
     weights: dict[str, Finite]
+    settings: dict[str, Setting] = {}
     search: Scores | None = None
     select: Scores | None = None
 
@@ -161,6 +167,7 @@ class Best(Record):
 
     winner: Winner
     weights: dict[str, Finite]
+    settings: dict[str, Setting] = {}
     ratios: dict[str, Finite] | None = None
     ratios_note: str | None = None
     vectors: dict[str, Vector] = {}
@@ -209,6 +216,12 @@ def read_run(folder: Path) -> Run:
         lock=_json(folder / "lock.json") or {},
         model_files=_model_files(folder / "model"),
     )
+
+
+def read_record(path: Path, kind: type[R]) -> R | None:
+    """The JSON object in `path`, checked; None when there is no such file."""
+    values = _json(path)
+    return None if values is None else _checked(kind, values, str(path))
 
 
 def _trials(path: Path) -> tuple[Trial, ...]:
@@ -263,8 +276,6 @@ def _model_files(folder: Path) -> tuple[str, ...]:
 
 
 _REMEDY = "Restore the file from a backup; `aftermix search --resume` says what can be kept."
-
-R = TypeVar("R", bound=Record)
 
 
 def _checked(kind: type[R], values: Any, where: str) -> R:

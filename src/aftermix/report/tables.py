@@ -73,10 +73,10 @@ def _model_row(
             return Cell(figures.DASH)
         return Cell(scale.text(measured.score), scale.between(measured.interval), measured.score == highest[task])
 
-    method = best.winner.method
+    method, won = best.winner.method, point_text(best.weights, best.settings)
     return ModelRow(
         name=baseline.name if baseline else "winner",
-        recipe=_recipe(baseline) if baseline else ": ".join(filter(None, [method, weights_text(best.weights)])),
+        recipe=_recipe(baseline) if baseline else ": ".join(filter(None, [method, won])),
         winner=baseline is None,
         objectives=tuple(objective_cell(place, score) for place, score in enumerate(scores.objective)),
         leads=_leads(baseline.difference, scale) if baseline and baseline.difference else (),
@@ -112,6 +112,16 @@ def weights_text(weights: Mapping[str, float]) -> str:
     'it 0.62'
     """
     return ", ".join(f"{name} {figures.weight(value)}" for name, value in weights.items() if value)
+
+
+def point_text(weights: Mapping[str, float], settings: Mapping[str, object]) -> str:
+    """`it 0.62, ja 0.20; density 0.3`
+
+    >>> point_text({"it": 0.62}, {"density": 0.3, "order": ("ja", "it")})
+    'it 0.62; density 0.3; order (ja, it)'
+    """
+    parts = [weights_text(weights), *(f"{name} {figures.setting(value)}" for name, value in settings.items())]
+    return "; ".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
@@ -157,6 +167,7 @@ def vector_rows(run: Run) -> tuple[VectorRow, ...]:
     weights = run.best.weights if run.best else {}
     ratios = (run.best.ratios if run.best else None) or {}
     bounds = [vector.bounds for vector in run.config.vectors.values()]
+    searched = run.config.search.over.weights
     low = min([low for low, _ in bounds] + list(weights.values()), default=0.0)
     high = max([high for _, high in bounds] + list(weights.values()), default=1.0)
     rows = []
@@ -167,7 +178,7 @@ def vector_rows(run: Run) -> tuple[VectorRow, ...]:
                 model=vector.model,
                 role=vector.role,
                 tokens=figures.tokens(vector.tokens),
-                range=" to ".join(figures.weight(bound) for bound in vector.bounds),
+                range=" to ".join(figures.weight(bound) for bound in vector.bounds) if searched else "not searched",
                 weight=figures.weight(weights[name]) if name in weights else "",
                 bar=weight_bar(weights[name], low, high) if name in weights else None,
                 ratio=figures.percent(ratios[name]) if name in ratios else "",
@@ -198,7 +209,7 @@ def candidate_rows(best: Best, *, scale: Scale) -> tuple[CandidateRow, ...]:
         CandidateRow(
             trial="" if candidate.trial is None else str(candidate.trial),
             winner=candidate.trial == best.winner.trial,
-            weights=weights_text(candidate.weights),
+            weights=point_text(candidate.weights, candidate.settings),
             search=cell(candidate.search),
             select=cell(candidate.select),
         )
@@ -282,7 +293,12 @@ class FailureRow:
 def failure_rows(trials: Sequence[Trial]) -> tuple[FailureRow, ...]:
     """Every failed or pruned trial."""
     return tuple(
-        FailureRow(trial.number, trial.state, weights_text(trial.weights), trial.error or "no reason was recorded")
+        FailureRow(
+            trial.number,
+            trial.state,
+            point_text(trial.weights, trial.settings),
+            trial.error or "no reason was recorded",
+        )
         for trial in trials
         if trial.state == "failed" or (trial.state == "pruned" and trial.error)
     )

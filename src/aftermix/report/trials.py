@@ -39,9 +39,10 @@ def trial_text(trial: Trial, scale: Scale) -> str:
     """`trial 37: 61.3; it 0.62, ja 0.20`"""
     score = ", ".join(scale.text(value) for value in trial.objective) if trial.objective else trial.state
     weights = ", ".join(f"{shorten(name, 16)} {figures.weight(value)}" for name, value in trial.weights.items())
+    settings = "".join(f"; {name} {figures.setting(value)}" for name, value in trial.settings.items())
     floor = "; below a floor" if trial.feasible is False and trial.objective else ""
     source = f"; from {trial.origin}" if trial.imported else ""
-    return f"trial {trial.number}: {score}; {weights}{floor}{source}"
+    return f"trial {trial.number}: {score}; {weights}{settings}{floor}{source}"
 
 
 def measured(trials: Sequence[Trial]) -> list[Trial]:

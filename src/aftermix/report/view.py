@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from aftermix.config import SEARCH_EXCLUDE
+from aftermix.config import SEARCH_EXCLUDE, Dimension
 from aftermix.report import figures, tables
 from aftermix.report.figures import Scale, scale_for
 from aftermix.report.run_folder import Items, ObjectiveRecord, Run, Winner
@@ -32,6 +33,7 @@ class View:
     tasks: tuple[str, ...]
     models: tuple[tables.ModelRow, ...]
     vectors: tuple[tables.VectorRow, ...]
+    weights_searched: bool
     ratios_note: str
     candidates: tuple[tables.CandidateRow, ...]
     optimism: str
@@ -65,6 +67,7 @@ def build_view(run: Run) -> View:
         tasks=tables.task_names(best) if best else (),
         models=tables.model_rows(best, scale=scale) if best else (),
         vectors=tables.vector_rows(run),
+        weights_searched=run.config.search.over.weights,
         ratios_note=(best and best.ratios_note) or "",
         candidates=tables.candidate_rows(best, scale=scale) if best else (),
         optimism=_optimism(run, scale),
@@ -175,19 +178,39 @@ def _merged(run: Run) -> tuple[tuple[str, str], ...]:
     merge, search = run.config.merge, run.config.search
     winner = run.best.winner if run.best else Winner()
     exclude = winner.exclude if winner.exclude is not None else merge.exclude
-    options = {name: value for name, value in (winner.options or merge.options).items() if name not in _OWN_ROW}
+    given = winner.options or merge.options
+    options = {name: value for name, value in given.items() if name not in _OWN_ROW and value is not None}
     pairs = [
         ("Base", run.config.base or "none"),
         ("Method", _method(run)),
-        ("Options", ", ".join(f"{name} {value}" for name, value in options.items()) or "none"),
-        ("Factor λ", f"{merge.scale:g}"),
+        ("Options", ", ".join(f"{name} {figures.setting(value)}" for name, value in options.items()) or "none"),
+        ("Factor λ", f"{(winner.options or {}).get('lambda', merge.scale):g}"),
         ("Left at the base's values", ", ".join(SEARCH_EXCLUDE if exclude is None else exclude) or "nothing"),
         ("Stored type", merge.dtype or "the base's"),
         ("Objective", "; ".join(map(_objective_text, objective_records(run)))),
+        *_searched(run),
         ("Search", f"preset {search.preset}, {figures.count(search.trials, 'trial')}, start-up {search.startup}"),
         ("Seeds", f"search {search.seed}, merge {merge.seed}{_items_seed(run)}"),
     ]
     return tuple(pairs)
+
+
+def _searched(run: Run) -> Iterator[tuple[str, str]]:
+    """What was searched besides the weights, and what won; nothing where only weights were."""
+    over = run.config.search.over
+    if over.settings:
+        kinds = ", ".join(f"{name} {_dimension(kind)}" for name, kind in over.settings.items())
+        yield "Searched", f"{'weights, ' if over.weights else ''}{kinds}"
+    if run.best and run.best.settings:
+        yield "Winning settings", "; ".join(f"{n} {figures.setting(value)}" for n, value in run.best.settings.items())
+
+
+def _dimension(kind: Dimension) -> str:
+    """`0.1 to 0.9`, `0.05 to 0.5 by 0.05` or `rotation / first`"""
+    if kind.choices is not None:
+        return " / ".join(map(figures.setting, kind.choices))
+    step = f" by {kind.step:g}" if kind.step is not None else ""
+    return f"{kind.low:g} to {kind.high:g}{step}"
 
 
 _OWN_ROW = ("lambda", "seed")

@@ -63,7 +63,10 @@ class _Points:
 def weight_space(
     trials: Sequence[Trial], *, vectors: Sequence[str], winner: int | None, scale: Scale
 ) -> WeightSpace | None:
-    """The weight space of all measured trials, coloured by the first objective; None when there is none to show."""
+    """The weight space of all measured trials, coloured by the first objective; None when there is none to show.
+
+    A searched setting that is a number is drawn like a weight: its name stands among `vectors`.
+    """
     scored = measured(trials)
     if not scored or not vectors:
         return None
@@ -76,11 +79,11 @@ def weight_space(
         return WeightSpace((_curve(points, scale),), *ends, "")
     if len(vectors) <= 4:
         pairs = list(combinations(range(len(vectors)), 2))
-        return WeightSpace((_pairs(points, pairs, norm),), *ends, "Each panel is one pair of vectors.")
+        return WeightSpace((_pairs(points, pairs, norm),), *ends, "Each panel is one pair.")
     top = sorted(np.argsort(-influence(points.weights, points.scores), kind="stable")[:3].tolist())
     charts = (_parallel(points, norm), _pairs(points, list(combinations(top, 2)), norm))
     chosen = ", ".join(vectors[place] for place in top)
-    note = f"Below, the pairs of the three vectors whose weight goes with the score most (rank correlation): {chosen}."
+    note = f"Below, the pairs of the three that go with the score most (rank correlation): {chosen}."
     if len(points.texts) > MAX_LINES:
         note = f"The lines show the best trials and an even sample of the others. {note}"
     return WeightSpace(charts, *ends, note)
@@ -102,11 +105,16 @@ def _points(trials: Sequence[Trial], vectors: tuple[str, ...], winner: int | Non
     numbers = [trial.number for trial in ordered]
     return _Points(
         names=vectors,
-        weights=np.array([[trial.weights.get(name, 0.0) for name in vectors] for trial in ordered]),
+        weights=np.array([[_coordinate(trial, name) for name in vectors] for trial in ordered]),
         scores=np.array([scale.value(trial.objective[0]) for trial in ordered if trial.objective]),
         texts=tuple(trial_text(trial, scale) for trial in ordered),
         winner=numbers.index(winner) if winner in numbers else None,
     )
+
+
+def _coordinate(trial: Trial, name: str) -> float:
+    value = trial.weights.get(name, trial.settings.get(name, 0.0))
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def thinned(ordered: Sequence[T], limit: int) -> list[T]:
@@ -138,7 +146,7 @@ def _curve(points: _Points, scale: Scale) -> Markup:
         marks.set_gid("curve")
         if points.winner is not None:
             _ring(axes, points.weights[points.winner, 0], points.scores[points.winner])
-        axes.set_xlabel(f"weight of {shorten(points.names[0], 40)}")
+        axes.set_xlabel(shorten(points.names[0], 40))
         axes.set_ylabel(axis_label(scale, "score"))
         return {"curve": points.texts}
 
@@ -198,7 +206,7 @@ def _parallel(points: _Points, norm: Normalize) -> Markup:
         axes.set_xlim(-0.15, len(places_V) - 0.65)
         axes.vlines(places_V, 0, 1, transform=axes.get_xaxis_transform(), color=MUTED, lw=0.8, zorder=1)
         axes.margins(y=0.06)
-        axes.set_ylabel("weight")
+        axes.set_ylabel("value")
         return {"lines": [points.texts[trial] for trial in shown]}
 
     label = "Weights of the trials, one line a trial over all vectors, coloured by score"

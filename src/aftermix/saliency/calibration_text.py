@@ -80,6 +80,8 @@ def choose_samples(
     """
     if not texts:
         raise ConfigError(where, "expected at least one text, found none", "Name a file or a task with text.")
+    if not any(map(str.strip, texts)):
+        raise ConfigError(where, "expected text, found nothing but white space", "Name a file or a task with text.")
     chosen = _order(len(texts), seed, "texts")[:samples]
     encoded = dict(zip(chosen, encode([texts[number] for number in chosen]), strict=True))
     problems = [_without_token(where, number) for number in sorted(encoded) if not encoded[number]]

@@ -213,6 +213,18 @@ def read_statistics(folder: Path, vector: str) -> Statistics:
     return Statistics(folder=folder, note=note, values=values)
 
 
+def has_statistics(folder: Path, vector: str) -> bool:
+    """Whether `folder` has a file of `vector`."""
+    return any((folder / f"{vector}{suffix}").exists() for suffix in (".json", ".safetensors"))
+
+
+def refuse_no_folder(folder: Path) -> None:
+    """Raise :class:`CheckpointError` unless there is such a folder."""
+    if not folder.is_dir():
+        remedy = "Make them with `aftermix calibrate FILE -o DIR`."
+        raise CheckpointError(str(folder), "there is no such folder of statistics", remedy)
+
+
 def _shape(weight: WeightNote) -> tuple[int, ...]:
     channels = weight.shape[weight.axis]
     return (weight.shape[0], channels) if len(weight.shape) == 3 else (channels,)
@@ -220,15 +232,12 @@ def _shape(weight: WeightNote) -> tuple[int, ...]:
 
 def _note(folder: Path, vector: str) -> Note:
     path = folder / f"{vector}.json"
-    if not folder.is_dir():
-        remedy = "Make them with `aftermix calibrate FILE -o DIR`."
-        raise CheckpointError(str(folder), "there is no such folder of statistics", remedy)
+    refuse_no_folder(folder)
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in folder.glob("*.json"))) or "no vector"
         found = f"holds no statistics of vector '{vector}', but of: {there}"
-        raise CheckpointError(
-            str(folder), found, f"Set `vectors.{vector}.calibration`, and run `aftermix calibrate` again."
-        )
+        remedy = f"Set `vectors.{vector}.calibration`, and run `aftermix calibrate` again"
+        raise CheckpointError(str(folder), found, f"{remedy}; or set `merge: {{uncalibrated: magnitude}}`.")
     try:
         note = Note.model_validate(read_json(path, remedy=AGAIN))
         if any(not 0 <= weight.axis < len(weight.shape) for weight in note.weights.values()):

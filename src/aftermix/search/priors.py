@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aftermix.search.records import Weights
+from aftermix.search.dimensions import Choices
+from aftermix.search.records import Point, Weights
 from aftermix.search.space import Space
 
 INSTRUCTION_SCAN = (0.6, 0.75, 0.9)
@@ -11,6 +12,24 @@ INSTRUCTION_DEFAULT = 0.6
 """Instruction weight beside one whole expert (OptiMer, Table 5)."""
 SMALL_TOTAL = 0.3
 """Sum of the expert weights in the scan."""
+
+
+def first_points(space: Space) -> list[Point]:
+    """The prior weights under the file's own settings; then, at the first of them, each other choice of each setting.
+
+    A choice that no early trial had at a good place is seldom tried later. Without searched settings these are the
+    prior weights alone.
+    """
+    points = [Point(weights, space.starting()) for weights in prior_points(space)]
+    first = points[0]
+    others = [
+        Point(first.weights, first.settings | {name: value})
+        for name, kind in space.settings.items()
+        if isinstance(kind, Choices)
+        for value in kind.values
+        if value != first.settings[name]
+    ]
+    return points + others
 
 
 def prior_points(space: Space) -> list[Weights]:

@@ -16,6 +16,9 @@ from aftermix.errors import SearchError
 T = TypeVar("T")
 State = Literal["complete", "failed", "pruned"]
 Weights = dict[str, float]
+Setting = bool | int | float | str | tuple[str, ...]
+Settings = dict[str, Setting]
+"""By name of the method's option, or `option.vector` where each vector has its own."""
 ItemScores = dict[str, list[float]]
 """Task -> score of each item, in the order of the split's item ids."""
 
@@ -32,6 +35,14 @@ ObjectiveValues = Annotated[tuple[float, ...], BeforeValidator(_one_or_several),
 """One value per objective; the journal shows a single one as a bare number."""
 
 
+@dataclass(frozen=True)
+class Point:
+    """Where a search looks: the merge weights, and the settings of the merge that are searched beside them."""
+
+    weights: Weights
+    settings: Settings = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One point of the search that has ended."""
@@ -41,6 +52,8 @@ class Trial:
     number: int
     state: State
     weights: Weights
+    settings: Settings = field(default_factory=dict)
+    """Searched settings as they held in the merge; empty where only weights are searched."""
     scores: dict[str, float] = field(default_factory=dict)
     """Task -> mean score over the search items."""
     objective: ObjectiveValues | None = None
@@ -52,6 +65,11 @@ class Trial:
     error: str | None = None
     origin: str | None = None
     """`prior`, `startup`, `sampler`, or `RUN#n` for trial n of another run."""
+
+    @property
+    def point(self) -> Point:
+        """Where the trial looked."""
+        return Point(self.weights, self.settings)
 
     @property
     def is_complete(self) -> bool:
@@ -79,8 +97,8 @@ class Measurement:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-Measure = Callable[[Weights, Split], Measurement]
-"""Scores the merge with these weights on one split of the items."""
+Measure = Callable[[Point, Split], Measurement]
+"""Scores the merge at this point on one split of the items."""
 
 _TRIAL: TypeAdapter[Trial] = TypeAdapter(Trial)
 _ITEMS: TypeAdapter[ItemScores] = TypeAdapter(ItemScores, config=ConfigDict(allow_inf_nan=False))

@@ -1,4 +1,4 @@
-"""The next weights to try, by Optuna's tree-structured Parzen estimator. The only file that imports Optuna.
+"""The next point to try, by Optuna's tree-structured Parzen estimator. The only file that imports Optuna.
 
 A suggestion is a pure function of the space, the settings, the trial's number and the trials before it: an in-memory
 study is rebuilt from the records each time and sampled with a generator seeded for this trial alone. A resumed search
@@ -8,16 +8,18 @@ therefore proposes what the uninterrupted one would have, to the bit. Rebuilding
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import optuna
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from aftermix.config import SearchConfig
+from aftermix.search.dimensions import Dimension, Range
 from aftermix.search.objective import Objectives
-from aftermix.search.priors import prior_points
-from aftermix.search.records import Trial, Weights
+from aftermix.search.priors import first_points
+from aftermix.search.records import Point, Setting, Settings, Trial, Weights
 from aftermix.search.space import Space
 from aftermix.seeds import derived_seed
 
@@ -25,15 +27,25 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 CANDIDATES = 24
 """Points drawn from the density of good trials, of which the best by density ratio is suggested."""
+ATTEMPTS = 10
+"""Suggestions looked at before one that was tried already is taken: in a space of choices and steps they repeat."""
+MARK = "~"
+"""Before the name of a setting among Optuna's parameters; no vector's name begins with it."""
 _STATES = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL, "pruned": TrialState.PRUNED}
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Weights to try, and where they come from: `prior`, `startup` (random) or `sampler`."""
+    """A point to try, and where it comes from: `prior`, `startup` (random) or `sampler`."""
 
     weights: Weights
     origin: str
+    settings: Settings = field(default_factory=dict)
+
+    @property
+    def point(self) -> Point:
+        """Weights and settings."""
+        return Point(self.weights, self.settings)
 
 
 def suggest(
@@ -43,33 +55,44 @@ def suggest(
     objectives: Objectives,
     trials: Sequence[Trial],
     number: int,
-    running: Sequence[Weights] = (),
+    running: Sequence[Point] = (),
 ) -> Suggestion:
-    """Weights of trial `number`, given the ended `trials` and the weights that are `running` elsewhere.
+    """The point of trial `number`, given the ended `trials` and the points that are `running` elsewhere.
 
     Until `config.startup` trials have ended with scores: the priors not yet tried (default preset only), then uniform
     random points. After that the preset's TPE (OptiMer, Algorithm 1). The default preset keeps away from what is
     running and from what failed; to plain TPE (the `paper` preset) a region where merges fail stays unexplored and
-    therefore promising, and it comes back to it again and again.
+    therefore promising, and it comes back to it again and again. The default also asks again, a few times, when it is
+    given a point that was tried. Shares that sum above 1 are scaled down, and the sampler is later told what held.
     """
     in_startup = sum(trial.state != "failed" for trial in trials) < config.startup
+    tried = [*(trial.point for trial in trials), *running]
     if in_startup and config.preset == "default":
-        tried = [*(trial.weights for trial in trials), *running]
-        untried = next((point for point in prior_points(space) if point not in tried), None)
+        untried = next((point for point in first_points(space) if point not in tried), None)
         if untried is not None:
-            return Suggestion(untried, "prior")
-    avoided = [*running, *(trial.weights for trial in trials if trial.state == "failed")]
+            return Suggestion(untried.weights, "prior", untried.settings)
+    avoided = [*running, *(trial.point for trial in trials if trial.state == "failed")]
     study = optuna.create_study(
         directions=["maximize"] * len(objectives.goals),
         sampler=tpe(config, seed=derived_seed(config.seed, "sampler", number), avoided=len(avoided)),
         pruner=optuna.pruners.NopPruner(),
     )
     study.add_trials([_told(trial, space=space, objectives=objectives) for trial in trials])
-    study.add_trials([_frozen(space, weights, TrialState.RUNNING) for weights in avoided])
+    study.add_trials([_frozen(space, point, TrialState.RUNNING) for point in avoided])
+    point = _asked(study, space)
+    for _ in range(ATTEMPTS if config.preset == "default" else 0):
+        if point not in tried:
+            break
+        point = _asked(study, space)
+    return Suggestion(point.weights, "startup" if in_startup else "sampler", point.settings)
+
+
+def _asked(study: optuna.Study, space: Space) -> Point:
     # Sorted, so that the order of the vectors in the file does not decide which random number each one gets.
-    asked = study.ask({name: _distribution(space, name) for name in sorted(space.names)})
-    weights = {name: float(asked.params[name]) for name in space.names}
-    return Suggestion(weights, "startup" if in_startup else "sampler")
+    names = sorted([*space.names, *(f"{MARK}{name}" for name in space.settings)])
+    params = study.ask({name: _distribution(space, name) for name in names}).params
+    settings = {name: _setting(kind, params[f"{MARK}{name}"]) for name, kind in space.settings.items()}
+    return Point({name: float(params[name]) for name in space.names}, space.held(settings))
 
 
 def tpe(config: SearchConfig, *, seed: int, avoided: int) -> optuna.samplers.TPESampler:
@@ -95,10 +118,10 @@ def tpe(config: SearchConfig, *, seed: int, avoided: int) -> optuna.samplers.TPE
 def _told(trial: Trial, *, space: Space, objectives: Objectives) -> FrozenTrial:
     """`trial` as Optuna keeps it: floors are constraints, a failure is a failure and no score."""
     if not trial.is_complete:
-        return _frozen(space, trial.weights, _STATES[trial.state])
+        return _frozen(space, trial.point, _STATES[trial.state])
     return _frozen(
         space,
-        trial.weights,
+        trial.point,
         TrialState.COMPLETE,
         values=trial.values,
         constraints=objectives.constraints(trial.scores),
@@ -107,21 +130,36 @@ def _told(trial: Trial, *, space: Space, objectives: Objectives) -> FrozenTrial:
 
 def _frozen(
     space: Space,
-    weights: Weights,
+    point: Point,
     state: TrialState,
     *,
     values: Sequence[float] | None = None,
     constraints: dict[str, float] | None = None,
 ) -> FrozenTrial:
+    params = dict[str, Any](point.weights)
+    params |= {f"{MARK}{name}": _code(space.settings[name], value) for name, value in point.settings.items()}
     return optuna.trial.create_trial(
-        params=weights,
-        distributions={name: _distribution(space, name) for name in sorted(weights)},
+        params=params,
+        distributions={name: _distribution(space, name) for name in sorted(params)},
         state=state,
         values=values,
         constraints=constraints,
     )
 
 
-def _distribution(space: Space, name: str) -> FloatDistribution:
-    low, high = space.bounds[name]
-    return FloatDistribution(low, high)
+def _distribution(space: Space, name: str) -> BaseDistribution:
+    if not name.startswith(MARK):
+        return FloatDistribution(*space.bounds[name])
+    kind = space.settings[name.removeprefix(MARK)]
+    if isinstance(kind, Range):
+        return FloatDistribution(kind.low, kind.top, step=kind.step)
+    return CategoricalDistribution(range(len(kind.values)))
+
+
+def _code(kind: Dimension, value: Setting) -> float | int:
+    """A setting as Optuna has it: the nearest number, since scaled shares leave the steps; a choice by its place."""
+    return kind.nearest(value) if isinstance(kind, Range) else kind.values.index(kind.nearest(value))
+
+
+def _setting(kind: Dimension, code: float | int) -> Setting:
+    return kind.nearest(code) if isinstance(kind, Range) else kind.values[int(code)]

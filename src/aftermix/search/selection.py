@@ -13,7 +13,7 @@ from aftermix.files import write_json
 from aftermix.search.front import distances_to_ideal, front, spans
 from aftermix.search.journal import items_path, read_items
 from aftermix.search.objective import Objectives
-from aftermix.search.records import ItemScores, Measure, Trial, checked_items, mean_scores
+from aftermix.search.records import ItemScores, Measure, Setting, Trial, checked_items, mean_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,11 @@ def choose_winner(
 
 
 def _distinct(trials: Sequence[Trial]) -> list[Trial]:
-    return list({tuple(sorted(trial.weights.items())): trial for trial in reversed(trials)}.values())[::-1]
+    return list({_key(trial): trial for trial in reversed(trials)}.values())[::-1]
+
+
+def _key(trial: Trial) -> tuple[tuple[tuple[str, Setting], ...], ...]:
+    return tuple(sorted(trial.weights.items())), tuple(sorted(trial.settings.items()))
 
 
 def _ranked(complete: Sequence[Trial], objectives: Objectives) -> tuple[list[Trial], list[Trial]]:
@@ -103,7 +107,7 @@ def _candidate(
     if path.exists():
         select = checked_items(read_items(folder, "select", trial.number), tasks=tasks, where=str(path))
     else:
-        measurement = measure(dict(trial.weights), "select")
+        measurement = measure(trial.point, "select")
         select = checked_items(measurement.items, tasks=tasks, where=f"trial {trial.number} on select items")
         seconds = dict(measurement.seconds)
         write_json(path, select)

@@ -1,23 +1,33 @@
-"""Where merge weights may lie: one interval per vector, negative ones included."""
+"""Where weights and settings may lie: one interval per vector, negative ones included, and what a setting may be."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aftermix.config import VectorConfig
 from aftermix.errors import SearchError
-from aftermix.search.records import Weights
+from aftermix.search.dimensions import Dimension, Range
+from aftermix.search.records import Settings, Weights
+
+TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Space:
-    """The box of merge weights. Weights are continuous; nothing is rounded."""
+    """The box of merge weights, continuous and never rounded, times the settings of the merge that are searched."""
 
     bounds: Mapping[str, tuple[float, float]]
-    """Vector name -> (low, high)."""
+    """Vector name -> (low, high); equal ends fix the weight."""
     instruction: tuple[str, ...] = ()
     """Vectors that carry instruction following rather than data."""
+    settings: Mapping[str, Dimension] = field(default_factory=dict)
+    """Name of the setting -> what it may be."""
+    shares: tuple[str, ...] = ()
+    """Settings that are shares of one whole: together at most 1."""
+    own: Settings = field(default_factory=dict)
+    """The settings that hold without a search: what is tried first."""
 
     def __post_init__(self) -> None:
         if not self.bounds:
@@ -25,7 +35,7 @@ class Space:
 
     @classmethod
     def of(cls, vectors: Mapping[str, VectorConfig]) -> Space:
-        """The space of the file's `vectors:` section."""
+        """The space of the weights in the file's `vectors:` section."""
         return cls(
             bounds={name: vector.bounds for name, vector in vectors.items()},
             instruction=tuple(name for name, vector in vectors.items() if vector.role == "instruction"),
@@ -41,16 +51,69 @@ class Space:
         """The vectors that carry data."""
         return tuple(name for name in self.bounds if name not in self.instruction)
 
-    def contains(self, weights: Weights) -> bool:
-        """Whether `weights` names exactly these vectors and lies within their bounds (both ends count)."""
-        if weights.keys() != self.bounds.keys():
+    @property
+    def searched_weights(self) -> tuple[str, ...]:
+        """The vectors whose weight is not fixed."""
+        return tuple(name for name, (low, high) in self.bounds.items() if low < high)
+
+    @property
+    def dimensions(self) -> int:
+        """How many numbers and choices a point of the space has."""
+        return len(self.searched_weights) + len(self.settings)
+
+    def contains(self, weights: Weights, settings: Settings | None = None) -> bool:
+        """Whether a point names exactly these vectors and settings and lies within their bounds (both ends count)."""
+        if weights.keys() != self.bounds.keys() or (settings or {}).keys() != self.settings.keys():
             return False
-        return all(low <= weights[name] <= high for name, (low, high) in self.bounds.items())
+        inside = all(low <= weights[name] <= high for name, (low, high) in self.bounds.items())
+        return inside and self._holds(settings or {})
+
+    def _holds(self, settings: Settings) -> bool:
+        """Shares that were scaled down to a sum of 1 may lie below their range and between its steps."""
+        scaled = bool(self.shares) and abs(self._total(settings) - 1) <= TOLERANCE
+        if not self._total(settings) <= 1 + TOLERANCE:
+            return False
+        return all(
+            0 < _float(settings[name]) <= kind.high
+            if scaled and name in self.shares and isinstance(kind, Range)
+            else kind.contains(settings[name])
+            for name, kind in self.settings.items()
+        )
+
+    def _total(self, settings: Settings) -> float:
+        return math.fsum(_float(settings[name]) for name in self.shares)
+
+    def held(self, settings: Settings) -> Settings:
+        """`settings` with shares that sum above 1 scaled down to a sum of 1."""
+        total = self._total(settings)
+        if total <= 1:
+            return settings
+        return settings | {name: _float(settings[name]) / total for name in self.shares}
+
+    def nearest(self, settings: Settings) -> Settings:
+        """The closest settings within the ranges and on their steps."""
+        return {name: kind.nearest(settings[name]) for name, kind in self.settings.items()}
+
+    def starting(self) -> Settings:
+        """The settings that hold without a search, as far as the space has them."""
+        return self.held(self.nearest(self.own))
 
     def clipped(self, weights: Weights) -> Weights:
-        """The nearest point of the space.
+        """The nearest weights of the space.
 
         >>> Space({"it": (0.3, 1.0), "ja": (-1.0, 0.5)}).clipped({"it": 0.0, "ja": 0.75})
         {'it': 0.3, 'ja': 0.5}
         """
         return {name: min(max(weights[name], low), high) for name, (low, high) in self.bounds.items()}
+
+    def __str__(self) -> str:
+        """`it [0.3, 1], ja [0, 1], density [0.1, 0.9]`"""
+        weights = [
+            f"{name} {f'[{low:g}, {high:g}]' if low < high else f'{low:g}'}"
+            for name, (low, high) in self.bounds.items()
+        ]
+        return ", ".join([*weights, *(f"{name} {kind}" for name, kind in self.settings.items())])
+
+
+def _float(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan

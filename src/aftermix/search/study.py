@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from aftermix import progress
 from aftermix.config import SearchConfig
@@ -13,7 +15,7 @@ from aftermix.errors import AftermixError, RunFailedError, SearchError
 from aftermix.search import journal
 from aftermix.search.front import front
 from aftermix.search.objective import Objectives
-from aftermix.search.records import ItemScores, Measure, Trial, checked_items, mean_scores
+from aftermix.search.records import ItemScores, Measure, Measurement, Point, Trial, checked_items, mean_scores
 from aftermix.search.space import Space
 from aftermix.search.warm_start import ImportedTrial, by_split
 
@@ -46,8 +48,9 @@ def run_study(
         failures = 0
         with progress.counter(label="search", total=total, done=len(trials), unit="trial") as advance:
             while len(trials) < total:
+                known = partial(_measured, folder, trials, measure)
                 trial, items, fault = _next_trial(
-                    space, config=config, objectives=objectives, trials=trials, tasks=tasks, measure=measure
+                    space, config=config, objectives=objectives, trials=trials, tasks=tasks, measure=known
                 )
                 journal.record(folder, trial, items)
                 trials.append(trial)
@@ -64,7 +67,7 @@ def _begin(folder: Path, imported: Sequence[ImportedTrial]) -> list[Trial]:
         trials = [one.trial for one in imported]
         journal.write_imported(folder, trials, by_split(imported))
     already = [trial for trial in trials if trial.is_imported]
-    if imported and [one.trial.weights for one in imported] != [trial.weights for trial in already]:
+    if imported and [one.trial.point for one in imported] != [trial.point for trial in already]:
         found = f"expected no trials or the same {len(imported)} imported ones, found {len(trials)} others"
         raise SearchError(str(folder / journal.TRIALS_FILE), found, "Resume without importing, or name a new folder.")
     return trials
@@ -74,9 +77,10 @@ def _refuse_foreign(trial: Trial, *, folder: Path, space: Space, objectives: Obj
     """Refuse a journal of another search: other vectors or ranges, tasks or objectives."""
     where = f"{folder / journal.TRIALS_FILE}, line {trial.number + 1}"
     remedy = "Resume with the run's own config.yaml, or start a new run from this one with --from."
-    if not space.contains(trial.weights):
-        bounds = ", ".join(f"{name} [{low:g}, {high:g}]" for name, (low, high) in space.bounds.items())
-        raise SearchError(where, f"expected weights within {bounds}, found {trial.weights}", remedy)
+    if not space.contains(trial.weights, trial.settings):
+        kind = "weights and settings" if space.settings or trial.settings else "weights"
+        found = trial.weights | trial.settings
+        raise SearchError(where, f"expected {kind} within {space}, found {found}", remedy)
     if not trial.is_complete:
         return
     needed = {task for goal in objectives.goals for task in goal.weights} | objectives.floors.keys()
@@ -87,6 +91,14 @@ def _refuse_foreign(trial: Trial, *, folder: Path, space: Space, objectives: Obj
         raise SearchError(where, f"expected the objective {values}, found {trial.objective}", remedy)
 
 
+def _measured(folder: Path, trials: Sequence[Trial], measure: Measure, point: Point) -> Measurement:
+    """The search scores at `point`: measured, unless an earlier trial stood there; a score is the point's alone."""
+    same = next((trial for trial in trials if trial.is_complete and trial.point == point), None)
+    if same is None:
+        return measure(point, "search")
+    return Measurement(journal.read_items(folder, "search", same.number))
+
+
 def _next_trial(
     space: Space,
     *,
@@ -94,35 +106,33 @@ def _next_trial(
     objectives: Objectives,
     trials: Sequence[Trial],
     tasks: Sequence[str],
-    measure: Measure,
+    measure: Callable[[Point], Measurement],
 ) -> tuple[Trial, ItemScores | None, Exception | None]:
     """The next trial with its item scores, or a failed one with what was raised."""
     from aftermix.search.sampler import suggest  # here, so that a reader of finished runs never imports Optuna
 
     started, number = perf_counter(), len(trials)
     suggestion = suggest(space, config=config, objectives=objectives, trials=trials, number=number)
-    weights, origin = suggestion.weights, suggestion.origin
+    stands: dict[str, Any] = vars(suggestion)
     try:
-        measurement = measure(dict(weights), "search")
+        measurement = measure(suggestion.point)
         items = checked_items(measurement.items, tasks=tasks, where=f"trial {number}")
     except Exception as error:
         # The frames would keep a merge's tensors alive through the next trial, after an out-of-memory of all errors.
         traceback.clear_frames(error.__traceback__)
         seconds = {"overhead": perf_counter() - started}
         reason = str(error) if isinstance(error, AftermixError) else f"{type(error).__name__}: {error}".rstrip(": ")
-        trial = Trial(number=number, state="failed", weights=weights, seconds=seconds, error=reason, origin=origin)
-        return trial, None, error
+        return Trial(number=number, state="failed", **stands, seconds=seconds, error=reason), None, error
     scores = mean_scores(items)
     spent = {phase: float(seconds) for phase, seconds in measurement.seconds.items()}
     trial = Trial(
         number=number,
         state="complete",
-        weights=weights,
+        **stands,
         scores=scores,
         objective=objectives.values(scores),
         feasible=objectives.feasible(scores),
         seconds={**spent, "overhead": max(0.0, perf_counter() - started - sum(spent.values()))},
-        origin=origin,
     )
     return trial, items, None
 

@@ -1,11 +1,12 @@
 """Another objective over the same vectors: trials of an earlier run, scored anew from what they stored.
 
-No model runs. The caller makes sure that vectors, merge method and items are those of the earlier run.
+No model runs. The caller makes sure that vectors, merge method and items are those of the earlier run, and says under
+which settings of this search a stored trial's merge would be made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from aftermix.config import Split
 from aftermix.errors import SearchError
 from aftermix.search.journal import TRIALS_FILE, items_path, read_items, read_trials
 from aftermix.search.objective import Objectives
-from aftermix.search.records import ItemScores, Trial, checked_items, mean_scores
+from aftermix.search.records import ItemScores, Settings, Trial, checked_items, mean_scores
 from aftermix.search.space import Space
 
 
@@ -27,17 +28,29 @@ class ImportedTrial:
     """Only for trials that were among the other run's candidates."""
 
 
-def import_trials(source: Path, *, space: Space, tasks: Sequence[str], objectives: Objectives) -> list[ImportedTrial]:
+def import_trials(
+    source: Path,
+    *,
+    space: Space,
+    tasks: Sequence[str],
+    objectives: Objectives,
+    settings_of: Callable[[Settings], Settings | None] = dict,
+) -> list[ImportedTrial]:
     """The complete trials of the run in `source` that lie within `space`, numbered from 0, under `objectives`.
 
     They keep their weights and scores; `origin` becomes `RUN#n`, `seconds` is empty, for they cost nothing here.
+    `settings_of` gives the settings of this search for those of a stored trial, None where none make its merge.
 
     Raises :class:`SearchError` for other vectors, a task of `tasks` without stored scores, or no usable trial.
     """
     complete = [trial for trial in read_trials(source) if trial.is_complete]
     for trial in complete:
         _refuse_other_vectors(trial, source=source, space=space)
-    inside = [trial for trial in complete if space.contains(trial.weights)]
+    inside = [
+        replace(trial, settings=settings)
+        for trial in complete
+        if (settings := settings_of(trial.settings)) is not None and space.contains(trial.weights, settings)
+    ]
     if not inside:
         found = f"expected a complete trial within the file's ranges, found none among {len(complete)} complete ones"
         raise SearchError(str(source / TRIALS_FILE), found, "Name a run that finished trials, or widen the ranges.")

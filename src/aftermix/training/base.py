@@ -12,7 +12,11 @@ from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.errors import TrainingError
 from aftermix.quiet import quiet_transformers
-from aftermix.training.packing import Encode, PackedTokens
+from aftermix.training.data import Example
+from aftermix.training.encoding import Encode, example_encoder
+from aftermix.training.masking import refuse_unmaskable
+from aftermix.training.mixture import Mixture
+from aftermix.training.packing import PackedTokens
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -29,16 +33,8 @@ def load_tokenizer(folder: Path) -> Any:
 
 def document_encoder(tokenizer: Any, *, where: str) -> Encode:
     """Token ids of documents: what the tokenizer gives (a start token where it sets one), then the end of text."""
-    end = tokenizer.eos_token_id
-    if end is None:
-        remedy = "Name its `eos_token` in tokenizer_config.json: it stands between documents."
-        raise TrainingError(where, "the tokenizer has no end-of-text token", remedy)
-
-    def encode(texts: list[str]) -> list[list[int]]:
-        rows = tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
-        return [row if row and row[-1] == end else [*row, end] for row in rows]
-
-    return encode
+    encode = example_encoder(tokenizer, format="text", where=where)
+    return lambda texts: [encoded.ids.tolist() for encoded in encode([Example(where, text) for text in texts])]
 
 
 def load_base(base: Checkpoint) -> Any:
@@ -68,19 +64,26 @@ def load_base(base: Checkpoint) -> Any:
     return model
 
 
-def refuse_unfit(packed: PackedTokens, model_config: Any, tokenizer: Any, *, where: str) -> None:
-    """Raise :class:`TrainingError` when a token has no row in the embeddings, or the context is beyond the model's."""
-    settings = model_config.get_text_config()
+def refuse_unfit(packed: PackedTokens | Mixture, model: Any, tokenizer: Any, *, where: str) -> None:
+    """Raise :class:`TrainingError` when `model` cannot be trained on `packed`.
+
+    That is when a token has no row in the embeddings, the context is beyond the model's, or documents are to be kept
+    apart and the model mixes them.
+    """
+    settings = model.config.get_text_config()
     rows = int(settings.vocab_size)
-    highest = int(packed.ids.max())
-    if highest >= rows:
-        token = tokenizer.convert_ids_to_tokens(highest)
-        found = f"the tokenizer gives token {highest} ({token!r}), but the model has {rows} rows, 0 to {rows - 1}"
+    if packed.highest >= rows:
+        token = tokenizer.convert_ids_to_tokens(packed.highest)
+        found = (
+            f"the tokenizer gives token {packed.highest} ({token!r}), but the model has {rows} rows, 0 to {rows - 1}"
+        )
         raise TrainingError(where, found, "Use the tokenizer that this model was trained with.")
     positions = getattr(settings, "max_position_embeddings", None)
     if isinstance(positions, int) and packed.context > positions:
         found = f"a context of {packed.context} is beyond the model's {positions} positions"
         raise TrainingError("train.context", found, f"Use at most {positions}.")
+    if packed.masked:
+        refuse_unmaskable(model, where="train.mask_documents")
 
 
 def freeze(model: torch.nn.Module, patterns: tuple[str, ...]) -> list[str]:

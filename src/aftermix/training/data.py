@@ -1,20 +1,35 @@
-"""Documents of a dataset: JSON lines or plain text, gzip-compressed or not, read whole and refused by line."""
+"""Examples of a dataset: documents, conversations, or prompts with completions, each checked where it stands."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aftermix.errors import TrainingError
+from aftermix.training.formats import Fields, Placed, data_parts, is_plain_text, records
 
-JSON_LINES = (".jsonl", ".ndjson", ".json")
-NOT_READ = (".parquet", ".arrow", ".csv", ".tsv", ".zst", ".xz", ".bz2", ".zip", ".7z", ".bin", ".npy")
 SHOWN_FIELDS = 8
+FIELDS_OF_FORMAT = {"text": (), "chat": ("messages", "tools"), "completion": ("prompt", "completion")}
+"""What is read of a record beside `text_field`, which `text` alone reads."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One document, or one thing to answer. What is not of its format is empty."""
+
+    where: str
+    text: str = ""
+    """The document, or the completion."""
+    prompt: str = ""
+    messages: tuple[Fields, ...] = ()
+    tools: tuple[Fields, ...] = ()
+
+    @property
+    def characters(self) -> int:
+        """Characters (Unicode code points) of its texts."""
+        return len(self.text) + len(self.prompt) + sum(len(message.get("content") or "") for message in self.messages)
 
 
 @dataclass(frozen=True)
@@ -32,80 +47,124 @@ class Documents:
 
 
 def read_documents(path: Path, *, text_field: str = "text") -> Documents:
-    """Every document of the file at `path`.
+    """Every document of the data at `path`, in memory; :func:`examples` for what need not fit there.
 
-    A name ending in `.jsonl`, `.ndjson` or `.json` (then perhaps `.gz`) is read as one JSON object a line, whose
-    `text_field` is a document; blank lines between objects are passed over. Anything else is one plain-text document.
-    Raises :class:`TrainingError` for what is missing, unreadable or empty, and for a line without text, by its number.
+    A file of JSON lines holds one object a line, whose `text_field` is a document; blank lines between objects are
+    passed over. Parquet and saved datasets hold one a row. Anything else is one plain-text document. Raises
+    :class:`TrainingError` for what is missing, unreadable or empty, and for a record without text, by its place.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    kind = next((suffix for suffix in reversed(suffixes) if suffix != ".gz"), "")
-    _refuse_unusable(path, kind)
-    try:
-        texts = list(_json_lines(path, text_field) if kind in JSON_LINES else _plain_text(path))
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise TrainingError(
-            str(path), f"cannot be read ({error})", "Name a readable UTF-8 file, whole, `.gz` if it is compressed."
-        ) from error
+    texts = [example.text for example in examples(path, text_field=text_field)]
     filled = [text for text in texts if text]
-    if not filled:
-        raise TrainingError(str(path), "holds no text", "Name a file with at least one document.")
+    refuse_empty(path, len(filled))
     return Documents(path=path, texts=filled, empty=len(texts) - len(filled))
 
 
-def _refuse_unusable(path: Path, kind: str) -> None:
-    if not path.exists():
+def refuse_empty(path: Path, documents: int) -> None:
+    """Raise :class:`TrainingError` when there is no document with text."""
+    if not documents:
+        raise TrainingError(str(path), "holds no text", "Name a file with at least one document.")
+
+
+def examples(path: Path, *, format: str = "text", text_field: str = "text") -> Iterator[Example]:  # noqa: A002 - the key
+    """The examples of the data at `path`, one by one, empty documents among them.
+
+    `format` is `text`, `chat` (records with `messages`) or `completion` (records with `prompt` and `completion`).
+    Raises :class:`TrainingError` at the first record that is not of that format.
+    """
+    if format != "text":
+        _refuse_plain_text(path, format)
+    wanted = FIELDS_OF_FORMAT[format] or (text_field,)
+    parse = {"text": _document, "chat": _conversation, "completion": _completion}[format]
+    for placed in records(path, wanted):
+        yield parse(placed, text_field)
+
+
+def _refuse_plain_text(path: Path, format: str) -> None:  # noqa: A002
+    for part in data_parts(path):
+        if is_plain_text(part):
+            remedy = "Name JSON lines, parquet or a saved dataset, or remove `format:`."
+            raise TrainingError(str(part), f"is plain text, which `format: {format}` cannot read", remedy)
+
+
+def _document(placed: Placed, text_field: str) -> Example:
+    where, record = placed
+    return Example(where, text=record if isinstance(record, str) else _text(where, record, text_field))
+
+
+def _completion(placed: Placed, _: str) -> Example:
+    where, record = placed
+    assert isinstance(record, dict)  # noqa: S101 - plain text was refused
+    text = _text(where, record, "completion")
+    if not text:
+        raise TrainingError(where, "has an empty 'completion'", "Write the answer, or remove the record.")
+    return Example(where, text=text, prompt=_text(where, record, "prompt"))
+
+
+def _conversation(placed: Placed, _: str) -> Example:
+    where, record = placed
+    assert isinstance(record, dict)  # noqa: S101 - plain text was refused
+    messages = _list_of_objects(where, record, "messages", required=True)
+    for number, message in enumerate(messages, 1):
+        _check_message(f"{where}, message {number}", message)
+    if not any(message["role"] == "assistant" for message in messages):
+        remedy = "The loss is on the assistant's messages: add one, or remove the record."
+        raise TrainingError(where, "has no message of the role 'assistant'", remedy)
+    tools = _list_of_objects(where, record, "tools", required=False)
+    return Example(where, messages=tuple(messages), tools=tuple(tools))
+
+
+def _check_message(where: str, message: Fields) -> None:
+    _text(where, message, "role")
+    if message.get("content") is not None or not message.get("tool_calls"):
+        _text(where, message, "content")
+
+
+def _list_of_objects(where: str, record: Fields, field: str, *, required: bool) -> list[Fields]:
+    value = record.get(field)
+    if value is None and not required:
+        return []
+    if field not in record:
+        raise _missing(where, record, field)
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        found = f"expected a list of objects in '{field}', found {_kind(value)}"
         raise TrainingError(
-            str(path), "there is no such file", "Correct `data:`; it is taken from the YAML file's folder."
+            where, found, "Write a list such as `[{role: ..., content: ...}, ...]`, or remove the line."
         )
-    if not path.is_file():
-        raise TrainingError(str(path), "is not a file", "Name one JSONL or text file.")
-    if kind in NOT_READ:
-        found = f"expected JSONL or plain text, found a {kind} file"
-        raise TrainingError(str(path), found, "Write it as JSON lines, one object with the text a line.")
+    # Columns of structures hold every key in every row, as null where a message does not have it.
+    return [{key: entry for key, entry in item.items() if entry is not None} for item in value]
 
 
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
-
-
-def _plain_text(path: Path) -> Iterator[str]:
-    with _open(path) as file:
-        text = file.read().decode("utf-8-sig")
-    if "\0" in text:
-        raise TrainingError(str(path), "holds NUL characters, so it is no text file", "Name a JSONL or text file.")
-    yield text
-
-
-def _json_lines(path: Path, text_field: str) -> Iterator[str]:
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _text_of(line, text_field, where=f"{path}, line {number}")
-
-
-def _text_of(line: bytes, text_field: str, *, where: str) -> str:
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise TrainingError(where, f"is not valid JSON ({error})", "Write one JSON object a line.") from error
-    if not isinstance(value, dict):
-        found = f"expected a JSON object, found {type(value).__name__}"
-        raise TrainingError(where, found, f'Write `{{"{text_field}": "..."}}` on each line.')
-    if text_field not in value:
-        fields = ", ".join(sorted(value)[:SHOWN_FIELDS]) or "none"
-        raise TrainingError(
-            where, f"has no field '{text_field}'; its fields: {fields}", "Set `text_field:` to the field with the text."
-        )
-    text = value[text_field]
+def _text(where: str, record: Fields, field: str) -> str:
+    if field not in record:
+        raise _missing(where, record, field)
+    text = record[field]
     if not isinstance(text, str):
-        raise TrainingError(
-            where,
-            f"expected text in '{text_field}', found {type(text).__name__}",
-            "Write a string, or remove the line.",
-        )
+        found = f"expected text in '{field}', found {_kind(text)}"
+        raise TrainingError(where, found, "Write a string, or remove the line.")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise TrainingError(where, f"holds half a surrogate pair ({error.reason})", "Repair the text.") from error
     return text
+
+
+def _missing(where: str, record: Collection[str], field: str) -> TrainingError:
+    fields = ", ".join(sorted(record)[:SHOWN_FIELDS]) or "none"
+    return TrainingError(where, f"has no field '{field}'; its fields: {fields}", _remedy(set(record), field))
+
+
+def _remedy(present: set[str], field: str) -> str:
+    if "messages" in present:
+        return "Set `format: chat` for conversations, or `text_field:` to the field with the text."
+    if {"prompt", "completion"} <= present:
+        return "Set `format: completion` for these, or `text_field:` to the field with the text."
+    if field in ("role", "content", "messages", "prompt", "completion", "tools"):
+        return f"Call it '{field}', or set `format:` to what the data holds."
+    return "Set `text_field:` to the field with the text."
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, list):
+        strangers = [type(entry).__name__ for entry in value if not isinstance(entry, dict)]
+        return f"a list of {strangers[0]}" if strangers else "list"
+    return type(value).__name__

@@ -19,9 +19,18 @@ from aftermix.checkpoints.writer import write_checkpoint
 from aftermix.config import DatasetConfig, TrainConfig
 from aftermix.errors import RunFailedError, TrainingError
 from aftermix.files import fingerprint
+from aftermix.training.milestones import RECORD
+from aftermix.training.resuming import differences
 
-RECORD = "train.json"
 MAX_SHARD_BYTES = 5_000_000_000
+NOT_OF_THE_RECIPE = {
+    *("datasets", "sources", "cache"),
+    *("device", "threads", "accumulation", "save_steps", "checkpoint_tokens"),
+}
+"""Keys of the training file that decide where and how a run is worked off, and at most the last bits of its result.
+
+What of the data decides it is told apart.
+"""
 
 
 def identity_of_base(base: Checkpoint) -> dict[str, Any]:
@@ -34,25 +43,29 @@ def identity_of_base(base: Checkpoint) -> dict[str, Any]:
 
 
 def recipe_record(
-    base_identity: dict[str, Any], *, data_sha256: str, dataset: DatasetConfig, config: TrainConfig
+    base_identity: dict[str, Any], *, data: dict[str, Any], dataset: DatasetConfig, config: TrainConfig
 ) -> dict[str, Any]:
     """Everything that decides the expert's weights, as plain values: two equal records mean the same expert.
 
-    Where it ran (device, threads) is not among them: it changes the last bits only.
+    `data` is what of the data decides them. Where it ran (device, threads) is not among them: it changes the last
+    bits only.
     """
-    options = config.model_dump(mode="json", exclude={"datasets", "device", "threads"})
+    options = config.model_dump(mode="json", exclude=NOT_OF_THE_RECIPE)
     options["learning_rate"] = dataset.learning_rate or config.learning_rate
+    if config.optimizer.name in ("sam", "asam"):
+        options["accumulation"] = config.accumulation  # each micro-batch has its own ascent
     return {
         "base": base_identity,
-        "data_sha256": data_sha256,
-        "text_field": dataset.text_field,
+        **data,
         "tokens": dataset.tokens,
         **options,
     }
 
 
-def is_already_trained(folder: Path, recipe: dict[str, Any]) -> bool:
-    """Whether `folder` holds the expert of `recipe`; False when nothing is there.
+def is_already_trained(
+    folder: Path, recipe: dict[str, Any], *, checkpoint_tokens: int | tuple[int, ...] | None = None
+) -> bool:
+    """Whether `folder` holds the expert of `recipe`, with the checkpoints asked for; False when nothing is there.
 
     Raises :class:`TrainingError` when something else is there.
     """
@@ -61,28 +74,32 @@ def is_already_trained(folder: Path, recipe: dict[str, Any]) -> bool:
     remedy = "Name another output folder, or remove this one yourself."
     if not (folder / RECORD).is_file():
         raise TrainingError(str(folder), f"exists and is no expert of ours (it has no {RECORD})", remedy)
-    found = read_json(folder / RECORD, remedy=remedy).get("recipe", {})
-    differing = [key for key in recipe if not isinstance(found, dict) or found.get(key) != recipe[key]]
-    if differing:
-        shown = "; ".join(_difference(key, found, recipe) for key in differing[:3])
-        raise TrainingError(str(folder), f"holds an expert of another recipe ({shown})", remedy)
+    record = read_json(folder / RECORD, remedy=remedy)
+    different = differences(record.get("recipe", {}), recipe, defaults=_defaults())
+    if checkpoint_tokens is not None:
+        wanted = list(checkpoint_tokens) if isinstance(checkpoint_tokens, tuple) else checkpoint_tokens
+        different += differences(record, {"checkpoint_tokens": wanted})
+    if different:
+        found = f"holds an expert of another recipe ({'; '.join(different[:3])})"
+        raise TrainingError(str(folder), found, remedy)
     return True
 
 
-def _difference(key: str, found: Any, recipe: dict[str, Any]) -> str:
-    there = found.get(key) if isinstance(found, dict) else None
-    if isinstance(recipe[key], dict) or key == "data_sha256":
-        return {"data_sha256": "other data", "base": "another base"}.get(key, f"other {key}")
-    return f"{key} {json.dumps(there)} there, {json.dumps(recipe[key])} here"
+def _defaults() -> dict[str, Any]:
+    fields = {**DatasetConfig.model_fields, **TrainConfig.model_fields}.items()
+    return {name: field.default for name, field in fields if isinstance(field.default, str | int | float | None)}
 
 
-def trained_tensors(model: Any, base: Checkpoint) -> dict[str, torch.Tensor]:
+def trained_tensors(
+    model: Any, base: Checkpoint, *, state: dict[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
     """The model's tensors under the names that the base's files use; a tied head under both of its names.
 
-    Raises :class:`TrainingError` when a parameter has no place in those files, or has another shape there. Called once
+    `state` is the model's state dict where the model cannot give it (it is sharded, or in training). Raises
+    :class:`TrainingError` when a parameter has no place in those files, or has another shape there. Called once
     before training too, so that this is known beforehand.
     """
-    stored = core_model_loading.revert_weight_conversion(model, model.state_dict())
+    stored = core_model_loading.revert_weight_conversion(model, model.state_dict() if state is None else state)
     parameters = {name for name, _ in model.named_parameters()} & set(stored)
     for name in sorted(parameters | (set(stored) & set(base.tensors))):
         if not base.has(name):
@@ -96,15 +113,23 @@ def trained_tensors(model: Any, base: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 def write_expert(
-    folder: Path, model: Any, base: Checkpoint, *, dtype: torch.dtype | None, record: dict[str, Any]
+    folder: Path,
+    model: Any,
+    base: Checkpoint,
+    *,
+    dtype: torch.dtype | None,
+    record: dict[str, Any],
+    state: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write `model` as the new model folder `folder`, complete or not at all, with `record` as its `train.json`.
+
+    `state` is its state dict, as for :func:`trained_tensors`.
 
     Every tensor is stored in the type it has in the base (real-valued ones as `dtype` where one is given). What the
     model class does not load passes through from the base and is listed in the record. Raises
     :class:`RunFailedError` when a trained tensor holds NaN or Inf in the stored type.
     """
-    trained = trained_tensors(model, base)
+    trained = trained_tensors(model, base, state=state)
     layout = [TensorSpec.of(info, dtype) for info in base.tensors.values()]
     unchanged = [name for name in base.tensors if name not in trained]
     content = json.dumps({**record, "passed_through": unchanged}, indent=2, ensure_ascii=False, allow_nan=False)

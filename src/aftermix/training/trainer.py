@@ -1,38 +1,43 @@
-"""One model trained on packed sequences: Hugging Face Trainer with AdamW, and nothing of it but the loop.
+"""One model trained on packed sequences: Hugging Face Trainer and Accelerate, and nothing of them but the loop.
 
 The sequences are taken in the order given (their order is the data's business), each token once; the last batch may
-be smaller. The Trainer neither logs, evaluates, saves nor reports; one progress bar shows step and loss.
+be smaller. The Trainer neither logs, evaluates nor reports, and saves resume points alone; one progress bar shows step
+and loss.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch.utils.data import DataLoader
-from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from aftermix.config import OptimizerConfig
-from aftermix.errors import RunFailedError, TrainingError
+from aftermix.errors import TrainingError
 from aftermix.quiet import quiet_transformers
+from aftermix.training.batches import IGNORED, Row, collate
+from aftermix.training.loop import AfterStep, Indexed, PackedTrainer, StepRecorder
 from aftermix.training.optimizers import SAM, MergeAware
 from aftermix.training.optimizers.making import make_optimizer
+from aftermix.training.processes import process_count, process_index
+from aftermix.training.resuming import ResumePoints
+from aftermix.training.schedules import (
+    SCHEDULES,
+    refuse_too_few_steps,
+    refuse_unknown_schedule,
+    schedule_options,
+)
+from aftermix.training.sharding import asks_for_fsdp, refuse_unsupported_launch, shard_on_cpu_too
+from aftermix.training.steps import StepBatches
 
-SCHEDULES = {"cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
-"""Our names of the learning-rate schedules, and the Trainer's."""
-
-IGNORED = -100
-"""Label of a position that is not predicted (PyTorch's `ignore_index`)."""
+__all__ = ["IGNORED", "Recipe", "Trained", "collate", "mean_of_last", "train_one", "uses_cuda"]
 
 FINAL_STEPS = 10
 
@@ -45,9 +50,15 @@ class Recipe:
     """Sequences of one optimizer step."""
     learning_rate: float
     schedule: str = "cosine"
-    """`cosine` from the peak to `min_lr_rate` of it, or `constant`; both after `warmup_steps` of linear warm-up."""
+    """`cosine`, `constant` or `wsd`, as :func:`schedule_options` says."""
     min_lr_rate: float = 0.01
     warmup_steps: int = 0
+    decay_share: float = 0.1
+    decay_shape: str = "1-sqrt"
+    accumulation: int = 1
+    """Micro-batches that one step's sequences are worked off in; the result is the same but for rounding."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of forward and backward pass; `auto` is bfloat16 on a GPU that has it. Masters are float32 in any case."""
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     max_grad_norm: float = 1.0
@@ -56,17 +67,28 @@ class Recipe:
     """Seed of dropout, where the model has any, and of merge-aware noise."""
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            found = f"unknown schedule '{self.schedule}'"
-            raise TrainingError("train.schedule", found, f"Use one of: {', '.join(SCHEDULES)}.")
+        refuse_unknown_schedule(self.schedule)
+
+    def batches(self, sequences: int) -> StepBatches:
+        """What this process works off, of so many sequences.
+
+        Raises :class:`TrainingError` when a step cannot be shared out, or warm-up and decay take more than all steps.
+        """
+        found = StepBatches(
+            sequences=sequences,
+            batch_size=self.batch_size,
+            accumulation=self.accumulation,
+            processes=process_count(),
+            process=process_index(),
+        )
+        refuse_too_few_steps(
+            self.schedule, steps=found.steps, warmup_steps=self.warmup_steps, decay_share=self.decay_share
+        )
+        return found
 
     def steps(self, sequences: int) -> int:
-        """Optimizer steps of so many sequences. Raises :class:`TrainingError` when the warm-up takes all of them."""
-        count = math.ceil(sequences / self.batch_size)
-        if self.warmup_steps >= count:
-            found = f"{self.warmup_steps} steps of warm-up, but the run has {count} steps"
-            raise TrainingError("train.warmup_steps", found, "Lower it, or train on more tokens.")
-        return count
+        """Optimizer steps of so many sequences. Raises :class:`TrainingError` as :meth:`batches` does."""
+        return self.batches(sequences).steps
 
 
 @dataclass(frozen=True)
@@ -76,35 +98,49 @@ class Trained:
     losses: list[float]
     """Mean loss of each step, in nats a token, before that step's update."""
     seconds: float
+    """Wall time of the steps, those before an interruption included."""
     device: str
+    processes: int = 1
 
     @property
     def final_loss(self) -> float:
-        """Mean loss of the last ten steps (of all, when there are fewer)."""
-        last = self.losses[-FINAL_STEPS:]
-        return sum(last) / len(last)
+        """:func:`mean_of_last` of the losses."""
+        return mean_of_last(self.losses)
+
+
+def mean_of_last(losses: Sequence[float]) -> float:
+    """Mean of the last ten losses (of all, when there are fewer)."""
+    last = losses[-FINAL_STEPS:]
+    return sum(last) / len(last)
 
 
 def train_one(
     model: Any,
-    sequences: Sequence[torch.Tensor],
+    sequences: Sequence[Row] | Sequence[torch.Tensor],
     *,
     recipe: Recipe,
     device: str = "auto",
     threads: int | None = None,
     label: str = "train",
+    after_step: AfterStep | None = None,
+    resume: ResumePoints | None = None,
 ) -> Trained:
     """Train `model` in place on `sequences` (1-D tensors of token ids), in their order, once; it ends on the CPU.
 
     `model` is any causal language model of transformers; its parameters become float32 (the masters), and those with
-    `requires_grad` are trained. On CUDA the forward pass runs in bfloat16 where the device has it. Same model,
-    sequences and recipe give the same weights, to the bit, on one device with one number of threads. Raises
-    :class:`TrainingError` before the first step, :class:`RunFailedError` when the loss is not a finite number.
+    `requires_grad` are trained. Same model, sequences and recipe give the same weights, to the bit, on one device with
+    one number of threads, also when `resume` has a point of an interrupted run to go on from. Under FSDP the model
+    stays sharded (:func:`~aftermix.training.processes.whole_state` gathers it). Raises :class:`TrainingError` before
+    the first step, :class:`RunFailedError` when the loss is not a finite number.
     """
-    recipe.steps(len(sequences))
+    batches = recipe.batches(len(sequences))
     on_cuda = uses_cuda(device)
-    model.to("cuda" if on_cuda else "cpu", torch.float32)
-    started = time.perf_counter()
+    if on_cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # A model to be sharded goes to the GPU shard by shard; whole, it may not fit.
+    model.to("cuda" if on_cuda and not asks_for_fsdp() else "cpu", torch.float32)
+    earlier = resume.latest() if resume else None
+    started = time.perf_counter() - (earlier.seconds if earlier else 0.0)
     with ExitStack() as stack:
         stack.enter_context(quiet_transformers())
         stack.enter_context(_cpu_threads(threads))
@@ -112,23 +148,36 @@ def train_one(
             stack.enter_context(_deterministic_algorithms())
         stack.enter_context(_use_cache_kept(model))
         optimizer = make_optimizer(model, recipe, fused=True)
-        if isinstance(optimizer, MergeAware):
-            stack.enter_context(optimizer.attached(model))
-        trainer = _PackedTrainer(
+        trainer = PackedTrainer(
             model=model,
-            args=_arguments(recipe, on_cuda=on_cuda),
+            args=_arguments(recipe, batches, on_cuda=on_cuda, resume=resume),
             optimizers=(optimizer, None),
         )
+        shard_on_cpu_too(trainer)
         trainer.sharpness_aware = optimizer if isinstance(optimizer, SAM) else None
         trainer.remove_callback(PrinterCallback)
-        trainer.sequences = _Indexed(sequences)
-        steps = stack.enter_context(_StepRecorder(label, total=recipe.steps(len(sequences))))
+        trainer.sequences, trainer.batches = Indexed(sequences), batches
+        trainer.resume_points, trainer.started = resume, started
+        steps = StepRecorder(
+            label,
+            total=batches.steps,
+            losses=earlier.losses if earlier else [],
+            after_step=after_step,
+            attach=optimizer.attached if isinstance(optimizer, MergeAware) else None,
+        )
+        stack.enter_context(steps)
         trainer.recorder = steps
         trainer.add_callback(steps)
-        trainer.train()
+        trainer.train(resume_from_checkpoint=str(earlier.folder) if earlier else None)
     model.eval()
-    model.to("cpu")
-    return Trained(losses=steps.losses, seconds=time.perf_counter() - started, device="cuda" if on_cuda else "cpu")
+    if not trainer.is_fsdp_enabled:
+        model.to("cpu")
+    return Trained(
+        losses=steps.losses,
+        seconds=time.perf_counter() - started,
+        device="cuda" if on_cuda else "cpu",
+        processes=process_count(),
+    )
 
 
 def uses_cuda(device: str) -> bool:
@@ -136,109 +185,50 @@ def uses_cuda(device: str) -> bool:
     if device not in ("auto", "cpu", "cuda", "cuda:0"):
         remedy = "Use auto, cpu or cuda; choose among several GPUs with CUDA_VISIBLE_DEVICES."
         raise TrainingError("train.device", f"cannot train on '{device}'", remedy)
+    refuse_unsupported_launch()
     available = torch.cuda.is_available()
     if device.startswith("cuda") and not available:
         raise TrainingError("train.device", f"'{device}' is not available here", "Use auto or cpu.")
     return available and device != "cpu"
 
 
-def collate(sequences: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """One batch. A shorter sequence is filled up, unlabelled, behind its end, where causal attention never looks."""
-    rows = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=0)
-    labels = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=IGNORED)
-    return {"input_ids": rows, "labels": labels}
-
-
-@dataclass
-class _Indexed(torch.utils.data.Dataset[torch.Tensor]):
-    sequences: Sequence[torch.Tensor]
-
-    def __len__(self) -> int:
-        return len(self.sequences)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.sequences[index]
-
-
-class _PackedTrainer(Trainer):
-    """Trainer that takes sequences in order and hands every step's loss to a recorder."""
-
-    sequences: _Indexed
-    recorder: _StepRecorder
-    sharpness_aware: SAM | None
-
-    def get_train_dataloader(self) -> Any:
-        loader: DataLoader[torch.Tensor] = DataLoader(
-            self.sequences,
-            batch_size=self.args.per_device_train_batch_size,
-            collate_fn=collate,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
-        return self.accelerator.prepare(loader)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        one_pass = partial(super().training_step, *args, **kwargs)
-        loss: torch.Tensor = self.sharpness_aware.gradient_of(one_pass) if self.sharpness_aware else one_pass()
-        self.recorder.record(float(loss))
-        return loss
-
-    def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002 - the Trainer's signature
-        return 0  # walks all modules at every step for a figure that nobody reads
-
-
-@dataclass
-class _StepRecorder(TrainerCallback):
-    """Keeps the losses, shows them on one bar, and stops at the first that is not a number."""
-
-    label: str
-    total: int
-    losses: list[float] = field(default_factory=list)
-
-    def __enter__(self) -> _StepRecorder:
-        self._bar = tqdm(total=self.total, desc=self.label, unit="step", leave=True, dynamic_ncols=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def record(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise RunFailedError(
-                f"{self.label}, step {len(self.losses) + 1}",
-                f"the loss is {loss}",
-                "Lower the learning rate, and check base and data for NaN; no model was written.",
-            )
-        self.losses.append(loss)
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self._bar.set_postfix(loss=f"{self.losses[-1]:.3f}", refresh=False)
-        self._bar.update()
-
-
-def _arguments(recipe: Recipe, *, on_cuda: bool) -> TrainingArguments:
+def _arguments(
+    recipe: Recipe, batches: StepBatches, *, on_cuda: bool, resume: ResumePoints | None
+) -> TrainingArguments:
     """The Trainer's settings: our recipe, everything else off."""
+    on_bfloat16 = {"auto": on_cuda and torch.cuda.is_bf16_supported(), "bfloat16": True, "float32": False}
+    saves = resume is not None and resume.every_steps > 0
     arguments = TrainingArguments(
-        output_dir=tempfile.gettempdir(),  # made if it is not there; nothing is written with saving off
+        # Made if it is not there; nothing is written with saving off.
+        output_dir=str(resume.folder) if saves and resume else tempfile.gettempdir(),
         num_train_epochs=1,
-        per_device_train_batch_size=recipe.batch_size,
+        per_device_train_batch_size=batches.micro_batch_size,
+        gradient_accumulation_steps=recipe.accumulation,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=SCHEDULES[recipe.schedule],
-        lr_scheduler_kwargs={"min_lr_rate": recipe.min_lr_rate} if recipe.schedule == "cosine" else {},
+        lr_scheduler_kwargs=schedule_options(
+            recipe.schedule,
+            steps=batches.steps,
+            min_lr_rate=recipe.min_lr_rate,
+            decay_share=recipe.decay_share,
+            decay_shape=recipe.decay_shape,
+        ),
         warmup_steps=recipe.warmup_steps,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         seed=recipe.seed % (1 << 32),
-        bf16=on_cuda and torch.cuda.is_bf16_supported(),
+        bf16=on_bfloat16[recipe.precision],
         use_cpu=not on_cuda,
         dataloader_pin_memory=on_cuda,
         report_to="none",
         logging_strategy="no",
         logging_nan_inf_filter=False,
-        save_strategy="no",
+        save_strategy="steps" if saves else "no",
+        save_steps=resume.every_steps if saves and resume else 500,
         eval_strategy="no",
         disable_tqdm=True,
         log_level="error",
-        average_tokens_across_devices=False,
+        average_tokens_across_devices=process_count() > 1,
     )
     if on_cuda and not torch.distributed.is_initialized():
         arguments._n_gpu = 1  # several visible GPUs would turn on DataParallel, which changes the batch

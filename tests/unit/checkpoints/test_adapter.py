@@ -344,6 +344,8 @@ def test_weight_0_gives_the_base_to_the_bit_and_weight_1_the_folded_expert(
     results = []
     for model in (folder, folded):
         one = {"v": VectorConfig(model=str(model), weight=1.0)}
+        if method == "slerp":  # it is between two models
+            one["w"] = VectorConfig(model=str(base), weight=0.0)
         path = merge(
             Config(base=str(base), vectors=one, merge=MergeConfig(method=method)), tmp_path / f"one-{model.name}"
         )

@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
@@ -14,7 +13,8 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.errors import ConfigError, TrainingError
 from aftermix.training.base import document_encoder, freeze, load_base, load_tokenizer, refuse_unfit
-from aftermix.training.packing import PackedTokens
+from aftermix.training.data import Documents
+from aftermix.training.packing import PackedTokens, pack
 
 
 def copied(folder: Path, to: Path) -> Path:
@@ -91,15 +91,20 @@ def test_tokens_without_a_row_and_a_context_beyond_the_positions(base_folder: Pa
     tokenizer = load_tokenizer(base_folder)
 
     def packed(highest: int, context: int) -> PackedTokens:
-        ids = np.array([1, highest], dtype=np.int32)
-        return PackedTokens(ids, context=context, epochs=1.0, tokens_per_epoch=2, documents=1)
+        return pack(
+            Documents(Path("corpus"), ["-"], 0),
+            lambda _: [[1] * (context - 1) + [highest]],
+            context=context,
+            tokens=None,
+            seed=0,
+        )
 
-    refuse_unfit(packed(127, 64), model.config, tokenizer, where="base")
+    refuse_unfit(packed(127, 64), model, tokenizer, where="base")
     message = r"base: the tokenizer gives token 128 \(.*\), but the model has 128 rows, 0 to 127. Use the tokenizer"
     with pytest.raises(TrainingError, match=message):
-        refuse_unfit(packed(128, 64), model.config, tokenizer, where="base")
+        refuse_unfit(packed(128, 64), model, tokenizer, where="base")
     with pytest.raises(TrainingError, match=r"train.context: a context of 65 is beyond the model's 64 positions. Use"):
-        refuse_unfit(packed(5, 65), model.config, tokenizer, where="base")
+        refuse_unfit(packed(5, 65), model, tokenizer, where="base")
 
 
 def test_freezing_by_pattern_knows_tied_names(model: LlamaForCausalLM) -> None:

@@ -55,8 +55,8 @@ def test_plain_text_is_one_document_to_the_letter(tmp_path: Path) -> None:
         ("a.txt", b"a\0b", "holds NUL characters"),
         ("a.jsonl.gz", b"not gzip", "cannot be read (Not a gzipped file"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 999, mtime=0)[:-9], "cannot be read (Compressed file ended"),
-        ("a.parquet", b"PAR1", "expected JSONL or plain text, found a .parquet file. Write it as JSON lines"),
-        ("a.csv.gz", b"", "expected JSONL or plain text, found a .csv file"),
+        ("a.parquet", b"PAR1", "cannot be read (Parquet file size is 4 bytes"),
+        ("a.csv.gz", b"", "found a .csv file. Write it as JSON lines, one object with the text a line"),
     ],
 )
 def test_refused(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
@@ -69,7 +69,7 @@ def test_refused(tmp_path: Path, name: str, content: str | bytes, message: str) 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"there is no such file. Correct `data:`"):
         read_documents(tmp_path / "none.jsonl")
-    with pytest.raises(TrainingError, match=r"is not a file. Name one JSONL or text file"):
+    with pytest.raises(TrainingError, match=r"is a folder without files. Put data into it"):
         read_documents(tmp_path)
 
 

@@ -159,7 +159,7 @@ def test_every_fault_of_every_dataset_is_told_at_once_and_nothing_is_written(mak
         ({"context": 65}, "train.context: a context of 65 is beyond the model's 64 positions"),
         ({"warmup_steps": 5}, "train.warmup_steps: 5 steps of warm-up, but the run has 5 steps"),
         ({"device": "tpu"}, "train.device: cannot train on 'tpu'"),
-        ({"schedule": "wsd"}, "train.schedule"),
+        ({"schedule": "linear"}, "train.schedule"),
     ],
 )
 def test_options_refused_before_the_first_step(
@@ -234,14 +234,14 @@ def test_what_does_not_fit_the_stored_type_is_refused(make_config: Any, base_fol
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(RunFailedError, match=r"cats: model.norm.weight: holds NaN or Inf as torch.float16. Lower the"):
         train(make_config(base=folder, dtype="float16"), tmp_path / "experts")
-    assert names_in(tmp_path / "experts") == set()
+    assert all(name.startswith(".") for name in names_in(tmp_path / "experts"))
 
 
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 import aftermix.checkpoints.shards as shards
-import aftermix.training.trainer as trainer
+import aftermix.training.loop as loop
 from transformers import LlamaForCausalLM, LlamaTokenizer  # before the forks: slow to import
 from aftermix.config import parse_config
 from aftermix.jobs.train import train
@@ -250,12 +250,12 @@ def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def in_training():
-    advance = trainer._StepRecorder.on_step_end
+    advance = loop.StepRecorder.on_step_end
     def step(self, *args, **kwargs):
         advance(self)
         if self.label == "train dogs" and len(self.losses) == 3:
             die()
-    trainer._StepRecorder.on_step_end = step
+    loop.StepRecorder.on_step_end = step
 
 def in_the_middle_of_the_weights():
     header = shards._header
@@ -269,7 +269,8 @@ def in_the_middle_of_the_weights():
     shards._write_shard = specs
 
 def before_the_rename():
-    Path.rename = die
+    rename = Path.rename
+    Path.rename = lambda self, to: die() if Path(to).name == "cats" else rename(self, to)
 
 settings, output = json.loads(sys.argv[1]), Path(sys.argv[2])
 for moment in (in_training, in_the_middle_of_the_weights, before_the_rename):
@@ -293,8 +294,7 @@ def test_a_killed_run_leaves_no_folder_that_looks_complete(make_config: Any, tmp
     visible = {m: [f for f in names_in(tmp_path / m) if not f.startswith(".")] for m in moments}
     assert visible == {"in_training": ["cats"], "in_the_middle_of_the_weights": [], "before_the_rename": []}
     for moment in moments[1:]:
-        (leftover,) = (tmp_path / moment).iterdir()
-        assert leftover.name.startswith(".cats.incomplete")
+        assert any(name.startswith(".cats.incomplete") for name in names_in(tmp_path / moment))
 
     said: list[str] = []
     whole = train(config, tmp_path / "whole")

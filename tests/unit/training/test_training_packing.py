@@ -26,7 +26,8 @@ def documents(*texts: str) -> Documents:
 
 
 def rows(packed: PackedTokens) -> list[list[int]]:
-    return [packed[index].tolist() for index in range(len(packed))]
+    assert [len(packed[index]) for index in range(len(packed))] == packed.lengths.tolist()
+    return [packed[index].ids.tolist() for index in range(len(packed))]
 
 
 def letters(row: list[int]) -> str:
@@ -40,7 +41,9 @@ def test_one_epoch_by_hand() -> None:
     packed = pack(corpus, encode, context=4, tokens=None, seed=0)
     assert [letters(row) for row in rows(packed)] == [stream[0:4], stream[4:8], stream[8:9]]
     assert (packed.epochs, packed.tokens_per_epoch, packed.documents) == (1.0, 9, 3)
-    assert packed[0].dtype == torch.int64
+    assert packed[0].ids.dtype == packed[0].labels.dtype == torch.int64
+    assert torch.equal(packed[0].ids, packed[0].labels)
+    assert packed[0].positions is None
 
 
 def test_repeated_in_a_new_order_each_epoch_and_cut_at_the_token() -> None:
@@ -49,7 +52,7 @@ def test_repeated_in_a_new_order_each_epoch_and_cut_at_the_token() -> None:
     orders = [document_order(3, seed=7, epoch=epoch) for epoch in range(3)]
     stream = "".join(("abc.", "de.", "f.")[number] for order in orders for number in order)[:24]
     assert "".join(letters(row) for row in rows(packed)) == stream
-    assert len(packed.ids) == 24
+    assert packed.tokens == 24
     assert packed.epochs == pytest.approx(24 / 9)
     assert packed.tokens_per_epoch == 9
 
@@ -60,7 +63,7 @@ def test_less_than_an_epoch_takes_the_first_documents_of_the_order() -> None:
     packed = pack(corpus, encode, context=5, tokens=25, seed=3)
     expected = "".join("abcdefghij"[number] * 9 + "." for number in order)[:25]
     assert "".join(letters(row) for row in rows(packed)) == expected
-    assert packed.tokens_per_epoch is None
+    assert packed.tokens_per_epoch == 100
     assert packed.epochs == pytest.approx(2.5 / 10)
     assert packed.documents == 3
 
@@ -86,7 +89,7 @@ def test_an_index_beyond_the_end() -> None:
     packed = pack(documents("abcdefg"), encode, context=4, tokens=None, seed=0)
     with pytest.raises(IndexError):
         packed[2]
-    assert [row.tolist() for row in packed] == rows(packed)
+    assert [row.ids.tolist() for row in packed] == rows(packed)
 
 
 @settings(max_examples=60, deadline=None)

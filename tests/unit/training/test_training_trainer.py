@@ -149,7 +149,7 @@ def test_a_loss_that_is_no_number_stops_the_run(model: LlamaForCausalLM) -> None
 
 def test_refused_before_the_first_step(model: LlamaForCausalLM) -> None:
     with pytest.raises(
-        TrainingError, match=r"train.schedule: unknown schedule 'linear'. Use one of: cosine, constant."
+        TrainingError, match=r"train.schedule: unknown schedule 'linear'. Use one of: cosine, constant, wsd."
     ):
         Recipe(batch_size=4, learning_rate=1e-3, schedule="linear")
     too_long = Recipe(batch_size=4, learning_rate=1e-3, warmup_steps=2)

@@ -137,7 +137,7 @@ class MergeAware(MovedWeights):
             return None
         origin = self._origins[name]
         if origin.shape != placement.local.shape:  # sharded since: keep the local part alone
-            origin = self._origins[name] = placement.part_of(origin)
+            origin = self._origins[name] = placement.part_of(origin).to(placement.local.device)
         return origin
 
     def _bring_back(self) -> None:

@@ -1,0 +1,80 @@
+"""Methods of mergekit that take no weight for each model: SLERP, Karcher mean, model stock; in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from aftermix.config import Config
+from aftermix.errors import Problem
+from aftermix.mergekit.references import written
+from aftermix.merging.methods import BoundMethod, Rule
+from aftermix.merging.model_stock import model_stock
+from aftermix.merging.spherical import karcher, slerp
+
+OPTIONS: dict[str, dict[str, str]] = {
+    "slerp": {},
+    "karcher": {"max_iterations": "max_iter", "tolerance": "tol"},
+    "model_stock": {"filter_wise": "filter_wise"},
+}
+"""By method, our options and mergekit's parameters; `t` of SLERP is a weight here."""
+NAMES: dict[Rule, str] = {slerp: "slerp", karcher: "karcher", model_stock: "model_stock"}
+
+
+def read_options(method: str, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Our options for mergekit's parameters of the whole recipe."""
+    return {ours: shared[theirs] for ours, theirs in OPTIONS[method].items()}
+
+
+def read_weight(method: str, shared: Mapping[str, Any], *, is_base: bool) -> float:
+    """The weight that a model has in what mergekit does with it."""
+    if method == "slerp":
+        return float(1 - shared["t"] if is_base else shared["t"])
+    return 1.0
+
+
+def written_recipe(config: Config, bound: BoundMethod, adapters: Collection[str]) -> dict[str, Any]:
+    """Method, models and parameters of a recipe whose :func:`problems_of` are none."""
+    method, names = NAMES[bound.rules[1]], sorted(config.vectors)
+    models = {
+        name: written(config.vectors[name].model, adapted=config.base if name in adapters else None) for name in names
+    }
+    parameters = {theirs: bound.options[ours] for ours, theirs in OPTIONS[method].items()}
+    base = written(config.base) if config.base else None
+    if method == "slerp":
+        first = next((name for name in names if models[name] == base), names[0])
+        base, weights = models[first], {name: config.vectors[name].weight for name in names}
+        parameters["t"] = sum(weight for name, weight in weights.items() if name != first) / sum(weights.values())
+    elif method == "karcher" and base not in models.values():
+        base = None  # it would join the models
+    return (
+        {"merge_method": method}
+        | ({"base_model": base} if base else {})
+        | {"models": [{"model": models[name]} for name in names], "parameters": parameters}
+    )
+
+
+def problems_of(config: Config, bound: BoundMethod) -> Iterator[Problem]:
+    """What mergekit cannot say of a merge by one of these methods."""
+    method, weights = NAMES[bound.rules[1]], {vector.weight for vector in config.vectors.values()}
+    if config.merge.exclusions(for_search=False):
+        yield Problem("merge.exclude", f"mergekit's {method} has no tensors that keep the base's values", "Drop it.")
+    if config.merge.scale != 1:
+        yield Problem("merge.lambda", f"mergekit's {method} has no lambda", "Drop it.")
+    if method == "slerp" and len(config.vectors) != 2:
+        yield Problem("vectors", f"slerp is between two models, there are {len(config.vectors)}", "Keep two.")
+    elif method == "slerp" and sum(vector.weight for vector in config.vectors.values()) == 0:
+        yield Problem("vectors", "slerp divides by the sum of weights, which is 0", "Give at least one weight.")
+    if method != "slerp" and len(weights) > 1:
+        yield Problem("vectors", f"mergekit's {method} has no weights, and these differ", "Give all vectors the same.")
+    if method == "model_stock" and len(config.vectors) < 2:
+        yield Problem("vectors", "mergekit's model_stock wants two models beside the base", "Add a vector.")
+
+
+def notes_of(config: Config, bound: BoundMethod) -> list[str]:
+    """What the recipe leaves out."""
+    models = [vector.model for vector in config.vectors.values()]
+    if config.base in models or bound.operands == "deltas":
+        return []
+    frame = config.base or "the first model by name"
+    return [f"aftermix takes configuration and tokenizer from {frame}; mergekit from base_model or the first model."]

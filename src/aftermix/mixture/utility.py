@@ -1,0 +1,164 @@
+"""One number for the scores of all capabilities: what an optimum makes largest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from aftermix.errors import MixtureError
+from aftermix.mixture.expression import Expression, parse_expression
+from aftermix.mixture.simplex import Floats, as_table, distinct_names, known_names
+
+# N design points, C candidates, M capabilities
+
+Normalisation = Literal["zscore", "percentile", "raw"]
+
+Scale = Callable[[Floats], Floats]
+"""Scores of one capability, (C,), to normalised ones."""
+
+
+@dataclass(frozen=True)
+class Utility:
+    """A weighted mean of normalised scores, or an expression over them, with floors under raw scores."""
+
+    capabilities: tuple[str, ...]
+    smaller_is_better: frozenset[str]
+    normalisation: Normalisation
+    scales: Mapping[str, Scale]
+    """Of the capabilities that count."""
+    weights: Mapping[str, float]
+    """Summing to 1; empty where an expression takes their place."""
+    expression: Expression | None
+    floors: Mapping[str, float]
+    left_out: tuple[str, ...]
+    """Capabilities that scored the same at every design point, and so say nothing about mixtures."""
+
+    @classmethod
+    def build(
+        cls,
+        capabilities: Sequence[str],
+        design_scores: ArrayLike,
+        *,
+        weights: Mapping[str, float] | None = None,
+        expression: str | None = None,
+        floors: Mapping[str, float] | None = None,
+        normalisation: Normalisation | None = None,
+        smaller_is_better: Collection[str] = (),
+    ) -> Utility:
+        """Bind a utility to the (N, M) scores of the design.
+
+        With `weights` (default: 1 for every capability) it is `sum_m w_m z_m(y_m) / sum_m w_m`, with `expression` the
+        value of that text. `normalisation` says what stands for a score: `zscore` (default for weights) is
+        `(y - mean) / sd` over the design points; `percentile` the share of them below it, linear between; `raw`
+        (default for an expression) the score as it is. `floors` are lowest acceptable raw scores.
+
+        For capabilities in `smaller_is_better`, z-scores and percentiles change their direction, so that larger is
+        better, and raw scores under `weights` their sign; an expression over raw scores sees them as measured; a floor
+        is a ceiling.
+
+        Raises :class:`MixtureError` for unknown capabilities, unusable weights, a text that does not parse or has no
+        value at a design point, weights beside an expression, and when nothing that varies is left.
+        """
+        names = distinct_names(capabilities, where="capabilities")
+        scores_NM = as_table(design_scores, where="scores")
+        _refuse_columns(names, scores_NM)
+        for where, given in (("floors", floors or {}), ("smaller_is_better", list(smaller_is_better))):
+            known_names(given, names, where=f"utility.{where}")
+        if expression is not None and weights is not None:
+            found = "expected weights or an expression, found both"
+            raise MixtureError("utility", found, "Write the weights into the expression.")
+        parsed = None if expression is None else parse_expression(expression, capabilities=names)
+        used = parsed.names if parsed else tuple(_usable_weights(weights, names))
+        constant = tuple(name for name in used if np.ptp(scores_NM[:, names.index(name)]) == 0)
+        if len(constant) == len(used):
+            found = f"every capability that counts scored the same at all points ({', '.join(constant)})"
+            raise MixtureError("utility", found, "Name one that varies, or evaluate more items.")
+        kind = normalisation or ("raw" if parsed else "zscore")
+        _refuse_normalisation(kind)
+        signs = {name: -1.0 if name in smaller_is_better else 1.0 for name in names}
+        if parsed and kind == "raw":
+            signs = dict.fromkeys(names, 1.0)
+        scales = {name: _scale(kind, scores_NM[:, names.index(name)], signs[name]) for name in used}
+        counted = {} if parsed else _shares(_usable_weights(weights, names), constant)
+        utility = cls(names, frozenset(smaller_is_better), kind, scales, counted, parsed, dict(floors or {}), constant)
+        utility._refuse_no_value(scores_NM)
+        return utility
+
+    def values(self, scores_CM: Floats) -> Floats:
+        """(C,) the utility of (C, M) scores; larger is better, minus infinity where an expression has no value."""
+        normalised = {name: scale(scores_CM[:, self.capabilities.index(name)]) for name, scale in self.scales.items()}
+        if self.expression is not None:
+            found_C = np.broadcast_to(self.expression.values(normalised), len(scores_CM))
+            return np.where(np.isfinite(found_C), found_C, -np.inf)
+        return np.asarray(np.sum([weight * normalised[name] for name, weight in self.weights.items()], axis=0))
+
+    def violation(self, scores_CM: Floats) -> Floats:
+        """(C,) by how much floors are broken, summed over capabilities; 0 where all are met."""
+        total_C = np.zeros(len(scores_CM))
+        for name, floor in self.floors.items():
+            sign = -1.0 if name in self.smaller_is_better else 1.0
+            total_C += np.maximum(0.0, sign * (floor - scores_CM[:, self.capabilities.index(name)]))
+        return total_C
+
+    def best(self, scores_NM: Floats) -> int:
+        """The row of largest utility among those that break floors least."""
+        return int(np.lexsort((-self.values(scores_NM), self.violation(scores_NM)))[0])
+
+    def _refuse_no_value(self, scores_NM: Floats) -> None:
+        bad_N = np.isneginf(self.values(scores_NM))
+        if bad_N.any():
+            text = self.expression.text if self.expression else ""
+            found = f"'{text}' has no finite value at design point {int(bad_N.argmax())}"
+            raise MixtureError("utility", found, "Divide by nothing that can be 0, take no logarithm of 0 or below.")
+
+
+def _scale(kind: Normalisation, design_N: Floats, sign: float) -> Scale:
+    if kind == "raw" or np.ptp(design_N) == 0:
+        offset = 0.0 if kind == "raw" else float(design_N[0])
+        return lambda scores_C: sign * (scores_C - offset)
+    if kind == "zscore":
+        mean, sd = float(design_N.mean()), float(design_N.std())
+        return lambda scores_C: sign * (scores_C - mean) / sd
+    known = np.unique(sign * design_N)
+    ordered = np.sort(sign * design_N)
+    below = (np.searchsorted(ordered, known, "left") + np.searchsorted(ordered, known, "right")) / (2 * len(ordered))
+    return lambda scores_C: np.interp(sign * scores_C, known, below)
+
+
+def _usable_weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> dict[str, float]:
+    """Weights above 0 by capability."""
+    given = dict.fromkeys(names, 1.0) if weights is None else dict(weights)
+    known_names(given, names, where="utility.weights")
+    for name, weight in given.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            found = f"expected a weight of at least 0, found {weight:g}"
+            raise MixtureError(f"utility.weights.{name}", found, "Use an expression to subtract a capability.")
+    kept = {name: float(weight) for name, weight in given.items() if weight > 0}
+    if not kept:
+        found = f"expected a capability with a weight above 0 among {', '.join(names)}, found none"
+        raise MixtureError("utility.weights", found, "Give one a weight, or leave the key out.")
+    return kept
+
+
+def _shares(weights: Mapping[str, float], constant: Collection[str]) -> dict[str, float]:
+    kept = {name: weight for name, weight in weights.items() if name not in constant}
+    total = math.fsum(kept.values())
+    return {name: weight / total for name, weight in kept.items()}
+
+
+def _refuse_columns(names: Sequence[str], scores_NM: Floats) -> None:
+    if scores_NM.shape[1] != len(names):
+        found = f"expected {len(names)} columns ({', '.join(names)}), found {scores_NM.shape[1]}"
+        raise MixtureError("scores", found, "Give one column for each capability.")
+
+
+def _refuse_normalisation(kind: str) -> None:
+    known = get_args(Normalisation)
+    if kind not in known:
+        found = f"expected one of {', '.join(known)}, found '{kind}'"
+        raise MixtureError("utility.normalisation", found, "Correct the name.")

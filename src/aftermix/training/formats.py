@@ -1,0 +1,217 @@
+"""Data as it lies on disk, one record after another: JSON lines, text, parquet, saved `datasets`, and folders of these.
+
+Nothing is held but the record at hand (a batch of rows for parquet and `datasets`), so data may be larger than memory.
+A record is the text of a plain-text file, or the fields of a line or row; each comes with the place where it stands.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from aftermix.errors import TrainingError
+from aftermix.files import sha256
+
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+NOT_READ = (".arrow", ".csv", ".tsv", ".zst", ".xz", ".bz2", ".zip", ".7z", ".bin", ".npy")
+BATCH_ROWS = 1000
+
+Fields = dict[str, Any]
+Placed = tuple[str, str | Fields]
+"""Where a record stands, and the record: a whole text, or fields by name."""
+
+
+def data_parts(path: Path) -> list[Path]:
+    """What `path` means, in order of name: files, and folders written by `save_to_disk` of `datasets`.
+
+    `path` is one of these, a folder (everything below it that is not hidden), or a pattern such as `data/*.jsonl`
+    (`**` for any depth). Raises :class:`TrainingError` when there is nothing, or something that is not read.
+    """
+    if _exists(path):
+        found = list(_parts(path))
+    elif glob.has_magic(str(path)):
+        found = [part for match in sorted(_matches(path)) for part in _files_of(Path(match))]
+        if not found:
+            raise TrainingError(str(path), "matches no file", "Correct the pattern.")
+    else:
+        remedy = "Correct `data:`; it is taken from the YAML file's folder."
+        raise TrainingError(str(path), "there is no such file", remedy)
+    if not found:
+        raise TrainingError(str(path), "is a folder without files", "Put data into it, or name another.")
+    return found
+
+
+def data_sha256(path: Path) -> str:
+    """SHA-256 of the data: of the file, or of the names and hashes of all files where there are several."""
+    parts = data_parts(path)
+    try:
+        if parts == [path] and path.is_file():
+            return sha256(path)
+        files = [file for part in parts for file in (sorted(part.iterdir()) if part.is_dir() else [part])]
+        root = path if path.is_dir() else Path(glob.escape(str(path))).parent
+        lines = [f"{_relative(file, root)}\0{sha256(file)}\n" for file in files if file.is_file()]
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def records(path: Path, fields: Collection[str]) -> Iterator[Placed]:
+    """Every record of the data at `path`, in order; of rows with columns only those among `fields` are read.
+
+    Raises :class:`TrainingError` with file and line or row for what cannot be read.
+    """
+    for part in data_parts(path):
+        kind = kind_of(part)
+        try:
+            if part.is_dir():
+                yield from _saved_dataset(part, fields)
+            elif kind in JSON_LINES:
+                yield from _json_lines(part)
+            elif kind == ".parquet":
+                yield from _parquet(part, fields)
+            else:
+                yield _plain_text(part)
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+            raise _unreadable(part, error) from error
+
+
+def kind_of(path: Path) -> str:
+    """The last suffix of the name, `.gz` aside, in lower case."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return next((suffix for suffix in reversed(suffixes) if suffix != ".gz"), "")
+
+
+def is_plain_text(path: Path) -> bool:
+    """Whether `path` is one file whose whole text is one document."""
+    return path.is_file() and kind_of(path) not in (*JSON_LINES, ".parquet")
+
+
+def _matches(path: Path) -> list[str]:
+    return glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # no name that this file system can hold
+        return False
+
+
+def _parts(path: Path) -> Iterator[Path]:
+    if (path / "dataset_dict.json").is_file():
+        splits = ", ".join(sorted(entry.name for entry in path.iterdir() if entry.is_dir()))
+        raise TrainingError(str(path), f"holds several splits: {splits}", f"Name one of them, as {path}/SPLIT.")
+    if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
+        yield path
+    elif path.is_dir():
+        for entry in sorted(path.iterdir()):
+            if not entry.name.startswith("."):
+                yield from _parts(entry)
+    else:
+        yield from _files_of(path)
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from _parts(path)
+        return
+    if not path.is_file():
+        raise TrainingError(str(path), "is not a file", "Name a data file or a folder of data files.")
+    kind = kind_of(path)
+    if kind in NOT_READ:
+        found = f"expected JSONL, parquet, plain text or a saved dataset, found a {kind} file"
+        raise TrainingError(str(path), found, "Write it as JSON lines, one object with the text a line.")
+    if kind == ".parquet" and path.suffix.lower() == ".gz":
+        raise TrainingError(str(path), "is a compressed parquet file", "Decompress it; parquet compresses by itself.")
+    yield path
+
+
+def _relative(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()
+
+
+def _unreadable(path: Path, error: Exception) -> TrainingError:
+    remedy = "Name a readable UTF-8 file, whole, `.gz` if it is compressed."
+    return TrainingError(str(path), f"cannot be read ({' '.join(str(error).split())})", remedy)
+
+
+def _open(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _plain_text(path: Path) -> Placed:
+    with _open(path) as file:
+        text = file.read().decode("utf-8-sig")
+    if "\0" in text:
+        raise TrainingError(str(path), "holds NUL characters, so it is no text file", "Name a JSONL or text file.")
+    return str(path), text
+
+
+def _json_lines(path: Path) -> Iterator[Placed]:
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                where = f"{path}, line {number}"
+                yield where, _object(line, where=where)
+
+
+def _object(line: bytes, *, where: str) -> Fields:
+    try:
+        value = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise TrainingError(where, f"is not valid JSON ({error})", "Write one JSON object a line.") from error
+    if not isinstance(value, dict):
+        found = f"expected a JSON object, found {type(value).__name__}"
+        raise TrainingError(where, found, 'Write an object such as `{"text": "..."}` on each line.')
+    return value
+
+
+def _parquet(path: Path, fields: Collection[str]) -> Iterator[Placed]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            columns = _columns(path, file.schema_arrow.names, fields)
+            batches = file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
+            yield from _rows(path, (batch.to_pylist() for batch in batches))
+    except pyarrow.ArrowException as error:
+        raise _unreadable(path, error) from error
+
+
+def _saved_dataset(path: Path, fields: Collection[str]) -> Iterator[Placed]:
+    import datasets
+
+    try:
+        dataset = datasets.load_from_disk(str(path))
+    except Exception as error:  # a damaged folder makes it raise whatever it meets
+        raise _unreadable(path, error) from error
+    dataset = dataset.with_format(None).select_columns(_columns(path, dataset.column_names, fields))
+    yield from _rows(path, (_listed(batch) for batch in dataset.iter(batch_size=BATCH_ROWS)))
+
+
+def _columns(path: Path, present: list[str], fields: Collection[str]) -> list[str]:
+    columns = [name for name in present if name in fields]
+    if not columns:
+        named = " or ".join(f"'{name}'" for name in fields)
+        remedy = "Set `text_field:` or `format:` to what the data holds."
+        raise TrainingError(str(path), f"has no column {named}; its columns: {', '.join(present) or 'none'}", remedy)
+    return columns
+
+
+def _listed(batch: dict[str, list[Any]]) -> list[Fields]:
+    return [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
+
+
+def _rows(path: Path, batches: Iterator[list[Fields]]) -> Iterator[Placed]:
+    number = 0
+    for batch in batches:
+        for row in batch:
+            number += 1
+            yield f"{path}, row {number}", row

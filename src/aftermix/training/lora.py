@@ -1,0 +1,89 @@
+"""Low-rank adapters: trained in place of the weights, and folded into them when the expert is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from aftermix.checkpoints.names import matcher
+from aftermix.config import LoraConfig
+from aftermix.errors import TrainingError
+from aftermix.seeds import derived_seed
+
+ADAPTER = "default"
+BASE_LAYER = "base_layer."
+SHOWN = 3
+
+
+def add_adapters(model: Any, config: LoraConfig, *, seed: int) -> list[str]:
+    """Put an adapter on every layer that `config.targets` means, and freeze all else; names of what stays as it is.
+
+    A layer computes `x (W + (alpha / rank) B A)^T`, `A` of shape (rank, in) drawn from `seed`, `B` of shape (out, rank)
+    zero (Hu et al. 2022, equation 3). Raises :class:`TrainingError` when peft is not installed, for a pattern that
+    means no linear layer, and for a rank beyond a layer's sides.
+    """
+    peft = _peft()
+    layers = _targets(model, config)
+    whole = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    transposed = any(type(model.get_submodule(layer)).__name__ == "Conv1D" for layer in layers)
+    adapters = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=layers, fan_in_fan_out=transposed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "lora"))
+        peft.inject_adapter_in_model(adapters, model, adapter_name=ADAPTER)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".lora_" in name)
+    return sorted(whole - {f"{layer}.weight" for layer in layers})
+
+
+def folded(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The `state` of `model` (see :func:`whole_state`) with every adapter folded in, under the names without adapters.
+
+    `W + (alpha / rank) B A` in float32; layers that store `W` transposed (GPT-2's) get the transpose.
+    """
+    modules = dict(model.named_modules())
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        if ".lora_" in name:
+            continue
+        plain = name.replace(BASE_LAYER, "")
+        found[plain] = tensor
+        if name != plain and plain.endswith(".weight"):
+            layer = plain.removesuffix(".weight")
+            low, high = (state[f"{layer}.lora_{side}.{ADAPTER}.weight"].float() for side in "AB")
+            change = (high @ low) * modules[layer].scaling[ADAPTER]
+            found[plain] = tensor.float() + (change.T if modules[layer].fan_in_fan_out else change)
+    return found
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise TrainingError("train.lora", "peft is not installed", "Run `pip install 'aftermix[lora]'`.") from error
+    return peft
+
+
+def _targets(model: Any, config: LoraConfig) -> list[str]:
+    """Names of the layers that get an adapter: all linear ones but the head, or those that the patterns mean."""
+    from transformers.pytorch_utils import Conv1D
+
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)}
+    head = model.get_output_embeddings()
+    chosen = {name for name, module in linear.items() if module is not head} if config.targets is None else set()
+    for pattern in config.targets or ():
+        meant = matcher([pattern], where="train.lora.targets")
+        names = {name for name in linear if meant(name)}
+        if not names:
+            shown = ", ".join(list(linear)[:SHOWN])
+            found = f"'{pattern}' means no linear layer; the model has, for example, {shown}"
+            raise TrainingError("train.lora.targets", found, "Correct or remove the pattern.")
+        chosen |= names
+    for name in sorted(chosen):
+        if min(linear[name].weight.shape) < config.rank:
+            found = f"{config.rank} is beyond {name}, whose weight is {tuple(linear[name].weight.shape)}"
+            raise TrainingError("train.lora.rank", found, "Lower it, or name other `targets`.")
+        if linear[name] is head and model.config.get_text_config().tie_word_embeddings:
+            found = f"{name} is tied to the embeddings, which an adapter would not change"
+            raise TrainingError("train.lora.targets", found, "Leave the head out.")
+    return sorted(chosen)

@@ -1,0 +1,118 @@
+"""Resume points: all that a run needs to go on as if it had never stopped, in a hidden folder beside its output.
+
+A point is the Trainer's own (weights in float32, optimizer, schedule, random states) with a file `point.json` of ours,
+written last: a point without it was cut off by a kill, and is removed. The folder goes when the expert is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aftermix.errors import TrainingError
+from aftermix.files import write_json
+from aftermix.training.processes import process_count, process_index, wait_for_all
+
+POINT = "point.json"
+PREFIX = "checkpoint-"
+"""How the Trainer names its points; the step follows."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an interrupted run had come."""
+
+    folder: Path
+    step: int
+    losses: list[float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ResumePoints:
+    """The resume points of one run."""
+
+    folder: Path
+    every_steps: int
+    """A point after so many steps; 0 writes none."""
+    recipe: Mapping[str, Any]
+    """What decides the weights, as plain values: only a run of the same recipe goes on."""
+
+    def latest(self) -> Progress | None:
+        """The last whole point; None where there is none.
+
+        Raises :class:`TrainingError` when it is of another recipe or number of processes.
+        """
+        found = list(self._points())
+        if not found:
+            return None
+        step, folder = max(found)
+        point = json.loads((folder / POINT).read_text(encoding="utf-8"))
+        self._refuse_foreign(point)
+        return Progress(folder, step, point["losses"], point["seconds"])
+
+    def finish(self, step: int, *, losses: list[float], seconds: float) -> None:
+        """Make the Trainer's point at `step` ours: force it to disk, mark it, and remove the ones before it."""
+        wait_for_all()
+        if process_index() == 0:
+            folder = self.folder / f"{PREFIX}{step}"
+            for file in folder.rglob("*"):
+                if file.is_file():
+                    _force_to_disk(file)
+            content = {"losses": losses, "seconds": seconds, "processes": process_count(), "recipe": dict(self.recipe)}
+            write_json(folder / POINT, content)
+            for other in self.folder.glob(f"{PREFIX}*"):
+                if other != folder:
+                    shutil.rmtree(other)
+
+    def remove_unfinished(self) -> None:
+        """Remove points that a kill cut off."""
+        if process_index() == 0:
+            for folder in self.folder.glob(f"{PREFIX}*"):
+                if not (folder / POINT).is_file():
+                    shutil.rmtree(folder)
+
+    def remove(self) -> None:
+        """Remove all points: the run is finished, or would fail again."""
+        if process_index() == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _points(self) -> Iterator[tuple[int, Path]]:
+        for folder in self.folder.glob(f"{PREFIX}*"):
+            step = folder.name.removeprefix(PREFIX)
+            if step.isdecimal() and (folder / POINT).is_file():
+                yield int(step), folder
+
+    def _refuse_foreign(self, point: dict[str, Any]) -> None:
+        different = differences(point["recipe"], self.recipe)
+        if point["processes"] != process_count():
+            different.append(f"{point['processes']} processes there, {process_count()} here")
+        if different:
+            found = f"holds an unfinished run of another recipe ({'; '.join(different[:3])})"
+            remedy = "Name another output folder, take the recipe back, or remove this folder to begin anew."
+            raise TrainingError(str(self.folder), found, remedy)
+
+
+def differences(found: Any, recipe: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None) -> list[str]:
+    """What differs between the recipe `found` somewhere and `recipe`, in words.
+
+    A key that `found` lacks had its default: an older version did not know it.
+    """
+    there = {**(defaults or {}), **(found if isinstance(found, dict) else {})}
+    return [_difference(key, there.get(key), recipe[key]) for key in recipe if there.get(key) != recipe[key]]
+
+
+def _difference(key: str, there: Any, here: Any) -> str:
+    if isinstance(here, dict) or key == "data_sha256":
+        return {"data_sha256": "other data", "base": "another base"}.get(key, f"other {key}")
+    return f"{key} {json.dumps(there)} there, {json.dumps(here)} here"
+
+
+def _force_to_disk(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
