@@ -16,8 +16,8 @@ from transformers import AutoTokenizer
 from conftest import save_tokenizer
 
 RATIOS = {"code": 0.2, "ja": 0.3, "math": 0.5}
-WORDS = {"ja": (4, 10), "math": (25, 60), "code": (2, 40)}
-EXAMPLES = {"ja": 3000, "math": 1500, "code": 2500}
+WORDS = {"ja": (4, 10), "math": (25, 60), "code": (10, 20)}
+EXAMPLES = {"ja": 4000, "math": 2000, "code": 4000}
 
 
 @dataclass(frozen=True)

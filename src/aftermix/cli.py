@@ -25,6 +25,7 @@ BASE = click.option("--base", help="Folder or hub name of MODEL's base; FILE nam
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 NUMBERS = click.option("--json", "json_file", type=NEW_FILE, help="Write all numbers here.")
 PICTURE = click.option("--picture", type=NEW_FILE, help="Draw them here: .svg or .png.")
+TRAINERS = ("megatron", "interleave", "llamafactory", "axolotl", "trl", "streaming", "csv")
 PRIVATE = click.option("--private", is_flag=True, help="Make a new repository private.")
 
 
@@ -195,15 +196,30 @@ def push(folder: Path, repo_id: str, private: bool) -> None:
 
 @cli.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--to", "target", required=True, type=click.Choice(["mergekit"]), help="The tool that is to read it.")
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="New file.")
-def export(source: Path, target: str, output: Path) -> None:  # noqa: ARG001 - one target so far
-    """Write the recipe of SOURCE (a YAML file, a run or a merged model) as a file of another tool."""
-    from aftermix.jobs.export import export_mergekit
+@click.option("--to", "target", required=True, type=click.Choice(["mergekit", *TRAINERS]), help="What is to read it.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New file or folder, by the tool.")
+@click.option("--data", type=click.Path(dir_okay=False, path_type=Path), help="File whose `train:` names the data.")
+@click.option("--dataset", metavar="NAME", help="Which mixture, where SOURCE is a file with several.")
+@click.option("--tokens", type=float, help="Budget; by default as many as repeat nothing.")
+@click.option("--max-epochs", type=float, help="Most repeats of a domain; default 4.")
+@click.option("--root", help="Where megatron's prefixes and streaming's folders lie.")
+@click.option("--sequence-length", "sequence_tokens", type=click.IntRange(min=1), help="Tokens of a sample of theirs.")
+def export(source: Path, target: str, output: Path, **options: Any) -> None:
+    """Write SOURCE for another tool: a recipe for mergekit, or the data mixture of a run or file for a trainer."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if target == "mergekit":
+        if given:
+            raise click.UsageError("The options are for the mixtures of trainers; mergekit takes none of them.")
+        from aftermix.jobs.export import export_mergekit
 
-    for note in export_mergekit(source, output):
-        click.echo(note)
-    click.echo(f"Recipe: {output}")
+        for note in export_mergekit(source, output):
+            click.echo(note)
+        click.echo(f"Recipe: {output}")
+        return
+    from aftermix.jobs.export_mixture import Asked, export_mixture
+
+    for file in export_mixture(source, output, to=target, asked=Asked(**given), say=click.echo):
+        click.echo(f"File: {file}")
 
 
 @cli.command()
@@ -215,13 +231,7 @@ def search(file: Path | None, output: Path | None, resume: Path | None, source: 
     """Search the merge weights of FILE by measured score; write the best model and a report."""
     from aftermix.config import load_config
 
-    if (output is None) == (resume is None):
-        raise click.UsageError("Name one of -o/--output (a new run) and --resume (an earlier one).")
-    if resume is not None and source is not None:
-        raise click.UsageError("--from starts a new run: name it with -o/--output.")
-    run = output or resume
-    if run is None or (file is None and resume is None):
-        raise click.UsageError("A new run needs FILE.")
+    run = _run_folder(file, output, resume, source)
     named = _fetching(load_config(file)) if file is not None else None
     from aftermix.jobs.run_folder import read_run_config
     from aftermix.jobs.search import search as job
@@ -235,6 +245,31 @@ def search(file: Path | None, output: Path | None, resume: Path | None, source: 
         click.echo(f"\nInterrupted. Every finished trial is kept; go on with:\n  {command}", err=True)
         raise
     print_result(run)
+
+
+@cli.command()
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "--output", type=FOLDER, help="New run folder.")
+@click.option("--resume", type=FOLDER, help="Go on with the run in this folder; FILE may be left out.")
+@click.option("--from", "source", type=FOLDER, help="Take this run's stored scores, under FILE's utility and limits.")
+def mixture(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> None:
+    """Find the data ratios of FILE's experts whose merge scores best; write them, that merge and a report."""
+    from aftermix.config import load_config
+
+    run = _run_folder(file, output, resume, source)
+    named = _fetching(load_config(file)) if file is not None else None
+    from aftermix.jobs.mixture import mixture as job
+    from aftermix.jobs.run_folder import read_run_config
+    from aftermix.report.mixture_console import print_mixture
+
+    config = named or read_run_config(run)
+    try:
+        job(config, run, resume=resume is not None, source=source)
+    except KeyboardInterrupt:
+        command = f"aftermix mixture {f'{file} ' if file else ''}--resume {run}"
+        click.echo(f"\nInterrupted. Every measured point is kept; go on with:\n  {command}", err=True)
+        raise
+    print_mixture(run)
 
 
 @cli.command()
@@ -268,6 +303,18 @@ def main() -> None:
     gc.set_threshold(100_000, 20, 100)
     atexit.register(gc.freeze)
     sys.exit(_guarded(lambda: cli.main(standalone_mode=False)))
+
+
+def _run_folder(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> Path:
+    """The run that the options name: a new one or an earlier one."""
+    if (output is None) == (resume is None):
+        raise click.UsageError("Name one of -o/--output (a new run) and --resume (an earlier one).")
+    if resume is not None and source is not None:
+        raise click.UsageError("--from starts a new run: name it with -o/--output.")
+    run = output or resume
+    if run is None or (file is None and resume is None):
+        raise click.UsageError("A new run needs FILE.")
+    return run
 
 
 def _fetching(config: Config) -> Config:

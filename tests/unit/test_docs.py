@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from aftermix import config
 from aftermix.cli import cli
 from aftermix.config import Config, MergeConfig, parse_config
+from aftermix.jobs.mixture_setting import Setting
 from aftermix.jobs.search_space import space_of
 from aftermix.merging.methods import INTER, INTRA, METHODS, bind
 from aftermix.report.run_folder import Best
@@ -40,6 +41,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "search.objective": config.Objective,
     "search.over": config.Over,
     "search.over.OPTION": config.Dimension,
+    "mixture": config.MixtureConfig,
+    "mixture.utility": config.UtilityConfig,
     "calibrate": config.CalibrateConfig,
     "train": config.TrainConfig,
     "train.lora": config.LoraConfig,
@@ -188,10 +191,12 @@ def test_every_yaml_example_is_accepted(page: Path) -> None:
 
 
 def accept(example: Config) -> None:
-    """What is checked before weights are read: method and options, what is searched, and objectives over the tasks."""
+    """What is checked before weights are read: method and options, what is searched, mixtures, and objectives."""
     bind(example.merge)
     if example.vectors:
         space_of(example)
+    if example.vectors and example.evaluate is not None and example.mixture is not None:
+        Setting.of(example)
     if example.evaluate is not None:
         Objectives.build(example.search.objective, tasks=[task.task for task in example.evaluate.tasks])
 

@@ -130,6 +130,7 @@ def test_each_entry_of_the_result_is_the_base_or_one_expert(untied_family: Famil
         ),
         ({"a": None, "b": None}, {"method": "ties_im", "density": 0.7}, r"ratios sum to 1\.4 \(a 0\.7, b 0\.7\)"),
         ({"a": 0.5}, {"method": "ties"}, r"vectors\.a\.ratio: ties has no use for it"),
+        ({"a": None}, {"method": "ties_obm", "order": ["x"]}, r"merge\.order: there is no vector 'x' \(a\)"),
         (
             {"a": None},
             {"intra": "random", "inter": "exclusive"},
@@ -164,3 +165,16 @@ def test_a_pair_takes_equal_shares_unless_it_says_otherwise() -> None:
     assert third.ratios(["a", "b"]) == {"a": 0.3, "b": 0.3}
     with pytest.raises(MergeError, match="sum to"):
         third.ratios(["a", "b", "c", "d"])
+
+
+def test_one_file_serves_obim_and_its_halves(family: Family) -> None:
+    vectors = {"a": VectorConfig(model="a", ratio=0.4), "b": VectorConfig(model="b", ratio=0.2)}
+    kept = {}
+    for method in ("obim", "ties_im", "ties_obm"):
+        bound = bind(MergeConfig.model_validate({"method": method, "order": ["b", "a"]}), vectors=vectors)
+        kept[method] = {name: bound.options_of(name)["density"] for name in vectors}
+        assert bound.options["order"] == ("b", "a")
+    assert kept["obim"] == kept["ties_im"] == kept["ties_obm"] == {"a": 0.4, "b": 0.2}
+    both = {"a": VectorConfig(model="a", ratio=0.4, density=0.4)}
+    with pytest.raises(AftermixError, match=r"vectors\.a\.ratio: stands beside `density`, its other name"):
+        bind(MergeConfig(method="ties_obm"), vectors=both)

@@ -9,6 +9,7 @@ from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, Split, TaskCon
 from aftermix.config.fields import Section
 from aftermix.config.file import Config, as_yaml_values, load_config, parse_config, require
 from aftermix.config.merge import SEARCH_EXCLUDE, MergeConfig, VectorConfig
+from aftermix.config.mixture import MixtureConfig, UtilityConfig
 from aftermix.config.search import Dimension, Objective, Over, SearchConfig
 from aftermix.config.train import DatasetConfig, LoraConfig, OptimizerConfig, SourceConfig, TrainConfig
 
@@ -23,6 +24,7 @@ __all__ = [
     "ItemsConfig",
     "LoraConfig",
     "MergeConfig",
+    "MixtureConfig",
     "Objective",
     "OptimizerConfig",
     "Over",
@@ -32,6 +34,7 @@ __all__ = [
     "Split",
     "TaskConfig",
     "TrainConfig",
+    "UtilityConfig",
     "VectorConfig",
     "as_yaml_values",
     "load_config",

@@ -12,6 +12,7 @@ from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
 from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, TaskConfig
 from aftermix.config.fields import Name, Section
 from aftermix.config.merge import MergeConfig, VectorConfig
+from aftermix.config.mixture import MixtureConfig, UtilityConfig
 from aftermix.config.search import Dimension, Objective, SearchConfig
 from aftermix.config.train import DatasetConfig, LoraConfig, OptimizerConfig, SourceConfig, TrainConfig
 from aftermix.errors import Problem, refuse_if_any
@@ -28,6 +29,7 @@ class Config(Section):
     evaluate: EvaluateConfig | None = None
     search: SearchConfig = SearchConfig()
     train: TrainConfig | None = None
+    mixture: MixtureConfig | None = None
     calibrate: CalibrateConfig = CalibrateConfig()
 
 
@@ -80,6 +82,7 @@ def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
         "merge": MergeConfig,
         "evaluate": EvaluateConfig,
         "search": SearchConfig,
+        "mixture": MixtureConfig,
         "train": TrainConfig,
         "calibrate": CalibrateConfig,
     }
@@ -93,6 +96,7 @@ def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
         "calibration": CalibrationConfig,
         "optimizer": OptimizerConfig,
         "lora": LoraConfig,
+        "utility": UtilityConfig,
     }
     found: type[BaseModel] = Config
     for part in loc:

@@ -199,6 +199,8 @@ class TrainConfig(Section):
     """A complete model folder after each so many tokens, or at each of a list of numbers of tokens."""
     save_steps: Annotated[int, Field(ge=0)] = 200
     """A resume point after each so many steps; 0 for none."""
+    tangent: bool = False
+    """Train the model's linearisation around the base, for small models."""
     mask_documents: bool = False
     """Attention stays within a document, and positions restart in each."""
     cache: str | None = None
@@ -206,6 +208,12 @@ class TrainConfig(Section):
     device: str = "auto"
     threads: Count | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _tangent_of_whole_weights(self) -> TrainConfig:
+        if self.tangent and self.lora is not None:
+            raise ValueError("'tangent' is linear in the weights, and adapters are a product; leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _names_are_of_one_thing(self) -> TrainConfig:

@@ -61,9 +61,21 @@ def doctor(config: Config) -> Diagnosis:
         _check_sharing(config, models.pool, found)
     if config.evaluate is not None:
         found.attempt(lambda: _check_tasks(config, found))
+    if config.mixture is not None and config.vectors and config.evaluate is not None:
+        found.attempt(lambda: _check_mixture(config, found))
     if config.train is not None:
         found.problems += list(_missing_data(config))
     return found
+
+
+def _check_mixture(config: Config, found: Diagnosis) -> None:
+    from aftermix.jobs.mixture_setting import Setting  # here, since it loads what fits surrogates
+
+    setting = Setting.of(config)
+    rounds = "".join(f", then {count}" for count in setting.mixture.rounds)
+    limits = zip(setting.domains, setting.bounds.low_K, setting.bounds.high_K, strict=True)
+    shares = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, low, high in limits)
+    found.facts.append(f"mixture: {len(setting.design.kinds)} points{rounds}; shares {shares}")
 
 
 def _check_merge(config: Config, found: Diagnosis) -> None:
@@ -84,9 +96,9 @@ def _check_sharing(config: Config, pool: Pool | None, found: Diagnosis) -> None:
     vectors = sorted(config.vectors)
     if vectors:
         found.attempt(lambda: method.refuse_other_count(vectors))
+        found.attempt(lambda: method.refuse_other_order(vectors))
     if vectors and is_shared_out(method):
         found.attempt(lambda: method.ratios(vectors))
-        found.attempt(lambda: method.refuse_other_order(vectors))
     if method.needs_statistics:
         found.attempt(lambda: _check_statistics(config, pool, method.name))
 

@@ -34,7 +34,7 @@ def best_record(
         "weights": winner.weights,
         "settings": winner.settings,
         **_ratios(config, winner.weights),
-        "vectors": _vectors(config),
+        "vectors": vectors_record(config),
         "objective": objectives.as_json(),
         "metrics": {task: str(metric) for task, metric in bench.live.suite.primary.items()},
         "search": summarise(chosen.winner.search, objectives=objectives, seed=seed),
@@ -45,8 +45,8 @@ def best_record(
         "front": list(chosen.front) if chosen.front is not None else None,
         "baselines": baseline_records(contest, config, test) if compared else [],
         "scan": scan_record(contest, config) if compared else None,
-        "items": _item_counts(bench),
-        "seconds": _seconds(bench, contest, trials, chosen, before=_seconds_before(run)),
+        "items": item_counts(bench),
+        "seconds": _seconds(bench, contest, trials, chosen, before=seconds_before(run)),
     }
 
 
@@ -70,7 +70,8 @@ def _winner(bench: Bench, trial: Trial) -> dict[str, Any]:
     }
 
 
-def _vectors(config: Config) -> dict[str, Any]:
+def vectors_record(config: Config) -> dict[str, Any]:
+    """What `best.json` says of the vectors."""
     return {
         name: {"model": v.model, "role": v.role, "tokens": v.tokens, "range": list(v.bounds)}
         for name, v in config.vectors.items()
@@ -98,7 +99,8 @@ def _candidate(candidate: Candidate, objectives: Objectives, seed: int) -> dict[
     }
 
 
-def _item_counts(bench: Bench) -> dict[str, Any]:
+def item_counts(bench: Bench) -> dict[str, Any]:
+    """How many items of each task every split has."""
     tasks = bench.live.suite.tasks
     counts = {
         name: {"search": len(t.search), "select": len(t.select), "test": len(t.test), "note": t.note}
@@ -108,7 +110,7 @@ def _item_counts(bench: Bench) -> dict[str, Any]:
     return {"scheme": scheme, "overlap": any(t.overlap for t in tasks.values()), "tasks": counts}
 
 
-def _seconds_before(run: Path) -> dict[str, float]:
+def seconds_before(run: Path) -> dict[str, float]:
     """What a finished run in `run` spent on the stages whose measurements are kept and not made again."""
     path = run / BEST
     before = json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else {}
@@ -122,12 +124,13 @@ def _seconds(
     candidates_s = sum(sum(candidate.seconds.values()) for candidate in chosen.candidates)
     return {
         "prepare": bench.prepare_s,
-        "search": _by_phase([trial.seconds for trial in trials]),
+        "search": by_phase([trial.seconds for trial in trials]),
         "select": before["select"] + contest.seconds.get("select", 0.0) + candidates_s,
         "test": before["test"] + contest.seconds.get("test", 0.0),
     }
 
 
-def _by_phase(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def by_phase(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sums by phase."""
     phases = sorted({phase for entry in seconds for phase in entry})
     return {phase: sum(entry.get(phase, 0.0) for entry in seconds) for phase in phases}

@@ -23,6 +23,8 @@ LOCK = "lock.json"
 BEST = "best.json"
 SPLIT = "items/split.json"
 SOURCE = "from.json"
+DESIGN = "design.json"
+"""Only a mixture run has it."""
 MODEL = "model"
 
 GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
@@ -31,10 +33,19 @@ MACHINE = ("batch_size", "threads", "device")
 """Settings of the engine that depend on the machine at hand; they move scores by rounding at most."""
 
 
-def begin_run(run: Path, *, config: Config, pool: Pool, split: dict[str, Any], source: Path | None) -> None:
+def begin_run(
+    run: Path,
+    *,
+    config: Config,
+    pool: Pool,
+    split: dict[str, Any],
+    source: Path | None,
+    design: dict[str, Any] | None = None,
+) -> None:
     """Make the run folder with `config.yaml`, `lock.json` and `items/split.json`; refuse an occupied one.
 
-    `source`, an earlier run to start from, is remembered until its trials stand in the journal.
+    `source`, an earlier run to start from, is remembered until its trials stand in the journal. A `design`, which makes
+    it the run of a mixture, becomes `design.json`.
     """
     refuse_occupied(run)
     run.mkdir(parents=True, exist_ok=True)
@@ -42,6 +53,8 @@ def begin_run(run: Path, *, config: Config, pool: Pool, split: dict[str, Any], s
         write_json(run / SOURCE, {"run": str(source.resolve())})
     write_json(run / LOCK, lock(pool, config))
     write_json(run / SPLIT, split)
+    if design is not None:
+        write_json(run / DESIGN, design)
     # Last: a folder with config.yaml is a run that can be resumed.
     write_config(run, config)
 
@@ -64,6 +77,14 @@ def remembered_source(run: Path) -> Path | None:
     if not (run / SOURCE).is_file():
         return None
     return Path(json.loads((run / SOURCE).read_text(encoding="utf-8"))["run"])
+
+
+def refuse_other_kind(run: Path, *, mixture: bool) -> None:
+    """Raise :class:`SearchError` when `run` is a search's and a mixture's is wanted, or the other way round."""
+    if (run / CONFIG).is_file() and (run / DESIGN).is_file() != mixture:
+        kinds = ("a mixture", "a search") if mixture else ("a search", "a mixture")
+        remedy = f"Name the run of {kinds[0]}, or go on with this one by `aftermix {kinds[1].split()[1]}`."
+        raise SearchError(str(run), f"expected the run of {kinds[0]}, found that of {kinds[1]}", remedy)
 
 
 def refuse_different(run: Path, *, config: Config, pool: Pool, split: dict[str, Any]) -> None:
@@ -145,6 +166,7 @@ def _comparable(config: Config) -> dict[str, Any]:
         values["evaluate"] = {key: value for key, value in values["evaluate"].items() if key not in MACHINE}
     values["search"] = {key: value for key, value in values["search"].items() if key not in GROWABLE}
     values.pop("train", None)
+    values.pop("mixture", None)  # no part of a search; a mixture run compares its own
     return values
 
 

@@ -46,6 +46,7 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
     objectives = Objectives.build(config.search.objective, tasks=list(suite.tasks))
     split = split_record(suite)
     if resume:
+        run_folder.refuse_other_kind(run, mixture=False)
         run_folder.refuse_different(run, config=config, pool=pool, split=split)
         # A run that was killed before its imported trials were written must import them again.
         source = None if read_trials(run) else run_folder.remembered_source(run)

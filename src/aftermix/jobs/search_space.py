@@ -156,7 +156,11 @@ def _misfit(config: Config, name: str, value: Setting) -> tuple[Problem, ...]:
         method = Recipe.of(changed.merge, vectors=changed.vectors, for_search=True).method
         if option == SCALE and method.operands == "models":
             return (Problem(option, f"{method.name} has no vector to scale", "Remove it."),)
-        if method.joint and option == "order":
+        idle = {"ratio", "order"} & {"ratio", *method.options}
+        if not method.joint and option in idle:
+            remedy = "Remove it, or choose another method."
+            return (Problem(option, f"{method.name} has no use for it", remedy),)
+        if option == "order":
             method.refuse_other_order(list(config.vectors))
         if method.joint and option == "density":
             method.ratios(list(config.vectors))

@@ -112,6 +112,7 @@ def _train_and_write(plan: Plan, settings: TrainConfig, base: Checkpoint) -> Non
         label=f"train {plan.name}",
         after_step=run.write_if_due if plan.checkpoints else None,
         resume=plan.resume,
+        tangent=settings.tangent,
     )
     measured = {
         "seconds": round(done.seconds, 3),

@@ -112,11 +112,11 @@ class Merger:
             raise MergeError("merge.lambda", found, "Remove it, or use a method on distribution vectors.")
         method.refuse_other_count(self.vectors)
         method.refuse_other_vectors(self.vectors)
+        method.refuse_other_order(self.vectors)
         if method.needs_statistics:
             refuse_unmeasured(method.name, [vector for vector in self.vectors if vector not in self.statistics])
         if method.joint:
             method.ratios(self.vectors)
-            method.refuse_other_order(self.vectors)
 
     @cached_property
     def _excluded(self) -> Callable[[str], bool]:

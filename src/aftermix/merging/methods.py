@@ -45,6 +45,8 @@ class Method:
     """`models`: the rules see the models themselves, and the result replaces the base instead of moving it."""
     survey: Survey | None = None
     """What the inter rule looks at a whole tensor for (:mod:`aftermix.merging.together`); such a method keeps all."""
+    idle: Rule | None = None
+    """Its options are taken and checked, and decide nothing: one file serves this method and those with that rule."""
 
     @property
     def rules(self) -> list[Rule]:
@@ -64,7 +66,7 @@ METHODS: dict[str, Method] = {
     "breadcrumbs_ties": Method(band, disjoint_mean),
     "tall_mask": Method(keep_all, consensus),
     "ties_im": Method(magnitude, exclusive),
-    "ties_obm": Method(saliency, disjoint_mean),
+    "ties_obm": Method(saliency, disjoint_mean, idle=exclusive),
     "obim": Method(saliency, exclusive),
     "slerp": Method(keep_all, slerp, operands="models", survey=gram),
     "karcher": Method(keep_all, karcher, operands="models", survey=gram),
@@ -188,8 +190,8 @@ class BoundMethod:
             raise MergeError("vectors", found, "Keep two, or use karcher, which takes any number.")
 
     def refuse_other_order(self, vectors: Sequence[str]) -> None:
-        """Raise :class:`MergeError` when a joint rule's named order is not one of all `vectors`."""
-        order = self.options["order"]
+        """Raise :class:`MergeError` when a named order is not one of all `vectors`."""
+        order = self.options.get("order", "rotation")
         if order == "rotation" or sorted(order) == sorted(vectors):
             return
         unknown = [name for name in order if name not in vectors]
@@ -272,6 +274,8 @@ def _pair(config: MergeConfig) -> tuple[str, Method, dict[str, Any]]:
 
 def _by_vector(bound: BoundMethod, vectors: Mapping[str, VectorConfig]) -> dict[str, dict[str, Any]]:
     """A joint rule shares a tensor out by `ratio`; the others keep a `density` of it."""
+    if bound.rules[0] is saliency and not bound.joint:
+        return _densities_by_either_name(vectors)
     key, other = ("ratio", "density") if bound.joint else ("density", "ratio")
     own = {name: getattr(vector, key) for name, vector in vectors.items() if getattr(vector, key) is not None}
     idle = [(name, key) for name in own if "density" not in _parameters(bound.rules[0])]
@@ -285,6 +289,20 @@ def _by_vector(bound: BoundMethod, vectors: Mapping[str, VectorConfig]) -> dict[
     return {name: {"density": share} for name, share in own.items()}
 
 
+def _densities_by_either_name(vectors: Mapping[str, VectorConfig]) -> dict[str, dict[str, Any]]:
+    """OBIM's n_k is a ratio where vectors share a tensor out, and a density where they do not."""
+    remedy = "Give one of them."
+    refuse_if_any(
+        [
+            Problem(f"vectors.{name}.ratio", "stands beside `density`, its other name", remedy)
+            for name, vector in vectors.items()
+            if vector.ratio is not None and vector.density is not None
+        ]
+    )
+    shares = {name: vector.ratio if vector.density is None else vector.density for name, vector in vectors.items()}
+    return {name: {"density": share} for name, share in shares.items() if share is not None}
+
+
 def _rule(key: str, value: str | dict[str, Any], table: Mapping[str, Rule]) -> tuple[str, dict[str, Any]]:
     options = {"rule": value} if isinstance(value, str) else dict(value)
     name = str(options.pop("rule", ""))
@@ -294,7 +312,7 @@ def _rule(key: str, value: str | dict[str, Any], table: Mapping[str, Rule]) -> t
 
 
 def _bound(name: str, method: Method, options: dict[str, Any], compat: Mapping[Rule, Mapping[str, Any]]) -> BoundMethod:
-    takes = [_parameters(rule) for rule in method.rules]
+    takes = [_parameters(rule) for rule in (*method.rules, *([method.idle] if method.idle else []))]
     _refuse_unknown(options, {key: None for part in takes for key in part}, name)
     if method.inter is exclusive:
         _refuse_unranked(name, method, options)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from aftermix.files import write_atomically
 from aftermix.report import charts
 from aftermix.report.charts import Entry
+from aftermix.report.mixture import MixtureRecord, mixture_section, read_mixture
 from aftermix.report.run_folder import Best, Run, read_run
 from aftermix.report.shares import Shares, read_shares, share_section
 from aftermix.report.trials import measured, nondominated
@@ -26,12 +27,12 @@ def write_report(run: Path) -> Path:
     files is damaged; the old report is kept then.
     """
     path = run / "report.html"
-    write_atomically(path, render(read_run(run), shares=read_shares(run)))
+    write_atomically(path, render(read_run(run), shares=read_shares(run), mixture=read_mixture(run)))
     return path
 
 
-def render(run: Run, *, shares: Shares | None = None) -> str:
-    """The page for `run`, with what its vectors got where that is known."""
+def render(run: Run, *, shares: Shares | None = None, mixture: MixtureRecord | None = None) -> str:
+    """The page for `run`, with what its vectors got where that is known, and the mixture that it found."""
     environment = Environment(
         loader=FunctionLoader(_package_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
@@ -41,7 +42,11 @@ def render(run: Run, *, shares: Shares | None = None) -> str:
     # The style sheet is ours; no name of the user's is put into it.
     style = Markup(_package_file("style.css"))  # noqa: S704
     return environment.get_template("template.html").render(
-        view=view, charts=_drawings(run, view), shares=share_section(shares), style=style
+        view=view,
+        charts=_drawings(run, view),
+        shares=share_section(shares),
+        mixture=mixture_section(mixture),
+        style=style,
     )
 
 

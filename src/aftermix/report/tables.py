@@ -208,7 +208,9 @@ def candidate_rows(best: Best, *, scale: Scale) -> tuple[CandidateRow, ...]:
     return tuple(
         CandidateRow(
             trial="" if candidate.trial is None else str(candidate.trial),
-            winner=candidate.trial == best.winner.trial,
+            # A winner of a mixture run need not be a trial.
+            winner=candidate.trial == best.winner.trial
+            and (candidate.trial is not None or candidate.weights == best.weights),
             weights=point_text(candidate.weights, candidate.settings),
             search=cell(candidate.search),
             select=cell(candidate.select),

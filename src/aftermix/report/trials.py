@@ -25,14 +25,17 @@ KINDS = (
     Kind("prior", "prior", "D", True),
     Kind("startup", "start-up", "o", False),
     Kind("sampler", "sampler", "o", True),
+    Kind("design", "design", "o", True),
 )
 
 
 def kind_of(trial: Trial) -> str:
-    """Where a trial's weights came from: imported, prior, startup or sampler."""
+    """Where a trial's weights came from: imported, prior, startup, sampler, or the design of a mixture run."""
     if trial.imported:
         return "imported"
-    return trial.origin if trial.origin in ("prior", "startup") else "sampler"
+    if trial.origin is None:
+        return "sampler"
+    return trial.origin if trial.origin in ("prior", "startup", "sampler") else "design"
 
 
 def trial_text(trial: Trial, scale: Scale) -> str:

@@ -6,12 +6,16 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from aftermix.report.mixture import is_mixture
+
 
 @dataclass(frozen=True)
 class Usage:
     """Ready commands; `run` is the folder as the user named it, so they work where the search was started."""
 
     run: str
+    command: str
+    """`search` or `mixture`."""
     resume: str
     reoptimise: str
     report: str
@@ -24,10 +28,12 @@ def usage(run: Path) -> Usage:
     folder = run.as_posix()
     quoted = shlex.quote(folder)
     model = f"{folder}/model"
+    command, other = ("mixture", "utility") if is_mixture(run) else ("search", "objective")
     return Usage(
         run=folder,
-        resume=f"aftermix search --resume {quoted}",
-        reoptimise=f"aftermix search other-objective.yaml --from {quoted} -o {shlex.quote(f'{folder}-2')}",
+        command=command,
+        resume=f"aftermix {command} --resume {quoted}",
+        reoptimise=f"aftermix {command} other-{other}.yaml --from {quoted} -o {shlex.quote(f'{folder}-2')}",
         report=f"aftermix report {quoted}",
         transformers=(
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from aftermix.config import SEARCH_EXCLUDE, Dimension
 from aftermix.report import figures, tables
 from aftermix.report.figures import Scale, scale_for
+from aftermix.report.mixture import is_mixture
 from aftermix.report.run_folder import Items, ObjectiveRecord, Run, Winner
 from aftermix.report.trials import measured
 from aftermix.report.usage import Usage, usage
@@ -115,8 +116,11 @@ def objective_records(run: Run) -> tuple[ObjectiveRecord, ...]:
 def _headline(run: Run, scale: Scale) -> str:
     if run.best:
         return headline(verdicts(run.best, scale=scale))
+    mixture = run.config.mixture if is_mixture(run.folder) else None
     done, wanted = len(run.trials), run.config.search.trials
     new = sum(not trial.imported for trial in run.trials)
+    if mixture is not None:  # points that were taken over from another run stand in for its own
+        new, wanted = done, mixture.points + sum(mixture.rounds)
     if not done:
         return f"This search has not finished its first trial of {wanted}."
     if new < wanted:
@@ -175,7 +179,7 @@ def _progress(run: Run, scale: Scale) -> str:
 
 
 def _merged(run: Run) -> tuple[tuple[str, str], ...]:
-    merge, search = run.config.merge, run.config.search
+    merge = run.config.merge
     winner = run.best.winner if run.best else Winner()
     exclude = winner.exclude if winner.exclude is not None else merge.exclude
     given = winner.options or merge.options
@@ -189,8 +193,8 @@ def _merged(run: Run) -> tuple[tuple[str, str], ...]:
         ("Stored type", merge.dtype or "the base's"),
         ("Objective", "; ".join(map(_objective_text, objective_records(run)))),
         *_searched(run),
-        ("Search", f"preset {search.preset}, {figures.count(search.trials, 'trial')}, start-up {search.startup}"),
-        ("Seeds", f"search {search.seed}, merge {merge.seed}{_items_seed(run)}"),
+        _looked(run),
+        ("Seeds", f"{_seed(run)}, merge {merge.seed}{_items_seed(run)}"),
     ]
     return tuple(pairs)
 
@@ -203,6 +207,20 @@ def _searched(run: Run) -> Iterator[tuple[str, str]]:
         yield "Searched", f"{'weights, ' if over.weights else ''}{kinds}"
     if run.best and run.best.settings:
         yield "Winning settings", "; ".join(f"{n} {figures.setting(value)}" for n, value in run.best.settings.items())
+
+
+def _looked(run: Run) -> tuple[str, str]:
+    """How the points came about."""
+    search, mixture = run.config.search, run.config.mixture
+    if mixture is not None and is_mixture(run.folder):
+        rounds = "".join(f", then {count}" for count in mixture.rounds)
+        return "Design", f"{figures.count(mixture.points, 'point')}{rounds}"
+    return "Search", f"preset {search.preset}, {figures.count(search.trials, 'trial')}, start-up {search.startup}"
+
+
+def _seed(run: Run) -> str:
+    mixture = run.config.mixture if is_mixture(run.folder) else None
+    return f"search {run.config.search.seed}" if mixture is None else f"mixture {mixture.seed}"
 
 
 def _dimension(kind: Dimension) -> str:

@@ -43,6 +43,20 @@ class Point:
     settings: Settings = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Suggestion:
+    """A point to try, and where it comes from: `prior`, `startup` (random), `sampler`, or a design."""
+
+    weights: Weights
+    origin: str
+    settings: Settings = field(default_factory=dict)
+
+    @property
+    def point(self) -> Point:
+        """Weights and settings."""
+        return Point(self.weights, self.settings)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One point of the search that has ended."""

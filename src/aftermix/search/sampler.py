@@ -8,7 +8,6 @@ therefore proposes what the uninterrupted one would have, to the bit. Rebuilding
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -19,7 +18,7 @@ from aftermix.config import SearchConfig
 from aftermix.search.dimensions import Dimension, Range
 from aftermix.search.objective import Objectives
 from aftermix.search.priors import first_points
-from aftermix.search.records import Point, Setting, Settings, Trial, Weights
+from aftermix.search.records import Point, Setting, Suggestion, Trial
 from aftermix.search.space import Space
 from aftermix.seeds import derived_seed
 
@@ -32,20 +31,6 @@ ATTEMPTS = 10
 MARK = "~"
 """Before the name of a setting among Optuna's parameters; no vector's name begins with it."""
 _STATES = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL, "pruned": TrialState.PRUNED}
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """A point to try, and where it comes from: `prior`, `startup` (random) or `sampler`."""
-
-    weights: Weights
-    origin: str
-    settings: Settings = field(default_factory=dict)
-
-    @property
-    def point(self) -> Point:
-        """Weights and settings."""
-        return Point(self.weights, self.settings)
 
 
 def suggest(

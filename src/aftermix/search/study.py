@@ -15,9 +15,21 @@ from aftermix.errors import AftermixError, RunFailedError, SearchError
 from aftermix.search import journal
 from aftermix.search.front import front
 from aftermix.search.objective import Objectives
-from aftermix.search.records import ItemScores, Measure, Measurement, Point, Trial, checked_items, mean_scores
+from aftermix.search.records import (
+    ItemScores,
+    Measure,
+    Measurement,
+    Point,
+    Suggestion,
+    Trial,
+    checked_items,
+    mean_scores,
+)
 from aftermix.search.space import Space
 from aftermix.search.warm_start import ImportedTrial, by_split
+
+Propose = Callable[[Sequence[Trial]], Suggestion]
+"""The next point, given the trials that have ended."""
 
 
 def run_study(
@@ -28,8 +40,13 @@ def run_study(
     tasks: Sequence[str],
     measure: Measure,
     imported: Sequence[ImportedTrial] = (),
+    propose: Propose | None = None,
+    command: str = "search",
 ) -> list[Trial]:
     """Begin or resume the search whose journal lies in `folder`, and return all its trials.
+
+    `propose` gives the next point from the trials before it, and nothing else may decide it; by default the sampler
+    does. `command` is the one whose search this is, for the bar and for errors.
 
     `imported` trials of another run come first and are written with the first line; `config.trials` new ones follow.
     A trial whose `measure` raises is recorded as failed and the search goes on. Killed at any instant or interrupted,
@@ -46,18 +63,19 @@ def run_study(
             _refuse_foreign(trial, folder=folder, space=space, objectives=objectives)
         total = sum(trial.is_imported for trial in trials) + config.trials
         failures = 0
-        with progress.counter(label="search", total=total, done=len(trials), unit="trial") as advance:
+        with progress.counter(label=command, total=total, done=len(trials), unit="trial") as advance:
             while len(trials) < total:
                 known = partial(_measured, folder, trials, measure)
+                ask = propose or partial(_sampled, space, config, objectives)
                 trial, items, fault = _next_trial(
-                    space, config=config, objectives=objectives, trials=trials, tasks=tasks, measure=known
+                    propose=ask, objectives=objectives, trials=trials, tasks=tasks, measure=known
                 )
                 journal.record(folder, trial, items)
                 trials.append(trial)
                 advance(best_so_far(trials, objectives))
                 failures = failures + 1 if fault else 0
                 if fault and failures >= config.max_consecutive_failures:
-                    raise _stopped(folder, trials, failures) from fault
+                    raise _stopped(folder, trials, failures, command) from fault
     return trials
 
 
@@ -99,20 +117,23 @@ def _measured(folder: Path, trials: Sequence[Trial], measure: Measure, point: Po
     return Measurement(journal.read_items(folder, "search", same.number))
 
 
+def _sampled(space: Space, config: SearchConfig, objectives: Objectives, trials: Sequence[Trial]) -> Suggestion:
+    from aftermix.search.sampler import suggest  # here, so that a reader of finished runs never imports Optuna
+
+    return suggest(space, config=config, objectives=objectives, trials=trials, number=len(trials))
+
+
 def _next_trial(
-    space: Space,
     *,
-    config: SearchConfig,
+    propose: Propose,
     objectives: Objectives,
     trials: Sequence[Trial],
     tasks: Sequence[str],
     measure: Callable[[Point], Measurement],
 ) -> tuple[Trial, ItemScores | None, Exception | None]:
     """The next trial with its item scores, or a failed one with what was raised."""
-    from aftermix.search.sampler import suggest  # here, so that a reader of finished runs never imports Optuna
-
     started, number = perf_counter(), len(trials)
-    suggestion = suggest(space, config=config, objectives=objectives, trials=trials, number=number)
+    suggestion = propose(trials)
     stands: dict[str, Any] = vars(suggestion)
     try:
         measurement = measure(suggestion.point)
@@ -148,10 +169,10 @@ def best_so_far(trials: Sequence[Trial], objectives: Objectives) -> str:
     return f"best {best.values[0]:.4f} at trial {best.number}"
 
 
-def _stopped(folder: Path, trials: Sequence[Trial], failures: int) -> RunFailedError:
+def _stopped(folder: Path, trials: Sequence[Trial], failures: int, command: str) -> RunFailedError:
     kept = sum(trial.is_complete for trial in trials)
     found = f"{failures} trials in a row failed, the last with: {trials[-1].error}"
     remedy = (
-        f"Mend the cause, then go on with `aftermix search FILE --resume {folder}`; {kept} complete trials are kept."
+        f"Mend the cause, then go on with `aftermix {command} FILE --resume {folder}`; {kept} complete trials are kept."
     )
     return RunFailedError(str(folder), found, remedy)

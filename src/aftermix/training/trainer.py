@@ -36,6 +36,7 @@ from aftermix.training.schedules import (
 )
 from aftermix.training.sharding import asks_for_fsdp, refuse_unsupported_launch, shard_on_cpu_too
 from aftermix.training.steps import StepBatches
+from aftermix.training.tangent import linearised, refuse_several_processes
 
 __all__ = ["IGNORED", "Recipe", "Trained", "collate", "mean_of_last", "train_one", "uses_cuda"]
 
@@ -124,12 +125,14 @@ def train_one(
     label: str = "train",
     after_step: AfterStep | None = None,
     resume: ResumePoints | None = None,
+    tangent: bool = False,
 ) -> Trained:
     """Train `model` in place on `sequences` (1-D tensors of token ids), in their order, once; it ends on the CPU.
 
     `model` is any causal language model of transformers; its parameters become float32 (the masters), and those with
     `requires_grad` are trained. Same model, sequences and recipe give the same weights, to the bit, on one device with
-    one number of threads, also when `resume` has a point of an interrupted run to go on from. Under FSDP the model
+    one number of threads, also when `resume` has a point of an interrupted run to go on from. With `tangent` it is
+    :func:`~aftermix.training.tangent.linearised` around where it starts. Under FSDP the model
     stays sharded (:func:`~aftermix.training.processes.whole_state` gathers it). Raises :class:`TrainingError` before
     the first step, :class:`RunFailedError` when the loss is not a finite number.
     """
@@ -147,6 +150,9 @@ def train_one(
         if on_cuda:
             stack.enter_context(_deterministic_algorithms())
         stack.enter_context(_use_cache_kept(model))
+        if tangent:
+            refuse_several_processes()
+            stack.enter_context(linearised(model))
         optimizer = make_optimizer(model, recipe, fused=True)
         trainer = PackedTrainer(
             model=model,

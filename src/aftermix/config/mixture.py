@@ -1,0 +1,84 @@
+"""From merge weights to data ratios: the mixtures that are measured, what is wanted of one, and its limits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from aftermix.config.fields import Count, Finite, Name, Positive, Section, Tokens
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Shares = Annotated[dict[Name, Share], Field(min_length=1)]
+
+
+class UtilityConfig(Section):
+    """One number for the scores of all capabilities."""
+
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
+    """Weight by capability; those not named do not count. By default all count alike."""
+    expression: str | None = None
+    """Arithmetic over capabilities instead of weights: `0.5*math + min(ja, code)`."""
+    normalisation: Literal["zscore", "percentile", "raw"] | None = None
+    """What stands for a score. By default `zscore`, and `raw` in an expression."""
+    floors: dict[str, Finite] = {}  # noqa: RUF012 - pydantic copies defaults
+    """Lowest acceptable score of a capability."""
+
+    @model_validator(mode="after")
+    def _weights_or_expression(self) -> UtilityConfig:
+        if self.weights is not None and self.expression is not None:
+            raise ValueError("takes 'weights' or 'expression', one of them")
+        return self
+
+
+def _utility(value: Any) -> Any:
+    return {"expression": value} if isinstance(value, str) else value
+
+
+def _priors(value: Any) -> Any:
+    return {str(number): shares for number, shares in enumerate(value, 1)} if isinstance(value, list | tuple) else value
+
+
+class MixtureConfig(Section):
+    """The mixture of the experts' data, found by merging them (MergeMix, section 3)."""
+
+    points: Count = 40
+    """Mixtures that are measured first: uniform, priors, each expert alone, and points that cover the rest."""
+    rounds: tuple[Count, ...] = ()
+    """Points of further rounds, each near the best that the points before it promise."""
+    repeats: Annotated[int, Field(ge=0)] = 3
+    """Points that are measured once more, on the select items, which tells the noise."""
+    verify: Annotated[int, Field(ge=0)] = 3
+    """Neighbours of the optimum that are merged and measured beside it."""
+    priors: Annotated[dict[Name, Shares], BeforeValidator(_priors)] = {}  # noqa: RUF012 - pydantic copies defaults
+    """Mixtures by name that are measured too; a list gets the names 1, 2, ..."""
+    capabilities: dict[Name, Annotated[tuple[str, ...], Field(min_length=1)]] = {}  # noqa: RUF012 - pydantic copies
+    """Tasks by capability, whose score is their mean. A task in none is a capability of its own."""
+    utility: Annotated[UtilityConfig, BeforeValidator(_utility)] = UtilityConfig()
+    """What is made largest. A text alone is its `expression`."""
+    bounds: dict[Name, tuple[Finite, Finite]] = {}  # noqa: RUF012 - pydantic copies defaults
+    """Lowest and highest share of an expert's data."""
+    fixed: dict[Name, Finite] = {}  # noqa: RUF012 - pydantic copies defaults
+    """Share of an expert's data that is settled."""
+    budget_tokens: Tokens | None = None
+    """Tokens of the training that the mixture is for; with `max_epochs`."""
+    max_epochs: Positive | None = None
+    """No data is repeated more often in that training; needs the `tokens` of every expert."""
+    pull: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Price of the distance (Kullback-Leibler) from the prior named in `toward`."""
+    toward: str = "uniform"
+    """`uniform`, `tokens` (in proportion to the experts' tokens), or the name of a prior."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _caps_have_a_budget(self) -> MixtureConfig:
+        if (self.budget_tokens is None) != (self.max_epochs is None):
+            raise ValueError("'budget_tokens' and 'max_epochs' go together: the cap is on repeats in that training")
+        return self
+
+    @model_validator(mode="after")
+    def _priors_have_names_of_their_own(self) -> MixtureConfig:
+        taken = sorted({"uniform", "tokens"} & self.priors.keys())
+        if taken:
+            raise ValueError(f"'{taken[0]}' is the name of a mixture that is measured anyway; rename the prior")
+        return self

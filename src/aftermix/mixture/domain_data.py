@@ -1,0 +1,76 @@
+"""How much a domain holds, in the units that trainers count in: examples, tokens, and tokens of the first examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aftermix.errors import MixtureError
+
+CURVE_STEPS = 256
+"""Places at which the tokens of the first examples are kept; between two of them they are interpolated."""
+
+
+@dataclass(frozen=True)
+class DomainData:
+    """What was counted in the data of one domain."""
+
+    examples: int
+    """Records, empty ones among them: whoever draws records draws these too."""
+    tokens: int
+    curve: tuple[int, ...]
+    """Tokens of the first `round(k n / m)` of the n examples, for k from 0 to m."""
+
+    @property
+    def mean_tokens(self) -> float:
+        """Tokens per example."""
+        return self.tokens / self.examples
+
+    def tokens_of_first(self, examples: float) -> float:
+        """Tokens of the first `examples`, in file order."""
+        return float(np.interp(examples, self._places(), self.curve))
+
+    def first_with(self, tokens: float) -> float:
+        """How many of the first examples hold `tokens`; the reverse of :meth:`tokens_of_first`."""
+        return float(np.interp(tokens, self.curve, self._places()))
+
+    def _places(self) -> NDArray[np.int64]:
+        return _places(self.examples, len(self.curve) - 1)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, which :func:`data_from_json` reads back."""
+        return {"examples": self.examples, "tokens": self.tokens, "curve": list(self.curve)}
+
+
+def counted(tokens_of_examples: Iterable[int], *, where: str) -> DomainData:
+    """The counts of data whose examples have so many tokens each, in file order.
+
+    Raises :class:`MixtureError` for data without a token.
+
+    >>> counted([3, 0, 5, 2], where="ja").mean_tokens
+    2.5
+    """
+    lengths = np.fromiter(tokens_of_examples, dtype=np.int64)
+    total = int(lengths.sum())
+    if not total:
+        raise MixtureError(where, "its data holds no tokens", "Name data with text, or give it a ratio of 0.")
+    summed = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+    curve = summed[_places(len(lengths), min(CURVE_STEPS, len(lengths)))]
+    return DomainData(len(lengths), total, tuple(int(value) for value in curve))
+
+
+def data_from_json(value: Mapping[str, Any]) -> DomainData:
+    """What :meth:`DomainData.as_json` gave. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+    curve = tuple(int(entry) for entry in value["curve"])
+    found = DomainData(int(value["examples"]), int(value["tokens"]), curve)
+    if len(curve) < 2 or curve[-1] != found.tokens or found.examples < 1 or found.tokens < 1:
+        raise ValueError("no counts of a domain")
+    return found
+
+
+def _places(examples: int, steps: int) -> NDArray[np.int64]:
+    return np.rint(np.linspace(0, examples, steps + 1)).astype(np.int64)

@@ -1,0 +1,85 @@
+"""axolotl: `weight`, the fraction of a data set's examples that is kept, above 0 and up to 1. Nothing is repeated.
+
+The examples kept are the first `int(weight * examples)` after a shuffle. Version 0.19 has no `weight`, 0.21 has; it
+is not for data that is streamed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from aftermix.errors import MixtureError, Problem, refuse_if_any
+from aftermix.mixture.exports.plan import Domain, Files, MixturePlan, Place, as_comments, lines_of, refuse_kinds
+
+PLAIN_ANSWER = {
+    "system_prompt": "",
+    "field_instruction": "prompt",
+    "field_output": "completion",
+    "format": "{instruction}",
+    "no_input_format": "{instruction}",
+}
+
+
+def check_axolotl(places: Sequence[Place]) -> None:
+    """Raise :class:`ManyProblemsError` for data that axolotl does not read as it lies."""
+    refuse_kinds(places, "axolotl", takes=("json", "parquet", "saved"))
+    refuse_if_any(
+        [
+            Problem(f"mixture.{place.name}", f"axolotl reads one saved dataset, found {len(place.parts)}", "Join them.")
+            for place in places
+            if place.kind == "saved" and len(place.parts) > 1
+        ]
+    )
+
+
+def axolotl(plan: MixturePlan) -> Files:
+    """`mixture.yaml`: the `datasets` of an axolotl file.
+
+    Raises :class:`MixtureError` when a domain would have to be repeated, with the largest budget that needs none.
+    """
+    _refuse_repetition(plan)
+    keys = {"datasets": [_entry(domain) for domain in plan.domains], "shuffle_merged_datasets": True, "num_epochs": 1}
+    text = as_comments(lines_of(plan)) + yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)
+    return {"mixture.yaml": text}
+
+
+def _refuse_repetition(plan: MixturePlan) -> None:
+    worst = max(plan.domains, key=lambda domain: domain.given.epochs)
+    if round(worst.given.examples) > worst.data.examples:
+        most = min(int(domain.data.tokens / domain.given.ratio) for domain in plan.domains)
+        found = f"axolotl repeats nothing, and the budget needs {worst.given.epochs:.2f} epochs of it"
+        remedy = f"Name --tokens {most} or less, or let the others take its place with --max-epochs 1."
+        raise MixtureError(f"mixture.{worst.name}", found, remedy)
+
+
+def keep_fraction(examples: int, held: int) -> float:
+    """A weight at which `int(weight * held)` is `examples`.
+
+    >>> keep_fraction(1, 4), int(49 * keep_fraction(1, 49)), keep_fraction(5, 5)
+    (0.25, 1, 1.0)
+    """
+    plain = examples / held
+    return plain if int(held * plain) == examples else (examples + 0.5) / held
+
+
+def _entry(domain: Domain) -> dict[str, Any]:
+    examples = min(max(round(domain.given.examples), 1), domain.data.examples)
+    kinds: dict[str, dict[str, Any]] = {
+        "text": {"type": "completion", "field": domain.text_field},
+        "chat": {"type": "chat_template", "field_messages": "messages"},
+        "completion": {"type": PLAIN_ANSWER},
+    }
+    weight = keep_fraction(examples, domain.data.examples)
+    return {**_place(domain), "split": "train", **kinds[domain.format], "weight": weight}
+
+
+def _place(domain: Domain) -> dict[str, Any]:
+    if domain.kind == "saved":
+        return {"path": domain.parts[0]}
+    if len(domain.parts) == 1:
+        return {"path": domain.parts[0], "ds_type": domain.kind}
+    return {"path": os.path.commonpath(domain.parts), "data_files": list(domain.parts), "ds_type": domain.kind}

@@ -1,0 +1,131 @@
+"""What every consumer is told: the domains with their data and shares, and what each really gives, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from aftermix.errors import Problem, printable, refuse_if_any
+from aftermix.mixture.allotment import Allotment
+from aftermix.mixture.domain_data import DomainData
+
+Files = Mapping[str, str]
+"""Text by file name."""
+KINDS = {
+    "json": "JSON lines",
+    "parquet": "parquet",
+    "saved": "a saved dataset",
+    "text": "plain text",
+    "several": "data of several kinds",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the data of one domain lies, and how it is read."""
+
+    name: str
+    parts: tuple[str, ...]
+    """Absolute paths of its files or saved datasets."""
+    kind: str
+    """Of all parts, one of `KINDS`."""
+    format: str
+    """`text`, `chat` or `completion`."""
+    text_field: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What a trainer needs of a record."""
+        return {"text": (self.text_field,), "chat": ("messages",), "completion": ("prompt", "completion")}[self.format]
+
+
+@dataclass(frozen=True)
+class Domain(Place):
+    """One domain of a mixture."""
+
+    data: DomainData
+    given: Allotment
+
+
+@dataclass(frozen=True)
+class MixturePlan:
+    """A mixture with a budget, all shares above 0."""
+
+    domains: tuple[Domain, ...]
+    budget_tokens: int
+    folder: str
+    """Where the files will lie."""
+    root: str = "."
+    """Where data lies that the consumer keeps in a form of its own."""
+    sequence_tokens: int | None = None
+    """Length of the consumer's samples; None where a sample is an example."""
+
+    @property
+    def draws(self) -> dict[str, float]:
+        """Share of the *examples* by domain: `p_i ~ r_i / mean tokens_i`, which sum to 1."""
+        total = sum(domain.given.examples for domain in self.domains)
+        return {domain.name: domain.given.examples / total for domain in self.domains}
+
+    @property
+    def examples(self) -> int:
+        """Examples that make the budget."""
+        return max(round(sum(domain.given.examples for domain in self.domains)), 1)
+
+
+def lines_of(plan: MixturePlan) -> Iterator[str]:
+    """The budget, then for each domain what it gives and how often it is repeated."""
+    yield f"{plan.budget_tokens:,} tokens in {plan.examples:,} examples"
+    for domain in plan.domains:
+        given, cut = domain.given, ""
+        if abs(given.ratio - given.wanted) > 5e-5:
+            cut = f" (asked for: {given.wanted:.2%})"
+        yield printable(
+            f"{domain.name}: {given.ratio:.2%} of the tokens{cut}, {given.tokens:,} tokens, "
+            f"{given.examples:,.0f} examples of {domain.data.mean_tokens:,.1f} tokens, {given.epochs:.2f} epochs"
+        )
+
+
+def as_comments(lines: Iterator[str]) -> str:
+    """`lines` as comments of YAML, Python or a shell."""
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def number(value: float) -> str:
+    """A share with twelve digits, at which a thousand of them still add up to 1.
+
+    >>> number(0.25), number(1 / 3)
+    ('0.25', '0.333333333333')
+    """
+    return f"{value:.12g}"
+
+
+def refuse_kinds(places: Sequence[Place], reader: str, *, takes: tuple[str, ...]) -> None:
+    """Raise :class:`ManyProblemsError` with each domain whose data `reader` cannot read as it lies."""
+    readable = " or ".join(KINDS[kind] for kind in takes)
+    refuse_if_any(
+        [
+            Problem(
+                f"mixture.{domain.name}",
+                f"{reader} reads {readable}, found {KINDS[domain.kind]}",
+                "Write it as one file of JSON lines, an object with its text a line.",
+            )
+            for domain in places
+            if domain.kind not in takes
+        ]
+    )
+
+
+def refuse_unlike(places: Sequence[Place], reader: str, *, fields: bool) -> None:
+    """Raise :class:`ManyProblemsError` unless all domains have one format, and with `fields` one text field."""
+    first = places[0]
+    problems = []
+    for domain in places:
+        if domain.format != first.format:
+            found = f"is of `format: {domain.format}`, '{first.name}' of `format: {first.format}`"
+            problems.append(
+                Problem(f"mixture.{domain.name}", f"{found}, and {reader} takes one", "Convert one of them.")
+            )
+        elif fields and domain.columns != first.columns:
+            found = f"has its text in '{domain.text_field}', '{first.name}' in '{first.text_field}'"
+            problems.append(Problem(f"mixture.{domain.name}", f"{found}, and {reader} takes one", "Rename the field."))
+    refuse_if_any(problems)

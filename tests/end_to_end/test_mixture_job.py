@@ -1,0 +1,299 @@
+"""`aftermix mixture` on real parts: points, surrogates, verification, test; resumed, re-used, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aftermix.cli import _guarded, cli
+from aftermix.config import load_config
+from aftermix.errors import AftermixError
+from aftermix.jobs.live import Bench
+from aftermix.jobs.mixture import mixture
+
+Family = Mapping[str, Path]
+CAPABILITIES = ("colours", "numbers")
+
+
+def write_file(
+    folder: Path, family: Family, tasks: Path, *, name: str = "aftermix.yaml", tokens: bool = True, **asked: Any
+) -> Path:
+    own = {"b": {"tokens": 1000}, "c": {"tokens": 3000}} if tokens else {"b": {}, "c": {}}
+    values = {
+        "base": str(family["base"]),
+        "vectors": {
+            "a": {"model": str(family["a"]), "role": "instruction", "weight": 0.5},
+            "b": {"model": str(family["b"]), **own["b"]},
+            "c": {"model": str(family["c"]), **own["c"]},
+        },
+        "evaluate": {
+            "tasks": list(CAPABILITIES),
+            "include_path": str(tasks),
+            "items": {"search": 20, "select": 20},
+            "threads": 1,
+        },
+        "mixture": {"points": 8, "repeats": 2, "verify": 1, "priors": {"ours": {"b": 0.7, "c": 0.3}}, **asked},
+    }
+    path = folder / name
+    path.write_text(json.dumps(values))  # YAML is a superset of JSON
+    return path
+
+
+def run_cli(*arguments: str) -> int:
+    return _guarded(lambda: cli.main(list(arguments), standalone_mode=False))
+
+
+def trials_of(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def best_of(run: Path) -> dict[str, Any]:
+    best: dict[str, Any] = json.loads((run / "best.json").read_text())
+    del best["seconds"]
+    return best
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, family: Family, tasks: Path) -> Path:
+    folder = tmp_path_factory.mktemp("mixture")
+    return mixture(load_config(write_file(folder, family, tasks)), folder / "run")
+
+
+def test_every_point_is_a_merge_on_the_simplex(finished: Path) -> None:
+    trials = trials_of(finished)
+    assert [trial["origin"] for trial in trials[:5]] == [
+        "uniform",
+        "prior ours",
+        "prior tokens",
+        "vertex b",
+        "vertex c",
+    ]
+    assert {trial["origin"] for trial in trials[5:]} <= {"lattice", "fill"}
+    for trial in trials:
+        assert trial["state"] == "complete"
+        assert trial["weights"]["a"] == 0.5
+        assert trial["weights"]["b"] + trial["weights"]["c"] == pytest.approx(1)
+        assert trial["objective"] == pytest.approx(sum(trial["scores"].values()) / 2)
+    design = json.loads((finished / "design.json").read_text())
+    assert design["domains"] == ["b", "c"]
+    assert [point["shares"]["b"] for point in design["points"]] == [trial["weights"]["b"] for trial in trials]
+
+
+def test_the_winner_is_the_best_verified_mixture(finished: Path) -> None:
+    best, trials = best_of(finished), trials_of(finished)
+    names = [entry["name"] for entry in best["verified"]]
+    assert names == ["optimum", "neighbour 1", "best measured"]
+    measured = [entry["select"]["utility"]["value"] for entry in best["verified"]]
+    won = best["verified"][int(np.argmax(measured))]
+    assert best["winner"]["point"] == won["name"]
+    assert best["select"] == won["select"]
+    assert best["ratios"] == pytest.approx(won["shares"])
+    assert best["weights"] == {"a": 0.5, **won["shares"]}
+    assert sum(best["ratios"].values()) == pytest.approx(1)
+
+    # z-scores over the points, reckoned from the raw scores.
+    scores = np.array([[trial["scores"][task] for task in CAPABILITIES] for trial in trials])
+    for entry in [best["select"], best["test"], *(baseline["test"] for baseline in best["baselines"])]:
+        raw = np.array([entry["tasks"][task]["score"] for task in CAPABILITIES])
+        expected = ((raw - scores.mean(axis=0)) / scores.std(axis=0)).mean()
+        assert entry["utility"]["value"] == pytest.approx(expected)
+        assert entry["utility"]["interval"][0] <= expected <= entry["utility"]["interval"][1]
+    utility = ((scores - scores.mean(axis=0)) / scores.std(axis=0)).mean(axis=1)
+    assert best["verified"][-1]["trial"] == int(utility.argmax())
+
+
+def test_the_result_shows_surrogates_optimum_noise_and_baselines(finished: Path) -> None:
+    best = best_of(finished)
+    for name in CAPABILITIES:
+        entry = best["surrogates"][name]
+        assert entry["choice"] in entry["candidates"]
+        assert {"gaussian_process", "lightgbm", "ridge", "log_linear"} <= entry["candidates"].keys()
+        assert set(entry["candidates"]["ridge"]) == {"spearman", "rmse", "regret", "optimism", "error"}
+        assert -1 <= entry["candidates"]["ridge"]["spearman"] <= 1
+        assert best["noise"]["sd"][name] >= 0
+    assert best["noise"]["points"] == ["uniform", "prior ours"]
+    for name, (low, high) in best["optimum"]["share_intervals"].items():
+        assert 0 <= low <= high <= 1, name
+    low, high = best["optimum"]["interval"]
+    assert low <= best["optimum"]["utility"] <= high
+    names = [entry["name"] for entry in best["baselines"]]
+    assert names == ["uniform", "in proportion to tokens", "prior ours", "b alone", "c alone", "base"]
+    for entry in best["baselines"]:
+        expected = best["test"]["utility"]["value"] - entry["test"]["utility"]["value"]
+        low, high = entry["difference"]["utility"]["interval"]
+        assert entry["difference"]["utility"]["value"] == pytest.approx(expected)
+        assert low <= expected <= high
+    assert best["baselines"][1]["weights"] == {"a": 0.5, "b": 0.25, "c": 0.75}
+    assert best["points"] == {"measured": 8, "failed": 0}
+
+
+def test_the_recipe_beside_the_model_makes_it_again_and_excludes_nothing(finished: Path, tmp_path: Path) -> None:
+    assert run_cli("merge", str(finished / "model" / "aftermix.yaml"), "-o", str(tmp_path / "again")) == 0
+    first, second = (folder / "model.safetensors" for folder in (finished / "model", tmp_path / "again"))
+    assert first.read_bytes() == second.read_bytes()
+    assert best_of(finished)["winner"]["exclude"] == []
+
+
+def test_the_page_shows_the_mixture_and_its_own_commands(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    best = best_of(finished)
+    assert page.rstrip().endswith("</html>")
+    assert '<section id="mixture">' in page
+    assert f"The winner is the {best['winner']['point']}." in page
+    assert page.count(", winner") == 2  # one in the table of the mixture, one among the candidates
+    assert f"aftermix mixture --resume {finished.as_posix()}" in page
+    assert "aftermix search" not in page
+
+
+def test_the_ratios_are_what_a_training_takes(finished: Path) -> None:
+    from aftermix.config import TrainConfig
+    from aftermix.jobs.training_data import ingredients
+
+    datasets = {"mixed": {"mixture": str(finished / "best.json"), "tokens": 1000}, "b": "b.jsonl", "c": "c.jsonl"}
+    found = ingredients("mixed", TrainConfig.model_validate({"datasets": datasets}))
+    ratios = best_of(finished)["ratios"]
+    assert found.ratios == pytest.approx({name: ratio for name, ratio in ratios.items() if ratio > 0})
+
+
+def test_doctor_tells_the_same_faults(tmp_path: Path, family: Family, tasks: Path) -> None:
+    from aftermix.jobs.doctor import doctor
+
+    bad = doctor(load_config(write_file(tmp_path, family, tasks, bounds={"b": [0.2, 0.6]})))
+    assert [problem.where for problem in bad.problems] == ["mixture, prior 'ours'"]
+    good = doctor(load_config(write_file(tmp_path, family, tasks, bounds={"b": [0.2, 0.8]}, rounds=[4])))
+    assert good.problems == []
+    assert "mixture: 8 points, then 4; shares b 0.2 to 0.8, c 0 to 1" in good.facts
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from aftermix import files
+from aftermix.config import load_config
+from aftermix.jobs.mixture import mixture
+
+real_sync, left = os.fsync, int(sys.argv[3])
+
+def sync(handle):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real_sync(handle)
+
+files.os.fsync = sync
+mixture(load_config(Path(sys.argv[1])), Path(sys.argv[2]), resume=Path(sys.argv[2]).exists())
+"""
+
+
+def test_a_run_killed_among_points_and_in_verification_ends_the_same(
+    finished: Path, tmp_path: Path, family: Family, tasks: Path
+) -> None:
+    file, run = write_file(tmp_path, family, tasks), tmp_path / "run"
+    for fatal_sync in (10, 16):  # the folder's four files and three points; the other points and a few measurements
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, str(file), str(run), str(fatal_sync)], capture_output=True, check=False
+        )
+        assert killed.returncode == -9, killed.stderr
+        assert not (run / "best.json").exists()
+    measured = list((run / "items" / "select" / "baselines").glob("*.json"))
+    assert len(trials_of(run)) == 8
+    assert measured
+    mixture(load_config(file), run, resume=True)
+    assert trials_of(run) == trials_of(finished)
+    assert best_of(run) == best_of(finished)
+    assert (run / "model" / "model.safetensors").read_bytes() == (finished / "model" / "model.safetensors").read_bytes()
+
+
+def test_another_utility_on_stored_scores_measures_no_point(
+    finished: Path,
+    tmp_path: Path,
+    family: Family,
+    tasks: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    splits, real = [], Bench.measure
+
+    def measure(self: Bench, point: Any, split: Any) -> Any:
+        splits.append(split)
+        return real(self, point, split)
+
+    monkeypatch.setattr(Bench, "measure", measure)
+    file = write_file(tmp_path, family, tasks, utility="numbers - 0.5*colours", bounds={"b": [0.2, 0.6]}, priors={})
+    run = tmp_path / "run"
+    assert run_cli("mixture", str(file), "-o", str(run), "--from", str(finished)) == 0
+    assert set(splits) == {"select", "test"}
+    assert [trial["origin"] for trial in trials_of(run)] == [f"run#{number}" for number in range(8)]
+    best = best_of(run)
+    assert 0.2 <= best["ratios"]["b"] <= 0.6
+    tasks_of = best["test"]["tasks"]
+    expected = tasks_of["numbers"]["score"] - 0.5 * tasks_of["colours"]["score"]
+    assert best["test"]["utility"]["value"] == pytest.approx(expected)
+    printed = capsys.readouterr().out
+    for text in ("Surrogates", "Verified by merging", "in proportion to tokens", "Data ratios in tokens", str(run)):
+        assert text in printed
+
+
+def test_a_round_follows_the_design_and_groups_are_means(tmp_path: Path, family: Family, tasks: Path) -> None:
+    asked = {"points": 6, "rounds": [2], "repeats": 0, "verify": 0, "capabilities": {"both": list(CAPABILITIES)}}
+    run = mixture(load_config(write_file(tmp_path, family, tasks, **asked)), tmp_path / "run")
+    trials, best = trials_of(run), best_of(run)
+    assert [trial["origin"] for trial in trials[6:]] == ["round 1", "round 1"]
+    assert list(best["surrogates"]) == ["both"]
+    both = best["test"]["capabilities"]["both"]["score"]
+    assert both == pytest.approx(np.mean([best["test"]["tasks"][task]["score"] for task in CAPABILITIES]))
+    assert best["noise"] == {"points": [], "sd": {}}
+
+
+def test_a_mixture_and_a_search_do_not_resume_each_other(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("search", "--resume", str(finished)) == 2
+    assert "expected the run of a search, found that of a mixture" in capsys.readouterr().err
+    other = shutil.copytree(finished, tmp_path / "other")
+    (other / "design.json").unlink()
+    assert run_cli("mixture", "--resume", str(other)) == 2
+    assert "expected the run of a mixture, found that of a search" in capsys.readouterr().err
+
+
+def test_a_resume_under_another_utility_is_refused(finished: Path, tmp_path: Path, family: Family, tasks: Path) -> None:
+    config = load_config(write_file(tmp_path, family, tasks, utility={"weights": {"colours": 1}}))
+    with pytest.raises(AftermixError, match=r"the file says otherwise in 'mixture\.utility\.weights'"):
+        mixture(config, finished, resume=True)
+
+
+def test_stored_scores_under_another_instruction_weight_are_refused(
+    finished: Path, tmp_path: Path, family: Family, tasks: Path
+) -> None:
+    file = write_file(tmp_path, family, tasks)
+    values = json.loads(file.read_text())
+    values["vectors"]["a"]["weight"] = 0.75
+    file.write_text(json.dumps(values))
+    with pytest.raises(AftermixError, match="scores were measured with 'a' at 0.5, the file says 0.75"):
+        mixture(load_config(file), tmp_path / "run", source=finished)
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_faults_are_told_and_nothing_is_written(tmp_path: Path, family: Family, tasks: Path) -> None:
+    asked = {
+        "bounds": {"b": [0.8, 0.9], "c": [0.4, 0.5]},
+        "utility": {"weights": {"poems": 1}},
+        "priors": {"ours": {"b": 0.9, "c": 0.5}},
+    }
+    with pytest.raises(AftermixError) as caught:
+        mixture(load_config(write_file(tmp_path, family, tasks, **asked)), tmp_path / "run")
+    told = str(caught.value)
+    assert "mixture.bounds: the lowest shares sum to 1.2, above 1" in told
+    assert "mixture.utility.weights: expected names among colours, numbers, found 'poems'" in told
+    assert "mixture, prior 'ours': expected shares of at least 0 that sum to 1, found a sum of 1.4" in told
+    assert not (tmp_path / "run").exists()
