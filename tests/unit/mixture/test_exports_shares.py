@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aftermix.errors import MixtureError
@@ -41,6 +41,7 @@ def shares_reference(ratios: dict[str, float], most: dict[str, float]) -> dict[s
 def test_shares_agree_with_a_scale_found_by_halving(values: list[float], caps: list[float]) -> None:
     ratios = {name: value / sum(values) for name, value in named(values).items()}
     most = dict(zip(ratios, caps, strict=False))
+    assume(abs(sum(most.values()) - 1) > 1e-6)  # there rounding decides
     if sum(most.values()) < 1:
         with pytest.raises(ValueError, match="less than 1"):
             capped_shares(ratios, most)
