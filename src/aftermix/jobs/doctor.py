@@ -96,9 +96,10 @@ def _check_sharing(config: Config, pool: Pool | None, found: Diagnosis) -> None:
     vectors = sorted(config.vectors)
     if vectors:
         found.attempt(lambda: method.refuse_other_count(vectors))
-        found.attempt(lambda: method.refuse_other_order(vectors))
     if vectors and is_shared_out(method):
         found.attempt(lambda: method.ratios(vectors))
+    if vectors:
+        found.attempt(lambda: method.refuse_other_order(vectors))
     if method.needs_statistics:
         found.attempt(lambda: _check_statistics(config, pool, method.name))
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,6 +17,8 @@ from aftermix.errors import AftermixError, TrainingError
 from aftermix.jobs.train import train
 from aftermix.training.lora import add_adapters, folded
 from aftermix.training.processes import whole_state
+
+peft = pytest.importorskip("peft")
 
 
 def gpt2() -> GPT2LMHeadModel:
