@@ -26,6 +26,7 @@ from aftermix.files import write_json
 from aftermix.jobs.calibrate import calibrate
 from aftermix.jobs.merge import merge
 from aftermix.jobs.statistics import merger_of
+from aftermix.merging.blocks import in_order, worker_threads
 from aftermix.merging.merge import Recipe
 from studies.obim.case import arguments, distinct_experts
 from studies.obim.page import write_page
@@ -90,9 +91,11 @@ def measured(subject: Subject, scratch: Path) -> Iterator[dict[str, object]]:
 def select(config: Config) -> None:
     """What is looked at before anything is merged: scores, thresholds and whose each entry is."""
     merger = merger_of(config, open_pool(config), Recipe.of(config.merge, vectors=config.vectors))
-    for info in merger.pool.layout:
-        for survey in merger.surveys(info, merger.vectors):
-            survey()
+    surveys = (survey for info in merger.pool.layout for survey in merger.surveys(info, merger.vectors))
+    threads = torch.get_num_threads()
+    with worker_threads(threads) as pool:
+        for _ in in_order(pool, lambda survey: survey(), surveys, threads=threads):
+            pass
 
 
 def random_models(folder: Path, tokenizer_folder: Path, experts: int = 3) -> list[Path]:
