@@ -15,8 +15,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from aftermix.cli import _guarded, cli
+
 Family = dict[str, Path]
 VOCABULARY = 320
+
+
+def run_cli(*arguments: object) -> int:
+    """The exit code of `aftermix ARGUMENTS`, run in this process."""
+    return _guarded(lambda: cli.main([str(argument) for argument in arguments], standalone_mode=False))
 
 
 def save_tokenizer(folder: Path, *, chat_template: str | None = None) -> None:

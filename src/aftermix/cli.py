@@ -6,7 +6,8 @@ import atexit
 import gc
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ BASE = click.option("--base", help="Folder or hub name of MODEL's base; FILE nam
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 NUMBERS = click.option("--json", "json_file", type=NEW_FILE, help="Write all numbers here.")
 PICTURE = click.option("--picture", type=NEW_FILE, help="Draw them here: .svg or .png.")
+MAYBE_FILE = click.argument("file", required=False, type=NEW_FILE)
+NEW_RUN = click.option("-o", "--output", type=FOLDER, help="New run folder.")
+RESUME = click.option("--resume", type=FOLDER, help="Go on with the run in this folder; FILE may be left out.")
 TRAINERS = ("megatron", "interleave", "llamafactory", "axolotl", "trl", "streaming", "csv")
 PRIVATE = click.option("--private", is_flag=True, help="Make a new repository private.")
 
@@ -223,52 +227,36 @@ def export(source: Path, target: str, output: Path, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("-o", "--output", type=FOLDER, help="New run folder.")
-@click.option("--resume", type=FOLDER, help="Go on with the run in this folder; FILE may be left out.")
+@MAYBE_FILE
+@NEW_RUN
+@RESUME
 @click.option("--from", "source", type=FOLDER, help="Start from this run's stored scores, under FILE's objective.")
 def search(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> None:
     """Search the merge weights of FILE by measured score; write the best model and a report."""
-    from aftermix.config import load_config
-
     run = _run_folder(file, output, resume, source)
-    named = _fetching(load_config(file)) if file is not None else None
-    from aftermix.jobs.run_folder import read_run_config
+    config = _config_of_run(file, run)
     from aftermix.jobs.search import search as job
     from aftermix.report.console import print_result
 
-    config = named or read_run_config(run)
-    try:
+    with _resumable(f"aftermix search {f'{file} ' if file else ''}--resume {run}", kept="finished trial"):
         job(config, run, resume=resume is not None, source=source)
-    except KeyboardInterrupt:
-        command = f"aftermix search {f'{file} ' if file else ''}--resume {run}"
-        click.echo(f"\nInterrupted. Every finished trial is kept; go on with:\n  {command}", err=True)
-        raise
     print_result(run)
 
 
 @cli.command()
-@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("-o", "--output", type=FOLDER, help="New run folder.")
-@click.option("--resume", type=FOLDER, help="Go on with the run in this folder; FILE may be left out.")
+@MAYBE_FILE
+@NEW_RUN
+@RESUME
 @click.option("--from", "source", type=FOLDER, help="Take this run's stored scores, under FILE's utility and limits.")
 def mixture(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> None:
     """Find the data ratios of FILE's experts whose merge scores best; write them, that merge and a report."""
-    from aftermix.config import load_config
-
     run = _run_folder(file, output, resume, source)
-    named = _fetching(load_config(file)) if file is not None else None
+    config = _config_of_run(file, run)
     from aftermix.jobs.mixture import mixture as job
-    from aftermix.jobs.run_folder import read_run_config
     from aftermix.report.mixture_console import print_mixture
 
-    config = named or read_run_config(run)
-    try:
+    with _resumable(f"aftermix mixture {f'{file} ' if file else ''}--resume {run}", kept="measured point"):
         job(config, run, resume=resume is not None, source=source)
-    except KeyboardInterrupt:
-        command = f"aftermix mixture {f'{file} ' if file else ''}--resume {run}"
-        click.echo(f"\nInterrupted. Every measured point is kept; go on with:\n  {command}", err=True)
-        raise
     print_mixture(run)
 
 
@@ -315,6 +303,27 @@ def _run_folder(file: Path | None, output: Path | None, resume: Path | None, sou
     if run is None or (file is None and resume is None):
         raise click.UsageError("A new run needs FILE.")
     return run
+
+
+def _config_of_run(file: Path | None, run: Path) -> Config:
+    """What FILE says, or without it the run's own configuration."""
+    if file is not None:
+        from aftermix.config import load_config
+
+        return _fetching(load_config(file))
+    from aftermix.jobs.run_folder import read_run_config
+
+    return read_run_config(run)
+
+
+@contextmanager
+def _resumable(command: str, *, kept: str) -> Iterator[None]:
+    """Says, when interrupted, that every `kept` is, and the `command` that goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted. Every {kept} is kept; go on with:\n  {command}", err=True)
+        raise
 
 
 def _fetching(config: Config) -> Config:

@@ -6,20 +6,18 @@ counts is that expert's own domain; the sample counts of all experts change toge
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 
 from studies.obim.case import (
     Case,
     Measured,
-    arguments,
     at_setting,
     distinct_experts,
     mixed_text,
-    open_lab,
 )
-from studies.obim.page import write_page
-from studies.obim.results import Study
+from studies.obim.run import Rows, run
 from studies.obim.settings import Rival, Setting
 from studies.world.lab import Lab, Reading
 
@@ -50,19 +48,12 @@ def by_samples(lab: Lab, case: Case) -> Iterator[Measured]:
         yield at_setting(lab, replace(case, readings=readings), OBIM, Setting({}), name=str(samples), others=False)
 
 
-def main() -> None:
-    """Measure what is not measured yet, write the results and the page."""
-    options = arguments(__doc__).parse_args()
-    groups: dict[str, list[Measured]] = {"source": [], "samples": []}
-    for seed in options.seed:
-        lab = open_lab(options, seed)
-        case = distinct_experts(lab.world, seed)
-        groups["source"] += by_source(lab, case)
-        groups["samples"] += by_samples(lab, case)
-    if not options.measure_alone:
-        Study.of("calibration", groups).write(options.results)
-        write_page(options.results)
+def measure(lab: Lab, seed: int, options: argparse.Namespace) -> Rows:  # noqa: ARG001 - every study has this signature
+    """What is read, and how much."""
+    case = distinct_experts(lab.world, seed)
+    yield "source", by_source(lab, case)
+    yield "samples", by_samples(lab, case)
 
 
 if __name__ == "__main__":
-    main()
+    run("calibration", __doc__, measure)

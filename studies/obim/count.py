@@ -6,13 +6,13 @@ and the base keeps the rest. Beside it, two to six experts without the base.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 
 from aftermix.seeds import generator
-from studies.obim.case import Case, Measured, arguments, at_best, best_checkpoints, open_lab, quickened, sources
-from studies.obim.page import write_page
-from studies.obim.results import Study
+from studies.obim.case import Case, Measured, at_best, best_checkpoints, quickened, sources
+from studies.obim.run import Rows, run
 from studies.obim.settings import rivals
 from studies.world.lab import Lab, Reading
 
@@ -47,18 +47,11 @@ def _compared(lab: Lab, case: Case, count: int, *, quick: bool) -> Iterator[Meas
 MEASURES = {"experts": by_experts, "checkpoints": by_checkpoints}
 
 
-def main() -> None:
-    """Measure what is not measured yet, write the results and the page."""
-    options = arguments(__doc__).parse_args()
-    groups: dict[str, list[Measured]] = {name: [] for name in options.groups}
-    for seed in options.seed:
-        lab = open_lab(options, seed)
-        for name in options.groups:
-            groups[name] += MEASURES[name](lab, seed, quick=options.quick)
-    if not options.measure_alone:
-        Study.of("count", groups).write(options.results)
-        write_page(options.results)
+def measure(lab: Lab, seed: int, options: argparse.Namespace) -> Rows:
+    """Two to six models, by what they are."""
+    for name in options.groups:
+        yield name, MEASURES[name](lab, seed, quick=options.quick)
 
 
 if __name__ == "__main__":
-    main()
+    run("count", __doc__, measure)

@@ -6,21 +6,19 @@ reported on test text and items.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 
 from aftermix.merging.methods import METHODS
 from studies.obim.case import (
     Case,
     Measured,
-    arguments,
     at_best,
     cases,
-    open_lab,
     quickened,
     sources,
 )
-from studies.obim.page import write_page
-from studies.obim.results import Study
+from studies.obim.run import Rows, run
 from studies.obim.settings import as_printed, rivals
 from studies.world.lab import Lab
 
@@ -33,19 +31,12 @@ def rows(lab: Lab, case: Case, *, quick: bool) -> Iterator[Measured]:
             yield at_best(lab, case, rival)
 
 
-def main() -> None:
-    """Measure what is not measured yet, write the results and the page."""
-    options = arguments(__doc__).parse_args()
-    groups: dict[str, list[Measured]] = {name: [] for name in options.groups}
-    for seed in options.seed:
-        lab = open_lab(options, seed)
-        for case in cases(lab, seed, options.groups):
-            groups[case.name] += rows(lab, case, quick=options.quick)
-            print(f"seed {seed}, {case.name}: {lab.store.measured} measured", flush=True)
-    if not options.measure_alone:
-        Study.of("methods", groups).write(options.results)
-        write_page(options.results)
+def measure(lab: Lab, seed: int, options: argparse.Namespace) -> Rows:
+    """All rows, by case."""
+    for case in cases(lab, seed, options.groups):
+        yield case.name, rows(lab, case, quick=options.quick)
+        print(f"seed {seed}, {case.name}: {lab.store.measured} measured", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    run("methods", __doc__, measure)

@@ -6,13 +6,13 @@ the expert that comes first, or last.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import permutations
 
-from studies.obim.case import Case, Measured, arguments, at_setting, distinct_experts, open_lab
-from studies.obim.page import write_page
-from studies.obim.results import Study
+from studies.obim.case import Case, Measured, at_setting, distinct_experts
+from studies.obim.run import Rows, run
 from studies.obim.settings import Rival, Setting
 from studies.world.lab import Lab
 
@@ -38,19 +38,12 @@ def whole_orders(lab: Lab, case: Case) -> Iterator[Measured]:
         yield at_setting(lab, case, OBIM, Setting({"order": order}), name=", ".join(order), others=False)
 
 
-def main() -> None:
-    """Measure what is not measured yet, write the results and the page."""
-    options = arguments(__doc__).parse_args()
-    groups: dict[str, list[Measured]] = {"place": [], "order": []}
-    for seed in options.seed:
-        lab = open_lab(options, seed)
-        case = distinct_experts(lab.world, seed)
-        groups["place"] += by_place(lab, case)
-        groups["order"] += whole_orders(lab, case)
-    if not options.measure_alone:
-        Study.of("order", groups).write(options.results)
-        write_page(options.results)
+def measure(lab: Lab, seed: int, options: argparse.Namespace) -> Rows:  # noqa: ARG001 - every study has this signature
+    """By an expert's place, and by whole order."""
+    case = distinct_experts(lab.world, seed)
+    yield "place", by_place(lab, case)
+    yield "order", whole_orders(lab, case)
 
 
 if __name__ == "__main__":
-    main()
+    run("order", __doc__, measure)

@@ -7,6 +7,7 @@ coefficient and the better density are found on select text.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -14,16 +15,13 @@ from itertools import pairwise
 from studies.obim.case import (
     Case,
     Measured,
-    arguments,
     at_setting,
     base_scores,
     best_checkpoints,
-    open_lab,
     quickened,
     single,
 )
-from studies.obim.page import write_page
-from studies.obim.results import Study
+from studies.obim.run import Rows, run
 from studies.obim.settings import Rival, Setting, rivals
 from studies.world.lab import Lab, Scores
 
@@ -127,17 +125,10 @@ def between(bracket: tuple[Step, Step], target: float) -> Step:
     )
 
 
-def main() -> None:
-    """Measure what is not measured yet, write the results and the page."""
-    options = arguments(__doc__).parse_args()
-    found: list[Measured] = []
-    for seed in options.seed:
-        lab = open_lab(options, seed)
-        found += rows(lab, best_checkpoints(lab, seed), quick=options.quick)
-    if not options.measure_alone:
-        Study.of("recovery", {"checkpoints": found}).write(options.results)
-        write_page(options.results)
+def measure(lab: Lab, seed: int, options: argparse.Namespace) -> Rows:
+    """The best checkpoints of the long run."""
+    yield "checkpoints", rows(lab, best_checkpoints(lab, seed), quick=options.quick)
 
 
 if __name__ == "__main__":
-    main()
+    run("recovery", __doc__, measure)

@@ -10,14 +10,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from aftermix.cli import _guarded, cli
+from conftest import run_cli
 
 Family = Mapping[str, Path]
 Captured = pytest.CaptureFixture[str]
-
-
-def run_cli(*arguments: object) -> int:
-    return _guarded(lambda: cli.main([str(argument) for argument in arguments], standalone_mode=False))
 
 
 def write(folder: Path, values: dict[str, Any]) -> Path:

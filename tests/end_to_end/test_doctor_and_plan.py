@@ -13,15 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from aftermix.cli import _guarded, cli
 from aftermix.config import load_config
 from aftermix.jobs.plan import plan
+from conftest import run_cli
 
 Family = Mapping[str, Path]
-
-
-def run_cli(*arguments: str) -> int:
-    return _guarded(lambda: cli.main(list(arguments), standalone_mode=False))
 
 
 def write(folder: Path, values: dict[str, Any]) -> str:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aftermix.cli import _guarded, cli
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.live import Bench
 from aftermix.jobs.mixture import mixture
+from conftest import run_cli
 
 Family = Mapping[str, Path]
 CAPABILITIES = ("colours", "numbers")
@@ -45,10 +45,6 @@ def write_file(
     path = folder / name
     path.write_text(json.dumps(values))  # YAML is a superset of JSON
     return path
-
-
-def run_cli(*arguments: str) -> int:
-    return _guarded(lambda: cli.main(list(arguments), standalone_mode=False))
 
 
 def trials_of(run: Path) -> list[dict[str, Any]]:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aftermix.cli import _guarded, cli
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.run_folder import read_run_config
 from aftermix.jobs.search import search
 from aftermix.yaml_file import read_yaml
+from conftest import run_cli
 
 Family = Mapping[str, Path]
 
@@ -43,10 +43,6 @@ def write_file(
     path = folder / name
     path.write_text(json.dumps(values))  # YAML is a superset of JSON
     return path
-
-
-def run_cli(*arguments: str) -> int:
-    return _guarded(lambda: cli.main(list(arguments), standalone_mode=False))
 
 
 def trials_of(run: Path) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from aftermix.cli import _guarded, cli
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.calibrate import calibrate
 from aftermix.jobs.search import search
 from aftermix.yaml_file import read_yaml
+from conftest import run_cli
 
 Family = Mapping[str, Path]
 ORDERS = [["b", "c", "a"], "rotation", "first"]
@@ -24,10 +24,6 @@ ORDERS = [["b", "c", "a"], "rotation", "first"]
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def run_cli(*arguments: str) -> int:
-    return _guarded(lambda: cli.main(list(arguments), standalone_mode=False))
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:

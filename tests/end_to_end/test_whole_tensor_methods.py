@@ -9,14 +9,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from aftermix.cli import _guarded, cli
+from conftest import run_cli
 
 Family = Mapping[str, Path]
 METHODS = {"slerp": {}, "karcher": {}, "model_stock": {"filter_wise": True}, "pcb": {"density": 0.5}}
-
-
-def run_cli(*arguments: str) -> int:
-    return _guarded(lambda: cli.main(list(arguments), standalone_mode=False))
 
 
 def write_file(folder: Path, family: Family, tasks: Path, method: str, *, names: str = "") -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
 
 from aftermix.analysis.laplace import Distribution, VectorFit
+from aftermix.terminal import table_console
 
 COLUMNS = (
     "vector",
@@ -24,8 +24,7 @@ COLUMNS = (
 
 def print_fits(fits: Mapping[str, VectorFit], *, base: str, console: Console | None = None) -> None:
     """Print both distributions of each vector, and of how many tensors each is the likelier one."""
-    # A pipe has no width of its own, and eighty columns fold the rows.
-    console = console or (Console() if sys.stdout.isatty() else Console(width=160))
+    console = console or table_console(160)
     table = Table(title=f"Entries of the vectors on {base}", title_justify="left")
     for name in COLUMNS:
         table.add_column(name, justify="left" if name in ("vector", "fitted") else "right", overflow="fold")

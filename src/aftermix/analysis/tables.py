@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
 
 from aftermix.analysis.geometry import Geometry, Part
+from aftermix.terminal import table_console
 
 LISTED = 8
 MEASURES = ("norm", "over the base's", "changed", "largest")
@@ -17,8 +17,7 @@ MEASURES = ("norm", "over the base's", "changed", "largest")
 
 def print_geometry(geometry: Geometry, *, base: str, console: Console | None = None) -> None:
     """Print norms and shares of each vector, the cosines between them, and both by kind and by layer."""
-    # A pipe has no width of its own, and eighty columns fold the rows of many vectors.
-    console = console or (Console() if sys.stdout.isatty() else Console(width=160))
+    console = console or table_console(160)
     console.print(_vectors(geometry, base))
     if len(geometry.vectors) > 1:
         console.print(_cosines(geometry))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aftermix.analysis.laplace import Distribution, Fit, VectorFit, fit_vectors
+from aftermix.analysis.laplace import VectorFit, fit_vectors
 from aftermix.checkpoints.pool import open_pool
 from aftermix.files import write_atomically, write_json
 from aftermix.jobs.targets import picture_kind, vectors_of
@@ -35,23 +36,5 @@ def analyze(
 
 
 def _record(found: VectorFit) -> dict[str, Any]:
-    return {"whole": _fit(found.whole), "tensors": {name: _fit(one) for name, one in found.tensors.items()}}
-
-
-def _fit(found: Fit | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {
-        "elements": found.elements,
-        "laplace": _distribution(found.laplace),
-        "gaussian": _distribution(found.gaussian),
-    }
-
-
-def _distribution(found: Distribution) -> dict[str, float]:
-    return {
-        "location": found.location,
-        "scale": found.scale,
-        "ks_distance": found.ks_distance,
-        "mean_log_likelihood": found.mean_log_likelihood,
-    }
+    tensors = {name: one and asdict(one) for name, one in found.tensors.items()}
+    return {"whole": found.whole and asdict(found.whole), "tensors": tensors}

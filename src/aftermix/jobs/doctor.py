@@ -22,7 +22,6 @@ from aftermix.jobs.training_data import ingredients
 from aftermix.merging.merge import Recipe, check_weights
 from aftermix.merging.methods import bind
 from aftermix.merging.saliency import refuse_unmeasured
-from aftermix.merging.shares import is_shared_out
 from aftermix.saliency.storage import refuse_no_folder
 from aftermix.training.formats import data_parts
 
@@ -96,9 +95,8 @@ def _check_sharing(config: Config, pool: Pool | None, found: Diagnosis) -> None:
     vectors = sorted(config.vectors)
     if vectors:
         found.attempt(lambda: method.refuse_other_count(vectors))
-    if vectors and is_shared_out(method):
-        found.attempt(lambda: method.ratios(vectors))
-    if vectors:
+        if method.joint:
+            found.attempt(lambda: method.ratios(vectors))
         found.attempt(lambda: method.refuse_other_order(vectors))
     if method.needs_statistics:
         found.attempt(lambda: _check_statistics(config, pool, method.name))

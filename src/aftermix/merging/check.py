@@ -16,7 +16,6 @@ from aftermix.checkpoints.model import Bounds, TensorInfo
 from aftermix.errors import MergeError
 from aftermix.merging.merge import MergedBlock, Merger, Weights, widened
 from aftermix.merging.selection import whole_count
-from aftermix.merging.shares import is_shared_out
 
 REPORT = "This is a fault of aftermix, not of your models: please report it with the recipe."
 
@@ -45,7 +44,7 @@ class ExclusiveCheck:
 
     def __post_init__(self) -> None:
         method = self.merger.recipe.method
-        if not is_shared_out(method):
+        if not method.joint:
             found = f"{method.name} shares no positions out, there is nothing to check"
             raise MergeError("--check", found, "Leave it out, or use an exclusive method such as obim.")
 

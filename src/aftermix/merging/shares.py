@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from aftermix.checkpoints.model import TensorInfo
-from aftermix.merging.exclusive import BLOCK_INDEX, Owned, exclusive
+from aftermix.merging.exclusive import BLOCK_INDEX, Owned
 from aftermix.merging.intra import keep_all
 from aftermix.merging.merge import MergedBlock, Merger, Weights
 from aftermix.merging.methods import BoundMethod
@@ -50,14 +50,9 @@ def _kept_count(block: MergedBlock, vector: str) -> int:
     return int(np.count_nonzero(block.kept[vector].numpy() != 0))
 
 
-def is_shared_out(method: BoundMethod) -> bool:
-    """Whether the vectors share every tensor out, so that a position belongs to one of them at most."""
-    return method.rules[1] is exclusive
-
-
 def drops_entries(method: BoundMethod, vectors: Iterable[str]) -> bool:
     """Whether some vector gets less than a whole tensor."""
-    if is_shared_out(method):
+    if method.joint:
         return True
     densities = [method.options_of(vector).get("density", 1.0) for vector in vectors]
     return method.rules[0] is not keep_all and any(density != 1.0 for density in densities)
@@ -70,7 +65,7 @@ def share_record(merger: Merger, weights: Weights, tally: Tally) -> dict[str, An
     """
     method = merger.recipe.method
     moved = [info for info in merger.pool.layout if merger.moves(info) and merger.canonical(info.name) == info.name]
-    shared = is_shared_out(method)
+    shared = method.joint
     entries = {info.name: Part(info.elements, dict(tally.counts.get(info.name, {})), shared) for info in moved}
     ratios = method.ratios(merger.vectors) if shared else {}
     record: dict[str, Any] = {

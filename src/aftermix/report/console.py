@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from aftermix.report import figures
+from aftermix.terminal import table_console
 
 
 def print_result(run: Path, *, console: Console | None = None) -> None:
     """Print winner, baselines, weights and ratios of the finished run in `run`."""
-    # A pipe has no width of its own, and eighty columns fold every row of a wide comparison.
-    console = console or (Console() if sys.stdout.isatty() else Console(width=140))
+    console = console or table_console(140)
     best: dict[str, Any] = json.loads((run / "best.json").read_text(encoding="utf-8"))
     console.print(_scores(best))
     console.print(_weights(best))

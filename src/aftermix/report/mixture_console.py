@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from aftermix.terminal import table_console
+
 
 def print_mixture(run: Path, *, console: Console | None = None) -> None:
     """Print surrogates, verified mixtures, comparison and ratios of the finished mixture run in `run`."""
-    # A pipe has no width of its own, and eighty columns fold every row of a wide comparison.
-    console = console or (Console() if sys.stdout.isatty() else Console(width=140))
+    console = console or table_console(140)
     best: dict[str, Any] = json.loads((run / "best.json").read_text(encoding="utf-8"))
     for table in (_surrogates(best), _verified(best), _compared(best), _ratios(best)):
         console.print(table)
