@@ -1,16 +1,26 @@
 """The cost of a merge-aware step beside AdamW's, SAM's and ASAM's: whole steps of a real Llama, and memory.
 
     python benchmarks/optimizers.py [--rounds 7] [--parameters 5] [--sequences 8] [--context 128] [--device cpu]
+    python benchmarks/optimizers.py --memory [--parameters 14]
 
 A step is forward, backward, clipping and update. Every round takes one step with each optimizer, every second round in
 reverse order, so that a drifting machine favours none; each optimizer has a model of its own. Reported are medians, and
-the median over rounds of the ratio to AdamW's step of that round. Budget: at most 1.05 for merge_aware.
+the median over rounds of the ratio to AdamW's step of that round, with its quartiles. On one CPU thread the time is
+that of the process, which other work on the machine lengthens least; else it is the wall's. Budget: at most 1.05 for
+merge_aware.
+
+`--memory` takes steps with each optimizer in a process of its own and reports the peak of its memory beyond AdamW's, in
+copies of the weights. Budget: 1 in copy mode.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +40,8 @@ OPTIMIZERS: dict[str, Callable[[torch.optim.Optimizer], torch.optim.Optimizer]] 
     "sam": SAM,
     "asam": ASAM,
 }
+EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+"""Makes glibc give large tensors back at once: the peak is then of what is alive, not of gaps between it."""
 
 
 def llama(millions: int) -> LlamaForCausalLM:
@@ -60,7 +72,7 @@ class Runner:
 
     def step(self) -> float:
         """Seconds of one whole step."""
-        started = time.perf_counter()
+        started = self.clock()
         self.optimizer.zero_grad()
         if isinstance(self.optimizer, SAM):
             self.optimizer.gradient_of(self.gradient)
@@ -73,7 +85,12 @@ class Runner:
         self.optimizer.step()
         if self.ids.is_cuda:
             torch.cuda.synchronize()
-        return time.perf_counter() - started
+        return self.clock() - started
+
+    def clock(self) -> float:
+        """Seconds."""
+        alone = self.ids.device.type == "cpu" and torch.get_num_threads() == 1
+        return time.process_time() if alone else time.perf_counter()
 
     def gradient(self) -> None:
         """A forward and a backward pass."""
@@ -107,7 +124,15 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="*", default=list(OPTIMIZERS), choices=list(OPTIMIZERS))
+    parser.add_argument("--memory", action="store_true", help="measure peaks instead of times")
+    parser.add_argument("--peak", choices=list(OPTIMIZERS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.peak:
+        print_peak(options)
+        return
+    if options.memory:
+        measure_memory(options)
+        return
     runners = {name: Runner(name, options) for name in dict.fromkeys(["adamw", *options.only])}
     for runner in runners.values():
         runner.step()
@@ -119,14 +144,43 @@ def main() -> None:
     print(f"{count / 1e6:.1f} M parameters, {options.sequences} x {options.context} tokens a step,")
     threads = torch.get_num_threads()
     print(f"{threads} thread(s), {options.device}, torch {torch.__version__}, {options.rounds} rounds\n")
-    print("| optimizer | ms a step | x AdamW, median | lowest to highest | extra copies of the weights |")
+    print("| optimizer | ms a step | x AdamW, median | quartiles | extra copies of the weights |")
     print("|---|---|---|---|---|")
     for name, times in seconds.items():
         ratios = [ours / plain for ours, plain in zip(times, seconds["adamw"], strict=True)]
         print(
             f"| {name} | {1000 * statistics.median(times):.0f} | {statistics.median(ratios):.3f} "
-            f"| {min(ratios):.2f} to {max(ratios):.2f} | {runners[name].kept():.2f} |"
+            f"| {_quartiles(ratios)} | {runners[name].kept():.2f} |"
         )
+
+
+def _quartiles(values: list[float]) -> str:
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return f"{first:.3f} to {third:.3f}"
+
+
+def measure_memory(options: argparse.Namespace) -> None:
+    """Peaks of processes that take a few steps each, as one table."""
+    weights = sum(parameter.nbytes for parameter in llama(options.parameters).parameters())
+    command = [sys.executable, __file__, "--sequences", "1", "--context", "16", "--rounds", "8"]
+    command += ["--parameters", str(options.parameters), "--device", "cpu", "--peak"]
+    peaks = {}
+    for name in dict.fromkeys(["adamw", *options.only]):
+        done = subprocess.run([*command, name], capture_output=True, text=True, check=True, env=os.environ | EXACT)
+        peaks[name] = int(done.stdout.split()[-1])
+    print(f"{weights / 1e6:.0f} MB of weights, torch {torch.__version__}\n")
+    print("| optimizer | peak, MB | beyond AdamW, copies of the weights |")
+    print("|---|---|---|")
+    for name, peak in peaks.items():
+        print(f"| {name} | {peak / 1e6:.0f} | {(peak - peaks['adamw']) / weights:.2f} |")
+
+
+def print_peak(options: argparse.Namespace) -> None:
+    """Take steps and print the peak of the memory that is this process's own, in bytes."""
+    runner = Runner(options.peak, options)
+    for _ in range(options.rounds):
+        runner.step()
+    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def doctor(file: Path) -> int:
 @cli.command()
 @FILE
 def plan(file: Path) -> None:
-    """Tell disk, memory, evaluations, tokens and time of FILE's search, before it runs."""
+    """Tell disk, memory, evaluations, tokens and time of FILE's job, before it runs."""
     from aftermix.config import load_config
     from aftermix.jobs.plan import plan as job
     from aftermix.jobs.printing import plan_lines
@@ -90,7 +90,7 @@ def train(file: Path, output: Path) -> None:
 @click.option("--best", type=click.IntRange(min=1), help="Take this many of the best on the select items of --by.")
 @click.option("--by", type=click.Path(dir_okay=False, path_type=Path), help="File with the `evaluate:` of --best.")
 @click.option("--decay", type=click.Choice(["linear", "cosine", "1-sqrt"]), help="Weigh as this decay of the rate.")
-@click.option("--min-rate", type=click.FloatRange(0, 1), default=0.0, help="Rate at the end of --decay, of the peak.")
+@click.option("--min-rate", type=click.FloatRange(0, 1), help="Rate at the end of --decay, of the peak; default 0.")
 def average(checkpoints: tuple[Path, ...], output: Path, by: Path | None, **options: Any) -> None:
     """Merge CHECKPOINTS of one training run (their folder, or several model folders) into a model folder."""
     from aftermix.config import load_config
@@ -136,8 +136,17 @@ def inspect(target: str, base: str | None, json_file: Path | None, picture: Path
 @BASE
 @NUMBERS
 @PICTURE
-def analyze(target: str, base: str | None, json_file: Path | None, picture: Path | None) -> None:
+@click.option("--curvature", is_flag=True, help="Instead, derivatives of each domain's loss at FILE's base.")
+def analyze(target: str, base: str | None, json_file: Path | None, picture: Path | None, curvature: bool) -> None:
     """Fit Laplace and Gaussian to the entries of the vectors of FILE, or of MODEL minus its base."""
+    if curvature:
+        from aftermix.analysis.curvature_tables import print_derivatives
+        from aftermix.jobs.curvature import analyze_curvature
+        from aftermix.jobs.targets import vectors_of
+
+        found, label = analyze_curvature(vectors_of(target, base=base), json=json_file, picture=picture)
+        print_derivatives(found, base=label)
+        return
     from aftermix.analysis.distribution_tables import print_fits
     from aftermix.jobs.analyze import analyze as job
 
@@ -248,15 +257,31 @@ def search(file: Path | None, output: Path | None, resume: Path | None, source: 
 @NEW_RUN
 @RESUME
 @click.option("--from", "source", type=FOLDER, help="Take this run's stored scores, under FILE's utility and limits.")
-def mixture(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> None:
+@click.option("--verify", type=int, metavar="N", help="Then train N of the mixtures for real and compare ranks.")
+@click.option("--tokens", type=click.FloatRange(min=1), metavar="T", help="Of each training; default as the experts.")
+@click.option("--doremi", is_flag=True, help="With --verify: find DoReMi's ratios too.")
+def mixture(
+    file: Path | None, output: Path | None, resume: Path | None, source: Path | None, verify: int | None, **trained: Any
+) -> None:
     """Find the data ratios of FILE's experts whose merge scores best; write them, that merge and a report."""
     run = _run_folder(file, output, resume, source)
+    if verify is None and any(trained.values()):
+        raise click.UsageError("--tokens and --doremi are about the mixtures that --verify N trains.")
     config = _config_of_run(file, run)
     from aftermix.jobs.mixture import mixture as job
     from aftermix.report.mixture_console import print_mixture
 
-    with _resumable(f"aftermix mixture {f'{file} ' if file else ''}--resume {run}", kept="measured point"):
-        job(config, run, resume=resume is not None, source=source)
+    tokens = int(trained["tokens"]) if trained["tokens"] else None
+    given = {"verify": verify, "tokens": tokens, "doremi": "" if trained["doremi"] else None}
+    asked = "".join(f" --{name} {value}".rstrip() for name, value in given.items() if value is not None)
+    with _resumable(f"aftermix mixture {f'{file} ' if file else ''}--resume {run}{asked}", kept="measured point"):
+        if verify is None:
+            job(config, run, resume=resume is not None, source=source)
+        else:
+            from aftermix.jobs.mixture_verify import verified_mixture
+
+            trainings = {"mixtures": verify, "tokens": tokens, "doremi": trained["doremi"]}
+            verified_mixture(config, run, resume=resume is not None, source=source, **trainings)
     print_mixture(run)
 
 
@@ -283,6 +308,16 @@ def report(run: Path) -> None:
     from aftermix.report.page import write_report
 
     click.echo(f"Report: {write_report(run)}")
+
+
+@cli.command()
+@click.argument("run", type=FOLDER)
+@click.option("-o", "--output", required=True, type=NEW_FILE, help="Draw into this file: .svg, .png or .html.")
+def landscape(run: Path, output: Path) -> None:
+    """Draw utility and scores over all mixtures, as RUN, a finished mixture run, predicts them."""
+    from aftermix.jobs.landscape import draw_landscape
+
+    click.echo(f"Picture: {draw_landscape(run, output)}")
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from aftermix import config
 from aftermix.cli import cli
 from aftermix.config import Config, MergeConfig, parse_config
+from aftermix.jobs.mixture_levels import Levels
 from aftermix.jobs.mixture_setting import Setting
 from aftermix.jobs.search_space import space_of
 from aftermix.merging.methods import INTER, INTRA, METHODS, bind
@@ -43,6 +44,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "search.over.OPTION": config.Dimension,
     "mixture": config.MixtureConfig,
     "mixture.utility": config.UtilityConfig,
+    "mixture.levels.NAME": config.LevelConfig,
     "calibrate": config.CalibrateConfig,
     "train": config.TrainConfig,
     "train.lora": config.LoraConfig,
@@ -196,7 +198,7 @@ def accept(example: Config) -> None:
     if example.vectors:
         space_of(example)
     if example.vectors and example.evaluate is not None and example.mixture is not None:
-        Setting.of(example)
+        Setting.of(example) if example.mixture.tree is None else Levels.of(example)
     if example.evaluate is not None:
         Objectives.build(example.search.objective, tasks=[task.task for task in example.evaluate.tasks])
 

@@ -9,7 +9,7 @@ from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, Split, TaskCon
 from aftermix.config.fields import Section
 from aftermix.config.file import Config, as_yaml_values, load_config, parse_config, require
 from aftermix.config.merge import SEARCH_EXCLUDE, MergeConfig, VectorConfig
-from aftermix.config.mixture import MixtureConfig, UtilityConfig
+from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
 from aftermix.config.search import Dimension, Objective, Over, SearchConfig
 from aftermix.config.train import DatasetConfig, LoraConfig, OptimizerConfig, SourceConfig, TrainConfig
 
@@ -22,6 +22,7 @@ __all__ = [
     "Dimension",
     "EvaluateConfig",
     "ItemsConfig",
+    "LevelConfig",
     "LoraConfig",
     "MergeConfig",
     "MixtureConfig",

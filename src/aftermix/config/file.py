@@ -12,7 +12,7 @@ from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
 from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, TaskConfig
 from aftermix.config.fields import Name, Section
 from aftermix.config.merge import MergeConfig, VectorConfig
-from aftermix.config.mixture import MixtureConfig, UtilityConfig
+from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
 from aftermix.config.search import Dimension, Objective, SearchConfig
 from aftermix.config.train import DatasetConfig, LoraConfig, OptimizerConfig, SourceConfig, TrainConfig
 from aftermix.errors import Problem, refuse_if_any
@@ -72,7 +72,9 @@ def _problem(where: str, detail: Any) -> Problem:
     if isinstance(found, float) and not math.isfinite(found):
         shown = str(found)
     message = detail["msg"].removeprefix("Value error, ")
-    return Problem(f"{where}: {place}", f"{message}, found {shown}", "See docs/configuration.md for this field.")
+    # A section that contradicts itself has said what is wrong; that it is a mapping tells nothing more.
+    told = message if isinstance(found, dict) and detail["type"] == "value_error" else f"{message}, found {shown}"
+    return Problem(f"{where}: {place}", told, "See docs/configuration.md for this field.")
 
 
 def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
@@ -97,6 +99,7 @@ def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
         "optimizer": OptimizerConfig,
         "lora": LoraConfig,
         "utility": UtilityConfig,
+        "levels": LevelConfig,
     }
     found: type[BaseModel] = Config
     for part in loc:

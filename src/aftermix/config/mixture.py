@@ -35,6 +35,17 @@ def _utility(value: Any) -> Any:
     return {"expression": value} if isinstance(value, str) else value
 
 
+class LevelConfig(Section):
+    """What the search within one group of the tree does otherwise than the section says."""
+
+    points: Count | None = None
+    """Mixtures of the group's members that are measured first."""
+    rounds: tuple[Count, ...] | None = None
+    """Points of its further rounds."""
+    utility: Annotated[UtilityConfig | None, BeforeValidator(_utility)] = None
+    """What is made largest there."""
+
+
 def _priors(value: Any) -> Any:
     return {str(number): shares for number, shares in enumerate(value, 1)} if isinstance(value, list | tuple) else value
 
@@ -69,6 +80,24 @@ class MixtureConfig(Section):
     toward: str = "uniform"
     """`uniform`, `tokens` (in proportion to the experts' tokens), or the name of a prior."""
     seed: Annotated[int, Field(ge=0)] = 0
+    tree: Any = None
+    """Groups of experts, and of groups: each a list of members, or a mapping where a name without value is an expert.
+    Read by :mod:`aftermix.mixture.tree`, which knows the experts."""
+    direction: Literal["top_down", "bottom_up"] = "top_down"
+    """Which level of the tree is searched first."""
+    levels: dict[Name, LevelConfig] = {}  # noqa: RUF012 - pydantic copies defaults
+    """What holds within a group instead."""
+    experts: bool = False
+    """Whether each group's merge, its consolidated expert, is written too."""
+
+    @model_validator(mode="after")
+    def _levels_are_of_a_tree(self) -> MixtureConfig:
+        if self.tree is None:
+            told = {name: type(self).model_fields[name].default for name in ("direction", "levels", "experts")}
+            given = [name for name, default in told.items() if getattr(self, name) != default]
+            if given:
+                raise ValueError(f"'{given[0]}' is about the groups of a 'tree', and there is none")
+        return self
 
     @model_validator(mode="after")
     def _caps_have_a_budget(self) -> MixtureConfig:

@@ -49,35 +49,51 @@ def average(
     best: int | None = None,
     by: Config | None = None,
     decay: DecayShape | None = None,
-    min_rate: float = 0.0,
+    min_rate: float | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> Path:
     """Merge checkpoints of one run into the new model folder `output`, with its recipe and an `average.json`.
 
     `checkpoints` are model folders that `train` wrote, or folders of these. All of them are taken, or the `last` few by
     tokens, or the `best` few by the objective of `by` on its select items. They have equal weights, or those of
-    :func:`decay_weights`. Raises :class:`AftermixError` before anything is written.
+    :func:`decay_weights` down to `min_rate` (default 0).
+    Raises :class:`AftermixError` before anything is written.
     """
+    _refuse_useless(best=best, by=by, decay=decay, min_rate=min_rate)
     refuse_occupied(output)
     stages = found_stages(checkpoints)
     if decay is not None and stages[0].recipe.get("schedule") != "constant":
         found = f"the rate of this run was '{stages[0].recipe.get('schedule')}' already"
         raise TrainingError("--decay", found, "Leave it out, or train with `schedule: constant`.")
-    if best is not None:
-        if by is None:
-            raise TrainingError("--best", "nothing says how to score", "Add --by FILE, a file with `evaluate:`.")
-        if decay is not None:
-            raise TrainingError("--best", "a decay needs checkpoints in a row", "Use --last with --decay.")
+    if best is not None and by is not None:
         stages = _best(stages, _counted("--best", best, stages), by, say)
     elif last is not None:
         stages = stages[-_counted("--last", last, stages) :]
-    weighted = _weighted(stages, decay, min_rate)
+    weighted = _weighted(stages, decay, min_rate or 0.0)
     for stage in weighted:
         say(f"{stage.name}: weight {stage.weight:.4f}")
     folder = merge(_recipe([stage for stage in weighted if stage.weight]), output, say=say)
     listed = [{"folder": str(s.folder), "tokens": s.tokens, "weight": s.weight, "select": s.score} for s in weighted]
-    write_json(folder / RESULT, {"decay": decay, "min_rate": min_rate if decay else None, "checkpoints": listed})
+    write_json(
+        folder / RESULT, {"decay": decay, "min_rate": (min_rate or 0.0) if decay else None, "checkpoints": listed}
+    )
     return folder
+
+
+def _refuse_useless(*, best: int | None, by: Config | None, decay: DecayShape | None, min_rate: float | None) -> None:
+    """Raise :class:`TrainingError` for options that need or exclude each other."""
+    if best is not None and by is None:
+        raise TrainingError("--best", "nothing says how to score", "Add --by FILE, a file with `evaluate:`.")
+    if best is not None and decay is not None:
+        raise TrainingError("--best", "a decay needs checkpoints in a row", "Use --last with --decay.")
+    if by is not None and best is None:
+        raise TrainingError(
+            "--by", "says how to score, but nothing is chosen by score", "Add --best N, or leave it out."
+        )
+    if min_rate is not None and decay is None:
+        raise TrainingError(
+            "--min-rate", "is the end of a decay, and none is asked for", "Add --decay, or leave it out."
+        )
 
 
 def found_stages(places: Sequence[Path]) -> list[Stage]:
@@ -89,7 +105,7 @@ def found_stages(places: Sequence[Path]) -> list[Stage]:
     by_tokens: dict[int, Stage] = {}
     for folder in folders:
         record = read_json(folder / RECORD, remedy="Name folders that `aftermix train` wrote.")
-        stage = Stage(folder, int(record["tokens"]), record["recipe"])
+        stage = Stage(folder.absolute(), int(record["tokens"]), record["recipe"])
         by_tokens.setdefault(stage.tokens, stage)
     stages = [by_tokens[tokens] for tokens in sorted(by_tokens)]
     for stage in stages[1:]:

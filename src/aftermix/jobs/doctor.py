@@ -68,8 +68,12 @@ def doctor(config: Config) -> Diagnosis:
 
 
 def _check_mixture(config: Config, found: Diagnosis) -> None:
-    from aftermix.jobs.mixture_setting import Setting  # here, since it loads what fits surrogates
+    from aftermix.jobs.mixture_levels import Levels  # here, since it loads what fits surrogates
+    from aftermix.jobs.mixture_setting import Setting
 
+    if config.mixture is not None and config.mixture.tree is not None:
+        found.facts += list(Levels.of(config).facts())
+        return
     setting = Setting.of(config)
     rounds = "".join(f", then {count}" for count in setting.mixture.rounds)
     limits = zip(setting.domains, setting.bounds.low_K, setting.bounds.high_K, strict=True)

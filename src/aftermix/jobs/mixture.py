@@ -15,11 +15,14 @@ from aftermix.evaluation.harness import TaskSuite
 from aftermix.files import write_json
 from aftermix.jobs import run_folder
 from aftermix.jobs.earlier_run import translation
+from aftermix.jobs.landscape import write_cosines, write_landscape
 from aftermix.jobs.live import Bench, split_record
 from aftermix.jobs.merge import refuse_output, write_model
-from aftermix.jobs.mixture_points import Points
+from aftermix.jobs.mixture_levels import Levels
+from aftermix.jobs.mixture_points import Points, design_record
 from aftermix.jobs.mixture_result import MixtureResult
 from aftermix.jobs.mixture_setting import Setting
+from aftermix.jobs.mixture_tree import mixture_of_tree
 from aftermix.jobs.provenance import recipe_yaml, resolved
 from aftermix.merging.merge import Recipe
 from aftermix.report.page import write_report
@@ -37,15 +40,21 @@ def mixture(config: Config, run: Path, *, resume: bool = False, source: Path | N
     and the best measured point are merged and measured on select items; the best of them is the result. By default
     nothing is excluded from the merge.
 
+    With a `tree`, the members of each of its groups are such a mixture, see :mod:`aftermix.jobs.mixture_tree`.
+
     Everything is checked before the folder is made. `resume` goes on with an unfinished run; `source` names an earlier
     mixture run over the same vectors whose measured points stand in for those of the design, under this file's utility
     and limits. Source: MergeMix, section 3; SPEC section 3. Raises :class:`AftermixError`.
     """
     require(config, "base", "vectors", "evaluate", "mixture")
     recipe = Recipe.of(config.merge, vectors=config.vectors)
-    setting = Setting.of(config)
+    assert config.mixture is not None  # noqa: S101 - required above; for the type checker
+    levels = Levels.of(config) if config.mixture.tree is not None else None
+    setting = levels.first_setting if levels else Setting.of(config)
     config = resolved(config, recipe)
-    assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
+    assert config.evaluate is not None  # noqa: S101 - required above, too
+    if source is not None:
+        _refuse_tree(source, levels)
     if resume:
         run_folder.refuse_other_kind(run, mixture=True)
     pool = open_pool(config)
@@ -63,23 +72,20 @@ def mixture(config: Config, run: Path, *, resume: bool = False, source: Path | N
     if resume:
         run_folder.write_config(run, config)
     else:
-        design = design_record(setting)
+        design = levels.record() if levels else design_record(setting)
         run_folder.begin_run(run, config=config, pool=pool, split=split, source=source, design=design)
-    _run(bench, run, setting, objectives=objectives, imported=imported)
+    if levels:
+        best = mixture_of_tree(bench, run, levels)
+    else:
+        best = _best(bench, run, setting, objectives=objectives, imported=imported)
+    _write(bench, run, best)
     return run
 
 
-def design_record(setting: Setting) -> dict[str, Any]:
-    """`design.json`: the points in the order in which they are measured, and those that are measured twice."""
-    design = setting.design
-    points = [{"kind": kind, "shares": shares} for kind, shares in zip(design.kinds, design.mixtures, strict=True)]
-    return {"domains": list(setting.domains), "points": points, "repeats": list(design.repeats)}
-
-
-def _run(
+def _best(
     bench: Bench, run: Path, setting: Setting, *, objectives: Objectives, imported: Sequence[ImportedTrial]
-) -> None:
-    """Points, surrogates, verification, test, model, report; each stage leaves files that a resumed run takes up."""
+) -> dict[str, Any]:
+    """Points, surrogates, verification and test; each stage leaves files that a resumed run takes up."""
     earlier = [one.trial for one in imported] or [trial for trial in read_trials(run) if trial.is_imported]
     points = Points(setting, setting.shares(earlier) if earlier else np.zeros((0, len(setting.domains))))
     trials = run_study(
@@ -96,19 +102,27 @@ def _run(
         propose=points.propose,
         command="mixture",
     )
-    best = MixtureResult.of(bench, run, setting, objectives=objectives, trials=trials).record()
+    result = MixtureResult.of(bench, run, setting, objectives=objectives, trials=trials)
+    best = result.record()
+    write_landscape(run, setting=setting, learned=result.learned, trials=trials, best=best)
+    return best
+
+
+def _write(bench: Bench, run: Path, best: dict[str, Any]) -> None:
+    """Model, result and report."""
     weights = best["weights"]
     if not run_folder.clear_model(run, recipe_yaml(bench.config, bench.merger.recipe, weights)):
         write_model(bench.merger, weights, config=bench.config, output=run / run_folder.MODEL, best=best)
+    write_cosines(run, bench.merger.pool)
     write_json(run / run_folder.BEST, best)
     write_report(run)
 
 
 def _refuse_different(run: Path, config: Config, pool: Pool, split: dict[str, Any]) -> None:
-    """Like a search's, and `mixture:` is the same but for `verify`."""
+    """Like a search's, and `mixture:` is the same but for `verify` and `experts`."""
     run_folder.refuse_different(run, config=config, pool=pool, split=split)
     theirs, ours = (
-        one.mixture.model_dump(mode="json", exclude={"verify"}) if one.mixture else {}
+        one.mixture.model_dump(mode="json", exclude={"verify", "experts"}) if one.mixture else {}
         for one in (run_folder.read_run_config(run), config)
     )
     what = "the file says otherwise in"
@@ -130,6 +144,16 @@ def _imported(
         objectives=objectives,
         settings_of=translation(theirs, config, space),
     )
+
+
+def _refuse_tree(source: Path, levels: Levels | None) -> None:
+    """Scores of a tree's groups are of mixtures within them, which are no points of another design."""
+    theirs = run_folder.read_run_config(source).mixture
+    if levels is not None:
+        remedy = "Leave it out: each group measures points of its own."
+        raise SearchError("--from", "is for a mixture without a tree", remedy)
+    if theirs is not None and theirs.tree is not None:
+        raise SearchError(str(source), "is the run of a tree", "Name the run of a mixture without one.")
 
 
 def _refuse_other_weights(source: Path, theirs: Config, setting: Setting) -> None:

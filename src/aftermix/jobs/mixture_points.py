@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,13 @@ class Learned:
         names = list(setting.capabilities)
         fitted = Surrogate.fit(shares_NK, scores_NM, seed=setting.mixture.seed, capabilities=names)
         return Learned(shares_NK, scores_NM, fitted)
+
+
+def design_record(setting: Setting) -> dict[str, Any]:
+    """`design.json`: the points in the order in which they are measured, and those that are measured twice."""
+    design = setting.design
+    points = [{"kind": kind, "shares": shares} for kind, shares in zip(design.kinds, design.mixtures, strict=True)]
+    return {"domains": list(setting.domains), "points": points, "repeats": list(design.repeats)}
 
 
 @dataclass(frozen=True)

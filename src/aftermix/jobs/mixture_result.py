@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ import numpy as np
 
 from aftermix import progress
 from aftermix.config import Split
-from aftermix.jobs.baselines import Baseline
-from aftermix.jobs.contest import Contest
 from aftermix.jobs.live import Bench
+from aftermix.jobs.mixture_comparison import Comparison, compared_mixtures
 from aftermix.jobs.mixture_points import Learned
 from aftermix.jobs.mixture_scores import Scoring, as_json, noise
 from aftermix.jobs.mixture_setting import Setting
@@ -24,12 +23,10 @@ from aftermix.mixture.simplex import Floats, named
 from aftermix.mixture.utility import Utility
 from aftermix.search.journal import read_items
 from aftermix.search.objective import Objectives
-from aftermix.search.records import ItemScores, Measurement, Point, Trial
-from aftermix.seeds import derived_seed
+from aftermix.search.records import ItemScores, Trial
 
 # N points, K domains, M capabilities
 
-BASE = "base"
 SAME = 1e-9
 """Shares that differ by no more are those of one measurement."""
 
@@ -57,20 +54,27 @@ class MixtureResult:
     scoring: Scoring
     goal: Goal
     optimum: Optimum
-    contest: Contest
+    comparison: Comparison
 
     @classmethod
     def of(
-        cls, bench: Bench, run: Path, setting: Setting, *, objectives: Objectives, trials: Sequence[Trial]
+        cls,
+        bench: Bench,
+        run: Path,
+        setting: Setting,
+        *,
+        objectives: Objectives,
+        trials: Sequence[Trial],
+        measured: Path | None = None,
     ) -> MixtureResult:
-        """Fit surrogates and find their optimum."""
+        """Fit surrogates and find their optimum. `measured` keeps what is measured now; by default the run does."""
         learned = Learned.of(setting, trials)
         utility = setting.utility(learned.scores_NM)
         goal = setting.goal(utility)
         optimum = find_optimum(learned.surrogate, goal, setting.bounds, seed=setting.mixture.seed)
-        contest = Contest(run, bench.tasks, objectives, lambda what, split: _measure(bench, what, split))
         scoring = Scoring(setting, objectives, utility)
-        return cls(bench, run, setting, trials, learned, scoring, goal, optimum, contest)
+        comparison = Comparison.of(bench, scoring, measured or run)
+        return cls(bench, run, setting, trials, learned, scoring, goal, optimum, comparison)
 
     @property
     def utility(self) -> Utility:
@@ -78,28 +82,29 @@ class MixtureResult:
         return self.scoring.utility
 
     def record(self) -> dict[str, Any]:
-        """Measure what is left to measure, and tell everything."""
+        """Measure what is left to measure, and tell everything: what was found, and how it stands on test items."""
+        found = self.found()
+        test = self.comparison.items(found["weights"], "test")
+        baselines = self.comparison.records(test, list(compared_mixtures(self.setting)))
+        found["seconds"]["test"] += self.comparison.contest.seconds.get("test", 0.0)
+        return found | {"test": self.scoring.summary(test), "baselines": baselines}
+
+    def found(self) -> dict[str, Any]:
+        """Measure what decides the winner; all of `best.json` but the comparison on test items."""
         before = seconds_before(self.run)
         told_noise = self._noise()
         verified = self._verified()
         scores_CM = np.concatenate([self.scoring.scores(one.select) for one in verified])
         winner = verified[self.utility.best(scores_CM)]
         weights = self.setting.weights(winner.shares_K)
-        test = self._items(winner.shares_K, "test")
-        config, recipe = self.bench.config, self.bench.merger.recipe
+        trial = winner.trial.number if winner.trial else None
         return {
-            "winner": {
-                "trial": winner.trial.number if winner.trial else None,
-                "point": winner.name,
-                "method": recipe.method.name,
-                "options": recipe.method.options | {"lambda": recipe.scale, "seed": recipe.seed},
-                "exclude": list(recipe.exclude),
-            },
+            "winner": {"trial": trial, "point": winner.name, **winner_record(self.bench)},
             "weights": weights,
             "settings": {},
-            "ratios": ratios_from_weights(weights, self.setting.domains),
+            "ratios": ratios_from_weights(weights, self.setting.experts),
             "ratios_note": None,
-            "vectors": vectors_record(config),
+            "vectors": vectors_record(self.bench.config),
             "capabilities": {name: list(tasks) for name, tasks in self.setting.capabilities.items()},
             "utility": as_json(self.utility),
             "objective": self.scoring.objectives.as_json(),
@@ -114,17 +119,16 @@ class MixtureResult:
             "verified": [self._told(one) for one in verified],
             "search": self._on_search(winner),
             "select": self.scoring.summary(winner.select),
-            "test": self.scoring.summary(test),
             "floors_met": bool(self.utility.violation(self.scoring.scores(winner.select))[0] == 0),
             "candidates": [self._candidate(one) for one in verified],
             "front": None,
-            "baselines": self._baselines(test),
             "scan": None,
             "items": item_counts(self.bench),
             "seconds": {
                 "prepare": self.bench.prepare_s,
                 "search": by_phase([trial.seconds for trial in self.trials]),
-                **{split: before[split] + self.contest.seconds.get(split, 0.0) for split in ("select", "test")},
+                "select": before["select"] + self.comparison.contest.seconds.get("select", 0.0),
+                "test": before["test"],
             },
         }
 
@@ -201,37 +205,6 @@ class MixtureResult:
             "averaged": self.optimum.averaged,
         }
 
-    def _baselines(self, winner: ItemScores) -> list[dict[str, Any]]:
-        """Mixtures that need no search, and the base, on test items."""
-        records = []
-        for name, kind, shares_K in progress.bar(self._compared(), label="Baselines", unit="model"):
-            if shares_K is None:
-                weights, items = {}, self.contest.items(Baseline(BASE, BASE, {}), "test")
-            else:
-                weights, items = self.setting.weights(shares_K), self._items(shares_K, "test")
-            records.append(
-                {
-                    "name": name,
-                    "kind": kind,
-                    "method": self.bench.merger.recipe.method.name,
-                    "density": None,
-                    "weights": weights,
-                    "test": self.scoring.summary(items),
-                    "difference": self.scoring.difference(winner, items),
-                }
-            )
-        return records
-
-    def _compared(self) -> list[tuple[str, str, Floats | None]]:
-        labels = {"uniform": "uniform", "tokens": "in proportion to tokens"}
-        known = self.setting.named_mixtures.items()
-        found: list[tuple[str, str, Floats | None]] = [
-            (labels.get(name, f"prior {name}"), "mixture", row_K) for name, row_K in known
-        ]
-        corners = np.eye(len(self.setting.domains))
-        found += [(f"{name} alone", "expert", row_K) for name, row_K in zip(self.setting.domains, corners, strict=True)]
-        return [*found, (BASE, BASE, None)]
-
     def _trial_at(self, shares_K: Floats) -> Trial | None:
         """The complete trial that measured these shares."""
         complete = [trial for trial in self.trials if trial.is_complete]
@@ -240,20 +213,11 @@ class MixtureResult:
 
     def _items(self, shares_K: Floats, split: Split) -> ItemScores:
         """Item scores of one mixture, measured now or kept from before."""
-        weights = self.setting.weights(shares_K)
-        return self.contest.items(Baseline(_key(weights), "mixture", weights), split)
+        return self.comparison.items(self.setting.weights(shares_K), split)
 
 
-def _key(weights: Mapping[str, float]) -> str:
-    """A name for a mixture in file names.
-
-    >>> _key({"ja": 0.25, "math": 0.75})
-    'mixture 1a29e11802f1ba56'
-    """
-    return f"mixture {derived_seed(0, 'mixture', *(f'{name} {weights[name]!r}' for name in sorted(weights))):016x}"
-
-
-def _measure(bench: Bench, what: Baseline, split: Split) -> Measurement:
-    if what.kind == BASE:
-        return bench.measure_baseline(what, split)
-    return bench.measure(Point(dict(what.weights)), split)
+def winner_record(bench: Bench) -> dict[str, Any]:
+    """How a winner is merged, whatever its weights."""
+    recipe = bench.merger.recipe
+    options = recipe.method.options | {"lambda": recipe.scale, "seed": recipe.seed}
+    return {"method": recipe.method.name, "options": options, "exclude": list(recipe.exclude)}

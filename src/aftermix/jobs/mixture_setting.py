@@ -17,6 +17,7 @@ from aftermix.mixture.expression import parse_expression
 from aftermix.mixture.optimum import Goal
 from aftermix.mixture.simplex import Floats, from_shares, named, share_of_tokens
 from aftermix.mixture.surrogate import FEWEST_POINTS
+from aftermix.mixture.tree import Embedding
 from aftermix.mixture.utility import Utility
 from aftermix.search.records import Trial, Weights
 from aftermix.search.space import Space
@@ -29,7 +30,7 @@ UNIFORM, TOKENS = "uniform", "tokens"
 
 @dataclass(frozen=True)
 class Setting:
-    """A mixture job, checked: domains are the experts, shares are their merge weights."""
+    """A mixture job, checked: domains are the experts, or the members of a group, whose shares are searched."""
 
     mixture: MixtureConfig
     vectors: tuple[str, ...]
@@ -41,27 +42,47 @@ class Setting:
     design: Design
     named_mixtures: Mapping[str, Floats]
     """(K,) `uniform`, `tokens` where all are known, and the priors."""
+    embedding: Embedding
+    """The merge weights that shares stand for: themselves, where domains are experts."""
 
     @classmethod
     def of(cls, config: Config) -> Setting:
-        """Raises :class:`ManyProblemsError` with every fault of `mixture:` and of what it needs of the vectors."""
-        assert config.mixture is not None  # noqa: S101 - the job requires both; for the type checker
-        assert config.evaluate is not None  # noqa: S101
-        asked, faults = config.mixture, _Faults()
+        """The mixture of all experts, each a domain. Raises as :meth:`over` does."""
+        assert config.mixture is not None  # noqa: S101 - the job requires it; for the type checker
         domains = [name for name, vector in config.vectors.items() if vector.role == "expert"]
         tokens = {name: t for name in domains if (t := config.vectors[name].tokens) is not None}
+        return cls.over(config, config.mixture, tokens=tokens, embedding=Embedding.flat(domains))
+
+    @classmethod
+    def over(
+        cls,
+        config: Config,
+        asked: MixtureConfig,
+        *,
+        tokens: Mapping[str, int],
+        embedding: Embedding,
+        most: Mapping[str, float] | None = None,
+    ) -> Setting:
+        """The mixture that `asked` looks for among the members of `embedding`, with the `tokens` that are known.
+
+        `most` is the largest share by member, where `asked` has no cap of its own. Raises :class:`ManyProblemsError`
+        with every fault of `mixture:` and of what it needs of the vectors.
+        """
+        assert config.evaluate is not None  # noqa: S101 - the job requires it; for the type checker
+        faults, domains = _Faults(), list(embedding.members)
         capabilities = _capabilities(asked, [task.task for task in config.evaluate.tasks], faults)
         faults.problems += _lacking(asked, domains, tokens)
         faults.attempt(lambda: _refuse_utility(asked, list(capabilities)))
         capped = asked.max_epochs is not None and set(tokens) == set(domains)
+        data, budget, epochs = (tokens, asked.budget_tokens, asked.max_epochs) if capped else (most, 1.0, 1.0)
         bounds = faults.attempt(
             lambda: Bounds.build(
                 domains,
                 bounds=asked.bounds,
                 fixed=asked.fixed,
-                tokens=tokens if capped else None,
-                budget_tokens=asked.budget_tokens if capped else None,
-                max_epochs=asked.max_epochs if capped else None,
+                tokens=data,
+                budget_tokens=budget if data else None,
+                max_epochs=epochs if data else None,
             )
         )
         wanted = dict(_named(asked, domains, tokens))
@@ -80,12 +101,17 @@ class Setting:
         assert bounds is not None  # noqa: S101 - no problems; for the type checker
         assert design is not None  # noqa: S101
         fixed = {name: vector.weight for name, vector in config.vectors.items() if vector.role == "instruction"}
-        return cls(asked, tuple(config.vectors), fixed, capabilities, bounds, design, mixtures)
+        return cls(asked, tuple(config.vectors), fixed, capabilities, bounds, design, mixtures, embedding)
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The experts, in the file's order."""
+        """What has a share: the experts, in the file's order, or the members of a group."""
         return self.bounds.domains
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """All experts, in the file's order."""
+        return self.embedding.experts
 
     @property
     def space(self) -> Space:
@@ -108,12 +134,15 @@ class Setting:
 
     def weights(self, shares_K: Floats) -> Weights:
         """The merge that stands for a mixture."""
-        shares = named(shares_K, self.domains)
-        return {name: self.instruction.get(name, shares.get(name, 0.0)) for name in self.vectors}
+        return self.merge_of(self.embedding.weights(shares_K))
+
+    def merge_of(self, experts: Mapping[str, float]) -> Weights:
+        """The merge with these weights of experts, and the instruction vectors at their own."""
+        return {name: self.instruction.get(name, experts.get(name, 0.0)) for name in self.vectors}
 
     def shares(self, trials: Sequence[Trial]) -> Floats:
         """(N, K) the mixtures that trials measured."""
-        return np.array([[trial.weights[name] for name in self.domains] for trial in trials])
+        return self.embedding.shares(np.array([[trial.weights[name] for name in self.experts] for trial in trials]))
 
     def scores(self, scores_by_task: Sequence[Mapping[str, float]]) -> Floats:
         """(N, M) capability scores."""

@@ -12,9 +12,17 @@ import psutil
 import torch
 
 from aftermix.checkpoints.companions import tokenizer_folder
+from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, Split, require
-from aftermix.jobs.baselines import fixed_baselines, instruction_scan
+from aftermix.jobs.plan_counts import (
+    mixture_measurements,
+    mixture_text,
+    search_measurements,
+    training_tokens,
+    verification_tokens,
+)
 from aftermix.jobs.search_space import space_of, space_text
 from aftermix.jobs.settings import leaves_vectors_as_they_are
 from aftermix.jobs.statistics import merger_of
@@ -38,17 +46,23 @@ class Plan:
     disk_bytes: int
     memory_bytes: int
     memory_free_bytes: int
-    measurements: Mapping[str, int] = field(default_factory=dict)
+    measurements: Mapping[Split, int] = field(default_factory=dict)
     """Evaluations by split."""
     items: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Task -> split -> items."""
-    tokens: Mapping[str, int] = field(default_factory=dict)
+    tokens: Mapping[Split, int] = field(default_factory=dict)
     """Tokens through the model by split, over all its measurements."""
     tokens_per_s: float | None = None
     combine_s: float = 0.0
     """Seconds of one merge into the living model."""
     space: str = ""
     """What is searched, and what that makes a trial do."""
+    experts: int = 0
+    """Models that a training writes; 0 where one merged model is written."""
+    training: Mapping[str, int | None] = field(default_factory=dict)
+    """Tokens to train on by dataset; None for one epoch."""
+    verification_tokens: int | None = None
+    """Tokens of each mixture that is trained to verify a mixture's result."""
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -62,34 +76,56 @@ class Plan:
 
 
 def plan(config: Config) -> Plan:
-    """Plan the search of `config`, or its merge when it evaluates nothing. Writes nothing.
+    """Plan the mixture of `config`, else its search, else its merge, else its training. Writes nothing.
 
-    Raises what the job itself would raise on its input.
+    The first for which the file has what is needed: `mixture`, `evaluate`, `vectors`, `train`. Raises what the job
+    itself would raise on its input.
     """
-    require(config, "vectors")
-    for_search = config.evaluate is not None
+    if config.train is not None and not config.vectors:
+        return _plan_training(config)
+    require(config, "vectors", *(("evaluate",) if config.mixture is not None else ()))
+    for_search = config.evaluate is not None and config.mixture is None
     pool = open_pool(config)
     space = space_of(config) if for_search else None
     merger = merger_of(config, pool, Recipe.of(config.merge, vectors=config.vectors, for_search=for_search))
     disk = sum(spec.nbytes for spec in merger.layout())
     free = psutil.virtual_memory().available
-    if space is None:
+    if config.evaluate is None:
         blocks = torch.get_num_threads() * (LOOKAHEAD + len(pool.experts) + 2)
         memory = BYTES_PER_NUMBER * min(BLOCK_ELEMENTS, pool.parameters) * blocks
-        return Plan(pool.parameters, disk, memory, free)
-    return _plan_search(config, pool, merger, space=space, disk=disk, free=free)
+        return Plan(pool.parameters, disk, memory, free, training=training_tokens(config))
+    return _plan_evaluations(config, pool, merger, space=space, disk=disk, free=free)
 
 
-def _plan_search(config: Config, pool: Pool, merger: Merger, *, space: Space, disk: int, free: int) -> Plan:
+def _plan_training(config: Config) -> Plan:
+    """Weights, gradients and AdamW's two moments in float32; adapters of low rank take less."""
+    require(config, "base")
+    assert config.base is not None  # noqa: S101 - required above; for the type checker
+    base = open_checkpoint(locate(config.base), label=config.base)
+    tensors = [info for name, info in base.tensors.items() if name not in base.alias]
+    parameters = sum(info.elements for info in tensors)
+    tokens = training_tokens(config)
+    return Plan(
+        parameters=parameters,
+        disk_bytes=len(tokens) * sum(info.nbytes for info in tensors),
+        memory_bytes=4 * BYTES_PER_NUMBER * parameters,
+        memory_free_bytes=psutil.virtual_memory().available,
+        experts=len(tokens),
+        training=tokens,
+    )
+
+
+def _plan_evaluations(config: Config, pool: Pool, merger: Merger, *, space: Space | None, disk: int, free: int) -> Plan:
+    """A search through `space`, or a mixture, which has none."""
     from aftermix.evaluation.engines.hf import HuggingFaceEngine
     from aftermix.evaluation.harness import TaskSuite
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
     suite = TaskSuite.build(config.evaluate)
     engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=tokenizer_folder(pool), config=config.evaluate)
-    measurements = _measurements(config)
+    measurements = search_measurements(config) if space is not None else mixture_measurements(config)
     splits: tuple[Split, ...] = ("search", "select", "test")
-    once = leaves_vectors_as_they_are(merger.recipe.method, space.settings)
+    once = leaves_vectors_as_they_are(merger.recipe.method, space.settings if space is not None else {})
     per_model = {split: sum(suite.tokens(split, engine.lm).values()) for split in splits}
     return Plan(
         parameters=pool.parameters,
@@ -101,23 +137,10 @@ def _plan_search(config: Config, pool: Pool, merger: Merger, *, space: Space, di
         tokens={split: count * measurements[split] for split, count in per_model.items()},
         tokens_per_s=_tokens_per_s(suite.requests("search", engine.lm), engine.lm),
         combine_s=_combine_s(merger) if once and merger.recipe.method.looks is None else _merge_s(merger),
-        space=space_text(config, space),
+        space=space_text(config, space) if space is not None else mixture_text(config),
+        training=training_tokens(config),
+        verification_tokens=verification_tokens(config),
     )
-
-
-def _measurements(config: Config) -> dict[str, int]:
-    """Evaluations by split; candidates that coincide and tuned baselines that repeat others make it an upper bound."""
-    search = config.search
-    instructions = [name for name, vector in config.vectors.items() if vector.role == "instruction"]
-    experts = len(config.vectors) - len(instructions)
-    fixed = len(list(fixed_baselines(config))) if search.baselines else 0
-    scan = len(instruction_scan(instructions[0])) if search.baselines and instructions else 0
-    tuned = (2 * scan + experts if experts else scan) if scan else 0
-    return {
-        "search": search.trials,
-        "select": min(search.top, max(search.trials, 1)) + tuned,
-        "test": 1 + fixed + ((2 if experts else 1) if scan else 0),
-    }
 
 
 def _tokens_per_s(requests: Mapping[str, list[Any]], lm: Any) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from aftermix.errors import printable
 from aftermix.jobs.doctor import Diagnosis
 from aftermix.jobs.plan import Plan
+from aftermix.jobs.plan_counts import training_text
 
 
 def diagnosis_lines(found: Diagnosis) -> Iterator[str]:
@@ -26,7 +27,8 @@ def diagnosis_lines(found: Diagnosis) -> Iterator[str]:
 def plan_lines(plan: Plan) -> Iterator[str]:
     """Disk, memory, evaluations, tokens and time."""
     yield f"Parameters      {plan.parameters:,}"
-    yield f"Disk            {_bytes(plan.disk_bytes)} for the merged model"
+    written = f"{plan.experts} experts" if plan.experts else "the merged model"
+    yield f"Disk            {_bytes(plan.disk_bytes)} for {written}"
     fits = "fits" if plan.memory_bytes < plan.memory_free_bytes else "does NOT fit"
     free = _bytes(plan.memory_free_bytes)
     yield f"Peak memory     {_bytes(plan.memory_bytes)} besides the libraries ({fits} into the {free} that are free)"
@@ -41,6 +43,10 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     if plan.tokens_per_s:
         yield f"Speed           {plan.tokens_per_s:,.0f} tokens/s measured now; one merge {plan.combine_s:.3f} s"
         yield f"Total           about {_time(sum(seconds.values()))}"
+    if plan.training:
+        yield f"Training        {', '.join(training_text(plan.training))}"
+    if plan.verification_tokens:
+        yield f"--verify N      N x {plan.verification_tokens:,} tokens of training"
 
 
 def score_lines(summary: dict[str, Any]) -> Iterator[str]:

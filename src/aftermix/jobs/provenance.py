@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +24,8 @@ from aftermix.jobs.statistics import statistics_files
 from aftermix.merging.merge import Recipe, Weights
 
 PACKAGES = ("aftermix", "torch", "numpy", "safetensors", "transformers", "lm_eval", "optuna")
+SURROGATE_PACKAGES = ("lightgbm", "scipy", "scikit-learn")
+"""Those that decide a mixture besides."""
 Digest = Callable[[Path], str]
 """Hash of a weight file."""
 HASHING_THREADS = 2
@@ -58,18 +60,19 @@ def lock(pool: Pool, config: Config, *, digest: Digest | None = None) -> dict[st
     record: dict[str, Any] = {
         "inputs": {key: _identity(checkpoint, digest) for key, checkpoint in sorted(inputs.items())},
         "seeds": {"merge": config.merge.seed, "search": config.search.seed}
-        | ({"items": config.evaluate.items.seed} if config.evaluate else {}),
-        "versions": versions(),
+        | ({"items": config.evaluate.items.seed} if config.evaluate else {})
+        | ({"mixture": config.mixture.seed} if config.mixture else {}),
+        "versions": versions(SURROGATE_PACKAGES if config.mixture else ()),
     }
     measured = {file.name: fingerprint(file) for file in statistics_files(config)}
     optional: dict[str, Any] = {"statistics": measured, "alignment": lines}
     return record | {key: value for key, value in optional.items() if value}
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers; absent packages are left out."""
+def versions(further: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of Python, of the packages that decide the numbers and of `further` ones; absent ones are left out."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *further):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

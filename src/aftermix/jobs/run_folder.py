@@ -130,9 +130,9 @@ def refuse_difference(run: Path, theirs: Any, ours: Any, *, what: str) -> None:
         raise SearchError(str(run), f"{what} '{place or 'the top'}'", remedy)
 
 
-def clear_model(run: Path, recipe: str) -> bool:
+def clear_model(run: Path, recipe: str, *, name: str = MODEL) -> bool:
     """Whether `run` already holds the model of `recipe`; one of another recipe, from fewer trials, is removed."""
-    model = run / MODEL
+    model = run / name
     if not model.exists():
         return False
     if (model / "aftermix.yaml").is_file() and (model / "aftermix.yaml").read_text(encoding="utf-8") == recipe:

@@ -35,7 +35,7 @@ def train(config: Config, output: Path, *, say: Callable[[str], None] | None = N
     told. All inputs are checked before the first step: :class:`AftermixError` names every fault. Experts finished
     before a fault or an interruption stay. Of several processes the first alone writes, speaks and gives folders back.
     """
-    say = (say or _to_stderr) if process_index() == 0 else _nothing
+    say = (say or to_stderr) if process_index() == 0 else _nothing
     require(config, "base", "train")
     settings, base_name = config.train, config.base
     if settings is None or base_name is None:
@@ -61,7 +61,8 @@ def _nothing(_: str) -> None:
     """What the other processes of a run say."""
 
 
-def _to_stderr(line: str) -> None:
+def to_stderr(line: str) -> None:
+    """A line beside the progress bars."""
     tqdm.write(line, file=sys.stderr)
 
 
@@ -137,7 +138,7 @@ def _prepared(
         try:
             packed = preparing.prepared(name, what)
             refuse_unfit(packed, model, tokenizer, where=base.label)
-            recipe = _recipe(settings, settings.datasets[name])
+            recipe = recipe_of(settings, settings.datasets[name])
             recipe.steps(len(packed))
             run = plan_run(name, folders[name], packed, recipe, record, settings)
         except AftermixError as error:
@@ -147,7 +148,8 @@ def _prepared(
     return plans
 
 
-def _recipe(settings: TrainConfig, dataset: DatasetConfig) -> Recipe:
+def recipe_of(settings: TrainConfig, dataset: DatasetConfig) -> Recipe:
+    """How the expert of `dataset` is trained."""
     return Recipe(
         batch_size=settings.batch_size,
         learning_rate=dataset.learning_rate or settings.learning_rate,

@@ -89,6 +89,10 @@ class MixtureRecord(Record):
     verified: tuple[VerifiedRecord, ...]
 
 
+class _Design(Record):
+    tree: dict[str, object] | None = None
+
+
 @dataclass(frozen=True)
 class MixtureSection:
     """The section's tables, as texts."""
@@ -106,8 +110,9 @@ def is_mixture(run: Path) -> bool:
 
 
 def read_mixture(run: Path) -> MixtureRecord | None:
-    """The mixture of a finished mixture run; None for any other run."""
-    return read_record(run / "best.json", MixtureRecord) if is_mixture(run) else None
+    """The mixture of a finished mixture run without a tree; None for any other run."""
+    design = read_record(run / DESIGN, _Design)
+    return read_record(run / "best.json", MixtureRecord) if design and design.tree is None else None
 
 
 def mixture_section(record: MixtureRecord | None) -> MixtureSection | None:

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from aftermix.report.mixture_tree import GroupRecord, level_notes, tree_rows
+from aftermix.report.verification_console import print_verification
 from aftermix.terminal import table_console
 
 
@@ -16,14 +18,22 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
     """Print surrogates, verified mixtures, comparison and ratios of the finished mixture run in `run`."""
     console = console or table_console(140)
     best: dict[str, Any] = json.loads((run / "best.json").read_text(encoding="utf-8"))
-    for table in (_surrogates(best), _verified(best), _compared(best), _ratios(best)):
+    tree = GroupRecord.model_validate(best["tree"]) if "tree" in best else None
+    if tree is None:
+        tables = [_surrogates(best), _verified(best), _compared(best), _ratios(best)]
+    else:
+        tables = [_compared(best), _tree(tree)]
+    for table in tables:
         console.print(table)
+    for note in level_notes(tree) if tree else ():
+        console.print(note, markup=False)
     for name in best["utility"]["left_out"]:
         console.print(f"'{name}' scored the same at all points and does not count.", markup=False)
     if best["points"]["failed"]:
         console.print(f"{best['points']['failed']} points failed and were left out; trials.jsonl says why.")
     if not best["floors_met"]:
         console.print("No verified mixture meets every floor on the select items; this one breaks them least.")
+    print_verification(run, console=console)
     console.print(
         f"Ratios: {run / 'best.json'}\nModel:  {run / 'model'}\nReport: {run / 'report.html'}",
         markup=False,
@@ -98,6 +108,17 @@ def _ratios(best: dict[str, Any]) -> Table:
     for name, ratio in best["ratios"].items():
         low, high = best["optimum"]["share_intervals"][name]
         table.add_row(name, f"{ratio:.1%}", f"{low:.1%} to {high:.1%}")
+    return table
+
+
+def _tree(tree: GroupRecord) -> Table:
+    """Members below their groups."""
+    table = Table(title="Data ratios in tokens: shares in each group, and of the whole")
+    table.add_column("data", overflow="fold")
+    for column in ("share of its group", "interval of the optimum", "ratio"):
+        table.add_column(column, justify="right")
+    for row in tree_rows(tree):
+        table.add_row("  " * row.depth + row.name, row.share, row.interval, row.whole)
     return table
 
 

@@ -12,10 +12,14 @@ from markupsafe import Markup
 from aftermix.files import write_atomically
 from aftermix.report import charts
 from aftermix.report.charts import Entry
+from aftermix.report.landscape import read_cosines, read_landscape
+from aftermix.report.landscape_section import LandscapeSection, landscape_section
 from aftermix.report.mixture import MixtureRecord, mixture_section, read_mixture
+from aftermix.report.mixture_tree import TreeSection, read_tree
 from aftermix.report.run_folder import Best, Run, read_run
 from aftermix.report.shares import Shares, read_shares, share_section
 from aftermix.report.trials import measured, nondominated
+from aftermix.report.verification import VerificationRecord, read_verification, verification_section
 from aftermix.report.view import View, build_view
 from aftermix.report.weight_space import weight_space
 
@@ -27,12 +31,26 @@ def write_report(run: Path) -> Path:
     files is damaged; the old report is kept then.
     """
     path = run / "report.html"
-    write_atomically(path, render(read_run(run), shares=read_shares(run), mixture=read_mixture(run)))
+    found, verification = read_run(run), read_verification(run)
+    mixture, tree = read_mixture(run), read_tree(run)
+    landscape = landscape_section(read_landscape(run), read_cosines(run))
+    page = render(
+        found, shares=read_shares(run), mixture=mixture, tree=tree, verification=verification, landscape=landscape
+    )
+    write_atomically(path, page)
     return path
 
 
-def render(run: Run, *, shares: Shares | None = None, mixture: MixtureRecord | None = None) -> str:
-    """The page for `run`, with what its vectors got where that is known, and the mixture that it found."""
+def render(
+    run: Run,
+    *,
+    shares: Shares | None = None,
+    mixture: MixtureRecord | None = None,
+    tree: TreeSection | None = None,
+    verification: VerificationRecord | None = None,
+    landscape: LandscapeSection | None = None,
+) -> str:
+    """The page for `run`, with what its vectors got where that is known, and the mixture that it found and trained."""
     environment = Environment(
         loader=FunctionLoader(_package_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
@@ -46,6 +64,9 @@ def render(run: Run, *, shares: Shares | None = None, mixture: MixtureRecord | N
         charts=_drawings(run, view),
         shares=share_section(shares),
         mixture=mixture_section(mixture),
+        tree=tree,
+        verification=verification_section(verification),
+        landscape=landscape,
         style=style,
     )
 

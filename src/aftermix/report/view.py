@@ -10,6 +10,7 @@ from aftermix.config import SEARCH_EXCLUDE, Dimension
 from aftermix.report import figures, tables
 from aftermix.report.figures import Scale, scale_for
 from aftermix.report.mixture import is_mixture
+from aftermix.report.mixture_tree import searched_groups
 from aftermix.report.run_folder import Items, ObjectiveRecord, Run, Winner
 from aftermix.report.trials import measured
 from aftermix.report.usage import Usage, usage
@@ -119,6 +120,9 @@ def _headline(run: Run, scale: Scale) -> str:
     mixture = run.config.mixture if is_mixture(run.folder) else None
     done, wanted = len(run.trials), run.config.search.trials
     new = sum(not trial.imported for trial in run.trials)
+    groups = searched_groups(run.folder)
+    if groups is not None:
+        return f"This search is unfinished: {groups[0]} of {figures.count(groups[1], 'group')} have been searched."
     if mixture is not None:  # points that were taken over from another run stand in for its own
         new, wanted = done, mixture.points + sum(mixture.rounds)
     if not done:
@@ -214,6 +218,9 @@ def _looked(run: Run) -> tuple[str, str]:
     search, mixture = run.config.search, run.config.mixture
     if mixture is not None and is_mixture(run.folder):
         rounds = "".join(f", then {count}" for count in mixture.rounds)
+        if (groups := searched_groups(run.folder)) is not None:
+            how = f"{mixture.direction.replace('_', ' ')}, {figures.count(groups[1], 'group')}"
+            return "Design", f"{how} of at most {figures.count(mixture.points, 'point')}{rounds}"
         return "Design", f"{figures.count(mixture.points, 'point')}{rounds}"
     return "Search", f"preset {search.preset}, {figures.count(search.trials, 'trial')}, start-up {search.startup}"
 

@@ -42,11 +42,13 @@ def run_study(
     imported: Sequence[ImportedTrial] = (),
     propose: Propose | None = None,
     command: str = "search",
+    run: Path | None = None,
 ) -> list[Trial]:
     """Begin or resume the search whose journal lies in `folder`, and return all its trials.
 
     `propose` gives the next point from the trials before it, and nothing else may decide it; by default the sampler
-    does. `command` is the one whose search this is, for the bar and for errors.
+    does. `command` is the one whose search this is, and `run` the run folder that `folder` is a part of, if it is no
+    run folder itself: for the bar and for errors.
 
     `imported` trials of another run come first and are written with the first line; `config.trials` new ones follow.
     A trial whose `measure` raises is recorded as failed and the search goes on. Killed at any instant or interrupted,
@@ -63,7 +65,8 @@ def run_study(
             _refuse_foreign(trial, folder=folder, space=space, objectives=objectives)
         total = sum(trial.is_imported for trial in trials) + config.trials
         failures = 0
-        with progress.counter(label=command, total=total, done=len(trials), unit="trial") as advance:
+        label = command if run is None else folder.name
+        with progress.counter(label=label, total=total, done=len(trials), unit="trial") as advance:
             while len(trials) < total:
                 known = partial(_measured, folder, trials, measure)
                 ask = propose or partial(_sampled, space, config, objectives)
@@ -75,7 +78,7 @@ def run_study(
                 advance(best_so_far(trials, objectives))
                 failures = failures + 1 if fault else 0
                 if fault and failures >= config.max_consecutive_failures:
-                    raise _stopped(folder, trials, failures, command) from fault
+                    raise _stopped(folder, trials, failures, f"{command} FILE --resume {run or folder}") from fault
     return trials
 
 
@@ -169,10 +172,8 @@ def best_so_far(trials: Sequence[Trial], objectives: Objectives) -> str:
     return f"best {best.values[0]:.4f} at trial {best.number}"
 
 
-def _stopped(folder: Path, trials: Sequence[Trial], failures: int, command: str) -> RunFailedError:
+def _stopped(folder: Path, trials: Sequence[Trial], failures: int, resume: str) -> RunFailedError:
     kept = sum(trial.is_complete for trial in trials)
     found = f"{failures} trials in a row failed, the last with: {trials[-1].error}"
-    remedy = (
-        f"Mend the cause, then go on with `aftermix {command} FILE --resume {folder}`; {kept} complete trials are kept."
-    )
+    remedy = f"Mend the cause, then go on with `aftermix {resume}`; {kept} complete trials are kept."
     return RunFailedError(str(folder), found, remedy)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from aftermix.seeds import derived_seed
+from aftermix.training.optimizers.laplace_sums import LARGEST, MOST_SUMMANDS, exponential_of, magnitudes_of_sums
 from aftermix.training.optimizers.noise import BLOCK, FreshNoise, TableNoise
 from aftermix.training.optimizers.offset import Draw, Offset, move
 from aftermix.training.optimizers.placement import Placement
@@ -62,17 +63,67 @@ def test_streams_differ_by_seed_step_name_and_block() -> None:
         assert torch.equal(again, found[0])
 
 
-def test_parts_of_a_block_are_its_beginning() -> None:
-    source = FreshNoise("gaussian", 1)
-    whole = source.block(("w",), 0, 1001, CPU).clone()
-    assert torch.equal(source.block(("w",), 0, 37, CPU), whole[:37])
+def test_gaussian_noise_is_box_and_mullers_from_the_raw_bits() -> None:
+    raw = np.random.SFC64(derived_seed(5, "noise", "w", 0)).random_raw(3).astype("<u8").view("<i4")
+    u, v = (abs(raw[:3] + 0.5) / 2**31, raw[3:] / 2**31)
+    expected = np.concatenate([np.sqrt(-2 * np.log(u)) * turn(np.pi * v) for turn in (np.cos, np.sin)])
+    found = FreshNoise("gaussian", 5).block(("w",), 0, 5, CPU)
+    np.testing.assert_allclose(found.numpy(), expected[:5], rtol=2e-6, atol=2e-6)
 
 
-@settings(max_examples=40, deadline=None)
+def sum_tail(x: np.ndarray, summands: int) -> np.ndarray:
+    """`P(|S| > x)` by quadrature: `S` is the difference of two Gamma samples."""
+    first = stats.gamma(summands)
+    grid = (np.arange(4000) + 0.5) / 4000
+    return np.array([2 * first.sf(first.ppf(grid) + value).mean() for value in x])
+
+
+@pytest.mark.parametrize("summands", [2, 3, 6, 13, 40])
+def test_a_sum_of_laplace_noise_follows_its_distribution(summands: int) -> None:
+    x = np.linspace(0.0, 6.0, 5) * math.sqrt(summands)
+    np.testing.assert_allclose(np.exp(-exponential_of(x, summands)), sum_tail(x, summands), rtol=0.02)
+    values = FreshNoise("laplace", 3).block(("w", 0), 0, BLOCK, CPU, summands=summands).double().numpy()
+
+    def cdf(at: np.ndarray) -> np.ndarray:
+        half = np.exp(-exponential_of(np.abs(at), summands)) / 2
+        return np.where(at < 0, half, 1 - half)
+
+    assert stats.kstest(values, cdf).pvalue > 1e-3
+    drawn = FreshNoise("laplace", 4)
+    one_by_one = sum(drawn.block(("v", j), 0, BLOCK, CPU).double().numpy() for j in range(summands))
+    assert stats.ks_2samp(values, one_by_one).pvalue > 1e-3
+    assert values.var() == pytest.approx(2 * summands, rel=0.04)
+    assert stats.kurtosis(values) == pytest.approx(3 / summands, abs=0.25)
+
+
+@pytest.mark.parametrize("summands", range(2, MOST_SUMMANDS + 1))
+def test_magnitudes_of_sums_solve_their_equation(summands: int) -> None:
+    wanted = np.linspace(0.0, 1.0, 301) ** 3 * LARGEST
+    found = magnitudes_of_sums(wanted.astype(np.float32), summands).astype(np.float64)
+    slope = np.gradient(exponential_of(found, summands), found)
+    error = (exponential_of(np.maximum(found, 0.0), summands) - wanted) / slope
+    assert np.abs(error / (1 + found)).max() < 1e-5
+
+
+def test_sums_of_gaussian_and_of_table_noise() -> None:
+    gaussian = FreshNoise("gaussian", 1)
+    expected = gaussian.block(("w",), 0, 100, CPU) * 2
+    assert torch.equal(gaussian.block(("w",), 0, 100, CPU, summands=4), expected)
+    for source, summands in ((TableNoise("laplace", 1), 3), (FreshNoise("laplace", 1), MOST_SUMMANDS + 1)):
+        keys = [("w",), *(("w", "summand", number) for number in range(1, summands))]
+        parts = torch.stack([source.block(key, 0, 50, CPU).clone() for key in keys])
+        found = source.block(("w",), 0, 50, CPU, summands=summands)
+        torch.testing.assert_close(found, parts.sum(0), rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
 @given(rows=st.integers(1, 9), columns=st.sampled_from([1, 7, 5000, BLOCK + 3]), cut=st.data(), parts=st.integers(1, 3))
-def test_a_shard_moves_as_its_part_of_the_whole(rows: int, columns: int, cut: st.DataObject, parts: int) -> None:
+@pytest.mark.parametrize("distribution", ["laplace", "gaussian"])
+def test_a_shard_moves_as_its_part_of_the_whole(
+    distribution: str, rows: int, columns: int, cut: st.DataObject, parts: int
+) -> None:
     offset = Offset(factor=1e-3, constant=2e-4, draws=2)
-    source, key = FreshNoise("laplace", 0), ("w", 4)
+    source, key = FreshNoise(distribution, 0), ("w", 4)
     base = torch.linspace(-1, 1, rows * columns).view(rows, columns)
     whole = base.clone()
     move(Placement(whole, (rows, columns), (0, 0)), offset, source, key)
@@ -111,6 +162,6 @@ def test_draws_cover_the_configurations_evenly() -> None:
 def test_offsets_by_hand() -> None:
     draw = Draw(coefficient=0.5, experts=4)
     assert draw.paper(scale=2.0, location=3.0) == Offset(factor=2.0, constant=3.0, draws=1, pull=0.0)
-    assert draw.own_vector(scale=2.0, location=3.0) == Offset(factor=1.0, constant=1.5, draws=3, pull=-0.5)
+    assert draw.own_vector(scale=2.0, location=3.0) == Offset(factor=1.0, constant=4.5, draws=3, pull=-0.5)
     assert Draw(0.2, 5).paper(scale=2.0, location=3.0).is_nothing
     assert not Draw(0.2, 1).own_vector(scale=0.0, location=0.0).is_nothing

@@ -223,7 +223,7 @@ def test_an_expert_by_name_in_the_training_file(
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        ({"name": "adamw", "scale": 1e-3}, r"'scale' is no option of adamw, which takes: no options"),
+        ({"name": "adamw", "scale": 1e-3}, r"'scale' is no option of adamw, which takes: no options. See docs"),
         ({"name": "sam", "scale": 1e-3}, r"'scale' is no option of sam, which takes: base, momentum, rho"),
         ({"name": "merge_aware", "momentum": 0.9}, r"'momentum' is an option of sgd; add `base: sgd` or remove it"),
         ({"name": "merge_aware", "offset": "own_vector", "memory": "regenerate"}, r"use `memory: copy`"),

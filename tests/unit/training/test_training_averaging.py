@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from aftermix.cli import cli
-from aftermix.config import Config, parse_config
+from aftermix.config import Config, load_config, parse_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.average import average
+from aftermix.jobs.merge import merge
 from aftermix.jobs.train import train
 from aftermix.training.averaging import decay_weights
 
@@ -86,6 +87,19 @@ def test_the_last_few(run: Path, tmp_path: Path, decay: Any) -> None:
     assert "linear" in (folder / "aftermix.yaml").read_text()
 
 
+def test_the_recipe_beside_an_average_makes_it_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where checkpoints were named from the working directory."""
+    monkeypatch.chdir(run)
+    folder = average([Path("cats-checkpoints")], tmp_path / "mean", last=2)
+    monkeypatch.chdir(tmp_path)
+    again = merge(load_config(folder / "aftermix.yaml"), tmp_path / "again")
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    record = json.loads((folder / "average.json").read_text())
+    assert all(Path(each["folder"]).is_absolute() for each in record["checkpoints"])
+
+
 def scoring(tasks: Path) -> Config:
     items = {"search": 10, "select": 30}
     section = {"tasks": ["colours", "numbers"], "include_path": str(tasks), "items": items, "device": "cpu"}
@@ -125,6 +139,8 @@ def test_what_cannot_be_averaged_is_refused(run: Path, make_config: Any, tmp_pat
         ([checkpoints], {"last": 9}, r"--last: expected 2 to 5, as many as there are checkpoints, found 9"),
         ([checkpoints], {"best": 2}, r"--best: nothing says how to score. Add --by FILE, a file with `evaluate:`."),
         ([checkpoints], {"best": 2, "by": scoring(tasks), "decay": "linear"}, r"a decay needs checkpoints in a row"),
+        ([checkpoints], {"last": 2, "by": scoring(tasks)}, r"--by: says how to score, but nothing is chosen by score"),
+        ([checkpoints], {"min_rate": 0.1}, r"--min-rate: is the end of a decay, and none is asked for. Add --decay"),
     ]
     for places, options, message in cases:
         with pytest.raises(AftermixError, match=message):

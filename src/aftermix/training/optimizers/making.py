@@ -12,6 +12,9 @@ from aftermix.seeds import derived_seed
 from aftermix.training.optimizers.merge_aware import MergeAware
 from aftermix.training.optimizers.sam import ASAM, SAM
 
+OF_OTHERS = ("base", "momentum", "pilot")
+"""Options that say what is wrapped, or where `scale` comes from."""
+
 
 class OptimizerRecipe(Protocol):
     """What an optimizer needs to know of a recipe."""
@@ -36,12 +39,20 @@ def make_optimizer(model: torch.nn.Module, recipe: OptimizerRecipe, *, fused: bo
     options = recipe.optimizer
     base = _base(model, recipe, fused=fused)
     if options.name == "merge_aware":
-        return _merge_aware(base, model, recipe)
+        if options.scale == "auto":
+            found = "`scale: auto` has not been given a number yet"
+            raise TrainingError("train.optimizer", found, "Fit the pilot's vector first, as `aftermix train` does.")
+        seed = derived_seed(recipe.seed, "merge-aware")
+        return MergeAware(base, seed=seed, named_parameters=model.named_parameters(), **_own(options))
     if options.name == "sam":
-        return SAM(base, **_given(rho=options.rho))
-    if options.name == "asam":
-        return ASAM(base, eta=options.eta, **_given(rho=options.rho))
-    return base
+        return SAM(base, **_own(options))
+    return ASAM(base, **_own(options)) if options.name == "asam" else base
+
+
+def _own(options: OptimizerConfig) -> dict[str, Any]:
+    """The file's options under their own names, which are the arguments'; what it leaves open is left to the class."""
+    values = {name: getattr(options, name) for name in options.options if name not in OF_OTHERS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _base(model: torch.nn.Module, recipe: OptimizerRecipe, *, fused: bool) -> torch.optim.Optimizer:
@@ -55,27 +66,3 @@ def _base(model: torch.nn.Module, recipe: OptimizerRecipe, *, fused: bool) -> to
     if "sgd" in (options.name, options.base):
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=options.momentum)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=fused)
-
-
-def _merge_aware(base: torch.optim.Optimizer, model: torch.nn.Module, recipe: OptimizerRecipe) -> MergeAware:
-    options = recipe.optimizer
-    if options.scale == "auto":
-        found = "`scale: auto` has not been given a number yet"
-        raise TrainingError("train.optimizer", found, "Fit the pilot's vector first, as `aftermix train` does.")
-    return MergeAware(
-        base,
-        scale=options.scale,
-        location=options.location,
-        coefficients=options.coefficients,
-        max_experts=options.max_experts,
-        distribution=options.distribution,
-        offset=options.offset,
-        noise=options.noise,
-        memory=options.memory,
-        seed=derived_seed(recipe.seed, "merge-aware"),
-        named_parameters=model.named_parameters(),
-    )
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}

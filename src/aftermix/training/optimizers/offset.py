@@ -14,7 +14,7 @@ from aftermix.training.optimizers.placement import Placement, blocks
 
 @dataclass(frozen=True)
 class Offset:
-    """`pull * (theta - theta_0) + sum over draws of (factor * n_j + constant)`, `n_j` standard noise."""
+    """`pull * (theta - theta_0) + factor * (n_1 + ... + n_draws) + constant`, `n_j` standard noise."""
 
     factor: float
     constant: float
@@ -53,42 +53,51 @@ class Draw:
         The expert's own vector is known while it trains; only those of the K - 1 others are imagined.
         """
         a = self.coefficient
-        return Offset(a * scale, a * location, draws=self.experts - 1, pull=a - 1.0)
+        others = self.experts - 1
+        return Offset(a * scale, others * a * location, draws=others, pull=a - 1.0)
 
 
-def pieces(placement: Placement, source: NoiseSource, key: Key) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Views that together are the local part, each with its noise."""
+def pieces(
+    placement: Placement, source: NoiseSource, key: Key, *, draws: int = 1
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Views that together are the local part, each with its noise: the sum of so many draws."""
     if placement.local.numel() == 0:  # more processes than rows
         return
     if not placement.is_one_run:
-        yield placement.local, noise_of_rows(placement, source, key)
+        yield placement.local, noise_of_rows(placement, source, key, draws=draws)
         return
     flat = placement.local.view(-1)
     for index, count, of_block, of_rows in blocks(placement):
-        yield flat[of_rows], source.block(key, index, count, flat.device)[of_block]
+        yield flat[of_rows], source.block(key, index, count, flat.device, summands=draws)[of_block]
 
 
-def noise_of_rows(placement: Placement, source: NoiseSource, key: Key) -> torch.Tensor:
+def noise_of_rows(placement: Placement, source: NoiseSource, key: Key, *, draws: int = 1) -> torch.Tensor:
     """The noise of a local part that is no single run, in its shape: drawn for whole rows, then cut."""
     rows = torch.empty(placement.stop - placement.start, device=placement.local.device)
     for index, count, of_block, of_rows in blocks(placement):
-        rows[of_rows] = source.block(key, index, count, rows.device)[of_block]
+        rows[of_rows] = source.block(key, index, count, rows.device, summands=draws)[of_block]
     whole = rows.view(placement.local.shape[:1] + torch.Size(placement.shape[1:]))
     return whole[(slice(None), *placement.columns())]
 
 
 def shift(view: torch.Tensor, noise: torch.Tensor, offset: Offset) -> None:
-    """Add one draw."""
+    """Add the offset's noise and constant."""
     view.add_(noise, alpha=offset.factor)
     if offset.constant:
         view.add_(offset.constant)
 
 
-def unshift(view: torch.Tensor, noise: torch.Tensor, offset: Offset) -> None:
-    """Take one draw away again, exact but for rounding."""
+def shifted(view: torch.Tensor, noise: torch.Tensor, offset: Offset) -> torch.Tensor:
+    """What :func:`shift` would make of `view`, which stays."""
+    found = torch.add(view, noise, alpha=offset.factor)
+    return found.add_(offset.constant) if offset.constant else found
+
+
+def unshift(view: torch.Tensor, noise: torch.Tensor, offset: Offset) -> torch.Tensor:
+    """Take them away again, exact but for rounding. Gives `view`."""
     if offset.constant:
         view.sub_(offset.constant)
-    view.sub_(noise, alpha=offset.factor)
+    return view.sub_(noise, alpha=offset.factor)
 
 
 def move(
@@ -97,6 +106,6 @@ def move(
     """Add `offset` to the local part; `origin` is `theta_0` where the offset pulls towards it."""
     if origin is not None:
         placement.local.lerp_(origin, -offset.pull)
-    for number in range(offset.draws):
-        for view, noise in pieces(placement, source, (*key, number)):
+    if offset.draws:
+        for view, noise in pieces(placement, source, (*key, 0), draws=offset.draws):
             shift(view, noise, offset)

@@ -1,0 +1,243 @@
+"""A tree of domains: groups of groups of experts, and what shares within each group make of the whole.
+
+The share of an expert in the whole mixture is the product of the shares on the way down to it. What is searched at one
+group is the shares of its members alone, so the weights of a measured merge are a linear map of them (`Embedding`):
+
+    bottom up   w = sum_k x_k m_k                 the group by itself; member k stands for its mixture m_k of experts
+    top down    w = o + s sum_k x_k m_k           the whole; the group has its share s, and all others what o gives them
+
+Source: MergeMix, section 3.5 (hierarchical data mix); SPEC section 3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aftermix.config.fields import LONGEST_NAME, NAME_PATTERN
+from aftermix.errors import Problem, refuse_if_any
+from aftermix.mixture.simplex import Floats, named
+
+# N points, K members of a group, L experts (leaves of the tree)
+
+ROOT = "all"
+"""Name of the group of all."""
+WHERE = "mixture.tree"
+DEEPEST = 16
+HALVINGS = 60
+Inner = Mapping[str, Mapping[str, float]]
+"""By group, the share of each member in it."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """An expert, or a group of them."""
+
+    name: str
+    members: tuple[Node, ...] = ()
+    """None: an expert."""
+
+    @property
+    def is_group(self) -> bool:
+        """Whether there is something to search in it."""
+        return bool(self.members)
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """All experts in it, in the order of the file."""
+        return tuple(name for member in self.members for name in member.experts) if self.members else (self.name,)
+
+    def groups(self) -> tuple[Node, ...]:
+        """This group and all below it, level by level."""
+        found, level = [], [self]
+        while level:
+            found += level
+            level = [member for group in level for member in group.members if member.is_group]
+        return tuple(found)
+
+
+def parse_tree(value: Any, experts: Sequence[str]) -> Node:
+    """The tree that a file means: a group is a list of members, or a mapping of groups by name in which a name without
+    value is an expert.
+
+    Raises :class:`ManyProblemsError` with everything that is wrong: names that are no expert's, experts that are there
+    twice or not at all, names of groups that are used twice or are an expert's, groups of fewer than two members.
+
+    >>> parse_tree({"code": ["repos", "contests"], "web": None}, ["web", "repos", "contests"]).experts
+    ('repos', 'contests', 'web')
+    """
+    problems: list[Problem] = []
+    root = Node(ROOT, tuple(_members(value, WHERE, problems, depth=1)))
+    # What could not be read may hold an expert that seems to be missing.
+    missing = [] if problems else list(_missing(root, experts))
+    refuse_if_any([*problems, *_of_groups(root, experts), *_of_experts(root, experts), *missing])
+    return root
+
+
+def _members(value: Any, where: str, problems: list[Problem], *, depth: int) -> Iterator[Node]:
+    found = list(_named_parts(value, where, problems)) if depth <= DEEPEST else []
+    if depth > DEEPEST:
+        problems.append(Problem(where, f"has more than {DEEPEST} levels", "Join some of them."))
+    for name, content in found:
+        if content is None:
+            yield Node(name)
+        else:
+            yield Node(name, tuple(_members(content, f"{where}.{name}", problems, depth=depth + 1)))
+    if len(found) < 2 and depth <= DEEPEST:
+        remedy = "Add members, or put its one member in its place."
+        problems.append(Problem(where, f"expected two members or more, found {len(found)}", remedy))
+
+
+def _named_parts(value: Any, where: str, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
+    """Names of members, each with the content of the group that it is, or None."""
+    remedy = "Write a group as [expert, expert] or as {group: [...], expert: }."
+    for part in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(part, str) and part is not value:
+            yield part, None
+        elif isinstance(part, Mapping) and all(isinstance(name, str) for name in part):
+            yield from part.items()
+        else:
+            problems.append(Problem(where, f"expected names and groups, found {part!r}", remedy))
+
+
+def _of_groups(root: Node, experts: Sequence[str]) -> Iterator[Problem]:
+    names = Counter(group.name for group in root.groups())
+    for name, count in names.items():
+        where = f"{WHERE}: group '{name}'"
+        if count > 1:
+            taken = "is the name of the whole" if name == ROOT else "is there twice"
+            yield Problem(where, taken, "Give each group a name of its own.")
+        if name in experts:
+            yield Problem(where, "has the name of an expert", "Rename the group.")
+        if not re.fullmatch(NAME_PATTERN, name) or len(name) > LONGEST_NAME:
+            found = f"expected letters, digits, '_', '.' and '-', at most {LONGEST_NAME}, the first a letter or digit"
+            yield Problem(where, found, "Rename the group: it becomes a folder.")
+
+
+def _of_experts(root: Node, experts: Sequence[str]) -> Iterator[Problem]:
+    names = Counter(root.experts)
+    known = ", ".join(experts)
+    for name, count in names.items():
+        where = f"{WHERE}: '{name}'"
+        if name not in experts:
+            yield Problem(where, f"is no expert; the file's are {known}", "Correct the name, or add it to `vectors`.")
+        elif count > 1:
+            yield Problem(where, f"is there {count} times", "Put each expert into one group.")
+
+
+def _missing(root: Node, experts: Sequence[str]) -> Iterator[Problem]:
+    names = root.experts
+    for name in experts:
+        if name not in names:
+            yield Problem(f"{WHERE}: '{name}'", "is in no group", "Add it, or leave it out of `vectors`.")
+
+
+def ratios(node: Node, inner: Inner) -> dict[str, float]:
+    """Share of each expert in `node`: products of the shares on the way down.
+
+    >>> tree = parse_tree({"code": ["x", "y"], "web": None}, ["x", "y", "web"])
+    >>> ratios(tree, {"all": {"code": 0.5, "web": 0.5}, "code": {"x": 0.75, "y": 0.25}})
+    {'x': 0.375, 'y': 0.125, 'web': 0.5}
+    """
+    if not node.is_group:
+        return {node.name: 1.0}
+    shares = inner[node.name]
+    return {
+        name: shares[member.name] * share for member in node.members for name, share in ratios(member, inner).items()
+    }
+
+
+def share_of(root: Node, name: str, inner: Inner) -> float:
+    """Share of the node `name` in the whole."""
+    if root.name == name:
+        return 1.0
+    member = next(member for member in root.members if _holds(member, name))
+    return inner[root.name][member.name] * share_of(member, name, inner)
+
+
+def _holds(node: Node, name: str) -> bool:
+    return node.name == name or any(_holds(member, name) for member in node.members)
+
+
+def within(node: Node, shares: Mapping[str, float]) -> dict[str, float] | None:
+    """What a mixture of all experts gives the members of `node`, as shares of it; None where it gives them nothing.
+
+    >>> within(parse_tree({"code": ["x", "y"], "web": None}, ["x", "y", "web"]), {"x": 0.25, "web": 0.75})
+    {'code': 0.25, 'web': 0.75}
+    """
+    given = {member.name: sum(shares.get(name, 0.0) for name in member.experts) for member in node.members}
+    total = sum(given.values())
+    return {name: share / total for name, share in given.items()} if total > 0 else None
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The merge weights of experts that a mixture of a group's members stands for."""
+
+    experts: tuple[str, ...]
+    members: tuple[str, ...]
+    weights_KL: Floats
+    """What a share of 1 of each member weighs; each expert belongs to one member at most."""
+    rest_L: Floats
+    """Weights of the experts of other groups, and 0 for those of this one."""
+
+    @classmethod
+    def flat(cls, experts: Sequence[str]) -> Embedding:
+        """Of a mixture without groups."""
+        return cls(tuple(experts), tuple(experts), np.eye(len(experts)), np.zeros(len(experts)))
+
+    @classmethod
+    def alone(cls, node: Node, inner: Inner, experts: Sequence[str]) -> Embedding:
+        """Of the group `node` by itself (bottom up)."""
+        rows = [ratios(member, inner) for member in node.members]
+        weights_KL = np.array([[row.get(name, 0.0) for name in experts] for row in rows])
+        return cls(tuple(experts), tuple(member.name for member in node.members), weights_KL, np.zeros(len(experts)))
+
+    @classmethod
+    def among_others(cls, root: Node, node: Node, inner: Inner, experts: Sequence[str]) -> Embedding:
+        """Of the group `node` within the whole, the other groups and its share left as they are (top down)."""
+        apart, whole = cls.alone(node, inner, experts), ratios(root, inner)
+        rest_L = np.array([0.0 if name in node.experts else whole[name] for name in experts])
+        return cls(apart.experts, apart.members, share_of(root, node.name, inner) * apart.weights_KL, rest_L)
+
+    def weights(self, shares_K: Floats) -> dict[str, float]:
+        """Merge weight of each expert: `w = rest + x W`."""
+        # An expert has one member, so each sum has one term that is not 0 and is exact.
+        return named(self.rest_L + (np.asarray(shares_K)[:, None] * self.weights_KL).sum(axis=0), self.experts)
+
+    def shares(self, weights_NL: Floats) -> Floats:
+        """(N, K) the mixtures that merges at these weights stand for: `x_k = sum_l w_l / sum_l W_kl` over its experts.
+
+        A member whose experts weigh nothing at any share has none.
+        """
+        mine_LK = (self.weights_KL > 0).T.astype(np.float64)
+        return np.asarray((weights_NL @ mine_LK) / self.weights_KL.sum(axis=1))
+
+
+def most(node: Node, limits: Mapping[str, tuple[float, float]], capacity: Mapping[str, float]) -> float:
+    """The largest share of the whole that `node` may have without repeating an expert's data too often.
+
+    `capacity` is `max_epochs * tokens / budget_tokens` by expert, `limits` the bounds of members in their groups. A
+    group that has a share s needs shares x of its members with `s x_k <= most(k)` within the limits; the largest such
+    s is found by halving. 0 where there is none.
+    """
+    if not node.is_group:
+        return min(1.0, capacity[node.name])
+    low_K, high_K = np.array([limits.get(member.name, (0.0, 1.0)) for member in node.members]).T
+    caps_K = np.array([most(member, limits, capacity) for member in node.members])
+
+    def fits(share: float) -> bool:
+        return bool((low_K * share <= caps_K + 1e-12).all() and np.minimum(high_K * share, caps_K).sum() >= share)
+
+    below, above = 0.0, 1.0
+    if fits(above):
+        return above
+    for _ in range(HALVINGS):
+        middle = (below + above) / 2
+        below, above = (middle, above) if fits(middle) else (below, middle)
+    return below

@@ -1,0 +1,1 @@
+"""Do merge weights stand for data ratios? Ranks, baselines, transfer, hierarchy, recalibration."""

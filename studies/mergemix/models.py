@@ -1,0 +1,132 @@
+"""Everything that the study trains, by `aftermix train`: experts, mixtures, continued runs, and a smaller base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aftermix.config import parse_config
+from aftermix.jobs.train import train
+from studies.mergemix.domains import DOMAINS, GENERAL, PARTS, base_text, part_text
+from studies.world.demo import DEMO
+from studies.world.layout import World
+
+RATE, BATCH, WARM_UP = 3.0e-4, 4, 10
+"""One constant learning rate for experts and mixtures: a ratio has no rate of its own."""
+SMALL_TOKENS = 5_000_000
+SMALL_RATE = 4.0e-3
+SMALL_SLICE = 0.02
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains from one base into one folder; what is there is not trained again."""
+
+    world: World
+    folder: Path
+    """Of the study: texts, tasks, models."""
+    base: str
+    label: str
+    """Names the base in folders of models."""
+    seed: int
+    threads: int
+
+    def single(self, domain: str, *, tokens: int) -> Path:
+        """The expert of a domain or sub-domain."""
+        return self.mixed(domain, {domain: 1.0}, tokens=tokens)
+
+    def mixed(self, name: str, shares: Mapping[str, float], *, tokens: int) -> Path:
+        """A model really trained on a mixture of domains and sub-domains, shares in tokens."""
+        kept = {domain: share for domain, share in shares.items() if share > 0}
+        texts = {domain: str(self._text(domain)) for domain in kept}
+        if len(kept) == 1:
+            return self._train(name, {"data": texts[next(iter(kept))], "tokens": tokens}, {}, tokens)
+        return self._train(name, {"mixture": kept, "tokens": tokens}, texts, tokens)
+
+    def _train(self, name: str, dataset: Mapping[str, Any], sources: Mapping[str, str], tokens: int) -> Path:
+        output = self.folder / "models" / f"{self.label}-{self.seed}" / str(tokens)
+        section = {
+            "datasets": {name: dict(dataset)},
+            "sources": dict(sources),
+            **settings_of_training(self.world, self.folder, threads=self.threads, seed=self.seed),
+        }
+        if not (output / name / "train.json").is_file():
+            _run({"base": self.base, "train": section}, output)
+        return output / name
+
+    def _text(self, domain: str) -> Path:
+        parent, _, place = domain.rpartition("-")
+        return part_text(self.folder, parent, int(place)) if parent else self.world.training_text(domain)
+
+
+def settings_of_training(world: World, folder: Path, *, threads: int, seed: int) -> dict[str, Any]:
+    """What all runs from a base have in common."""
+    return {
+        "schedule": "constant",
+        "learning_rate": RATE,
+        "context": world.context,
+        "batch_size": BATCH,
+        "warmup_steps": WARM_UP,
+        "save_steps": 0,
+        "cache": str(folder / "tokens"),
+        "threads": threads,
+        "seed": seed,
+    }
+
+
+def part_names() -> tuple[str, ...]:
+    """All sub-domains."""
+    return tuple(f"{domain}-{place}" for domain in DOMAINS for place in range(PARTS))
+
+
+def small_base(world: World, folder: Path, *, threads: int) -> Path:
+    """A base of 0.4 M parameters with the same tokenizer, trained on the same kinds of text as the world's base."""
+    output = folder / "small"
+    if (output / "base" / "train.json").is_file():
+        return output / "base"
+    start = output / "start"
+    _write_random(start)
+    others = DOMAINS[:3]
+    sources = {name: str(base_text(folder, name)) for name in (GENERAL, *others)}
+    shares = {GENERAL: 1 - SMALL_SLICE * len(others), **dict.fromkeys(others, SMALL_SLICE)}
+    section = {
+        "datasets": {"base": {"mixture": shares, "tokens": SMALL_TOKENS, "learning_rate": SMALL_RATE}},
+        "sources": sources,
+        "context": world.context,
+        "batch_size": 16,
+        "warmup_steps": 30,
+        "threads": threads,
+    }
+    _run({"base": str(start), "train": section}, output)
+    return output / "base"
+
+
+def _write_random(folder: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(DEMO / "base")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _run(values: Mapping[str, Any], output: Path) -> None:
+    text = yaml.safe_dump(dict(values), sort_keys=False)
+    train(parse_config(yaml.safe_load(text), where="mergemix.yaml", folder=output), output)

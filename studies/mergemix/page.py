@@ -1,0 +1,191 @@
+"""The page, made of the results: `python -m studies.mergemix.page`."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+from aftermix.files import write_atomically
+from aftermix.mixture.cost import mixture_costs
+from studies.mergemix.domains import CAPABILITIES, DOMAINS, PARTS
+from studies.mergemix.figures import (
+    OVERALL,
+    Result,
+    apart,
+    bits_of,
+    correlation,
+    line,
+    over_seeds,
+    regret,
+    reproduced,
+    utility_of,
+)
+from studies.mergemix.picture import draw_ranks
+from studies.mergemix.plan import LONG, SHORT
+from studies.world.figures import mean, table
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+PAPER_RANKS = {OVERALL: 0.92, "math": 0.84, "code": 0.80}
+PARAMETERS = {"large": 1.38e6, "small": 0.42e6}
+
+
+def write_page() -> None:
+    """`README.md` and the picture, of all seeds that have results."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("seed-*.json"))]
+    introduction = (HERE / "introduction.md").read_text(encoding="utf-8").strip()
+    draw_ranks(results, HERE / "ranks.png")
+    seeds = ", ".join(str(result["seed"]) for result in results)
+    measured = f"`python -m studies.mergemix.run --seed {seeds.replace(',', '')}`. {results[0]['machine']}. "
+    measured += f"Seeds {seeds}; means with 95 % t-intervals over seeds."
+    sections = [_ranks(results), _ratios(results), _retrained(results), _nested(results), _halves(results), _cost()]
+    write_atomically(HERE / "README.md", "\n\n".join([introduction, measured, *sections]) + "\n")
+
+
+def _ranks(results: list[Result]) -> str:
+    again, body = reproduced(results), []
+    for name in (OVERALL, *CAPABILITIES):
+        own = mean([correlation(result)[name] for result in results])
+        small = mean([correlation(result, of="merged_small")[name] for result in results])
+        row = [name, own.shown(2), small.shown(2), again[name].shown(2) if again else ""]
+        if name == OVERALL:
+            row += ["", ""]
+        else:
+            slope, offset = (mean([line(result, name)[place] for result in results]) for place in (0, 1))
+            row += [slope.shown(2), offset.shown(1, sign=True)]
+        body.append([*row, f"{PAPER_RANKS[name]:.2f}" if name in PAPER_RANKS else ""])
+    heads = ["Spearman over 13 mixtures", "merged, this base", "merged, smaller base", "trained, another seed"]
+    heads += ["slope", "trained minus merged, % of base", "paper"]
+    lost = mean([regret(result) for result in results]).shown(2)
+    return "\n\n".join(
+        [
+            "## Do merges rank mixtures as training does? (Table 2, Figures 2 and 3)",
+            table(heads, body),
+            f"Taking the mixture whose merge is best among the 13 loses {lost} standard deviations of utility against "
+            "the best trained one. Slope and offset are of bits per byte: trained models over their merges.",
+            "![ranks of merged and of trained models](ranks.png)",
+        ]
+    )
+
+
+def _ratios(results: list[Result]) -> str:
+    body = [
+        [name, *(mean([result["ratios"][name][domain] for result in results]).shown(2) for domain in DOMAINS)]
+        for name in results[0]["ratios"]
+        if name != "nested"
+    ]
+    return "\n\n".join(["## Ratios found", table(["share of", *DOMAINS], body)])
+
+
+def _retrained(results: list[Result]) -> str:
+    parts = ["## Models trained at these ratios (Table 1)"]
+    for rows, tokens in (("short", SHORT), ("long", LONG)):
+        parts += [f"### {tokens:,} tokens", _methods(results, rows)]
+    singles = [
+        [name, over_seeds(results, partial(bits_of, rows="experts", name=name)).shown(2)]
+        + [
+            mean([_share(result, "experts", name, capability) for result in results]).shown()
+            for capability in CAPABILITIES
+        ]
+        for name in DOMAINS
+    ]
+    parts += [f"### A single domain, {SHORT:,} tokens", table(["", "bits, % of base", *CAPABILITIES], singles)]
+    return "\n\n".join(parts)
+
+
+def _methods(results: list[Result], rows: str) -> str:
+    names = sorted(
+        results[0][rows], key=lambda name: -over_seeds(results, partial(utility_of, rows=rows, name=name)).value
+    )
+    body = []
+    for name in names:
+        worth, bits = (partial(figure, rows=rows, name=name) for figure in (utility_of, bits_of))
+        ours_worth, ours_bits = (partial(figure, rows=rows, name="mergemix") for figure in (utility_of, bits_of))
+        lead = ["", ""]
+        if name != "mergemix":
+            lead = [
+                apart(results, ours_worth, worth).shown(2, sign=True),
+                apart(results, ours_bits, bits).shown(2, sign=True),
+            ]
+        each = [
+            mean([_share(result, rows, name, capability) for result in results]).shown() for capability in CAPABILITIES
+        ]
+        body.append([name, over_seeds(results, worth).shown(2), over_seeds(results, bits).shown(2), *lead, *each])
+    heads = ["", "utility", "bits, % of base", "mergemix minus it: utility", "mergemix minus it: bits", *CAPABILITIES]
+    return table(heads, body)
+
+
+def _nested(results: list[Result]) -> str:
+    body = [
+        [name]
+        + [
+            mean([result["ratios"]["nested"][f"{name}-{place}"] for result in results]).shown(2)
+            for place in range(PARTS)
+        ]
+        for name in DOMAINS
+    ]
+    nested, flat = (partial(utility_of, rows="long", name=name) for name in ("nested", "mergemix"))
+    lead = apart(results, nested, flat).shown(2, sign=True)
+    return "\n\n".join(
+        [
+            "## Hierarchy: eight sub-domains, top-down (Table 3)",
+            table(["share of the half", *map(str, range(PARTS))], body),
+            f"Trained on {LONG:,} tokens, `nested` minus `mergemix` is {lead} in utility.",
+        ]
+    )
+
+
+def _halves(results: list[Result]) -> str:
+    body = []
+    for name in ("static", "recalibrated"):
+        worth, bits = (partial(figure, rows="halves", name=name) for figure in (utility_of, bits_of))
+        body.append([name, over_seeds(results, worth).shown(2), over_seeds(results, bits).shown(2)])
+    anew, static = (partial(utility_of, rows="halves", name=name) for name in ("recalibrated", "static"))
+    moved = mean([_moved(result) for result in results]).shown(2)
+    return "\n\n".join(
+        [
+            "## Static or recalibrated half-way (Figure 6)",
+            table(["second half", "utility", "bits, % of base"], body),
+            f"The ratios move by {moved} (total variation). Recalibrated minus static: "
+            f"{apart(results, anew, static).shown(2, sign=True)} in utility.",
+        ]
+    )
+
+
+def _cost() -> str:
+    """Training alone, as the paper counts it."""
+    per_model = 45_000.0  # tokens of one evaluation of the study's tasks
+    rows = mixture_costs(
+        parameters=PARAMETERS["large"],
+        expert_tokens=[SHORT] * len(DOMAINS),
+        run_tokens=SHORT,
+        runs=17,
+        proxy_tokens=2 * SHORT,
+        evaluated={"mergemix": 48 * per_model, "regmix": 17 * per_model, "manual": 10 * per_model},
+    )
+    body = [
+        [
+            row["method"],
+            f"{row['runs']}",
+            f"{row['trained_tokens']:,.0f}",
+            f"{row['relative']:.2f}",
+            f"{row['relative_whole']:.2f}",
+        ]
+        for row in rows
+    ]
+    heads = ["", "runs", "tokens trained", "cost, mergemix is 1", "with evaluation"]
+    return "\n\n".join(["## What finding the ratios costs (Table 6)", table(heads, body)])
+
+
+def _share(result: Result, rows: str, name: str, capability: str) -> float:
+    return float(100 * result[rows][name][capability] / result["base"][capability])
+
+
+def _moved(result: Result) -> float:
+    first, second = (result["ratios"][name] for name in ("mergemix", "recalibrated"))
+    return float(sum(abs(first[name] - second[name]) for name in DOMAINS) / 2)
+
+
+if __name__ == "__main__":
+    write_page()

@@ -1,0 +1,332 @@
+"""`aftermix mixture --verify N` on real parts: mixtures trained, measured, ranked; resumed, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from aftermix.config import load_config
+from aftermix.errors import AftermixError
+from aftermix.jobs.mixture_doremi import doremi_ratios
+from aftermix.jobs.mixture_verify import refuse_unverifiable, verified_mixture, verify
+from aftermix.report.mixture_console import print_mixture
+from conftest import run_cli
+
+Family = Mapping[str, Path]
+TRAIN = {
+    "context": 32,
+    "batch_size": 4,
+    "learning_rate": 2.0e-3,
+    "schedule": "constant",
+    "device": "cpu",
+    "threads": 1,
+    "save_steps": 2,
+    "datasets": {"b": {"data": "b.jsonl", "tokens": 640}, "c": {"data": "c.jsonl", "tokens": 640}},
+}
+
+
+def write_file(folder: Path, family: Family, tasks: Path, *, name: str = "aftermix.yaml", **changed: Any) -> Path:
+    """Two domains, six points; `changed` keys of `train`, where None leaves the section out."""
+    for domain, text in (("b", "the sum of the numbers is even "), ("c", "one of these is the answer and the sum ")):
+        rows = [json.dumps({"text": text * (2 + number % 3)}) + "\n" for number in range(40)]
+        (folder / f"{domain}.jsonl").write_text("".join(rows))
+    values = {
+        "base": str(family["base"]),
+        "vectors": {
+            "a": {"model": str(family["a"]), "role": "instruction", "weight": 0.5},
+            "b": {"model": str(family["b"]), "tokens": 1000},
+            "c": {"model": str(family["c"]), "tokens": 3000},
+        },
+        "evaluate": {
+            "tasks": ["colours", "numbers"],
+            "include_path": str(tasks),
+            "items": {"search": 20, "select": 20},
+            "threads": 1,
+        },
+        "mixture": {"points": 6, "repeats": 1, "verify": 0},
+        "train": TRAIN | changed,
+    }
+    if changed.get("train", ...) is None:
+        del values["train"]
+    path = folder / name
+    path.write_text(json.dumps(values))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, family: Family, tasks: Path) -> Path:
+    """A run with three verified mixtures and DoReMi's ratios."""
+    folder = tmp_path_factory.mktemp("verify")
+    file = write_file(folder, family, tasks)
+    assert run_cli("mixture", file, "-o", folder / "run", "--verify", 3, "--doremi") == 0
+    return folder / "run"
+
+
+def verification_of(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "verification.json").read_text())
+    return found
+
+
+def unverified(finished: Path, to: Path) -> Path:
+    """A copy of the run as it was before anything was trained."""
+    run = Path(shutil.copytree(finished, to))
+    for name in ("trained", "doremi"):
+        shutil.rmtree(run / name)
+    for file in [run / "verification.json", *run.glob("items/*/baselines/trained-*")]:
+        file.unlink()
+    return run
+
+
+def test_mixtures_are_trained_in_the_shares_of_measured_points(finished: Path) -> None:
+    found = verification_of(finished)
+    trials = [json.loads(line) for line in (finished / "trials.jsonl").read_text().splitlines()]
+    assert [one["point"] for one in found["mixtures"]][:2] == ["uniform", "winner"]
+    assert max(found["mixtures"][2]["shares"].values()) < 1
+    assert found["mixtures"][1]["shares"] == pytest.approx(json.loads((finished / "best.json").read_text())["ratios"])
+    assert (found["tokens"], found["schedule"], found["split"]) == (640, "constant", "test")
+    for one in found["mixtures"]:
+        record = json.loads((finished / one["folder"] / "train.json").read_text())
+        given = {name: part["share"] for name, part in record["data"]["mixture"].items()}
+        assert record["tokens"] == one["tokens"] == 640
+        assert given == pytest.approx({name: share for name, share in one["shares"].items() if share > 0}, abs=0.05)
+        assert one["loss"] == record["loss"]["final"]
+        if one["trial"] is not None:
+            assert one["shares"]["b"] == pytest.approx(trials[one["trial"]]["weights"]["b"])
+    assert not (finished / "trained" / ".tokens").exists()
+
+
+def test_both_sides_are_scored_on_the_test_items(finished: Path, tmp_path: Path, capsys: Any) -> None:
+    found, best = verification_of(finished), json.loads((finished / "best.json").read_text())
+    uniform = found["mixtures"][0]
+    baseline = next(entry for entry in best["baselines"] if entry["name"] == "uniform")
+    assert uniform["merged"]["capabilities"] == baseline["test"]["capabilities"]
+    assert uniform["merged"]["utility"] == baseline["test"]["utility"]
+    assert found["mixtures"][1]["merged"]["utility"] == best["test"]["utility"]
+    assert found["items"] == {task: entry["items"] for task, entry in best["test"]["tasks"].items()}
+
+    values = json.loads((finished.parent / "aftermix.yaml").read_text())
+    trained = {"model": str(finished / uniform["folder"]), "weight": 1.0}
+    alone = {key: values[key] for key in ("base", "evaluate")} | {
+        "vectors": {"a": values["vectors"]["a"], "t": trained}
+    }
+    (tmp_path / "alone.yaml").write_text(json.dumps(alone))
+    for split, key in (("test", "trained"), ("search", "trained_on_search_items")):
+        assert run_cli("evaluate", tmp_path / "alone.yaml", "--split", split, "--json") == 0
+        tasks_of = json.loads(capsys.readouterr().out)["tasks"]
+        expected = {name: entry["score"] for name, entry in uniform[key]["capabilities"].items()}
+        assert {name: entry["score"] for name, entry in tasks_of.items()} == pytest.approx(expected)
+
+
+def test_ranks_and_offset_are_those_of_the_scores(finished: Path) -> None:
+    found = verification_of(finished)
+    for name, told in (("utility", found["consistency"]["utility"]), *found["consistency"]["capabilities"].items()):
+        assert told["predicted_spearman"] is None or -1 <= told["predicted_spearman"] <= 1
+        merged, trained = (
+            [
+                one[side]["utility"]["value"] if name == "utility" else one[side]["capabilities"][name]["score"]
+                for one in found["mixtures"]
+            ]
+            for side in ("merged", "trained")
+        )
+        assert told["mixtures"] == 3
+        assert told["offset"] == pytest.approx(np.mean(np.subtract(trained, merged)))
+        assert told["offset_interval"][0] <= told["offset"] <= told["offset_interval"][1]
+        if told["spearman"] is not None:
+            assert told["spearman"] == pytest.approx(spearmanr(np.round(merged, 9), np.round(trained, 9)).statistic)
+
+
+def test_baselines_and_cost(finished: Path) -> None:
+    found = verification_of(finished)
+    assert found["plain"] == {
+        "uniform": {"b": 0.5, "c": 0.5},
+        "tokens": {"b": 0.25, "c": 0.75},
+        "b alone": {"b": 1.0, "c": 0.0},
+        "c alone": {"b": 0.0, "c": 1.0},
+    }
+    assert found["regmix"]["trained"] == 3
+    assert found["regmix"]["prior"] == "tokens"
+    assert sum(found["regmix"]["ratios"].values()) == pytest.approx(1)
+    assert found["regmix"]["surrogate"] is None  # three points are too few for our surrogates
+    doremi = json.loads((finished / "doremi" / "doremi.json").read_text())
+    assert found["doremi"] == {"ratios": doremi["ratios"], "tokens": 640, "reference": "point-000"}
+    weights = np.array(doremi["trajectory"]["weights"])
+    assert weights.shape == (5, 2)
+    assert doremi["ratios"] == pytest.approx(dict(zip(("b", "c"), weights.mean(axis=0), strict=True)), abs=1e-8)
+    costs = {row["method"]: row for row in found["cost"]}
+    assert {name: (row["tokens"], row["runs"], row["relative"]) for name, row in costs.items()} == {
+        "mergemix": (640, 2, 1.0),
+        "regmix": (640, 3, 1.5),
+        "doremi": (640, 2, 1.0),
+        "manual": (640, 10, 5.0),
+    }
+    assert 0 < costs["regmix"]["evaluated_tokens"] < costs["mergemix"]["evaluated_tokens"]
+
+
+def test_page_and_terminal_show_it(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (finished / "report.html").read_text()
+    assert '<section id="verification">' in page
+    assert '<a href="#verification">Trained mixtures</a>' in page
+    assert "3 mixtures were trained on 640 tokens each" in page
+    assert page.rstrip().endswith("</html>")
+    print_mixture(finished)
+    printed = capsys.readouterr().out
+    for text in ("Merged against trained", "RegMix", "DoReMi", "Cost: parameters", "by hand"):
+        assert text in printed
+
+
+def test_more_mixtures_reuse_those_that_are_trained(
+    finished: Path, tmp_path: Path, family: Family, tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    before = {
+        one["name"]: (run / one["folder"] / "model.safetensors").stat() for one in verification_of(run)["mixtures"]
+    }
+    assert run_cli("mixture", "--resume", run, "--verify", 5) == 0
+    told = capsys.readouterr().err
+    found = verification_of(run)
+    assert [one["name"] for one in found["mixtures"]][:3] == list(before)
+    assert len(found["mixtures"]) == 5
+    assert found["mixtures"][:3] == verification_of(finished)["mixtures"]
+    assert found["doremi"] is None
+    assert found["regmix"]["surrogate"] is not None
+    for name, stat in before.items():
+        assert f"{name}: reused" in told
+        assert (run / "trained" / name / "model.safetensors").stat().st_mtime_ns == stat.st_mtime_ns
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from aftermix import files
+from aftermix.config import load_config
+from aftermix.jobs.mixture_doremi import doremi_ratios
+from aftermix.jobs.mixture_verify import verify
+from aftermix.training.loop import StepRecorder
+
+where, left = sys.argv[3], int(sys.argv[4])
+
+def dying(real):
+    def wrapped(*given, **named):
+        global left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*given, **named)
+    return wrapped
+
+if where == "training":
+    StepRecorder.on_step_end = dying(StepRecorder.on_step_end)
+else:
+    files.os.fsync = dying(os.fsync)
+    import aftermix.jobs.mixture_verify as job
+    job.train_mixtures = lambda config, run, chosen, **_: {one.name: run / "trained" / one.name for one in chosen}
+verify(load_config(Path(sys.argv[1])), Path(sys.argv[2]), mixtures=3, doremi=True)
+"""
+
+
+def test_a_verification_killed_in_training_and_in_measurement_ends_the_same(
+    finished: Path, tmp_path: Path, family: Family, tasks: Path
+) -> None:
+    file, run = finished.parent / "aftermix.yaml", unverified(finished, tmp_path / "run")
+    # The second of five steps in the second mixture's training; then, with all trained, the third measurement.
+    for where, fatal in (("training", 7), ("measurement", 3)):
+        if where == "measurement":
+            assert not (run / "trained" / "point-002").exists()
+            shutil.copytree(finished / "trained", run / "trained", dirs_exist_ok=True)
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, str(file), str(run), where, str(fatal)], capture_output=True, check=False
+        )
+        assert killed.returncode == -9, killed.stderr
+        assert not (run / "verification.json").exists()
+    assert (run / "trained" / "point-000" / "train.json").is_file()
+    verify(load_config(file), run, mixtures=3, doremi=True)
+    assert verification_of(run) == verification_of(finished)
+
+
+def test_a_changed_training_is_refused_and_told(finished: Path, tmp_path: Path, family: Family, tasks: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    other = load_config(write_file(tmp_path, family, tasks, learning_rate=1e-3))
+    with pytest.raises(AftermixError, match="holds an expert of another recipe"):
+        verify(other, run, mixtures=3)
+    assert verification_of(run) == verification_of(finished)
+
+
+@pytest.mark.parametrize(
+    ("changed", "asked", "message"),
+    [
+        ({"train": None}, {}, "train: missing from the YAML file"),
+        ({"datasets": {"b": "b.jsonl"}}, {"tokens": 640}, "train: no data of domain 'c'; known are: b"),
+        ({}, {"mixtures": 2}, "--verify: expected at least 3 mixtures, found 2"),
+        ({}, {"mixtures": 7}, "--verify: expected at most the 6 mixtures of `mixture.points`, found 7"),
+        (
+            {"datasets": {"b": "b.jsonl", "c": {"data": "c.jsonl", "tokens": 640}}},
+            {},
+            "expected one number of `tokens` for the datasets of all domains, found b none, c 640",
+        ),
+        (
+            {"datasets": {"b": {"data": "b.jsonl", "tokens": 640}}, "sources": {"c": "c.jsonl"}},
+            {},
+            "Say how many each mixture is trained on: --tokens T",
+        ),
+    ],
+)
+def test_what_is_lacking_is_told_before_the_run(
+    changed: dict[str, Any], asked: dict[str, Any], message: str, tmp_path: Path, family: Family, tasks: Path
+) -> None:
+    config = load_config(write_file(tmp_path, family, tasks, **changed))
+    with pytest.raises(AftermixError) as caught:
+        verified_mixture(config, tmp_path / "run", **{"mixtures": 3, **asked})
+    assert message in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tree_a_run_that_is_not_finished_and_options_without_verify(
+    finished: Path, tmp_path: Path, family: Family, tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config(write_file(tmp_path, family, tasks))
+    assert config.mixture is not None
+    tree = config.mixture.model_copy(update={"tree": {"both": ["b", "c"]}})
+    with pytest.raises(AftermixError, match="--verify: expected a mixture without a tree"):
+        refuse_unverifiable(config.model_copy(update={"mixture": tree}), mixtures=3, tokens=None)
+    assert refuse_unverifiable(config, mixtures=3, tokens=None) == 640
+    assert refuse_unverifiable(config, mixtures=3, tokens=99) == 99
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "best.json").unlink()
+    with pytest.raises(AftermixError, match=r"is not finished: it has no best\.json"):
+        verify(config, run, mixtures=3)
+    assert run_cli("mixture", "--resume", finished, "--doremi") == 2
+    assert "are about the mixtures that --verify N trains" in capsys.readouterr().err
+
+
+def test_doremi_of_a_file_is_reused_and_another_recipe_refused(finished: Path, tmp_path: Path) -> None:
+    config, reference = load_config(finished.parent / "aftermix.yaml"), finished / "trained" / "point-000"
+    asked = {"domains": ["b", "c"], "reference": reference, "tokens": 640}
+    found = doremi_ratios(config, tmp_path / "doremi", **asked)
+    first = json.loads((finished / "doremi" / "doremi.json").read_text())
+    assert found["trajectory"] == first["trajectory"]
+    assert found["seconds"] == doremi_ratios(config, tmp_path / "doremi", **asked)["seconds"]
+    assert [file.name for file in (tmp_path / "doremi").iterdir()] == ["doremi.json"]
+    for other in ({"step_size": 2.0}, {"tokens": 320}, {"reference": Path(str(config.base))}):
+        with pytest.raises(AftermixError, match="holds ratios that were found with another recipe"):
+            doremi_ratios(config, tmp_path / "doremi", **{**asked, **other})
+    with pytest.raises(AftermixError, match="no data of domain 'd'; known are: b, c"):
+        doremi_ratios(config, tmp_path / "other", **{**asked, "domains": ["b", "d"]})
+    assert not (tmp_path / "other").exists()
+
+
+def test_another_schedule_is_said(finished: Path, tmp_path: Path, family: Family, tasks: Path) -> None:
+    run, said = unverified(finished, tmp_path / "run"), []
+    config = load_config(write_file(tmp_path, family, tasks, schedule="cosine"))
+    verify(config, run, mixtures=3, tokens=320, say=said.append)
+    assert said[0] == "train.schedule is cosine: merges stand for trainings at a constant rate"
+    assert "with the schedule “cosine”" in (run / "report.html").read_text()
+    assert verification_of(run)["tokens"] == 320
