@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aftermix.report import figures
-from aftermix.report.run_folder import Finite, Interval, Record, read_record
+from aftermix.report.run_folder import Finite, Interval, Record, UtilityScore, read_record
 
 DESIGN = "design.json"
-
-
-class Utility(Record):
-    """A utility with its interval; null where an expression has no value."""
-
-    value: Finite | None = None
-    interval: Interval | None = None
 
 
 class Predicted(Record):
@@ -29,7 +22,7 @@ class Predicted(Record):
 class Selected(Record):
     """A measurement on select items."""
 
-    utility: Utility
+    utility: UtilityScore
 
 
 class VerifiedRecord(Record):

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from aftermix.files import write_atomically
 from aftermix.report import charts
 from aftermix.report.charts import Entry
+from aftermix.report.judging import Judged
 from aftermix.report.landscape import read_cosines, read_landscape
 from aftermix.report.landscape_section import LandscapeSection, landscape_section
 from aftermix.report.mixture import MixtureRecord, mixture_section, read_mixture
@@ -103,9 +104,14 @@ def _front(run: Run, view: View, winner: int | None) -> Markup | None:
 def _result_drawings(best: Best, view: View) -> dict[str, object]:
     return {
         "comparison": tuple(
-            charts.comparison(_entries(best, place), objective=place, scale=view.scale, title=_axis(view, place))
-            for place in range(len(view.objectives))
-            if best.baselines
+            charts.comparison(
+                _entries(view.judged.best, place),
+                objective=place,
+                scale=view.judged.scale,
+                title=_axis(view.judged, place),
+            )
+            for place in range(len(view.judged.names) if view.judged else 0)
+            if view.judged and best.baselines
         ),
         "optimism": charts.optimism(
             best.candidates, winner=best.winner.trial, search=best.search, select=best.select, test=best.test,
@@ -125,8 +131,8 @@ def _entries(best: Best, objective: int) -> list[Entry]:
     return sorted(entries, key=lambda entry: -entry.test.objective[objective])
 
 
-def _axis(view: View, place: int) -> str:
-    return "test score" if len(view.objectives) == 1 else f"test score, {view.objectives[place]}"
+def _axis(judged: Judged, place: int) -> str:
+    return "test score" if len(judged.names) == 1 else f"test score, {judged.names[place]}"
 
 
 def _breakable(name: str) -> Markup:

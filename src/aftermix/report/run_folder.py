@@ -64,12 +64,21 @@ class TaskScore(Record):
     items: int | None = None
 
 
+class UtilityScore(Record):
+    """A mixture's utility with its interval; null where an expression has no value."""
+
+    value: Finite | None = None
+    interval: Interval | None = None
+
+
 class Scores(Record):
     """One measurement on one split: a value and an interval per objective, and every task's score."""
 
     objective: tuple[Finite, ...] = Field(min_length=1)
     interval: tuple[Interval | None, ...] | None = None
     tasks: dict[str, TaskScore] = {}
+    utility: UtilityScore | None = None
+    """Of a mixture's run: what it is judged by, its objective being a mean of raw scores."""
 
     def interval_of(self, index: int) -> Interval | None:
         """The interval of the objective at `index`, if it was computed."""

@@ -43,13 +43,13 @@ def task_names(best: Best) -> tuple[str, ...]:
     return tuple(best.test.tasks)
 
 
-def model_rows(best: Best, *, scale: Scale) -> tuple[ModelRow, ...]:
+def model_rows(best: Best, *, scale: Scale, task_scale: Scale) -> tuple[ModelRow, ...]:
     """The winner and all baselines, best first by the first objective; the winner first among equals."""
     models: list[tuple[Scores, Baseline | None]] = [(best.test, None)]
     models += [(baseline.test, baseline) for baseline in best.baselines]
     models.sort(key=lambda model: -model[0].objective[0])
     highest = _highest([scores for scores, _ in models], task_names(best))
-    return tuple(_model_row(best, baseline, scores, highest, scale) for scores, baseline in models)
+    return tuple(_model_row(best, baseline, scores, highest, scale, task_scale) for scores, baseline in models)
 
 
 def _highest(all_scores: Sequence[Scores], tasks: Sequence[str]) -> dict[str | int, float]:
@@ -62,7 +62,12 @@ def _highest(all_scores: Sequence[Scores], tasks: Sequence[str]) -> dict[str | i
 
 
 def _model_row(
-    best: Best, baseline: Baseline | None, scores: Scores, highest: Mapping[str | int, float], scale: Scale
+    best: Best,
+    baseline: Baseline | None,
+    scores: Scores,
+    highest: Mapping[str | int, float],
+    scale: Scale,
+    task_scale: Scale,
 ) -> ModelRow:
     def objective_cell(place: int, score: float) -> Cell:
         return Cell(scale.text(score), scale.between(scores.interval_of(place)), score == highest[place])
@@ -71,7 +76,8 @@ def _model_row(
         measured = scores.tasks.get(task)
         if measured is None:
             return Cell(figures.DASH)
-        return Cell(scale.text(measured.score), scale.between(measured.interval), measured.score == highest[task])
+        between = task_scale.between(measured.interval)
+        return Cell(task_scale.text(measured.score), between, measured.score == highest[task])
 
     method, won = best.winner.method, point_text(best.weights, best.settings)
     return ModelRow(

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from aftermix.config import SEARCH_EXCLUDE, Dimension
 from aftermix.report import figures, tables
 from aftermix.report.figures import Scale, scale_for
+from aftermix.report.judging import Judged, judged
 from aftermix.report.mixture import is_mixture
 from aftermix.report.mixture_tree import searched_groups
 from aftermix.report.run_folder import Items, ObjectiveRecord, Run, Winner
@@ -32,6 +33,8 @@ class View:
     scale: Scale
     confidence: str
     objectives: tuple[str, ...]
+    judged: Judged | None
+    """What winner and baselines are compared by."""
     tasks: tuple[str, ...]
     models: tuple[tables.ModelRow, ...]
     vectors: tuple[tables.VectorRow, ...]
@@ -55,19 +58,21 @@ def build_view(run: Run) -> View:
     """The content of the report on `run`."""
     best, scale = run.best, run_scale(run)
     names = run_objectives(run)
+    compared = judged(best, names=names, scale=scale) if best else None
     return View(
         title=run.folder.resolve().name,
         finished=best is not None,
-        headline=_headline(run, scale),
-        verdicts=verdicts(best, scale=scale) if best else (),
+        headline=_headline(run, compared),
+        verdicts=verdicts(compared.best, scale=compared.scale) if compared else (),
         floors=_floors(run, scale),
         floors_met=best is None or best.floors_met is not False,
         warnings=_warnings(run),
         scale=scale,
         confidence=f"{100 * best.confidence:g} %" if best else "",
         objectives=names,
+        judged=compared,
         tasks=tables.task_names(best) if best else (),
-        models=tables.model_rows(best, scale=scale) if best else (),
+        models=tables.model_rows(compared.best, scale=compared.scale, task_scale=scale) if compared else (),
         vectors=tables.vector_rows(run),
         weights_searched=run.config.search.over.weights,
         ratios_note=(best and best.ratios_note) or "",
@@ -114,9 +119,9 @@ def objective_records(run: Run) -> tuple[ObjectiveRecord, ...]:
     )
 
 
-def _headline(run: Run, scale: Scale) -> str:
-    if run.best:
-        return headline(verdicts(run.best, scale=scale))
+def _headline(run: Run, compared: Judged | None) -> str:
+    if compared:
+        return headline(verdicts(compared.best, scale=compared.scale))
     mixture = run.config.mixture if is_mixture(run.folder) else None
     done, wanted = len(run.trials), run.config.search.trials
     new = sum(not trial.imported for trial in run.trials)
