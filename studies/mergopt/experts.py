@@ -23,7 +23,7 @@ from studies.world.layout import FOLDER, World
 TOKENS, HALF = 125_000, 62_500
 BATCH = 4
 """Sequences of 256 tokens: 122 steps."""
-FEW = ("ja", "math", "code")
+FEW = ("ja", "math")
 """Tasks of the runs on sensitivity."""
 
 
@@ -56,7 +56,6 @@ SENSITIVITY = (
     Variant("constant-double", rate=2.0, tasks=FEW),
     Variant("fitted-double", AWARE, rate=2.0, pilot=True, tasks=FEW),
     Variant("aware-2e-3", {**AWARE, "scale": 2e-3}, tasks=FEW),
-    Variant("aware-1e-2", {**AWARE, "scale": 1e-2}, tasks=FEW),
     Variant("aware-3e-2", {**AWARE, "scale": 3e-2}, tasks=FEW),
 )
 TABLE = (Variant("fitted-table", {**AWARE, "noise": "table"}, pilot=True, tasks=FEW),)
