@@ -277,6 +277,8 @@ def test_what_is_finished_costs_nothing_on_resume_and_experts_may_be_asked_for_t
     run = shutil.copytree(top_down, tmp_path / "run")
     mixture(load_config(write_file(tmp_path, wide, tasks, **TOP_DOWN, experts=True)), run, resume=True)
     assert best_of(run) == best_of(top_down)
+    ours, theirs = (read(folder / "best.json")["seconds"] for folder in (run, top_down))
+    assert ours | {"prepare": 0} == theirs | {"prepare": 0}
     assert sorted(folder.name for folder in (run / "experts").iterdir()) == ["left", "right"]
 
 
@@ -320,6 +322,23 @@ def test_both_directions_find_a_known_optimum(
     file = write_file(tmp_path, wide, tasks, tree=FLAT, direction=direction, points=12)
     best = best_of(mixture(load_config(file), tmp_path / "run"))
     assert best["ratios"] == pytest.approx(wanted, abs=0.05)
+
+
+def test_a_group_that_tells_nothing_has_no_rounds_and_does_not_stop_the_run(
+    tmp_path: Path, wide: Family, tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(self: Bench, point: Point, split: Split) -> Measurement:
+        right = round(point.weights["d"] + point.weights["e"], 9)
+        return Measurement({task: [float(1 - (right - 0.3) ** 2)] * 20 for task in TASKS})
+
+    monkeypatch.setattr(Bench, "measure", measure)
+    asked = {"tree": FLAT, "direction": "bottom_up", "points": 6, "rounds": [2], "repeats": 0, "verify": 0}
+    best = best_of(mixture(load_config(write_file(tmp_path, wide, tasks, **asked)), tmp_path / "run"))
+    assert [len(weights_of(tmp_path / "run", name)) for name in ("all", "left", "right")] == [8, 6, 6]
+    assert best["tree"]["note"] is None
+    assert best["ratios"]["d"] + best["ratios"]["e"] == pytest.approx(0.3, abs=0.1)
+    for group in best["tree"]["groups"]:
+        assert group["note"] == "every mixture scored the same, so nothing tells its shares apart"
 
 
 def test_doctor_tells_the_groups_and_their_faults(tmp_path: Path, wide: Family, tasks: Path) -> None:

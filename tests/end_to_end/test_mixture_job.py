@@ -268,6 +268,18 @@ def test_a_resume_under_another_utility_is_refused(finished: Path, tmp_path: Pat
         mixture(config, finished, resume=True)
 
 
+def test_a_resume_with_names_in_another_order_is_refused(
+    finished: Path, tmp_path: Path, family: Family, tasks: Path
+) -> None:
+    """Their order is that of the design's points, so the points that are left would be others."""
+    file = write_file(tmp_path, family, tasks)
+    values = json.loads(file.read_text())
+    values["vectors"] = dict(reversed(values["vectors"].items()))
+    file.write_text(json.dumps(values))
+    with pytest.raises(AftermixError, match="the file has another order in 'vectors'. Restore it, or start a new"):
+        mixture(load_config(file), finished, resume=True)
+
+
 def test_stored_scores_under_another_instruction_weight_are_refused(
     finished: Path, tmp_path: Path, family: Family, tasks: Path
 ) -> None:

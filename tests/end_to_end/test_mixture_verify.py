@@ -25,12 +25,12 @@ Family = Mapping[str, Path]
 TRAIN = {
     "context": 32,
     "batch_size": 4,
-    "learning_rate": 2.0e-3,
+    "learning_rate": 1.0e-3,
     "schedule": "constant",
     "device": "cpu",
     "threads": 1,
     "save_steps": 2,
-    "datasets": {"b": {"data": "b.jsonl", "tokens": 640}, "c": {"data": "c.jsonl", "tokens": 640}},
+    "datasets": {name: {"data": f"{name}.jsonl", "tokens": 640, "learning_rate": 2.0e-3} for name in ("b", "c")},
 }
 
 
@@ -93,6 +93,7 @@ def test_mixtures_are_trained_in_the_shares_of_measured_points(finished: Path) -
     assert max(found["mixtures"][2]["shares"].values()) < 1
     assert found["mixtures"][1]["shares"] == pytest.approx(json.loads((finished / "best.json").read_text())["ratios"])
     assert (found["tokens"], found["schedule"], found["split"]) == (640, "constant", "test")
+    assert found["learning_rate"] == 2e-3, "the rate that the experts share, not the section's"
     for one in found["mixtures"]:
         record = json.loads((finished / one["folder"] / "train.json").read_text())
         given = {name: part["share"] for name, part in record["data"]["mixture"].items()}
@@ -128,6 +129,7 @@ def test_both_sides_are_scored_on_the_test_items(finished: Path, tmp_path: Path,
 
 def test_ranks_and_offset_are_those_of_the_scores(finished: Path) -> None:
     found = verification_of(finished)
+    assert any(told["spearman"] is not None for told in found["consistency"]["capabilities"].values())
     for name, told in (("utility", found["consistency"]["utility"]), *found["consistency"]["capabilities"].items()):
         assert told["predicted_spearman"] is None or -1 <= told["predicted_spearman"] <= 1
         merged, trained = (
@@ -169,6 +171,7 @@ def test_baselines_and_cost(finished: Path) -> None:
         "manual": (640, 10, 5.0),
     }
     assert 0 < costs["regmix"]["evaluated_tokens"] < costs["mergemix"]["evaluated_tokens"]
+    assert costs["doremi"]["evaluated_tokens"] == 640, "the reference, on the proxy's tokens"
 
 
 def test_page_and_terminal_show_it(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,7 +257,7 @@ def test_a_verification_killed_in_training_and_in_measurement_ends_the_same(
 
 def test_a_changed_training_is_refused_and_told(finished: Path, tmp_path: Path, family: Family, tasks: Path) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))
-    other = load_config(write_file(tmp_path, family, tasks, learning_rate=1e-3))
+    other = load_config(write_file(tmp_path, family, tasks, batch_size=2))
     with pytest.raises(AftermixError, match="holds an expert of another recipe"):
         verify(other, run, mixtures=3)
     assert verification_of(run) == verification_of(finished)
@@ -277,6 +280,12 @@ def test_a_changed_training_is_refused_and_told(finished: Path, tmp_path: Path, 
             {},
             "Say how many each mixture is trained on: --tokens T",
         ),
+        (
+            {"datasets": {"b": {"data": "b.jsonl", "tokens": 640}, "c": {"data": "none.jsonl", "tokens": 640}}},
+            {},
+            "none.jsonl: there is no such file",
+        ),
+        ({}, {"tokens": 63}, "--verify: expected at least 64 tokens, a sequence of `train.context` for each domain"),
     ],
 )
 def test_what_is_lacking_is_told_before_the_run(

@@ -77,7 +77,7 @@ def test_the_plan_of_a_tree_sums_over_its_groups(family: Family, tasks: Path, tm
     asked["levels"] = {"left": {"points": 5, "rounds": [3, 1]}}
     found = plan(load_config(write_file(tmp_path, family, tasks, vectors=vectors, mixture=asked)))
     # Test: uniform, groups as at first, three experts alone, and the base, beside the winner.
-    assert found.measurements == {"search": 9 + 5 + 3 + 1, "select": 2 * (2 + 2 + 1), "test": 1 + 6}
+    assert found.measurements == {"search": 9 + 5 + 3 + 1, "select": 2 * (2 + 2 + 1) + 1, "test": 1 + 6}
     assert found.space == "mixtures of 2 members: left, c; 2 members: a, b"
     assert found.verification_tokens is None
 

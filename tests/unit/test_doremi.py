@@ -144,6 +144,18 @@ def test_it_is_deterministic_and_leaves_the_reference_alone() -> None:
     assert all(torch.equal(value, before[name]) for name, value in reference.state_dict().items())
 
 
+def test_dropout_goes_by_the_recipes_seed_and_no_other_randomness() -> None:
+    found = []
+    for other, seed in enumerate((0, 0, 1)):
+        proxy, reference = tiny(attention_dropout=0.5), tiny(1)
+        torch.manual_seed(other)
+        before = torch.get_rng_state()
+        recipe = Recipe(batch_size=4, learning_rate=0.1, schedule="constant", seed=seed)
+        found.append(doremi(proxy, reference, domains(), recipe=recipe, device="cpu").excess_TK.tolist())
+        assert torch.equal(torch.get_rng_state(), before)
+    assert found[0] == found[1] != found[2]
+
+
 def test_what_the_proxy_cannot_yet_do_and_the_reference_can_gains_weight() -> None:
     """The reference knows the domain of one token; neither can learn the noise in so few steps."""
     reference = tiny()

@@ -10,6 +10,7 @@ from aftermix.mixture.baselines import plain_mixtures, regmix
 from aftermix.mixture.bounds import Bounds
 from aftermix.mixture.cost import Cost, mixture_costs, relative_costs
 from aftermix.mixture.utility import Utility
+from aftermix.seeds import generator
 
 TABLE_6 = [
     ("manual", 8e9, 200e9, 10, 16_000, 100.0),
@@ -83,6 +84,19 @@ def test_regmix_keeps_within_bounds_even_where_no_candidate_does() -> None:
         bounds = Bounds.build(DOMAINS, bounds={"ja": (low, high)})
         found_K = regmix(weights_NK, scores_NM, utility, prior_K=np.full(3, 1 / 3), bounds=bounds, candidates=2000)
         assert bounds.admits(found_K[None])[0]
+
+
+def test_regmix_goes_by_its_prediction_where_hardly_a_candidate_is_within_bounds() -> None:
+    weights_NK, scores_NM = measured(200)
+    utility, prior_K = Utility.build(["one", "two"], scores_NM), np.full(3, 1 / 3)
+    # Some 10 of 20,000 candidates lie within; the best allowed mixture is at the lowest share of `code`.
+    bounds = Bounds.build(DOMAINS, bounds={"ja": (0.599, 0.601), "code": (0.1, 0.4)})
+    found_K = regmix(weights_NK, scores_NM, utility, prior_K=prior_K, bounds=bounds, candidates=20_000)
+    drawn_CK = generator(0, "regmix").dirichlet(prior_K, size=20_000)
+    inside_CK = drawn_CK[bounds.admits(drawn_CK)]
+    assert 0 < len(inside_CK) < 128
+    assert bounds.admits(found_K[None])[0]
+    assert found_K[2] < inside_CK.mean(axis=0)[2] - 0.05
 
 
 def test_regmix_refuses_what_tells_nothing() -> None:

@@ -11,6 +11,7 @@ import pytest
 from aftermix.config import Config, parse_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.mixture_levels import Levels
+from aftermix.jobs.plan_counts import mixture_measurements
 from aftermix.mixture.tree import Node
 
 TREE = {"code": {"repos": None, "contests": None}, "text": ["web", {"books": ["old", "new"]}]}
@@ -128,6 +129,40 @@ def test_caps_on_epochs_bound_a_group_by_what_its_members_have_and_members_by_it
     with pytest.raises(AftermixError, match="the bounds leave one mixture only"):
         levels.setting(group(levels, "code"), full)
     assert levels.kept(group(levels, "code"), full) == pytest.approx({"repos": 0.5, "contests": 0.5})
+
+
+CAPPED = {
+    "tokens": {"repos": 5e4, "contests": 5.5e5, "web": 9e5, "old": 1e5, "new": 1e5},
+    "budget_tokens": 1e6,
+    "max_epochs": 1,
+    "bounds": {"repos": (0.5, 1.0)},
+}
+"""`code` may have a tenth of the whole, and at first it has a third."""
+
+
+def test_a_plan_does_not_need_shares_that_only_the_search_finds() -> None:
+    config = config_of(**CAPPED)
+    levels = Levels.of(config)
+    with pytest.raises(AftermixError, match="has at least 0.5 of the mixture but data for 0.1417"):
+        levels.setting(group(levels, "code"), levels.start)
+    assert [one.domains for one in levels.planned()] == [tuple(m.name for m in each.members) for each in levels.order]
+    assert mixture_measurements(config)["search"] == 4 * 20
+
+
+def test_a_prior_that_caps_rule_out_in_a_group_is_no_point_there_and_the_group_is_searched() -> None:
+    tokens = {"repos": 2e5, "contests": 6e5, "web": 9e5, "old": 1e5, "new": 1e5}
+    prior = {"repos": 0.27, "contests": 0.03, "web": 0.5, "old": 0.1, "new": 0.1}
+    asked = {"priors": {"ours": prior}, "pull": 0.1, "toward": "ours", "budget_tokens": 1e6, "max_epochs": 1}
+    levels = Levels.of(config_of(tokens=tokens, **asked))
+    inner = dict(levels.start)
+    for share, kinds in ((0.2, ("uniform", "prior ours")), (0.5, ("uniform", "prior tokens"))):
+        inner["all"] = {"code": share, "text": 1 - share}
+        setting = levels.setting(group(levels, "code"), inner)
+        assert setting.design.kinds[:2] == kinds
+        assert setting.bounds.high_K[0] == pytest.approx(min(1, 0.2 / share))
+        assert setting.goal(setting.utility(np.eye(3))).prior_K == pytest.approx([0.9, 0.1])
+    strict = {**asked, "priors": {"ours": {"repos": 0.6, "contests": 0.3, "web": 0.08, "old": 0.01, "new": 0.01}}}
+    assert "prior 'ours': has 0.9 of 'code', expected 0 to 0.8" in told(tokens=tokens, **strict)
 
 
 def test_every_fault_of_the_section_is_told_at_once() -> None:

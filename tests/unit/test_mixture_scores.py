@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aftermix.config import parse_config
+from aftermix.jobs.mixture_result import foretold
 from aftermix.jobs.mixture_scores import Scoring, interval, noise
 from aftermix.jobs.mixture_setting import Setting
+from aftermix.mixture.optimum import Prediction
+from aftermix.report.mixture import Predicted
 from aftermix.search.intervals import RESAMPLES
 from aftermix.search.objective import Objectives
 from aftermix.seeds import generator
@@ -80,6 +84,23 @@ def test_an_expression_without_a_value_is_null_and_not_infinite() -> None:
     told = judged.summary({"x": [0.0, 1.0], "y": [0.0, 1.0], "z": [0.0, 0.0]})
     assert told["utility"] == {"value": None, "interval": None}
     assert interval(np.array([-np.inf, 1.0, 2.0]), 1.5) == pytest.approx([1.025, 1.975])
+
+
+@pytest.mark.parametrize(
+    ("value", "ends", "expected"),
+    [
+        (0.5, (0.25, 0.75), {"utility": 0.5, "interval": [0.25, 0.75]}),
+        (0.5, (-np.inf, 0.75), {"utility": 0.5, "interval": None}),
+        (-np.inf, (-np.inf, np.nan), {"utility": None, "interval": None}),
+    ],
+)
+def test_a_prediction_without_a_value_is_null_for_json(
+    value: float, ends: tuple[float, float], expected: dict[str, object]
+) -> None:
+    found = foretold(Prediction(np.zeros(1), np.zeros(1), value, ends))
+    assert found == expected
+    assert json.loads(json.dumps(found, allow_nan=False)) == expected
+    assert Predicted.model_validate(found).utility == expected["utility"]
 
 
 def test_noise_is_the_spread_of_one_of_two_measurements() -> None:

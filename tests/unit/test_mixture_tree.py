@@ -55,7 +55,7 @@ def test_lists_and_mappings_mean_groups_and_names_without_value_are_experts() ->
     assert parse_tree(lists, EXPERTS) == tree
 
 
-def told(value: Any, experts: str = "abcd") -> str:
+def told(value: Any, experts: str | tuple[str, ...] = "abcd") -> str:
     with pytest.raises(AftermixError) as caught:
         parse_tree(value, tuple(experts))
     return str(caught.value)
@@ -85,6 +85,8 @@ def test_groups_that_are_none_are_told_by_their_place() -> None:
     assert "expected letters" in told({"x" * 65: ["a", "b"], "y": ["c", "d"]})
     assert "group 'all': is the name of the whole" in told({"all": ["a", "b"], "y": ["c", "d"]})
     assert "mixture.tree: expected two members or more, found 0" in told([])
+    message = told(["all", "b"], ("all", "b"))
+    assert "group 'all': has the name of an expert. Rename the expert: 'all' is the whole." in message
     deep: Any = ["a", "b"]
     for number in range(20):
         deep = {f"g{number}": deep, f"h{number}": None}

@@ -50,7 +50,7 @@ class Curvature:
     gradient_cosines_KK: Floats
     """NaN for a gradient of 0."""
     responses_KK: Floats
-    """`|H_k g_j| / |g_j|`, row k and column j, in nats."""
+    """`|H_k g_j| / |g_j|`, row k and column j, in nats; NaN for a gradient of 0."""
 
     @property
     def gamma_KK(self) -> Floats:  # noqa: N802 - the shape, as in the fields
@@ -72,7 +72,7 @@ def curvature(
     Every domain is read K + 1 times: once for its gradient, once along each gradient.
     """
     count = len(domains)
-    losses_K, responses_KK = np.zeros(count), np.zeros((count, count))
+    losses_K, responses_KK = np.zeros(count), np.full((count, count), np.nan)
     gradients: list[Direction] = []
     with counter(label="Curvature", total=count * (count + 1), unit="pass") as done:
         for place, domain in enumerate(domains):

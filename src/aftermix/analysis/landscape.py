@@ -11,11 +11,13 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aftermix.analysis.geometry import Floats
 
 # N measured points, C candidates, K domains, Q quantities
 
+Flags = NDArray[np.bool_]
 Expected = Callable[[Floats], Floats]
 """(C, K) mixtures to (C, Q) values."""
 Banded = Callable[[Floats], tuple[Floats, Floats, Floats]]
@@ -24,6 +26,8 @@ Banded = Callable[[Floats], tuple[Floats, Floats, Floats]]
 SURFACE_STEPS = {3: 48, 4: 18}
 """Parts that a share is divided into, by number of domains: about 1,200 mixtures each."""
 SLICE_POINTS = 33
+LEAST_ROOM = 1e-6
+"""Between the limits of a share; one with less is fixed."""
 NEAR = 0.1
 """Total variation distance within which a measured point is near a slice."""
 
@@ -42,35 +46,56 @@ def simplex_lattice(domains: int, steps: int) -> Floats:
     return np.asarray(found)
 
 
-def along(center_K: Floats, domain: int, shares_C: Floats) -> Floats:
+def along(center_K: Floats, domain: int, shares_C: Floats, fixed_K: Flags | None = None) -> Floats:
     """(C, K) mixtures with `shares_C` of one domain, the others in proportion to `center_K` (even where it has none).
+
+    Domains of `fixed_K` keep their share of `center_K`.
 
     >>> along(np.array([0.5, 0.3, 0.2]), 0, np.array([0.0, 0.5, 1.0])).round(2).tolist()
     [[0.0, 0.6, 0.4], [0.5, 0.3, 0.2], [1.0, 0.0, 0.0]]
+    >>> along(np.array([0.5, 0.3, 0.2]), 0, np.array([0.0]), np.array([False, False, True])).round(2).tolist()
+    [[0.0, 0.8, 0.2]]
     """
-    others_K = np.delete(center_K, domain)
-    parts_K = others_K / others_K.sum() if others_K.sum() > 0 else np.full(len(others_K), 1 / len(others_K))
-    return np.insert((1 - shares_C)[:, None] * parts_K, domain, shares_C, axis=1)
+    moving_K, parts_K, room = _others(center_K, domain, fixed_K)
+    found_CK = np.where(moving_K, (room - shares_C)[:, None] * parts_K, center_K)
+    found_CK[:, domain] = shares_C
+    return found_CK
+
+
+def _others(center_K: Floats, domain: int, fixed_K: Flags | None) -> tuple[Flags, Floats, float]:
+    """Which others give way to `domain`, in what parts, and what is left for it and them."""
+    moving_K = np.ones(len(center_K), dtype=np.bool_) if fixed_K is None else ~fixed_K
+    moving_K[domain] = False
+    held_K = ~moving_K
+    held_K[domain] = False
+    others_K = np.where(moving_K, center_K, 0.0)
+    parts_K = others_K / others_K.sum() if others_K.sum() > 0 else moving_K / max(1, int(moving_K.sum()))
+    return moving_K, parts_K, 1 - float(center_K[held_K].sum())
+
+
+def fixed_shares(low_K: Floats, high_K: Floats) -> Flags:
+    """(K,) domains whose limits leave one share."""
+    return np.asarray(high_K - low_K <= LEAST_ROOM)
 
 
 def reach(center_K: Floats, domain: int, low_K: Floats, high_K: Floats) -> tuple[float, float]:
-    """Lowest and highest share of `domain` at which :func:`along` stays between `low_K` and `high_K`.
+    """Lowest and highest share of `domain` at which :func:`along`, with :func:`fixed_shares`, is allowed.
 
     The allowed mixtures are convex and `center_K` is one of them, so all shares between are allowed too.
     """
-    parts_K = along(center_K, domain, np.zeros(1))[0]
-    low, high = float(low_K[domain]), float(high_K[domain])
-    for place, part in enumerate(parts_K):
-        if place != domain and part > 0:
-            high = min(high, 1 - float(low_K[place]) / float(part))
-            low = max(low, 1 - float(high_K[place]) / float(part))
-    center = float(center_K[domain])
-    return min(max(low, 0.0), center), max(min(high, 1.0), center)
+    moving_K, parts_K, room = _others(center_K, domain, fixed_shares(low_K, high_K))
+    low, high, center = float(low_K[domain]), float(high_K[domain]), float(center_K[domain])
+    if not moving_K.any():
+        return center, center
+    for place in np.flatnonzero(parts_K > 0):
+        high = min(high, room - float(low_K[place]) / float(parts_K[place]))
+        low = max(low, room - float(high_K[place]) / float(parts_K[place]))
+    return min(max(low, 0.0), center), max(min(high, room), center)
 
 
-def near_slice(points_NK: Floats, center_K: Floats, domain: int) -> list[int]:
+def near_slice(points_NK: Floats, center_K: Floats, domain: int, fixed_K: Flags | None = None) -> list[int]:
     """Rows of `points_NK` within `NEAR` of the slice along `domain`."""
-    apart_N = np.abs(points_NK - along(center_K, domain, points_NK[:, domain])).sum(axis=1) / 2
+    apart_N = np.abs(points_NK - along(center_K, domain, points_NK[:, domain], fixed_K)).sum(axis=1) / 2
     return [int(row) for row in np.flatnonzero(apart_N <= NEAR + 1e-9)]
 
 
@@ -87,13 +112,14 @@ def slice_records(
 ) -> list[dict[str, object]]:
     """For each domain whose share is free, the line through `center_K`: shares, values with their band, near points."""
     found: list[dict[str, object]] = []
+    fixed_K = fixed_shares(low_K, high_K)
     for domain in range(len(center_K)):
         low, high = reach(center_K, domain, low_K, high_K)
-        if high - low < 1e-6:
+        if high - low <= LEAST_ROOM:
             continue
         # The optimum itself is one of the points, so that the line passes through its value.
         shares_C = np.unique(np.append(np.linspace(low, high, SLICE_POINTS), center_K[domain]))
-        mean_CQ, low_CQ, high_CQ = banded(along(center_K, domain, shares_C))
+        mean_CQ, low_CQ, high_CQ = banded(along(center_K, domain, shares_C, fixed_K))
         found.append(
             {
                 "domain": domain,
@@ -101,7 +127,7 @@ def slice_records(
                 "values": rounded(mean_CQ),
                 "low": rounded(low_CQ),
                 "high": rounded(high_CQ),
-                "near": near_slice(points_NK, center_K, domain),
+                "near": near_slice(points_NK, center_K, domain, fixed_K),
             }
         )
     return found

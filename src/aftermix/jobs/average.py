@@ -59,7 +59,7 @@ def average(
     :func:`decay_weights` down to `min_rate` (default 0).
     Raises :class:`AftermixError` before anything is written.
     """
-    _refuse_useless(best=best, by=by, decay=decay, min_rate=min_rate)
+    _refuse_useless(last=last, best=best, by=by, decay=decay, min_rate=min_rate)
     refuse_occupied(output)
     stages = found_stages(checkpoints)
     if decay is not None and stages[0].recipe.get("schedule") != "constant":
@@ -80,8 +80,12 @@ def average(
     return folder
 
 
-def _refuse_useless(*, best: int | None, by: Config | None, decay: DecayShape | None, min_rate: float | None) -> None:
+def _refuse_useless(
+    *, last: int | None, best: int | None, by: Config | None, decay: DecayShape | None, min_rate: float | None
+) -> None:
     """Raise :class:`TrainingError` for options that need or exclude each other."""
+    if last is not None and best is not None:
+        raise TrainingError("--last", "excludes --best", "Name one of the two.")
     if best is not None and by is None:
         raise TrainingError("--best", "nothing says how to score", "Add --by FILE, a file with `evaluate:`.")
     if best is not None and decay is not None:
@@ -102,17 +106,18 @@ def found_stages(places: Sequence[Path]) -> list[Stage]:
     Raises :class:`TrainingError` when there are fewer than two, or they are of several runs.
     """
     folders = [folder for place in places for folder in _model_folders(place)]
-    by_tokens: dict[int, Stage] = {}
+    found_there: list[Stage] = []
     for folder in folders:
         record = read_json(folder / RECORD, remedy="Name folders that `aftermix train` wrote.")
-        stage = Stage(folder.absolute(), int(record["tokens"]), record["recipe"])
-        by_tokens.setdefault(stage.tokens, stage)
-    stages = [by_tokens[tokens] for tokens in sorted(by_tokens)]
-    for stage in stages[1:]:
-        different = differences(stages[0].recipe, stage.recipe)
+        found_there.append(Stage(folder.absolute(), int(record["tokens"]), record["recipe"]))
+    found_there.sort(key=lambda stage: stage.tokens)
+    for stage in found_there[1:]:
+        different = differences(found_there[0].recipe, stage.recipe)
         if different:
-            found = f"is of another run than {stages[0].folder} ({'; '.join(different[:3])})"
+            found = f"is of another run than {found_there[0].folder} ({'; '.join(different[:3])})"
             raise TrainingError(str(stage.folder), found, "Average checkpoints of one run; `merge` takes any models.")
+    # Compared before: the same number of tokens of another run is no repetition.
+    stages = list({stage.tokens: stage for stage in reversed(found_there)}.values())[::-1]
     if len(stages) < 2:
         found = f"expected at least two checkpoints, found {len(stages)}"
         raise TrainingError(str(places[0]), found, "Train with `checkpoint_tokens`, and name NAME-checkpoints.")

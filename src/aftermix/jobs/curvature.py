@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
@@ -95,9 +96,12 @@ def _derivatives(pool: Pool, domains: list[Domain], *, device: torch.device, dty
     found, gradients = _differentiated(_token_losses(model), parameters, domains, label=base.label)
     held = dict(zip(names, parameters, strict=True))
     vectors = (_vector(pool, domain.name, live, held) for domain in domains)
+    geometry = measure(pool)
+    # The vectors stand in the file's order there, the domains in order of name.
+    order_K = [geometry.vectors.index(domain.name) for domain in domains]
     return Derivatives(
         curvature=found,
-        vector_cosines_KK=measure(pool).whole.cosines,
+        vector_cosines_KK=geometry.whole.cosines[np.ix_(order_K, order_K)],
         descent_cosines_KK=descent_cosines(vectors, names, gradients),
         tokens={domain.name: domain.predicted_tokens for domain in domains},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,16 @@ def _refuse_different(run: Path, config: Config, pool: Pool, split: dict[str, An
     )
     what = "the file says otherwise in"
     run_folder.refuse_difference(run, {"mixture": theirs}, {"mixture": ours}, what=what)
+    before, now = _order_of(run_folder.read_run_config(run)), _order_of(config)
+    run_folder.refuse_difference(run, before, now, what="the file has another order in")
+
+
+def _order_of(config: Config) -> dict[str, Any]:
+    """Names whose order decides which point is measured when, and the text of the tree, whose groups have an order."""
+    asked = config.mixture
+    assert asked is not None  # noqa: S101 - the run of a mixture; for the type checker
+    tree = json.dumps(asked.tree, ensure_ascii=False)
+    return {"vectors": list(config.vectors), "mixture.priors": list(asked.priors), "mixture.tree": tree}
 
 
 def _imported(

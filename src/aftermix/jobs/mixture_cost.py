@@ -18,8 +18,9 @@ def cost_record(bench: Bench, run: Path, setting: Setting, *, trained: int, toke
     """The cost table of the finished run in `run`: `cost` in `verification.json`.
 
     MergeMix trains the experts and evaluates points on search and what it verifies on select items; RegMix trains
-    `trained` mixtures of `tokens` tokens and evaluates each on search items; DoReMi trains reference and proxy; tuning
-    by hand trains as often as in the paper. The test items are the report's, and count for none.
+    `trained` mixtures of `tokens` tokens and evaluates each on search items; DoReMi trains reference and proxy, and
+    evaluates the reference on the proxy's tokens; tuning by hand trains as often as in the paper. The test items are
+    the report's, and count for none.
     """
     best = json.loads((run / BEST).read_text(encoding="utf-8"))
     per_search, per_select = (sum(bench.live.suite.tokens(split, bench.live.engine.lm).values()) for split in _SPLITS)
@@ -33,6 +34,7 @@ def cost_record(bench: Bench, run: Path, setting: Setting, *, trained: int, toke
         evaluated={
             "mergemix": best["points"]["measured"] * per_search + on_select * per_select,
             "regmix": trained * per_search,
+            "doremi": tokens,
             "manual": MANUAL_RUNS * per_search,
         },
     )

@@ -97,7 +97,13 @@ class Levels:
             tokens=self._tokens_of(group),
             embedding=embedding,
             most=self._most(group, share),
+            # How far caps bind within a group is not known before its share is, so no file can be held against it.
+            stray_priors=group is not self.root,
         )
+
+    def planned(self) -> tuple[Setting, ...]:
+        """The groups' settings in the order of the search, whatever shares are found on the way."""
+        return tuple(self._alone(group) for group in self.order)
 
     def kept(self, group: Node, inner: Inner) -> dict[str, float]:
         """The shares that a group has without a search: its first ones, or the nearest that caps on epochs allow."""

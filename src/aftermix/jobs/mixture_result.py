@@ -17,7 +17,16 @@ from aftermix.jobs.mixture_points import Learned
 from aftermix.jobs.mixture_scores import Scoring, as_json, noise
 from aftermix.jobs.mixture_setting import Setting
 from aftermix.jobs.result import by_phase, item_counts, seconds_before, vectors_record
-from aftermix.mixture.optimum import Goal, Optimum, best_measured, find_optimum, neighbours, predicted, ratio_interval
+from aftermix.mixture.optimum import (
+    Goal,
+    Optimum,
+    Prediction,
+    best_measured,
+    find_optimum,
+    neighbours,
+    predicted,
+    ratio_interval,
+)
 from aftermix.mixture.ratios import ratios_from_weights
 from aftermix.mixture.simplex import Floats, named
 from aftermix.mixture.utility import Utility
@@ -163,7 +172,7 @@ class MixtureResult:
             "name": one.name,
             "trial": one.trial.number if one.trial else None,
             "shares": named(one.shares_K, self.setting.domains),
-            "predicted": {"utility": expected.utility, "interval": list(expected.interval)},
+            "predicted": foretold(expected),
             "select": self.scoring.summary(one.select),
         }
 
@@ -198,8 +207,7 @@ class MixtureResult:
         return {
             "shares": self.optimum.shares,
             "share_intervals": {name: [float(low), float(high)] for name, low, high in ends},
-            "utility": expected.utility,
-            "interval": list(expected.interval),
+            **foretold(expected),
             "scores": {name: {"mean": float(mean), "sd": float(sd)} for name, mean, sd in moments},
             "floors_met": self.optimum.floors_met,
             "averaged": self.optimum.averaged,
@@ -214,6 +222,13 @@ class MixtureResult:
     def _items(self, shares_K: Floats, split: Split) -> ItemScores:
         """Item scores of one mixture, measured now or kept from before."""
         return self.comparison.items(self.setting.weights(shares_K), split)
+
+
+def foretold(expected: Prediction) -> dict[str, Any]:
+    """The predicted utility with its interval; null where an expression has no value, or some draws have none."""
+    value, ends = expected.utility, list(expected.interval)
+    known = bool(np.isfinite(value))
+    return {"utility": value if known else None, "interval": ends if known and np.isfinite(ends).all() else None}
 
 
 def winner_record(bench: Bench) -> dict[str, Any]:

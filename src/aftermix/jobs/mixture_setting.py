@@ -62,11 +62,13 @@ class Setting:
         tokens: Mapping[str, int],
         embedding: Embedding,
         most: Mapping[str, float] | None = None,
+        stray_priors: bool = False,
     ) -> Setting:
         """The mixture that `asked` looks for among the members of `embedding`, with the `tokens` that are known.
 
-        `most` is the largest share by member, where `asked` has no cap of its own. Raises :class:`ManyProblemsError`
-        with every fault of `mixture:` and of what it needs of the vectors.
+        `most` is the largest share by member, where `asked` has no cap of its own. With `stray_priors` a prior outside
+        of the limits is no point of the design, else it is a fault. Raises :class:`ManyProblemsError` with every fault
+        of `mixture:` and of what it needs of the vectors.
         """
         assert config.evaluate is not None  # noqa: S101 - the job requires it; for the type checker
         faults, domains = _Faults(), list(embedding.members)
@@ -93,7 +95,7 @@ class Setting:
         mixtures = {name: shares_K for name, shares_K in found.items() if shares_K is not None}
         design = None
         if bounds is not None and len(mixtures) == len(wanted):
-            design = faults.attempt(partial(_design, asked, bounds, mixtures))
+            design = faults.attempt(partial(_design, asked, bounds, mixtures, stray_priors=stray_priors))
             utility, prior_K = _any_utility(list(capabilities)), mixtures.get(asked.toward)
             if prior_K is not None:  # a name that stands for none has been told
                 faults.attempt(partial(Goal.build, utility, bounds, prior=prior_K, pull=asked.pull))
@@ -237,10 +239,12 @@ def _named(
     yield from asked.priors.items()
 
 
-def _design(asked: MixtureConfig, bounds: Bounds, mixtures: Mapping[str, Floats]) -> Design:
-    """The user's priors must lie within the bounds; the token-proportional mixture is a point only if it does."""
-    kept = [name for name in mixtures if name in asked.priors]
-    kept += [TOKENS] if TOKENS in mixtures and bounds.admits(mixtures[TOKENS][None])[0] else []
+def _design(asked: MixtureConfig, bounds: Bounds, mixtures: Mapping[str, Floats], *, stray_priors: bool) -> Design:
+    """The token-proportional mixture is a point only if it lies within the bounds; the user's priors must, unless they
+    may stray."""
+    inside = {name for name, shares_K in mixtures.items() if bounds.admits(shares_K[None])[0]}
+    kept = [name for name in mixtures if name in asked.priors and (name in inside or not stray_priors)]
+    kept += [TOKENS] if TOKENS in inside else []
     priors = {name: named(mixtures[name], bounds.domains) for name in kept}
     return simplex_design(
         bounds.domains,

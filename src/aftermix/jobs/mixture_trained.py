@@ -17,6 +17,7 @@ from aftermix.jobs.baselines import Baseline
 from aftermix.jobs.contest import Contest
 from aftermix.jobs.live import Bench
 from aftermix.jobs.mixture_comparison import Comparison
+from aftermix.jobs.mixture_result import SAME
 from aftermix.jobs.mixture_scores import Scoring
 from aftermix.jobs.mixture_setting import Setting
 from aftermix.jobs.mixture_training import training_of
@@ -32,8 +33,6 @@ from aftermix.training.milestones import RECORD
 
 FOLDER = "trained"
 KIND = "trained"
-SAME = 1e-9
-"""Shares that differ by no more are those of one measurement."""
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from aftermix.config import Config, DatasetConfig, SourceConfig, TrainConfig, require
-from aftermix.errors import Problem, TrainingError, refuse_if_any
+from aftermix.errors import AftermixError, Problem, TrainingError, refuse_if_any
+from aftermix.training.formats import data_parts
 
 Shares = Mapping[str, float]
 ROUNDING = 1e-9
@@ -52,6 +54,17 @@ def sources_of(train: TrainConfig, domains: Sequence[str]) -> dict[str, SourceCo
         ]
     )
     return {name: found[name] for name in domains}
+
+
+def refuse_missing_data(sources: Mapping[str, SourceConfig]) -> None:
+    """Raise :class:`ManyProblemsError` naming each domain whose data is not there or not of a kind that is read."""
+    problems: list[Problem] = []
+    for name, source in sources.items():
+        try:
+            data_parts(Path(source.data))
+        except AftermixError as error:
+            problems += [Problem(f"train, '{name}': {one.where}", one.found, one.remedy) for one in error.problems]
+    refuse_if_any(problems)
 
 
 def _whole_sequences(shares: Shares, sequences: float) -> dict[str, float]:

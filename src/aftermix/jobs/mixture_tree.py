@@ -37,7 +37,7 @@ from aftermix.mixture.simplex import named
 from aftermix.mixture.tree import ROOT, Inner, Node, ratios, share_of
 from aftermix.search.journal import read_trials
 from aftermix.search.objective import Objectives
-from aftermix.search.records import Trial
+from aftermix.search.records import Suggestion, Trial
 from aftermix.search.study import run_study
 
 EXPERTS = "experts"
@@ -77,20 +77,29 @@ def _search(bench: Bench, run: Path, levels: Levels, group: Node, inner: Inner) 
     folder = level_folder(run, group.name)
     write_json(folder / run_folder.DESIGN, design_record(setting) | _stands_for(setting, group))
     objectives = Objectives.build((setting.objective,), tasks=bench.tasks)
-    trials = _measured(bench, run, setting, folder)
-    if group.name != ROOT and _all_alike(setting, trials):
-        return "every mixture scored the same, so nothing tells its shares apart"
-    with _named(group, folder):
+    points = Points(setting, np.zeros((0, len(setting.domains))))
+    # A round needs scores that differ, so they are looked at before it.
+    for count in sorted({len(points.planned), points.new}):
+        trials = _measured(bench, run, points, folder, count=count)
+        if group.name != ROOT and _all_alike(setting, trials):
+            return "every mixture scored the same, so nothing tells its shares apart"
+    with _named(group.name, folder):
         result = MixtureResult.of(bench, folder, setting, objectives=objectives, trials=trials, measured=run)
         best = result.found()
     won = next(entry for entry in best["verified"] if entry["name"] == best["winner"]["point"])
     return {"shares": won["shares"], "note": None, **best}
 
 
-def _measured(bench: Bench, run: Path, setting: Setting, folder: Path) -> list[Trial]:
-    points = Points(setting, np.zeros((0, len(setting.domains))))
+def _measured(bench: Bench, run: Path, points: Points, folder: Path, *, count: int) -> list[Trial]:
+    """The trials of a group, of which the first `count` have ended."""
+    setting = points.setting
+
+    def propose(trials: Sequence[Trial]) -> Suggestion:
+        with _named(folder.name, folder):
+            return points.propose(trials)
+
     search = SearchConfig(
-        trials=points.new,
+        trials=count,
         objective=(setting.objective,),
         max_consecutive_failures=bench.config.search.max_consecutive_failures,
     )
@@ -100,7 +109,7 @@ def _measured(bench: Bench, run: Path, setting: Setting, folder: Path) -> list[T
         config=search,
         tasks=bench.tasks,
         measure=bench.measure,
-        propose=points.propose,
+        propose=propose,
         command="mixture",
         run=run,
     )
@@ -112,13 +121,13 @@ def _all_alike(setting: Setting, trials: list[Trial]) -> bool:
 
 
 @contextmanager
-def _named(group: Node, folder: Path) -> Iterator[None]:
-    """What fails after the points of a group were measured fails again on resume, unless they are measured anew."""
+def _named(group: str, folder: Path) -> Iterator[None]:
+    """What fails once the points of a group were measured fails again on resume, unless they are measured anew."""
     try:
         yield
     except RunFailedError as error:
         remedy = f"Mend the cause, remove {folder} and resume: the other groups are kept."
-        raise RunFailedError(f"group '{group.name}'", error.problem.found, remedy) from error
+        raise RunFailedError(f"group '{group}'", error.problem.found, remedy) from error
 
 
 def _stands_for(setting: Setting, group: Node) -> dict[str, Any]:
@@ -185,7 +194,8 @@ def _seconds(
     return {
         "prepare": comparison.bench.prepare_s,
         "search": by_phase([one["seconds"]["search"] for one in levels]),
-        "select": sum(one["seconds"]["select"] for one in levels) + now.get("select", 0.0),
+        # Of a finished run, `before` has the groups too.
+        "select": max(before["select"], sum(one["seconds"]["select"] for one in levels)) + now.get("select", 0.0),
         "test": before["test"] + now.get("test", 0.0),
     }
 

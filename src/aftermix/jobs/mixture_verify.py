@@ -31,7 +31,7 @@ from aftermix.jobs.mixture_trained import (
     train_mixtures,
     train_record,
 )
-from aftermix.jobs.mixture_training import sources_of, tokens_of
+from aftermix.jobs.mixture_training import refuse_missing_data, sources_of, tokens_of
 from aftermix.jobs.train import to_stderr
 from aftermix.merging.merge import Recipe
 from aftermix.mixture.baselines import plain_mixtures, regmix
@@ -56,7 +56,7 @@ def refuse_unverifiable(config: Config, *, mixtures: int, tokens: int | None) ->
     """The tokens of each training, when `config` says all that a verification needs.
 
     Raises :class:`AftermixError` for fewer than three mixtures or more than are measured, a file without `train:`, a
-    domain without data, no number of tokens, and a tree of domains.
+    domain without data or whose data is not there, no number of tokens or too small a one, and a tree of domains.
     """
     require(config, "base", "vectors", "evaluate", "mixture", "train")
     assert config.mixture is not None  # noqa: S101 - required above; for the type checker
@@ -69,8 +69,13 @@ def refuse_unverifiable(config: Config, *, mixtures: int, tokens: int | None) ->
         found = f"expected at most the {config.mixture.points} mixtures of `mixture.points`, found {mixtures}"
         raise MixtureError("--verify", found, "Train fewer, or measure more points.")
     domains = [name for name, vector in config.vectors.items() if vector.role == "expert"]
-    sources_of(config.train, domains)
-    return tokens_of(config.train, domains, option=OPTION) if tokens is None else tokens
+    refuse_missing_data(sources_of(config.train, domains))
+    tokens = tokens_of(config.train, domains, option=OPTION) if tokens is None else tokens
+    needed = len(domains) * config.train.context
+    if tokens < needed:
+        found = f"expected at least {needed:,} tokens, a sequence of `train.context` for each domain, found {tokens:,}"
+        raise MixtureError("--verify", found, f"Lower `train.context`, or train on more: {OPTION}.")
+    return tokens
 
 
 def verified_mixture(
@@ -171,7 +176,7 @@ class _Verification:
             "items": {task: len(scores) for task, scores in self.measured[0].trained.items()},
             "tokens": self.tokens,
             "schedule": train.schedule,
-            "learning_rate": train.learning_rate,
+            "learning_rate": train_record(self.measured[0].folder)["learning_rate"],
             "utility": as_json(self.scoring.utility),
             "consistency": {
                 "utility": self._consistency("utility", self._utility, self.scoring.utility.values(predicted_NM)),

@@ -32,12 +32,14 @@ def mixture_measurements(config: Config) -> dict[Split, int]:
     """Evaluations by split, over all groups of a tree; verified mixtures that coincide make it an upper bound.
 
     Points and rounds are measured on search items; the optimum, its neighbours, the best measured point and the repeats
-    on select; the winner and what it is compared with on test. Raises what the job would on its input.
+    on select, as the whole that a tree comes to; the winner and what it is compared with on test. Raises what the job
+    would on its input.
     """
     settings, compared = _settings(config)
+    whole = int(config.mixture is not None and config.mixture.tree is not None)
     return {
         "search": sum(one.mixture.points + sum(one.mixture.rounds) for one in settings),
-        "select": sum(2 + one.mixture.verify + len(one.design.repeats) for one in settings),
+        "select": whole + sum(2 + one.mixture.verify + len(one.design.repeats) for one in settings),
         "test": 1 + compared,
     }
 
@@ -57,7 +59,7 @@ def _settings(config: Config) -> tuple[list[Setting], int]:
         setting = Setting.of(config)
         return [setting], len(list(compared_mixtures(setting)))
     levels = Levels.of(config)
-    return [levels.setting(group, levels.start) for group in levels.order], len(list(levels.compared()))
+    return list(levels.planned()), len(list(levels.compared()))
 
 
 def training_tokens(config: Config) -> Mapping[str, int | None]:

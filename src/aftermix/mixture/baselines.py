@@ -23,6 +23,8 @@ from aftermix.seeds import generator
 CANDIDATES = 100_000
 TOP = 128
 """Candidates, and how many of the best are averaged, as in the authors' code."""
+FEWEST_TIMES_TOP = 10
+"""Of fewer candidates within the bounds, the best would be hardly better than all of them."""
 LOWEST_PRIOR = 1e-6
 """A Dirichlet distribution has no share of exactly 0."""
 
@@ -67,8 +69,9 @@ def regmix(
     (`Dirichlet(prior)`, so mostly sparse mixtures), and the mean of the `top` best by predicted utility is the result.
     Source: Liu et al. 2025 (RegMix), section 3 and its published code; MergeMix, appendix C, adapts it to the trained
     runs at hand as is done here. We depart in the trees: their settings suit some tens of points, on which the
-    library's find no split. Candidates outside `bounds` do not count. Raises :class:`MixtureError` for tables that do
-    not match, and when every capability scored the same everywhere.
+    library's find no split. Candidates outside `bounds` do not count; where hardly any lies within, each is moved to
+    the nearest mixture that does. Raises :class:`MixtureError` for tables that do not match, and when every capability
+    scored the same everywhere.
     """
     points_NK, table_NM = on_simplex(weights_NK), as_table(scores_NM, where="scores")
     if len(points_NK) != len(table_NM):
@@ -76,7 +79,7 @@ def regmix(
         raise MixtureError("scores", found, "Give the scores of the same mixtures, in the same order.")
     if all(is_constant(column_N) for column_N in table_NM.T):
         raise MixtureError("scores", "every trained mixture scored the same", "Evaluate more items, or train longer.")
-    drawn_CK = _candidates(prior_K, bounds, seed=seed, count=candidates)
+    drawn_CK = _candidates(prior_K, bounds, seed=seed, count=candidates, fewest=FEWEST_TIMES_TOP * top)
     predicted = [
         np.full(len(drawn_CK), column_N[0])
         if is_constant(column_N)
@@ -88,12 +91,12 @@ def regmix(
     return np.asarray(drawn_CK[best_C].mean(axis=0))
 
 
-def _candidates(prior_K: Floats, bounds: Bounds | None, *, seed: int, count: int) -> Floats:
-    """Mixtures around the prior; within the bounds, where there are any, or else the nearest that are."""
+def _candidates(prior_K: Floats, bounds: Bounds | None, *, seed: int, count: int, fewest: int) -> Floats:
+    """Mixtures around the prior that lie within the bounds; where fewer than `fewest` do, the nearest ones of all."""
     strength_K = np.maximum(np.asarray(prior_K, np.float64), LOWEST_PRIOR)
     drawn_CK = generator(seed, "regmix").dirichlet(strength_K, size=count)
     drawn_CK = drawn_CK[np.isfinite(drawn_CK).all(axis=1)]
     if bounds is None:
         return drawn_CK
     inside_CK = drawn_CK[bounds.admits(drawn_CK)]
-    return inside_CK if len(inside_CK) else bounds.nearest(drawn_CK)
+    return inside_CK if len(inside_CK) >= min(fewest, count) else bounds.nearest(drawn_CK)

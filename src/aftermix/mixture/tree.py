@@ -113,7 +113,8 @@ def _of_groups(root: Node, experts: Sequence[str]) -> Iterator[Problem]:
             taken = "is the name of the whole" if name == ROOT else "is there twice"
             yield Problem(where, taken, "Give each group a name of its own.")
         if name in experts:
-            yield Problem(where, "has the name of an expert", "Rename the group.")
+            rename = f"Rename the expert: '{ROOT}' is the whole." if name == ROOT else "Rename the group."
+            yield Problem(where, "has the name of an expert", rename)
         if not re.fullmatch(NAME_PATTERN, name) or len(name) > LONGEST_NAME:
             found = f"expected letters, digits, '_', '.' and '-', at most {LONGEST_NAME}, the first a letter or digit"
             yield Problem(where, found, "Rename the group: it becomes a folder.")

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from aftermix.errors import MixtureError
 from aftermix.mixture.expression import Expression, parse_expression
 from aftermix.mixture.simplex import Floats, as_table, distinct_names, known_names
+from aftermix.mixture.surrogate import is_constant
 
 # N design points, C candidates, M capabilities
 
@@ -74,7 +75,7 @@ class Utility:
             raise MixtureError("utility", found, "Write the weights into the expression.")
         parsed = None if expression is None else parse_expression(expression, capabilities=names)
         used = parsed.names if parsed else tuple(_usable_weights(weights, names))
-        constant = tuple(name for name in used if np.ptp(scores_NM[:, names.index(name)]) == 0)
+        constant = tuple(name for name in used if is_constant(scores_NM[:, names.index(name)]))
         if len(constant) == len(used):
             found = f"every capability that counts scored the same at all points ({', '.join(constant)})"
             raise MixtureError("utility", found, "Name one that varies, or evaluate more items.")
@@ -118,7 +119,7 @@ class Utility:
 
 
 def _scale(kind: Normalisation, design_N: Floats, sign: float) -> Scale:
-    if kind == "raw" or np.ptp(design_N) == 0:
+    if kind == "raw" or is_constant(design_N):
         offset = 0.0 if kind == "raw" else float(design_N[0])
         return lambda scores_C: sign * (scores_C - offset)
     if kind == "zscore":

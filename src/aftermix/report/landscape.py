@@ -34,7 +34,7 @@ class Surface(Record):
 
 
 class Slice(Record):
-    """The line from the optimum along one domain, the others in proportion."""
+    """The line from the optimum along one domain, the others in proportion, fixed shares apart."""
 
     domain: int
     shares: Row

@@ -13,10 +13,10 @@ DESIGN = "design.json"
 
 
 class Predicted(Record):
-    """What the surrogates foretold of a mixture."""
+    """What the surrogates foretold of a mixture; null where an expression has no value."""
 
-    utility: Finite
-    interval: Interval
+    utility: Finite | None
+    interval: Interval | None
 
 
 class Selected(Record):

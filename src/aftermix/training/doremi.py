@@ -31,6 +31,7 @@ from aftermix import progress
 from aftermix.config import OptimizerConfig
 from aftermix.errors import RunFailedError, TrainingError
 from aftermix.quiet import quiet_transformers
+from aftermix.seeds import derived_seed
 from aftermix.training.batches import IGNORED, collate
 from aftermix.training.mixture import Mixture
 from aftermix.training.optimizers.making import make_optimizer
@@ -103,8 +104,10 @@ def doremi(
     try:
         for model in (proxy, reference):
             model.to(place, torch.float32)
-        steps = _Training(proxy, reference.eval(), sequences, recipe, step_size, smoothing, place).steps()
-        weights, excess = (np.stack(rows) for rows in zip(*steps, strict=True))
+        with torch.random.fork_rng([torch.cuda.current_device()] if place == "cuda" else []):
+            torch.manual_seed(derived_seed(recipe.seed, "doremi"))  # of dropout, where the proxy has any
+            steps = _Training(proxy, reference.eval(), sequences, recipe, step_size, smoothing, place).steps()
+            weights, excess = (np.stack(rows) for rows in zip(*steps, strict=True))
     finally:
         torch.set_num_threads(before)
         for model in (proxy, reference):

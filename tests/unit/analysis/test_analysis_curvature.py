@@ -207,6 +207,32 @@ def test_a_file_gives_what_transformers_own_model_gives(tmp_path: Path, family: 
     np.testing.assert_allclose(single.curvature.gamma_KK, found.curvature.gamma_KK, rtol=1e-4)
 
 
+def test_the_order_of_the_file_does_not_mix_up_the_vectors(tmp_path: Path, family: dict[str, Path]) -> None:
+    config = job(tmp_path, family)
+    turned = config.model_copy(update={"vectors": dict(reversed(config.vectors.items()))})
+    found, again = (analyze_curvature(each)[0] for each in (config, turned))
+    assert found.curvature.domains == again.curvature.domains == ("a", "b", "c")
+    assert len({round(float(value), 6) for value in found.vector_cosines_KK[np.triu_indices(3, 1)]}) == 3
+    np.testing.assert_allclose(again.vector_cosines_KK, found.vector_cosines_KK, atol=1e-12)
+    np.testing.assert_allclose(again.descent_cosines_KK, found.descent_cosines_KK, atol=1e-12)
+
+
+def test_a_gradient_of_zero_tells_nothing_of_curvature() -> None:
+    weights = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    domains = [Domain(str(length), [torch.zeros(1, length, dtype=torch.long)]) for length in (3, 4)]
+
+    def loss(tokens_BT: torch.Tensor) -> torch.Tensor:
+        part = weights[tokens_BT.shape[1] - 3]  # the second domain is at its minimum
+        return part.square() * (tokens_BT.shape[1] - 1)
+
+    found, _ = curvature(loss, [weights], domains)
+    assert found.responses_KK[0, 0] == 2
+    assert found.responses_KK[1, 0] == 0
+    assert np.isnan(found.responses_KK[:, 1]).all()
+    assert found.gamma_KK[0, 0] == 1
+    assert np.isnan(found.gamma_KK[[0, 1, 1], [1, 0, 1]]).all()
+
+
 def test_the_command_prints_four_matrices_and_draws_them(
     tmp_path: Path, family: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aftermix.analysis.landscape import along, near_slice, reach, simplex_lattice, slice_records, surface_record
+from aftermix.analysis.landscape import (
+    along,
+    fixed_shares,
+    near_slice,
+    reach,
+    simplex_lattice,
+    slice_records,
+    surface_record,
+)
 from aftermix.errors import AftermixError
 from aftermix.jobs.landscape import draw_landscape, page, picture, read_again
 from aftermix.report.landscape_tetrahedron import tetrahedron
@@ -65,6 +73,21 @@ def test_a_slice_reaches_as_far_as_the_bounds_let_it(center: Any, room: float, d
         assert ends[1] - kept.max() < 0.001
 
 
+@given(SHARES, st.data())
+def test_fixed_shares_stay_where_a_slice_goes(center: Any, data: st.DataObject) -> None:
+    place, domain = data.draw(st.permutations(range(len(center))))[:2]
+    low, high = np.zeros(len(center)), np.ones(len(center))
+    low[place] = high[place] = center[place]
+    ends = reach(center, domain, low, high)
+    assert ends == pytest.approx((0, 1 - center[place]))
+    rows = along(center, domain, np.linspace(*ends, 5), fixed_shares(low, high))
+    np.testing.assert_allclose(rows.sum(axis=1), 1)
+    np.testing.assert_allclose(rows[:, place], center[place])
+    assert (rows >= -1e-12).all()
+    others = np.delete(rows, [place, domain], axis=1)[:-1]
+    np.testing.assert_allclose(others / others.sum(axis=1, keepdims=True), np.tile(others[0] / others[0].sum(), (4, 1)))
+
+
 def test_points_are_near_by_total_variation() -> None:
     center = np.array([0.5, 0.3, 0.2])
     points = along(center, 0, np.array([0.2, 0.9]))
@@ -81,7 +104,11 @@ def test_a_slice_passes_through_the_optimum_and_leaves_fixed_shares_out() -> Non
         return values, values - 1, values + 1
 
     low, high = np.array([0.0, 0.3, 0.0]), np.array([1.0, 0.3, 1.0])
-    assert slice_records(banded, center_K=center, low_K=low, high_K=high, points_NK=center[None]) == []
+    held = slice_records(banded, center_K=center, low_K=low, high_K=high, points_NK=center[None])
+    assert [line["domain"] for line in held] == [0, 2]
+    assert [line["shares"][-1] for line in held] == [0.7, 0.7]  # type: ignore[index]
+    alone = np.array([0.5, 0.3, 0.0]), np.array([0.5, 0.3, 1.0])
+    assert slice_records(banded, center_K=center, low_K=alone[0], high_K=alone[1], points_NK=center[None]) == []
     free = slice_records(banded, center_K=center, low_K=np.zeros(3), high_K=np.ones(3), points_NK=center[None])
     assert [line["domain"] for line in free] == [0, 1, 2]
     shares: Any = free[0]["shares"]
@@ -120,7 +147,7 @@ def test_the_surrogates_are_those_of_the_run(runs: dict[int, Path], domains: int
             sd = best["optimum"]["scores"][task]["sd"]
             assert line.high[at][place] == pytest.approx(found.optimum.values[place] + 2 * sd, rel=1e-4)
     free = [domain for domain in found.domains if domain != "law"]
-    assert [found.domains[line.domain] for line in found.slices] == (free if domains < 5 else [])
+    assert [found.domains[line.domain] for line in found.slices] == free
     assert (found.surface is None) == (domains == 5)
     assert 6 not in [point.trial for point in found.measured]
     assert len(found.measured) == 23
@@ -147,6 +174,9 @@ def test_pictures_of_every_kind(runs: dict[int, Path], tmp_path: Path, capsys: p
         assert word in text
     assert "<image" not in text
     assert "#440154" in text
+    draw_landscape(runs[5], tmp_path / "fixed.svg")
+    assert "share of law" not in (fixed := (tmp_path / "fixed.svg").read_text())
+    assert "share of web" in fixed
     draw_landscape(runs[4], png)
     assert png.read_bytes()[:4] == b"\x89PNG"
     document = page(svg.read_bytes(), title="<run>")

@@ -228,6 +228,88 @@ def test_resuming_gives_the_run_that_was_not_interrupted(options: dict[str, Any]
     assert same(bits(second), bits(whole))
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_own_vector_resumes_on_a_base_with_or_without_a_state(momentum: float) -> None:
+    """Plain SGD keeps nothing, but where training began must be kept."""
+
+    def made(model: nn.Module) -> MergeAware:
+        base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
+        return MergeAware(base, scale=0.1, seed=7, offset="own_vector")
+
+    whole, first, second = network(), network(), network()
+    take_steps(whole, made(whole), range(6))
+    begun = made(first)
+    take_steps(first, begun, range(3))
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    resumed = made(second)
+    resumed.load_state_dict(copy.deepcopy(begun.state_dict()))
+    held = [state["merge_aware_origin"].data_ptr() for state in resumed.state.values()]
+    assert held == [origin.data_ptr() for origin in resumed._origins.values()], "kept once, not twice"
+    take_steps(second, resumed, range(3, 6))
+    assert same(bits(second), bits(whole))
+
+
+def test_own_vector_of_a_parameter_that_is_frozen_at_first() -> None:
+    model = network()
+    model[0].weight.requires_grad_(False)
+    optimizer = MergeAware(adamw(model), scale=0.0, coefficients=[0.25], max_experts=1, offset="own_vector")
+    take_steps(model, optimizer, range(1))
+    start = model[0].weight.detach().clone()
+    model[0].weight.requires_grad_(True)
+    take_steps(model, optimizer, range(1, 3))
+    trained = model[0].weight.detach().clone()
+    assert not torch.equal(trained, start)
+    with optimizer.perturbed():
+        torch.testing.assert_close(model[0].weight.detach(), start + 0.25 * (trained - start))
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_a_state_is_loaded_at_the_weights_themselves(options: dict[str, Any]) -> None:
+    model = network()
+    optimizer = MergeAware(adamw(model), scale=0.1, coefficients=[0.5], max_experts=1, **options)
+    take_steps(model, optimizer, range(1))
+    state, before = copy.deepcopy(optimizer.state_dict()), bits(model)
+    optimizer.move()
+    assert not same(bits(model), before)
+    optimizer.load_state_dict(state)
+    assert same(bits(model), before)
+
+
+def test_a_gradient_that_was_thrown_away_counts_for_no_step() -> None:
+    model = network()
+    optimizer = MergeAware(adamw(model))
+    with optimizer.perturbed():
+        loss_of(model, batch()).backward()
+    optimizer.zero_grad()
+    loss_of(model, batch()).backward()
+    with pytest.raises(TrainingError, match="no perturbation since the last step"):
+        optimizer.step()
+    with optimizer.attached(model):
+        optimizer.zero_grad()
+        loss = loss_of(model.train(), batch())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert optimizer.draws == 1
+
+
+def test_two_parameters_of_one_name_are_refused() -> None:
+    """They would have the same noise, and one copy for both."""
+    first, second = network(), network()
+    base = torch.optim.SGD([*first.parameters(), *second.parameters()], lr=0.1)
+    named = [*first.named_parameters(), *second.named_parameters()]
+    with pytest.raises(
+        TrainingError, match=r"MergeAware: named_parameters: two parameters are named '0.weight'. Give each a name of"
+    ):
+        MergeAware(base, named_parameters=named)
+    prefixed = [(f"{number}.{name}", parameter) for number, (name, parameter) in enumerate(named)]
+    before = bits(first) + bits(second)
+    with MergeAware(base, named_parameters=prefixed, coefficients=[0.5], max_experts=1).perturbed():
+        assert not torch.equal(first[0].weight, before[0])
+        assert not torch.equal(first[0].weight, second[0].weight)
+    assert same(bits(first) + bits(second), before)
+
+
 def test_another_optimizers_state_is_refused() -> None:
     model = network()
     plain = adamw(model)

@@ -136,6 +136,8 @@ def test_what_cannot_be_averaged_is_refused(run: Path, make_config: Any, tmp_pat
             {},
             r"is of another run than .*tokens-000000000128 \(learning_r",
         ),
+        ([checkpoints, other], {}, r"cats: is of another run than .*tokens-000000000128"),  # though of as many tokens
+        ([checkpoints], {"last": 2, "best": 2, "by": scoring(tasks)}, r"--last: excludes --best. Name one of the two."),
         ([checkpoints], {"last": 9}, r"--last: expected 2 to 5, as many as there are checkpoints, found 9"),
         ([checkpoints], {"best": 2}, r"--best: nothing says how to score. Add --by FILE, a file with `evaluate:`."),
         ([checkpoints], {"best": 2, "by": scoring(tasks), "decay": "linear"}, r"a decay needs checkpoints in a row"),

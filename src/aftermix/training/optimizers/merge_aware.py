@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
@@ -79,6 +80,7 @@ class MergeAware(MovedWeights):
             group[DRAWS], group[SEED] = 0, seed
         self._seed_changed()
         named = dict(self._named())  # now, since sharding will replace the tensors that names are known of
+        self._refuse_shared_names()
         if memory == "regenerate":
             refuse_low_precision({name: p.dtype for name, p in named.items()})
         if offset == "own_vector":
@@ -120,6 +122,14 @@ class MergeAware(MovedWeights):
                 if parameter.requires_grad:
                     yield name, parameter
 
+    def _refuse_shared_names(self) -> None:
+        """Two parameters of one name would share noise, and one's copy would overwrite the other's."""
+        shared = [name for name, count in Counter(self._name_by_place.values()).items() if count > 1]
+        if shared:
+            found = f"two parameters are named '{shared[0]}'"
+            remedy = "Give each a name of its own, e.g. a prefix for each model."
+            raise TrainingError("MergeAware: named_parameters", found, remedy)
+
     def _move(self) -> None:
         offset = self.next_offset
         if offset.is_nothing:
@@ -130,13 +140,14 @@ class MergeAware(MovedWeights):
                 self._regeneration.move(placement, offset, key)
             else:
                 self._copies.keep(name, placement.local)
-                move(placement, offset, self._source, key, origin=self._origin(name, placement))
+                origin = self._origin(name, placement) if self.offset == "own_vector" else None
+                move(placement, offset, self._source, key, origin=origin)
 
-    def _origin(self, name: str, placement: Placement) -> torch.Tensor | None:
-        if self.offset == "paper":
-            return None
-        origin = self._origins[name]
-        if origin.shape != placement.local.shape:  # sharded since: keep the local part alone
+    def _origin(self, name: str, placement: Placement) -> torch.Tensor:
+        origin = self._origins.get(name)
+        if origin is None:  # frozen until now, so it is where it started
+            origin = self._origins[name] = placement.local.clone()
+        elif origin.shape != placement.local.shape:  # sharded since: keep the local part alone
             origin = self._origins[name] = placement.part_of(origin).to(placement.local.device)
         return origin
 
@@ -147,15 +158,19 @@ class MergeAware(MovedWeights):
     def _after_step(self) -> None:
         for group in self.param_groups:
             group[DRAWS] += 1
-        for name, parameter in self._named() if self._origins else ():
-            # A base makes its state at its first step, and takes a state with anything in it for made.
-            if self.base.state.get(parameter) and ORIGIN not in self.base.state[parameter]:
-                self.base.state[parameter][ORIGIN] = _like(self._origins[name], parameter)
+        for name, parameter in self._named() if self.offset == "own_vector" else ():
+            # A base makes a parameter's state at its first gradient, and takes a state with anything in it for made.
+            state = self.base.state.get(parameter, {})
+            if (state or parameter.grad is not None) and ORIGIN not in state:
+                origin = self._origin(name, place(parameter))
+                self.base.state[parameter][ORIGIN] = _like(origin, parameter)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, which move like the others from the next step on."""
         super().add_param_group(param_group)
         if "_origins" in self.__dict__:
+            list(self._named())
+            self._refuse_shared_names()
             group = self.param_groups[-1]
             group[DRAWS], group[SEED] = self.draws, self.seed
             if self.offset == "own_vector":
@@ -171,9 +186,10 @@ class MergeAware(MovedWeights):
             raise TrainingError("optimizer state", "was not saved by MergeAware (it has no noise stream)", remedy)
         super().load_state_dict(state_dict)
         self._seed_changed()
-        for name, parameter in self._named() if self._origins else ():
+        for name, parameter in self._named() if self.offset == "own_vector" else ():
             if ORIGIN in self.base.state.get(parameter, {}):
-                self._origins[name] = place(self.base.state[parameter][ORIGIN]).local.clone()
+                # Not a copy: state and offset share one, as they do after a step.
+                self._origins[name] = place(self.base.state[parameter][ORIGIN]).local
 
     @contextmanager
     def attached(self, model: torch.nn.Module) -> Iterator[None]:

@@ -122,8 +122,10 @@ class MovedWeights(torch.optim.Optimizer):
         return not any(rates) and bool(gradients) and not any(bool(gradient.any()) for gradient in gradients)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As the base does."""
+        """As the base does. A gradient that is thrown away counts for no step, so the next needs a move of its own."""
         self.base.zero_grad(set_to_none=set_to_none)
+        if not self._is_moved:  # between a forward pass at moved weights and its backward pass nothing is lost
+            self._has_gradient = False
 
     def state_dict(self) -> dict[str, Any]:
         """The base's state; what this optimizer adds is in it."""
@@ -131,6 +133,7 @@ class MovedWeights(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state that :meth:`state_dict` gave."""
+        self.restore()  # by the state in which the weights were moved
         self.base.load_state_dict(state_dict)
         self._link()
 
