@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from aftermix.files import write_atomically
-from aftermix.mixture.cost import mixture_costs
-from studies.mergemix.domains import CAPABILITIES, DOMAINS, PARTS
+from aftermix.mixture.cost import MANUAL_RUNS, mixture_costs
+from studies.mergemix.domains import CAPABILITIES, DOMAINS, PARTS, WINDOW_TOKENS
 from studies.mergemix.figures import (
     OVERALL,
     Result,
@@ -23,12 +23,18 @@ from studies.mergemix.figures import (
 )
 from studies.mergemix.picture import draw_ranks
 from studies.mergemix.plan import LONG, SHORT
+from studies.mergemix.proxy import ITEMS
+from studies.world.data import SELECT_TOKENS
 from studies.world.figures import mean, table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PAPER_RANKS = {OVERALL: 0.92, "math": 0.84, "code": 0.80}
-PARAMETERS = {"large": 1.38e6, "small": 0.42e6}
+PARAMETERS = 1.38e6
+RUNS = 17
+"""Models that RegMix learns from: those that check the ranks, and the experts."""
+POINTS, VERIFIED = 40, 8
+"""Merges that a mixture run measures on search and on select items."""
 
 
 def write_page() -> None:
@@ -155,14 +161,20 @@ def _halves(results: list[Result]) -> str:
 
 def _cost() -> str:
     """Training alone, as the paper counts it."""
-    per_model = 45_000.0  # tokens of one evaluation of the study's tasks
+    search, select = (ITEMS[part] * WINDOW_TOKENS * len(CAPABILITIES) for part in ("search", "select"))
+    text = SELECT_TOKENS * len(CAPABILITIES)
     rows = mixture_costs(
-        parameters=PARAMETERS["large"],
+        parameters=PARAMETERS,
         expert_tokens=[SHORT] * len(DOMAINS),
         run_tokens=SHORT,
-        runs=17,
+        runs=RUNS,
         proxy_tokens=2 * SHORT,
-        evaluated={"mergemix": 48 * per_model, "regmix": 17 * per_model, "manual": 10 * per_model},
+        evaluated={
+            "mergemix": POINTS * search + VERIFIED * select,
+            "regmix": RUNS * text,
+            "doremi": SHORT,
+            "manual": MANUAL_RUNS * text,
+        },
     )
     body = [
         [

@@ -13,6 +13,7 @@ from studies.mergemix.figures import OVERALL, Result, columns, correlation
 def draw_ranks(results: Sequence[Result], output: Path) -> None:
     """Write the picture."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(4.2 * len(results), 4.2), layout="constrained")
     for axes, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
@@ -24,5 +25,6 @@ def draw_ranks(results: Sequence[Result], output: Path) -> None:
         axes.set_title(f"seed {result['seed']}: Spearman {correlation(result)[OVERALL]:.2f}", fontsize=9)
         axes.set_xlabel("rank of the merge, by utility")
         axes.set_ylabel("rank of the trained model")
-        axes.margins(x=0.18)
+        axes.set_xlim(0, 1.35 * len(merged))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(output, dpi=110)
