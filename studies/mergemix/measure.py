@@ -17,8 +17,6 @@ from studies.world.store import Store
 Floats = npt.NDArray[np.float64]
 Bits = dict[str, float]
 SUM = {"method": "task_arithmetic"}
-ITEMS = {"search": 5, "select": 5, "test": 20}
-"""Items answered right are not used here."""
 
 
 class Scale:
@@ -26,11 +24,11 @@ class Scale:
 
     def __init__(self, world: World, folder: Path, *, base: str, label: str, threads: int) -> None:
         store = Store(folder / f"measurements-{label}.jsonl")  # its keys do not name the base
-        self._lab = Lab(replace(world, base=base), store, threads=threads, items=ITEMS)
+        self._lab = Lab(replace(world, base=base), store, threads=threads)
 
     def base(self, part: Part = "test") -> Bits:
         """Of the base itself."""
-        return self._lab.measure({}, Point(SUM, {}), CAPABILITIES, part).bits
+        return self._bits({}, {}, part)
 
     def model(self, folder: Path, part: Part = "test") -> Bits:
         """Of a model as it was trained."""
@@ -38,8 +36,10 @@ class Scale:
 
     def merge(self, experts: Mapping[str, Path], shares: Mapping[str, float], part: Part = "test") -> Bits:
         """Of `base + sum_k w_k (expert_k - base)`."""
-        weights = {name: share for name, share in shares.items() if share > 0}
-        return self._lab.measure(experts, Point(SUM, weights), CAPABILITIES, part).bits
+        return self._bits(experts, {name: share for name, share in shares.items() if share > 0}, part)
+
+    def _bits(self, models: Mapping[str, Path], weights: Mapping[str, float], part: Part) -> Bits:
+        return self._lab.measure(models, Point(SUM, weights), CAPABILITIES, part, items=False).bits
 
 
 def scores(rows: Sequence[Bits]) -> Floats:

@@ -20,6 +20,15 @@ RATE, BATCH, WARM_UP = 3.0e-4, 4, 10
 SMALL_TOKENS = 5_000_000
 SMALL_RATE = 4.0e-3
 SMALL_SLICE = 0.02
+SMALL_SHAPE = {
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 16,
+}
+"""Where it differs from the world's base."""
 
 
 @dataclass(frozen=True)
@@ -111,18 +120,7 @@ def _write_random(folder: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "base")
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=192,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    config = LlamaConfig.from_pretrained(DEMO / "base", **SMALL_SHAPE)
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

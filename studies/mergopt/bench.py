@@ -27,20 +27,15 @@ class Bench(Lab):
 
     def __init__(self, world: World, store: Store, *, threads: int, found_only: bool = False) -> None:
         super().__init__(world, store, threads=threads, items=ITEMS)
-        self._answers_items = False
         self._found_only = found_only
 
     def bits(self, models: Mapping[str, Path], point: Point, tasks: Sequence[str], part: Part) -> Scores:
         """Scores without accuracy."""
-        return self.measure(models, point, tasks, part)
+        return self.measure(models, point, tasks, part, items=False)
 
     def scores(self, models: Mapping[str, Path], point: Point, tasks: Sequence[str]) -> Scores:
         """Scores on test text and items."""
-        self._answers_items = True
-        try:
-            return self.measure(models, point, tasks, "test")
-        finally:
-            self._answers_items = False
+        return self.measure(models, point, tasks, "test")
 
     def base(self, tasks: Sequence[str], part: Part) -> Scores:
         """Bits per byte of the base, measured task by task."""
@@ -52,9 +47,6 @@ class Bench(Lab):
             raise NotMeasured
         return super()._measured(*arguments)
 
-    def _accuracy(self, domains: Sequence[str]) -> dict[str, float]:
-        return super()._accuracy(domains) if self._answers_items else {}
-
     @lru_cache  # noqa: B019 - a lab lives as long as its process
     def _held_out(self, domain: str, part: Part) -> HeldOut:
         if part == "test":
@@ -63,9 +55,7 @@ class Bench(Lab):
         return HeldOut.of(_half(texts), self._live.engine.lm.tokenizer, context=self.world.context)
 
     def _identity(self, *arguments: Any) -> dict[str, Any]:
-        identity = super()._identity(*arguments)
-        identity["items"] = identity["items"] if self._answers_items else 0
-        return {**identity, "select_text": "half"}
+        return {**super()._identity(*arguments), "select_text": "half"}
 
 
 def _half(texts: Sequence[str]) -> list[str]:

@@ -87,11 +87,17 @@ class Lab:
         vectors = {name: VectorConfig(model=str(path)) for name, path in models.items()}
         return open_pool(Config(base=self.world.base, vectors=vectors))
 
-    def measure(self, models: Mapping[str, Path], point: Point, domains: Sequence[str], part: Part) -> Scores:
-        """Scores of the merge `point` of `models` on one part of the held-out text of `domains`."""
-        used = {name: models[name] for name in point.weights}
+    def measure(
+        self, models: Mapping[str, Path], point: Point, domains: Sequence[str], part: Part, *, items: bool = True
+    ) -> Scores:
+        """Scores of the merge `point` of `models` on one part of the held-out text of `domains`.
+
+        Without `items` only bits per byte: answering items takes longer.
+        """
+        used, answered = {name: models[name] for name in point.weights}, items and part == "test"
         row = self.store.get(
-            self._identity(used, point, domains, part), lambda: self._measured(used, point, domains, part)
+            self._identity(used, point, domains, part, answered),
+            lambda: self._measured(used, point, domains, part, answered),
         )
         return Scores(row["bits"], row["accuracy"])
 
@@ -99,7 +105,9 @@ class Lab:
         """Statistics by vector, calibrated now where they are not there yet."""
         return {name: self._calibrated(name, models[name], reading) for name, reading in readings.items()}
 
-    def _measured(self, models: Mapping[str, Path], point: Point, domains: Sequence[str], part: Part) -> dict[str, Any]:
+    def _measured(
+        self, models: Mapping[str, Path], point: Point, domains: Sequence[str], part: Part, answered: bool
+    ) -> dict[str, Any]:
         started = perf_counter()
         recipe = Recipe.of(MergeConfig.model_validate({"exclude": (), **point.merge}))
         # A merge without vectors is the base; a pool needs one all the same.
@@ -109,7 +117,7 @@ class Lab:
         self._live.engine.load(merged_tensors(merger, point.weights))
         merged = perf_counter()
         bits = {domain: bits_per_byte(self._live.engine.lm.model, self._held_out(domain, part)) for domain in domains}
-        accuracy = self._accuracy(domains) if part == "test" else {}
+        accuracy = self._accuracy(domains) if answered else {}
         seconds = {"merge": round(merged - started, 3), "measure": round(perf_counter() - merged, 3)}
         return {"bits": bits, "accuracy": accuracy, "seconds": seconds}
 
@@ -137,11 +145,13 @@ class Lab:
             calibrate(Config(base=self.world.base, vectors={name: vector}, calibrate=settings), folder)
         return read_statistics(folder, name)
 
-    def _identity(self, models: Mapping[str, Path], point: Point, domains: Sequence[str], part: Part) -> dict[str, Any]:
+    def _identity(
+        self, models: Mapping[str, Path], point: Point, domains: Sequence[str], part: Part, answered: bool
+    ) -> dict[str, Any]:
         return {
             "world": self.world.fingerprint,
             "part": part,
-            "items": self._items["test"] if part == "test" else 0,
+            "items": self._items["test"] if answered else 0,
             "domains": list(domains),
             "merge": {key: list(value) if isinstance(value, tuple) else value for key, value in point.merge.items()},
             "weights": dict(point.weights),

@@ -21,6 +21,7 @@ from aftermix.jobs.mixture import mixture
 from aftermix.jobs.mixture_levels import Levels, level_setting
 from aftermix.search.records import Measurement, Point
 from conftest import make_family, run_cli
+from killed_mixture import KILLED
 
 Family = Mapping[str, Path]
 TASKS = ("colours", "numbers")
@@ -220,27 +221,6 @@ def test_the_ratios_go_to_a_trainer_and_into_a_training(
     header, *rows = [line.split(",") for line in exported.read_text().splitlines()]
     told = {row[0]: float(row[header.index("ratio")]) for row in rows}
     assert told == pytest.approx(kept.expected, abs=1e-4)
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from aftermix import files
-from aftermix.config import load_config
-from aftermix.jobs.mixture import mixture
-
-real_sync, left = os.fsync, int(sys.argv[3])
-
-def sync(handle):
-    global left
-    left -= 1
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real_sync(handle)
-
-files.os.fsync = sync
-mixture(load_config(Path(sys.argv[1])), Path(sys.argv[2]), resume=Path(sys.argv[2]).exists())
-"""
 
 
 def test_a_tree_killed_in_its_second_group_ends_the_same_and_makes_no_finished_group_again(

@@ -18,6 +18,7 @@ from aftermix.errors import AftermixError
 from aftermix.jobs.live import Bench
 from aftermix.jobs.mixture import mixture
 from conftest import run_cli
+from killed_mixture import KILLED
 
 Family = Mapping[str, Path]
 CAPABILITIES = ("colours", "numbers")
@@ -168,27 +169,6 @@ def test_doctor_tells_the_same_faults(tmp_path: Path, family: Family, tasks: Pat
     good = doctor(load_config(write_file(tmp_path, family, tasks, bounds={"b": [0.2, 0.8]}, rounds=[4])))
     assert good.problems == []
     assert "mixture: 8 points, then 4; shares b 0.2 to 0.8, c 0 to 1" in good.facts
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from aftermix import files
-from aftermix.config import load_config
-from aftermix.jobs.mixture import mixture
-
-real_sync, left = os.fsync, int(sys.argv[3])
-
-def sync(handle):
-    global left
-    left -= 1
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real_sync(handle)
-
-files.os.fsync = sync
-mixture(load_config(Path(sys.argv[1])), Path(sys.argv[2]), resume=Path(sys.argv[2]).exists())
-"""
 
 
 def test_a_run_killed_among_points_and_in_verification_ends_the_same(

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aftermix.config import Config
+from aftermix.config import Config, Split
 from aftermix.jobs.live import Bench
 from aftermix.jobs.mixture_setting import Setting
 from aftermix.jobs.run_folder import BEST
@@ -23,7 +23,7 @@ def cost_record(bench: Bench, run: Path, setting: Setting, *, trained: int, toke
     the report's, and count for none.
     """
     best = json.loads((run / BEST).read_text(encoding="utf-8"))
-    per_search, per_select = (sum(bench.live.suite.tokens(split, bench.live.engine.lm).values()) for split in _SPLITS)
+    per_search, per_select = _tokens_of(bench, "search"), _tokens_of(bench, "select")
     on_select = len(best["verified"]) + len(best["noise"]["points"])
     return mixture_costs(
         parameters=bench.merger.pool.parameters,
@@ -40,7 +40,9 @@ def cost_record(bench: Bench, run: Path, setting: Setting, *, trained: int, toke
     )
 
 
-_SPLITS: tuple[Any, ...] = ("search", "select")
+def _tokens_of(bench: Bench, split: Split) -> int:
+    """Tokens of one evaluation of all tasks."""
+    return sum(bench.live.suite.tokens(split, bench.live.engine.lm).values())
 
 
 def _expert_tokens(config: Config, name: str, tokens: int) -> int:

@@ -16,7 +16,14 @@ from aftermix.jobs.mixture_comparison import Comparison, compared_mixtures
 from aftermix.jobs.mixture_points import Learned
 from aftermix.jobs.mixture_scores import Scoring, as_json, noise
 from aftermix.jobs.mixture_setting import Setting
-from aftermix.jobs.result import by_phase, item_counts, seconds_before, vectors_record
+from aftermix.jobs.result import (
+    by_phase,
+    item_counts,
+    merge_record,
+    metrics_record,
+    seconds_before,
+    vectors_record,
+)
 from aftermix.mixture.optimum import (
     Goal,
     Optimum,
@@ -32,7 +39,7 @@ from aftermix.mixture.simplex import Floats, named
 from aftermix.mixture.utility import Utility
 from aftermix.search.journal import read_items
 from aftermix.search.objective import Objectives
-from aftermix.search.records import ItemScores, Trial
+from aftermix.search.records import ItemScores, Trial, Weights
 
 # N points, K domains, M capabilities
 
@@ -49,6 +56,8 @@ class Verified:
     trial: Trial | None
     """The point of the design that it is, if any."""
     select: ItemScores
+    told: dict[str, Any]
+    """The summary of `select`."""
 
 
 @dataclass(frozen=True)
@@ -108,16 +117,8 @@ class MixtureResult:
         weights = self.setting.weights(winner.shares_K)
         trial = winner.trial.number if winner.trial else None
         return {
-            "winner": {"trial": trial, "point": winner.name, **winner_record(self.bench)},
-            "weights": weights,
-            "settings": {},
-            "ratios": ratios_from_weights(weights, self.setting.experts),
-            "ratios_note": None,
-            "vectors": vectors_record(self.bench.config),
-            "capabilities": {name: list(tasks) for name, tasks in self.setting.capabilities.items()},
-            "utility": as_json(self.utility),
-            "objective": self.scoring.objectives.as_json(),
-            "metrics": {task: str(metric) for task, metric in self.bench.live.suite.primary.items()},
+            "winner": {"trial": trial, "point": winner.name, **merge_record(self.bench.merger.recipe)},
+            **merged_record(self.bench, self.scoring, weights),
             "points": {
                 "measured": len(self.learned.shares_NK),
                 "failed": len(self.trials) - len(self.learned.shares_NK),
@@ -127,12 +128,9 @@ class MixtureResult:
             "optimum": self._optimum(),
             "verified": [self._told(one) for one in verified],
             "search": self._on_search(winner),
-            "select": self.scoring.summary(winner.select),
-            "floors_met": bool(self.utility.violation(self.scoring.scores(winner.select))[0] == 0),
+            "select": winner.told,
+            "floors_met": floors_met(self.scoring, winner.select),
             "candidates": [self._candidate(one) for one in verified],
-            "front": None,
-            "scan": None,
-            "items": item_counts(self.bench),
             "seconds": {
                 "prepare": self.bench.prepare_s,
                 "search": by_phase([trial.seconds for trial in self.trials]),
@@ -164,7 +162,11 @@ class MixtureResult:
         if place is not None:
             wanted.append(("best measured", self.learned.shares_NK[place]))
         shown = progress.bar(wanted, label="verify", unit="merge")
-        return [Verified(name, row_K, self._trial_at(row_K), self._items(row_K, "select")) for name, row_K in shown]
+        return [self._measured(name, row_K) for name, row_K in shown]
+
+    def _measured(self, name: str, shares_K: Floats) -> Verified:
+        items = self._items(shares_K, "select")
+        return Verified(name, shares_K, self._trial_at(shares_K), items, self.scoring.summary(items))
 
     def _told(self, one: Verified) -> dict[str, Any]:
         expected = predicted(self.learned.surrogate, self.utility, one.shares_K, seed=self.setting.mixture.seed)
@@ -173,7 +175,7 @@ class MixtureResult:
             "trial": one.trial.number if one.trial else None,
             "shares": named(one.shares_K, self.setting.domains),
             "predicted": foretold(expected),
-            "select": self.scoring.summary(one.select),
+            "select": one.told,
         }
 
     def _candidate(self, one: Verified) -> dict[str, Any]:
@@ -183,7 +185,7 @@ class MixtureResult:
             "weights": self.setting.weights(one.shares_K),
             "settings": {},
             "search": self._on_search(one),
-            "select": self.scoring.summary(one.select),
+            "select": one.told,
         }
 
     def _on_search(self, one: Verified) -> dict[str, Any] | None:
@@ -231,8 +233,25 @@ def foretold(expected: Prediction) -> dict[str, Any]:
     return {"utility": value if known else None, "interval": ends if known and np.isfinite(ends).all() else None}
 
 
-def winner_record(bench: Bench) -> dict[str, Any]:
-    """How a winner is merged, whatever its weights."""
-    recipe = bench.merger.recipe
-    options = recipe.method.options | {"lambda": recipe.scale, "seed": recipe.seed}
-    return {"method": recipe.method.name, "options": options, "exclude": list(recipe.exclude)}
+def merged_record(bench: Bench, scoring: Scoring, weights: Weights) -> dict[str, Any]:
+    """What `best.json` of any mixture says of its merge and of how it was judged."""
+    setting = scoring.setting
+    return {
+        "weights": weights,
+        "settings": {},
+        "ratios": ratios_from_weights(weights, setting.experts),
+        "ratios_note": None,
+        "vectors": vectors_record(bench.config),
+        "capabilities": {name: list(tasks) for name, tasks in setting.capabilities.items()},
+        "utility": as_json(scoring.utility),
+        "objective": scoring.objectives.as_json(),
+        "metrics": metrics_record(bench),
+        "front": None,
+        "scan": None,
+        "items": item_counts(bench),
+    }
+
+
+def floors_met(scoring: Scoring, items: ItemScores) -> bool:
+    """Whether a mixture measured on `items` meets every floor."""
+    return bool(scoring.utility.violation(scoring.scores(items))[0] == 0)

@@ -27,12 +27,11 @@ from aftermix.jobs.merge import write_model
 from aftermix.jobs.mixture_comparison import Comparison
 from aftermix.jobs.mixture_levels import Levels, level_folder, stored_shares
 from aftermix.jobs.mixture_points import Points, design_record
-from aftermix.jobs.mixture_result import MixtureResult, winner_record
-from aftermix.jobs.mixture_scores import Scoring, as_json
+from aftermix.jobs.mixture_result import MixtureResult, floors_met, merged_record
+from aftermix.jobs.mixture_scores import Scoring
 from aftermix.jobs.mixture_setting import Setting
 from aftermix.jobs.provenance import recipe_yaml
-from aftermix.jobs.result import by_phase, item_counts, seconds_before, vectors_record
-from aftermix.mixture.ratios import ratios_from_weights
+from aftermix.jobs.result import by_phase, merge_record, seconds_before
 from aftermix.mixture.simplex import named
 from aftermix.mixture.tree import ROOT, Inner, Node, ratios, share_of
 from aftermix.search.journal import read_trials
@@ -160,28 +159,17 @@ def _record(bench: Bench, run: Path, levels: Levels, inner: Inner) -> dict[str, 
     baselines = comparison.records(test, list(levels.compared(inner[ROOT])))
     told = scoring.summary(select)
     return {
-        "winner": {"trial": None, "point": "tree", **winner_record(bench)},
-        "weights": weights,
-        "settings": {},
-        "ratios": ratios_from_weights(weights, levels.experts),
-        "ratios_note": None,
+        "winner": {"trial": None, "point": "tree", **merge_record(bench.merger.recipe)},
+        **merged_record(bench, scoring, weights),
         "direction": levels.asked.direction,
         "tree": _told(levels.root, levels, inner, found),
-        "vectors": vectors_record(bench.config),
-        "capabilities": {name: list(tasks) for name, tasks in setting.capabilities.items()},
-        "utility": as_json(utility),
-        "objective": scoring.objectives.as_json(),
-        "metrics": {task: str(metric) for task, metric in bench.live.suite.primary.items()},
         "points": {kind: sum(one["points"][kind] for one in found.values()) for kind in ("measured", "failed")},
         "search": None,
         "select": told,
         "test": scoring.summary(test),
-        "floors_met": bool(utility.violation(scoring.scores(select))[0] == 0),
+        "floors_met": floors_met(scoring, select),
         "candidates": [{"trial": None, "weights": weights, "settings": {}, "search": None, "select": told}],
-        "front": None,
         "baselines": baselines,
-        "scan": None,
-        "items": item_counts(bench),
         "seconds": _seconds(comparison, list(found.values()), before=before),
     }
 

@@ -13,6 +13,7 @@ from aftermix.jobs.baselines import Baseline
 from aftermix.jobs.contest import Contest, baseline_records, scan_record
 from aftermix.jobs.live import Bench
 from aftermix.jobs.run_folder import BEST
+from aftermix.merging.merge import Recipe
 from aftermix.mixture.ratios import ratios_from_weights
 from aftermix.search.objective import Objectives
 from aftermix.search.records import ItemScores, Trial, Weights
@@ -30,13 +31,13 @@ def best_record(
     test = _winner_on_test(bench, contest, winner)
     compared = config.search.baselines
     return {
-        "winner": _winner(bench, winner),
+        "winner": {"trial": winner.number, **merge_record(bench.merger_at(winner.settings).recipe)},
         "weights": winner.weights,
         "settings": winner.settings,
         **_ratios(config, winner.weights),
         "vectors": vectors_record(config),
         "objective": objectives.as_json(),
-        "metrics": {task: str(metric) for task, metric in bench.live.suite.primary.items()},
+        "metrics": metrics_record(bench),
         "search": summarise(chosen.winner.search, objectives=objectives, seed=seed),
         "select": summarise(chosen.winner.select, objectives=objectives, seed=seed),
         "test": summarise(test, objectives=objectives, seed=seed),
@@ -60,14 +61,15 @@ def _winner_on_test(bench: Bench, contest: Contest, trial: Trial) -> ItemScores:
     return items
 
 
-def _winner(bench: Bench, trial: Trial) -> dict[str, Any]:
-    recipe = bench.merger_at(trial.settings).recipe
-    return {
-        "trial": trial.number,
-        "method": recipe.method.name,
-        "options": recipe.method.options | {"lambda": recipe.scale, "seed": recipe.seed},
-        "exclude": list(recipe.exclude),
-    }
+def merge_record(recipe: Recipe) -> dict[str, Any]:
+    """How a winner is merged, whatever its weights."""
+    options = recipe.method.options | {"lambda": recipe.scale, "seed": recipe.seed}
+    return {"method": recipe.method.name, "options": options, "exclude": list(recipe.exclude)}
+
+
+def metrics_record(bench: Bench) -> dict[str, str]:
+    """The metric that counts, by task."""
+    return {task: str(metric) for task, metric in bench.live.suite.primary.items()}
 
 
 def vectors_record(config: Config) -> dict[str, Any]:

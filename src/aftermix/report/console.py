@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,43 @@ def print_result(run: Path, *, console: Console | None = None) -> None:
 
 
 def _scores(best: dict[str, Any]) -> Table:
-    """Winner and baselines on the test items, best first, in points with 95 % intervals."""
-    tasks = list(best["test"]["tasks"])
-    table = Table(title="Test items, in points; 95 % bootstrap intervals; difference is winner minus row, paired")
-    table.add_column("composition", overflow="fold")
-    table.add_column("objective", justify="right")
-    table.add_column("difference", justify="right")
-    for task in tasks:
-        table.add_column(task, justify="right")
+    return models_table(
+        best,
+        title="Test items, in points; 95 % bootstrap intervals; difference is winner minus row, paired",
+        columns=("composition", "objective"),
+        part="tasks",
+        shown=_interval,
+        key=lambda scores: sum(scores["objective"]),
+    )
+
+
+def models_table(
+    best: dict[str, Any],
+    *,
+    title: str,
+    columns: tuple[str, str],
+    part: str,
+    shown: Callable[[dict[str, Any]], str],
+    key: Callable[[dict[str, Any]], float],
+) -> Table:
+    """Winner and baselines on the test items, the largest `key` first.
+
+    `columns` names the model and what it is judged by, which `shown` writes; the scores of `part`, by task or
+    capability, follow in points.
+    """
+    names = list(best["test"][part])
+    table = Table(title=title)
+    table.add_column(columns[0], overflow="fold")
+    for column in (columns[1], "difference", *names):
+        table.add_column(column, justify="right")
     rows = [("winner", best["test"], None)]
     rows += [(entry["name"], entry["test"], entry["difference"]) for entry in best["baselines"]]
-    for name, test, difference in sorted(rows, key=lambda row: -sum(row[1]["objective"])):
+    for name, test, difference in sorted(rows, key=lambda row: -key(row[1])):
         table.add_row(
             name,
-            _interval(test),
-            _interval(difference) if difference else "",
-            *(f"{100 * test['tasks'][task]['score']:.1f}" for task in tasks),
+            shown(test),
+            shown(difference) if difference else "",
+            *(f"{100 * test[part][each]['score']:.1f}" for each in names),
             style="bold" if difference is None else None,
         )
     return table

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from aftermix.report.console import models_table
 from aftermix.report.mixture_tree import GroupRecord, level_notes, tree_rows
 from aftermix.report.verification_console import print_verification
 from aftermix.terminal import table_console
@@ -79,25 +80,14 @@ def _verified(best: dict[str, Any]) -> Table:
 
 
 def _compared(best: dict[str, Any]) -> Table:
-    """Winner and baselines on test items, best first."""
-    capabilities = list(best["capabilities"])
-    table = Table(title="Test items: utility, and scores in points; 95 % intervals; difference is winner minus row")
-    table.add_column("mixture", overflow="fold")
-    table.add_column("utility", justify="right")
-    table.add_column("difference", justify="right")
-    for name in capabilities:
-        table.add_column(name, justify="right")
-    rows = [("winner", best["test"], None)]
-    rows += [(entry["name"], entry["test"], entry["difference"]) for entry in best["baselines"]]
-    for name, test, difference in sorted(rows, key=lambda row: -_sortable(row[1]["utility"]["value"])):
-        table.add_row(
-            name,
-            _number(**test["utility"]),
-            _number(**difference["utility"]) if difference else "",
-            *(f"{100 * test['capabilities'][capability]['score']:.1f}" for capability in capabilities),
-            style="bold" if difference is None else None,
-        )
-    return table
+    return models_table(
+        best,
+        title="Test items: utility, and scores in points; 95 % intervals; difference is winner minus row",
+        columns=("mixture", "utility"),
+        part="capabilities",
+        shown=lambda scores: _number(**scores["utility"]),
+        key=lambda scores: _sortable(scores["utility"]["value"]),
+    )
 
 
 def _ratios(best: dict[str, Any]) -> Table:

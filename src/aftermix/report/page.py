@@ -84,7 +84,7 @@ def _drawings(run: Run, view: View) -> dict[str, object]:
         "optimism": None,
         "scan": None,
     }
-    return drawings | _result_drawings(run.best, view) if run.best else drawings
+    return drawings | _result_drawings(run.best, view.judged, view) if run.best and view.judged else drawings
 
 
 def _axes(run: Run) -> tuple[str, ...]:
@@ -101,17 +101,14 @@ def _front(run: Run, view: View, winner: int | None) -> Markup | None:
     return charts.pareto(run.trials, front=front, names=view.objectives, winner=winner, scale=view.scale)
 
 
-def _result_drawings(best: Best, view: View) -> dict[str, object]:
+def _result_drawings(best: Best, judged: Judged, view: View) -> dict[str, object]:
     return {
         "comparison": tuple(
             charts.comparison(
-                _entries(view.judged.best, place),
-                objective=place,
-                scale=view.judged.scale,
-                title=_axis(view.judged, place),
+                _entries(judged.best, place), objective=place, scale=judged.scale, title=_axis(judged, place)
             )
-            for place in range(len(view.judged.names) if view.judged else 0)
-            if view.judged and best.baselines
+            for place in range(len(judged.names))
+            if best.baselines
         ),
         "optimism": charts.optimism(
             best.candidates, winner=best.winner.trial, search=best.search, select=best.select, test=best.test,

@@ -13,19 +13,12 @@ from matplotlib.figure import Figure
 from aftermix.report import figures
 from aftermix.report.charts import HALF_PX, WHOLE_PX
 from aftermix.report.figures import RAW, Scale, scale_for
-from aftermix.report.run_folder import Finite, Interval, Record, read_record
+from aftermix.report.run_folder import Finite, Interval, Record, UtilityScore, read_record
 from aftermix.report.svg import ACCENT, MUTED, SURFACE, Tooltips, draw
 
 FILE = "verification.json"
 PANELS_A_ROW = 3
 PANEL_HEIGHT_PX = 300
-
-
-class Value(Record):
-    """A utility with its interval; null where an expression has no value."""
-
-    value: Finite | None = None
-    interval: Interval | None = None
 
 
 class Score(Record):
@@ -37,7 +30,7 @@ class Score(Record):
 class Side(Record):
     """One mixture, merged or trained."""
 
-    utility: Value
+    utility: UtilityScore
     capabilities: dict[str, Score]
 
     def of(self, name: str | None) -> float | None:
