@@ -18,8 +18,8 @@ from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
 from aftermix.mixture import Surrogate
-from aftermix.mixture.regressors import BLENDS, REGRESSORS, fit
 from aftermix.mixture.simplex import on_simplex
+from aftermix.mixture.surrogates.regressors import BLENDS, REGRESSORS, fit
 
 CANDIDATES = 200_000
 

@@ -14,10 +14,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from aftermix.checkpoints.reader import open_checkpoint
-from aftermix.training.base import document_encoder, load_base, load_tokenizer
-from aftermix.training.data import read_documents
+from aftermix.training.base_model import document_encoder, load_base, load_tokenizer
+from aftermix.training.data.examples import read_documents
+from aftermix.training.data.packing import PackedTokens, pack
 from aftermix.training.expert import write_expert
-from aftermix.training.packing import PackedTokens, pack
 from aftermix.training.trainer import Recipe, train_one
 
 TOKENS = 12_000

@@ -47,7 +47,7 @@ def doctor(file: Path) -> int:
 
     config = _fetching(load_recipe(file))
     from aftermix.jobs.doctor import doctor as job
-    from aftermix.jobs.printing import diagnosis_lines
+    from aftermix.jobs.terminal_text import diagnosis_lines
 
     found = job(config)
     click.echo("\n".join(diagnosis_lines(found)))
@@ -60,7 +60,7 @@ def plan(file: Path) -> None:
     """Tell disk, memory, evaluations, tokens and time of FILE's job, before it runs."""
     from aftermix.config import load_config
     from aftermix.jobs.plan import plan as job
-    from aftermix.jobs.printing import plan_lines
+    from aftermix.jobs.terminal_text import plan_lines
 
     click.echo("\n".join(plan_lines(job(load_config(file)))))
 
@@ -71,7 +71,7 @@ def plan(file: Path) -> None:
 def train(file: Path, output: Path) -> None:
     """Train one expert per dataset of FILE from its base, each a model folder in the output folder."""
     from aftermix.config import load_config
-    from aftermix.jobs.train import train as job
+    from aftermix.jobs.train.command import train as job
 
     try:
         folders = job(load_config(file), output)
@@ -124,8 +124,8 @@ def diff(expert: str, base: str, output: Path, dtype: Any) -> None:
 @PICTURE
 def inspect(target: str, base: str | None, json_file: Path | None, picture: Path | None) -> None:
     """Show norms, cosines and untouched tensors of the vectors of FILE, or of MODEL minus its base."""
-    from aftermix.analysis.tables import print_geometry
-    from aftermix.jobs.inspect import inspect as job
+    from aftermix.analysis.geometry_tables import print_geometry
+    from aftermix.jobs.analysis.inspect import inspect as job
 
     geometry, name = job(target, base=base, json=json_file, picture=picture)
     print_geometry(geometry, base=name)
@@ -141,14 +141,14 @@ def analyze(target: str, base: str | None, json_file: Path | None, picture: Path
     """Fit Laplace and Gaussian to the entries of the vectors of FILE, or of MODEL minus its base."""
     if curvature:
         from aftermix.analysis.curvature_tables import print_derivatives
-        from aftermix.jobs.curvature import analyze_curvature
-        from aftermix.jobs.targets import vectors_of
+        from aftermix.jobs.analysis.curvature import analyze_curvature
+        from aftermix.jobs.analysis.targets import vectors_of
 
         found, label = analyze_curvature(vectors_of(target, base=base), json=json_file, picture=picture)
         print_derivatives(found, base=label)
         return
     from aftermix.analysis.distribution_tables import print_fits
-    from aftermix.jobs.analyze import analyze as job
+    from aftermix.jobs.analysis.analyze import analyze as job
 
     fits, name = job(target, base=base, json=json_file, picture=picture)
     print_fits(fits, base=name)
@@ -162,8 +162,8 @@ def calibrate(file: Path, output: Path) -> None:
     from aftermix.config import load_config
 
     config = _fetching(load_config(file))
-    from aftermix.jobs.calibrate import calibrate as job
-    from aftermix.jobs.calibrate import calibration_lines
+    from aftermix.jobs.calibrate.command import calibrate as job
+    from aftermix.jobs.calibrate.command import calibration_lines
 
     for line in calibration_lines(job(config, output)):
         click.echo(printable(line))
@@ -189,7 +189,7 @@ def merge(file: Path, output: Path, repo_id: str | None, private: bool, check: b
 
         refuse_push(repo_id)
     _fetching(config)
-    from aftermix.jobs.merge import merge as job
+    from aftermix.jobs.merge.command import merge as job
 
     click.echo(f"Model: {job(config, output, say=lambda line: click.echo(printable(line)), check=check)}")
     if repo_id is not None:
@@ -223,13 +223,13 @@ def export(source: Path, target: str, output: Path, **options: Any) -> None:
     if target == "mergekit":
         if given:
             raise click.UsageError("The options are for the mixtures of trainers; mergekit takes none of them.")
-        from aftermix.jobs.export import export_mergekit
+        from aftermix.jobs.export.command import export_mergekit
 
         for note in export_mergekit(source, output):
             click.echo(note)
         click.echo(f"Recipe: {output}")
         return
-    from aftermix.jobs.export_mixture import Asked, export_mixture
+    from aftermix.jobs.export.mixture import Asked, export_mixture
 
     for file in export_mixture(source, output, to=target, asked=Asked(**given), say=click.echo):
         click.echo(f"File: {file}")
@@ -244,8 +244,8 @@ def search(file: Path | None, output: Path | None, resume: Path | None, source: 
     """Search the merge weights of FILE by measured score; write the best model and a report."""
     run = _run_folder(file, output, resume, source)
     config = _config_of_run(file, run)
-    from aftermix.jobs.search import search as job
-    from aftermix.report.console import print_result
+    from aftermix.jobs.search.command import search as job
+    from aftermix.report.console.search import print_result
 
     with _resumable(f"aftermix search {f'{file} ' if file else ''}--resume {run}", kept="finished trial"):
         job(config, run, resume=resume is not None, source=source)
@@ -268,8 +268,8 @@ def mixture(
     if verify is None and any(trained.values()):
         raise click.UsageError("--tokens and --doremi are about the mixtures that --verify N trains.")
     config = _config_of_run(file, run)
-    from aftermix.jobs.mixture import mixture as job
-    from aftermix.report.mixture_console import print_mixture
+    from aftermix.jobs.mixture.command import mixture as job
+    from aftermix.report.console.mixture import print_mixture
 
     tokens = int(trained["tokens"]) if trained["tokens"] else None
     given = {"verify": verify, "tokens": tokens, "doremi": "" if trained["doremi"] else None}
@@ -278,7 +278,7 @@ def mixture(
         if verify is None:
             job(config, run, resume=resume is not None, source=source)
         else:
-            from aftermix.jobs.mixture_verify import verified_mixture
+            from aftermix.jobs.verify.command import verified_mixture
 
             trainings = {"mixtures": verify, "tokens": tokens, "doremi": trained["doremi"]}
             verified_mixture(config, run, resume=resume is not None, source=source, **trainings)
@@ -295,7 +295,7 @@ def evaluate(file: Path, split: Any, as_json: bool) -> None:
 
     config = _fetching(load_config(file))
     from aftermix.jobs.evaluate import evaluate as job
-    from aftermix.jobs.printing import score_lines
+    from aftermix.jobs.terminal_text import score_lines
 
     summary = job(config, split=split)
     click.echo(json.dumps(summary, indent=2) if as_json else "\n".join(score_lines(summary)))

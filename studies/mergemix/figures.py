@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aftermix.mixture.consistency import spearman
+from aftermix.mixture.rank_consistency import spearman
 from studies.mergemix.domains import CAPABILITIES
 from studies.mergemix.measure import Bits, Floats, relative, scores
 from studies.world.figures import Mean, difference, mean

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from aftermix.config import parse_config
-from aftermix.jobs.train import train
+from aftermix.jobs.train.command import train
 from studies.mergemix.domains import DOMAINS, GENERAL, PARTS, base_text, part_text
 from studies.world.demo import DEMO
 from studies.world.layout import World

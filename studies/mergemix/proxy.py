@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from aftermix.config import parse_config
-from aftermix.jobs.mixture import mixture
+from aftermix.jobs.mixture.command import mixture
 from studies.mergemix.domains import CAPABILITIES
 
 ITEMS = {"search": 44, "select": 20, "test": 9}

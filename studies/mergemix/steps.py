@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from aftermix.config import parse_config
-from aftermix.jobs.mixture_doremi import doremi_ratios
-from aftermix.mixture.baselines import regmix
+from aftermix.jobs.verify.doremi import doremi_ratios
+from aftermix.mixture.regmix import regmix
 from aftermix.mixture.utility import Utility
 from studies.mergemix.domains import CAPABILITIES, DOMAINS, MANIFEST, PARTS
 from studies.mergemix.measure import Bits, Floats, Scale, scores

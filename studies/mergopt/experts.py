@@ -16,7 +16,7 @@ import yaml
 
 from aftermix.config import parse_config
 from aftermix.files import write_atomically
-from aftermix.jobs.train import train
+from aftermix.jobs.train.command import train
 from studies.world.experts import LEARNING_RATES
 from studies.world.layout import FOLDER, World
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import ViTConfig, ViTForImageClassification
 
-from aftermix.analysis.laplace import fit_whole
+from aftermix.analysis.distribution import fit_whole
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, VectorConfig
 from aftermix.files import write_atomically

@@ -23,9 +23,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import CalibrateConfig, CalibrationConfig, Config, MergeConfig, VectorConfig
 from aftermix.files import write_json
-from aftermix.jobs.calibrate import calibrate
-from aftermix.jobs.merge import merge
-from aftermix.jobs.statistics import merger_of
+from aftermix.jobs.calibrate.command import calibrate
+from aftermix.jobs.merge.command import merge
+from aftermix.jobs.merge.statistics import merger_of
 from aftermix.merging.blocks import in_order, worker_threads
 from aftermix.merging.merge import Recipe
 from studies.obim.case import arguments, distinct_experts

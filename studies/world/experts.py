@@ -10,7 +10,7 @@ import yaml
 
 from aftermix.config import parse_config
 from aftermix.files import write_atomically
-from aftermix.jobs.train import train
+from aftermix.jobs.train.command import train
 from studies.world.layout import World
 
 TOKENS = 250_000

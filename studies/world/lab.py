@@ -14,8 +14,8 @@ from aftermix.config import CalibrateConfig, CalibrationConfig, Config, MergeCon
 from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, TaskConfig
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.files import fingerprint
-from aftermix.jobs.calibrate import calibrate
-from aftermix.jobs.live import LiveScorer
+from aftermix.jobs.calibrate.command import calibrate
+from aftermix.jobs.evaluator import LiveScorer
 from aftermix.merging.merge import Merger, Recipe, merged_tensors
 from aftermix.saliency.storage import Statistics, read_statistics
 from studies.world.bits import HeldOut, bits_per_byte

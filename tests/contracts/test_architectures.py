@@ -20,7 +20,7 @@ from aftermix.errors import ConfigError, EvaluationError, ManyProblemsError
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.engines.live_weights import LiveWeights
 from aftermix.jobs.doctor import doctor
-from aftermix.jobs.merge import merge
+from aftermix.jobs.merge.command import merge
 from aftermix.merging.merge import Merger, Recipe, merged_tensors
 from aftermix.merging.prepared import prepare_vectors
 from contracts.families import FAMILIES, IMAGE_TOKEN, IMAGES, PAIRED, TOKENS, Family

@@ -16,7 +16,7 @@ from aftermix.merging.blocks import block_bounds
 from aftermix.merging.merge import Merger, Recipe, merged_pieces, merged_tensors
 from aftermix.merging.methods import METHODS, bind
 from aftermix.merging.prepared import prepare_vectors
-from aftermix.merging.resident import ResidentVectors
+from aftermix.merging.prepared_gpu import ResidentVectors
 
 SHAPES = {
     "layers.0.a.weight": ((500, 700), torch.bfloat16),

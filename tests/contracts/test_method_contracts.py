@@ -13,12 +13,12 @@ from aftermix.checkpoints.model import TensorInfo
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError, MergeError
-from aftermix.jobs.merge import merge
-from aftermix.jobs.statistics import merger_of
+from aftermix.jobs.merge.command import merge
+from aftermix.jobs.merge.statistics import merger_of
 from aftermix.merging.merge import Merger, Recipe, merged_tensors
 from aftermix.merging.methods import METHODS, bind
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
-from aftermix.merging.resident import ResidentVectors, beside
+from aftermix.merging.prepared_gpu import ResidentVectors, beside
 
 Family = Mapping[str, Path]
 Copied = Callable[[str], Path]
@@ -137,7 +137,7 @@ def resident(prepared: PreparedVectors, device: torch.device) -> ResidentVectors
 def test_combined_on_the_device_of_the_model(
     method: str, family: Family, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aftermix.merging.resident.CHUNK_ELEMENTS", 1000)
+    monkeypatch.setattr("aftermix.merging.prepared_gpu.CHUNK_ELEMENTS", 1000)
     config = config_of(family, method, {"a": 1.0, "b": 1.0}, **HALF.get(method, {}))
     prepared = prepare_vectors(merger(config))
     vectors = resident(prepared, device)
@@ -225,8 +225,8 @@ def test_excluded_tensors_keep_the_bits_of_the_base(method: str, untied_family: 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_scalars_vectors_zeros_and_empty_tensors_work(method: str) -> None:
     recipe = Recipe.of(MergeConfig.model_validate({"method": method, **HALF.get(method, {})}))
-    from aftermix.merging.intra import Place
-    from aftermix.merging.selection import Blocks
+    from aftermix.merging.rules.intra import Place
+    from aftermix.merging.topk.magnitude import Blocks
 
     for count in (1, 7, 15):
         deltas = [torch.zeros(count), torch.randn(count, generator=torch.Generator().manual_seed(0))]

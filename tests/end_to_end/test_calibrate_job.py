@@ -15,7 +15,7 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.cli import cli
 from aftermix.config import Config, load_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.calibrate import calibrate, calibration_lines
+from aftermix.jobs.calibrate.command import calibrate, calibration_lines
 from aftermix.saliency.storage import read_statistics
 
 TEXT = "the sum of the numbers is even and the answer is one of these "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aftermix.config import load_config
-from aftermix.jobs.search import search
+from aftermix.jobs.search.command import search
 
 COMMAND = [sys.executable, "-c", "from aftermix.cli import main; main()", "search"]
 POLL_S = 0.002

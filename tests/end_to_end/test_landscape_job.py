@@ -13,11 +13,11 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.landscape import draw_landscape, read_again, write_cosines, write_landscape
-from aftermix.jobs.mixture import mixture
-from aftermix.jobs.mixture_points import Learned
-from aftermix.jobs.mixture_setting import Setting
+from aftermix.jobs.mixture.command import mixture
+from aftermix.jobs.mixture.points import Learned
+from aftermix.jobs.mixture.problem import Setting
 from aftermix.report.page import write_report
-from aftermix.search.journal import read_trials
+from aftermix.runs.journal import read_trials
 
 Family = Mapping[str, Path]
 

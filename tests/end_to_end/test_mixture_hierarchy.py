@@ -15,13 +15,13 @@ import pytest
 
 from aftermix.config import Config, Split, load_config
 from aftermix.errors import AftermixError
-from aftermix.jobs import mixture_tree
-from aftermix.jobs.live import Bench
-from aftermix.jobs.mixture import mixture
-from aftermix.jobs.mixture_levels import Levels, level_setting
-from aftermix.search.records import Measurement, Point
+from aftermix.jobs.evaluator import Bench
+from aftermix.jobs.mixture import tree as mixture_tree
+from aftermix.jobs.mixture.command import mixture
+from aftermix.jobs.mixture.tree_problem import Levels, level_setting
+from aftermix.runs.trials import Measurement, Point
 from conftest import make_family, run_cli
-from killed_mixture import KILLED
+from support.killed_mixture import KILLED
 
 Family = Mapping[str, Path]
 TASKS = ("colours", "numbers")
@@ -182,7 +182,7 @@ def test_consolidated_experts_are_models_made_again_by_their_recipes(bottom_up: 
 def test_the_page_and_the_terminal_show_the_tree(
     bottom_up: Path, top_down: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from aftermix.report.mixture_console import print_mixture
+    from aftermix.report.console.mixture import print_mixture
 
     page = (bottom_up / "report.html").read_text()
     assert page.rstrip().endswith("</html>")
@@ -199,7 +199,7 @@ def test_the_ratios_go_to_a_trainer_and_into_a_training(
     top_down: Path, bottom_up: Path, wide: Family, tmp_path: Path
 ) -> None:
     from aftermix.config import TrainConfig
-    from aftermix.jobs.training_data import ingredients
+    from aftermix.jobs.train.expert_data import ingredients
 
     ratios = best_of(top_down)["ratios"]
     kept = pytest.approx({name: ratio for name, ratio in ratios.items() if ratio > 0}, abs=1e-9)
@@ -352,7 +352,7 @@ def test_bad_trees_and_other_runs_are_refused_and_nothing_is_written(
 
 
 def test_a_group_whose_mixtures_all_score_the_same_tells_nothing(wide: Family, tasks: Path, tmp_path: Path) -> None:
-    from aftermix.search.records import Trial
+    from aftermix.runs.trials import Trial
 
     levels = Levels.of(load_config(write_file(tmp_path, wide, tasks, tree=FLAT)))
     setting = level_setting(levels.config, tmp_path, "left")

@@ -15,10 +15,10 @@ import pytest
 
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.live import Bench
-from aftermix.jobs.mixture import mixture
+from aftermix.jobs.evaluator import Bench
+from aftermix.jobs.mixture.command import mixture
 from conftest import run_cli
-from killed_mixture import KILLED
+from support.killed_mixture import KILLED
 
 Family = Mapping[str, Path]
 CAPABILITIES = ("colours", "numbers")
@@ -153,7 +153,7 @@ def test_the_page_shows_the_mixture_and_its_own_commands(finished: Path) -> None
 
 def test_the_ratios_are_what_a_training_takes(finished: Path) -> None:
     from aftermix.config import TrainConfig
-    from aftermix.jobs.training_data import ingredients
+    from aftermix.jobs.train.expert_data import ingredients
 
     datasets = {"mixed": {"mixture": str(finished / "best.json"), "tokens": 1000}, "b": "b.jsonl", "c": "c.jsonl"}
     found = ingredients("mixed", TrainConfig.model_validate({"datasets": datasets}))

@@ -16,9 +16,9 @@ from scipy.stats import spearmanr
 
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.mixture_doremi import doremi_ratios
-from aftermix.jobs.mixture_verify import refuse_unverifiable, verified_mixture, verify
-from aftermix.report.mixture_console import print_mixture
+from aftermix.jobs.verify.command import refuse_unverifiable, verified_mixture, verify
+from aftermix.jobs.verify.doremi import doremi_ratios
+from aftermix.report.console.mixture import print_mixture
 from conftest import run_cli
 
 Family = Mapping[str, Path]
@@ -211,8 +211,8 @@ import os, signal, sys
 from pathlib import Path
 from aftermix import files
 from aftermix.config import load_config
-from aftermix.jobs.mixture_doremi import doremi_ratios
-from aftermix.jobs.mixture_verify import verify
+from aftermix.jobs.verify.doremi import doremi_ratios
+from aftermix.jobs.verify.command import verify
 from aftermix.training.loop import StepRecorder
 
 where, left = sys.argv[3], int(sys.argv[4])
@@ -230,7 +230,7 @@ if where == "training":
     StepRecorder.on_step_end = dying(StepRecorder.on_step_end)
 else:
     files.os.fsync = dying(os.fsync)
-    import aftermix.jobs.mixture_verify as job
+    import aftermix.jobs.verify.command as job
     job.train_mixtures = lambda config, run, chosen, **_: {one.name: run / "trained" / one.name for one in chosen}
 verify(load_config(Path(sys.argv[1])), Path(sys.argv[2]), mixtures=3, doremi=True)
 """

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.run_folder import read_run_config
-from aftermix.jobs.search import search
+from aftermix.jobs.search.command import search
 from aftermix.yaml_file import read_yaml
 from conftest import run_cli
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from aftermix import files
 from aftermix.config import Objective, SearchConfig
 from aftermix.search.dimensions import Choices, Range
-from aftermix.search.records import Measurement
+from aftermix.runs.trials import Measurement
 from aftermix.search.space import Space
 from aftermix.search.study import run_study
 

@@ -12,8 +12,8 @@ import torch
 
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.calibrate import calibrate
-from aftermix.jobs.search import search
+from aftermix.jobs.calibrate.command import calibrate
+from aftermix.jobs.search.command import search
 from aftermix.yaml_file import read_yaml
 from conftest import run_cli
 
@@ -137,11 +137,11 @@ def test_a_point_scores_the_same_on_every_split_whenever_it_is_measured(obim: Pa
     """The streamed trial, the candidate on its select items and the written model are one merge."""
     from aftermix.checkpoints.pool import open_pool
     from aftermix.evaluation.harness import TaskSuite
-    from aftermix.jobs.live import Bench
+    from aftermix.jobs.evaluator import Bench
     from aftermix.jobs.run_folder import read_run_config
-    from aftermix.jobs.search_space import space_of
+    from aftermix.jobs.search.space_from_config import space_of
     from aftermix.merging.merge import Recipe
-    from aftermix.search.journal import read_items, read_trials
+    from aftermix.runs.journal import read_items, read_trials
 
     config = read_run_config(obim)
     recipe = Recipe.of(config.merge, vectors=config.vectors, for_search=True)
@@ -243,11 +243,11 @@ def test_settings_of_the_combination_leave_the_prepared_vectors_as_they_are(
 
     from aftermix.checkpoints.pool import open_pool
     from aftermix.evaluation.harness import TaskSuite
-    from aftermix.jobs.live import Bench
+    from aftermix.jobs.evaluator import Bench
     from aftermix.jobs.run_folder import read_run_config
-    from aftermix.jobs.search_space import space_of
+    from aftermix.jobs.search.space_from_config import space_of
     from aftermix.merging.merge import Recipe, merged_tensors
-    from aftermix.search.records import Point
+    from aftermix.runs.trials import Point
 
     config = read_run_config(run)
     assert config.evaluate is not None

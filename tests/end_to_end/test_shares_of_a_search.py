@@ -10,8 +10,8 @@ import torch
 import yaml
 
 from aftermix.config import load_config
-from aftermix.jobs.merge import merge
-from aftermix.jobs.search import search
+from aftermix.jobs.merge.command import merge
+from aftermix.jobs.search.command import search
 
 
 @pytest.fixture(autouse=True)

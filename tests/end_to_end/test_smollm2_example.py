@@ -92,7 +92,7 @@ def assert_folded_is_adapted(base: Path, folder: Path) -> None:
     from aftermix.checkpoints.reader import open_checkpoint
     from aftermix.config import parse_config
     from aftermix.jobs.doctor import doctor
-    from aftermix.training.base import load_base
+    from aftermix.training.base_model import load_base
     from aftermix.training.expert import write_expert
 
     experts = module_of("experts")

@@ -23,7 +23,7 @@ from aftermix.cli import main
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError
 from aftermix.jobs.doctor import doctor
-from aftermix.jobs.merge import merge, write_model
+from aftermix.jobs.merge.command import merge, write_model
 from aftermix.merging.merge import Merger, Recipe
 
 Family = Mapping[str, Path]
@@ -31,7 +31,7 @@ Copy = Callable[[str], Path]
 COMMAND = [sys.executable, "-c", "from aftermix.cli import main; main()", "merge"]
 PAUSED = """
 import sys
-import aftermix.jobs.merge as job
+import aftermix.jobs.merge.command as job
 whole = job.merged_pieces
 def paused(*arguments, **options):
     for number, piece in enumerate(whole(*arguments, **options)):

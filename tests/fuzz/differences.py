@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from aftermix.checkpoints.model import StoredDifference
-from aftermix.checkpoints.opening import open_model
+from aftermix.checkpoints.open_model import open_model
 from aftermix.jobs.diff import diff
 from aftermix.mergekit.reading import load_recipe
 from aftermix.mergekit.writing import to_mergekit

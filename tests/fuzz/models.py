@@ -8,14 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from aftermix.checkpoints.alignment.align import remarks
-from aftermix.checkpoints.companions import companion_files, companion_remarks
+from aftermix.checkpoints.alignment.mismatches import remarks
 from aftermix.checkpoints.model import Model, read_tensor
-from aftermix.checkpoints.opening import open_model
+from aftermix.checkpoints.model_files import companion_files, companion_remarks
+from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.pool import examine_pool, is_finite
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import refuse_if_any
-from aftermix.jobs.merge import merge
+from aftermix.jobs.merge.command import merge
 from fuzz.draw import Draw, as_json
 from fuzz.oracle import Violation, check
 from fuzz.place import CONFIG, INDEX, SHARDS, place, sharded_files, single_file

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aftermix.jobs.export_mixture import Asked, export_mixture
+from aftermix.jobs.export.mixture import Asked, export_mixture
 from conftest import save_tokenizer
-from export_world import RATIOS, ExportWorld, make_export_world, write_records
+from support.export_world import RATIOS, ExportWorld, make_export_world, write_records
 
 CONSUMERS = os.environ.get("EXPORT_CONSUMERS")
 DRIVER = Path(__file__).with_name("export_driver.py")

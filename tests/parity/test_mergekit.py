@@ -20,7 +20,7 @@ import yaml
 from safetensors.torch import load_file
 
 from aftermix.config import Config, parse_config
-from aftermix.jobs.merge import merge
+from aftermix.jobs.merge.command import merge
 from aftermix.mergekit.reading import load_recipe
 from aftermix.mergekit.writing import to_mergekit
 

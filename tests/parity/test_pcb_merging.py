@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from aftermix.checkpoints.model import TensorInfo
-from aftermix.merging.competition import competition, pcb
-from aftermix.merging.selection import Blocks
+from aftermix.merging.rules.pcb import competition, pcb
+from aftermix.merging.topk.magnitude import Blocks
 
 PUBLISHED = json.loads((Path(__file__).parent / "data/pcb_merging.json").read_text())
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aftermix.checkpoints.formats.adapter import Adapter
-from aftermix.checkpoints.opening import open_model
+from aftermix.checkpoints.formats.lora.adapter import Adapter
+from aftermix.checkpoints.open_model import open_model
 from aftermix.config import Config, VectorConfig
-from aftermix.jobs.merge import merge
+from aftermix.jobs.merge.command import merge
 
 peft = pytest.importorskip("peft")
 

@@ -19,12 +19,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from aftermix.merging import intra
-from aftermix.merging.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
-from aftermix.merging.intra import Place, band, magnitude_sampled
-from aftermix.merging.selection import Blocks
-from aftermix.merging.together import WholeTensors
-from aftermix.merging.wudi import merged_layer, wudi
+from aftermix.merging.rules import intra
+from aftermix.merging.rules.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
+from aftermix.merging.rules.intra import Place, band, magnitude_sampled
+from aftermix.merging.rules.surveys import WholeTensors
+from aftermix.merging.rules.wudi import merged_layer, wudi
+from aftermix.merging.topk.magnitude import Blocks
 
 PUBLISHED = json.loads((Path(__file__).parent / "data/public_methods.json").read_text())
 MERGEKIT = os.environ.get("MERGEKIT") or shutil.which("mergekit-yaml")

@@ -16,13 +16,13 @@ from pydantic.fields import FieldInfo
 from aftermix import config
 from aftermix.cli import cli
 from aftermix.config import Config, MergeConfig, parse_config
-from aftermix.jobs.mixture_levels import Levels
-from aftermix.jobs.mixture_setting import Setting
-from aftermix.jobs.search_space import space_of
+from aftermix.jobs.mixture.problem import Setting
+from aftermix.jobs.mixture.tree_problem import Levels
+from aftermix.jobs.search.space_from_config import space_of
 from aftermix.merging.methods import INTER, INTRA, METHODS, bind
-from aftermix.report.run_folder import Best
+from aftermix.runs.reader import Best
+from aftermix.runs.trials import Trial
 from aftermix.search.objective import Objectives
-from aftermix.search.records import Trial
 from aftermix.yaml_file import parse_yaml
 
 ROOT = Path(__file__).parents[2]

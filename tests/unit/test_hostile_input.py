@@ -14,16 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from aftermix.checkpoints.entries import links_out
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.names import matcher
-from aftermix.checkpoints.opening import open_model
+from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.reader import open_checkpoint
+from aftermix.checkpoints.safe_files import links_out
 from aftermix.config import Config, VectorConfig, parse_config
 from aftermix.errors import AftermixError, CheckpointError, ConfigError, ManyProblemsError, Problem
 from aftermix.jobs.doctor import Diagnosis
-from aftermix.jobs.merge import merge
-from aftermix.jobs.printing import diagnosis_lines
+from aftermix.jobs.merge.command import merge
+from aftermix.jobs.terminal_text import diagnosis_lines
 from aftermix.mergekit.reading import load_recipe
 from aftermix.yaml_file import parse_yaml, read_yaml
 from fuzz.oracle import Violation, check

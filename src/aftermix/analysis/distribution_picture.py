@@ -15,8 +15,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy import stats
 
+from aftermix.analysis.distribution import Fit, Tally, VectorFit
 from aftermix.analysis.drawing import rendered, shortened
-from aftermix.analysis.laplace import Fit, Tally, VectorFit
 
 COLUMNS = 3
 BINS = 161

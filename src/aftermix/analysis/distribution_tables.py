@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from aftermix.analysis.laplace import Distribution, VectorFit
+from aftermix.analysis.distribution import Distribution, VectorFit
 from aftermix.terminal import table_console
 
 COLUMNS = (

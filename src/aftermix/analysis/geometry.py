@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aftermix.analysis.places import KINDS, Place, layer_labels, place_of
-from aftermix.checkpoints.formats.runs import runs
+from aftermix.analysis.tensor_kinds import KINDS, Place, layer_labels, place_of
+from aftermix.checkpoints.formats.spans import runs
 from aftermix.checkpoints.model import Bounds, TensorInfo
 from aftermix.checkpoints.pool import Pool, is_finite
 from aftermix.errors import Problem, refuse_if_any

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from aftermix.analysis.geometry import Floats, Geometry, Part
-from aftermix.analysis.places import layer_labels
+from aftermix.analysis.tensor_kinds import layer_labels
 
 
 def geometry_record(geometry: Geometry) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from aftermix.checkpoints.entries import exists
+from aftermix.checkpoints.safe_files import exists
 from aftermix.errors import CheckpointError
 
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]

@@ -12,7 +12,7 @@ import torch
 from aftermix.checkpoints.alignment.view import stores_difference
 from aftermix.checkpoints.alignment.views import aligned, read_against
 from aftermix.checkpoints.model import Bounds, Model, StoredDifference, TensorInfo
-from aftermix.checkpoints.opening import open_model
+from aftermix.checkpoints.open_model import open_model
 from aftermix.config import Config
 from aftermix.errors import AftermixError, CheckpointError, Problem, refuse_if_any
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from aftermix.checkpoints.entries import holds_file, read_entry, stamp
 from aftermix.checkpoints.model import Bounds, TensorInfo
 from aftermix.checkpoints.names import tied_head
+from aftermix.checkpoints.safe_files import holds_file, read_entry, stamp
 from aftermix.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from aftermix.checkpoints.entries import exists
+from aftermix.checkpoints.safe_files import exists
 from aftermix.checkpoints.shards import Piece, TensorSpec, plan_shards, write_shards
 from aftermix.errors import CheckpointError
 

@@ -14,9 +14,9 @@ from aftermix.checkpoints.writer import refuse_occupied
 from aftermix.config import Config, MergeConfig, VectorConfig, require
 from aftermix.errors import TrainingError
 from aftermix.files import write_json
-from aftermix.jobs.merge import merge
+from aftermix.jobs.merge.command import merge
 from aftermix.training.averaging import decay_weights
-from aftermix.training.milestones import RECORD
+from aftermix.training.checkpoint_schedule import RECORD
 from aftermix.training.resuming import differences
 from aftermix.training.schedules import DecayShape
 
@@ -156,10 +156,10 @@ def _recipe(stages: Sequence[Stage]) -> Config:
 def _best(stages: list[Stage], count: int, by: Config, say: Callable[[str], object]) -> list[Stage]:
     """The `count` checkpoints with the highest objective on the select items, by tokens; ties go to the later one."""
     from aftermix.evaluation.harness import TaskSuite
-    from aftermix.jobs.live import LiveScorer
+    from aftermix.jobs.evaluator import LiveScorer
     from aftermix.merging.merge import Merger, Recipe, merged_tensors
+    from aftermix.runs.trials import mean_scores
     from aftermix.search.objective import Objectives
-    from aftermix.search.records import mean_scores
 
     require(by, "evaluate")
     assert by.evaluate is not None  # noqa: S101 - required above; for the type checker

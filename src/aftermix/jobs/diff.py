@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from aftermix.checkpoints.companions import companion_files
 from aftermix.checkpoints.formats.vector_file import Facts, StoredType
-from aftermix.checkpoints.formats.vector_writer import VectorWriter
+from aftermix.checkpoints.model_files import companion_files
 from aftermix.checkpoints.pool import open_pool
+from aftermix.checkpoints.vector_writer import VectorWriter
 from aftermix.config import Config, MergeConfig, VectorConfig
-from aftermix.jobs.merge import refuse_output
-from aftermix.jobs.model_card import public_name
+from aftermix.jobs.merge.command import refuse_output
+from aftermix.jobs.merge.model_card import public_name
 
 VECTOR = "expert"
 

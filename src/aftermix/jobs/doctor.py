@@ -7,23 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aftermix import progress
-from aftermix.checkpoints.alignment.align import remarks
+from aftermix.checkpoints.alignment.mismatches import remarks
 from aftermix.checkpoints.alignment.views import alignment_lines
-from aftermix.checkpoints.companions import companion_remarks
 from aftermix.checkpoints.formats.vector_file import VectorFile, content_problems
 from aftermix.checkpoints.model import Model, read_tensor
+from aftermix.checkpoints.model_files import companion_remarks
 from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.pool import Pool, examine_pool, refuse_non_finite
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem
-from aftermix.jobs.search_space import space_of, space_text
-from aftermix.jobs.statistics import read_all
-from aftermix.jobs.training_data import ingredients
+from aftermix.jobs.merge.statistics import read_all
+from aftermix.jobs.search.space_from_config import space_of, space_text
+from aftermix.jobs.train.expert_data import ingredients
 from aftermix.merging.merge import Recipe, check_weights
 from aftermix.merging.methods import bind
 from aftermix.merging.saliency import refuse_unmeasured
 from aftermix.saliency.storage import refuse_no_folder
-from aftermix.training.formats import data_parts
+from aftermix.training.data.files import data_parts
 
 
 @dataclass
@@ -68,8 +68,8 @@ def doctor(config: Config) -> Diagnosis:
 
 
 def _check_mixture(config: Config, found: Diagnosis) -> None:
-    from aftermix.jobs.mixture_levels import Levels  # here, since it loads what fits surrogates
-    from aftermix.jobs.mixture_setting import Setting
+    from aftermix.jobs.mixture.problem import Setting
+    from aftermix.jobs.mixture.tree_problem import Levels  # here, since it loads what fits surrogates
 
     if config.mixture is not None and config.mixture.tree is not None:
         found.facts += list(Levels.of(config).facts())
@@ -144,7 +144,7 @@ def _examine_models(pool: Pool, config: Config, found: Diagnosis) -> None:
 
 
 def _check_calibration(pool: Pool, config: Config, found: Diagnosis) -> None:
-    from aftermix.jobs.calibrate import calibration_plans
+    from aftermix.jobs.calibrate.command import calibration_plans
 
     for plan in calibration_plans(config, pool):
         data = plan.data

@@ -7,8 +7,8 @@ from typing import Any
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, Split, require
 from aftermix.evaluation.harness import TaskSuite
-from aftermix.jobs.live import LiveScorer
-from aftermix.jobs.statistics import merger_of
+from aftermix.jobs.evaluator import LiveScorer
+from aftermix.jobs.merge.statistics import merger_of
 from aftermix.merging.merge import Recipe, check_weights, merged_tensors
 from aftermix.search.objective import Objectives
 from aftermix.search.summary import summarise

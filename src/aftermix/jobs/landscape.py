@@ -15,24 +15,24 @@ import numpy as np
 
 from aftermix.analysis.drawing import rendered
 from aftermix.analysis.geometry import measure
-from aftermix.analysis.landscape import rounded, slice_records, surface_record
+from aftermix.analysis.mixture_landscape import rounded, slice_records, surface_record
 from aftermix.checkpoints.pool import Pool
 from aftermix.errors import ConfigError, MixtureError
 from aftermix.files import write_atomically, write_json
-from aftermix.jobs.mixture_levels import LEVELS, level_setting
-from aftermix.jobs.mixture_points import Learned
-from aftermix.jobs.mixture_setting import Setting
+from aftermix.jobs.mixture.points import Learned
+from aftermix.jobs.mixture.problem import Setting
+from aftermix.jobs.mixture.tree_problem import LEVELS, level_setting
 from aftermix.jobs.run_folder import BEST, CONFIG, read_run_config, refuse_other_kind
 from aftermix.mixture.optimum import predicted
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.utility import Utility
-from aftermix.report.landscape import COSINES, LANDSCAPE, Landscape
-from aftermix.report.landscape_look import PAPER
-from aftermix.report.landscape_slices import paint_all_slices, slices_size_px
-from aftermix.report.landscape_tetrahedron import refuse_without_plotly, tetrahedron
-from aftermix.report.landscape_triangle import paint_triangles, triangles_size_px
-from aftermix.search.journal import read_trials
-from aftermix.search.records import Trial
+from aftermix.report.charts.landscape import COSINES, LANDSCAPE, Landscape
+from aftermix.report.charts.landscape_colours import PAPER
+from aftermix.report.charts.landscape_slices import paint_all_slices, slices_size_px
+from aftermix.report.charts.landscape_tetrahedron import refuse_without_plotly, tetrahedron
+from aftermix.report.charts.landscape_triangle import paint_triangles, triangles_size_px
+from aftermix.runs.journal import read_trials
+from aftermix.runs.trials import Trial
 
 # N points, C candidates, K domains, M capabilities, Q quantities: the utility and M capabilities
 

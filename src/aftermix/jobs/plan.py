@@ -11,11 +11,12 @@ from typing import Any
 import psutil
 import torch
 
-from aftermix.checkpoints.companions import tokenizer_folder
 from aftermix.checkpoints.hub import locate
+from aftermix.checkpoints.model_files import tokenizer_folder
 from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, Split, require
+from aftermix.jobs.merge.statistics import merger_of
 from aftermix.jobs.plan_counts import (
     mixture_measurements,
     mixture_text,
@@ -23,9 +24,8 @@ from aftermix.jobs.plan_counts import (
     training_tokens,
     verification_tokens,
 )
-from aftermix.jobs.search_space import space_of, space_text
-from aftermix.jobs.settings import leaves_vectors_as_they_are
-from aftermix.jobs.statistics import merger_of
+from aftermix.jobs.search.settings import leaves_vectors_as_they_are
+from aftermix.jobs.search.space_from_config import space_of, space_text
 from aftermix.merging.blocks import BLOCK_ELEMENTS, LOOKAHEAD, block_bounds
 from aftermix.merging.merge import Merger, Recipe, merged_tensors
 from aftermix.merging.prepared import prepared_bytes

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from aftermix.config import Config, Split
 from aftermix.errors import TrainingError
-from aftermix.jobs.baselines import fixed_baselines, instruction_scan
-from aftermix.jobs.mixture_comparison import compared_mixtures
-from aftermix.jobs.mixture_levels import Levels
-from aftermix.jobs.mixture_setting import Setting
-from aftermix.jobs.mixture_training import tokens_of
+from aftermix.jobs.mixture.baselines import compared_mixtures
+from aftermix.jobs.mixture.problem import Setting
+from aftermix.jobs.mixture.tree_problem import Levels
+from aftermix.jobs.search.baselines import fixed_baselines, instruction_scan
+from aftermix.jobs.verify.training_file import tokens_of
 
 
 def search_measurements(config: Config) -> dict[Split, int]:

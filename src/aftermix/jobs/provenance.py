@@ -20,7 +20,7 @@ from aftermix.checkpoints.pool import Pool
 from aftermix.config import Config, MergeConfig
 from aftermix.errors import CheckpointError
 from aftermix.files import fingerprint
-from aftermix.jobs.statistics import statistics_files
+from aftermix.jobs.merge.statistics import statistics_files
 from aftermix.merging.merge import Recipe, Weights
 
 PACKAGES = ("aftermix", "torch", "numpy", "safetensors", "transformers", "lm_eval", "optuna")

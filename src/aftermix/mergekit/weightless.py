@@ -9,8 +9,8 @@ from aftermix.config import Config
 from aftermix.errors import Problem
 from aftermix.mergekit.references import written
 from aftermix.merging.methods import BoundMethod, Rule
-from aftermix.merging.model_stock import model_stock
-from aftermix.merging.spherical import karcher, slerp
+from aftermix.merging.rules.model_stock import model_stock
+from aftermix.merging.rules.spherical import karcher, slerp
 
 OPTIONS: dict[str, dict[str, str]] = {
     "slerp": {},

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import torch
 
-from aftermix.checkpoints.memory import keep_freed_memory
 from aftermix.checkpoints.model import Bounds
+from aftermix.merging.temporaries import keep_freed_memory
 
 BLOCK_ELEMENTS = 1 << 18
 """Most elements of a block. Part of the format of random masks, which are drawn block by block."""

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from aftermix.checkpoints.memory import fresh, fresh_block
 from aftermix.checkpoints.model import Bounds, TensorInfo
 from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.pool import Pool, is_finite, refuse_non_finite
@@ -25,13 +24,14 @@ from aftermix.checkpoints.shards import Piece, TensorSpec
 from aftermix.config import MergeConfig, VectorConfig
 from aftermix.errors import MergeError
 from aftermix.merging.blocks import block_bounds, in_order, worker_threads
-from aftermix.merging.exclusive import rotation_shifts
-from aftermix.merging.intra import Keeper, Place, candidates_of
 from aftermix.merging.methods import BoundMethod, bind
-from aftermix.merging.model_scope import cuts_over_model
+from aftermix.merging.rules.exclusive import rotation_shifts
+from aftermix.merging.rules.intra import Keeper, Place, candidates_of
+from aftermix.merging.rules.surveys import Combiner
 from aftermix.merging.saliency import Statistics, ranking_of, refuse_unmeasured
-from aftermix.merging.selection import Blocks, Cut
-from aftermix.merging.together import Combiner
+from aftermix.merging.temporaries import fresh, fresh_block
+from aftermix.merging.topk.magnitude import Blocks, Cut
+from aftermix.merging.topk.whole_model import cuts_over_model
 
 Weights = Mapping[str, float]
 Watch = Callable[["MergedBlock"], None]

@@ -16,16 +16,25 @@ from pydantic import ConfigDict, ValidationError, create_model
 from aftermix.checkpoints.model import TensorInfo
 from aftermix.config import MergeConfig, VectorConfig
 from aftermix.errors import MergeError, Problem, refuse_if_any
-from aftermix.merging.competition import competition, pcb
-from aftermix.merging.exclusive import exclusive
-from aftermix.merging.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
-from aftermix.merging.intra import Keeper, Place, band, keep_all, magnitude, magnitude_sampled, random_rescale, saliency
-from aftermix.merging.model_stock import interpolation, model_stock
-from aftermix.merging.ranked import Candidates
-from aftermix.merging.selection import Blocks
-from aftermix.merging.spherical import karcher, slerp
-from aftermix.merging.together import Combiner, Survey, gram, slices_of, whole_tensors
-from aftermix.merging.wudi import wudi
+from aftermix.merging.rules.exclusive import exclusive
+from aftermix.merging.rules.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
+from aftermix.merging.rules.intra import (
+    Keeper,
+    Place,
+    band,
+    keep_all,
+    magnitude,
+    magnitude_sampled,
+    random_rescale,
+    saliency,
+)
+from aftermix.merging.rules.model_stock import interpolation, model_stock
+from aftermix.merging.rules.pcb import competition, pcb
+from aftermix.merging.rules.spherical import karcher, slerp
+from aftermix.merging.rules.surveys import Combiner, Survey, gram, slices_of, whole_tensors
+from aftermix.merging.rules.wudi import wudi
+from aftermix.merging.topk.magnitude import Blocks
+from aftermix.merging.topk.scores import Candidates
 
 IntraRule = Callable[..., Keeper]
 InterRule = Callable[..., Any]
@@ -44,7 +53,7 @@ class Method:
     operands: Literal["deltas", "models"] = "deltas"
     """`models`: the rules see the models themselves, and the result replaces the base instead of moving it."""
     survey: Survey | None = None
-    """What the inter rule looks at a whole tensor for (:mod:`aftermix.merging.together`); such a method keeps all."""
+    """What the inter rule looks at a whole tensor for, see `merging/rules/surveys.py`; such a method keeps all."""
     idle: Rule | None = None
     """Its options are taken and checked, and decide nothing: one file serves this method and those with that rule."""
 

@@ -24,10 +24,10 @@ from aftermix.checkpoints.pool import largest_of, refuse_non_finite
 from aftermix.checkpoints.reader import SINGLE
 from aftermix.checkpoints.shards import TensorSpec, whole_tensors, write_shards
 from aftermix.merging.blocks import BLOCK_ELEMENTS, block_bounds, in_order, worker_threads
-from aftermix.merging.intra import Keeper
 from aftermix.merging.merge import Merger, Weights, check_weights
-from aftermix.merging.selection import Blocks
-from aftermix.merging.together import Combiner
+from aftermix.merging.rules.intra import Keeper
+from aftermix.merging.rules.surveys import Combiner
+from aftermix.merging.topk.magnitude import Blocks
 from aftermix.progress import bar
 
 MEMORY_SHARE = 0.5

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aftermix.checkpoints.memory import fresh
 from aftermix.checkpoints.model import Bounds
 from aftermix.errors import MergeError
-from aftermix.merging.ranked import Score
+from aftermix.merging.temporaries import fresh
+from aftermix.merging.topk.scores import Score
 from aftermix.seeds import derived_seed
 
 

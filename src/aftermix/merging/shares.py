@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from aftermix.checkpoints.model import TensorInfo
-from aftermix.merging.exclusive import BLOCK_INDEX, Owned
-from aftermix.merging.intra import keep_all
 from aftermix.merging.merge import MergedBlock, Merger, Weights
 from aftermix.merging.methods import BoundMethod
+from aftermix.merging.rules.exclusive import BLOCK_INDEX, Owned
+from aftermix.merging.rules.intra import keep_all
 from aftermix.merging.saliency import Importance, Unmeasured, ranking_of
 
 NUMBER = re.compile(r"\.\d+(?=\.|$)")

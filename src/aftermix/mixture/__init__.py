@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aftermix.mixture.surrogate import Surrogate
+    from aftermix.mixture.surrogates.surrogate import Surrogate
 
 __all__ = ["Surrogate"]
 
@@ -13,7 +13,7 @@ __all__ = ["Surrogate"]
 def __getattr__(name: str) -> Any:
     """The surrogate at first use: whoever only reads ratios loads no LightGBM."""
     if name in __all__:
-        from aftermix.mixture import surrogate
+        from aftermix.mixture.surrogates import surrogate
 
         return getattr(surrogate, name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

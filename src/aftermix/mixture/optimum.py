@@ -15,7 +15,7 @@ import numpy as np
 from aftermix.errors import MixtureError
 from aftermix.mixture.bounds import Bounds
 from aftermix.mixture.simplex import Floats, named, on_simplex
-from aftermix.mixture.surrogate import Surrogate
+from aftermix.mixture.surrogates.surrogate import Surrogate
 from aftermix.mixture.utility import Utility
 from aftermix.seeds import generator
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from aftermix.errors import MixtureError
 from aftermix.mixture.expression import Expression, parse_expression
 from aftermix.mixture.simplex import Floats, as_table, distinct_names, known_names
-from aftermix.mixture.surrogate import is_constant
+from aftermix.mixture.surrogates.surrogate import is_constant
 
 # N design points, C candidates, M capabilities
 

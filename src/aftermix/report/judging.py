@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aftermix.report.figures import Scale
-from aftermix.report.run_folder import Best, Scores
+from aftermix.report.number_format import Scale
+from aftermix.runs.reader import Best, Scores
 
 NAME = "utility"
 UTILITY = Scale(1.0, 2, "in utility", "Utility is what the mixture was chosen by; scores of tasks stand beside it.")

@@ -10,19 +10,19 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from aftermix.files import write_atomically
-from aftermix.report import charts
-from aftermix.report.charts import Entry
+from aftermix.report.charts import result as charts
+from aftermix.report.charts.landscape import read_cosines, read_landscape
+from aftermix.report.charts.result import Entry
+from aftermix.report.charts.weight_space import weight_space
+from aftermix.report.context import View, build_view
 from aftermix.report.judging import Judged
-from aftermix.report.landscape import read_cosines, read_landscape
-from aftermix.report.landscape_section import LandscapeSection, landscape_section
-from aftermix.report.mixture import MixtureRecord, mixture_section, read_mixture
-from aftermix.report.mixture_tree import TreeSection, read_tree
-from aftermix.report.run_folder import Best, Run, read_run
-from aftermix.report.shares import Shares, read_shares, share_section
+from aftermix.report.sections.landscape import LandscapeSection, landscape_section
+from aftermix.report.sections.mixture import MixtureRecord, mixture_section, read_mixture
+from aftermix.report.sections.mixture_tree import TreeSection, read_tree
+from aftermix.report.sections.shares import Shares, read_shares, share_section
+from aftermix.report.sections.verification import VerificationRecord, read_verification, verification_section
 from aftermix.report.trials import measured, nondominated
-from aftermix.report.verification import VerificationRecord, read_verification, verification_section
-from aftermix.report.view import View, build_view
-from aftermix.report.weight_space import weight_space
+from aftermix.runs.reader import Best, Run, read_run
 
 
 def write_report(run: Path) -> Path:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from aftermix.report import figures
-from aftermix.report.figures import Scale
-from aftermix.report.run_folder import Baseline, Best, Run, Scores, Trial
+from aftermix.report import number_format as figures
+from aftermix.report.number_format import Scale
 from aftermix.report.trials import KINDS, kind_of
+from aftermix.runs.reader import Baseline, Best, Run, Scores, Trial
 
 PHASES = ("combine", "evaluate", "overhead")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aftermix.report import figures
-from aftermix.report.figures import Scale, shorten
-from aftermix.report.run_folder import Trial
+from aftermix.report import number_format as figures
+from aftermix.report.number_format import Scale, shorten
+from aftermix.runs.reader import Trial
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from aftermix.report.mixture import is_mixture
+from aftermix.report.sections.mixture import is_mixture
 
 
 @dataclass(frozen=True)

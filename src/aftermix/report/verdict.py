@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from aftermix.report.figures import MINUS, Scale
-from aftermix.report.run_folder import Baseline, Best, ObjectiveRecord
+from aftermix.report.number_format import MINUS, Scale
+from aftermix.runs.reader import Baseline, Best, ObjectiveRecord
 
 Standing = Literal["better", "level", "worse", "unknown"]
 BADGES: dict[Standing, str] = {

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from aftermix.saliency.live import LiveModel
 from aftermix.saliency.observer import Observer
+from aftermix.saliency.streamed_model import LiveModel
 
 Batches = Sequence[torch.Tensor]
 """Token numbers (B, T), without padding."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aftermix.search.records import Setting
+from aftermix.runs.trials import Setting
 
 TOLERANCE = 1e-9
 DECIMALS = 12

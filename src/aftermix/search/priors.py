@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from aftermix.runs.trials import Point, Weights
 from aftermix.search.dimensions import Choices
-from aftermix.search.records import Point, Weights
 from aftermix.search.space import Space
 
 INSTRUCTION_SCAN = (0.6, 0.75, 0.9)

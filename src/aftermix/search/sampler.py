@@ -15,10 +15,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from aftermix.config import SearchConfig
+from aftermix.runs.trials import Point, Setting, Suggestion, Trial
 from aftermix.search.dimensions import Dimension, Range
 from aftermix.search.objective import Objectives
 from aftermix.search.priors import first_points
-from aftermix.search.records import Point, Setting, Suggestion, Trial
 from aftermix.search.space import Space
 from aftermix.seeds import derived_seed
 

@@ -10,10 +10,10 @@ from aftermix import progress
 from aftermix.config import SearchConfig
 from aftermix.errors import RunFailedError
 from aftermix.files import write_json
-from aftermix.search.front import distances_to_ideal, front, spans
-from aftermix.search.journal import items_path, read_items
+from aftermix.runs.journal import items_path, read_items
+from aftermix.runs.trials import ItemScores, Measure, Setting, Trial, checked_items, mean_scores
 from aftermix.search.objective import Objectives
-from aftermix.search.records import ItemScores, Measure, Setting, Trial, checked_items, mean_scores
+from aftermix.search.pareto import distances_to_ideal, front, spans
 
 
 @dataclass(frozen=True, kw_only=True)

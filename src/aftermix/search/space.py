@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from aftermix.config import VectorConfig
 from aftermix.errors import SearchError
+from aftermix.runs.trials import Settings, Weights
 from aftermix.search.dimensions import Dimension, Range
-from aftermix.search.records import Settings, Weights
 
 TOLERANCE = 1e-9
 

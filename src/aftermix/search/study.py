@@ -12,10 +12,8 @@ from typing import Any
 from aftermix import progress
 from aftermix.config import SearchConfig
 from aftermix.errors import AftermixError, RunFailedError, SearchError
-from aftermix.search import journal
-from aftermix.search.front import front
-from aftermix.search.objective import Objectives
-from aftermix.search.records import (
+from aftermix.runs import journal
+from aftermix.runs.trials import (
     ItemScores,
     Measure,
     Measurement,
@@ -25,6 +23,8 @@ from aftermix.search.records import (
     checked_items,
     mean_scores,
 )
+from aftermix.search.objective import Objectives
+from aftermix.search.pareto import front
 from aftermix.search.space import Space
 from aftermix.search.warm_start import ImportedTrial, by_split
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from aftermix.runs.trials import ItemScores, mean_scores
 from aftermix.search.intervals import Interval, item_differences, task_interval, weighted_interval
 from aftermix.search.objective import Objectives
-from aftermix.search.records import ItemScores, mean_scores
 
 
 def summarise(items: ItemScores, *, objectives: Objectives, seed: int) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from aftermix.config import Split
 from aftermix.errors import SearchError
-from aftermix.search.journal import TRIALS_FILE, items_path, read_items, read_trials
+from aftermix.runs.journal import TRIALS_FILE, items_path, read_items, read_trials
+from aftermix.runs.trials import ItemScores, Settings, Trial, checked_items, mean_scores
 from aftermix.search.objective import Objectives
-from aftermix.search.records import ItemScores, Settings, Trial, checked_items, mean_scores
 from aftermix.search.space import Space
 
 

@@ -32,9 +32,9 @@ from aftermix.config import OptimizerConfig
 from aftermix.errors import RunFailedError, TrainingError
 from aftermix.quiet import quiet_transformers
 from aftermix.seeds import derived_seed
-from aftermix.training.batches import IGNORED, collate
-from aftermix.training.mixture import Mixture
-from aftermix.training.optimizers.making import make_optimizer
+from aftermix.training.data.collate import IGNORED, collate
+from aftermix.training.data.mixture import Mixture
+from aftermix.training.optimizers.build import make_optimizer
 from aftermix.training.schedules import SCHEDULES, schedule_options
 from aftermix.training.trainer import Recipe, uses_cuda
 

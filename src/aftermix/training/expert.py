@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import core_model_loading
 
-from aftermix.checkpoints.companions import companion_files
+from aftermix.checkpoints.model_files import companion_files
 from aftermix.checkpoints.pool import Pool
 from aftermix.checkpoints.reader import Checkpoint, read_json
 from aftermix.checkpoints.shards import TensorSpec, whole_tensors
@@ -19,7 +19,7 @@ from aftermix.checkpoints.writer import write_checkpoint
 from aftermix.config import DatasetConfig, TrainConfig
 from aftermix.errors import RunFailedError, TrainingError
 from aftermix.files import fingerprint
-from aftermix.training.milestones import RECORD
+from aftermix.training.checkpoint_schedule import RECORD
 from aftermix.training.resuming import differences
 
 MAX_SHARD_BYTES = 5_000_000_000

@@ -18,11 +18,11 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 
 from aftermix.errors import RunFailedError, TrainingError
-from aftermix.training.batches import IGNORED, collate
+from aftermix.training.batch_sampler import FILLER, StepBatches
+from aftermix.training.data.collate import IGNORED, collate
+from aftermix.training.distributed.processes import process_index
 from aftermix.training.optimizers import SAM
-from aftermix.training.processes import process_index
 from aftermix.training.resuming import ResumePoints
-from aftermix.training.steps import FILLER, StepBatches
 
 AfterStep = Callable[[int, Sequence[float]], None]
 """Called after each step, on every process, with its number (from 1) and the losses so far."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from aftermix.errors import TrainingError
 from aftermix.files import write_json
-from aftermix.training.processes import process_count, process_index, wait_for_all
+from aftermix.training.distributed.processes import process_count, process_index, wait_for_all
 
 POINT = "point.json"
 PREFIX = "checkpoint-"

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_outputs import CausalLMOutput
 
 from aftermix.errors import TrainingError
-from aftermix.training.processes import process_count
+from aftermix.training.distributed.processes import process_count
 
 
 @contextmanager

@@ -22,11 +22,13 @@ from transformers.trainer_callback import PrinterCallback
 from aftermix.config import OptimizerConfig
 from aftermix.errors import TrainingError
 from aftermix.quiet import quiet_transformers
-from aftermix.training.batches import IGNORED, Row, collate
+from aftermix.training.batch_sampler import StepBatches
+from aftermix.training.data.collate import IGNORED, Row, collate
+from aftermix.training.distributed.processes import process_count, process_index
+from aftermix.training.distributed.sharding import asks_for_fsdp, refuse_unsupported_launch, shard_on_cpu_too
 from aftermix.training.loop import AfterStep, Indexed, PackedTrainer, StepRecorder
 from aftermix.training.optimizers import SAM, MergeAware
-from aftermix.training.optimizers.making import make_optimizer
-from aftermix.training.processes import process_count, process_index
+from aftermix.training.optimizers.build import make_optimizer
 from aftermix.training.resuming import ResumePoints
 from aftermix.training.schedules import (
     SCHEDULES,
@@ -34,8 +36,6 @@ from aftermix.training.schedules import (
     refuse_unknown_schedule,
     schedule_options,
 )
-from aftermix.training.sharding import asks_for_fsdp, refuse_unsupported_launch, shard_on_cpu_too
-from aftermix.training.steps import StepBatches
 from aftermix.training.tangent import linearised, refuse_several_processes
 
 __all__ = ["IGNORED", "Recipe", "Trained", "collate", "mean_of_last", "train_one", "uses_cuda"]
@@ -133,8 +133,8 @@ def train_one(
     `requires_grad` are trained. Same model, sequences and recipe give the same weights, to the bit, on one device with
     one number of threads, also when `resume` has a point of an interrupted run to go on from. With `tangent` it is
     :func:`~aftermix.training.tangent.linearised` around where it starts. Under FSDP the model
-    stays sharded (:func:`~aftermix.training.processes.whole_state` gathers it). Raises :class:`TrainingError` before
-    the first step, :class:`RunFailedError` when the loss is not a finite number.
+    stays sharded (:func:`~aftermix.training.distributed.processes.whole_state` gathers it). Raises
+    :class:`TrainingError` before the first step, :class:`RunFailedError` when the loss is not a finite number.
     """
     batches = recipe.batches(len(sequences))
     on_cuda = uses_cuda(device)

@@ -23,7 +23,7 @@ from aftermix.mixture.optimum import (
     ratio_interval,
     sample,
 )
-from aftermix.mixture.regressors import Trees
+from aftermix.mixture.surrogates.regressors import Trees
 from aftermix.mixture.utility import Utility
 
 DOMAINS = ["a", "b", "c"]

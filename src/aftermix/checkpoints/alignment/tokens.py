@@ -6,10 +6,10 @@ import filecmp
 from collections.abc import Mapping
 from pathlib import Path
 
-from aftermix.checkpoints.entries import holds_file
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.names import EMBEDDINGS, HEADS, text_part
 from aftermix.checkpoints.reader import read_json
+from aftermix.checkpoints.safe_files import holds_file
 
 TOKENIZER = "tokenizer.json"
 EMBEDDING_ENDS = tuple(f".{end.removeprefix('.')}" for end in (*EMBEDDINGS, "embed_tokens_per_layer.weight"))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from aftermix.checkpoints.alignment.align import misalignments
 from aftermix.checkpoints.alignment.fused import FusedView, fused_view
+from aftermix.checkpoints.alignment.mismatches import misalignments
 from aftermix.checkpoints.alignment.prefix import (
     Prefixes,
     PrefixView,

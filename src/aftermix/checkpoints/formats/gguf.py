@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from aftermix.checkpoints.entries import holds_file
 from aftermix.checkpoints.reader import INDEX, SINGLE, Checkpoint, open_checkpoint
+from aftermix.checkpoints.safe_files import holds_file
 from aftermix.checkpoints.writer import appearing_folder
 from aftermix.errors import CheckpointError
 from aftermix.files import fingerprint

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from aftermix.checkpoints.formats.runs import rows_of
+from aftermix.checkpoints.formats.spans import rows_of
 from aftermix.checkpoints.model import Bounds
 
 LEVELS = 127

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from aftermix.checkpoints.formats.int8 import dequantised
 from aftermix.checkpoints.formats.on_base import OnBase
-from aftermix.checkpoints.formats.runs import row_count, row_length, runs
+from aftermix.checkpoints.formats.spans import row_count, row_length, runs
 from aftermix.checkpoints.model import Bounds, Model, TensorInfo
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint, read_json
 from aftermix.config import Section

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from aftermix.checkpoints.model import Model
-from aftermix.checkpoints.opening import open_model
+from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import EvaluateConfig
 from aftermix.devices import usable_device

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aftermix.errors import Problem, printable, refuse_if_any
-from aftermix.mixture.allotment import Allotment
-from aftermix.mixture.domain_data import DomainData
+from aftermix.mixture.exports.domain_data import DomainData
+from aftermix.mixture.exports.epoch_caps import Allotment
 
 Files = Mapping[str, str]
 """Text by file name."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from aftermix.mixture.allotment import unrepeated_tokens
+from aftermix.mixture.exports.epoch_caps import unrepeated_tokens
 from aftermix.mixture.exports.plan import (
     Files,
     MixturePlan,

@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 import torch
 
 from aftermix.errors import TrainingError
-from aftermix.training.optimizers.backup import Regeneration, refuse_low_precision
+from aftermix.training.optimizers.local_shard import Placement, place
 from aftermix.training.optimizers.noise import FreshNoise, NoiseSource, TableNoise
-from aftermix.training.optimizers.offset import Draw, Offset, move
-from aftermix.training.optimizers.placement import Placement, place
-from aftermix.training.optimizers.wrapper import MovedWeights, NamedParameters
+from aftermix.training.optimizers.perturbation import Draw, Offset, move
+from aftermix.training.optimizers.perturbed import MovedWeights, NamedParameters
+from aftermix.training.optimizers.restore import Regeneration, refuse_low_precision
 
 COEFFICIENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 DRAWS, SEED, ORIGIN = "merge_aware_draws", "merge_aware_seed", "merge_aware_origin"

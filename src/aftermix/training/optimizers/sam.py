@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 
 from aftermix.errors import TrainingError
-from aftermix.training.optimizers.placement import place
-from aftermix.training.optimizers.wrapper import MovedWeights
+from aftermix.training.optimizers.local_shard import place
+from aftermix.training.optimizers.perturbed import MovedWeights
 
 Result = TypeVar("Result")
 

@@ -1,0 +1,196 @@
+"""Which distribution a vector's entries follow: Laplace and Gaussian by maximum likelihood, and how well each fits.
+
+Entries stream by once. They are counted in bins of the float32 line itself (sign, exponent, nine bits of mantissa), so
+a bin is 0.2% wide wherever it lies. With the sum of each bin, mean and standard deviation are exact, and median and
+mean absolute deviation are so but for the median's own bin: nothing where the median is near 0, as a vector's is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from aftermix.checkpoints.formats.spans import runs
+from aftermix.checkpoints.pool import Pool
+from aftermix.errors import CheckpointError
+from aftermix.progress import bar
+
+BITS = 18
+"""Leading bits of a float32 that make its bin."""
+SHIFT = 32 - BITS
+BINS = 1 << BITS
+TALLIED_ELEMENTS = 1 << 20
+"""Entries counted at once: more than there are bins, or else adding up the bins would cost more than the counting."""
+
+Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts and sums by bin, for occupied bins in rising order; tallies of parts add up."""
+
+    bins: Counts
+    counts: Counts
+    sums: Floats
+    squares: float
+
+    @property
+    def elements(self) -> int:
+        """Entries counted."""
+        return int(self.counts.sum())
+
+    @property
+    def edges(self) -> tuple[Floats, Floats]:
+        """Lower (inclusive) and upper (exclusive) ends of the occupied bins."""
+        return _value(self.bins), _value(self.bins + 1)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A fitted distribution of a vector's entries."""
+
+    location: float
+    scale: float
+    """Laplace: mean absolute deviation from the median. Gaussian: standard deviation."""
+    ks_distance: float
+    """Largest difference between the two distribution functions (at ends of bins: exact to 5e-4)."""
+    mean_log_likelihood: float
+    """In nats an entry."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Both distributions on the same entries."""
+
+    elements: int
+    laplace: Distribution
+    gaussian: Distribution
+
+
+def tally(blocks: Iterable[torch.Tensor]) -> Tally:
+    """Count the entries of `blocks`, taken as float32; finite numbers only."""
+    counts, sums, squares = np.zeros(BINS, np.int64), np.zeros(BINS), 0.0
+    for block in blocks:
+        # Adding zero makes -0.0 the same entry as 0.0.
+        values = block.detach().reshape(-1).to(torch.float32).numpy() + np.float32(0.0)
+        exact = values.astype(np.float64)
+        places = _bin(values)
+        counts += np.bincount(places, minlength=BINS)
+        sums += np.bincount(places, weights=exact, minlength=BINS)
+        squares += float(exact @ exact)
+    occupied = np.flatnonzero(counts)
+    return Tally(occupied, counts[occupied], sums[occupied], squares)
+
+
+def joined(tallies: Iterable[Tally]) -> Tally:
+    """The tally of all parts together."""
+    parts = list(tallies)
+    counts, sums = np.zeros(BINS, np.int64), np.zeros(BINS)
+    for part in parts:
+        counts[part.bins] += part.counts
+        sums[part.bins] += part.sums
+    occupied = np.flatnonzero(counts)
+    return Tally(occupied, counts[occupied], sums[occupied], math.fsum(part.squares for part in parts))
+
+
+def fit(tallied: Tally) -> Fit | None:
+    """Both distributions by maximum likelihood; None where all entries are equal, which no density describes.
+
+    Laplace: location the median, scale `b` the mean of `|x - median|`, log-likelihood `-log(2 b) - 1`. Gaussian: mean,
+    standard deviation `s`, `-log(s sqrt(2 pi)) - 1/2`. Source: MergOPT, appendix D.1.1 and table 10.
+    """
+    count, means = tallied.elements, tallied.sums / np.maximum(tallied.counts, 1)
+    if count == 0 or means.min() == means.max():
+        return None
+    median = float(means[np.searchsorted(np.cumsum(tallied.counts), count / 2)])
+    deviation = float(np.abs(tallied.sums - tallied.counts * median).sum() / count)
+    mean = float(tallied.sums.sum() / count)
+    deviation_squared = float((tallied.counts * (means - mean) ** 2).sum() / count)
+    # Within bins: what the bins' own means leave of the squares.
+    within = max(0.0, (tallied.squares - float((tallied.counts * means**2).sum())) / count)
+    spread = math.sqrt(deviation_squared + within)
+    laplace, gaussian = stats.laplace(median, deviation), stats.norm(mean, spread)
+    return Fit(
+        elements=count,
+        laplace=Distribution(median, deviation, ks_distance(tallied, laplace.cdf), -math.log(2 * deviation) - 1.0),
+        gaussian=Distribution(
+            mean, spread, ks_distance(tallied, gaussian.cdf), -math.log(spread * math.sqrt(2 * math.pi)) - 0.5
+        ),
+    )
+
+
+def ks_distance(tallied: Tally, cdf: Callable[[Floats], Floats]) -> float:
+    """Largest `|F_n - F|` over the ends of the occupied bins."""
+    below, above = tallied.edges
+    cumulative = np.cumsum(tallied.counts) / tallied.elements
+    before = cumulative - tallied.counts / tallied.elements
+    return float(max(np.abs(before - cdf(below)).max(), np.abs(cumulative - cdf(above)).max()))
+
+
+@dataclass(frozen=True)
+class VectorFit:
+    """One vector: all its entries together, and each tensor by itself. None stands for entries that are all equal."""
+
+    tallied: Tally
+    whole: Fit | None
+    tensors: dict[str, Fit | None]
+
+
+def fit_vectors(pool: Pool) -> dict[str, VectorFit]:
+    """Fits by vector. Tied tensors count once.
+
+    Raises :class:`CheckpointError` for the first tensor that holds NaN or Inf.
+    """
+    found = {}
+    for vector, parts in _tallies(pool).items():
+        whole = joined(parts.values())
+        found[vector] = VectorFit(whole, fit(whole), {name: fit(part) for name, part in parts.items()})
+    return found
+
+
+def fit_whole(pool: Pool) -> dict[str, Fit | None]:
+    """Fits by vector, of all its tensors together. Raises as :func:`fit_vectors`."""
+    return {vector: fit(joined(parts.values())) for vector, parts in _tallies(pool).items()}
+
+
+def _tallies(pool: Pool) -> dict[str, dict[str, Tally]]:
+    """By vector and tensor."""
+    counted = [info for info in pool.layout if info.mergeable and info.name not in pool.frame.alias]
+    found: dict[str, dict[str, Tally]] = {vector: {} for vector in pool.experts}
+    for info in bar(counted, label="Fitting", unit="tensor"):
+        for vector in pool.experts:
+            found[vector][info.name] = tally(_differences(pool, info.name, vector, info.elements))
+    return found
+
+
+def _differences(pool: Pool, name: str, vector: str, elements: int) -> Iterable[torch.Tensor]:
+    for bounds in runs(elements, size=TALLIED_ELEMENTS):
+        base = pool.base_block(name, bounds).to(torch.float32)
+        block = pool.difference_block(name, vector, bounds, base=base, out=torch.empty(bounds[1] - bounds[0]))
+        if not bool(block.isfinite().all()):
+            remedy = "Use an earlier checkpoint of that model, or train it again."
+            raise CheckpointError(name, f"vector '{vector}' holds NaN or Inf", remedy)
+        yield block
+
+
+def _bin(values: NDArray[np.float32]) -> Counts:
+    """Bin of each value: its bits, in the order of the values, without the last `SHIFT`."""
+    bits = values.view(np.int32)
+    ordered = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    return (ordered >> SHIFT).astype(np.int64) + BINS // 2
+
+
+def _value(bins: Counts) -> Floats:
+    """The lowest value of each bin; beyond the largest number, infinity."""
+    ordered = ((bins - BINS // 2) << SHIFT).clip(-(2**31), 2**31 - 1).astype(np.int32)
+    bits = ordered ^ ((ordered >> 31) & np.int32(0x7FFFFFFF))
+    with np.errstate(invalid="ignore"):
+        values = bits.view(np.float32).astype(np.float64)
+    return np.nan_to_num(values, nan=np.inf, posinf=np.inf, neginf=-np.inf)

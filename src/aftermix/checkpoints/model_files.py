@@ -1,0 +1,104 @@
+"""The files beside the weights that make a folder serve: configuration, tokenizer, generation settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from aftermix.checkpoints.alignment.tokens import extends
+from aftermix.checkpoints.alignment.vocabulary import vocabulary_notes
+from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.safe_files import companion_bytes
+from aftermix.errors import Problem
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+OTHER_FILES = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
+
+
+def companion_files(pool: Pool, *, dtype: torch.dtype | None) -> dict[str, bytes]:
+    """Content by file name of everything but weights, card, recipe and lock.
+
+    Configuration comes from the frame (with `dtype` when the result is stored in another type). Tokenizer, chat
+    template and generation settings come from the instruction model where one is given, since its end-of-turn tokens
+    are what stops a server; the frame serves where it has none. Where the recipe names a vocabulary, they come from the
+    model that has it: the numbers of tokens must be those of the rows.
+    """
+    frame = pool.frame.folder
+    files = {"config.json": _configuration(pool, dtype)}
+    tokenizer_owner = tokenizer_folder(pool)
+    files |= {
+        str(path.relative_to(tokenizer_owner)): companion_bytes(path, tokenizer_owner)
+        for path in _tokenizer_files(tokenizer_owner)
+    }
+    files |= {name: companion_bytes(frame / name, frame) for name in OTHER_FILES if (frame / name).is_file()}
+    settings = _generation_settings(pool)
+    if settings is not None:
+        files[settings.name] = companion_bytes(settings, settings.parent)
+    return files
+
+
+def tokenizer_folder(pool: Pool) -> Path:
+    """The folder whose tokenizer the result takes and an evaluation uses."""
+    frame = pool.frame.folder
+    if pool.vocabulary in pool.experts:
+        speaker = pool.experts[pool.vocabulary].folder
+    elif pool.instruction and pool.vocabulary is None and extends(frame, pool.experts[pool.instruction].folder):
+        speaker = pool.experts[pool.instruction].folder
+    else:
+        speaker = frame
+    return speaker if _tokenizer_files(speaker) else frame
+
+
+def companion_remarks(pool: Pool) -> list[Problem]:
+    """What a server of the result would miss."""
+    owner = tokenizer_folder(pool)
+    notes = []
+    if not _tokenizer_files(owner):
+        notes.append(Problem(str(owner), "no tokenizer files found", "Add them, or the result cannot be served."))
+    if _generation_settings(pool) is None:
+        found = "no generation_config.json found"
+        notes.append(Problem(str(owner), found, "A server may not know at which token to stop."))
+    if pool.vocabulary is None and pool.instruction and owner != pool.experts[pool.instruction].folder:
+        found = f"the tokenizer of '{pool.instruction}' numbers the base's tokens otherwise"
+        notes.append(Problem("tokenizer.json", found, "The result takes the base's tokenizer and chat template."))
+    return notes + vocabulary_notes(pool.frame, pool.experts, pool.vocabulary)
+
+
+def _generation_settings(pool: Pool) -> Path | None:
+    owner, frame = tokenizer_folder(pool), pool.frame.folder
+    for folder in (owner, frame):
+        path = folder / "generation_config.json"
+        if path.is_file() and (folder == owner or extends(frame, owner)):
+            return path
+    return None
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    templates = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    return found + templates if found else []
+
+
+def _configuration(pool: Pool, dtype: torch.dtype | None) -> bytes:
+    """The frame's own bytes where nothing in them changes."""
+    content = companion_bytes(pool.frame.folder / "config.json", pool.frame.folder)
+    values = dict(pool.frame.config)
+    if dtype is not None:
+        key = "torch_dtype" if "torch_dtype" in values and "dtype" not in values else "dtype"
+        values[key] = str(dtype).removeprefix("torch.")
+    same = dtype is None and json.loads(content) == values
+    return content if same else (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()

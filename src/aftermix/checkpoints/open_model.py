@@ -1,0 +1,31 @@
+"""From what the user named to a model: which reader takes it, by what lies in the folder."""
+
+from __future__ import annotations
+
+from aftermix.checkpoints.formats.fp8 import dequantised
+from aftermix.checkpoints.formats.gguf import gguf_file, open_gguf
+from aftermix.checkpoints.formats.lora.open import is_adapter, open_adapter
+from aftermix.checkpoints.formats.vector_file import is_vector, open_vector
+from aftermix.checkpoints.hub import locate
+from aftermix.checkpoints.model import Model
+from aftermix.checkpoints.reader import open_checkpoint
+from aftermix.checkpoints.safe_files import links_out
+from aftermix.errors import refuse_if_any
+
+
+def open_model(model: str, *, base: Model | None = None) -> Model:
+    """Open the folder, GGUF file or hub name `model`; no weights are read, but a GGUF file is converted the first time.
+
+    `base` is the model that an expert is read against, where it is stored as a difference. Raises
+    :class:`CheckpointError` for what no reader takes.
+    """
+    folder = locate(model)
+    if folder.is_dir():
+        refuse_if_any(links_out(folder))
+    if is_vector(folder):
+        return open_vector(folder, label=model, base=base)
+    if is_adapter(folder):
+        return open_adapter(folder, label=model, base=base)
+    if (file := gguf_file(folder)) is not None:
+        return open_gguf(file, label=model)
+    return dequantised(open_checkpoint(folder, label=model))

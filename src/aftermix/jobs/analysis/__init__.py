@@ -1,0 +1,1 @@
+"""`aftermix analyze` and `aftermix inspect`: vectors looked at before they are merged."""

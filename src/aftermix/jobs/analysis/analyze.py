@@ -1,0 +1,40 @@
+"""`aftermix analyze`: which distribution the entries of each vector follow, as values, a table and a picture."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from aftermix.analysis.distribution import VectorFit, fit_vectors
+from aftermix.checkpoints.pool import open_pool
+from aftermix.files import write_atomically, write_json
+from aftermix.jobs.analysis.targets import picture_kind, vectors_of
+
+
+def analyze(
+    target: str, *, base: str | None, json: Path | None = None, picture: Path | None = None
+) -> tuple[dict[str, VectorFit], str]:
+    """Fit the vectors of the file or model `target`; also written to the files `json` and `picture`.
+
+    Returns the fits by vector and the base's name.
+    Raises :class:`AftermixError`, before weights are read, for a picture of a kind that is not drawn, and for models
+    that do not align; and for NaN or Inf in any of them.
+    """
+    kind = picture_kind(picture) if picture else None
+    config = vectors_of(target, base=base)
+    pool = open_pool(config)
+    fits = fit_vectors(pool)
+    if json is not None:
+        vectors = {name: {"model": config.vectors[name].model} | _record(found) for name, found in fits.items()}
+        write_json(json, {"base": config.base, "vectors": vectors})
+    if picture is not None and kind is not None:
+        from aftermix.analysis.distribution_picture import distribution_picture
+
+        write_atomically(picture, distribution_picture(fits, kind=kind))
+    return fits, pool.frame.label
+
+
+def _record(found: VectorFit) -> dict[str, Any]:
+    tensors = {name: one and asdict(one) for name, one in found.tensors.items()}
+    return {"whole": found.whole and asdict(found.whole), "tensors": tensors}

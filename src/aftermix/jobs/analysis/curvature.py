@@ -1,0 +1,154 @@
+"""`aftermix analyze --curvature`: derivatives of every domain's loss at the base, beside the experts' vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy
+
+from aftermix.analysis.curvature import Curvature, Direction, Domain, Loss, curvature, descent_cosines
+from aftermix.analysis.curvature_tables import Derivatives, derivatives_record
+from aftermix.analysis.geometry import measure
+from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.config import Config, require
+from aftermix.devices import usable_device
+from aftermix.errors import CheckpointError, ConfigError, Problem, refuse_if_any
+from aftermix.evaluation.engines.live_weights import LiveWeights
+from aftermix.files import write_atomically, write_json
+from aftermix.jobs.analysis.targets import picture_kind
+from aftermix.jobs.calibrate.command import Plan, calibration_plans
+from aftermix.jobs.calibrate.layer_inputs import StoredValues
+from aftermix.quiet import quiet_transformers
+from aftermix.saliency.streamed_model import LiveModel, empty_model
+
+
+def analyze_curvature(
+    config: Config, *, json: Path | None = None, picture: Path | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[Derivatives, str]:
+    """Derivatives of the loss of every expert's domain at the base; also written to the files `json` and `picture`.
+
+    A domain is what `vectors.NAME.calibration` of an expert names, in the sample that `calibrate` chooses. Returns the
+    numbers and the base's name. Raises :class:`AftermixError`, before weights are read, for a domain without text, and
+    for models that do not align: other shapes, another tokenizer than the base's.
+    """
+    kind = picture_kind(picture) if picture else None
+    config = _of_experts(config)
+    device = usable_device(config.calibrate.device, where="calibrate.device", error=ConfigError)
+    pool = open_pool(config)
+    plans = calibration_plans(config, pool)
+    if config.calibrate.threads is not None:
+        torch.set_num_threads(config.calibrate.threads)
+    domains = [Domain(plan.vector, plan.samples.batches(config.calibrate.batch_size, device=device)) for plan in plans]
+    _refuse_single_tokens(domains)
+    found = _derivatives(pool, domains, device=device, dtype=dtype)
+    if json is not None:
+        write_json(json, _record(found, config, plans))
+    if picture is not None and kind is not None:
+        from aftermix.analysis.curvature_picture import derivatives_picture
+
+        write_atomically(picture, derivatives_picture(found, kind=kind))
+    return found, pool.frame.label
+
+
+def _of_experts(config: Config) -> Config:
+    """`config` with the vectors that stand for data. Raises :class:`AftermixError` for one that names no text."""
+    require(config, "base", "vectors")
+    experts = {name: vector for name, vector in config.vectors.items() if vector.role == "expert"}
+    if not experts:
+        raise ConfigError("vectors", "none has `role: expert`", "Name the experts of the domains.")
+    remedy = "Add `calibration: PATH`, text of its domain."
+    refuse_if_any(
+        [
+            Problem(f"vectors.{name}.calibration", "missing, but curvature is that of the loss on its text", remedy)
+            for name, vector in experts.items()
+            if vector.calibration is None
+        ]
+    )
+    return config.model_copy(update={"vectors": experts})
+
+
+def _refuse_single_tokens(domains: list[Domain]) -> None:
+    remedy = "Name text of two tokens or more."
+    refuse_if_any(
+        [
+            Problem(f"vectors.{domain.name}.calibration", "none of its samples has a token to predict", remedy)
+            for domain in domains
+            if not domain.predicted_tokens
+        ]
+    )
+
+
+def _derivatives(pool: Pool, domains: list[Domain], *, device: torch.device, dtype: torch.dtype) -> Derivatives:
+    base = pool.frame
+    with quiet_transformers():
+        model = empty_model(base.config, dtype=dtype, label=base.label)
+    stored = StoredValues(base, LiveWeights(model, base))
+    stored.refuse_homeless()
+    live = LiveModel(model, stored, device=device, label=base.label)
+    live.fill()
+    model.requires_grad_(requires_grad=True)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found, gradients = _differentiated(_token_losses(model), parameters, domains, label=base.label)
+    held = dict(zip(names, parameters, strict=True))
+    vectors = (_vector(pool, domain.name, live, held) for domain in domains)
+    geometry = measure(pool)
+    # The vectors stand in the file's order there, the domains in order of name.
+    order_K = [geometry.vectors.index(domain.name) for domain in domains]
+    return Derivatives(
+        curvature=found,
+        vector_cosines_KK=geometry.whole.cosines[np.ix_(order_K, order_K)],
+        descent_cosines_KK=descent_cosines(vectors, names, gradients),
+        tokens={domain.name: domain.predicted_tokens for domain in domains},
+    )
+
+
+def _token_losses(model: Any) -> Loss:
+    def losses(tokens_BT: torch.Tensor) -> torch.Tensor:
+        # The fused kernels of attention have no second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            logits_BTV = model(tokens_BT, use_cache=False).logits[:, :-1]
+        return cross_entropy(logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten(), reduction="sum")
+
+    return losses
+
+
+def _differentiated(
+    loss: Loss, parameters: tuple[torch.Tensor, ...], domains: list[Domain], *, label: str
+) -> tuple[Curvature, list[Direction]]:
+    try:
+        return curvature(loss, parameters, domains)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        if "derivative" not in reason and "differentiate" not in reason:
+            raise
+        remedy = "Curvature cannot be measured for this architecture."
+        raise CheckpointError(
+            label, f"a step of its forward pass has no second derivative ({reason})", remedy
+        ) from error
+
+
+def _vector(pool: Pool, name: str, live: LiveModel, held: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Expert minus base by name of the live parameter, on the host."""
+    expert = pool.experts[name]
+
+    def moved() -> Iterator[tuple[str, torch.Tensor]]:
+        for target, values in StoredValues(expert, LiveWeights(live.model, expert)).tensors(lambda _: True):
+            first = live.first_names.get(target, target)
+            if first in held:
+                base = held[first].detach().cpu()
+                yield first, values.to(base.dtype) - base
+
+    return dict(moved())
+
+
+def _record(found: Derivatives, config: Config, plans: list[Plan]) -> dict[str, Any]:
+    record = derivatives_record(found)
+    for plan in plans:
+        source = {"model": config.vectors[plan.vector].model, "data": plan.data.source, "samples": plan.data.samples}
+        record["domains"][plan.vector] |= source
+    return {"base": config.base} | record

@@ -1,0 +1,1 @@
+"""`aftermix calibrate`: begin in command.py."""

@@ -1,0 +1,209 @@
+"""`aftermix calibrate`: every expert reads its own text, and what its linear layers are fed is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from aftermix.checkpoints.alignment.prefix import PrefixView
+from aftermix.checkpoints.alignment.view import View
+from aftermix.checkpoints.model import Model
+from aftermix.checkpoints.model_files import tokenizer_folder
+from aftermix.checkpoints.names import text_part
+from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.writer import appearing_folder
+from aftermix.config import CalibrateConfig, CalibrationConfig, Config, EvaluateConfig, TaskConfig, require
+from aftermix.devices import usable_device
+from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
+from aftermix.jobs.calibrate.layer_inputs import measure
+from aftermix.jobs.merge.command import refuse_output
+from aftermix.jobs.provenance import versions
+from aftermix.saliency.calibration_text import Encode, Samples, choose_samples, settled_context
+from aftermix.saliency.naming import Statistic
+from aftermix.saliency.storage import DataNote, Note, save_statistics, uncovered, weight_notes
+from aftermix.training.base_model import load_tokenizer
+from aftermix.training.data.examples import read_documents
+from aftermix.training.data.files import data_sha256, is_plain_text
+
+LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
+"""What configurations call the longest sequence."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What there is to read for one vector."""
+
+    source: str
+    sha256: str
+    texts: list[str]
+    whole: bool
+    """Whether it is one text without documents, which is cut in any case."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One expert with its samples, everything checked that can be checked before the first forward pass."""
+
+    vector: str
+    expert: Model
+    architecture: dict[str, Any]
+    samples: Samples
+    data: DataNote
+
+
+def calibrate(config: Config, output: Path) -> dict[str, Note]:
+    """Write the statistics of every vector of `config` that names calibration text into the new folder `output`.
+
+    The folder appears complete or not at all. The same configuration and files give the same bytes. All inputs are
+    checked before the first forward pass: :class:`AftermixError` names every fault.
+    """
+    require(config, "vectors")
+    settings = config.calibrate
+    if not any(vector.calibration for vector in config.vectors.values()):
+        found = "no vector names calibration text"
+        raise ConfigError("vectors", found, "Add `calibration: PATH` to those that are to be measured.")
+    device = usable_device(settings.device, where="calibrate.device", error=ConfigError)
+    pool = open_pool(config)
+    refuse_output(output, pool)
+    plans = calibration_plans(config, pool)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    notes = {}
+    with appearing_folder(output) as hidden:
+        for plan in plans:
+            statistics = measure(plan.expert, plan.architecture, plan.samples, settings, device, label=plan.vector)
+            notes[plan.vector] = _note(plan, statistics, settings)
+            save_statistics(hidden, notes[plan.vector], statistics)
+    return notes
+
+
+def calibration_lines(notes: dict[str, Note]) -> Iterator[str]:
+    """What was measured, one line for each vector, and one for what saw no token."""
+    for name, note in notes.items():
+        data = note.data
+        yield f"{name}: {len(note.weights)} weights, {data.samples} samples of {data.texts} texts, {data.tokens} tokens"
+        if note.uncovered:
+            first = ", ".join(note.uncovered[:3]) + (", ..." if len(note.uncovered) > 3 else "")
+            yield f"{name}: {len(note.uncovered)} weights saw no token: {first}"
+
+
+def calibration_plans(config: Config, pool: Pool) -> list[Plan]:
+    """What each vector that names calibration text is to read, in order of name.
+
+    Raises :class:`ManyProblemsError` with the faults of all.
+    """
+    named = {name: vector.calibration for name, vector in config.vectors.items() if vector.calibration is not None}
+    plans: list[Plan] = []
+    problems: list[Problem] = []
+    for name in sorted(named):
+        try:
+            plans.append(_plan(config, pool, name, named[name]))
+        except AftermixError as error:
+            problems.extend(error.problems)
+    refuse_if_any(problems)
+    return plans
+
+
+def _plan(config: Config, pool: Pool, name: str, calibration: CalibrationConfig) -> Plan:
+    settings = config.calibrate
+    expert = pool.experts[name]
+    architecture = pool.frame.config if _renamed(expert) else expert.config
+    limit = _positions(architecture)
+    context = settled_context(settings.context, limit, where=expert.label)
+    where = f"vectors.{name}.calibration"
+    found = _texts(config, calibration, where)
+    folder = tokenizer_folder(pool) if pool.vocabulary is not None else expert.folder
+    samples = choose_samples(
+        found.texts,
+        _encoder(load_tokenizer(folder)),
+        samples=settings.samples,
+        context=context,
+        long_texts="cut" if found.whole else settings.long_texts,
+        seed=settings.seed,
+        where=f"{where}: {found.source}",
+    )
+    _refuse_foreign_tokens(samples, architecture, where=expert.label)
+    data = DataNote(
+        source=found.source,
+        sha256=found.sha256,
+        samples_sha256=samples.sha256,
+        texts=samples.texts,
+        samples=len(samples.sequences),
+        context=context,
+        tokens=samples.tokens,
+    )
+    return Plan(name, expert, architecture, samples, data)
+
+
+def _texts(config: Config, calibration: CalibrationConfig, where: str) -> Texts:
+    if calibration.task is not None:
+        prompts = _prompts(config, calibration)
+        digest = hashlib.sha256("\0".join(prompts).encode()).hexdigest()
+        return Texts(f"task {calibration.task}", digest, prompts, whole=False)
+    path = Path(cast(str, calibration.data))
+    try:
+        documents = read_documents(path, text_field=calibration.text_field)
+    except AftermixError as error:
+        problem = error.problem
+        remedy = problem.remedy.replace("`data:`", f"`{where}`").replace("`text_field:`", f"`{where}.text_field`")
+        raise ConfigError(f"{where}: {problem.where}", problem.found, remedy) from error
+    whole = is_plain_text(path)
+    return Texts(str(path), data_sha256(path), documents.texts, whole)
+
+
+def _prompts(config: Config, calibration: CalibrationConfig) -> list[str]:
+    """Prompts of the task's search and select items, so that test items stay unseen."""
+    from aftermix.evaluation.harness import TaskSuite
+
+    task = TaskConfig(task=cast(str, calibration.task), num_fewshot=calibration.num_fewshot)
+    evaluate = config.evaluate or EvaluateConfig(tasks=(task,))
+    suite = TaskSuite.build(evaluate.model_copy(update={"tasks": (task,), "apply_chat_template": False}))
+    requests = [request for split in ("search", "select") for request in suite.requests(split, None)[task.task]]
+    return list(dict.fromkeys(str(request.args[0]) for request in requests if request.args[0]))
+
+
+def _encoder(tokenizer: Any) -> Encode:
+    def encode(texts: list[str]) -> list[list[int]]:
+        rows: list[list[int]] = tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
+        return rows
+
+    return encode
+
+
+def _refuse_foreign_tokens(samples: Samples, architecture: dict[str, Any], *, where: str) -> None:
+    rows = text_part(architecture).get("vocab_size")
+    highest = max(max(sequence) for sequence in samples.sequences)
+    if isinstance(rows, int) and highest >= rows:
+        found = f"its tokenizer gives token {highest}, but the model has {rows} rows, 0 to {rows - 1}"
+        raise ConfigError(where, found, "Use the tokenizer that this model was trained with.")
+
+
+def _positions(architecture: dict[str, Any]) -> int | None:
+    settings = text_part(architecture)
+    found = next((settings[key] for key in LIMITS if key in settings), None)
+    return found if isinstance(found, int) else None
+
+
+def _renamed(model: Model) -> bool:
+    """Whether the expert is shown under other names than its own, those of the base's architecture."""
+    return isinstance(model, View) and (isinstance(model, PrefixView) or _renamed(model.inner))
+
+
+def _note(plan: Plan, statistics: dict[str, Statistic], settings: CalibrateConfig) -> Note:
+    return Note(
+        format="aftermix statistics",
+        version=1,
+        vector=plan.vector,
+        model=plan.expert.label,
+        data=plan.data,
+        options=settings.model_dump(mode="json"),
+        uncovered=uncovered(statistics),
+        alias=dict(plan.expert.alias),
+        weights=weight_notes(statistics, plan.expert),
+        versions=versions(),
+    )

@@ -1,0 +1,115 @@
+"""What the linear layers of one expert are fed: its values put into a live model that is watched while it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter
+
+from aftermix import progress
+from aftermix.checkpoints.model import Model, read_tensor
+from aftermix.config import CalibrateConfig
+from aftermix.errors import CheckpointError
+from aftermix.evaluation.engines.live_weights import LiveWeights
+from aftermix.quiet import quiet_transformers
+from aftermix.saliency.calibration_text import Samples
+from aftermix.saliency.naming import Place, Statistic, stored_statistics
+from aftermix.saliency.observer import Observer, linear_weights
+from aftermix.saliency.passes import streamed_passes, whole_passes
+from aftermix.saliency.statistics import Total
+from aftermix.saliency.streamed_model import LiveModel, empty_model
+
+
+def measure(
+    expert: Model,
+    architecture: dict[str, Any],
+    samples: Samples,
+    settings: CalibrateConfig,
+    device: torch.device,
+    *,
+    label: str,
+) -> dict[str, Statistic]:
+    """Statistics by stored name of the forward passes of `expert` over `samples`."""
+    dtype = _dtype(expert, settings.dtype, device)
+    with quiet_transformers():
+        model = empty_model(architecture, dtype=dtype, label=expert.label)
+    stored = StoredValues(expert, LiveWeights(model, expert))
+    stored.refuse_homeless()
+    live = LiveModel(model, stored, device=device, label=expert.label)
+    linear = linear_weights(model)
+    observer = Observer(settings.x_statistic)
+    passes = streamed_passes if settings.stream else whole_passes
+    passes(live, samples.batches(settings.batch_size, device=device), observer, bar=_bar(f"calibrate {label}"))
+    unseen = {live.first_names[name]: Total(shape, axis, device) for name, (shape, axis) in linear.items()}
+    places = stored.places(live.first_names)
+    return stored_statistics(unseen | observer.totals, expert, places, statistic=settings.x_statistic)
+
+
+@dataclass(frozen=True)
+class StoredValues:
+    """The values of a live model, by its own names, read from `checkpoint`."""
+
+    checkpoint: Model
+    weights: LiveWeights
+
+    def tensors(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Name in the live model and values of what is `wanted`, one after the other."""
+        done: set[str] = set()
+        for name in self.checkpoint.tensors:
+            route = self.weights.route(name)
+            if route is None or route.target in done or not wanted(route.target):
+                continue
+            done.add(route.target)
+            if route.pattern is None:
+                yield route.target, read_tensor(self.checkpoint, name)
+            else:
+                parts = {part: self.weights.stored(part) for part in self.weights.members(route.target)}
+                yield from self.weights.convert(route.target, parts).items()
+
+    def places(self, first_names: Mapping[str, str]) -> dict[str, Place]:
+        """Where each stored tensor lies in the live model, by the first name of a tied parameter."""
+        transposing = self._transposing()
+        routes = {name: route for name in self.checkpoint.tensors if (route := self.weights.route(name)) is not None}
+        return {
+            name: Place(
+                first_names.get(route.target, route.target), route.pattern is not None, route.pattern in transposing
+            )
+            for name, route in routes.items()
+        }
+
+    def refuse_homeless(self) -> None:
+        """Raise for tensors that transformers would leave out: the model would not be the one that is merged."""
+        homeless = [
+            info.name
+            for info in self.checkpoint.tensors.values()
+            if info.mergeable and self.weights.route(info.name) is None
+        ]
+        if homeless:
+            found = f"{len(homeless)} of its tensors have no place in its architecture, first {homeless[0]}"
+            raise CheckpointError(self.checkpoint.label, found, "Check that config.json belongs to these weights.")
+
+    def _transposing(self) -> set[str | None]:
+        """Patterns of converters that may exchange the dimensions of a tensor."""
+        return {
+            pattern
+            for entry in get_model_conversion_mapping(self.weights._model)
+            if isinstance(entry, WeightConverter)
+            and any(type(operation).__name__ == "Transpose" for operation in entry.operations)
+            for pattern in entry.source_patterns
+        }
+
+
+def _bar(label: str) -> Any:
+    return lambda items, total, unit: progress.bar(items, label=label, total=total, unit=unit)
+
+
+def _dtype(model: Model, wanted: str, device: torch.device) -> torch.dtype:
+    if wanted != "auto":
+        return cast(torch.dtype, getattr(torch, wanted))
+    if device.type == "cpu":
+        return torch.float32
+    return max(model.tensors.values(), key=lambda info: (info.mergeable, info.elements)).dtype

@@ -1,0 +1,1 @@
+"""`aftermix export`: recipes in command.py, data mixtures in mixture.py."""

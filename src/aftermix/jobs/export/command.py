@@ -1,0 +1,81 @@
+"""`aftermix export`: a recipe, or what a run found, as a file for another tool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aftermix.checkpoints.formats.gguf import gguf_file
+from aftermix.checkpoints.formats.lora.open import is_adapter
+from aftermix.checkpoints.formats.vector_file import is_vector
+from aftermix.checkpoints.model import Model
+from aftermix.checkpoints.open_model import open_model
+from aftermix.config import Config
+from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
+from aftermix.files import write_atomically
+from aftermix.jobs.run_folder import CONFIG, MODEL
+from aftermix.mergekit.reading import load_recipe
+from aftermix.mergekit.writing import to_mergekit
+
+RECIPE = "aftermix.yaml"
+
+
+def export_mergekit(source: Path, output: Path) -> list[str]:
+    """Write the recipe in `source` as a recipe of mergekit to the new file `output`, and return the notes in it.
+
+    `source` is a YAML file, a run folder (its winner) or a merged model's folder. Nothing is written when mergekit
+    cannot express the recipe. Raises :class:`AftermixError`.
+    """
+    if output.exists():
+        raise ConfigError(str(output), "exists", "Name a new file.")
+    if not output.parent.is_dir():
+        raise ConfigError(str(output.parent), "is no folder", "Make it, or name another place.")
+    config = load_recipe(recipe_file(source))
+    frame = _frame(config)
+    names = list(frame.tensors) if frame is not None else None
+    adapters = [name for name, vector in config.vectors.items() if is_adapter(Path(vector.model))]
+    refuse_if_any([problem for name, vector in config.vectors.items() for problem in _unreadable(name, vector.model)])
+    translation = to_mergekit(config, tensors=names, dtype=_dtype(frame), adapters=adapters)
+    write_atomically(output, translation.text())
+    return translation.notes
+
+
+def recipe_file(source: Path) -> Path:
+    """The YAML file that `source` stands for.
+
+    Raises :class:`ConfigError` for a folder without a recipe, and for a run without a winner.
+    """
+    if not source.is_dir():
+        return source
+    for file in (source / RECIPE, source / MODEL / RECIPE):
+        if file.is_file():
+            return file
+    if (source / CONFIG).is_file():
+        raise ConfigError(str(source), "is a run without a winner yet", f"Finish it: aftermix search --resume {source}")
+    raise ConfigError(str(source), f"holds no {RECIPE}", "Name a YAML file, a run folder or a merged model.")
+
+
+def _frame(config: Config) -> Model | None:
+    """The model that gives the result its tensors, where it is at hand: a recipe is also written without it."""
+    names = [config.base] if config.base else [config.vectors[name].model for name in sorted(config.vectors)[:1]]
+    try:
+        return open_model(names[0]) if names and Path(names[0]).is_dir() else None
+    except AftermixError:
+        return None
+
+
+def _unreadable(name: str, model: str) -> list[Problem]:
+    """A model at hand in a form that mergekit has no reader for."""
+    folder = Path(model)
+    kind = "a vector folder" if is_vector(folder) else "a GGUF file" if gguf_file(folder) is not None else None
+    remedy = "Name the model itself, or merge the vector alone into a model."
+    return [Problem(f"vectors.{name}", f"{model} is {kind}, which mergekit does not read", remedy)] if kind else []
+
+
+def _dtype(frame: Model | None) -> str | None:
+    """The one type of all real tensors, or None."""
+    kinds = (
+        {str(info.dtype).removeprefix("torch.") for info in frame.tensors.values() if info.mergeable}
+        if frame
+        else set()
+    )
+    return kinds.pop() if len(kinds) == 1 else None

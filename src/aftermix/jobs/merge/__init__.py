@@ -1,0 +1,1 @@
+"""`aftermix merge`: begin in command.py."""

@@ -1,0 +1,106 @@
+"""`aftermix merge`: one YAML in, one model folder out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aftermix.checkpoints.alignment.views import alignment_lines
+from aftermix.checkpoints.model_files import companion_files
+from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.writer import landing, refuse_occupied, write_checkpoint
+from aftermix.config import Config, require
+from aftermix.errors import CheckpointError
+from aftermix.jobs.merge.statistics import merger_of
+from aftermix.jobs.provenance import hashing, lock, recipe_yaml
+from aftermix.merging.blocks import block_bounds
+from aftermix.merging.exclusive_check import ExclusiveCheck
+from aftermix.merging.merge import MergedBlock, Merger, Recipe, Weights, check_weights, merged_pieces
+from aftermix.merging.shares import Tally, drops_entries, fallback_lines, share_record
+from aftermix.progress import bar
+
+SHARES = "shares.json"
+
+
+def merge(config: Config, output: Path, *, say: Callable[[str], object] = lambda _: None, check: bool = False) -> Path:
+    """Merge the vectors of `config` at their weights into the new folder `output`.
+
+    What had to be mapped or aligned, what passes through from the base, and what saliency could not rank is said line
+    by line. With `check` every block of an exclusive merge is held against a second computation.
+
+    Everything is checked before the first weight is read. Raises :class:`AftermixError`, with nothing written, on bad
+    input.
+    """
+    require(config, "vectors")
+    weights = {name: vector.weight for name, vector in config.vectors.items()}
+    recipe = Recipe.of(config.merge, vectors=config.vectors)
+    check_weights(recipe, weights)
+    pool = open_pool(config)
+    refuse_output(output, pool)
+    merger = merger_of(config, pool, recipe)
+    checked = ExclusiveCheck(merger, weights) if check else None
+    for line in [*alignment_lines(pool.base, pool.experts), *fallback_lines(merger)]:
+        say(line)
+    folder = write_model(merger, weights, config=config, output=output, check=checked)
+    if checked is not None:
+        say(checked.summary())
+    return folder
+
+
+def write_model(
+    merger: Merger,
+    weights: Weights,
+    *,
+    config: Config,
+    output: Path,
+    best: dict[str, Any] | None = None,
+    check: ExclusiveCheck | None = None,
+) -> Path:
+    """Write the merge at `weights` with everything that makes it serve; scores in `best` go into the model card."""
+    from aftermix.jobs.merge.model_card import model_card
+
+    recipe, pool = merger.recipe, merger.pool
+    layout = merger.layout()
+    blocks = sum(len(block_bounds(spec.shape)) for spec in layout)
+    tally = Tally() if drops_entries(recipe.method, merger.vectors) else None
+    looks = [look for look in (tally, check) if look is not None]
+
+    def watch(block: MergedBlock) -> None:
+        for look in looks:
+            look(block)
+
+    with hashing(pool) as digest:
+        companions: dict[str, bytes | Callable[[], bytes]] = {
+            **companion_files(pool, dtype=recipe.dtype),
+            "README.md": model_card(config, recipe, weights, name=landing(output).name, best=best),
+            "aftermix.yaml": recipe_yaml(config, recipe, weights).encode(),
+            "lock.json": lambda: _json(lock(pool, config, digest=digest)),
+        }
+        if tally is not None:
+            companions[SHARES] = lambda: _json(share_record(merger, weights, tally))
+        pieces = merged_pieces(merger, weights, watch=watch if looks else None)
+        return write_checkpoint(
+            output,
+            bar(pieces, label="Merging", total=blocks, unit="block"),
+            layout=layout,
+            companions=companions,
+            max_shard_bytes=config.merge.max_shard_bytes,
+        )
+
+
+def refuse_output(output: Path, pool: Pool) -> None:
+    """Raise :class:`CheckpointError` when `output` is an input's folder, lies inside one, or is occupied."""
+    inputs = [*pool.experts.values(), *([pool.base] if pool.base else [])]
+    for checkpoint in inputs:
+        # An adapter without a tokenizer has its base's folder, a GGUF file that of a cache.
+        folders = {checkpoint.folder, *(folder for folder in [Path(checkpoint.label)] if folder.is_dir())}
+        if any(landing(output).is_relative_to(folder.resolve()) for folder in folders):
+            found = f"lies in the input folder {checkpoint.label}"
+            raise CheckpointError(str(output), found, "Name another folder for the result.")
+    refuse_occupied(output)
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()

@@ -1,0 +1,1 @@
+"""`aftermix mixture`: begin in command.py; over a tree of domains in tree.py."""

@@ -1,0 +1,176 @@
+"""`aftermix mixture`: from experts to the data ratios whose merge is best by measured score (MergeMix)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.config import Config, SearchConfig, require
+from aftermix.errors import SearchError
+from aftermix.evaluation.harness import TaskSuite
+from aftermix.files import write_json
+from aftermix.jobs import run_folder
+from aftermix.jobs.evaluator import Bench, split_record
+from aftermix.jobs.landscape import write_cosines, write_landscape
+from aftermix.jobs.merge.command import refuse_output, write_model
+from aftermix.jobs.mixture.points import Points, design_record
+from aftermix.jobs.mixture.problem import Setting
+from aftermix.jobs.mixture.result import MixtureResult
+from aftermix.jobs.mixture.tree import mixture_of_tree
+from aftermix.jobs.mixture.tree_problem import Levels
+from aftermix.jobs.provenance import recipe_yaml, resolved
+from aftermix.jobs.search.earlier_run import translation
+from aftermix.merging.merge import Recipe
+from aftermix.report.page import write_report
+from aftermix.runs.journal import read_trials
+from aftermix.search.objective import Objectives
+from aftermix.search.study import run_study
+from aftermix.search.warm_start import ImportedTrial, import_trials
+
+
+def mixture(config: Config, run: Path, *, resume: bool = False, source: Path | None = None) -> Path:
+    """Find the mixture of the experts' data for `config` in the run folder `run`, and return it.
+
+    Candidate: `base + sum_k w_k (expert_k - base)` with `w` on the simplex, instruction vectors at their own weight.
+    Points of a design are measured on search items and surrogates fitted to their scores; the optimum, its neighbours
+    and the best measured point are merged and measured on select items; the best of them is the result. By default
+    nothing is excluded from the merge.
+
+    With a `tree`, the members of each of its groups are such a mixture, see :mod:`aftermix.jobs.mixture.tree`.
+
+    Everything is checked before the folder is made. `resume` goes on with an unfinished run; `source` names an earlier
+    mixture run over the same vectors whose measured points stand in for those of the design, under this file's utility
+    and limits. Source: MergeMix, section 3; SPEC section 3. Raises :class:`AftermixError`.
+    """
+    require(config, "base", "vectors", "evaluate", "mixture")
+    recipe = Recipe.of(config.merge, vectors=config.vectors)
+    assert config.mixture is not None  # noqa: S101 - required above; for the type checker
+    levels = Levels.of(config) if config.mixture.tree is not None else None
+    setting = levels.first_setting if levels else Setting.of(config)
+    config = resolved(config, recipe)
+    assert config.evaluate is not None  # noqa: S101 - required above, too
+    if source is not None:
+        _refuse_tree(source, levels)
+    if resume:
+        run_folder.refuse_other_kind(run, mixture=True)
+    pool = open_pool(config)
+    if not resume:
+        refuse_output(run, pool)
+    suite = TaskSuite.build(config.evaluate)
+    objectives = Objectives.build((setting.objective,), tasks=list(suite.tasks))
+    split = split_record(suite)
+    if resume:
+        _refuse_different(run, config, pool, split)
+        # A run that was killed before its imported trials were written must import them again.
+        source = None if read_trials(run) else run_folder.remembered_source(run)
+    imported = _imported(source, config, pool, setting=setting, objectives=objectives, split=split) if source else []
+    bench = Bench.open(config, pool, recipe, space=setting.space, suite=suite)
+    if resume:
+        run_folder.write_config(run, config)
+    else:
+        design = levels.record() if levels else design_record(setting)
+        run_folder.begin_run(run, config=config, pool=pool, split=split, source=source, design=design)
+    if levels:
+        best = mixture_of_tree(bench, run, levels)
+    else:
+        best = _best(bench, run, setting, objectives=objectives, imported=imported)
+    _write(bench, run, best)
+    return run
+
+
+def _best(
+    bench: Bench, run: Path, setting: Setting, *, objectives: Objectives, imported: Sequence[ImportedTrial]
+) -> dict[str, Any]:
+    """Points, surrogates, verification and test; each stage leaves files that a resumed run takes up."""
+    earlier = [one.trial for one in imported] or [trial for trial in read_trials(run) if trial.is_imported]
+    points = Points(setting, setting.shares(earlier) if earlier else np.zeros((0, len(setting.domains))))
+    trials = run_study(
+        run,
+        space=setting.space,
+        config=SearchConfig(
+            trials=points.new,
+            objective=(setting.objective,),
+            max_consecutive_failures=bench.config.search.max_consecutive_failures,
+        ),
+        tasks=bench.tasks,
+        measure=bench.measure,
+        imported=imported,
+        propose=points.propose,
+        command="mixture",
+    )
+    result = MixtureResult.of(bench, run, setting, objectives=objectives, trials=trials)
+    best = result.record()
+    write_landscape(run, setting=setting, learned=result.learned, trials=trials, best=best)
+    return best
+
+
+def _write(bench: Bench, run: Path, best: dict[str, Any]) -> None:
+    """Model, result and report."""
+    weights = best["weights"]
+    if not run_folder.clear_model(run, recipe_yaml(bench.config, bench.merger.recipe, weights)):
+        write_model(bench.merger, weights, config=bench.config, output=run / run_folder.MODEL, best=best)
+    write_cosines(run, bench.merger.pool)
+    write_json(run / run_folder.BEST, best)
+    write_report(run)
+
+
+def _refuse_different(run: Path, config: Config, pool: Pool, split: dict[str, Any]) -> None:
+    """Like a search's, and `mixture:` is the same but for `verify` and `experts`."""
+    run_folder.refuse_different(run, config=config, pool=pool, split=split)
+    theirs, ours = (
+        one.mixture.model_dump(mode="json", exclude={"verify", "experts"}) if one.mixture else {}
+        for one in (run_folder.read_run_config(run), config)
+    )
+    what = "the file says otherwise in"
+    run_folder.refuse_difference(run, {"mixture": theirs}, {"mixture": ours}, what=what)
+    before, now = _order_of(run_folder.read_run_config(run)), _order_of(config)
+    run_folder.refuse_difference(run, before, now, what="the file has another order in")
+
+
+def _order_of(config: Config) -> dict[str, Any]:
+    """Names whose order decides which point is measured when, and the text of the tree, whose groups have an order."""
+    asked = config.mixture
+    assert asked is not None  # noqa: S101 - the run of a mixture; for the type checker
+    tree = json.dumps(asked.tree, ensure_ascii=False)
+    return {"vectors": list(config.vectors), "mixture.priors": list(asked.priors), "mixture.tree": tree}
+
+
+def _imported(
+    source: Path, config: Config, pool: Pool, *, setting: Setting, objectives: Objectives, split: dict[str, Any]
+) -> list[ImportedTrial]:
+    theirs = run_folder.read_run_config(source)
+    run_folder.refuse_other_kind(source, mixture=True)
+    run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
+    _refuse_other_weights(source, theirs, setting)
+    space = setting.space
+    return import_trials(
+        source,
+        space=space,
+        tasks=list(split),
+        objectives=objectives,
+        settings_of=translation(theirs, config, space),
+    )
+
+
+def _refuse_tree(source: Path, levels: Levels | None) -> None:
+    """Scores of a tree's groups are of mixtures within them, which are no points of another design."""
+    theirs = run_folder.read_run_config(source).mixture
+    if levels is not None:
+        remedy = "Leave it out: each group measures points of its own."
+        raise SearchError("--from", "is for a mixture without a tree", remedy)
+    if theirs is not None and theirs.tree is not None:
+        raise SearchError(str(source), "is the run of a tree", "Name the run of a mixture without one.")
+
+
+def _refuse_other_weights(source: Path, theirs: Config, setting: Setting) -> None:
+    """Instruction vectors stand at one weight in all merges, or scores are of other models."""
+    for name, weight in setting.instruction.items():
+        other = theirs.vectors[name].weight if name in theirs.vectors else None
+        if other is not None and other != weight:
+            found = f"scores were measured with '{name}' at {other:g}, the file says {weight:g}"
+            raise SearchError(str(source), found, "Restore its weight, or measure anew without --from.")

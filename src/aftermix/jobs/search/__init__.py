@@ -1,0 +1,1 @@
+"""`aftermix search`: begin in command.py."""

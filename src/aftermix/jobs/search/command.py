@@ -1,0 +1,83 @@
+"""`aftermix search`: from one YAML to the best measured merge, its ratios, a model that serves and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from aftermix.checkpoints.pool import open_pool
+from aftermix.config import Config, require
+from aftermix.evaluation.harness import TaskSuite
+from aftermix.files import write_json
+from aftermix.jobs import run_folder
+from aftermix.jobs.evaluator import Bench, split_record
+from aftermix.jobs.merge.command import refuse_output, write_model
+from aftermix.jobs.provenance import recipe_yaml, resolved
+from aftermix.jobs.search.earlier_run import translation
+from aftermix.jobs.search.result import best_record
+from aftermix.jobs.search.space_from_config import space_of
+from aftermix.merging.merge import Recipe
+from aftermix.report.page import write_report
+from aftermix.runs.journal import read_trials
+from aftermix.search.objective import Objectives
+from aftermix.search.selection import choose_winner
+from aftermix.search.space import Space
+from aftermix.search.study import run_study
+from aftermix.search.warm_start import ImportedTrial, import_trials
+
+
+def search(config: Config, run: Path, *, resume: bool = False, source: Path | None = None) -> Path:
+    """Search merge weights for `config` in the run folder `run`, and return it.
+
+    Everything is checked before the folder is made: configuration, checkpoints and their values, tasks, items,
+    objective. `resume` goes on with an unfinished (or longer) run; `source` names an earlier run over the same vectors
+    whose trials are re-scored under this file's objective at no model cost and start the search.
+    Raises :class:`AftermixError`.
+    """
+    require(config, "base", "vectors", "evaluate")
+    recipe = Recipe.of(config.merge, vectors=config.vectors, for_search=True)
+    config = resolved(config, recipe)
+    assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
+    space = space_of(config)
+    pool = open_pool(config)
+    if not resume:
+        refuse_output(run, pool)
+    suite = TaskSuite.build(config.evaluate)
+    objectives = Objectives.build(config.search.objective, tasks=list(suite.tasks))
+    split = split_record(suite)
+    if resume:
+        run_folder.refuse_other_kind(run, mixture=False)
+        run_folder.refuse_different(run, config=config, pool=pool, split=split)
+        # A run that was killed before its imported trials were written must import them again.
+        source = None if read_trials(run) else run_folder.remembered_source(run)
+    imported: Sequence[ImportedTrial] = ()
+    if source is not None:
+        run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
+        imported = import_trials(
+            source,
+            space=space,
+            tasks=list(suite.tasks),
+            objectives=objectives,
+            settings_of=translation(run_folder.read_run_config(source), config, space),
+        )
+    bench = Bench.open(config, pool, recipe, space=space, suite=suite)
+    if resume:
+        run_folder.write_config(run, config)
+    else:
+        run_folder.begin_run(run, config=config, pool=pool, split=split, source=source)
+    _run(bench, run, space=space, objectives=objectives, imported=imported)
+    return run
+
+
+def _run(bench: Bench, run: Path, *, space: Space, objectives: Objectives, imported: Sequence[ImportedTrial]) -> None:
+    """Trials, selection, test, model, report; each stage leaves files that a resumed run takes up."""
+    config, tasks = bench.config.search, bench.tasks
+    trials = run_study(run, space=space, config=config, tasks=tasks, measure=bench.measure, imported=imported)
+    chosen = choose_winner(run, trials=trials, config=config, tasks=tasks, measure=bench.measure)
+    best = best_record(bench, run, trials=trials, chosen=chosen, objectives=objectives)
+    winner = chosen.winner.trial.point
+    merged, merger = bench.config_at(winner.settings), bench.merger_at(winner.settings)
+    if not run_folder.clear_model(run, recipe_yaml(merged, merger.recipe, winner.weights)):
+        write_model(merger, winner.weights, config=merged, output=run / run_folder.MODEL, best=best)
+    write_json(run / run_folder.BEST, best)
+    write_report(run)

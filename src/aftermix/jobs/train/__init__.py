@@ -1,0 +1,1 @@
+"""`aftermix train`: begin in command.py."""

@@ -1,0 +1,180 @@
+"""The training job: one expert per dataset, each a complete model folder beside the others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from aftermix.checkpoints.hub import locate
+from aftermix.checkpoints.pool import open_pool
+from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
+from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, require
+from aftermix.errors import AftermixError, Problem, TrainingError, refuse_if_any
+from aftermix.jobs.train.expert_data import (
+    Ingredients,
+    Preparing,
+    described,
+    ingredients,
+    shares_in_words,
+    token_folder,
+)
+from aftermix.jobs.train.expert_run import Plan, make_trainable, plan_run, train_expert
+from aftermix.training.base_model import load_base, load_tokenizer, refuse_unfit
+from aftermix.training.distributed.processes import process_index
+from aftermix.training.expert import (
+    identity_of_base,
+    is_already_trained,
+    recipe_record,
+    trained_tensors,
+)
+from aftermix.training.trainer import Recipe, uses_cuda
+
+
+def train(config: Config, output: Path, *, say: Callable[[str], None] | None = None) -> dict[str, Path]:
+    """Train one expert per dataset of `config.train` from `config.base`; folder `output/NAME` by dataset name.
+
+    Each folder is a complete Hugging Face model with the base's tensor names and types, written whole or not at all,
+    and a `train.json` of what was done. An expert whose folder is there with the same recipe is reused, and `say` is
+    told. All inputs are checked before the first step: :class:`AftermixError` names every fault. Experts finished
+    before a fault or an interruption stay. Of several processes the first alone writes, speaks and gives folders back.
+    """
+    say = (say or to_stderr) if process_index() == 0 else _nothing
+    require(config, "base", "train")
+    settings, base_name = config.train, config.base
+    if settings is None or base_name is None:
+        raise TrainingError("train", "missing from the YAML file", "Add `base:` and `train:`.")
+    base = open_checkpoint(locate(base_name), label=base_name)
+    folders = {name: output / name for name in settings.datasets}
+    _refuse_base_in_the_way(output, folders, base)
+    uses_cuda(settings.device)
+    settings = _with_scale(settings, base_name, say)
+    with token_folder(settings, output) as tokens:
+        plans = _plans(settings, base, folders, tokens)
+        for name, folder in folders.items():
+            if name not in {plan.name for plan in plans}:
+                say(f"{name}: reused {folder}, trained before by the same recipe")
+        for plan in plans:
+            for line in shares_in_words(plan.packed):
+                say(f"{plan.name}: {line}")
+            train_expert(plan, settings, base, say=say)
+    return folders if process_index() == 0 else {}
+
+
+def _nothing(_: str) -> None:
+    """What the other processes of a run say."""
+
+
+def to_stderr(line: str) -> None:
+    """A line beside the progress bars."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def _with_scale(settings: TrainConfig, base_name: str, say: Callable[[str], None]) -> TrainConfig:
+    """The settings with a number for `scale: auto`: the mean absolute deviation of the pilot's vector.
+
+    Raises :class:`TrainingError` for a pilot that is the base itself.
+    """
+    if settings.optimizer.pilot is None:
+        return settings
+    from aftermix.analysis.distribution import fit_whole  # SciPy's distributions take a second to import
+
+    pilot = VectorConfig(model=settings.optimizer.pilot)
+    fitted = fit_whole(open_pool(Config(base=base_name, vectors={"pilot": pilot})))["pilot"]
+    if fitted is None:
+        found = f"{pilot.model} equals the base, so its vector has no scale"
+        raise TrainingError("train.optimizer.pilot", found, "Name an expert trained from this base.")
+    say(f"scale {fitted.laplace.scale:.3g}, from {pilot.model}")
+    update = {"scale": fitted.laplace.scale, "pilot": None}
+    return settings.model_copy(update={"optimizer": settings.optimizer.model_copy(update=update)})
+
+
+def _refuse_base_in_the_way(output: Path, folders: dict[str, Path], base: Checkpoint) -> None:
+    root = base.folder.resolve()
+    for place in (output, *folders.values()):
+        resolved = place.resolve()
+        if resolved == root or root in resolved.parents:
+            found = f"the output would lie in the base's folder {base.folder}"
+            raise TrainingError(str(place), found, "Name an output folder outside of it.")
+    if output.exists() and not output.is_dir():
+        raise TrainingError(str(output), "is a file", "Name a folder.")
+
+
+def _plans(settings: TrainConfig, base: Checkpoint, folders: dict[str, Path], tokens: Path) -> list[Plan]:
+    """What is to be trained, checked; experts that are there already are left out. Tokens are kept in `tokens`.
+
+    Raises :class:`ManyProblemsError` with the faults of all datasets.
+    """
+    base_identity = identity_of_base(base)
+    to_prepare: dict[str, tuple[Ingredients, dict[str, Any]]] = {}
+    problems: list[Problem] = []
+    for name, dataset in settings.datasets.items():
+        try:
+            what = ingredients(name, settings)
+            record = recipe_record(base_identity, data=what.recipe(), dataset=dataset, config=settings)
+            if not is_already_trained(folders[name], record, checkpoint_tokens=settings.checkpoint_tokens):
+                to_prepare[name] = what, record
+        except AftermixError as error:
+            problems += _labelled(name, error)
+    identity = base_identity["companions"]
+    plans = _prepared(settings, base, folders, to_prepare, problems, tokens, identity) if to_prepare else []
+    refuse_if_any(problems)
+    return plans
+
+
+def _prepared(
+    settings: TrainConfig,
+    base: Checkpoint,
+    folders: dict[str, Path],
+    to_prepare: dict[str, tuple[Ingredients, dict[str, Any]]],
+    problems: list[Problem],
+    tokens: Path,
+    identity: str,
+) -> list[Plan]:
+    """Read, tokenise and pack each dataset of `to_prepare` against a model loaded once to see that all fits."""
+    tokenizer = load_tokenizer(base.folder)
+    preparing = Preparing(settings, tokenizer, base.label, identity, tokens)
+    model = load_base(base)
+    trained_tensors(model, base)
+    make_trainable(model, settings)
+    plans: list[Plan] = []
+    for name, (what, record) in to_prepare.items():
+        try:
+            packed = preparing.prepared(name, what)
+            refuse_unfit(packed, model, tokenizer, where=base.label)
+            recipe = recipe_of(settings, settings.datasets[name])
+            recipe.steps(len(packed))
+            run = plan_run(name, folders[name], packed, recipe, record, settings)
+        except AftermixError as error:
+            problems += _labelled(name, error)
+        else:
+            plans.append(run.describing(described(what, packed)))
+    return plans
+
+
+def recipe_of(settings: TrainConfig, dataset: DatasetConfig) -> Recipe:
+    """How the expert of `dataset` is trained."""
+    return Recipe(
+        batch_size=settings.batch_size,
+        learning_rate=dataset.learning_rate or settings.learning_rate,
+        schedule=settings.schedule,
+        min_lr_rate=settings.min_lr_rate,
+        warmup_steps=settings.warmup_steps,
+        decay_share=settings.decay_share,
+        decay_shape=settings.decay_shape,
+        accumulation=settings.accumulation,
+        precision=settings.precision,
+        weight_decay=settings.weight_decay,
+        betas=settings.betas,
+        max_grad_norm=settings.max_grad_norm,
+        optimizer=settings.optimizer,
+        seed=settings.seed,
+    )
+
+
+def _labelled(name: str, error: AftermixError) -> list[Problem]:
+    """The problems of `error`, saying whose dataset it is."""
+    return [Problem(f"train.datasets.{name}: {each.where}", each.found, each.remedy) for each in error.problems]

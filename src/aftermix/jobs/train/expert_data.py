@@ -1,0 +1,231 @@
+"""The data of the experts that a file asks for: what each is read from, tokenised once, packed, and put on record."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from aftermix.checkpoints.reader import read_json
+from aftermix.config import DatasetConfig, SourceConfig, TrainConfig
+from aftermix.errors import AftermixError, TrainingError
+from aftermix.training.data.encoding import EncodeExamples, example_encoder
+from aftermix.training.data.files import data_sha256
+from aftermix.training.data.mixture import Mixture, checked_ratios, mixed
+from aftermix.training.data.packing import CutStream, PackedTokens, Stream, packed
+from aftermix.training.data.packing_whole import WholeStream
+from aftermix.training.data.tokenise import DataSource, tokenised
+from aftermix.training.distributed.processes import process_index
+
+VERSIONS_OF = ("tokenizers", "transformers")
+"""Whose changes could change tokens."""
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What one expert is trained on: one source, or several with the ratio of each."""
+
+    sources: dict[str, SourceConfig]
+    ratios: dict[str, float] | None
+    """None: one source alone, which is no mixture."""
+
+    @cached_property
+    def sha256(self) -> dict[str, str]:
+        """Hash of each source's data. Raises :class:`TrainingError` for data that is missing or cannot be read."""
+        found = {}
+        for name, source in self.sources.items():
+            try:
+                found[name] = data_sha256(Path(source.data))
+            except AftermixError as error:
+                raise self.placed(name, error) from error
+        return found
+
+    def placed(self, name: str, error: AftermixError) -> TrainingError:
+        """`error` saying which domain it is about, where there are several."""
+        problem = error.problem
+        where = problem.where if self.ratios is None else f"mixture.{name}: {problem.where}"
+        return TrainingError(where, problem.found, problem.remedy)
+
+    def recipe(self) -> dict[str, Any]:
+        """What of the data decides the weights, as plain values."""
+        options = ("text_field", "format", "long_examples")
+        found = {key: {name: getattr(source, key) for name, source in self.sources.items()} for key in options}
+        by_domain = {"data_sha256": self.sha256, **found}
+        if self.ratios is not None:
+            return {**by_domain, "mixture": self.ratios}
+        return {**{key: next(iter(values.values())) for key, values in by_domain.items()}, "mixture": None}
+
+
+def ingredients(name: str, settings: TrainConfig) -> Ingredients:
+    """What the expert called `name` is trained on.
+
+    Raises :class:`TrainingError` for ratios that cannot be used, and a run that gives none.
+    """
+    dataset = settings.datasets[name]
+    if dataset.source is not None:
+        return Ingredients({name: dataset.source}, None)
+    known = {**_sources_of_datasets(settings), **settings.sources}
+    ratios = checked_ratios(_ratios(dataset), known, where="mixture")
+    return Ingredients({domain: known[domain] for domain in ratios}, ratios)
+
+
+def _sources_of_datasets(settings: TrainConfig) -> dict[str, SourceConfig]:
+    return {name: dataset.source for name, dataset in settings.datasets.items() if dataset.source is not None}
+
+
+def _ratios(dataset: DatasetConfig) -> Mapping[str, float]:
+    if not isinstance(dataset.mixture, str):
+        return cast(Mapping[str, float], dataset.mixture)
+    file = Path(dataset.mixture)
+    remedy = "Name the best.json of a search or mixture run, or write the ratios out."
+    found = read_json(file, remedy=remedy)
+    ratios = found.get("ratios")
+    if ratios is None:
+        note = str(found.get("ratios_note") or "it has no `ratios`")
+        raise TrainingError(str(file), f"gives no data ratios: {note}", remedy)
+    if not isinstance(ratios, dict) or not all(_is_number(value) for value in ratios.values()):
+        raise TrainingError(str(file), "its `ratios` are not numbers by name", remedy)
+    return {str(name): float(value) for name, value in ratios.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@contextmanager
+def token_folder(settings: TrainConfig, output: Path) -> Iterator[Path]:
+    """Where tokens are kept: `train.cache`, or a hidden folder in `output` that goes when all is trained.
+
+    Refused inputs leave nothing behind that was not there; an interrupted run leaves the folder, for the run that
+    goes on.
+    """
+    if settings.cache is not None:
+        yield Path(settings.cache)
+        return
+    folder = output / ".tokens"
+    was_there = folder.exists()
+    absent = next((place for place in (*reversed(output.parents), output) if not place.exists()), None)
+    try:
+        yield folder
+    except AftermixError as error:
+        if error.exit_code == AftermixError.exit_code and not was_there:
+            _remove(folder, absent)
+        raise
+    _remove(folder, None)
+
+
+def _remove(folder: Path, made: Path | None) -> None:
+    """Remove `folder` and, where nothing else came into them, the folders above it from `made` on."""
+    if process_index() != 0:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    place = folder.parent
+    while made is not None and place.is_relative_to(made) and place.is_dir() and not any(place.iterdir()):
+        place.rmdir()
+        place = place.parent
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """How every dataset of a run is tokenised and packed."""
+
+    settings: TrainConfig
+    tokenizer: Any
+    label: str
+    """Whose tokenizer it is."""
+    identity: str
+    """Hash of the tokenizer's files."""
+    cache: Path
+
+    def prepared(self, name: str, what: Ingredients) -> PackedTokens | Mixture:
+        """The sequences of the expert called `name`.
+
+        Raises :class:`TrainingError` for data that cannot be read, does not fill a sequence, or would be repeated
+        more often than allowed.
+        """
+        dataset = self.settings.datasets[name]
+        streams = {domain: self._stream(domain, what, dataset.tokens) for domain in what.sources}
+        if what.ratios is None:
+            where = what.sources[name].data
+            alone = packed(streams[name], tokens=dataset.tokens, where=where)
+            _refuse_repetition(dataset, where, alone.tokens, alone.epochs)
+            return alone
+        tokens = cast(int, dataset.tokens)
+        found = mixed(streams, what.ratios, tokens=tokens, seed=self.settings.seed, where="mixture")
+        for domain, given in found.given.items():
+            _refuse_repetition(dataset, f"mixture.{domain}", given.tokens, given.epochs)
+        return found
+
+    def _stream(self, domain: str, what: Ingredients, tokens: int | None) -> Stream:
+        source, context, seed = what.sources[domain], self.settings.context, self.settings.seed
+        if what.ratios is not None and tokens is not None:
+            # A domain is at most one sequence ahead of its share, and one more is looked at.
+            tokens = int(tokens * what.ratios[domain]) + 3 * context
+        try:
+            store = tokenised(
+                DataSource(path=Path(source.data), format=source.format, text_field=source.text_field),
+                lambda: self._encoder(source),
+                cache=self.cache,
+                identity=[what.sha256[domain], self.identity, *(f"{name} {version(name)}" for name in VERSIONS_OF)],
+                tokens=tokens,
+                seed=seed,
+            )
+            if source.format == "text":
+                return CutStream(store, context, seed, masked=self.settings.mask_documents)
+            return WholeStream(
+                store, context, seed, self.settings.mask_documents, longer=source.long_examples, where=source.data
+            )
+        except AftermixError as error:
+            raise (what.placed(domain, error) if error.exit_code == AftermixError.exit_code else error) from error
+
+    def _encoder(self, source: SourceConfig) -> EncodeExamples:
+        return example_encoder(self.tokenizer, format=source.format, where=self.label)
+
+
+def _refuse_repetition(dataset: DatasetConfig, where: str, tokens: int, epochs: float) -> None:
+    if dataset.max_epochs is not None and epochs > dataset.max_epochs * (1 + 1e-9):
+        found = f"its {tokens} tokens are {epochs:.2f} epochs, more than `max_epochs: {dataset.max_epochs:g}`"
+        most = int((dataset.tokens or tokens) * dataset.max_epochs / epochs)
+        raise TrainingError(where, found, f"Lower `tokens:` to {most} or less, its ratio, or bring more data.")
+
+
+def described(what: Ingredients, sequences: PackedTokens | Mixture) -> dict[str, Any]:
+    """What the record of an expert says of its data."""
+    if isinstance(sequences, PackedTokens):
+        ((_, source),) = what.sources.items()
+        return _of_stream(source, sequences.stream)
+    given = {name: _rounded(asdict(given)) for name, given in sequences.given.items()}
+    return {
+        "mixture": {name: {**given[name], **_of_stream(what.sources[name], sequences.streams[name])} for name in given}
+    }
+
+
+def _of_stream(source: SourceConfig, stream: Stream) -> dict[str, Any]:
+    skipped = {"long_examples_skipped": stream.skipped} if isinstance(stream, WholeStream) else {}
+    return {
+        "file": source.data,
+        "documents": stream.store.documents,
+        "empty_documents_left_out": stream.store.empty,
+        "characters": stream.store.characters_of_all,
+        "tokens_per_epoch": stream.tokens_per_epoch,
+        **skipped,
+    }
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
+
+
+def shares_in_words(sequences: PackedTokens | Mixture) -> list[str]:
+    """A line for each domain of a mixture: the tokens and epochs that it really gives."""
+    if isinstance(sequences, PackedTokens):
+        return []
+    return [
+        f"{name} gives {given.tokens} tokens ({given.share:.2%} for {given.ratio:.2%}), {given.epochs:.2f} epochs"
+        for name, given in sequences.given.items()
+    ]

@@ -1,0 +1,179 @@
+"""One expert's run: trained with resume points, its checkpoints written along the way, its folder at the end."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aftermix.checkpoints.reader import Checkpoint
+from aftermix.config import TrainConfig
+from aftermix.errors import RunFailedError
+from aftermix.training.base_model import freeze, load_base
+from aftermix.training.checkpoint_schedule import checkpoint_folder, milestones
+from aftermix.training.data.mixture import Mixture
+from aftermix.training.data.packing import PackedTokens
+from aftermix.training.distributed.processes import process_count, process_index, wait_for_all, whole_state
+from aftermix.training.expert import is_already_trained, write_expert
+from aftermix.training.resuming import ResumePoints
+from aftermix.training.trainer import Recipe, mean_of_last, train_one
+
+VERSIONS_OF = ("aftermix", "accelerate", "numpy", "safetensors", "tokenizers", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One expert that is to be trained, with everything checked that can be checked before the first step."""
+
+    name: str
+    folder: Path
+    packed: PackedTokens | Mixture
+    recipe: Recipe
+    record: dict[str, Any]
+    """What decides the weights."""
+    checkpoints: dict[int, int]
+    """Tokens seen by step, of the steps after which a checkpoint is due."""
+    resume: ResumePoints
+    data: dict[str, Any]
+    """What the record says of the dataset; its texts are not kept once they are packed."""
+
+    def describing(self, data: dict[str, Any]) -> Plan:
+        """The plan with what is to be said of its dataset."""
+        return replace(self, data=data)
+
+
+def plan_run(
+    name: str,
+    folder: Path,
+    packed: PackedTokens | Mixture,
+    recipe: Recipe,
+    record: dict[str, Any],
+    settings: TrainConfig,
+) -> Plan:
+    """The plan of the run that writes `folder`; checkpoints that an interrupted run wrote are not due again.
+
+    Raises :class:`TrainingError` for a checkpoint that the run does not reach, one of another recipe that is in the
+    way, and an unfinished run of another recipe.
+    """
+    wanted = settings.checkpoint_tokens
+    lengths = packed.lengths.tolist()
+    due = milestones(lengths, batch_size=recipe.batch_size, wanted=wanted)
+    # Asked before training: once it goes on, one process may look while another writes.
+    due = {step: n for step, n in due.items() if not is_already_trained(checkpoint_folder(folder, n), record)}
+    work = folder.with_name(f".{folder.name}.training")
+    resume = ResumePoints(work, every_steps=settings.save_steps, recipe=record)
+    resume.latest()
+    return Plan(name, folder, packed, recipe, record, due, resume, data={})
+
+
+def make_trainable(model: Any, settings: TrainConfig) -> list[str]:
+    """Leave those parameters of `model` to be trained that `settings` mean; names of what stays at the base's values.
+
+    With `lora` that are adapters, which are put into the model.
+    """
+    if settings.lora is None:
+        return freeze(model, settings.freeze)
+    from aftermix.training.lora import add_adapters  # peft is an extra
+
+    return add_adapters(model, settings.lora, seed=settings.seed)
+
+
+def train_expert(plan: Plan, settings: TrainConfig, base: Checkpoint, *, say: Callable[[str], None]) -> None:
+    """Train the expert of `plan` and write its folder; go on where an interrupted run of the same recipe stopped."""
+    plan.resume.remove_unfinished()
+    earlier = plan.resume.latest()
+    if earlier is not None:
+        say(f"{plan.name}: goes on after step {earlier.step} of {plan.recipe.steps(len(plan.packed))}")
+    try:
+        _train_and_write(plan, settings, base)
+    except RunFailedError:
+        plan.resume.remove()  # going on would fail again, and would be refused under other settings
+        raise
+    plan.resume.remove()
+    say(f"{plan.name}: wrote {plan.folder}")
+    wait_for_all()
+    gc.collect()  # the Trainer leaves reference cycles, and the next expert needs the room
+
+
+def _train_and_write(plan: Plan, settings: TrainConfig, base: Checkpoint) -> None:
+    model = load_base(base)
+    run = _Run(plan, settings, base, model, frozen=make_trainable(model, settings))
+    done = train_one(
+        model,
+        plan.packed,
+        recipe=plan.recipe,
+        device=settings.device,
+        threads=settings.threads,
+        label=f"train {plan.name}",
+        after_step=run.write_if_due if plan.checkpoints else None,
+        resume=plan.resume,
+        tangent=settings.tangent,
+    )
+    measured = {
+        "seconds": round(done.seconds, 3),
+        "tokens_per_second": round(plan.packed.tokens / done.seconds, 1),
+        "device": done.device,
+        "processes": done.processes,
+    }
+    run.write(plan.folder, tokens=plan.packed.tokens, losses=done.losses, **measured)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the folders of one run have in common."""
+
+    plan: Plan
+    settings: TrainConfig
+    base: Checkpoint
+    model: Any
+    frozen: list[str]
+
+    def write_if_due(self, step: int, losses: Sequence[float]) -> None:
+        """Write the checkpoint that is due after `step`."""
+        tokens = self.plan.checkpoints.get(step)
+        if tokens is not None:
+            folder, steps = checkpoint_folder(self.plan.folder, tokens), self.plan.recipe.steps(len(self.plan.packed))
+            self.write(folder, tokens=tokens, losses=losses, of_steps=steps)
+
+    def write(self, folder: Path, *, tokens: int, losses: Sequence[float], **more: Any) -> None:
+        """Write the model as it is now; every process must call this, and one writes."""
+        dtype = getattr(torch, self.settings.dtype) if self.settings.dtype else None
+        state = whole_state(self.model)
+        if process_index() == 0:
+            if self.settings.lora is not None:
+                from aftermix.training.lora import folded
+
+                state = folded(self.model, state)
+            record = self._record(tokens=tokens, losses=losses) | more
+            write_expert(folder, self.model, self.base, dtype=dtype, record=record, state=state)
+
+    def _record(self, *, tokens: int, losses: Sequence[float]) -> dict[str, Any]:
+        """What `train.json` says: the recipe that identifies the expert, and what really happened."""
+        plan, packed = self.plan, self.plan.packed
+        done = tokens / packed.tokens
+        return {
+            "format": 1,
+            "name": plan.name,
+            "base": self.base.label,
+            "recipe": plan.record,
+            "data": plan.data,
+            "tokens": tokens,
+            "epochs": None if isinstance(packed, Mixture) else round(packed.epochs * done, 6),
+            "documents_begun": packed.documents,
+            "sequences": min(len(packed), len(losses) * plan.recipe.batch_size),
+            "steps": len(losses),
+            "learning_rate": plan.recipe.learning_rate,
+            "seed": plan.recipe.seed,
+            "checkpoint_tokens": self.settings.checkpoint_tokens,
+            "trained_parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            "frozen": self.frozen,
+            "loss": {"first": losses[0], "final": mean_of_last(losses)},
+            "processes": process_count(),
+            "threads": self.settings.threads or torch.get_num_threads(),
+            "versions": {name: version(name) for name in VERSIONS_OF},
+        }

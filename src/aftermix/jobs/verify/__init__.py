@@ -1,0 +1,1 @@
+"""`aftermix mixture --verify N`: begin in command.py."""

@@ -1,0 +1,54 @@
+"""What a mixture run cost, and what other methods would have on the same model and data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from aftermix.config import Config, Split
+from aftermix.jobs.evaluator import Bench
+from aftermix.jobs.mixture.problem import Setting
+from aftermix.jobs.run_folder import BEST
+from aftermix.mixture.cost import MANUAL_RUNS, mixture_costs
+from aftermix.training.checkpoint_schedule import RECORD
+
+
+def cost_record(bench: Bench, run: Path, setting: Setting, *, trained: int, tokens: int) -> list[dict[str, Any]]:
+    """The cost table of the finished run in `run`: `cost` in `verification.json`.
+
+    MergeMix trains the experts and evaluates points on search and what it verifies on select items; RegMix trains
+    `trained` mixtures of `tokens` tokens and evaluates each on search items; DoReMi trains reference and proxy, and
+    evaluates the reference on the proxy's tokens; tuning by hand trains as often as in the paper. The test items are
+    the report's, and count for none.
+    """
+    best = json.loads((run / BEST).read_text(encoding="utf-8"))
+    per_search, per_select = _tokens_of(bench, "search"), _tokens_of(bench, "select")
+    on_select = len(best["verified"]) + len(best["noise"]["points"])
+    return mixture_costs(
+        parameters=bench.merger.pool.parameters,
+        expert_tokens=[_expert_tokens(bench.config, name, tokens) for name in setting.domains],
+        run_tokens=tokens,
+        runs=trained,
+        proxy_tokens=2 * tokens,
+        evaluated={
+            "mergemix": best["points"]["measured"] * per_search + on_select * per_select,
+            "regmix": trained * per_search,
+            "doremi": tokens,
+            "manual": MANUAL_RUNS * per_search,
+        },
+    )
+
+
+def _tokens_of(bench: Bench, split: Split) -> int:
+    """Tokens of one evaluation of all tasks."""
+    return sum(bench.live.suite.tokens(split, bench.live.engine.lm).values())
+
+
+def _expert_tokens(config: Config, name: str, tokens: int) -> int:
+    """Tokens that an expert was trained on: by its own record, or the file, or as many as a mixture."""
+    record = Path(config.vectors[name].model) / RECORD
+    if record.is_file():
+        return int(json.loads(record.read_text(encoding="utf-8"))["tokens"])
+    dataset = config.train.datasets.get(name) if config.train else None
+    return (dataset.tokens if dataset else None) or tokens

@@ -1,0 +1,104 @@
+"""DoReMi on the data of a mixture: the ratios that a small proxy's training finds, as a baseline."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from aftermix.checkpoints.hub import locate
+from aftermix.checkpoints.reader import open_checkpoint
+from aftermix.config import Config
+from aftermix.errors import TrainingError
+from aftermix.files import write_json
+from aftermix.jobs.train.command import recipe_of
+from aftermix.jobs.train.expert_data import Preparing, ingredients, token_folder
+from aftermix.jobs.train.expert_run import make_trainable
+from aftermix.jobs.verify.training_file import training_of
+from aftermix.training.base_model import load_base, load_tokenizer, refuse_unfit
+from aftermix.training.data.mixture import Mixture
+from aftermix.training.doremi import SMOOTHING, STEP_SIZE, DoReMi, doremi
+from aftermix.training.expert import identity_of_base, recipe_record
+
+FILE = "doremi.json"
+DATASET = "equal mixture"
+
+
+def doremi_ratios(
+    config: Config,
+    output: Path,
+    *,
+    domains: Sequence[str],
+    reference: Path,
+    tokens: int,
+    proxy: str | None = None,
+    step_size: float = STEP_SIZE,
+    smoothing: float = SMOOTHING,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Find ratios of `domains` by DoReMi and write them, with their trajectory, to `output`/doremi.json.
+
+    `reference` is a model trained on the reference mixture, `proxy` (default `config.base`) the model that is trained
+    on `tokens` tokens by the settings of `config.train`. A result of the same recipe is reused. Source: Xie et al.
+    2023, Algorithm 1. Raises :class:`AftermixError` for data and models that do not fit, and a result of another
+    recipe in the way.
+    """
+    equal = dict.fromkeys(domains, 1 / len(domains))
+    config = training_of(config, domains=domains, mixtures={DATASET: equal}, tokens=tokens)
+    settings, name = config.train, proxy or config.base
+    assert settings is not None  # noqa: S101 - training_of requires both; for the type checker
+    assert name is not None  # noqa: S101
+    started = time.perf_counter()
+    base, judge = open_checkpoint(locate(name), label=name), open_checkpoint(reference, label=str(reference))
+    dataset, what = settings.datasets[DATASET], ingredients(DATASET, settings)
+    identity = identity_of_base(base)
+    recipe = recipe_record(identity, data=what.recipe(), dataset=dataset, config=settings)
+    recipe |= {"reference": identity_of_base(judge), "step_size": step_size, "smoothing": smoothing}
+    recipe = json.loads(json.dumps(recipe))  # as it will be read back
+    if (output / FILE).is_file():
+        return _earlier(output / FILE, recipe)
+    with token_folder(settings, output) as cache:
+        tokenizer, model = load_tokenizer(base.folder), load_base(base)
+        sequences = Preparing(settings, tokenizer, base.label, identity["companions"], cache).prepared(DATASET, what)
+        assert isinstance(sequences, Mixture)  # noqa: S101 - it has ratios; for the type checker
+        refuse_unfit(sequences, model, tokenizer, where=base.label)
+        make_trainable(model, settings)
+        found = doremi(
+            model,
+            load_base(judge),
+            sequences,
+            recipe=recipe_of(settings, dataset),
+            step_size=step_size,
+            smoothing=smoothing,
+            device=settings.device,
+            threads=settings.threads,
+        )
+    told = _told(found) | {"reference": str(reference), "proxy": base.label}
+    told |= {"seconds": round(time.perf_counter() - started, 3), "recipe": recipe}
+    write_json(output / FILE, told)
+    if say is not None:
+        say(f"doremi: wrote {output / FILE}")
+    return told
+
+
+def _told(found: DoReMi) -> dict[str, Any]:
+    return {
+        "ratios": found.ratios,
+        "tokens": found.tokens,
+        "steps": len(found.weights_TK),
+        "trajectory": {
+            "domains": list(found.domains),
+            "weights": found.weights_TK.round(9).tolist(),
+            "excess": found.excess_TK.round(9).tolist(),
+        },
+    }
+
+
+def _earlier(file: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if found.get("recipe") != recipe:
+        remedy = "Name another output folder, or remove this file yourself."
+        raise TrainingError(str(file), "holds ratios that were found with another recipe", remedy)
+    return found

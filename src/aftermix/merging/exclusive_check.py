@@ -1,0 +1,112 @@
+"""A second look at an exclusive merge while it runs: no position from two vectors, every value and count as it must be.
+
+Each block is computed again by a plainer way: which positions a keeper lets through is found by giving it ones, and the
+values are those of one vector at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from threading import Lock
+
+import torch
+
+from aftermix.checkpoints.model import Bounds, TensorInfo
+from aftermix.errors import MergeError
+from aftermix.merging.merge import MergedBlock, Merger, Weights, widened
+from aftermix.merging.topk.magnitude import whole_count
+
+REPORT = "This is a fault of aftermix, not of your models: please report it with the recipe."
+
+Masks = dict[str, torch.Tensor]
+"""By vector, which positions of a block it lets through."""
+
+
+@dataclass
+class ExclusiveCheck:
+    """Shown every block of a merge, raises :class:`MergeError` at the first that is not exclusive.
+
+    - At most one vector lets any position through, those of weight 0 included.
+    - A position's value is that of its vector alone, `base + lambda * (w_k * delta_k)` rounded once, or the base's; to
+      the bit, but for the sign of a zero.
+    - Vector k has `floor(n_k * d)` positions of a tensor of d elements.
+    """
+
+    merger: Merger
+    weights: Weights
+    tensors: int = 0
+    """Tensors that were seen to the end."""
+    elements: int = 0
+    _seen: Counter[str] = field(default_factory=Counter)
+    _counts: dict[str, Counter[str]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        method = self.merger.recipe.method
+        if not method.joint:
+            found = f"{method.name} shares no positions out, there is nothing to check"
+            raise MergeError("--check", found, "Leave it out, or use an exclusive method such as obim.")
+
+    def __call__(self, block: MergedBlock) -> None:
+        """Check one block."""
+        start, end = block.bounds
+        masks = {v: keeper(torch.ones(end - start), start) != 0 for v, keeper in block.keepers.items()}
+        refuse_overlap(block.info.name, block.bounds, masks)
+        self._refuse_other_values(block, masks)
+        self._add_counts(block.info, block.bounds, masks)
+
+    def summary(self) -> str:
+        """What was looked at."""
+        tensors = f"{self.tensors:,} tensor{'' if self.tensors == 1 else 's'}"
+        return f"Checked: {tensors}, {self.elements:,} positions, none from two vectors"
+
+    def _refuse_other_values(self, block: MergedBlock, masks: Masks) -> None:
+        info, bounds = block.info, block.bounds
+        base = widened(self.merger.pool.base_block(info.name, bounds))
+        expected = base
+        for vector, mask in masks.items():
+            alone = self.merger.operand(info, vector, bounds, base=base) * self.weights.get(vector, 0.0)
+            moved = torch.add(base, alone, alpha=self.merger.recipe.scale)
+            expected = torch.where(mask, moved, expected)
+        wrong = (expected.to(block.merged.dtype) != block.merged).nonzero()
+        if len(wrong):
+            place = int(wrong[0])
+            of = next((f"vector '{v}' alone" for v, mask in masks.items() if mask[place]), "the base")
+            found = f"entry {bounds[0] + place} is {float(block.merged[place])!r}, expected {float(expected[place])!r}"
+            raise MergeError(info.name, f"{found}, the value of {of}", REPORT)
+
+    def _add_counts(self, info: TensorInfo, bounds: Bounds, masks: Masks) -> None:
+        found = {vector: int(mask.sum()) for vector, mask in masks.items()}
+        with self._lock:
+            counts = self._counts.setdefault(info.name, Counter())
+            counts.update(found)
+            self._seen[info.name] += bounds[1] - bounds[0]
+            if self._seen[info.name] < info.elements:
+                return
+            self.tensors += 1
+            self.elements += info.elements
+        self._refuse_other_counts(info, counts if masks else None)
+
+    def _refuse_other_counts(self, info: TensorInfo, counts: Counter[str] | None) -> None:
+        if counts is None:  # all weights are 0: nothing was shared out
+            return
+        for vector, ratio in self.merger.recipe.method.ratios(self.merger.vectors).items():
+            expected = whole_count(info.elements, ratio)
+            if counts[vector] != expected:
+                found = f"vector '{vector}' has {counts[vector]} of {info.elements} entries"
+                raise MergeError(
+                    info.name, f"{found}, expected floor({ratio:g} * {info.elements}) = {expected}", REPORT
+                )
+
+
+def refuse_overlap(name: str, bounds: Bounds, masks: Masks) -> None:
+    """Raise :class:`MergeError` when two of `masks` hold the same position."""
+    taken: Masks = {}
+    for vector, mask in masks.items():
+        for other, before in taken.items():
+            both = (mask & before).nonzero()
+            if len(both):
+                found = f"entry {bounds[0] + int(both[0])} is kept by vector '{other}' and by vector '{vector}'"
+                raise MergeError(name, found, REPORT)
+        taken[vector] = mask

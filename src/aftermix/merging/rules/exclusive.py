@@ -1,0 +1,115 @@
+"""Mutually exclusive iterative merging: every entry of a tensor comes from one vector at most."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aftermix.checkpoints.model import Bounds
+from aftermix.errors import MergeError
+from aftermix.merging.rules.intra import Keeper
+from aftermix.merging.topk.magnitude import magnitude_bits, whole_count
+from aftermix.merging.topk.scores import Candidates, Score, find_ranked_cut
+
+BLOCK_INDEX = re.compile(r"(?P<block>.*?\.(?P<index>\d+))\.")
+Owners = NDArray[np.uint8]
+"""For each entry of a flattened tensor, 1 + the number of the vector that has it, 0 where none has."""
+MOST_VECTORS = int(np.iinfo(np.uint8).max)
+Order = Literal["rotation"] | tuple[str, ...]
+
+
+def exclusive(
+    candidates: Mapping[str, Candidates], ratios: Mapping[str, float], shift: int, *, order: Order = "rotation"
+) -> dict[str, Keeper]:
+    """What each vector keeps of one tensor, so that no entry is kept by two.
+
+    Formula: the vectors take turns; each takes the `floor(n_k * d)` free entries with its largest scores, equal scores
+    by larger magnitude, then by lower index, d being the size of the whole tensor. `order: rotation` is the order of
+    name, begun `shift` further; a list of names is an order for every tensor. Source: OBIM, Algorithm 1. Memory is a
+    byte for each entry, so more than 255 vectors are a :class:`MergeError`.
+    """
+    names = list(candidates)
+    if len(names) > MOST_VECTORS:
+        found = f"an exclusive merge takes at most {MOST_VECTORS}, found {len(names)}"
+        raise MergeError("vectors", found, "Merge some of them first.")
+    elements = next(iter(candidates.values())).deltas.elements
+    owners: Owners = np.zeros(elements, dtype=np.uint8)
+    for name in _turns(names, order, shift):
+        count = whole_count(elements, ratios[name])
+        if count:
+            _take(owners, candidates[name], count, mark=names.index(name) + 1)
+    return {name: Owned(owners, number) for number, name in enumerate(names, start=1)}
+
+
+def rotation_shifts(names: Iterable[str]) -> dict[str, int]:
+    """By tensor name, how far its rotation is shifted: its block's index plus its place in the block, by name.
+
+    A running count instead would give one kind of matrix the same first vector in every block whenever a block has as
+    many tensors as there are vectors. Tensors outside any block have shift 0.
+
+    >>> rotation_shifts(["layers.0.a", "layers.0.b", "layers.1.a", "norm"])
+    {'layers.0.a': 0, 'layers.0.b': 1, 'layers.1.a': 1, 'norm': 0}
+    """
+    shifts: dict[str, int] = {}
+    places: Counter[str] = Counter()
+    for name in sorted(names):
+        found = BLOCK_INDEX.match(name)
+        shifts[name] = int(found["index"]) + places[found["block"]] if found else 0
+        if found:
+            places[found["block"]] += 1
+    return shifts
+
+
+def _turns(names: Sequence[str], order: Order, shift: int) -> Sequence[str]:
+    if order != "rotation":
+        return [name for name in order if name in names]
+    first = shift % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def _take(owners: Owners, candidates: Candidates, count: int, *, mark: int) -> None:
+    """Give the `count` free entries of highest rank to `mark`."""
+    deltas = candidates.deltas
+    free = replace(candidates, score=partial(_free_only, owners, candidates.score))
+    cut = find_ranked_cut(free, count)
+    for bounds, delta in zip(deltas.bounds, deltas, strict=True):
+        chosen = cut.chosen(delta, free.score(delta, [bounds]), bounds[0])
+        owners[slice(*bounds)] |= chosen.view(np.uint8) * np.uint8(
+            mark
+        )  # only free entries are chosen, and those are 0
+
+
+def _free_only(owners: Owners, score: Score, deltas: torch.Tensor, runs: Sequence[Bounds]) -> torch.Tensor:
+    """Scores that order as they did, all of them above 0 where the entry is free and 0 where it is taken."""
+    # One step up in the order of floating-point numbers: a free entry of score 0 still comes before a taken one.
+    bits = magnitude_bits(score(deltas, runs))
+    bits += np.int32(1)
+    owned = owners[slice(*runs[0])] if len(runs) == 1 else np.concatenate([owners[slice(*run)] for run in runs])
+    bits *= owned == 0
+    return torch.from_numpy(bits).view(torch.float32)
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A keeper: what belongs to one vector."""
+
+    owners: Owners
+    mark: int
+
+    def __call__(self, delta: torch.Tensor, start: int) -> torch.Tensor:
+        """The block with the entries of other vectors, and of none, made zero in place."""
+        part = self.owners[start : start + len(delta)] == self.mark
+        np.multiply(delta.numpy(), part, out=delta.numpy())
+        return delta
+
+    def count(self, bounds: Bounds) -> int:
+        """How many of the entries `bounds` belong to the vector."""
+        return int(np.count_nonzero(self.owners[slice(*bounds)] == self.mark))

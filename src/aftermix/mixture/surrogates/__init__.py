@@ -1,0 +1,1 @@
+"""Surrogates of capabilities over mixtures, and the regressors that they choose from."""

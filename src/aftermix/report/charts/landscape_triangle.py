@@ -1,0 +1,167 @@
+"""Three domains: utility and every capability as filled contours over the triangle of mixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.tri import Triangulation
+
+from aftermix.report.charts.barycentric import TRIANGLE, Floats, allowed_corners, projected
+from aftermix.report.charts.landscape import Landscape, Measured, table
+from aftermix.report.charts.landscape_colours import PAGE, Look
+from aftermix.report.charts.svg import Tooltips, draw
+from aftermix.report.number_format import Scale, shorten
+
+PANEL_PX = 335
+COLUMNS = 3
+"""Panels side by side; four stand in a square."""
+LABELS = (
+    (0, -0.05, "center", "top"),
+    (1, -0.05, "center", "top"),
+    (0.5, float(TRIANGLE[2, 1]) + 0.03, "center", "bottom"),
+)
+"""Place and alignment of the domains' names at the corners."""
+
+
+def triangles(landscape: Landscape) -> Markup:
+    """All panels, for the page."""
+    width_px, height_px = triangles_size_px(landscape)
+    label = "Utility and scores over all mixtures of three domains, as a triangle each"
+    return draw(
+        lambda figure: paint_triangles(figure, landscape, PAGE),
+        name="triangle",
+        label=label,
+        width_px=width_px,
+        height_px=height_px,
+    )
+
+
+def triangles_size_px(landscape: Landscape) -> tuple[int, int]:
+    """Width and height of the whole drawing."""
+    columns = _columns(landscape)
+    return PANEL_PX * columns, PANEL_PX * ceil(len(landscape.quantities) / columns) + 40
+
+
+def _columns(landscape: Landscape) -> int:
+    count = len(landscape.quantities)
+    return 2 if count in (2, 4) else min(COLUMNS, count)
+
+
+def paint_triangles(figure: Figure, landscape: Landscape, look: Look) -> Tooltips:
+    """One panel a quantity; measured points are filled with what they really scored."""
+    names = landscape.quantities
+    columns = _columns(landscape)
+    panels = figure.subplots(ceil(len(names) / columns), columns, squeeze=False).ravel()
+    tooltips: dict[str, Sequence[str]] = {}
+    for quantity, axes in enumerate(panels):
+        axes.set_axis_off()
+        if quantity < len(names):
+            tooltips |= _panel(figure, axes, landscape, quantity, look)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, labelcolor=look.muted)
+    return tooltips
+
+
+def _panel(figure: Figure, axes: Axes, landscape: Landscape, quantity: int, look: Look) -> Tooltips:
+    assert landscape.surface is not None  # noqa: S101 - asked before; for the type checker
+    scale = landscape.scale(quantity)
+    shares_C3 = np.array(landscape.surface.shares)
+    values_C = scale.factor * table(landscape.surface.values)[:, quantity]
+    low_3, high_3 = np.array(landscape.low), np.array(landscape.high)
+    allowed_C = ((shares_C3 >= low_3 - 1e-9) & (shares_C3 <= high_3 + 1e-9)).all(axis=1) & np.isfinite(values_C)
+    edges = _edges(values_C[allowed_C] if allowed_C.any() else values_C, len(look.scores))
+    norm, colours = BoundaryNorm(edges, len(look.scores)), ListedColormap(look.scores)
+    _frame(axes, landscape, quantity, look)
+    _fill(axes, shares_C3, values_C, edges, look, clip=allowed_corners(low_3, high_3))
+    marks = _points(axes, landscape.measured, quantity, scale, look, norm=norm, colours=colours)
+    _spots(axes, landscape, look)
+    bar = figure.colorbar(marks, ax=axes, shrink=0.62, aspect=18, pad=0.02, spacing="proportional")
+    bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(4)
+    bar.formatter = FuncFormatter(lambda value, _: f"{value:.3g}".replace("-", "\N{MINUS SIGN}"))
+    bar.ax.tick_params(length=0, labelcolor=look.muted)
+    bar.minorticks_off()
+    gid = f"triangle-points-{quantity}"
+    marks.set_gid(gid)
+    return {gid: [text for point in landscape.measured if (text := _told(point, landscape, quantity, scale))]}
+
+
+def _edges(values_C: Floats, levels: int) -> Floats:
+    """Ends of the levels; a surface that is flat gets a scale around its value."""
+    low, high = float(np.nanmin(values_C)), float(np.nanmax(values_C))
+    if high - low <= 1e-9 * max(1.0, abs(high)):
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, levels + 1)
+
+
+def _frame(axes: Axes, landscape: Landscape, quantity: int, look: Look) -> None:
+    axes.add_patch(Polygon(TRIANGLE, closed=True, facecolor="none", edgecolor=look.muted, linewidth=1, zorder=2))
+    for name, (x, y, across, down) in zip(landscape.domains, LABELS, strict=True):
+        axes.text(x, y, shorten(name, 18), ha=across, va=down, color=look.ink, fontsize=12)
+    axes.set_title(
+        shorten(landscape.quantities[quantity], 34), color=look.ink, fontsize=13, fontweight="bold", loc="center"
+    )
+    axes.set_aspect("equal")
+    axes.set_xlim(-0.1, 1.1)
+    axes.set_ylim(-0.15, 1.0)
+
+
+def _fill(axes: Axes, shares_C3: Floats, values_C: Floats, edges: Floats, look: Look, *, clip: Floats) -> None:
+    mesh = Triangulation(*projected(shares_C3, TRIANGLE).T)
+    unknown_C = ~np.isfinite(values_C)
+    if unknown_C.any():
+        mesh.set_mask(unknown_C[mesh.triangles].any(axis=1))
+    # A value at the very top belongs to no level; beyond the allowed part it counts as the nearest level.
+    inside_C = np.clip(np.where(unknown_C, edges[0], values_C), edges[0], edges[-1] - 1e-6 * (edges[-1] - edges[0]))
+    filled = axes.tricontourf(mesh, inside_C, levels=edges, colors=look.scores, zorder=1)
+    outline = Polygon(projected(clip, TRIANGLE), closed=True, facecolor="none", edgecolor=look.muted, linewidth=1)
+    axes.add_patch(outline)
+    filled.set_clip_path(outline)
+
+
+def _points(
+    axes: Axes,
+    measured: Sequence[Measured],
+    quantity: int,
+    scale: Scale,
+    look: Look,
+    *,
+    norm: BoundaryNorm,
+    colours: ListedColormap,
+) -> PathCollection:
+    x_N, y_N = projected(np.array([point.shares for point in measured]), TRIANGLE).T
+    values_N = scale.factor * table(tuple(point.values for point in measured))[:, quantity]
+    known_N = np.isfinite(values_N)
+    axes.scatter(x_N[~known_N], y_N[~known_N], s=34, facecolors="none", edgecolors=look.muted, linewidths=1.3, zorder=4)
+    return axes.scatter(
+        x_N[known_N], y_N[known_N], c=values_N[known_N], cmap=colours, norm=norm, s=34, edgecolors=look.surface,
+        linewidths=1.3, zorder=4,
+    )  # fmt: skip
+
+
+def _spots(axes: Axes, landscape: Landscape, look: Look) -> None:
+    # For the legend alone: a white edge would not be seen there.
+    axes.plot([], [], "o", ms=6, mfc=look.scores[8], mec=look.muted, label="measured, filled with its own score")
+    spots = ((landscape.winner, "o", 15, "none", look.winner), (landscape.optimum, "*", 15, look.surface, look.ink))
+    for spot, marker, size, fill, edge in spots:
+        x, y = projected(np.array([spot.shares]), TRIANGLE)[0]
+        label = "optimum by prediction" if spot is landscape.optimum else "winner"
+        if fill == "none":  # a halo, since the ring must stand out from any level
+            axes.plot([x], [y], marker, ms=size, mfc="none", mec=look.surface, mew=5, zorder=5)
+        axes.plot([x], [y], marker, ms=size, mfc=fill, mec=edge, mew=2.4 if fill == "none" else 1.2, zorder=6,
+                  label=label, linestyle="none")  # fmt: skip
+
+
+def _told(point: Measured, landscape: Landscape, quantity: int, scale: Scale) -> str | None:
+    value = point.values[quantity]
+    shares = ", ".join(f"{name} {share:.2f}" for name, share in zip(landscape.domains, point.shares, strict=True))
+    return None if value is None else f"point {point.trial}: {shares}; {scale.text(value)}"

@@ -1,0 +1,272 @@
+"""Everything that the template shows, computed from a run's records; nothing is computed in the template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from aftermix.config import SEARCH_EXCLUDE, Dimension
+from aftermix.report import number_format as figures
+from aftermix.report import tables
+from aftermix.report.judging import Judged, judged
+from aftermix.report.number_format import Scale, scale_for
+from aftermix.report.sections.mixture import is_mixture
+from aftermix.report.sections.mixture_tree import searched_groups
+from aftermix.report.trials import measured
+from aftermix.report.usage import Usage, usage
+from aftermix.report.verdict import Verdict, headline, objective_names, verdicts
+from aftermix.runs.reader import Items, ObjectiveRecord, Run, Winner
+
+
+@dataclass(frozen=True)
+class View:
+    """The report's content but for the drawings."""
+
+    title: str
+    finished: bool
+    headline: str
+    verdicts: tuple[Verdict, ...]
+    floors: str
+    """What is to be said about floors; empty when there are none."""
+    floors_met: bool
+    warnings: tuple[str, ...]
+    scale: Scale
+    confidence: str
+    objectives: tuple[str, ...]
+    judged: Judged | None
+    """What winner and baselines are compared by."""
+    tasks: tuple[str, ...]
+    models: tuple[tables.ModelRow, ...]
+    vectors: tuple[tables.VectorRow, ...]
+    weights_searched: bool
+    ratios_note: str
+    candidates: tuple[tables.CandidateRow, ...]
+    optimism: str
+    origins: tuple[tables.OriginRow, ...]
+    progress: str
+    merged: tuple[tuple[str, str], ...]
+    items: Items | None
+    cost: tables.Cost | None
+    failures: tuple[tables.FailureRow, ...]
+    usage: Usage
+    model_files: tuple[str, ...]
+    recipe: str
+    provenance: tuple[tuple[str, str], ...]
+
+
+def build_view(run: Run) -> View:
+    """The content of the report on `run`."""
+    best, scale = run.best, run_scale(run)
+    names = run_objectives(run)
+    compared = judged(best, names=names, scale=scale) if best else None
+    return View(
+        title=run.folder.resolve().name,
+        finished=best is not None,
+        headline=_headline(run, compared),
+        verdicts=verdicts(compared.best, scale=compared.scale) if compared else (),
+        floors=_floors(run, scale),
+        floors_met=best is None or best.floors_met is not False,
+        warnings=_warnings(run),
+        scale=scale,
+        confidence=f"{100 * best.confidence:g} %" if best else "",
+        objectives=names,
+        judged=compared,
+        tasks=tables.task_names(best) if best else (),
+        models=tables.model_rows(compared.best, scale=compared.scale, task_scale=scale) if compared else (),
+        vectors=tables.vector_rows(run),
+        weights_searched=run.config.search.over.weights,
+        ratios_note=(best and best.ratios_note) or "",
+        candidates=tables.candidate_rows(best, scale=scale) if best else (),
+        optimism=_optimism(run, scale),
+        origins=tables.origin_rows(run.trials),
+        progress=_progress(run, scale),
+        merged=_merged(run),
+        items=run.items,
+        cost=tables.cost(run),
+        failures=tables.failure_rows(run.trials),
+        usage=usage(run.folder),
+        model_files=run.model_files,
+        recipe=next((name for name in run.model_files if PurePath(name).suffix in (".yaml", ".yml")), ""),
+        provenance=tables.flattened(run.lock),
+    )
+
+
+def run_scale(run: Run) -> Scale:
+    """The unit of this report, from all scores that the run holds."""
+    scores = [score for trial in run.trials for score in [*(trial.scores or {}).values(), *(trial.objective or ())]]
+    if run.best:
+        for measurement in [run.best.test, *(baseline.test for baseline in run.best.baselines)]:
+            scores += [*measurement.objective, *(task.score for task in measurement.tasks.values())]
+    return scale_for(scores)
+
+
+def run_objectives(run: Run) -> tuple[str, ...]:
+    """Names of the objectives, from the result, or from the trials and the configuration."""
+    records = objective_records(run)
+    if run.best:
+        return objective_names(records, len(run.best.test.objective))
+    counts = [len(trial.objective) for trial in run.trials if trial.objective]
+    return objective_names(records, counts[0] if counts else len(records))
+
+
+def objective_records(run: Run) -> tuple[ObjectiveRecord, ...]:
+    """Resolved objectives of the result, else those of the configuration."""
+    if run.best and run.best.objective:
+        return run.best.objective
+    return tuple(
+        ObjectiveRecord(name=objective.name, tasks=dict(objective.tasks), floors=dict(objective.floors))
+        for objective in run.config.search.objective
+    )
+
+
+def _headline(run: Run, compared: Judged | None) -> str:
+    if compared:
+        return headline(verdicts(compared.best, scale=compared.scale))
+    mixture = run.config.mixture if is_mixture(run.folder) else None
+    done, wanted = len(run.trials), run.config.search.trials
+    new = sum(not trial.imported for trial in run.trials)
+    groups = searched_groups(run.folder)
+    if groups is not None:
+        return f"This search is unfinished: {groups[0]} of {figures.count(groups[1], 'group')} have been searched."
+    if mixture is not None:  # points that were taken over from another run stand in for its own
+        new, wanted = done, mixture.points + sum(mixture.rounds)
+    if not done:
+        return f"This search has not finished its first trial of {wanted}."
+    if new < wanted:
+        return f"This search is unfinished: {new} of {figures.count(wanted, 'trial')} have ended."
+    return f"All {figures.count(wanted, 'trial')} have ended, but the winner is not chosen and measured yet."
+
+
+def _floors(run: Run, scale: Scale) -> str:
+    floors = {task: floor for record in objective_records(run) for task, floor in record.floors.items()}
+    if not floors:
+        return ""
+    listed = ", ".join(f"{task} at least {scale.text(floor)}" for task, floor in floors.items())
+    if run.best is None or run.best.floors_met is None:
+        return f"Floors: {listed}."
+    return f"Floors {'met' if run.best.floors_met else 'not met'} by the winner on the select items: {listed}."
+
+
+def _warnings(run: Run) -> tuple[str, ...]:
+    warnings = []
+    if run.items and (run.items.overlap or run.items.scheme == "first"):
+        warnings.append(
+            "Search and select items overlap (item scheme “first”, the OptiMer paper's own): the winner was chosen on "
+            "items that the search had already seen, so its select score is optimistic. Only the test items are unseen."
+        )
+    if run.trials and not measured(run.trials):
+        warnings.append("No trial has a score yet: see the failed trials below.")
+    return tuple(warnings)
+
+
+def _optimism(run: Run, scale: Scale) -> str:
+    """What the winner's score lost from the items it was picked on to unseen ones, in words."""
+    best = run.best
+    if best is None or best.search is None:
+        return ""
+    drop = best.search.objective[0] - best.test.objective[0]
+    if drop <= 0:
+        return "From search to test items the winner's score did not fall: no optimism shows. Quote the test score."
+    unit = f" {scale.unit}" if scale.unit else ""
+    return (
+        f"From search to test items the winner's score fell by {scale.text(drop)}{unit}: part chance in the items, "
+        "part the price of picking the best of many trials. Quote the test score."
+    )
+
+
+def _progress(run: Run, scale: Scale) -> str:
+    scored = measured(run.trials)
+    failed = sum(trial.state == "failed" for trial in run.trials)
+    parts = [f"{figures.count(len(run.trials), 'trial')}, {len(scored)} with a score"]
+    parts += [f"{failed} failed"] if failed else []
+    feasible = [trial for trial in scored if trial.objective and trial.feasible is not False]
+    if feasible:
+        top = max(feasible, key=lambda trial: trial.objective or ())
+        score = scale.text((top.objective or (0.0,))[0])
+        parts.append(f"best on the search items so far {score} (trial {top.number})")
+    return "; ".join(parts) + "."
+
+
+def _merged(run: Run) -> tuple[tuple[str, str], ...]:
+    merge = run.config.merge
+    winner = run.best.winner if run.best else Winner()
+    exclude = winner.exclude if winner.exclude is not None else merge.exclude
+    given = winner.options or merge.options
+    options = {name: value for name, value in given.items() if name not in _OWN_ROW and value is not None}
+    pairs = [
+        ("Base", run.config.base or "none"),
+        ("Method", _method(run)),
+        ("Options", ", ".join(f"{name} {figures.setting(value)}" for name, value in options.items()) or "none"),
+        ("Factor λ", f"{(winner.options or {}).get('lambda', merge.scale):g}"),
+        ("Left at the base's values", ", ".join(SEARCH_EXCLUDE if exclude is None else exclude) or "nothing"),
+        ("Stored type", merge.dtype or "the base's"),
+        ("Objective", "; ".join(map(_objective_text, objective_records(run)))),
+        *_searched(run),
+        _looked(run),
+        ("Seeds", f"{_seed(run)}, merge {merge.seed}{_items_seed(run)}"),
+    ]
+    return tuple(pairs)
+
+
+def _searched(run: Run) -> Iterator[tuple[str, str]]:
+    """What was searched besides the weights, and what won; nothing where only weights were."""
+    over = run.config.search.over
+    if over.settings:
+        kinds = ", ".join(f"{name} {_dimension(kind)}" for name, kind in over.settings.items())
+        yield "Searched", f"{'weights, ' if over.weights else ''}{kinds}"
+    if run.best and run.best.settings:
+        yield "Winning settings", "; ".join(f"{n} {figures.setting(value)}" for n, value in run.best.settings.items())
+
+
+def _looked(run: Run) -> tuple[str, str]:
+    """How the points came about."""
+    search, mixture = run.config.search, run.config.mixture
+    if mixture is not None and is_mixture(run.folder):
+        rounds = "".join(f", then {count}" for count in mixture.rounds)
+        if (groups := searched_groups(run.folder)) is not None:
+            how = f"{mixture.direction.replace('_', ' ')}, {figures.count(groups[1], 'group')}"
+            return "Design", f"{how} of at most {figures.count(mixture.points, 'point')}{rounds}"
+        return "Design", f"{figures.count(mixture.points, 'point')}{rounds}"
+    return "Search", f"preset {search.preset}, {figures.count(search.trials, 'trial')}, start-up {search.startup}"
+
+
+def _seed(run: Run) -> str:
+    mixture = run.config.mixture if is_mixture(run.folder) else None
+    return f"search {run.config.search.seed}" if mixture is None else f"mixture {mixture.seed}"
+
+
+def _dimension(kind: Dimension) -> str:
+    """`0.1 to 0.9`, `0.05 to 0.5 by 0.05` or `rotation / first`"""
+    if kind.choices is not None:
+        return " / ".join(map(figures.setting, kind.choices))
+    step = f" by {kind.step:g}" if kind.step is not None else ""
+    return f"{kind.low:g} to {kind.high:g}{step}"
+
+
+_OWN_ROW = ("lambda", "seed")
+"""Settings of every method, which have a row of their own."""
+
+
+def _items_seed(run: Run) -> str:
+    return f", items {run.config.evaluate.items.seed}" if run.config.evaluate else ""
+
+
+def _method(run: Run) -> str:
+    if run.best and run.best.winner.method:
+        return run.best.winner.method
+    merge = run.config.merge
+    if merge.method or not (merge.intra or merge.inter):
+        return merge.method or "task_arithmetic"
+    return f"{merge.intra} x {merge.inter}"
+
+
+def _objective_text(record: ObjectiveRecord) -> str:
+    """`weighted mean of gsm8k (0.70), mgsm (0.30), with gsm8k at least 0.3`"""
+    if len(set(record.tasks.values())) <= 1:
+        text = f"mean of {', '.join(record.tasks)}" if len(record.tasks) > 1 else next(iter(record.tasks), "all tasks")
+    else:
+        text = "weighted mean of " + ", ".join(f"{task} ({share:.2f})" for task, share in record.tasks.items())
+    floors = ", ".join(f"{task} at least {floor:g}" for task, floor in record.floors.items())
+    name = f"{record.name}: " if record.name not in (None, "mean", *record.tasks) else ""
+    return f"{name}{text}{', with ' + floors if floors else ''}"

@@ -1,0 +1,1 @@
+"""Sections of a report that only some runs have."""

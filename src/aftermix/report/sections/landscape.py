@@ -1,0 +1,56 @@
+"""The landscape of a run as a section of its report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from aftermix.report import number_format as figures
+from aftermix.report.charts.landscape import Cosines, Landscape
+from aftermix.report.charts.landscape_slices import slices
+from aftermix.report.charts.landscape_triangle import triangles
+
+MOST_TRIANGLES, MOST_SLICES = 12, 120
+"""Panels on a page, which bound the size of its file; the utility comes first."""
+
+
+@dataclass(frozen=True)
+class LandscapeSection:
+    """The section's drawings, and the table of cosines."""
+
+    triangles: Markup | None
+    slices: tuple[tuple[str, Markup], ...]
+    vectors: tuple[str, ...]
+    cosines: tuple[tuple[str, tuple[str, ...]], ...]
+    left_out: tuple[str, ...]
+    """Capabilities that are not drawn along each domain, since there are too many."""
+
+
+def landscape_section(landscape: Landscape | None, cosines: Cosines | None) -> LandscapeSection | None:
+    """The section on what is known."""
+    if landscape is None and cosines is None:
+        return None
+    rows = zip(cosines.vectors, cosines.cosines, strict=True) if cosines else ()
+    lines = len(landscape.slices) if landscape else 0
+    drawn = max(1, MOST_SLICES // lines) if lines else 0
+    return LandscapeSection(
+        triangles=triangles(_first(landscape, MOST_TRIANGLES)) if landscape and landscape.is_triangle else None,
+        slices=tuple(
+            (name, slices(landscape, quantity=quantity)) for quantity, name in enumerate(landscape.quantities[:drawn])
+        )
+        if landscape
+        else (),
+        vectors=cosines.vectors if cosines else (),
+        cosines=tuple((name, tuple(map(_cosine, row))) for name, row in rows),
+        left_out=landscape.quantities[drawn:] if landscape and drawn else (),
+    )
+
+
+def _first(landscape: Landscape, quantities: int) -> Landscape:
+    """`landscape` with so many of its quantities."""
+    return landscape.model_copy(update={"capabilities": landscape.capabilities[: quantities - 1]})
+
+
+def _cosine(value: float | None) -> str:
+    return "-" if value is None else figures.weight(value)

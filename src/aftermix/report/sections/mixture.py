@@ -1,0 +1,166 @@
+"""What a mixture run found, from `best.json`: ratios, verified mixtures, and the surrogates behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aftermix.report import number_format as figures
+from aftermix.runs.reader import Finite, Interval, Record, UtilityScore, read_record
+
+DESIGN = "design.json"
+
+
+class Predicted(Record):
+    """What the surrogates foretold of a mixture; null where an expression has no value."""
+
+    utility: Finite | None
+    interval: Interval | None
+
+
+class Selected(Record):
+    """A measurement on select items."""
+
+    utility: UtilityScore
+
+
+class VerifiedRecord(Record):
+    """A mixture that was merged and measured on select items."""
+
+    name: str
+    shares: dict[str, Finite]
+    predicted: Predicted
+    select: Selected
+
+
+class Figures(Record):
+    """How one regressor foretold points that it was not fitted to."""
+
+    spearman: Finite
+    rmse: Finite
+
+
+class SurrogateRecord(Record):
+    """All regressors of a capability."""
+
+    choice: str
+    candidates: dict[str, Figures]
+
+
+class OptimumRecord(Record):
+    """The mixture of largest predicted utility."""
+
+    shares: dict[str, Finite]
+    share_intervals: dict[str, Interval]
+
+
+class WinnerRecord(Record):
+    """Which of the verified mixtures won."""
+
+    point: str
+
+
+class UtilityRecord(Record):
+    """The utility that decided."""
+
+    weights: dict[str, Finite]
+    expression: str | None = None
+    normalisation: str
+    floors: dict[str, Finite] = {}  # noqa: RUF012 - pydantic copies defaults
+    left_out: tuple[str, ...] = ()
+
+
+class MixtureRecord(Record):
+    """What `best.json` of a mixture run has beside a search's."""
+
+    winner: WinnerRecord
+    ratios: dict[str, Finite]
+    utility: UtilityRecord
+    surrogates: dict[str, SurrogateRecord]
+    optimum: OptimumRecord
+    verified: tuple[VerifiedRecord, ...]
+
+
+class _Design(Record):
+    tree: dict[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class MixtureSection:
+    """The section's tables, as texts."""
+
+    lead: str
+    ratios: tuple[tuple[str, str, str], ...]
+    verified: tuple[tuple[str, str, str, str, bool], ...]
+    regressors: tuple[str, ...]
+    surrogates: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]
+
+
+def is_mixture(run: Path) -> bool:
+    """Whether `run` is the run of a mixture, not of a search."""
+    return (run / DESIGN).is_file()
+
+
+def read_mixture(run: Path) -> MixtureRecord | None:
+    """The mixture of a finished mixture run without a tree; None for any other run."""
+    design = read_record(run / DESIGN, _Design)
+    return read_record(run / "best.json", MixtureRecord) if design and design.tree is None else None
+
+
+def mixture_section(record: MixtureRecord | None) -> MixtureSection | None:
+    """The section on `record`."""
+    if record is None:
+        return None
+    names = dict.fromkeys(name for entry in record.surrogates.values() for name in entry.candidates)
+    ends = record.optimum.share_intervals
+    return MixtureSection(
+        lead=_lead(record),
+        ratios=tuple(
+            (name, figures.percent(ratio), " to ".join(map(figures.percent, ends[name])) if name in ends else "")
+            for name, ratio in record.ratios.items()
+        ),
+        verified=tuple(
+            (
+                entry.name,
+                ", ".join(
+                    f"{figures.shorten(name, 16)} {figures.weight(share)}" for name, share in entry.shares.items()
+                ),
+                _number(entry.predicted.utility, entry.predicted.interval),
+                _number(entry.select.utility.value, entry.select.utility.interval),
+                entry.name == record.winner.point,
+            )
+            for entry in record.verified
+        ),
+        regressors=tuple(name.replace("_", " ") for name in names),
+        surrogates=tuple(
+            (capability, tuple((_fit(entry.candidates.get(name)), name == entry.choice) for name in names))
+            for capability, entry in record.surrogates.items()
+        ),
+    )
+
+
+def _lead(record: MixtureRecord) -> str:
+    wanted = record.utility
+    weighed: Mapping[str, float] = wanted.weights
+    what = f"“{wanted.expression}”" if wanted.expression else "mean of " + ", ".join(weighed)
+    if not wanted.expression and len(set(weighed.values())) > 1:
+        what = "weighted mean of " + ", ".join(f"{name} ({share:.2f})" for name, share in weighed.items())
+    scores = {"zscore": "z-scores", "percentile": "percentiles", "raw": "raw scores"}[wanted.normalisation]
+    floors = "".join(f", {name} at least {floor:g}" for name, floor in wanted.floors.items())
+    left_out = f" Scored the same everywhere and does not count: {', '.join(wanted.left_out)}." * bool(wanted.left_out)
+    return f"Utility: {what}, over {scores}{floors}. The winner is the {record.winner.point}.{left_out}"
+
+
+def _number(value: float | None, interval: Interval | None) -> str:
+    """
+    >>> _number(0.5, (-0.25, 1.0)), _number(None, None)
+    ('0.50, −0.25 to 1.00', 'no value')
+    """
+    if value is None:
+        return "no value"
+    return figures.weight(value) + (f", {' to '.join(map(figures.weight, interval))}" if interval else "")
+
+
+def _fit(found: Figures | None) -> str:
+    return f"{figures.weight(found.spearman)}, {found.rmse:.2g}" if found else ""

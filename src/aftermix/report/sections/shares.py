@@ -1,0 +1,271 @@
+"""What each vector got of the winner, from `model/shares.json`: a table by kind of tensor and a picture by layer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from aftermix.report import number_format as figures
+from aftermix.report.charts.result import WHOLE_PX
+from aftermix.report.charts.svg import LINE, MUTED, SCORES, SURFACE, Tooltips, draw, legend_above
+from aftermix.report.number_format import shorten
+from aftermix.runs.reader import Finite, Record, read_record
+
+FILE = "shares.json"
+MOST_LABELS = 26
+"""Layers that are numbered below the picture."""
+LISTED = 3
+"""Weights that are named one by one."""
+WITHOUT_BLOCK = "rest of the model"
+
+
+class Shared(Record):
+    """A tensor, or several together: how many positions there are, and how many each vector got."""
+
+    elements: int
+    counts: dict[str, int]
+    shares: dict[str, Finite]
+    rest: int | None = None
+
+
+class Layer(Shared):
+    """All tensors of a block; those outside of every block have none."""
+
+    block: str | None
+
+
+class Kind(Shared):
+    """All tensors of one kind."""
+
+    kind: str
+
+
+class TensorShares(Shared):
+    """One tensor, and by what each vector ranked it."""
+
+    kind: str
+    ranked_by: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
+
+
+class Fallback(Record):
+    """What saliency could not rank."""
+
+    without_statistics: tuple[str, ...] = ()
+    without_tokens: dict[str, tuple[str, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
+
+
+class Asked(Record):
+    """What the recipe gives a vector."""
+
+    weight: Finite
+    ratio: Finite | None = None
+
+
+class Shares(Record):
+    """Content of `shares.json`."""
+
+    method: str
+    exclusive: bool
+    vectors: dict[str, Asked]
+    total: Shared
+    layers: tuple[Layer, ...]
+    kinds: tuple[Kind, ...]
+    tensors: dict[str, TensorShares]
+    fallback: Fallback | None = None
+
+
+@dataclass(frozen=True)
+class ShareRow:
+    """A line of the table."""
+
+    name: str
+    positions: str
+    shares: tuple[str, ...]
+    """Of each vector, then what stays at the base where that is known."""
+    ranked_by: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of it."""
+
+    lead: str
+    vectors: tuple[str, ...]
+    exclusive: bool
+    rows: tuple[ShareRow, ...]
+    ranked: bool
+    notes: tuple[str, ...]
+    chart: Markup
+
+
+def read_shares(run: Path) -> Shares | None:
+    """The record beside the winner's model; None where there is none.
+
+    Raises :class:`AftermixError` for a damaged one.
+    """
+    return read_record(run / "model" / FILE, Shares)
+
+
+def share_section(shares: Shares | None) -> Section | None:
+    """The section of the report on `shares`."""
+    if shares is None or not shares.vectors:
+        return None
+    rows = [_row("all", shares.total, shares, tuple(shares.tensors))]
+    by_kind = _names_by_kind(shares)
+    rows += [_row(kind.kind, kind, shares, by_kind.get(kind.kind, ())) for kind in shares.kinds]
+    return Section(
+        lead=_lead(shares),
+        vectors=tuple(shares.vectors),
+        exclusive=shares.exclusive,
+        rows=tuple(rows),
+        ranked=shares.fallback is not None,
+        notes=tuple(_notes(shares)),
+        chart=share_chart(shares),
+    )
+
+
+def _lead(shares: Shares) -> str:
+    if shares.exclusive:
+        return (
+            "The share of positions that each vector got in the winner. No position belongs to two vectors; what none "
+            "took keeps the base's values."
+        )
+    return "The share of positions at which each vector keeps something in the winner. Two may keep the same one."
+
+
+def _names_by_kind(shares: Shares) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for name, tensor in shares.tensors.items():
+        found.setdefault(tensor.kind, []).append(name)
+    return {kind: tuple(names) for kind, names in found.items()}
+
+
+def _row(name: str, part: Shared, shares: Shares, tensors: Sequence[str]) -> ShareRow:
+    cells = [figures.percent(part.shares.get(vector, 0.0)) for vector in shares.vectors]
+    if shares.exclusive and part.rest is not None:
+        cells.append(figures.percent(part.rest / part.elements if part.elements else 0.0))
+    return ShareRow(name, f"{part.elements:,}", tuple(cells), _ranked_by(shares, tensors))
+
+
+def _ranked_by(shares: Shares, tensors: Sequence[str]) -> str:
+    """`saliency`, or `saliency 46, magnitude 2`: choices of a vector in a tensor."""
+    counts = Counter(how for name in tensors for how in shares.tensors[name].ranked_by.values())
+    if len(counts) < 2:
+        return next(iter(counts), "")
+    return ", ".join(f"{how} {count}" for how, count in counts.most_common())
+
+
+def _notes(shares: Shares) -> list[str]:
+    fallback = shares.fallback or Fallback()
+    notes = []
+    if fallback.without_statistics:
+        notes.append(f"Ranked by magnitude everywhere, without statistics: {', '.join(fallback.without_statistics)}.")
+    for vector, names in fallback.without_tokens.items():
+        first = ", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else ".")
+        weights = figures.count(len(names), "weight")
+        notes.append(f"{vector}: no token reached {weights}, ranked by magnitude: {first}")
+    return notes
+
+
+def share_chart(shares: Shares) -> Markup:
+    """Bars of one length a layer, a colour a vector, where positions are shared out; else a line a vector."""
+
+    def paint(figure: Figure) -> Tooltips:
+        axes = figure.add_subplot()
+        tooltips = (_bars if shares.exclusive else _lines)(axes, shares)
+        _layer_axis(axes, shares.layers)
+        axes.set_ylabel("share of positions (%)")
+        legend_above(axes, columns=max(1, min(6, len(shares.vectors) + 1)))
+        return tooltips
+
+    rows = -(-(len(shares.vectors) + 1) // 6)
+    label = "Share of positions of each vector, layer by layer"
+    return draw(paint, name="shares", label=label, width_px=WHOLE_PX, height_px=280 + 22 * rows)
+
+
+def _bars(axes: Axes, shares: Shares) -> dict[str, Sequence[str]]:
+    tooltips: dict[str, Sequence[str]] = {}
+    floors = [0.0] * len(shares.layers)
+    for number, (name, heights) in enumerate(_stack(shares)):
+        colour = LINE if name is None else _colour(number, len(shares.vectors))
+        bars = axes.bar(
+            range(len(heights)), heights, 0.86, bottom=floors, color=colour, edgecolor=SURFACE, linewidth=0.6,
+            label="base" if name is None else shorten(name, 24), zorder=2,
+        )  # fmt: skip
+        for place, bar in enumerate(bars):
+            bar.set_gid(f"share-{number}-{place}")
+            where = shares.layers[place].block or WITHOUT_BLOCK
+            count = _count(shares.layers[place], name)
+            tooltips[f"share-{number}-{place}"] = [
+                f"{where}, {name or 'base'}: {figures.percent(heights[place] / 100)} ({count:,} positions)"
+            ]
+        floors = [floor + height for floor, height in zip(floors, heights, strict=True)]
+    axes.set_ylim(0, 100)
+    axes.grid(visible=False)
+    return tooltips
+
+
+def _stack(shares: Shares) -> list[tuple[str | None, list[float]]]:
+    """Vectors from below, the base's positions on top, in percent of each layer."""
+    names: list[str | None] = [*shares.vectors, None]
+    stack = [
+        (name, [100 * _count(layer, name) / layer.elements if layer.elements else 0.0 for layer in shares.layers])
+        for name in names
+    ]
+    return [entry for entry in stack if entry[0] is not None or any(entry[1])]
+
+
+def _count(layer: Layer, name: str | None) -> int:
+    return (layer.rest or 0) if name is None else layer.counts.get(name, 0)
+
+
+def _lines(axes: Axes, shares: Shares) -> dict[str, Sequence[str]]:
+    tooltips: dict[str, Sequence[str]] = {}
+    places = range(len(shares.layers))
+    for number, name in enumerate(shares.vectors):
+        heights = [100 * layer.shares.get(name, 0.0) for layer in shares.layers]
+        colour = _colour(number, len(shares.vectors))
+        axes.plot(places, heights, color=colour, lw=1.6, zorder=2)
+        label = shorten(name, 24)
+        points = axes.scatter(places, heights, s=30, color=colour, edgecolors=SURFACE, label=label, zorder=3)
+        points.set_gid(f"kept-{number}")
+        tooltips[f"kept-{number}"] = [
+            f"{layer.block or WITHOUT_BLOCK}, {name}: {figures.percent(layer.shares.get(name, 0.0))}"
+            for layer in shares.layers
+        ]
+    axes.set_ylim(bottom=0)
+    return tooltips
+
+
+def _colour(number: int, count: int) -> str:
+    """Evenly over the middle of the score scale, whose levels are told apart by lightness in either scheme."""
+    return SCORES[2 + round(number * (len(SCORES) - 5) / (count - 1)) if count > 1 else 4]
+
+
+def _layer_axis(axes: Axes, layers: Sequence[Layer]) -> None:
+    """Numbers of the blocks below the bars, the names of several stacks of blocks below their numbers."""
+    stacks = [(layer.block or "").rpartition(".")[0] for layer in layers]
+    numbers = [(layer.block or "").rpartition(".")[2] or "rest" for layer in layers]
+    step = -(-len(layers) // MOST_LABELS)
+    shown = [place for place in range(len(layers)) if place % step == 0 or layers[place].block is None]
+    axes.set_xticks(shown, [numbers[place] for place in shown])
+    axes.set_xlim(-0.6, len(layers) - 0.4)
+    axes.tick_params(axis="x", length=0)
+    borders = [0, *(place for place in range(1, len(layers)) if stacks[place] != stacks[place - 1]), len(layers)]
+    named = [(first, end) for first, end in pairwise(borders) if stacks[first]]
+    if len(named) == 1:
+        axes.set_xlabel(f"block of {shorten(stacks[named[0][0]], 60)}; “rest”: outside of all blocks")
+        return
+    for first, end in named:
+        axes.annotate(
+            shorten(stacks[first], 30), ((first + end - 1) / 2, 0), (0, -26), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="center", va="top", color=MUTED, fontsize=11,
+        )  # fmt: skip
+    axes.set_xlabel(" \n “rest”: outside of all blocks")

@@ -1,0 +1,116 @@
+"""RUN/trials.jsonl: the only truth about a search.
+
+A trial is first measured, then its item scores are written beside (atomically), then one line is appended and forced
+to disk. A process killed at any instant leaves whole lines and at most one torn last line, which readers ignore and a
+resumed search cuts off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from aftermix.config import Split
+from aftermix.errors import SearchError
+from aftermix.files import append_line, write_atomically, write_json
+from aftermix.runs.trials import ItemScores, Trial, parse_items, parse_trial, trial_as_json
+
+TRIALS_FILE = "trials.jsonl"
+
+
+def items_path(folder: Path, split: Split, number: int) -> Path:
+    """Where the item scores of one trial lie.
+
+    >>> items_path(Path("RUN"), "search", 12).as_posix()
+    'RUN/items/search/00012.json'
+    """
+    return folder / "items" / split / f"{number:05d}.json"
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """The trials that have ended, in order. A torn last line is ignored; a missing file is an empty journal.
+
+    Raises :class:`SearchError` naming the line that is damaged or out of order.
+    """
+    path = folder / TRIALS_FILE
+    content = path.read_bytes() if path.exists() else b""
+    lines = content.split(b"\n")[:-1]
+    return [_parse(line, number=number, path=path) for number, line in enumerate(lines)]
+
+
+def _parse(line: bytes, *, number: int, path: Path) -> Trial:
+    where = f"{path}, line {number + 1}"
+    remedy = "Restore the file from a backup, or delete this line and all after it, and resume."
+    try:
+        trial = parse_trial(line)
+    except ValueError as error:
+        detail = " ".join(str(error).split())
+        raise SearchError(where, f"expected the record of trial {number}, found {detail}", remedy) from error
+    if trial.number != number:
+        raise SearchError(where, f"expected trial {number}, found trial {trial.number}", remedy)
+    return trial
+
+
+def reopen(folder: Path) -> list[Trial]:
+    """Like :func:`read_trials`, and cut a torn last line off so that the next line starts afresh."""
+    trials = read_trials(folder)
+    path = folder / TRIALS_FILE
+    if path.exists():
+        with path.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+            os.fsync(file.fileno())
+    return trials
+
+
+def record(folder: Path, trial: Trial, items: ItemScores | None) -> None:
+    """Write `items` (if the trial has any), then the line: a line never lacks its items."""
+    if items is not None:
+        write_json(items_path(folder, "search", trial.number), items)
+    append_line(folder / TRIALS_FILE, trial_as_json(trial))
+
+
+def write_imported(folder: Path, trials: Iterable[Trial], items: Mapping[tuple[Split, int], ItemScores]) -> None:
+    """Begin a journal with trials of another run: all of them or, if killed on the way, none."""
+    for (split, number), scores in items.items():
+        write_json(items_path(folder, split, number), scores)
+    lines = (json.dumps(trial_as_json(trial), ensure_ascii=False, allow_nan=False) for trial in trials)
+    write_atomically(folder / TRIALS_FILE, "".join(f"{line}\n" for line in lines))
+
+
+def read_items(folder: Path, split: Split, number: int) -> ItemScores:
+    """The item scores of one trial. Raises :class:`SearchError` if the file is missing or damaged."""
+    path = items_path(folder, split, number)
+    try:
+        return parse_items(path.read_bytes())
+    except (OSError, ValueError) as error:
+        detail = " ".join(str(error).split())
+        found = f"expected the {split} item scores of trial {number}, found {detail}"
+        raise SearchError(str(path), found, "Restore the file from a backup, or start a new run.") from error
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process alone. Raises :class:`SearchError` if another one is searching in it.
+
+    The lock is the operating system's, so a killed process never leaves one behind.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        remedy = "Wait for it or stop it, or name another run folder."
+        raise SearchError(str(folder), "another process is searching in this folder", remedy) from error
+    except OSError:
+        return  # a file system without locks (some network ones) cannot tell, and must not stop the search

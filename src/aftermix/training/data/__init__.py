@@ -1,0 +1,1 @@
+"""Data of a training: read, tokenised, packed and mixed."""

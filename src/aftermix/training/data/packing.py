@@ -1,0 +1,256 @@
+"""Documents as one stream of tokens, cut into sequences of the context length without losing a token.
+
+The stream is every document's tokens (with the start token where the tokenizer sets one) and the end-of-text token,
+document after document in a seeded order; the next epoch has another order. Sequences are cut without overlap, so the
+stream is their concatenation, and only the last may be short. The first token of a sequence is context alone, as
+everywhere: a sequence of `n` tokens has `n - 1` predictions. Examples whose answers alone are learnt are not cut but
+packed whole, see :mod:`aftermix.training.data.packing_whole`.
+
+A sequence is a function of its index: nothing has to be gone through to reach it, and a resumed run needs no iterator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aftermix.errors import TrainingError
+from aftermix.training.data.collate import IGNORED, Row
+from aftermix.training.data.encoding import Encode, Encoded
+from aftermix.training.data.examples import Documents
+from aftermix.training.data.token_store import TokenStore
+from aftermix.training.data.tokenise import document_order
+
+KEPT_EPOCHS = 2
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens `start` to `stop` (not included) of a document of a store."""
+
+    document: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class Stream(Protocol):
+    """Sequences of one dataset without end, epoch after epoch."""
+
+    @property
+    def store(self) -> TokenStore: ...
+
+    @property
+    def context(self) -> int:
+        """The most tokens of a sequence."""
+
+    @property
+    def may_cut(self) -> bool:
+        """Whether a sequence can end anywhere, so that a budget is met to the token."""
+
+    @property
+    def tokens_per_epoch(self) -> int | None:
+        """Tokens of the whole dataset; None when fewer were tokenised."""
+
+    def length(self, index: int) -> int:
+        """Tokens of a sequence."""
+
+    def row(self, index: int) -> Row:
+        """A sequence."""
+
+    def epochs(self, tokens: int) -> float:
+        """How often so many tokens go through the dataset."""
+
+    def begun(self, tokens: int) -> int:
+        """Documents that begin within so many tokens, counted anew in every epoch."""
+
+    def sequences_of(self, tokens: int | None) -> int:
+        """How many sequences hold so many tokens; None: of one epoch."""
+
+
+@dataclass
+class Epochs:
+    """Seeded orders of a store's documents; the last few are kept."""
+
+    store: TokenStore
+    seed: int
+    _kept: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
+
+    def __getitem__(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Documents of the store in the order of the epoch, and after each the tokens so far."""
+        if epoch not in self._kept:
+            while len(self._kept) >= KEPT_EPOCHS:
+                del self._kept[min(self._kept)]
+            place = np.full(self.store.documents, -1, dtype=np.int64)
+            place[self.store.numbers] = np.arange(len(self.store.numbers))
+            order = place[document_order(self.store.documents, seed=self.seed, epoch=epoch)]
+            # Where only the first documents of the first epoch were tokenised, they are the beginning of its order.
+            order = order[: len(self.store.numbers)]
+            self._kept[epoch] = order, np.cumsum(self.store.lengths[order])
+        return self._kept[epoch]
+
+
+@dataclass(frozen=True, eq=False)
+class CutStream:
+    """Documents one after another, cut every `context` tokens."""
+
+    store: TokenStore
+    context: int
+    seed: int
+    masked: bool = False
+    """Whether attention stays within a document."""
+    may_cut: bool = True
+    orders: Epochs = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "orders", Epochs(self.store, self.seed))
+
+    @property
+    def tokens_per_epoch(self) -> int | None:
+        return self.store.tokens if self.store.complete else None
+
+    def length(self, index: int) -> int:  # noqa: ARG002 - all have the same
+        return self.context
+
+    def sequences_of(self, tokens: int | None) -> int:
+        return -(-(self.store.tokens if tokens is None else tokens) // self.context)
+
+    def row(self, index: int) -> Row:
+        return row_of(self.store, self.pieces(index * self.context, (index + 1) * self.context), masked=self.masked)
+
+    def pieces(self, start: int, stop: int) -> list[Piece]:
+        """What lies between two places of the stream."""
+        found: list[Piece] = []
+        while start < stop:
+            epoch, within = divmod(start, self.store.tokens)
+            assert epoch == 0 or self.store.complete, "a second epoch of a part"  # noqa: S101 - budgets see to it
+            order, ends = self.orders[epoch]
+            at = int(np.searchsorted(ends, within, side="right"))
+            document = int(order[at])
+            begin = int(ends[at]) - int(self.store.lengths[document])
+            last = min(int(ends[at]), within + stop - start)
+            found.append(Piece(document, within - begin, last - begin))
+            start += last - within
+        return found
+
+    def epochs(self, tokens: int) -> float:
+        if self.store.complete:
+            return tokens / self.store.tokens
+        return self._share_of_characters(tokens)
+
+    def begun(self, tokens: int) -> int:
+        epoch, within = divmod(tokens, self.store.tokens)
+        _, ends = self.orders[epoch]
+        partly = int(np.searchsorted(ends, within, side="left")) + 1 if within else 0
+        return epoch * len(ends) + partly
+
+    def _share_of_characters(self, tokens: int) -> float:
+        """Characters of the documents used over characters of all, the last document counted by its tokens used."""
+        order, ends = self.orders[0]
+        last = int(np.searchsorted(ends, tokens, side="left"))
+        characters = self.store.characters[order[: last + 1]].astype(np.float64)
+        length = int(self.store.lengths[order[last]])
+        used = characters[:last].sum() + characters[last] * (tokens - (int(ends[last]) - length)) / length
+        return float(used / self.store.characters_of_all)
+
+
+def row_of(store: TokenStore, pieces: Sequence[Piece], *, masked: bool) -> Row:
+    """The tokens of `pieces` one behind the other; positions restart in each where `masked`.
+
+    The first token of a piece is no prediction then, nor where only answers are learnt: what stands before it belongs
+    to something else.
+    """
+    starts = [int(store.ends[piece.document]) - int(store.lengths[piece.document]) for piece in pieces]
+    spans = [slice(at + piece.start, at + piece.stop) for at, piece in zip(starts, pieces, strict=True)]
+    ids = torch.from_numpy(np.concatenate([store.ids[span] for span in spans]).astype(np.int64))
+    labels = ids.clone()
+    if store.answered is not None:
+        labels[torch.from_numpy(~np.concatenate([store.answered[span] for span in spans]))] = IGNORED
+    if masked or store.answered is not None:
+        labels[np.cumsum([0, *map(len, pieces[:-1])])] = IGNORED
+    positions = torch.cat([torch.arange(len(piece)) for piece in pieces]) if masked else None
+    return Row(ids, labels, positions)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedTokens(Sequence[Row]):
+    """The first `tokens` tokens of one dataset's sequences."""
+
+    stream: Stream
+    tokens: int
+    """All of them, in the text of prompts too."""
+    lengths: NDArray[np.int64]
+    """Tokens of each sequence."""
+
+    @property
+    def context(self) -> int:
+        """The most tokens of a sequence."""
+        return self.stream.context
+
+    @property
+    def highest(self) -> int:
+        """The largest token id of the dataset."""
+        return self.stream.store.highest
+
+    @property
+    def masked(self) -> bool:
+        """Whether attention stays within a document."""
+        return self[0].positions is not None
+
+    @property
+    def epochs(self) -> float:
+        """How often the dataset was gone through: in tokens, or in characters where not all was tokenised."""
+        return self.stream.epochs(self.tokens)
+
+    @property
+    def documents(self) -> int:
+        """Documents begun, counted anew in every epoch."""
+        return self.stream.begun(self.tokens)
+
+    @property
+    def tokens_per_epoch(self) -> int | None:
+        """Tokens of the whole dataset; None when fewer were tokenised."""
+        return self.stream.tokens_per_epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Row:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.stream.row(index).first(int(self.lengths[index]))
+
+
+def packed(stream: Stream, *, tokens: int | None, where: str) -> PackedTokens:
+    """The first `tokens` tokens of `stream` (None: exactly one epoch), to the next whole sequence where none is cut.
+
+    A smaller dataset is repeated, each epoch in its own order. Raises :class:`TrainingError` when the dataset, or
+    what is asked for, does not fill one sequence.
+    """
+    if tokens is not None and tokens < stream.context:
+        found = f"asks for {tokens} tokens, less than one sequence of {stream.context}"
+        raise TrainingError(where, found, "Raise `tokens:` or lower `train.context`.")
+    available = stream.store.tokens
+    if stream.may_cut and available < stream.context:
+        found = f"holds {available} tokens, less than one sequence of {stream.context}"
+        raise TrainingError(where, found, "Lower `train.context` or name a larger dataset.")
+    lengths = np.fromiter((stream.length(index) for index in range(stream.sequences_of(tokens))), np.int64)
+    wanted = int(lengths.sum())
+    if stream.may_cut:
+        wanted = available if tokens is None else tokens
+        lengths[-1] -= int(lengths.sum()) - wanted
+    return PackedTokens(stream, wanted, lengths)
+
+
+def pack(documents: Documents, encode: Encode, *, context: int, tokens: int | None, seed: int) -> PackedTokens:
+    """:func:`packed` for documents in memory; `encode` gives the token ids of each text with its boundary tokens."""
+    encoded = [Encoded(np.asarray(ids, dtype=np.int32)) for ids in encode(documents.texts)]
+    store = TokenStore.of(encoded, characters=map(len, documents.texts), empty=documents.empty)
+    return packed(CutStream(store, context, seed), tokens=tokens, where=str(documents.path))

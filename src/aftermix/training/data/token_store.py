@@ -1,0 +1,165 @@
+"""A dataset as tokens: arrays in memory, or mapped from files that a later run opens instead of tokenising again.
+
+A folder of a store holds `ids.bin` (int32), `answered.bin` (one byte a token, where the loss is not everywhere),
+`ends.bin`, `numbers.bin`, `characters.bin` (int64, one entry a document) and `store.json`, which has the XXH3 of each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aftermix.errors import RunFailedError
+from aftermix.files import fingerprint, write_json
+from aftermix.training.data.encoding import Encoded, Tokens
+
+TYPES: dict[str, type] = {
+    "ids": np.int32,
+    "answered": np.bool_,
+    "ends": np.int64,
+    "numbers": np.int64,
+    "characters": np.int64,
+}
+NOTE = "store.json"
+
+
+@dataclass(frozen=True, eq=False)
+class TokenStore:
+    """Documents `0..d-1`; document `i` is `ids[ends[i - 1]:ends[i]]`."""
+
+    ids: Tokens
+    """(tokens,) int32."""
+    answered: NDArray[np.bool_] | None
+    """(tokens,): where the loss is; None: everywhere."""
+    ends: NDArray[np.int64]
+    """(d,)."""
+    numbers: NDArray[np.int64]
+    """(d,): which document of the dataset each one is, empty ones not counted."""
+    characters: NDArray[np.int64]
+    """(d,)."""
+    documents: int
+    """Documents of the dataset; more than `d` where only those that a budget needs were tokenised."""
+    characters_of_all: int
+    empty: int
+    """Documents without text, which were left out."""
+    highest: int
+    """The largest token id."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the dataset is here."""
+        return len(self.ends) == self.documents
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the documents that are here."""
+        return len(self.ids)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """(d,): tokens of each document."""
+        return np.diff(self.ends, prepend=0)
+
+    @classmethod
+    def of(cls, encoded: Iterable[Encoded], *, characters: Iterable[int], empty: int = 0) -> TokenStore:
+        """A whole dataset in memory; `characters` of each document."""
+        whole = list(encoded)
+        lengths = [len(each.ids) for each in whole]
+        counts = np.fromiter(characters, np.int64)
+        marks = [each.answered for each in whole if each.answered is not None]
+        ids = np.concatenate([each.ids for each in whole]) if whole else np.empty(0, np.int32)
+        return cls(
+            ids=ids,
+            answered=np.concatenate(marks) if marks else None,
+            ends=np.cumsum(lengths, dtype=np.int64),
+            numbers=np.arange(len(whole), dtype=np.int64),
+            characters=counts,
+            documents=len(whole),
+            characters_of_all=int(counts.sum()),
+            empty=empty,
+            highest=int(ids.max(initial=0)),
+        )
+
+
+class StoreWriter:
+    """Appends documents to the files of a new store; see :func:`new_store`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, IO[bytes]] = {}
+        self.tokens, self.highest, self.documents = 0, 0, 0
+
+    def add(self, number: int, encoded: Encoded, *, characters: int) -> None:
+        """Append document `number` of the dataset."""
+        self.tokens += len(encoded.ids)
+        self.documents += 1
+        self.highest = max(self.highest, int(encoded.ids.max(initial=0)))
+        for name, values in {
+            "ids": encoded.ids,
+            "answered": encoded.answered,
+            "ends": self.tokens,
+            "numbers": number,
+            "characters": characters,
+        }.items():
+            if values is not None:
+                self._file(name).write(np.asarray(values, dtype=TYPES[name]).tobytes())
+
+    def _file(self, name: str) -> IO[bytes]:
+        if name not in self._files:
+            self._files[name] = (self._folder / f"{name}.bin").open("wb")
+        return self._files[name]
+
+    def close(self, **facts: int) -> None:
+        """Finish the files and write `store.json` with `facts`."""
+        for file in self._files.values():
+            file.close()
+        hashes = {name: fingerprint(self._folder / f"{name}.bin") for name in self._files}
+        write_json(self._folder / NOTE, {"files": hashes, "highest": self.highest, **facts})
+
+
+@contextmanager
+def new_store(folder: Path) -> Iterator[StoreWriter]:
+    """A writer whose files become `folder` when it is left without an exception, whole or not at all."""
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.incomplete")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        writer = StoreWriter(beside)
+        yield writer
+        if open_store(folder) is None:
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+        beside.rename(folder)
+    except OSError as error:
+        if folder.is_dir():  # another process was faster, with the same content
+            return
+        remedy = "Free some room, or name another folder with `train.cache`."
+        raise RunFailedError(str(folder), f"the tokens cannot be kept ({error})", remedy) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def open_store(folder: Path) -> TokenStore | None:
+    """The store in `folder`, mapped into memory; None when there is none, or not as it was written."""
+    try:
+        note: dict[str, Any] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        hashes = note.pop("files")
+        if any(fingerprint(folder / f"{name}.bin") != known for name, known in hashes.items()):
+            return None
+        arrays: dict[str, Any] = {name: _mapped(folder / f"{name}.bin", TYPES[name]) for name in hashes}
+        return TokenStore(**{"answered": None, **arrays}, **note)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _mapped(path: Path, kind: type) -> NDArray[Any]:
+    return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.empty(0, kind)

@@ -1,0 +1,164 @@
+"""A dataset to a store of tokens, a few documents in memory at a time, kept so that nothing is tokenised twice.
+
+A budget of tokens below the dataset's size is met without tokenising the rest: the documents that the seeded order
+puts first are, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from aftermix.seeds import generator
+from aftermix.training.data.encoding import EncodeExamples
+from aftermix.training.data.examples import Example, examples, refuse_empty
+from aftermix.training.data.token_store import StoreWriter, TokenStore, new_store, open_store
+
+BATCH_EXAMPLES = 256
+BATCH_CHARACTERS = 1 << 22
+CHARACTERS_PER_TOKEN = 4.0
+"""A first guess; what a pass finds takes its place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """A dataset on disk and how it is read."""
+
+    path: Path
+    format: str = "text"
+    text_field: str = "text"
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What one reading of everything found."""
+
+    characters: NDArray[np.int64]
+    """Of each document that is not empty."""
+    empty: int
+
+
+def document_order(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order in which an epoch goes through `count` documents: a function of seed and epoch alone."""
+    # Raw draws, not `permutation`, whose algorithm NumPy may change between releases.
+    draws = generator(seed, "document order", epoch).bit_generator.random_raw(count)
+    return np.argsort(draws, kind="stable")
+
+
+def tokenised(
+    source: DataSource,
+    encode: Callable[[], EncodeExamples],
+    *,
+    cache: Path,
+    identity: Collection[str],
+    tokens: int | None = None,
+    seed: int = 0,
+) -> TokenStore:
+    """The tokens of `source`, from the folder `cache` when they are there.
+
+    `identity` says what decides them beside `source`'s options: hash of the data, tokenizer, versions. With `tokens`,
+    plain documents are tokenised in the order of the first epoch until there are as many, or all. `encode` is made
+    only when it is needed. Raises :class:`TrainingError` for a record that cannot be used, by its place.
+    """
+    whole = cache / _key(source, identity, None)
+    found = open_store(whole)
+    if tokens is None or source.format != "text" or (found is not None and found.tokens <= tokens):
+        return found or _written(whole, lambda writer: _write_all(source, encode(), writer))
+    part = cache / _key(source, identity, (tokens, seed))
+    return open_store(part) or _written(part, lambda writer: _write_first(source, encode(), writer, tokens, seed))
+
+
+def _key(source: DataSource, identity: Collection[str], part: tuple[int, int] | None) -> str:
+    parts = [source.format, source.text_field, part, *identity]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _written(folder: Path, write: Callable[[StoreWriter], None]) -> TokenStore:
+    with new_store(folder) as writer:
+        write(writer)
+    found = open_store(folder)
+    assert found is not None  # noqa: S101 - written a moment ago
+    return found
+
+
+def _write_all(source: DataSource, encode: EncodeExamples, writer: StoreWriter) -> None:
+    characters, empty = 0, 0
+    for batch in _batches(_filled(source)):
+        empty += sum(number is None for number, _ in batch)
+        characters += _add(batch, encode, writer)
+    refuse_empty(source.path, writer.documents)
+    writer.close(documents=writer.documents, characters_of_all=characters, empty=empty)
+
+
+def _write_first(source: DataSource, encode: EncodeExamples, writer: StoreWriter, tokens: int, seed: int) -> None:
+    """Documents in the order of the first epoch until they hold `tokens`, read in as few passes as guesses allow."""
+    survey = _survey(source)
+    order = document_order(len(survey.characters), seed=seed, epoch=0)
+    in_order = np.cumsum(survey.characters[order])
+    rate, done = CHARACTERS_PER_TOKEN, 0
+    while done < len(order) and writer.tokens < tokens:
+        enough = int(np.searchsorted(in_order, tokens * rate)) + 1
+        until = min(max(enough, done + 1 + done // 4), len(order))
+        chosen = np.zeros(len(order), dtype=np.bool_)
+        chosen[order[done:until]] = True
+        for batch in _batches(_filled(source, chosen)):
+            _add(batch, encode, writer)
+        done = until
+        rate = 1.05 * float(in_order[done - 1]) / max(writer.tokens, 1)
+    total = int(in_order[-1])
+    writer.close(documents=len(order), characters_of_all=total, empty=survey.empty)
+
+
+def _survey(source: DataSource) -> _Survey:
+    counts = [example.characters for example in _shown(source, "read")]
+    filled = [count for count in counts if count]
+    refuse_empty(source.path, len(filled))
+    return _Survey(np.asarray(filled, dtype=np.int64), len(counts) - len(filled))
+
+
+def _filled(source: DataSource, chosen: NDArray[np.bool_] | None = None) -> Iterator[tuple[int | None, Example]]:
+    """The examples with their numbers, of `chosen` numbers where given; an empty one has no number."""
+    number = 0
+    for example in _shown(source, "tokenise"):
+        if not example.characters:
+            yield None, example
+            continue
+        if chosen is None or chosen[number]:
+            yield number, example
+        number += 1
+
+
+def _shown(source: DataSource, doing: str) -> Iterable[Example]:
+    """The examples, behind a bar when it takes longer than a moment."""
+    found = examples(source.path, format=source.format, text_field=source.text_field)
+    return tqdm(found, desc=f"{doing} {source.path.name}", unit="document", delay=3, leave=False, dynamic_ncols=True)
+
+
+def _batches(found: Iterable[tuple[int | None, Example]]) -> Iterator[list[tuple[int | None, Example]]]:
+    batch: list[tuple[int | None, Example]] = []
+    characters = 0
+    for entry in found:
+        batch.append(entry)
+        characters += entry[1].characters
+        if len(batch) == BATCH_EXAMPLES or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _add(batch: list[tuple[int | None, Example]], encode: EncodeExamples, writer: StoreWriter) -> int:
+    """Append a batch without its empty ones; its characters."""
+    filled = [(number, example) for number, example in batch if number is not None]
+    if not filled:
+        return 0
+    for (number, example), encoded in zip(filled, encode([example for _, example in filled]), strict=True):
+        writer.add(number, encoded, characters=example.characters)
+    return sum(example.characters for _, example in filled)

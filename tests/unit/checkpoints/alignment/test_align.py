@@ -1,0 +1,71 @@
+"""What passes through is told, and nothing is told of what does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from aftermix.checkpoints.alignment.views import alignment_lines
+from aftermix.checkpoints.pool import examine_pool, open_pool
+from aftermix.checkpoints.reader import Checkpoint
+from aftermix.config import Config, MergeConfig, VectorConfig
+from aftermix.errors import AftermixError
+from aftermix.jobs.doctor import doctor
+from aftermix.jobs.merge.command import merge
+
+Copy = Callable[[str], Path]
+STEPS, FLAGS = "model.layers.0.steps", "model.layers.0.flags"
+
+
+def counted(folder: Path, steps: int) -> Path:
+    """Add two buffers that hold no real numbers."""
+    file = folder / "model.safetensors"
+    buffers = {STEPS: torch.tensor([steps]), FLAGS: torch.tensor([True, False])}
+    save_file({**load_file(file), **buffers}, file, metadata={"format": "pt"})
+    return folder
+
+
+def test_buffers_pass_through_and_those_that_differ_are_told(copied: Copy, tmp_path: Path) -> None:
+    base, expert = counted(copied("base"), 3), counted(copied("b"), 4)
+    config = Config(base=str(base), vectors={"x": VectorConfig(model=str(expert))})
+    said: list[str] = []
+    made = load_file(merge(config, tmp_path / "made", say=said.append) / "model.safetensors")
+    assert made[STEPS].tolist() == [3]
+    told = [
+        f"passed through from the base, for they hold no learned numbers: 2 tensors, first {FLAGS}, last {STEPS}",
+        f"vector 'x' differs from the base in what passes through: 1 tensor, first {STEPS}",
+    ]
+    assert said == told
+    assert json.loads((tmp_path / "made" / "lock.json").read_text())["alignment"] == told
+    assert [fact for fact in doctor(config).facts if "passe" in fact] == told
+
+
+def test_nothing_is_told_of_models_that_align(family: dict[str, Path]) -> None:
+    vectors = {name: VectorConfig(model=str(family[name])) for name in ("a", "b")}
+    pool = open_pool(Config(base=str(family["base"]), vectors=vectors))
+    assert alignment_lines(pool.base, pool.experts) == []
+    assert all(isinstance(expert, Checkpoint) for expert in pool.experts.values())
+
+
+def test_a_base_that_cannot_be_opened_is_the_only_problem(family: dict[str, Path], tmp_path: Path) -> None:
+    vectors = {
+        "a": VectorConfig(model=str(family["a"]), prefix={"x.": "y."}),
+        "b": VectorConfig(model=str(family["b"])),
+    }
+    found = examine_pool(Config(base=str(tmp_path / "nowhere"), vectors=vectors, merge=MergeConfig(vocabulary="base")))
+    assert [problem.where for problem in found.problems] == [str(tmp_path / "nowhere")]
+    assert found.pool is None
+
+
+@pytest.mark.parametrize("prefix", [{}, {"a.": 3}, ["a."]])
+def test_a_prefix_that_is_no_map_of_text_is_refused(prefix: object) -> None:
+    from aftermix.config import parse_config
+
+    values = {"base": "b", "vectors": {"x": {"model": "m", "prefix": prefix}}}
+    with pytest.raises(AftermixError, match=r"f\.yaml: vectors\.x\.prefix"):
+        parse_config(values, where="f.yaml", folder=Path())

@@ -1,0 +1,124 @@
+"""What an expert starts from: loading, document boundaries, fit of tokenizer and model, frozen parameters."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from aftermix.checkpoints.reader import open_checkpoint
+from aftermix.errors import ConfigError, TrainingError
+from aftermix.training.base_model import document_encoder, freeze, load_base, load_tokenizer, refuse_unfit
+from aftermix.training.data.examples import Documents
+from aftermix.training.data.packing import PackedTokens, pack
+
+
+def copied(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to / "copy"))
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    values = json.loads(path.read_text())
+    values.update(changes)
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+
+
+def test_documents_end_with_the_end_token_once(base_folder: Path) -> None:
+    tokenizer = load_tokenizer(base_folder)
+    encode = document_encoder(tokenizer, where="base")
+    plain, ended = encode(["the cat", "the cat<end>"])
+    assert plain[-1] == tokenizer.eos_token_id == 0
+    assert plain == ended
+    assert tokenizer.decode(plain[:-1]) == "the cat"
+
+
+def test_start_token_where_the_tokenizer_sets_one(base_folder: Path, tmp_path: Path) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    folder = copied(base_folder, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    start = tokenizer.convert_tokens_to_ids("t")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="t $A", special_tokens=[("t", start)])
+    (ids,) = document_encoder(tokenizer, where="base")(["the"])
+    assert (ids[0], ids[-1]) == (start, 0)
+    assert tokenizer.decode(ids[1:-1]) == "the"
+
+
+def test_a_tokenizer_without_an_end_is_refused(base_folder: Path, tmp_path: Path) -> None:
+    folder = copied(base_folder, tmp_path)
+    edit_json(folder / "tokenizer_config.json", eos_token=None)
+    with pytest.raises(TrainingError, match=r"base: the tokenizer has no end-of-text token. Name its `eos_token`"):
+        document_encoder(load_tokenizer(folder), where="base")
+
+
+def test_a_folder_without_a_tokenizer_is_refused(base_folder: Path, tmp_path: Path) -> None:
+    folder = copied(base_folder, tmp_path)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(TrainingError, match=r"has no tokenizer that loads.*Copy the base's tokenizer files"):
+        load_tokenizer(folder)
+
+
+def test_the_base_loads_in_float32_exactly(base_folder: Path) -> None:
+    base = open_checkpoint(base_folder)
+    model = load_base(base)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, base.read(name).float()), name
+
+
+def test_weights_that_would_be_random_are_refused(base_folder: Path, tmp_path: Path) -> None:
+    folder = copied(base_folder, tmp_path)
+    edit_json(folder / "config.json", num_hidden_layers=3)
+    with pytest.raises(
+        TrainingError, match=r"9 weights are not in the files and would be random, first model.layers.2"
+    ):
+        load_base(open_checkpoint(folder))
+
+
+def test_an_unknown_architecture_is_refused(base_folder: Path, tmp_path: Path) -> None:
+    folder = copied(base_folder, tmp_path)
+    edit_json(folder / "config.json", model_type="no-such-model", architectures=["NoSuchModel"])
+    with pytest.raises(TrainingError, match=r"cannot be loaded for training \(.*no-such-model.*an architecture that"):
+        load_base(open_checkpoint(folder))
+
+
+def test_tokens_without_a_row_and_a_context_beyond_the_positions(base_folder: Path, model: LlamaForCausalLM) -> None:
+    tokenizer = load_tokenizer(base_folder)
+
+    def packed(highest: int, context: int) -> PackedTokens:
+        return pack(
+            Documents(Path("corpus"), ["-"], 0),
+            lambda _: [[1] * (context - 1) + [highest]],
+            context=context,
+            tokens=None,
+            seed=0,
+        )
+
+    refuse_unfit(packed(127, 64), model, tokenizer, where="base")
+    message = r"base: the tokenizer gives token 128 \(.*\), but the model has 128 rows, 0 to 127. Use the tokenizer"
+    with pytest.raises(TrainingError, match=message):
+        refuse_unfit(packed(128, 64), model, tokenizer, where="base")
+    with pytest.raises(TrainingError, match=r"train.context: a context of 65 is beyond the model's 64 positions. Use"):
+        refuse_unfit(packed(5, 65), model, tokenizer, where="base")
+
+
+def test_freezing_by_pattern_knows_tied_names(model: LlamaForCausalLM) -> None:
+    frozen = freeze(model, ("lm_head", "*.layers.0.*", r"re:norm\.weight$"))
+    assert {"lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"} < set(frozen)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(name.startswith(("model.layers.1.self_attn", "model.layers.1.mlp")) for name in trained), trained
+
+
+def test_freezing_refuses_what_matches_nothing_or_everything(model: LlamaForCausalLM) -> None:
+    with pytest.raises(TrainingError, match=r"train.freeze: 'embed_tokenz' matches no parameter; the model has, for"):
+        freeze(model, ("lm_head", "embed_tokenz"))
+    with pytest.raises(TrainingError, match=r"train.freeze: every parameter is frozen. Leave something to train."):
+        freeze(model, ("*",))
+    with pytest.raises(ConfigError, match=r"train.freeze: 're:\(' is no regular expression"):
+        freeze(model, ("re:(",))

@@ -1,0 +1,263 @@
+"""A run that is killed (SIGKILL, a real process) and started again ends with the bytes of one that never stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from aftermix.cli import cli
+from aftermix.config import Config, parse_config
+from aftermix.errors import AftermixError, RunFailedError
+from aftermix.jobs.train.command import train
+from aftermix.training import loop
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+import aftermix.training.loop as loop
+import aftermix.training.resuming as resuming
+import aftermix.checkpoints.writer as writer
+from transformers import LlamaForCausalLM, LlamaTokenizer  # before the forks: slow to import
+from aftermix.config import parse_config
+from aftermix.jobs.train.command import train
+from aftermix.jobs.train.expert_run import _Run
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def after_step_1():  # before the first resume point
+    kill_after_step(1)
+
+def after_step_3():  # between resume points
+    kill_after_step(3)
+
+def kill_after_step(number):
+    advance = loop.StepRecorder.on_step_end
+    def step(self, *args, **kwargs):
+        advance(self, *args, **kwargs)
+        if len(self.losses) == number:
+            die()
+    loop.StepRecorder.on_step_end = step
+
+def in_a_backward_pass():  # while merge-aware training has the weights moved
+    add = loop.StepRecorder.add
+    def added(self, loss):
+        if len(self.losses) == 4:
+            die()
+        return add(self, loss)
+    loop.StepRecorder.add = added
+
+def in_a_resume_point():  # the second one: weights are there, the optimizer's state is cut off
+    save = torch.save
+    def cut(value, path, *args, **kwargs):
+        if "checkpoint-4" in str(path) and "optimizer" in str(path):
+            Path(path).write_bytes(b"half"); die()
+        return save(value, path, *args, **kwargs)
+    torch.save = cut
+
+def before_a_point_is_marked():
+    write = resuming.write_json
+    resuming.write_json = lambda path, value: die() if "checkpoint-4" in str(path) else write(path, value)
+
+def in_a_checkpoint_along_the_way():
+    write = _Run.write
+    def cut(self, folder, **options):
+        if options["tokens"] == 512:
+            Path.rename = die
+        return write(self, folder, **options)
+    _Run.write = cut
+
+def before_the_expert_appears():
+    write = _Run.write
+    def cut(self, folder, **options):
+        if folder == self.plan.folder:
+            Path.rename = die
+        return write(self, folder, **options)
+    _Run.write = cut
+
+folder = Path.cwd()
+for name, (settings, moment) in json.loads(sys.argv[1]).items():
+    child = os.fork()
+    if child == 0:
+        globals()[moment]()
+        train(parse_config(settings, where="train.yaml", folder=folder), folder / name)
+        os._exit(3)
+    _, status = os.waitpid(child, 0)
+    print(name, os.WTERMSIG(status) if os.WIFSIGNALED(status) else status)
+"""
+
+TEXTS = [f"the {a} cat sees the {b} dog and the {b} bird" for a in ("red", "old", "sly") for b in ("big", "wet")]
+
+POINTS = {
+    "after_step_1": None,
+    "after_step_3": 2,
+    "in_a_backward_pass": 4,
+    "in_a_resume_point": 2,
+    "before_a_point_is_marked": 2,
+    "in_a_checkpoint_along_the_way": 2,
+    "before_the_expert_appears": 4,
+}
+"""Where a kill comes, and the step of the whole resume point that it leaves."""
+OPTIMIZERS: dict[str, Any] = {
+    "adamw": {"optimizer": "adamw"},
+    "merge_aware": {"optimizer": "merge_aware"},
+    "own_vector": {"optimizer": {"name": "merge_aware", "offset": "own_vector"}},
+    "sam": {"optimizer": "sam"},
+    "dropout": {"base": "dropout"},
+}
+CASES = {
+    **{("adamw", moment): step for moment, step in POINTS.items()},
+    **{
+        ("merge_aware", moment): POINTS[moment]
+        for moment in ("after_step_3", "in_a_backward_pass", "in_a_resume_point")
+    },
+    **{(kind, "after_step_3"): 2 for kind in ("own_vector", "sam", "dropout")},
+}
+
+
+def settings(*, base: str = "base", **train: Any) -> dict[str, Any]:
+    return {
+        "base": base,
+        "train": {
+            "datasets": {"cats": {"data": "corpus.jsonl", "tokens": 640}},
+            "context": 32,
+            "batch_size": 4,
+            "accumulation": 2,
+            "learning_rate": 1e-3,
+            "warmup_steps": 1,
+            "threads": 1,
+            "device": "cpu",
+            "save_steps": 2,
+            "checkpoint_tokens": [256, 512],
+            **train,
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def world(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every case, killed once: folders of the cases' names with what the kill left."""
+    root = tmp_path_factory.mktemp("killed")
+    shutil.copytree(base_folder, root / "base")
+    shutil.copytree(base_folder, root / "dropout")
+    values = json.loads((root / "base/config.json").read_text())
+    (root / "dropout/config.json").write_text(json.dumps(values | {"attention_dropout": 0.3}))
+    (root / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 20))
+    cases = {f"{kind}-{moment}": (settings(**OPTIMIZERS[kind]), moment) for kind, moment in CASES}
+    cases["refused"] = (settings(checkpoint_tokens=None), "after_step_3")
+    arguments = [sys.executable, "-c", KILLED, json.dumps(cases)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=400, cwd=root)
+    assert done.stdout.split() == [word for name in cases for word in (name, str(int(signal.SIGKILL)))], done
+    return root
+
+
+def config_in(world: Path, **options: Any) -> Config:
+    return parse_config(settings(**options), where="train.yaml", folder=world)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(world: Path) -> dict[str, dict[str, bytes]]:
+    """What a run without a kill leaves."""
+    for kind, options in OPTIMIZERS.items():
+        train(config_in(world, **options), world / "whole" / kind)
+    return {kind: everything(world / "whole" / kind) for kind in OPTIMIZERS}
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Content of every file of the experts and their checkpoints; records without their times."""
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            content = file.read_bytes()
+            if file.name == "train.json":
+                record = json.loads(content)
+                content = json.dumps({k: v for k, v in record.items() if "second" not in k}).encode()
+            found[str(file.relative_to(folder))] = content
+    return found
+
+
+@pytest.mark.parametrize(("kind", "moment"), CASES, ids=[f"{kind}-{moment}" for kind, moment in CASES])
+def test_killed_and_started_again(
+    world: Path, uninterrupted: dict[str, dict[str, bytes]], kind: str, moment: str
+) -> None:
+    out = world / f"{kind}-{moment}"
+    step = CASES[kind, moment]
+    points = [path.parent.name for path in (out / ".cats.training").glob("*/point.json")]
+    assert points == ([f"checkpoint-{step}"] if step else [])
+    said: list[str] = []
+    train(config_in(world, **OPTIMIZERS[kind]), out, say=said.append)
+    goes_on = [f"cats: goes on after step {step} of 5"] if step else []
+    assert said == [*goes_on, f"cats: wrote {out / 'cats'}"]
+    assert everything(out) == uninterrupted[kind]
+    assert sorted(path.name for path in out.iterdir()) == ["cats", "cats-checkpoints"]
+
+
+def test_the_cases_differ(uninterrupted: dict[str, dict[str, bytes]]) -> None:
+    """So that equality above says something: dropout, too, changes the weights."""
+    assert len({files["cats/model.safetensors"] for files in uninterrupted.values()}) == len(OPTIMIZERS)
+
+
+def test_an_unfinished_run_of_another_recipe_is_refused(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, corpus = world / "refused", world / "corpus.jsonl"
+    with pytest.raises(
+        AftermixError,
+        match=r"\.cats\.training: holds an unfinished run of another recipe \(learning_rate 0.001 there, 0.02 here; "
+        r"seed 0 there, 1 here\)\. Name another output folder, take the recipe back, or remove this folder to begin",
+    ):
+        train(config_in(world, checkpoint_tokens=None, learning_rate=2e-2, seed=1), out)
+    with monkeypatch.context() as patch:
+        patch.setattr("aftermix.training.resuming.process_count", lambda: 2)
+        with pytest.raises(AftermixError, match=r"another recipe \(1 processes there, 2 here\)"):
+            train(config_in(world, checkpoint_tokens=None), out)
+    text = corpus.read_text()
+    corpus.write_text(text + '{"text": "one more"}\n')
+    with pytest.raises(AftermixError, match=r"unfinished run of another recipe \(other data\)"):
+        train(config_in(world, checkpoint_tokens=None), out)
+    corpus.write_text(text)
+    said: list[str] = []
+    train(config_in(world, save_steps=0, accumulation=1, checkpoint_tokens=None), out, say=said.append)
+    assert said[0] == "cats: goes on after step 2 of 5"
+    assert sorted(path.name for path in out.iterdir()) == ["cats"]
+
+
+def test_an_interruption_says_the_command_that_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, out = world / "train.yaml", world / "interrupted"
+    file.write_text(yaml.safe_dump(settings(checkpoint_tokens=None)))
+    advance = loop.StepRecorder.on_step_end
+
+    def interrupt(self: loop.StepRecorder, *args: Any, **kwargs: Any) -> None:
+        advance(self, *args, **kwargs)
+        if len(self.losses) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.StepRecorder, "on_step_end", interrupt)
+        done = CliRunner().invoke(cli, ["train", str(file), "-o", str(out)])
+    assert done.exit_code != 0
+    assert f"resume points are kept; go on with:\n  aftermix train {file} -o {out}\n" in done.output
+    done = CliRunner().invoke(cli, ["train", str(file), "-o", str(out)])
+    assert "cats: goes on after step 2 of 5" in done.output
+    assert done.stdout.splitlines()[-1] == f"cats: {out / 'cats'}"
+
+
+def test_a_run_that_fails_leaves_no_resume_point(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would fail again; and other settings, which might not, would be refused."""
+    record = loop.StepRecorder.record
+    broken = lambda self, loss: record(self, float("nan") if len(self.losses) == 3 else loss)  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.StepRecorder, "record", broken)
+        with pytest.raises(RunFailedError, match=r"train cats, step 4: the loss is nan"):
+            train(config_in(world, checkpoint_tokens=None), world / "failed")
+    assert not (world / "failed/.cats.training").exists()
+    train(config_in(world, checkpoint_tokens=None, learning_rate=1e-4), world / "failed")
+    assert sorted(path.name for path in (world / "failed").iterdir()) == ["cats"]
