@@ -9,8 +9,8 @@ from functools import cached_property
 
 import torch
 
+from aftermix.checkpoints.alignment.align import aligned, read_against
 from aftermix.checkpoints.alignment.view import stores_difference
-from aftermix.checkpoints.alignment.views import aligned, read_against
 from aftermix.checkpoints.model import Bounds, Model, StoredDifference, TensorInfo
 from aftermix.checkpoints.open_model import open_model
 from aftermix.config import Config

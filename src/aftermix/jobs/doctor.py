@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aftermix import progress
+from aftermix.checkpoints.alignment.align import alignment_lines
 from aftermix.checkpoints.alignment.mismatches import remarks
-from aftermix.checkpoints.alignment.views import alignment_lines
 from aftermix.checkpoints.formats.vector_file import VectorFile, content_problems
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.model_files import companion_remarks

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from aftermix.checkpoints.alignment.views import alignment_lines
+from aftermix.checkpoints.alignment.align import alignment_lines
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.pool import Pool
 from aftermix.config import Config, MergeConfig

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aftermix.checkpoints.alignment.views import alignment_lines
+from aftermix.checkpoints.alignment.align import alignment_lines
 from aftermix.checkpoints.model_files import companion_files
 from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.checkpoints.writer import landing, refuse_occupied, write_checkpoint

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.alignment.views import alignment_lines
+from aftermix.checkpoints.alignment.align import alignment_lines
 from aftermix.checkpoints.pool import examine_pool, open_pool
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, MergeConfig, VectorConfig
