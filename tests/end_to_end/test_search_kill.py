@@ -16,7 +16,7 @@ import os, signal, sys
 from pathlib import Path
 from aftermix import files
 from aftermix.config import Objective, SearchConfig
-from aftermix.search.dimensions import Choices, Range
+from aftermix.search.space import Choices, Range
 from aftermix.runs.trials import Measurement
 from aftermix.search.space import Space
 from aftermix.search.study import run_study

@@ -20,7 +20,7 @@ from aftermix.jobs.mixture.problem import Setting
 from aftermix.jobs.mixture.tree_problem import Levels
 from aftermix.jobs.search.space_from_config import space_of
 from aftermix.merging.methods import INTER, INTRA, METHODS, bind
-from aftermix.runs.reader import Best
+from aftermix.runs.records import Best
 from aftermix.runs.trials import Trial
 from aftermix.search.objective import Objectives
 from aftermix.yaml_file import parse_yaml

@@ -96,3 +96,16 @@ def read_tensor(model: Model, name: str) -> torch.Tensor:
     """The whole tensor in its shape; treat it as read-only."""
     info = model.info(name)
     return model.block(name, (0, info.elements)).reshape(info.shape)
+
+
+@runtime_checkable
+class StoredOtherwise(Protocol):
+    """A model that says how it is stored."""
+
+    def storage_facts(self) -> list[str]:
+        """Sentences without their subject: `is a LoRA adapter: rank 16, 84 tensors moved`."""
+
+
+def storage_facts(model: Model) -> tuple[str, ...]:
+    """How `model` is stored; nothing for plain safetensors."""
+    return tuple(model.storage_facts()) if isinstance(model, StoredOtherwise) else ()

@@ -9,14 +9,14 @@ from pathlib import PurePath
 from aftermix.config import SEARCH_EXCLUDE, Dimension
 from aftermix.report import number_format as figures
 from aftermix.report import tables
-from aftermix.report.judging import Judged, judged
 from aftermix.report.number_format import Scale, scale_for
 from aftermix.report.sections.mixture import is_mixture
 from aftermix.report.sections.mixture_tree import searched_groups
 from aftermix.report.trials import measured
 from aftermix.report.usage import Usage, usage
-from aftermix.report.verdict import Verdict, headline, objective_names, verdicts
-from aftermix.runs.reader import Items, ObjectiveRecord, Run, Winner
+from aftermix.report.verdict import Judged, Verdict, headline, judged, objective_names, verdicts
+from aftermix.runs.reader import Run
+from aftermix.runs.records import Items, ObjectiveRecord, Winner
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,15 @@ from aftermix.report.charts.landscape import read_cosines, read_landscape
 from aftermix.report.charts.result import Entry
 from aftermix.report.charts.weight_space import weight_space
 from aftermix.report.context import View, build_view
-from aftermix.report.judging import Judged
 from aftermix.report.sections.landscape import LandscapeSection, landscape_section
 from aftermix.report.sections.mixture import MixtureRecord, mixture_section, read_mixture
 from aftermix.report.sections.mixture_tree import TreeSection, read_tree
 from aftermix.report.sections.shares import Shares, read_shares, share_section
 from aftermix.report.sections.verification import VerificationRecord, read_verification, verification_section
 from aftermix.report.trials import measured, nondominated
-from aftermix.runs.reader import Best, Run, read_run
+from aftermix.report.verdict import Judged
+from aftermix.runs.reader import Run, read_run
+from aftermix.runs.records import Best
 
 
 def write_report(run: Path) -> Path:

@@ -10,7 +10,8 @@ from typing import Any
 from aftermix.report import number_format as figures
 from aftermix.report.number_format import Scale
 from aftermix.report.trials import KINDS, kind_of
-from aftermix.runs.reader import Baseline, Best, Run, Scores, Trial
+from aftermix.runs.reader import Run
+from aftermix.runs.records import Baseline, Best, Scores, Trial
 
 PHASES = ("combine", "evaluate", "overhead")
 

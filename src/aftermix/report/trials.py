@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aftermix.report import number_format as figures
 from aftermix.report.number_format import Scale, shorten
-from aftermix.runs.reader import Trial
+from aftermix.runs.records import Trial
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from aftermix.runs.trials import Point, Weights
-from aftermix.search.dimensions import Choices
-from aftermix.search.space import Space
+from aftermix.search.space import Choices, Space
 
 INSTRUCTION_SCAN = (0.6, 0.75, 0.9)
 """Instruction weights tried with small expert weights: good merges lie there (OptiMer, sections 5.4 and Table 5)."""

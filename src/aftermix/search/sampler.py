@@ -16,10 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aftermix.config import SearchConfig
 from aftermix.runs.trials import Point, Setting, Suggestion, Trial
-from aftermix.search.dimensions import Dimension, Range
 from aftermix.search.objective import Objectives
 from aftermix.search.priors import first_points
-from aftermix.search.space import Space
+from aftermix.search.space import Dimension, Range, Space
 from aftermix.seeds import derived_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

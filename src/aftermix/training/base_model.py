@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aftermix.checkpoints.names import matcher
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.errors import TrainingError
-from aftermix.quiet import quiet_transformers
+from aftermix.terminal import quiet_transformers
 from aftermix.training.data.encoding import Encode, example_encoder
 from aftermix.training.data.examples import Example
 from aftermix.training.data.masking import refuse_unmaskable

@@ -30,8 +30,8 @@ from transformers import get_scheduler
 from aftermix import progress
 from aftermix.config import OptimizerConfig
 from aftermix.errors import RunFailedError, TrainingError
-from aftermix.quiet import quiet_transformers
 from aftermix.seeds import derived_seed
+from aftermix.terminal import quiet_transformers
 from aftermix.training.data.collate import IGNORED, collate
 from aftermix.training.data.mixture import Mixture
 from aftermix.training.optimizers.build import make_optimizer

@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from aftermix.config import OptimizerConfig
 from aftermix.errors import TrainingError
-from aftermix.quiet import quiet_transformers
+from aftermix.terminal import quiet_transformers
 from aftermix.training.batch_sampler import StepBatches
 from aftermix.training.data.collate import IGNORED, Row, collate
 from aftermix.training.distributed.processes import process_count, process_index

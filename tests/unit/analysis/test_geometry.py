@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from aftermix.analysis import geometry as module
 from aftermix.analysis.geometry import Geometry, Part, joined, measure
-from aftermix.analysis.record import geometry_record
+from aftermix.analysis.geometry_tables import geometry_record
 from aftermix.analysis.tensor_kinds import place_of
 from aftermix.checkpoints.formats.spans import runs
 from aftermix.checkpoints.pool import open_pool

@@ -11,7 +11,8 @@ from aftermix.report import tables
 from aftermix.report.context import build_view, run_scale
 from aftermix.report.number_format import POINTS, RAW, scale_for
 from aftermix.report.trials import nondominated
-from aftermix.runs.reader import Trial, read_run
+from aftermix.runs.reader import read_run
+from aftermix.runs.records import Trial
 
 
 def _view(run):

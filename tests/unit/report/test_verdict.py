@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from aftermix.report.judging import NAME, UTILITY, judged
 from aftermix.report.number_format import POINTS
-from aftermix.report.verdict import verdicts
-from aftermix.runs.reader import Best
+from aftermix.report.verdict import NAME, UTILITY, judged, verdicts
+from aftermix.runs.records import Best
 
 
 def measured(mean: float, utility: float | None, *, half: float = 0.5) -> dict[str, Any]:

@@ -17,11 +17,10 @@ from aftermix.config import Objective, SearchConfig, Split
 from aftermix.errors import SearchError
 from aftermix.runs import journal
 from aftermix.runs.trials import Measurement, Point, Settings, Trial, parse_trial, trial_as_json
-from aftermix.search.dimensions import Choices, Range
 from aftermix.search.objective import Objectives
 from aftermix.search.sampler import suggest, tpe
 from aftermix.search.selection import choose_winner
-from aftermix.search.space import Space
+from aftermix.search.space import Choices, Range, Space
 from aftermix.search.study import run_study
 from aftermix.search.warm_start import import_trials
 from aftermix.seeds import derived_seed

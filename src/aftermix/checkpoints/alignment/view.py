@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from aftermix.checkpoints.facts import storage_facts
-from aftermix.checkpoints.model import Bounds, Model, StoredDifference, TensorInfo
+from aftermix.checkpoints.model import Bounds, Model, StoredDifference, TensorInfo, storage_facts
 
 Reader = Callable[[str, Bounds], torch.Tensor]
 """Elements of a named, flattened tensor."""

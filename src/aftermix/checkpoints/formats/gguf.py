@@ -21,7 +21,7 @@ from aftermix.checkpoints.safe_files import holds_file
 from aftermix.checkpoints.writer import appearing_folder
 from aftermix.errors import CheckpointError
 from aftermix.files import fingerprint
-from aftermix.quiet import quiet_transformers
+from aftermix.terminal import quiet_transformers
 
 SUFFIX = ".gguf"
 PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")

@@ -23,8 +23,8 @@ from aftermix.files import write_atomically, write_json
 from aftermix.jobs.analysis.targets import picture_kind
 from aftermix.jobs.calibrate.command import Plan, calibration_plans
 from aftermix.jobs.calibrate.layer_inputs import StoredValues
-from aftermix.quiet import quiet_transformers
 from aftermix.saliency.streamed_model import LiveModel, empty_model
+from aftermix.terminal import quiet_transformers
 
 
 def analyze_curvature(

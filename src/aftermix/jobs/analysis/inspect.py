@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aftermix.analysis.geometry import Geometry, measure
-from aftermix.analysis.record import geometry_record
+from aftermix.analysis.geometry_tables import geometry_record
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config
 from aftermix.files import write_atomically, write_json

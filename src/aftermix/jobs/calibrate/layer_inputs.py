@@ -15,13 +15,13 @@ from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.config import CalibrateConfig
 from aftermix.errors import CheckpointError
 from aftermix.evaluation.engines.live_weights import LiveWeights
-from aftermix.quiet import quiet_transformers
 from aftermix.saliency.calibration_text import Samples
 from aftermix.saliency.naming import Place, Statistic, stored_statistics
 from aftermix.saliency.observer import Observer, linear_weights
 from aftermix.saliency.passes import streamed_passes, whole_passes
 from aftermix.saliency.statistics import Total
 from aftermix.saliency.streamed_model import LiveModel, empty_model
+from aftermix.terminal import quiet_transformers
 
 
 def measure(

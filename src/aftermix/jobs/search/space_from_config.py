@@ -10,8 +10,7 @@ from aftermix.errors import AftermixError, Problem, SearchError, refuse_if_any
 from aftermix.jobs.search.settings import SCALE, leaves_vectors_as_they_are, with_settings
 from aftermix.merging.merge import Recipe
 from aftermix.runs.trials import Setting, Settings
-from aftermix.search.dimensions import Choices, Dimension, Range
-from aftermix.search.space import Space
+from aftermix.search.space import Choices, Dimension, Range, Space
 
 ORDERS = ("rotation", "first", "last")
 """`first` and `last` stand for every order with one vector there and the others by name."""

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from aftermix.report.charts.barycentric import TRIANGLE, allowed_corners, projected
 from aftermix.report.number_format import RAW, Scale, scale_for
-from aftermix.runs.reader import Finite, Record, read_record
+from aftermix.runs.reader import read_record
+from aftermix.runs.records import Finite, Record
 
 # N measured points, C candidates, K domains, Q quantities
 

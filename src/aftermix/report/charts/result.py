@@ -15,7 +15,7 @@ from aftermix.report.charts.svg import ACCENT, BAD, INK, LINE, MUTED, SECOND, SU
 from aftermix.report.number_format import Scale, shorten
 from aftermix.report.number_format import weight as weight_text
 from aftermix.report.trials import KINDS, kind_of, measured, trial_text
-from aftermix.runs.reader import Candidate, Scan, Scores, Trial
+from aftermix.runs.records import Candidate, Scan, Scores, Trial
 
 HALF_PX, WHOLE_PX = 520, 1020
 """Natural widths: half of the page and the whole page."""

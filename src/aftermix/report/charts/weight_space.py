@@ -25,7 +25,7 @@ from aftermix.report.charts.result import HALF_PX, WHOLE_PX, axis_label
 from aftermix.report.charts.svg import ACCENT, INK, MUTED, SCORES, Tooltips, draw
 from aftermix.report.number_format import Scale, shorten
 from aftermix.report.trials import measured, trial_text
-from aftermix.runs.reader import Trial
+from aftermix.runs.records import Trial
 
 # T trials, V vectors
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aftermix.report import number_format as figures
-from aftermix.runs.reader import Finite, Interval, Record, UtilityScore, read_record
+from aftermix.runs.reader import read_record
+from aftermix.runs.records import Finite, Interval, Record, UtilityScore
 
 DESIGN = "design.json"
 

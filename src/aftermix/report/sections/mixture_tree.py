@@ -8,7 +8,8 @@ from pathlib import Path
 
 from aftermix.report import number_format as figures
 from aftermix.report.sections.mixture import DESIGN, MixtureRecord, MixtureSection, UtilityRecord, mixture_section
-from aftermix.runs.reader import Finite, Interval, Record, read_record
+from aftermix.runs.reader import read_record
+from aftermix.runs.records import Finite, Interval, Record
 
 
 class GroupRecord(Record):

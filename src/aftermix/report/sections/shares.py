@@ -16,7 +16,8 @@ from aftermix.report import number_format as figures
 from aftermix.report.charts.result import WHOLE_PX
 from aftermix.report.charts.svg import LINE, MUTED, SCORES, SURFACE, Tooltips, draw, legend_above
 from aftermix.report.number_format import shorten
-from aftermix.runs.reader import Finite, Record, read_record
+from aftermix.runs.reader import read_record
+from aftermix.runs.records import Finite, Record
 
 FILE = "shares.json"
 MOST_LABELS = 26

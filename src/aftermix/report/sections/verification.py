@@ -14,7 +14,8 @@ from aftermix.report import number_format as figures
 from aftermix.report.charts.result import HALF_PX, WHOLE_PX
 from aftermix.report.charts.svg import ACCENT, MUTED, SURFACE, Tooltips, draw
 from aftermix.report.number_format import RAW, Scale, scale_for
-from aftermix.runs.reader import Finite, Interval, Record, UtilityScore, read_record
+from aftermix.runs.reader import read_record
+from aftermix.runs.records import Finite, Interval, Record, UtilityScore
 
 FILE = "verification.json"
 PANELS_A_ROW = 3

@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.facts import storage_facts
 from aftermix.checkpoints.formats.fp8 import Dequantised
-from aftermix.checkpoints.model import read_tensor
+from aftermix.checkpoints.model import read_tensor, storage_facts
 from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, EvaluateConfig, ItemsConfig, MergeConfig, VectorConfig

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aftermix.checkpoints.facts import storage_facts
 from aftermix.checkpoints.formats.gguf import Converted, cache_folder, gguf_file
+from aftermix.checkpoints.model import storage_facts
 from aftermix.checkpoints.open_model import open_model
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError

@@ -12,7 +12,7 @@ from aftermix.errors import AftermixError
 from aftermix.jobs.search.settings import leaves_vectors_as_they_are, with_settings
 from aftermix.jobs.search.space_from_config import own_settings, space_of, space_text
 from aftermix.merging.merge import Recipe
-from aftermix.search.dimensions import Choices, Range
+from aftermix.search.space import Choices, Range
 
 HERE = Path(__file__).parent
 

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from aftermix.report.charts.svg import ACCENT, draw
 from aftermix.report.charts.weight_space import MAX_LINES, MAX_MARKS, influence, thinned, weight_space
 from aftermix.report.number_format import POINTS
-from aftermix.runs.reader import Trial
+from aftermix.runs.records import Trial
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -15,10 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.facts import storage_facts
 from aftermix.checkpoints.formats.lora.adapter import Adapter
 from aftermix.checkpoints.formats.lora.names import Swap
-from aftermix.checkpoints.model import StoredDifference, read_tensor
+from aftermix.checkpoints.model import StoredDifference, read_tensor, storage_facts
 from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import open_checkpoint
