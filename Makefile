@@ -36,15 +36,15 @@ fuzz: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --findings runs/fuzz
 
 check: $(STAMP)
-	$(BIN)/ruff check src tests examples benchmarks studies
-	$(BIN)/ruff format --check src tests examples benchmarks studies
+	$(BIN)/ruff check src tests examples benchmarks studies tools
+	$(BIN)/ruff format --check src tests examples benchmarks studies tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules src
 
 format: $(STAMP)
-	$(BIN)/ruff check --fix src tests examples benchmarks studies
-	$(BIN)/ruff format src tests examples benchmarks studies
+	$(BIN)/ruff check --fix src tests examples benchmarks studies tools
+	$(BIN)/ruff format src tests examples benchmarks studies tools
 
 # torch first and pinned, so that no other requirement pulls in another build of it.
 $(STAMP): pyproject.toml constraints.txt
