@@ -36,7 +36,6 @@ def test_no_docstring_of_an_attribute_opens_with_a_question_word(house: dict[str
     assert house["question_attributes"].places == ()
 
 
-@pytest.mark.xfail(strict=True, reason="jobs, report, training and others are not divided yet")
 def test_no_folder_has_more_than_twelve_files(house: dict[str, Measure]) -> None:
     assert house["full_folders"].places == ()
 
