@@ -192,7 +192,9 @@ MIXTURES = (
     ask("utility-without-names", "mixture FILE -o out", mixture__utility="1 + 2"),
     ask("tree-leaves-out", "mixture FILE -o out", mixture__tree={"left": ["b", "z"]}),
     ask("levels-without-tree", "mixture FILE -o out", mixture__direction="bottom_up"),
-    ask("caps-without-tokens", "mixture FILE -o out", mixture__budget_tokens=10, mixture__max_epochs=1, vectors__b__tokens=GONE),
+    BadInput("caps-without-tokens", "mixture FILE -o out", {
+        "mixture.budget_tokens": 10, "mixture.max_epochs": 1, "vectors.b.tokens": GONE,
+    }),
     ask("verify-without-data", "mixture FILE -o out --verify 3", train=GONE),
     BadInput("doremi-alone", "mixture FILE -o out --doremi"),
     ask("verify-of-a-tree", "mixture FILE -o out --verify 3", mixture__tree={"all": ["b", "c"]}),
@@ -235,7 +237,9 @@ OTHERS = (
     BadInput("inspect-picture", "inspect FILE --picture out.gif"),
     BadInput("analyze-without-base", f"analyze {TIED}/b --curvature"),
     BadInput("calibrate-nothing", "calibrate FILE -o out"),
-    ask("calibrate-long", "calibrate FILE -o out", vectors__b__calibration=f"{WORLD}/texts/b.jsonl", calibrate={"context": 4}),
+    BadInput("calibrate-long", "calibrate FILE -o out", {
+        "vectors.b.calibration": f"{WORLD}/texts/b.jsonl", "calibrate": {"context": 4},
+    }),
     ask("calibrate-empty", "calibrate FILE -o out", vectors__b__calibration=f"{WORLD}/texts/nothing.jsonl"),
     ask("evaluate-split", "evaluate FILE --split train"),
     ask("evaluate-device", "evaluate FILE", evaluate__device="tpu"),

@@ -10,6 +10,8 @@ from pathlib import Path
 from .volatile import null_name, null_volatile
 
 DIFF_LINES = 14
+NOTE = ".scenario"
+"""File beside what a side left that tells whose it is."""
 LINE_CHARACTERS = 220
 
 
@@ -22,7 +24,7 @@ class FileDifference:
 
 
 def compare_folders(old: Path, new: Path) -> list[FileDifference]:
-    """Return every file that is not the same on both sides, in order of name."""
+    """Return every file that is not the same on both sides, in order of name; the note on whose they are is none."""
     files_old, files_new = (list_files(folder) for folder in (old, new))
     differences = []
     for name in sorted(files_old.keys() | files_new.keys()):
@@ -39,7 +41,7 @@ def list_files(folder: Path) -> dict[str, Path]:
     found = {}
     for path in folder.rglob("*"):
         name = null_name(path.relative_to(folder).as_posix())
-        if path.is_file():
+        if path.is_file() and name != NOTE:
             found[name] = path
         elif path.is_dir() and not any(path.iterdir()):
             found[f"{name}/"] = Path("/dev/null")
@@ -65,7 +67,7 @@ def compare_files(name: str, old: bytes, new: bytes) -> tuple[str, ...]:
 
 def describe_bytes(old: bytes, new: bytes) -> tuple[str, ...]:
     """Return where two binary contents part."""
-    place = next((i for i, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), min(len(old), len(new)))
+    place = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
     return (f"bytes differ from byte {place} on; OLD has {len(old)} bytes, NEW {len(new)}",)
 
 

@@ -72,12 +72,12 @@ def data_sections() -> dict[str, Section]:
 
 
 def train_killed() -> Scenario:
-    """Return a training that is killed behind its only resume point, and gone on with; and one that never stopped."""
+    """Return a training that is killed in its only resume point, then behind it, and gone on with; and a whole one."""
     section = trained("b", "c", tokens=2560, save_steps=12, optimizer={"name": "merge_aware"}, checkpoint_tokens=1024)
     files = {"train.yaml": {"base": f"{TIED}/base", "train": section}}
-    point = KillMoment("models/.c.training/**/*.safetensors")
-    killed = Command("train train.yaml -o models", kill=point)
-    return Scenario("train-killed", files, commands(killed, "train train.yaml -o models", "train train.yaml -o whole"))
+    points = ("models/.c.training/**/*.safetensors", "models/.c.training/*/point.json")
+    killed = [Command("train train.yaml -o models", kill=KillMoment(point)) for point in points]
+    return Scenario("train-killed", files, commands(*killed, "train train.yaml -o models", "train train.yaml -o whole"))
 
 
 def list_measures() -> Iterator[Scenario]:
@@ -115,7 +115,8 @@ def diff() -> Scenario:
             stem = f"{family}-{dtype}"
             expert, base = (f"{WORLD}/{family}/{name}" for name in ("a", "base"))
             lines.append(f"diff {expert} --base {base} -o {stem} --dtype {dtype}")
-            files[f"{stem}.yaml"] = {"base": base, "vectors": {"v": {"model": stem, "weight": 0.7, "role": "instruction"}}}
+            vector = {"model": stem, "weight": 0.7, "role": "instruction"}
+            files[f"{stem}.yaml"] = {"base": base, "vectors": {"v": vector}}
             lines += [f"merge {stem}.yaml -o merged-{stem}", f"doctor {stem}.yaml"]
     lines.append(f"diff {WORLD}/odd/adapter --base {TIED}/base -o adapter")
     return Scenario("diff", files, commands(*lines))

@@ -7,9 +7,7 @@ from typing import Any
 
 from .scenario import WORLD, Scenario, Section, commands, job
 
-CALIBRATED = {
-    name: {"calibration": f"{WORLD}/texts/{domain}.jsonl"} for name, domain in zip("abc", "bcd", strict=True)
-}
+CALIBRATED = {name: {"calibration": f"{WORLD}/texts/{domain}.jsonl"} for name, domain in zip("abc", "bcd", strict=True)}
 CALIBRATE = {"samples": 20, "context": 48, "long_texts": "cut", "device": "cpu", "threads": 1}
 RANKED = {"statistics": "statistics"}
 """Where the scenarios of saliency lay the statistics that they measure first."""
@@ -27,11 +25,19 @@ VARIANTS: Mapping[str, tuple[Section, ...]] = {
         {"normalize": False, "election": "count"},
         {"compat": "mergekit", "density": 0.4},
     ),
-    "dare_linear": ({"density": 0.4}, {"density": 0.4, "rescale": "l1", "seed": 3}, {"density": 0.4, "rescale": "none"}),
+    "dare_linear": (
+        {"density": 0.4},
+        {"density": 0.4, "rescale": "l1", "seed": 3},
+        {"density": 0.4, "rescale": "none"},
+    ),
     "dare_ties": ({"density": 0.4}, {"density": 0.6, "normalize": True, "divisor": "signed"}),
     "della": ({}, {"density": 0.3, "epsilon": 0.2, "rescale": "l1"}),
     "della_linear": ({}, {"density": 0.7, "epsilon": 0.0, "rescale": "none"}),
-    "breadcrumbs": ({}, {"density": 0.6, "gamma": 0.1, "scope": "row"}, {"density": 0.9, "gamma": 0.3, "excess": "gamma"}),
+    "breadcrumbs": (
+        {},
+        {"density": 0.6, "gamma": 0.1, "scope": "row"},
+        {"density": 0.9, "gamma": 0.3, "excess": "gamma"},
+    ),
     "breadcrumbs_ties": ({}, {"density": 0.6, "gamma": 0.1, "election": "count"}),
     "tall_mask": ({}, {"lam": 0.2, "agreement": 3}),
     "ties_im": ({}, {"density": 0.2, "order": ["c", "a", "b"]}),

@@ -51,7 +51,7 @@ def search() -> Scenario:
 
 
 def search_settings() -> Scenario:
-    """Return searches over settings of the merge: options, factor, densities, and ratios and order of an exclusive one."""
+    """Return searches over settings of the merge: options, factor, densities, ratios, order."""
     options = {"density": {"low": 0.1, "high": 0.9, "each": True}, "normalize": [True, False], "lambda": [0.5, 1.0]}
     ratios = {"weights": False, "ratio": {"low": 0.1, "high": 0.5, "step": 0.1}, "order": ["rotation", "first"]}
     small = {**SEARCH, "baselines": False}
@@ -120,7 +120,8 @@ def mixture_of_three() -> Scenario:
         "pull": 0.2,
     }
     files = {"mixture.yaml": job("bcd", merge={"method": "ties"}, evaluate=evaluated(), mixture=section)}
-    return Scenario("mixture-of-three", files, commands("mixture mixture.yaml -o run", "landscape run -o landscape.svg"))
+    lines = ["mixture mixture.yaml -o run", "landscape run -o landscape.svg"]
+    return Scenario("mixture-of-three", files, commands(*lines))
 
 
 def mixture_tree(direction: str) -> Scenario:

@@ -8,7 +8,6 @@ command says and its exit code are written to the file that the plan names.
 from __future__ import annotations
 
 import gc
-import glob
 import importlib
 import json
 import os
@@ -21,34 +20,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = (
-    "accelerate", "click", "datasets", "huggingface_hub", "jinja2", "lightgbm", "lm_eval.evaluator", "lm_eval.tasks",
-    "matplotlib.figure", "numpy", "optuna", "pandas", "psutil", "pyarrow", "pydantic", "regex", "rich.table",
-    "safetensors.torch", "scipy.optimize", "scipy.spatial", "scipy.stats", "sklearn.gaussian_process",
-    "sklearn.linear_model", "torch", "tqdm", "transformers", "transformers.models.auto.modeling_auto",
-    "transformers.models.llama.modeling_llama", "xxhash", "yaml",
-)  # fmt: skip
+LIBRARIES = """
+accelerate click datasets huggingface_hub jinja2 lightgbm lm_eval.evaluator lm_eval.models.huggingface lm_eval.tasks
+matplotlib.figure numpy optuna pandas psutil pyarrow pydantic.dataclasses pydantic.main pydantic.type_adapter regex
+rich.table safetensors.torch scipy.optimize scipy.spatial scipy.stats sklearn.gaussian_process sklearn.linear_model
+torch tqdm transformers transformers.models.auto.modeling_auto transformers.models.auto.tokenization_auto
+transformers.models.llama.modeling_llama xxhash yaml
+""".split()  # noqa: SIM905 - as words it can be read
 PATIENCE_S = 1200.0
 LIMIT_CODE = 124
 
 
 def main(plan: Path) -> None:
-    """Run all commands of `plan`, a list of objects with the fields of :func:`run_command`."""
+    """Run all commands of `plan`: a list of objects with `scenario` and what :func:`run_command` takes."""
     for library in LIBRARIES:
         importlib.import_module(library)
     gc.freeze()  # what is loaded stays shared with the children, and they need not look through it
 
     for number, command in enumerate(commands := json.loads(plan.read_text()), 1):
         started = time.monotonic()
+        scenario = command.pop("scenario")
         code = run_command(**command)
-        words = " ".join(command["arguments"])[:70]
-        shown = f"{number}/{len(commands)} {command['scenario']}: {words}"
+        shown = f"{number}/{len(commands)} {scenario}: {' '.join(command['arguments'])[:70]}"
         print(f"{shown} ({code}, {time.monotonic() - started:.1f} s)", flush=True)
 
 
-def run_command(
-    *, scenario: str, folder: str, arguments: list[str], output: str, kill: dict[str, Any] | None, is_fresh: bool
-) -> int:
+def run_command(*, folder: str, arguments: list[str], output: str, kill: dict[str, Any] | None, is_fresh: bool) -> int:
     """Run `aftermix ARGUMENTS` in `folder`, write what it said and its exit code to `output`, and return the code."""
     said = {stream: Path(f"{output}.{stream}") for stream in ("stdout", "stderr")}
     with said["stdout"].open("wb") as out, said["stderr"].open("wb") as err:
@@ -81,7 +78,7 @@ def fork_command(folder: str, arguments: list[str], streams: tuple[int, int], ki
         for target, stream in enumerate(streams, 1):
             os.dup2(stream, target)
         if kill:
-            die_when(f"{folder}/{kill['pattern']}", kill["lines"])
+            die_when(Path(folder), kill["pattern"], kill["lines"])
         code = call_product(arguments)
     finally:
         sys.stdout.flush()
@@ -106,16 +103,15 @@ def call_product(arguments: list[str]) -> int:
     return 0
 
 
-def die_when(pattern: str, lines: int) -> None:
-    """Kill this process as soon as a write has made files that match `pattern` (one of them with so many `lines`).
+def die_when(folder: Path, pattern: str, lines: int) -> None:
+    """Kill this process as soon as a file of `folder` matches `pattern` and has so many `lines`.
 
     Looked for after each call that puts a file in place or forces it to disk, so that the moment is always the same.
     """
 
     def die_if_there() -> None:
-        for path in glob.glob(pattern, recursive=True, include_hidden=True):
-            if not lines or Path(path).read_bytes().count(b"\n") >= lines:
-                os.kill(os.getpid(), signal.SIGKILL)
+        if any(path.read_bytes().count(b"\n") >= lines for path in folder.glob(pattern)):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def watched(call: Callable[..., Any]) -> Callable[..., Any]:
         def call_and_look(*arguments: Any, **options: Any) -> Any:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .compare import NOTE
 from .scenario import Scenario
 
 HERE = Path(__file__).resolve().parent
+
+
 LEFT_OUT = (".git", ".venv", "runs", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis", "build", "dist")
 
 
@@ -38,9 +43,25 @@ class Scratch:
         """A folder for each scenario, in which its commands run."""
         return self.folder / "work"
 
-    def kept(self, side: str) -> Path:
-        """Return the folder to which the scenarios of a side are moved."""
-        return self.folder / "sides" / side
+    def kept(self, side: str, scenario: Scenario) -> Path:
+        """Return the folder to which what a side leaves of `scenario` is moved."""
+        return self.folder / "sides" / side / scenario.name
+
+    def has(self, side: str, scenario: Scenario, version: str) -> bool:
+        """Return whether a side holds what the commit `version` left of this very scenario."""
+        note = self.kept(side, scenario) / NOTE
+        return not Path(version).is_dir() and note.is_file() and note.read_text() == describe(version, scenario)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold the scratch folder alone: two comparisons in one place would overwrite each other's files."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                sys.exit(f"{self.folder}: another comparison is at work here. Wait for it, or name another --scratch.")
+            yield
 
     def prepare(self, *, afresh: bool) -> None:
         """Make the world unless it is there, or make it `afresh`."""
@@ -48,7 +69,6 @@ class Scratch:
             shutil.rmtree(self.world, ignore_errors=True)
         if self.world.exists():
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         making = self.folder / "world.incomplete"
         shutil.rmtree(making, ignore_errors=True)
         command = [sys.executable, str(HERE / "world.py"), str(making)]
@@ -61,7 +81,6 @@ class Scratch:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LD_LIBRARY_PATH", "SystemRoot")}
         return kept | {
             "PYTHONPATH": str(self.tree / "src"),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONHASHSEED": "0",
             "HOME": str(cache / "home"),
             "HF_HOME": str(cache / "hf"),
@@ -100,7 +119,22 @@ def run_side(version: str, scenarios: Sequence[Scenario], *, scratch: Scratch, s
     subprocess.run(command, check=True, env=scratch.environment(), cwd=scratch.folder)
 
     for scenario in scenarios:
-        keep(scenario, scratch, scratch.kept(side) / scenario.name)
+        kept = scratch.kept(side, scenario)
+        keep(scenario, scratch, kept)
+        (kept / NOTE).write_text(describe(version, scenario))
+
+
+def describe(version: str, scenario: Scenario) -> str:
+    """Return a text that is the same as long as version and scenario are."""
+    return f"{run_git('rev-parse', version).decode()}{scenario!r}\n" if not Path(version).is_dir() else f"{version}\n"
+
+
+def run_git(*arguments: str) -> bytes:
+    """Return the output of git in the repository that this file lies in."""
+    done = subprocess.run(["git", *arguments], check=False, cwd=HERE.parents[1], capture_output=True)
+    if done.returncode:
+        sys.exit(f"{arguments[-1]}: is neither a folder nor a commit: {done.stderr.decode().strip()}")
+    return done.stdout
 
 
 def check_out(version: str, tree: Path) -> None:
@@ -108,11 +142,9 @@ def check_out(version: str, tree: Path) -> None:
     if Path(version).is_dir():
         shutil.copytree(version, tree, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
         return
-    archive = subprocess.run(["git", "archive", version], check=False, cwd=HERE.parents[1], capture_output=True)
-    if archive.returncode:
-        sys.exit(f"{version}: is neither a folder nor a commit: {archive.stderr.decode().strip()}")
+    archive = run_git("archive", version)
     tree.mkdir(parents=True)
-    subprocess.run(["tar", "-x", "-C", str(tree)], input=archive.stdout, check=True)
+    subprocess.run(["tar", "-x", "-C", str(tree)], input=archive, check=True)
 
 
 def plan_scenario(scenario: Scenario, scratch: Scratch) -> list[dict[str, object]]:

@@ -26,18 +26,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_skipped(scenarios)
     scenarios = [scenario for scenario in scenarios if not scenario.missing()]
 
-    # Both sides in turn at one place; only then is anything compared.
     scratch = Scratch(asked.scratch.resolve())
-    scratch.prepare(afresh=asked.new_world)
+    with scratch.taken():
+        scratch.prepare(afresh=asked.new_world)
+        run_both(asked, scenarios, scratch)
+        sys.exit(print_table(scenarios, scratch))
+
+
+def run_both(asked: argparse.Namespace, scenarios: Sequence[Scenario], scratch: Scratch) -> None:
+    """Run OLD, then NEW, at one place; of OLD only what is not there yet, if that was asked for."""
     for side, version in (("old", asked.old), ("new", asked.new)):
-        missing = [one for one in scenarios if not scratch.kept(side).joinpath(one.name).exists()]
-        todo = missing if side == "old" and asked.reuse_old else scenarios
+        todo = scenarios
+        if side == "old" and asked.reuse_old:
+            todo = [scenario for scenario in scenarios if not scratch.has(side, scenario, version)]
         started = time.monotonic()
         if todo:
             run_side(version, todo, scratch=scratch, side=side)
         print(f"{side.upper()} {version}: {len(todo)} scenarios in {time.monotonic() - started:.0f} s", flush=True)
-
-    sys.exit(print_table(scenarios, scratch))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -79,9 +84,10 @@ def print_table(scenarios: Sequence[Scenario], scratch: Scratch) -> int:
     """Print a line for each scenario and the first difference of those that differ; return the exit code."""
     apart = 0
     for scenario in scenarios:
-        differences = compare_folders(*(scratch.kept(side) / scenario.name for side in ("old", "new")))
+        old, new = (scratch.kept(side, scenario) for side in ("old", "new"))
+        differences = compare_folders(old, new)
         apart += bool(differences)
-        files = sum(1 for path in (scratch.kept("new") / scenario.name).rglob("*") if path.is_file())
+        files = sum(1 for path in new.rglob("*") if path.is_file()) - 1
         verdict = f"DIFFERS in {len(differences)}" if differences else "same"
         print(f"{scenario.name:24s} {len(scenario.commands):3d} commands {files:4d} files  {verdict}")
         print_differences(differences)

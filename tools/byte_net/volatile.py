@@ -1,6 +1,6 @@
 r"""Null what two runs of one version differ in: seconds, rates, dates, version. Every rule stands here.
 
-Everything else is compared as it lies on disk: layout and order of keys of JSON, white space, numbers to the last digit.
+Everything else is compared as it lies on disk: layout of JSON and order of its keys, numbers to the last digit.
 
 In JSON, also where it is printed:
 

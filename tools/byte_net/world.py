@@ -102,7 +102,8 @@ def save_tokenizer(folder: Path, *, template: str | None = None, added: tuple[st
     )
     tokenizer.train_from_iterator([SENTENCE] * 9, trainer)
     tokenizer.add_tokens(list(added))
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    marks = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **marks)
     fast.chat_template = template
     fast.save_pretrained(folder)
 
