@@ -46,8 +46,8 @@ class BadInput:
 
 def good() -> dict[str, Any]:
     """Return a file that every command takes."""
-    sections = {"search": {"trials": 4, "startup": 3}, "mixture": {"points": 6}, "train": trained("b", "c")}
-    return job(merge={"method": "ties"}, evaluate=evaluated(), **sections)
+    sections: dict[str, Any] = {"search": {"trials": 4, "startup": 3}, "mixture": {"points": 6}}
+    return job(merge={"method": "ties"}, evaluate=evaluated(), train=trained("b", "c"), **sections)
 
 
 def change(values: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:

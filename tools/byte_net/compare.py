@@ -59,7 +59,8 @@ def compare_files(name: str, old: bytes, new: bytes) -> tuple[str, ...]:
     if texts[0] == texts[1]:
         return ()
 
-    lines = difflib.unified_diff(*(text.splitlines() for text in texts), "OLD", "NEW", n=1, lineterm="")
+    old_lines, new_lines = (text.splitlines() for text in texts)
+    lines = difflib.unified_diff(old_lines, new_lines, "OLD", "NEW", n=1, lineterm="")
     shown = [line[:LINE_CHARACTERS] for line in lines]
     more = [f"... {len(shown) - DIFF_LINES} more lines"] if len(shown) > DIFF_LINES else []
     return (*shown[:DIFF_LINES], *more) or ("line ends differ",)

@@ -69,7 +69,7 @@ def null_volatile(name: str, text: str) -> str:
         return text
 
     text = TIMED.sub(lambda found: TIME_VALUE.sub(r"\1null", found[0]), text)
-    rules = JSON_RULES
+    rules = list(JSON_RULES)
     if suffix == OUTPUT:
         text = settle_bars(text)
     if suffix in HTML:
