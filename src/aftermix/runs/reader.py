@@ -38,6 +38,7 @@ def read_run(folder: Path) -> Run:
     if not (folder / "config.yaml").is_file():
         found = "no config.yaml in it" if folder.is_dir() else "no such folder"
         raise AftermixError(str(folder), f"expected a run folder, found {found}", "Name the -o folder of a search.")
+
     best = _best(folder)
     return Run(
         folder=folder,
@@ -90,6 +91,7 @@ def _split_counts(folder: Path) -> Items | None:
     values = _json(path)
     if values is None:
         return None
+
     try:
         tasks = {
             task: {**{split: len(parts[split]) for split in ("search", "select", "test")}, "note": parts.get("note")}
@@ -98,6 +100,7 @@ def _split_counts(folder: Path) -> Items | None:
         overlap = any(bool(parts.get("overlap")) for parts in values.values())
     except (AttributeError, KeyError, TypeError) as error:
         raise AftermixError(str(path), "expected search, select and test item lists for each task", _REMEDY) from error
+
     scheme = "first" if overlap else "disjoint"
     return _checked(Items, {"scheme": scheme, "overlap": overlap, "tasks": tasks}, str(path))
 
