@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tools.renaming.facts import World, gather_facts
 from tools.renaming.plan import Edit, Plan, Planner, find_conflicts, place_rows
-from tools.renaming.rows import RowError, read_rows
+from tools.renaming.rows import Row, RowError, read_rows
 from tools.renaming.sketch import Sketch, draw_sketch
 from tools.renaming.tree import Module, Tree, read_tree
 
@@ -52,9 +52,8 @@ def rename(root: Path, row_files: Sequence[Path], only: Sequence[Path] = (), wri
     _list_templates(root, wanted.list_words() if wanted.members else set(), plan)
 
     # Rows that met nothing, and names that would meet another.
-    plan.errors += [
-        f"{row}: found nowhere" for row in wanted.locals.values() if not _is_done(row.new, row, plan, planner)
-    ]
+    missing = [row for row in wanted.locals.values() if not _is_done(row, plan, planner)]
+    plan.errors += [f"{row}: found nowhere" for row in missing]
     for chosen in [*wanted.names.values(), *wanted.members.values()]:
         if chosen not in plan.used:
             plan.errors.append(f"{chosen}: defined, but no place to edit was found")
@@ -70,7 +69,7 @@ def rename(root: Path, row_files: Sequence[Path], only: Sequence[Path] = (), wri
     return Outcome(plan, texts)
 
 
-def _is_done(new: str, row: object, plan: Plan, planner: Planner) -> bool:
+def _is_done(row: Row, plan: Plan, planner: Planner) -> bool:
     if row in plan.used:
         return True
     for (module, owner, _), wanted in planner.wanted.locals.items():
@@ -78,7 +77,7 @@ def _is_done(new: str, row: object, plan: Plan, planner: Planner) -> bool:
             continue
         source = planner.tree.modules[module].source
         sketch = planner.sketches.get(module) or draw_sketch(source, module, planner.tree.modules[module].package)
-        if any(scope.path == owner and new in scope.bound for scope in sketch.scopes):
+        if any(scope.path == owner and row.new in scope.bound for scope in sketch.scopes):
             plan.done.append(str(row))
             return True
     return False

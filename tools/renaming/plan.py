@@ -1,4 +1,4 @@
-"""The edits that rows ask for, worked out from sketches of the files and facts of the types; nothing is written here."""
+"""The edits that rows ask for, worked out from sketches of the files and facts of the types."""
 
 from __future__ import annotations
 
@@ -423,7 +423,7 @@ class Planner:
         elif text.call.endswith("parametrize(0"):
             self._plan_parametrize(module, text, value, start)
         elif re.fullmatch(r"\w+(\.\w+)+(:\w+(\.\w+)*)?|\w+:\w+", value):
-            self._plan_dotted(module, text, value, start)
+            self._plan_dotted(module, value, start)
         elif value.isidentifier():
             self._plan_setattr(module, sketch, text, value, start)
 
@@ -448,7 +448,7 @@ class Planner:
             if row is not None:
                 self.put(module, start + match.start(), row)
 
-    def _plan_dotted(self, module: str, text: Text, value: str, start: int) -> None:
+    def _plan_dotted(self, module: str, value: str, start: int) -> None:
         parts = re.split(r"[.:]", value)
         for count in range(len(parts) - 1, 0, -1):
             name = ".".join(parts[:count])
