@@ -10,11 +10,18 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from typing import Any
+
+from pydantic import ValidationError
+
 from aftermix.config import Config, load_config
 from aftermix.errors import AftermixError
-from aftermix.runs.records import Record, Trial, TaskScore, UtilityScore, Scores, Winner, Vector, ObjectiveRecord, Candidate, Baseline, ScanPoint, Scan, TaskItemCounts, Items, StageSeconds, Best, R
+from aftermix.runs.records import (
+    Best,
+    Items,
+    R,
+    Trial,
+)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from aftermix.config import Config, load_config
-from aftermix.errors import AftermixError
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Setting = bool | int | Finite | str | tuple[str, ...]

@@ -37,7 +37,7 @@ ObjectiveValues = Annotated[tuple[float, ...], BeforeValidator(_one_or_several),
 
 @dataclass(frozen=True)
 class Point:
-    """A place that a search looks at: the merge weights, and the settings of the merge that are searched beside them."""
+    """A place that a search looks at: merge weights, and the settings of the merge that are searched beside them."""
 
     weights: Weights
     settings: Settings = field(default_factory=dict)
