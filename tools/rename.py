@@ -137,6 +137,8 @@ def _print_outcome(outcome: Outcome, dry: bool) -> None:
     for title, lines in (("already applied", plan.done), ("unresolved", plan.unresolved), ("error", plan.errors)):
         for line in sorted(set(lines)):
             print(f"{title}: {line}")
+    for name, times in sorted(plan.common.items()):
+        print(f"left alone: .{name} of unknown objects, which builtins and libraries have too, {times} times")
     count = sum(len(edits) for edits in plan.edits.values())
     verb = "planned" if dry or plan.errors else "made"
     print(f"{verb}: {count} edits in {len(outcome.texts)} files")

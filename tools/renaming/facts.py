@@ -113,7 +113,8 @@ class _Lister:
         for node in walk(tree):
             if isinstance(node, nodes.MemberExpr) and node.name in self.members and node.end_line is not None:
                 key = (node.end_line, node.end_column or 0, node.name)
-                facts.members[key] = self._find_definers(self.known.get(node.expr), node.name)
+                of_module = isinstance(node.expr, nodes.RefExpr) and isinstance(node.expr.node, nodes.MypyFile)
+                facts.members[key] = [] if of_module else self._find_definers(self.known.get(node.expr), node.name)
             elif isinstance(node, nodes.SuperExpr) and node.name in self.members and node.end_line is not None:
                 if node.info is not None:
                     order = node.info.mro[1:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -37,6 +37,7 @@ class Plan:
     errors: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     used: set[Row] = field(default_factory=set)
+    common: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -300,6 +301,8 @@ class Planner:
         row = self._find_only_member(attribute.text)
         if row is not None:
             self.put(module, attribute.start, row)
+        elif attribute.text in COMMON:
+            self.plan.common[attribute.text] += 1
         else:
             self.leave(module, attribute.line, f".{attribute.text} of an object of unknown type")
 
