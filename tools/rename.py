@@ -11,10 +11,14 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.renaming.conflicts import find_conflicts
+from tools.renaming.drawer import draw_sketch
 from tools.renaming.facts import World, gather_facts
-from tools.renaming.plan import Edit, Plan, Planner, find_conflicts, place_rows
+from tools.renaming.plan import Edit, Plan, place_rows
+from tools.renaming.planner import Planner
 from tools.renaming.rows import Row, RowError, read_rows
-from tools.renaming.sketch import Sketch, draw_sketch
+from tools.renaming.sketch import Sketch
+from tools.renaming.strings import StringPlanner
 from tools.renaming.tree import Module, Tree, read_tree
 
 TEMPLATE_SUFFIXES = ("*.html", "*.j2")
@@ -47,8 +51,9 @@ def rename(root: Path, row_files: Sequence[Path], only: Sequence[Path] = (), wri
         sources = {name: module.file for name, module in tree.modules.items()}
         world = gather_facts(sources, root, planner.member_words, planner.keyword_words)
     planner.plan_members(world)
-    planner.plan_copies()
-    planner.plan_texts()
+    strings = StringPlanner(planner)
+    strings.plan_copies()
+    strings.plan_texts()
     _list_templates(root, wanted.list_words() if wanted.members else set(), plan)
 
     # Rows that met nothing, and names that would meet another.

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.renaming.rows import Rows, read_rows
-from tools.renaming.tokens import Matcher, Speller, Unit, list_units
+from tools.renaming.speller import Matcher, Speller
+from tools.renaming.tokens import Unit, list_units
 from tools.renaming.tree import read_tree
 
 

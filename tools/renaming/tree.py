@@ -147,8 +147,9 @@ def _list_self_fields(module: Module, function: ast.FunctionDef | ast.AsyncFunct
         return
     first = function.args.args[0].arg
     for node in ast.walk(function):
-        stored = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-        if stored and isinstance(node.value, ast.Name) and node.value.id == first:
+        if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Store):
+            continue
+        if isinstance(node.value, ast.Name) and node.value.id == first:
             module.defined.setdefault(prefix + node.attr, "member")
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from tools.rename import Outcome, rename
+from tools.renaming.drawer import draw_sketch
 from tools.renaming.rows import RowError, read_rows
-from tools.renaming.sketch import draw_sketch
 
 SHAPES = '''\
 """Shapes; a `Place` is one of them."""
