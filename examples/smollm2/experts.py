@@ -34,7 +34,7 @@ def make_expert(base_folder: Path, data: Path, folder: Path) -> Path:
     trained = train_one(model, packed, recipe=RECIPE, device="cpu", label=f"train {folder.name}")
     record = {
         "adapter": {"rank": RANK, "target": "all linear layers"},
-        "recipe": asdict(RECIPE),
+        "recipe": asdict(RECIPE) | {"optimizer": RECIPE.optimizer.model_dump(mode="json")},
         "tokens": packed.tokens,
         "epochs": round(packed.epochs, 3),
         "loss": {"first": trained.losses[0], "final": trained.final_loss},
