@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
+from tiny import parse_options
 
 from aftermix.mixture import Surrogate
 from aftermix.mixture.regressors import BLENDS, REGRESSORS, fit
 from aftermix.mixture.simplex import on_simplex
-
-CANDIDATES = 200_000
 
 
 def table(path: Path) -> tuple[list[str], np.ndarray]:
@@ -48,11 +47,16 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--points", type=int, default=40)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[1] / "tests" / "data" / "regmix")
-    options = parser.parse_args()
+    parser.add_argument("--candidates", type=int, default=200_000)
+    parser.add_argument("--losses", type=int, help="only the last so many, of which pile_cc is the fifth")
+    options = parse_options(parser, lambda _: {"draws": 1, "points": 18, "candidates": 1000, "losses": 5})
     _, mixtures = table(options.data / "train_mixture_1m.csv")
     names, losses = table(options.data / "train_pile_loss_1m.csv")
     _, others = table(options.data / "test_mixture_1m.csv")
     _, measured = table(options.data / "test_pile_loss_1m.csv")
+    if options.losses:
+        names, losses, measured = names[-options.losses :], losses[:, -options.losses :], measured[:, -options.losses :]
+
     chosen: Counter[str] = Counter()
     found: dict[str, list[list[float]]] = {name: [] for name in ("chosen", *REGRESSORS, *BLENDS)}
     inside, seconds, direct = [], [], []
@@ -81,10 +85,11 @@ def main() -> None:
     print(f"the mean loss as one capability by itself: {np.median(direct):.3f}")
     print("chosen:", dict(chosen))
     print("measured within 1 and 1.96 standard deviations:", np.mean(inside, axis=0).round(3))
-    draw = np.random.default_rng(0).dirichlet(np.full(mixtures.shape[1], 0.3), CANDIDATES)
+    draw = np.random.default_rng(0).dirichlet(np.full(mixtures.shape[1], 0.3), options.candidates)
     started = time.process_time()
     surrogate.predict(draw)
-    print(f"CPU seconds: fit {np.median(seconds):.1f}, {CANDIDATES} candidates {time.process_time() - started:.1f}")
+    taken = time.process_time() - started
+    print(f"CPU seconds: fit {np.median(seconds):.1f}, {options.candidates} candidates {taken:.1f}")
 
 
 if __name__ == "__main__":
