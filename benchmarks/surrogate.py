@@ -22,6 +22,8 @@ from aftermix.mixture import Surrogate
 from aftermix.mixture.regressors import BLENDS, REGRESSORS, fit
 from aftermix.mixture.simplex import on_simplex
 
+TINY_LOSSES = ["pile_cc", "github"]
+
 
 def table(path: Path) -> tuple[list[str], np.ndarray]:
     """Names and numbers of all columns but the index."""
@@ -48,14 +50,16 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=40)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[1] / "tests" / "data" / "regmix")
     parser.add_argument("--candidates", type=int, default=200_000)
-    parser.add_argument("--losses", type=int, help="only the last so many, of which pile_cc is the fifth")
-    options = parse_options(parser, lambda _: {"draws": 1, "points": 18, "candidates": 1000, "losses": 5})
+    parser.add_argument("--losses", nargs="+", metavar="NAME", help="pile_cc and others; default: all 13")
+    options = parse_options(parser, lambda _: {"draws": 1, "points": 18, "candidates": 1000, "losses": TINY_LOSSES})
     _, mixtures = table(options.data / "train_mixture_1m.csv")
     names, losses = table(options.data / "train_pile_loss_1m.csv")
     _, others = table(options.data / "test_mixture_1m.csv")
     _, measured = table(options.data / "test_pile_loss_1m.csv")
+    labels = [name.removeprefix("metric/the_pile_").removesuffix("_val_loss") for name in names]
     if options.losses:
-        names, losses, measured = names[-options.losses :], losses[:, -options.losses :], measured[:, -options.losses :]
+        columns = [labels.index(label) for label in options.losses]
+        labels, losses, measured = options.losses, losses[:, columns], measured[:, columns]
 
     chosen: Counter[str] = Counter()
     found: dict[str, list[list[float]]] = {name: [] for name in ("chosen", *REGRESSORS, *BLENDS)}
@@ -74,7 +78,6 @@ def main() -> None:
         by_itself = Surrogate.fit(mixtures[rows], losses[rows].mean(axis=1, keepdims=True), seed=draw).mean(others)
         direct.append(spearmanr(by_itself[:, 0], measured.mean(axis=1))[0])
     print(f"{options.draws} draws of {options.points} points; median Spearman")
-    labels = [name.removeprefix("metric/the_pile_").removesuffix("_val_loss") for name in names]
     print("| regressor | mean loss | pile_cc | median of the losses | lowest of the losses |")
     for name, values in found.items():
         *each, mean_loss = np.median(values, axis=0)

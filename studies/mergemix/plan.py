@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations, islice
 
-from studies.mergemix.domains import DOMAINS
+from studies.mergemix.domains import CAPABILITIES, DOMAINS
 
 SHORT, LONG = 125_000, 250_000
 """Tokens of an expert and of a mixture that checks the ranks; of the models that ratios are compared by."""
@@ -15,10 +15,15 @@ MANUAL = {"ja": 0.3, "math": 0.2, "code": 0.3, "problems": 0.2}
 LEVELS = {name: {"points": 10} for name in DOMAINS}
 """Points of the search within a domain, which has two parts."""
 TINY_LEVELS = {name: {"points": 5} for name in DOMAINS}
-TINY_CHECKED = 5
+TINY_CHECKED = 3
 """So many of the mixtures that check the ranks are trained in a tiny world."""
-TINY_SEARCH = {"points": 6, "verify": 2}
-"""Of a mixture run in a tiny world."""
+TINY_SEARCH = {
+    "points": 6,
+    "repeats": 1,
+    "verify": 1,
+    "capabilities": {"all": [f"bits_{name}" for name in CAPABILITIES]},
+}
+"""Of a mixture run in a tiny world; surrogates of one capability take a fifth of the time."""
 Shares = dict[str, float]
 
 

@@ -22,6 +22,7 @@ from studies.world.tiny import parse_study
 
 LONGER = ("uniform", "regmix", "mergemix", "mergemix-small")
 """Ratios that are trained at the longer horizon too."""
+TINY_LONGER = ("mergemix",)
 
 
 def main() -> None:
@@ -47,6 +48,7 @@ def results_of(seed: Seed) -> dict[str, Any]:
     """Everything that is said of one seed."""
     ratios, nested = seed.ratios(), seed.nested()
     anew, halves = seed.recalibrated()
+    longer = seed.world.pick(LONGER, tiny=TINY_LONGER)
     return {
         "sizes": seed.sizes,
         "base": seed.scale.base(),
@@ -57,7 +59,7 @@ def results_of(seed: Seed) -> dict[str, Any]:
         "experts": {name: seed.scale.model(folder) for name, folder in seed.experts.items()},
         "ratios": ratios | {"nested": nested, "recalibrated": anew},
         "short": seed.retrained(ratios, SHORT),
-        "long": seed.retrained({**{name: ratios[name] for name in LONGER}, "nested": nested}, LONG),
+        "long": seed.retrained({**{name: ratios[name] for name in longer}, "nested": nested}, LONG),
         "halves": halves,
     }
 

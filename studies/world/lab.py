@@ -25,7 +25,7 @@ from studies.world.store import Store, key_of
 
 Part = Literal["select", "test"]
 ITEMS = {"search": 200, "select": 150, "test": 500}
-TINY_ITEMS = {"search": 4, "select": 4, "test": 12}
+TINY_ITEMS = {"search": 2, "select": 2, "test": 6}
 
 
 @dataclass(frozen=True)
