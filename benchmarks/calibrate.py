@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import torch
 from measure import machine
+from tiny import parse_options
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from aftermix.saliency.observer import Observer
@@ -25,6 +26,7 @@ KINDS = {
     "gpt2": {},
     "mixtral": {"num_local_experts": 8, "num_experts_per_tok": 2},
 }
+TINY = {"hidden": 64, "layers": 1, "vocabulary": 320, "batch": 1, "context": 16, "rounds": 1}
 
 
 def model_of(kind: str, *, hidden: int, layers: int, vocabulary: int) -> torch.nn.Module:
@@ -52,7 +54,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
+    arguments = parse_options(parser, lambda _: TINY)
     print(f"{machine()}, {torch.get_num_threads()} threads, hidden {arguments.hidden}, {arguments.layers} layers,")
     print(f"batches of {arguments.batch} x {arguments.context} tokens, float32.\n")
     print("| model | plain s | watched s | median ratio | plain with a whole head s |\n|---|---|---|---|---|")

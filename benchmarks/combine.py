@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from measure import machine
 from merge import make_models
+from tiny import parse_options
 
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
@@ -37,14 +38,14 @@ def combine(vectors: PreparedVectors, live: dict[str, torch.Tensor]) -> None:
         pass
 
 
-def fused_pass(vectors: PreparedVectors, live: dict[str, torch.Tensor]) -> Callable[[], None]:
+def fused_pass(vectors: PreparedVectors, live: dict[str, torch.Tensor], *, backend: str) -> Callable[[], None]:
     def kernel(base: torch.Tensor, out: torch.Tensor, kept: list[torch.Tensor]) -> None:
         total = base.float()
         for tensor in kept:
             total = total + tensor * WEIGHT
         out.copy_(total)
 
-    compiled = torch.compile(kernel, dynamic=True)
+    compiled = torch.compile(kernel, dynamic=True, backend=backend)
     operands = [
         (vectors.merger.pool.frame.block(info.name, (0, info.elements)), live[info.name].reshape(-1), kept)
         for info in vectors.moved
@@ -60,13 +61,19 @@ def fused_pass(vectors: PreparedVectors, live: dict[str, torch.Tensor]) -> Calla
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, help="where the models are made")
     parser.add_argument("--parameters", type=float, default=0.3e9)
     parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
+    parser.add_argument("--backend", default="inductor", help="of torch.compile; `eager` needs no C++ compiler")
+    arguments = parse_options(
+        parser, lambda folder: {"folder": folder / "models", "parameters": 1e4, "rounds": 1, "backend": "eager"}
+    )
+    if arguments.folder is None:
+        parser.error("--folder is missing: where shall the models be made?")
+
     vectors = prepared(make_models(arguments.folder, arguments.parameters))
     live = {info.name: torch.zeros(info.shape) for info in vectors.moved}
-    fused = fused_pass(vectors, live)
+    fused = fused_pass(vectors, live, backend=arguments.backend)
     passes: dict[str, Callable[[], None]] = {"one fused pass": fused, "combine": lambda: combine(vectors, live)}
     seconds: dict[str, list[float]] = {name: [] for name in passes}
     for number in range(arguments.rounds + 1):

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 import yaml
 from measure import Cost, machine, median, run, side_by_side
+from tiny import parse_options
 
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.saliency.naming import Statistic
@@ -43,6 +44,7 @@ SHARED: dict[str, dict[str, float]] = {
     "obim": {"density": 0.25},
 }
 """What shares positions out, against TIES at the same density."""
+TINY = {"parameters": 1e4, "experts": 2, "methods": ["ties"], "rounds": 1}
 COPY = """
 import os, sys
 buffer = bytearray(1 << 23)
@@ -208,6 +210,8 @@ def compared(arguments: argparse.Namespace) -> str:
 def grown(arguments: argparse.Namespace) -> str:
     """Time and memory as the number of experts and the size of the models grow."""
     sizes = [(0.3e9, experts) for experts in (1, 2, 4, 8)] + [(parameters, 4) for parameters in (0.1e9, 1.1e9)]
+    if arguments.tiny:
+        sizes = [(arguments.parameters, arguments.experts)]
     commands: dict[str, Callable[[], Cost]] = {}
     for parameters, experts in sizes:
         folders = make_models(arguments.folder, parameters, experts)
@@ -229,6 +233,7 @@ def shared_out(arguments: argparse.Namespace) -> str:
     commands: dict[str, Callable[[], Cost]] = {
         method: partial(ours, folder, folders, method, options, statistics if "ob" in method else None)
         for method, options in SHARED.items()
+        if not arguments.tiny or method in ("ties", "obim")
     }
     costs = {name: median(runs) for name, runs in side_by_side(commands, rounds=arguments.rounds, say=say).items()}
     plain = costs["ties"]
@@ -248,7 +253,7 @@ def say(line: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, help="where the models are made")
     parser.add_argument("--parameters", type=float, default=0.3e9)
     parser.add_argument("--experts", type=int, default=4)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
@@ -257,9 +262,14 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="drop the models from the system's cache before each run")
     parser.add_argument("--grow", action="store_true", help="1 to 8 experts, 0.1 to 1.1 B parameters")
     parser.add_argument("--exclusive", action="store_true", help="OBIM, its halves and TIES at one density")
-    arguments = parser.parse_args()
+    arguments = parse_options(parser, lambda folder: {**TINY, "folder": folder / "models"})
+    if arguments.folder is None:
+        parser.error("--folder is missing: where shall the models be made?")
+
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    print(grown(arguments) if arguments.grow else shared_out(arguments) if arguments.exclusive else compared(arguments))
+    tables = [grown] if arguments.grow else [shared_out] if arguments.exclusive else [compared]
+    for make_table in [compared, grown, shared_out] if arguments.tiny else tables:
+        print(make_table(arguments))
 
 
 if __name__ == "__main__":

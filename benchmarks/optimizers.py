@@ -26,6 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from tiny import parse_options
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from aftermix.training import ASAM, SAM, MergeAware
@@ -42,6 +43,9 @@ OPTIMIZERS: dict[str, Callable[[torch.optim.Optimizer], torch.optim.Optimizer]] 
 }
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 """Makes glibc give large tensors back at once: the peak is then of what is alive, not of gaps between it."""
+
+
+TINY = {"parameters": 1, "rounds": 2, "sequences": 1, "context": 8}
 
 
 def llama(millions: int) -> LlamaForCausalLM:
@@ -116,7 +120,7 @@ class Runner:
 
 
 def main() -> None:
-    """Measure and print one table."""
+    """Measure and print one table, with `--tiny` both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--parameters", type=int, default=5, choices=[1, 5, 14], help="millions")
@@ -126,13 +130,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(OPTIMIZERS), choices=list(OPTIMIZERS))
     parser.add_argument("--memory", action="store_true", help="measure peaks instead of times")
     parser.add_argument("--peak", choices=list(OPTIMIZERS), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parse_options(parser, lambda _: TINY)
     if options.peak:
         print_peak(options)
         return
-    if options.memory:
+    if not options.memory:
+        measure_times(options)
+    if options.memory or options.tiny:
         measure_memory(options)
-        return
+
+
+def measure_times(options: argparse.Namespace) -> None:
+    """Whole steps of all optimizers in turn, as one table."""
     runners = {name: Runner(name, options) for name in dict.fromkeys(["adamw", *options.only])}
     for runner in runners.values():
         runner.step()
@@ -165,7 +174,7 @@ def measure_memory(options: argparse.Namespace) -> None:
     command = [sys.executable, __file__, "--sequences", "1", "--context", "16", "--rounds", "8"]
     command += ["--parameters", str(options.parameters), "--device", "cpu", "--peak"]
     peaks = {}
-    for name in dict.fromkeys(["adamw", *options.only]):
+    for name in dict.fromkeys(["adamw", *(options.only[:1] if options.tiny else options.only)]):
         done = subprocess.run([*command, name], capture_output=True, text=True, check=True, env=os.environ | EXACT)
         peaks[name] = int(done.stdout.split()[-1])
     print(f"{weights / 1e6:.0f} MB of weights, torch {torch.__version__}\n")

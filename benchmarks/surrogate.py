@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
+from tiny import parse_options
 
 from aftermix.mixture import Surrogate
 from aftermix.mixture.simplex import on_simplex
 from aftermix.mixture.surrogates.regressors import BLENDS, REGRESSORS, fit
 
-CANDIDATES = 200_000
+TINY_LOSSES = ["pile_cc", "github"]
 
 
 def table(path: Path) -> tuple[list[str], np.ndarray]:
@@ -48,11 +49,18 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--points", type=int, default=40)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[1] / "tests" / "data" / "regmix")
-    options = parser.parse_args()
+    parser.add_argument("--candidates", type=int, default=200_000)
+    parser.add_argument("--losses", nargs="+", metavar="NAME", help="pile_cc and others; default: all 13")
+    options = parse_options(parser, lambda _: {"draws": 1, "points": 18, "candidates": 1000, "losses": TINY_LOSSES})
     _, mixtures = table(options.data / "train_mixture_1m.csv")
     names, losses = table(options.data / "train_pile_loss_1m.csv")
     _, others = table(options.data / "test_mixture_1m.csv")
     _, measured = table(options.data / "test_pile_loss_1m.csv")
+    labels = [name.removeprefix("metric/the_pile_").removesuffix("_val_loss") for name in names]
+    if options.losses:
+        columns = [labels.index(label) for label in options.losses]
+        labels, losses, measured = options.losses, losses[:, columns], measured[:, columns]
+
     chosen: Counter[str] = Counter()
     found: dict[str, list[list[float]]] = {name: [] for name in ("chosen", *REGRESSORS, *BLENDS)}
     inside, seconds, direct = [], [], []
@@ -70,7 +78,6 @@ def main() -> None:
         by_itself = Surrogate.fit(mixtures[rows], losses[rows].mean(axis=1, keepdims=True), seed=draw).mean(others)
         direct.append(spearmanr(by_itself[:, 0], measured.mean(axis=1))[0])
     print(f"{options.draws} draws of {options.points} points; median Spearman")
-    labels = [name.removeprefix("metric/the_pile_").removesuffix("_val_loss") for name in names]
     print("| regressor | mean loss | pile_cc | median of the losses | lowest of the losses |")
     for name, values in found.items():
         *each, mean_loss = np.median(values, axis=0)
@@ -81,10 +88,11 @@ def main() -> None:
     print(f"the mean loss as one capability by itself: {np.median(direct):.3f}")
     print("chosen:", dict(chosen))
     print("measured within 1 and 1.96 standard deviations:", np.mean(inside, axis=0).round(3))
-    draw = np.random.default_rng(0).dirichlet(np.full(mixtures.shape[1], 0.3), CANDIDATES)
+    draw = np.random.default_rng(0).dirichlet(np.full(mixtures.shape[1], 0.3), options.candidates)
     started = time.process_time()
     surrogate.predict(draw)
-    print(f"CPU seconds: fit {np.median(seconds):.1f}, {CANDIDATES} candidates {time.process_time() - started:.1f}")
+    taken = time.process_time() - started
+    print(f"CPU seconds: fit {np.median(seconds):.1f}, {options.candidates} candidates {taken:.1f}")
 
 
 if __name__ == "__main__":

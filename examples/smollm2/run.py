@@ -1,7 +1,7 @@
 """The whole example by one command: `make example`, or `python examples/smollm2/run.py -o runs/smollm2`.
 
 Makes the base, the tasks and the experts, then runs what a user would type. Each finished step is kept: run again, it
-goes on where it was.
+goes on where it was. With `--tiny` all of it runs in seconds, on the demo's base and a few tokens.
 """
 
 from __future__ import annotations
@@ -12,39 +12,59 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from convert import gguf_file
-from experts import make_expert
+from experts import TextBudget, can_train_adapters, make_expert
 from tasks import Length, divide, read_texts, write_task, write_texts
 
 from aftermix.checkpoints.formats.gguf import convert_gguf
 
 HERE = Path(__file__).resolve().parent
-TEXTS = HERE.parent / "demo" / "texts"
+DEMO = HERE.parent / "demo"
+TEXTS = DEMO / "texts"
 DOMAINS = {"ja": Length(18, 9), "zh": Length(18, 9), "math": Length(48, 24)}
 AFTERMIX = Path(sys.executable).with_name("aftermix")
+TINY_TEXT = TextBudget(tokens=512, context=64)
+TINY_SECTIONS = {"evaluate": {"items": {"search": 2, "select": 2, "test": 2}}, "search": {"trials": 2, "top": 1}}
+"""What `--tiny` changes in aftermix.yaml."""
 
 
 def main() -> None:
     """Run every step that is not done yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/smollm2"), help="default: %(default)s")
-    output: Path = parser.parse_args().output
-    make_base(output / "base")
+    parser.add_argument(
+        "--tiny",
+        nargs="?",
+        type=Path,
+        const=Path("runs/tiny"),
+        metavar="FOLDER",
+        help="on the demo's base and a few tokens, to see that it runs; all of it lies in FOLDER (default: runs/tiny)",
+    )
+    options = parser.parse_args()
+    tiny = options.tiny is not None
+    output: Path = options.tiny / "smollm2" if tiny else options.output
+
+    make_base(output / "base", tiny=tiny)
     for domain, length in DOMAINS.items():
-        make_domain(output, domain, length)
-    compose(output)
+        make_domain(output, domain, length, tiny=tiny)
+    compose(output, tiny=tiny)
 
 
-def make_base(folder: Path) -> None:
+def make_base(folder: Path, *, tiny: bool) -> None:
     """Convert the package's file once."""
     if folder.exists():
         say(f"base: {folder} is there")
+        return
+    if tiny:
+        say("base: the demo's; the real one, 135 M parameters from a GGUF file, is left out")
+        shutil.copytree(DEMO / "base", folder)
         return
     say("base: converting SmolLM2-135M-Instruct from GGUF to bfloat16 safetensors (about a minute)")
     convert_gguf(gguf_file(), folder)
 
 
-def make_domain(output: Path, domain: str, length: Length) -> None:
+def make_domain(output: Path, domain: str, length: Length, *, tiny: bool) -> None:
     """The training text, the task and the expert of one domain."""
     train, held_out = divide(read_texts(TEXTS / f"{domain}.jsonl.gz"))
     write_task(output / "tasks", domain, held_out, length)
@@ -52,19 +72,35 @@ def make_domain(output: Path, domain: str, length: Length) -> None:
     if folder.exists():
         say(f"{domain}: {folder} is there")
         return
-    say(f"{domain}: training an adapter, then folding it into {folder}")
-    make_expert(output / "base", write_texts(output / "texts" / f"{domain}.jsonl", train), folder)
+    adapter = not tiny or can_train_adapters()
+    if adapter:
+        say(f"{domain}: training an adapter, then folding it into {folder}")
+    else:
+        say(f"{domain}: training {folder}, all its weights: peft is not installed, so adapters are left out")
+    texts = write_texts(output / "texts" / f"{domain}.jsonl", train)
+    make_expert(output / "base", texts, folder, budget=TINY_TEXT if tiny else None, adapter=adapter)
 
 
-def compose(output: Path) -> None:
+def compose(output: Path, *, tiny: bool) -> None:
     """What a user does with a base and experts: doctor, plan, search (or go on with a search)."""
     file, run = output / "aftermix.yaml", output / "search"
     shutil.copyfile(HERE / "aftermix.yaml", file)
-    aftermix("doctor", file)
+    if tiny:
+        write_tiny_sections(file)
+    run_command = aftermix_here if tiny else aftermix
+    run_command("doctor", file)
     where: list[str | Path] = ["--resume", run] if (run / "config.yaml").is_file() else ["-o", run]
     if not (run / "best.json").is_file():
-        aftermix("plan", file)
-    aftermix("search", file, *where)
+        run_command("plan", file)
+    run_command("search", file, *where)
+
+
+def write_tiny_sections(file: Path) -> None:
+    """Fewer items and trials in `file`."""
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for name, changes in TINY_SECTIONS.items():
+        values[name] |= changes
+    file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
 def aftermix(*arguments: str | Path) -> None:
@@ -74,6 +110,17 @@ def aftermix(*arguments: str | Path) -> None:
     done = subprocess.run([AFTERMIX, *command[1:]], check=False)
     if done.returncode:
         sys.exit(done.returncode)
+
+
+def aftermix_here(*arguments: str | Path) -> None:
+    """The same in this process: most of a tiny command is its start."""
+    from aftermix.cli import cli
+
+    command = [*map(str, arguments)]
+    say(f"\n$ aftermix {' '.join(command)}")
+    exit_code = cli.main(command, standalone_mode=False)
+    if exit_code:
+        sys.exit(exit_code)
 
 
 def say(line: str) -> None:

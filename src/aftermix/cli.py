@@ -79,6 +79,7 @@ def train(file: Path, output: Path) -> None:
         kept = "Interrupted. Finished experts and resume points are kept; go on with:"
         click.echo(f"\n{kept}\n  aftermix train {file} -o {output}", err=True)
         raise
+
     for name, folder in folders.items():
         click.echo(f"{name}: {folder}")
 
@@ -97,6 +98,7 @@ def average(checkpoints: tuple[Path, ...], output: Path, by: Path | None, **opti
 
     if options["last"] is not None and options["best"] is not None:
         raise click.UsageError("Name one of --last and --best.")
+
     scored_by = load_config(by) if by else None
     from aftermix.jobs.average import average as job
 
@@ -147,6 +149,7 @@ def analyze(target: str, base: str | None, json_file: Path | None, picture: Path
         found, label = analyze_curvature(vectors_of(target, base=base), json=json_file, picture=picture)
         print_derivatives(found, base=label)
         return
+
     from aftermix.analysis.distribution_tables import print_fits
     from aftermix.jobs.analysis.analyze import analyze as job
 
@@ -162,6 +165,7 @@ def calibrate(file: Path, output: Path) -> None:
     from aftermix.config import load_config
 
     config = _fetching(load_config(file))
+
     from aftermix.jobs.calibrate.command import calibrate as job
     from aftermix.jobs.calibrate.command import calibration_lines
 
@@ -182,13 +186,17 @@ def merge(file: Path, output: Path, repo_id: str | None, private: bool, check: b
 
     if private and repo_id is None:
         raise click.UsageError("--private is for --push REPO_ID.")
+
+    # An upload that could not succeed is refused before the merge and its libraries.
     config = load_recipe(file)
     if repo_id is not None:
         from aftermix.jobs.push import push as upload
         from aftermix.jobs.push import refuse_push
 
         refuse_push(repo_id)
+
     _fetching(config)
+
     from aftermix.jobs.merge.command import merge as job
 
     click.echo(f"Model: {job(config, output, say=lambda line: click.echo(printable(line)), check=check)}")
@@ -229,6 +237,7 @@ def export(source: Path, target: str, output: Path, **options: Any) -> None:
             click.echo(note)
         click.echo(f"Recipe: {output}")
         return
+
     from aftermix.jobs.export.mixture import Asked, export_mixture
 
     for file in export_mixture(source, output, to=target, asked=Asked(**given), say=click.echo):
@@ -244,6 +253,7 @@ def search(file: Path | None, output: Path | None, resume: Path | None, source: 
     """Search the merge weights of FILE by measured score; write the best model and a report."""
     run = _run_folder(file, output, resume, source)
     config = _config_of_run(file, run)
+
     from aftermix.jobs.search.command import search as job
     from aftermix.report.console.search import print_result
 
@@ -268,12 +278,15 @@ def mixture(
     if verify is None and any(trained.values()):
         raise click.UsageError("--tokens and --doremi are about the mixtures that --verify N trains.")
     config = _config_of_run(file, run)
+
     from aftermix.jobs.mixture.command import mixture as job
     from aftermix.report.console.mixture import print_mixture
 
+    # The command that goes on has the options of this one.
     tokens = int(trained["tokens"]) if trained["tokens"] else None
     given = {"verify": verify, "tokens": tokens, "doremi": "" if trained["doremi"] else None}
     asked = "".join(f" --{name} {value}".rstrip() for name, value in given.items() if value is not None)
+
     with _resumable(f"aftermix mixture {f'{file} ' if file else ''}--resume {run}{asked}", kept="measured point"):
         if verify is None:
             job(config, run, resume=resume is not None, source=source)
@@ -329,11 +342,12 @@ def main() -> None:
 
 
 def _run_folder(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> Path:
-    """The run that the options name: a new one or an earlier one."""
+    """Folder of the run that the options name: a new one or an earlier one."""
     if (output is None) == (resume is None):
         raise click.UsageError("Name one of -o/--output (a new run) and --resume (an earlier one).")
     if resume is not None and source is not None:
         raise click.UsageError("--from starts a new run: name it with -o/--output.")
+
     run = output or resume
     if run is None or (file is None and resume is None):
         raise click.UsageError("A new run needs FILE.")
@@ -341,11 +355,12 @@ def _run_folder(file: Path | None, output: Path | None, resume: Path | None, sou
 
 
 def _config_of_run(file: Path | None, run: Path) -> Config:
-    """What FILE says, or without it the run's own configuration."""
+    """Configuration that FILE holds, or without it the run's own."""
     if file is not None:
         from aftermix.config import load_config
 
         return _fetching(load_config(file))
+
     from aftermix.jobs.run_folder import read_run_config
 
     return read_run_config(run)
@@ -353,7 +368,7 @@ def _config_of_run(file: Path | None, run: Path) -> Config:
 
 @contextmanager
 def _resumable(command: str, *, kept: str) -> Iterator[None]:
-    """Says, when interrupted, that every `kept` is, and the `command` that goes on."""
+    """Say, when interrupted, that every `kept` is, and the `command` that goes on."""
     try:
         yield
     except KeyboardInterrupt:
@@ -381,7 +396,8 @@ def _guarded(run: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("aftermix: interrupted", err=True)
         return 130
-    except OSError as error:  # a full disk, a file that vanished: nothing that a traceback would explain
+    except OSError as error:
+        # A full disk, a file that vanished: nothing that a traceback would explain.
         if error.strerror is None:
             raise
         click.echo(f"aftermix: {printable(str(error.filename or 'a file'))}: {error.strerror}", err=True)

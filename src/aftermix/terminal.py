@@ -17,14 +17,16 @@ def table_console(width: int) -> Console:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Only errors, and no progress bar but ours; everything is restored on leaving."""
+    """Let only errors of transformers through, and no progress bar but ours; everything is restored on leaving."""
     from transformers.utils import logging
 
     transformers_logging: Any = logging  # its functions carry no types
     verbosity = transformers_logging.get_verbosity()
     had_bars = transformers_logging.is_progress_bar_enabled()
+
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ MAX_DEPTH = 64
 MAX_DIGITS = 100
 TAG = "tag:yaml.org,2002:"
 PLAIN = frozenset(TAG + kind for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
-"""What JSON knows too. Sets, dates and bytes are nothing that a field takes."""
+"""Types that JSON knows too. Sets, dates and bytes are nothing that a field takes."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -124,10 +124,12 @@ def _refuse_unreasonable(root: yaml.Node, where: str) -> None:
             raise ConfigError(f"{where}, line {line}", "an alias contains itself", "Write the value out.")
         if depth > MAX_DEPTH:
             raise ConfigError(f"{where}, line {line}", f"nested deeper than {MAX_DEPTH}", "Flatten the file.")
+
         if id(node) not in expanded:
             open_nodes.add(id(node))
             expanded[id(node)] = 1 + sum(visit(child, depth + 1) for child in _children(node, where))
             open_nodes.remove(id(node))
+
         if expanded[id(node)] > MAX_NODES:
             raise ConfigError(
                 f"{where}, line {line}", f"aliases expand to more than {MAX_NODES} values", "Write the values out."

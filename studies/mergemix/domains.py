@@ -29,6 +29,7 @@ CAPABILITIES = (*DOMAINS, GENERAL)
 PARTS = 2
 """Sub-domains of a domain."""
 WINDOW_TOKENS, WINDOWS = 128, 96
+TINY_WINDOW_TOKENS = 16
 MANIFEST = "domains.json"
 """Written last; says how many tokens each corpus and each sub-domain has."""
 
@@ -41,7 +42,8 @@ def make_domains(world: World, folder: Path) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(DEMO / "base")
     splits = {name: split(documents[name], seed=SPLIT_SEED) for name in CAPABILITIES}
     for name in CAPABILITIES:
-        write_task(folder / "tasks", name, windows(splits[name], tokenizer))
+        length = world.pick(WINDOW_TOKENS, tiny=TINY_WINDOW_TOKENS)
+        write_task(folder / "tasks", name, windows(splits[name], tokenizer, length))
     for name in DOMAINS:
         for place, texts in enumerate(parts(texts_of(world.training_text(name)))):
             write_jsonl_gz(part_text(folder, name, place), texts)
@@ -55,13 +57,13 @@ def make_domains(world: World, folder: Path) -> None:
     write_json(folder / MANIFEST, {"corpora": corpora, "parts": inner})
 
 
-def windows(texts: Split, tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """Stretches of `WINDOW_TOKENS` tokens of the documents that the world selects on, a document's first ones first."""
+def windows(texts: Split, tokenizer: PreTrainedTokenizerFast, length: int) -> list[str]:
+    """Stretches of `length` tokens of the documents that the world selects on, a document's first ones first."""
     order = sorted(texts.held_out, key=lambda name: derived_seed(SPLIT_SEED, "held out", name))
     chosen = [texts.held_out[name] for name in order[: int(SELECT_SHARE * len(order))]]
     rows = tokenizer(chosen, add_special_tokens=False)["input_ids"]
-    starts = [range(0, len(row) - WINDOW_TOKENS + 1, WINDOW_TOKENS) for row in rows]
-    cuts = [row[at : at + WINDOW_TOKENS] for row, places in zip(rows, starts, strict=True) for at in places]
+    starts = [range(0, len(row) - length + 1, length) for row in rows]
+    cuts = [row[at : at + length] for row, places in zip(rows, starts, strict=True) for at in places]
     spelled = [tokenizer.decode(cut).strip() for cut in cuts]
     return sorted(spelled, key=lambda text: derived_seed(SPLIT_SEED, "window", text))[:WINDOWS]
 

@@ -12,9 +12,11 @@ import yaml
 from aftermix.config import parse_config
 from aftermix.jobs.train.command import train
 from studies.mergemix.domains import DOMAINS, GENERAL, PARTS, base_text, part_text
-from studies.world.demo import DEMO
 from studies.world.layout import World
+from studies.world.random_base import write_random_base
 
+TINY_SHARE = 240
+"""In a tiny world a model reads this part of the tokens."""
 RATE, BATCH, WARM_UP = 3.0e-4, 4, 10
 """One constant learning rate for experts and mixtures: a ratio has no rate of its own."""
 SMALL_TOKENS = 5_000_000
@@ -51,15 +53,19 @@ class Trainer:
     def mixed(self, name: str, shares: Mapping[str, float], *, tokens: int) -> Path:
         """A model really trained on a mixture of domains and sub-domains, shares in tokens."""
         kept = {domain: share for domain, share in shares.items() if share > 0}
+        if self.world.tiny:
+            kept = largest(shares)
+
         texts = {domain: str(self._text(domain)) for domain in kept}
         if len(kept) == 1:
-            return self._train(name, {"data": texts[next(iter(kept))], "tokens": tokens}, {}, tokens)
-        return self._train(name, {"mixture": kept, "tokens": tokens}, texts, tokens)
+            return self._train(name, {"data": texts[next(iter(kept))]}, {}, tokens)
+        return self._train(name, {"mixture": kept}, texts, tokens)
 
     def _train(self, name: str, dataset: Mapping[str, Any], sources: Mapping[str, str], tokens: int) -> Path:
         output = self.folder / "models" / f"{self.label}-{self.seed}" / str(tokens)
+        budget_tokens = self.world.pick(tokens, tiny=tokens // TINY_SHARE)
         section = {
-            "datasets": {name: dict(dataset)},
+            "datasets": {name: {**dataset, "tokens": budget_tokens}},
             "sources": dict(sources),
             **settings_of_training(self.world, self.folder, threads=self.threads, seed=self.seed),
         }
@@ -72,6 +78,16 @@ class Trainer:
         return part_text(self.folder, parent, int(place)) if parent else self.world.training_text(domain)
 
 
+def largest(shares: Mapping[str, float]) -> dict[str, float]:
+    """The shares above a tenth, whole again: so few sequences as a tiny world's hold no smaller ones.
+
+    >>> largest({"a": 0.6, "b": 0.36, "c": 0.04})
+    {'a': 0.625, 'b': 0.375}
+    """
+    kept = {name: share for name, share in shares.items() if share > 0.1}
+    return {name: share / sum(kept.values()) for name, share in kept.items()}
+
+
 def settings_of_training(world: World, folder: Path, *, threads: int, seed: int) -> dict[str, Any]:
     """What all runs from a base have in common."""
     return {
@@ -79,7 +95,7 @@ def settings_of_training(world: World, folder: Path, *, threads: int, seed: int)
         "learning_rate": RATE,
         "context": world.context,
         "batch_size": BATCH,
-        "warmup_steps": WARM_UP,
+        "warmup_steps": world.pick(WARM_UP, tiny=1),
         "save_steps": 0,
         "cache": str(folder / "tokens"),
         "threads": threads,
@@ -98,31 +114,21 @@ def small_base(world: World, folder: Path, *, threads: int) -> Path:
     if (output / "base" / "train.json").is_file():
         return output / "base"
     start = output / "start"
-    _write_random(start)
+    write_random_base(start, SMALL_SHAPE)
     others = DOMAINS[:3]
     sources = {name: str(base_text(folder, name)) for name in (GENERAL, *others)}
     shares = {GENERAL: 1 - SMALL_SLICE * len(others), **dict.fromkeys(others, SMALL_SLICE)}
+    budget_tokens = world.pick(SMALL_TOKENS, tiny=2_048)
     section = {
-        "datasets": {"base": {"mixture": shares, "tokens": SMALL_TOKENS, "learning_rate": SMALL_RATE}},
+        "datasets": {"base": {"mixture": shares, "tokens": budget_tokens, "learning_rate": SMALL_RATE}},
         "sources": sources,
         "context": world.context,
         "batch_size": 16,
-        "warmup_steps": 30,
+        "warmup_steps": world.pick(30, tiny=1),
         "threads": threads,
     }
     _run({"base": str(start), "train": section}, output)
     return output / "base"
-
-
-def _write_random(folder: Path) -> None:
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(DEMO / "base")
-    torch.manual_seed(0)
-    config = LlamaConfig.from_pretrained(DEMO / "base", **SMALL_SHAPE)
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def _run(values: Mapping[str, Any], output: Path) -> None:

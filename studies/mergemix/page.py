@@ -1,10 +1,16 @@
-"""The page, made of the results: `python -m studies.mergemix.page`."""
+"""The page, made of the results: `python -m studies.mergemix.page`.
+
+With `--tiny` it is made of a copy of the results, so that the page of the repository stays as it is.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from functools import partial
 from pathlib import Path
+
+from benchmarks.tiny import copy_results, parse_options
 
 from aftermix.files import write_atomically
 from aftermix.mixture.cost import MANUAL_RUNS, mixture_costs
@@ -37,16 +43,16 @@ POINTS, VERIFIED = 40, 8
 """Merges that a mixture run measures on search and on select items."""
 
 
-def write_page() -> None:
-    """`README.md` and the picture, of all seeds that have results."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("seed-*.json"))]
+def write_page(folder: Path = RESULTS) -> None:
+    """`README.md` and the picture, beside the folder of results, of all seeds that have results."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("seed-*.json"))]
     introduction = (HERE / "introduction.md").read_text(encoding="utf-8").strip()
-    draw_ranks(results, HERE / "ranks.png")
+    draw_ranks(results, folder.parent / "ranks.png")
     seeds = ", ".join(str(result["seed"]) for result in results)
     measured = f"`python -m studies.mergemix.run --seed {seeds.replace(',', '')}`. {results[0]['machine']}. "
     measured += f"Seeds {seeds}; means with 95 % t-intervals over seeds."
     sections = [_ranks(results), _ratios(results), _retrained(results), _nested(results), _halves(results), _cost()]
-    write_atomically(HERE / "README.md", "\n\n".join([introduction, measured, *sections]) + "\n")
+    write_atomically(folder.parent / "README.md", "\n\n".join([introduction, measured, *sections]) + "\n")
 
 
 def _ranks(results: list[Result]) -> str:
@@ -199,5 +205,15 @@ def _moved(result: Result) -> float:
     return float(sum(abs(first[name] - second[name]) for name in DOMAINS) / 2)
 
 
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parse_options(parser, lambda folder: {"results": folder / "mergemix-page" / "results"})
+    if options.tiny:
+        copy_results(RESULTS, options.results)
+    write_page(options.results)
+
+
 if __name__ == "__main__":
-    write_page()
+    main()

@@ -14,6 +14,7 @@ from aftermix.jobs.mixture.command import mixture
 from studies.mergemix.domains import CAPABILITIES
 
 ITEMS = {"search": 44, "select": 20, "test": 9}
+TINY_ITEMS = {"search": 4, "select": 3, "test": 2}
 
 
 def find_mixture(
@@ -25,6 +26,7 @@ def find_mixture(
     tasks: Path,
     seed: int,
     threads: int,
+    items: Mapping[str, int],
     **section: Any,
 ) -> dict[str, float]:
     """Ratios in tokens: run `aftermix mixture` in the folder `run`, go on with it, or read what it found before."""
@@ -34,7 +36,7 @@ def find_mixture(
         "evaluate": {
             "tasks": [f"bits_{name}" for name in CAPABILITIES],
             "include_path": str(tasks),
-            "items": {**ITEMS, "seed": seed},
+            "items": {**items, "seed": seed},
             "batch_size": 32,
             "threads": threads,
         },

@@ -1,12 +1,11 @@
 """The whole study: `python -m studies.mergemix.run --seed 0 1 2`. What is there is not made again.
 
-One file of results for each seed in `results/`, and the page.
+One file of results for each seed in `results/`, and the page. With `--tiny` all of it in seconds, on a tiny world.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,11 @@ from studies.mergemix.page import RESULTS, write_page
 from studies.mergemix.plan import LONG, SHORT
 from studies.mergemix.steps import Seed
 from studies.world.layout import FOLDER, World
+from studies.world.tiny import parse_study
 
 LONGER = ("uniform", "regmix", "mergemix", "mergemix-small")
 """Ratios that are trained at the longer horizon too."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """Of the command."""
-
-    seed: list[int]
-    threads: int
-    folder: Path
+TINY_LONGER = ("mergemix",)
 
 
 def main() -> None:
@@ -38,23 +30,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2, help="1 on a machine that others use")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
-    options = Options(**vars(parser.parse_args()))
-    world = World.open(options.folder.resolve())
+    parser.add_argument("--folder", type=Path, default=FOLDER, dest="world")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parse_study(parser, lambda folder: {"results": folder / "mergemix" / "results"})
+    world = World.open(options.world.resolve())
     folder = world.folder.parent / "mergemix"
     make_domains(world, folder)
     scale = Scale(world, folder, base=world.base, label="large", threads=options.threads)
-    RESULTS.mkdir(exist_ok=True)
+    options.results.mkdir(parents=True, exist_ok=True)
     for seed in options.seed:
         found = results_of(Seed(world, folder, seed, options.threads, scale))
-        write_json(RESULTS / f"seed-{seed}.json", {"seed": seed, "machine": machine(), **found})
-    write_page()
+        write_json(options.results / f"seed-{seed}.json", {"seed": seed, "machine": machine(), **found})
+    write_page(options.results)
 
 
 def results_of(seed: Seed) -> dict[str, Any]:
     """Everything that is said of one seed."""
     ratios, nested = seed.ratios(), seed.nested()
     anew, halves = seed.recalibrated()
+    longer = seed.world.pick(LONGER, tiny=TINY_LONGER)
     return {
         "sizes": seed.sizes,
         "base": seed.scale.base(),
@@ -65,7 +59,7 @@ def results_of(seed: Seed) -> dict[str, Any]:
         "experts": {name: seed.scale.model(folder) for name, folder in seed.experts.items()},
         "ratios": ratios | {"nested": nested, "recalibrated": anew},
         "short": seed.retrained(ratios, SHORT),
-        "long": seed.retrained({**{name: ratios[name] for name in LONGER}, "nested": nested}, LONG),
+        "long": seed.retrained({**{name: ratios[name] for name in longer}, "nested": nested}, LONG),
         "halves": halves,
     }
 

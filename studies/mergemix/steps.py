@@ -17,9 +17,21 @@ from aftermix.mixture.regmix import regmix
 from aftermix.mixture.utility import Utility
 from studies.mergemix.domains import CAPABILITIES, DOMAINS, MANIFEST, PARTS
 from studies.mergemix.measure import Bits, Floats, Scale, scores
-from studies.mergemix.models import Trainer, part_names, settings_of_training, small_base
-from studies.mergemix.plan import LEVELS, LONG, MANUAL, PART_TOKENS, SHORT, Shares, checked, uniform
-from studies.mergemix.proxy import find_mixture
+from studies.mergemix.models import TINY_SHARE, Trainer, part_names, settings_of_training, small_base
+from studies.mergemix.plan import (
+    LEVELS,
+    LONG,
+    MANUAL,
+    PART_TOKENS,
+    SHORT,
+    TINY_CHECKED,
+    TINY_LEVELS,
+    TINY_SEARCH,
+    Shares,
+    checked,
+    uniform,
+)
+from studies.mergemix.proxy import ITEMS, TINY_ITEMS, find_mixture
 from studies.world.layout import World
 
 
@@ -52,7 +64,7 @@ class Seed:
     @property
     def checked(self) -> dict[str, Shares]:
         """The mixtures that were trained to check the ranks."""
-        return checked(self.sizes["corpora"])
+        return checked(self.sizes["corpora"], most=self.world.pick(None, tiny=TINY_CHECKED))
 
     def merged(self) -> list[Bits]:
         """Of the merges that stand for the checked mixtures."""
@@ -97,7 +109,7 @@ class Seed:
             self.folder / "runs" / f"doremi-{self.seed}",
             domains=DOMAINS,
             reference=reference,
-            tokens=SHORT,
+            tokens=self.world.pick(SHORT, tiny=SHORT // TINY_SHARE),
         )
         return dict(found["ratios"])
 
@@ -114,7 +126,8 @@ class Seed:
         """Ratios of the sub-domains, domains first: the tree has two levels."""
         tree = {name: [f"{name}-{place}" for place in range(PARTS)] for name in DOMAINS}
         experts = {name: self.trainer.single(name, tokens=PART_TOKENS) for name in part_names()}
-        return self._found("nested", self.world.base, experts, tree=tree, direction="top_down", levels=LEVELS)
+        levels = self.world.pick(LEVELS, tiny=TINY_LEVELS)
+        return self._found("nested", self.world.base, experts, tree=tree, direction="top_down", levels=levels)
 
     def ratios(self) -> dict[str, Shares]:
         """All flat ratios that are compared, by method."""
@@ -164,7 +177,8 @@ class Seed:
             tasks=self.folder / "tasks",
             seed=self.seed,
             threads=self.threads,
-            **section,
+            items=self.world.pick(ITEMS, tiny=TINY_ITEMS),
+            **{**self.world.pick({}, tiny=TINY_SEARCH), **section},
         )
 
 

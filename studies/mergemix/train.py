@@ -8,8 +8,9 @@ from pathlib import Path
 
 from studies.mergemix.domains import DOMAINS, MANIFEST, make_domains
 from studies.mergemix.models import Trainer, part_names, small_base
-from studies.mergemix.plan import LONG, PART_TOKENS, SHORT, checked
+from studies.mergemix.plan import LONG, PART_TOKENS, SHORT, TINY_CHECKED, checked
 from studies.world.layout import FOLDER, World
+from studies.world.tiny import parse_study
 
 
 def main() -> None:
@@ -17,13 +18,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2, help="1 on a machine that others use")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--folder", type=Path, default=FOLDER, dest="world")
     parser.add_argument("--parts", nargs="+", choices=("large", "small"), default=["large", "small"])
-    options = parser.parse_args()
-    world = World.open(options.folder.resolve())
+    options = parse_study(parser)
+    world = World.open(options.world.resolve())
     folder = world.folder.parent / "mergemix"
     make_domains(world, folder)
-    mixtures = checked(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["corpora"])
+    corpora = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["corpora"]
+    mixtures = checked(corpora, most=world.pick(None, tiny=TINY_CHECKED))
     for seed in options.seed:
         if "large" in options.parts:
             large = Trainer(world, folder, world.base, "large", seed, options.threads)

@@ -1,13 +1,13 @@
 """The experts of the study: the world's six tasks, one base, one training file for each optimizer.
 
 `python -m studies.mergopt.experts --seed 0 1 2` trains what is missing. Files of two variants differ by the optimizer,
-schedule or rate that the variant names, and by nothing else.
+schedule or rate that the variant names, and by nothing else. With `--tiny` a few variants of a tiny world are trained.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from aftermix.files import write_atomically
 from aftermix.jobs.train.command import train
 from studies.world.experts import LEARNING_RATES
 from studies.world.layout import FOLDER, World
+from studies.world.tiny import parse_study
 
 TOKENS, HALF = 125_000, 62_500
 BATCH = 4
@@ -60,6 +61,8 @@ SENSITIVITY = (
 )
 TABLE = (Variant("fitted-table", {**AWARE, "noise": "table"}, pilot=True, tasks=FEW),)
 VARIANTS = {variant.name: variant for variant in (*MAIN, *SENSITIVITY, *TABLE)}
+TINY_VARIANTS = ("constant", "fitted", "fitted-table")
+"""The page leaves out what is not trained."""
 
 
 def folder_of(world: World, variant: str, *, seed: int) -> Path:
@@ -96,15 +99,15 @@ def _section(world: World, variant: Variant, task: str, *, seed: int, threads: i
     optimizer = dict(variant.optimizer)
     if variant.pilot:
         optimizer |= {"scale": "auto", "pilot": str(expert(world, "constant", task, seed=seed))}
-    dataset = {"data": str(world.training_text(task)), "tokens": TOKENS}
+    dataset = {"data": str(world.training_text(task)), "tokens": world.pick(TOKENS, tiny=512)}
     return {
         "datasets": {task: {**dataset, "learning_rate": variant.rate * LEARNING_RATES[task]}},
         "schedule": variant.schedule,
         "optimizer": optimizer,
         "context": world.context,
         "batch_size": BATCH,
-        "warmup_steps": 10,
-        "checkpoint_tokens": [HALF],
+        "warmup_steps": world.pick(10, tiny=1),
+        "checkpoint_tokens": [world.pick(HALF, tiny=256)],
         "save_steps": 0,
         "cache": str(world.folder / "tokens"),
         "threads": threads,
@@ -112,18 +115,24 @@ def _section(world: World, variant: Variant, task: str, *, seed: int, threads: i
     }
 
 
+def make_variants(world: World, names: Iterable[str], *, seeds: Iterable[int], threads: int) -> None:
+    """Train what is missing of all of them."""
+    variants = [VARIANTS[name] for name in names]
+    for seed in seeds:
+        for variant in variants:
+            make(world, variant, seed=seed, threads=threads)
+
+
 def main() -> None:
     """Train what is missing, in the order that later variants need."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2, help="1 on a machine that others use")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--folder", type=Path, default=FOLDER, dest="world")
     parser.add_argument("--variants", nargs="+", choices=[*VARIANTS], default=[*VARIANTS])
-    options = parser.parse_args()
-    world = World.open(options.folder.resolve())
-    for seed in options.seed:
-        for name in options.variants:
-            make(world, VARIANTS[name], seed=seed, threads=options.threads)
+    options = parse_study(parser, lambda _: {"variants": TINY_VARIANTS})
+    world = World.open(options.world.resolve())
+    make_variants(world, options.variants, seeds=options.seed, threads=options.threads)
 
 
 if __name__ == "__main__":

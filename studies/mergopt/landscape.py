@@ -18,8 +18,10 @@ from studies.mergopt.bench import SUM, Bench, NotMeasured
 from studies.mergopt.crew import EQUAL_STEPS, GROUPS, trained
 from studies.mergopt.results import head
 from studies.world.lab import Point
+from studies.world.layout import World
 
 COEFFICIENTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
+TINY_COEFFICIENTS = (0.0, 0.6, 1.2)
 SHOWN = ("constant", "fitted")
 WITHIN = 0.02
 FINE = 121
@@ -49,7 +51,13 @@ def _grid(bench: Bench, models: Mapping[str, Path], tasks: Sequence[str], *, see
         point = Point({**SUM, "seed": seed}, weights)
         return round(bench.bits(models, point, tasks, "select").relative_bits(base, tasks), 4)
 
-    return [[loss(first, second) for second in COEFFICIENTS] for first in COEFFICIENTS]
+    side = coefficients(bench.world)
+    return [[loss(first, second) for second in side] for first in side]
+
+
+def coefficients(world: World) -> tuple[float, ...]:
+    """Those of one expert; the other's are the same."""
+    return world.pick(COEFFICIENTS, tiny=TINY_COEFFICIENTS)
 
 
 def share_within(loss_AB: Sequence[Sequence[float]], *, best: float | None = None, within: float = WITHIN) -> float:
@@ -75,14 +83,16 @@ def finer(loss_AB: Sequence[Sequence[float]]) -> Grid:
     return rows[:, low] * (1 - part) + rows[:, low + 1] * part
 
 
-def write(path: Path, by_seed: Mapping[int, Mapping[str, Any]]) -> None:
-    """As a file: by seed, pair and variant."""
-    values = {**head(), "coefficients": COEFFICIENTS, "seeds": {str(seed): grids for seed, grids in by_seed.items()}}
+def write(path: Path, by_seed: Mapping[int, Mapping[str, Any]], side: Sequence[float] = COEFFICIENTS) -> None:
+    """As a file: by seed, pair and variant. `side` has the coefficients."""
+    values = {**head(), "coefficients": side, "seeds": {str(seed): grids for seed, grids in by_seed.items()}}
     write_atomically(path, json.dumps(values) + "\n")
 
 
-def draw(path: Path, grids: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], *, seed: int) -> None:
-    """One row a pair, one column a variant; a row's panels share their levels."""
+def draw(
+    path: Path, grids: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], side: Sequence[float], *, seed: int
+) -> None:
+    """One row a pair, one column a variant; a row's panels share their levels. `side` has the coefficients."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.4 * len(grids)), dpi=110, layout="constrained")
@@ -92,7 +102,7 @@ def draw(path: Path, grids: Mapping[str, Mapping[str, Sequence[Sequence[float]]]
         values = [np.asarray(by_variant[name]) for name in SHOWN]
         levels = np.linspace(min(map(np.min, values)), max(map(np.max, values)), LEVELS)
         for axes, name, loss_AB in zip(row, SHOWN, values, strict=True):
-            _panel(axes, loss_AB, levels)
+            _panel(axes, loss_AB, side, levels)
             axes.set_title(f"{name}, {pair}", fontsize=10)
             axes.set_xlabel(f"coefficient of {first}")
             axes.set_ylabel(f"coefficient of {second}")
@@ -101,10 +111,10 @@ def draw(path: Path, grids: Mapping[str, Mapping[str, Sequence[Sequence[float]]]
     figure.savefig(path)
 
 
-def _panel(axes: Any, loss_AB: Grid, levels: Grid) -> None:
-    axes.contourf(COEFFICIENTS, COEFFICIENTS, loss_AB.T, levels=levels, cmap="viridis")
+def _panel(axes: Any, loss_AB: Grid, side: Sequence[float], levels: Grid) -> None:
+    axes.contourf(side, side, loss_AB.T, levels=levels, cmap="viridis")
     best = float(loss_AB.min())
-    axes.contour(COEFFICIENTS, COEFFICIENTS, loss_AB.T, levels=[best * (1 + WITHIN)], colors="white", linewidths=1.5)
+    axes.contour(side, side, loss_AB.T, levels=[best * (1 + WITHIN)], colors="white", linewidths=1.5)
     first, second = np.unravel_index(loss_AB.argmin(), loss_AB.shape)
-    axes.plot(COEFFICIENTS[first], COEFFICIENTS[second], marker="+", color="white", markersize=10)
+    axes.plot(side[first], side[second], marker="+", color="white", markersize=10)
     axes.set_aspect("equal")

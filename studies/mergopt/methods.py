@@ -67,7 +67,8 @@ def best_coefficient(bench: Bench, models: Mapping[str, Path], method: Method, *
         point = method.point(tasks, coefficient, seed=seed)
         return bench.bits(models, point, tasks, "select").relative_bits(base, tasks)
 
-    return lowest(bits, method.grid, start=method.start[len(tasks)])
+    start = method.start[len(tasks)]
+    return lowest(bits, bench.world.pick(method.grid, tiny=(start,)), start=start)
 
 
 def lowest(cost: Callable[[float], float], grid: Sequence[float], *, start: float) -> float:

@@ -148,10 +148,10 @@ def shown_landscape(results: Path) -> str:
     if not by_seed:
         return ""
     first = min(by_seed)
-    landscape.draw(results.parent / PICTURE, by_seed[first], seed=first)
+    side = values["coefficients"]
+    landscape.draw(results.parent / PICTURE, by_seed[first], side, seed=first)
     rows = [row for pair in by_seed[first] for row in _landscape_rows(pair, list(by_seed.values()))]
     columns = ["", "best", "% of the square within 2 % of its own best", f"within 2 % of {CONTROL}'s best"]
-    side = landscape.COEFFICIENTS
     return "\n\n".join(
         [
             f"## Joint loss over two coefficients (Figure 2)\n\n`{values['command']}`. {values['machine']}. Seeds "

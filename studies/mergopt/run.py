@@ -1,6 +1,7 @@
 """The whole study in one command: measure what is not measured yet, then write the results and the page.
 
-What is not trained yet is named and left out: `python -m studies.mergopt.experts` trains it.
+What is not trained yet is named and left out: `python -m studies.mergopt.experts` trains it. With `--tiny` that is
+done too, on a tiny world.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from pathlib import Path
 from studies.mergopt import landscape, measure, times, vision
 from studies.mergopt.bench import Bench
 from studies.mergopt.crew import missing
+from studies.mergopt.experts import TINY_VARIANTS, make_variants
 from studies.mergopt.page import write_page
 from studies.mergopt.results import Groups, write
+from studies.mergopt.vision_train import TINY_VISION, VisionSizes
 from studies.world.layout import FOLDER, World
 from studies.world.store import Store
+from studies.world.tiny import parse_study
 
 HERE = Path(__file__).parent
 GROUPS: dict[str, Callable[[Bench, int], measure.Grouped]] = {
@@ -40,10 +44,18 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def tiny(folder: Path) -> dict[str, Path]:
+    """Where a tiny study is written."""
+    return {"results": folder / "mergopt" / "results"}
+
+
 def main() -> None:
     """Measure and write."""
-    options = arguments().parse_args()
+    options = parse_study(arguments(), tiny)
     world = World.open(options.world.resolve())
+    if world.tiny:
+        make_variants(world, TINY_VARIANTS, seeds=options.seed, threads=options.threads)
+
     kept = options.measurements or world.folder.parent / "mergopt" / "measurements"
     absent = missing(world, options.seed)
     if absent:
@@ -58,9 +70,12 @@ def main() -> None:
     if "landscape" in options.parts:
         grids = {seed: landscape.measure(bench, seed) for seed, bench in benches.items()}
         if not options.measure_alone:
-            landscape.write(options.results / "landscape.json", grids)
+            landscape.write(options.results / "landscape.json", grids, landscape.coefficients(world))
     if "vision" in options.parts:
-        found = vision.measure(kept.parent, options.seed, threads=options.threads, found_only=options.found_only)
+        sizes = world.pick(VisionSizes(), tiny=TINY_VISION)
+        found = vision.measure(
+            kept.parent, options.seed, threads=options.threads, found_only=options.found_only, sizes=sizes
+        )
         write_if(options, "vision", found)
     if not options.measure_alone:
         if options.parts:

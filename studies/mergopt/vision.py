@@ -19,12 +19,14 @@ from studies.mergopt.measure import Grouped, whole
 from studies.mergopt.methods import METHODS, Method, lowest
 from studies.mergopt.results import Groups, Row
 from studies.mergopt.vision_data import TASKS, images
-from studies.mergopt.vision_train import VARIANTS, is_made, make
+from studies.mergopt.vision_train import VARIANTS, VisionSizes, is_made, make
 from studies.world.lab import Point
 from studies.world.store import Store
 
 
-def measure(folder: Path, seeds: Sequence[int], *, threads: int, found_only: bool = False) -> Groups:
+def measure(
+    folder: Path, seeds: Sequence[int], *, threads: int, sizes: VisionSizes, found_only: bool = False
+) -> Groups:
     """Rows by group: each expert at home, and all four merged by each method. Their `bits` are nats an image."""
     torch.set_num_threads(threads)
     groups: Groups = {}
@@ -32,8 +34,9 @@ def measure(folder: Path, seeds: Sequence[int], *, threads: int, found_only: boo
         models = folder / f"vision-{seed}"
         if found_only and not is_made(models):
             continue
-        make(models, seed=seed)
-        room = Room(models, Store(folder / "measurements" / f"vision-{seed}.jsonl"), found_only=found_only)
+        make(models, seed=seed, sizes=sizes)
+        store = Store(folder / "measurements" / f"vision-{seed}.jsonl")
+        room = Room(models, store, sizes, found_only=found_only)
         for group, row in whole(room.rows(seed=seed)):
             groups.setdefault(group, []).append(row)
     return groups
@@ -42,8 +45,8 @@ def measure(folder: Path, seeds: Sequence[int], *, threads: int, found_only: boo
 class Room:
     """The base of one seed in memory, in which its experts' merges are measured."""
 
-    def __init__(self, folder: Path, store: Store, *, found_only: bool = False) -> None:
-        self.folder, self.store, self._found_only = folder, store, found_only
+    def __init__(self, folder: Path, store: Store, sizes: VisionSizes, *, found_only: bool = False) -> None:
+        self.folder, self.store, self._found_only, self._sizes = folder, store, found_only, sizes
         self.model = ViTForImageClassification.from_pretrained(folder / "base").eval()
 
     def rows(self, *, seed: int) -> Grouped:
@@ -59,7 +62,8 @@ class Room:
         coefficient = 1 / len(tasks)
         if method.grid:
             loss = partial(self._loss, variant, tasks, method, seed=seed)
-            coefficient = lowest(loss, method.grid, start=method.start[len(tasks)])
+            start = method.start[len(tasks)]
+            coefficient = lowest(loss, (start,) if self._sizes.images else method.grid, start=start)
         point = method.point(tasks, coefficient, seed=seed)
         losses, accuracies = self._measured(variant, tasks, point, "test")
         return Row(variant, seed, tasks, coefficient, _mean(losses), _mean(accuracies))
@@ -104,6 +108,8 @@ class Room:
     def _scores(self, task: str, part: str) -> tuple[float, float]:
         """Mean cross-entropy in nats, and the share of images recognised, %."""
         data = images(task, part)
+        if self._sizes.images:
+            data = data.first(self._sizes.images)
         with torch.inference_mode():
             logits_NC = self.model(pixel_values=data.pixels_N1HW).logits
         right = (logits_NC.argmax(-1) == data.labels_N).double().mean()

@@ -31,6 +31,10 @@ class Images:
     pixels_N1HW: torch.Tensor
     labels_N: torch.Tensor
 
+    def first(self, count: int) -> Images:
+        """So many of them."""
+        return Images(self.pixels_N1HW[:count], self.labels_N[:count])
+
     def __len__(self) -> int:
         """Number of images."""
         return len(self.labels_N)

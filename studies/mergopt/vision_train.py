@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from aftermix.seeds import derived_seed, generator
 from aftermix.training import ASAM, SAM, MergeAware
 from studies.mergopt.vision_data import TASKS, Images, all_views, images
 
-BASE_STEPS, STEPS, BATCH = 500, 120, 32
+BATCH = 32
 BASE_RATE, RATE = 1e-3, 5e-4
 PILOT = "constant"
 VARIANTS: dict[str, Callable[[torch.optim.Optimizer, float, int], torch.optim.Optimizer]] = {
@@ -32,16 +33,32 @@ VARIANTS: dict[str, Callable[[torch.optim.Optimizer, float, int], torch.optim.Op
 """An optimizer around AdamW, given the scale of the pilot's vector and a seed; the pilot comes first."""
 
 
-def make(folder: Path, *, seed: int) -> None:
+@dataclass(frozen=True)
+class VisionSizes:
+    """How large a model is, how long it is trained, and on how much it is measured."""
+
+    layers: int = 4
+    base_steps: int = 500
+    steps: int = 120
+    images: int | None = None
+    """Of a part and a task; None for all."""
+
+
+TINY_VISION = VisionSizes(layers=1, base_steps=2, steps=2, images=32)
+
+
+def make(folder: Path, *, seed: int, sizes: VisionSizes) -> None:
     """The base of one seed and its experts, `VARIANT/TASK`, what is not there yet."""
     if not (folder / "base").is_dir():
-        model = new_model(seed)
-        train(model, all_views("pretrain"), optimizer=_adamw(model, BASE_RATE), steps=BASE_STEPS, seed=seed)
+        model = new_model(seed, layers=sizes.layers)
+        optimizer = _adamw(model, BASE_RATE)
+        train(model, all_views("pretrain"), optimizer=optimizer, steps=sizes.base_steps, seed=seed)
         save(model, folder / "base")
     for variant in VARIANTS:
         for task in TASKS:
             if not (folder / variant / task).is_dir():
-                save(_expert(folder, variant, task, seed=seed), folder / variant / task)
+                expert = _expert(folder, variant, task, seed=seed, steps=sizes.steps)
+                save(expert, folder / variant / task)
 
 
 def is_made(folder: Path) -> bool:
@@ -49,12 +66,12 @@ def is_made(folder: Path) -> bool:
     return all((folder / variant / task).is_dir() for variant in VARIANTS for task in TASKS)
 
 
-def new_model(seed: int) -> ViTForImageClassification:
-    """Four layers of width 64 over 16 patches of 2 x 2 pixels."""
+def new_model(seed: int, *, layers: int = VisionSizes.layers) -> ViTForImageClassification:
+    """Layers of width 64 over 16 patches of 2 x 2 pixels."""
     torch.manual_seed(derived_seed(seed, "vit") % 2**32)
     config = ViTConfig(
         hidden_size=64,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=128,
         image_size=8,
@@ -98,11 +115,11 @@ def save(model: ViTForImageClassification, folder: Path) -> None:
     unfinished.rename(folder)
 
 
-def _expert(folder: Path, variant: str, task: str, *, seed: int) -> ViTForImageClassification:
+def _expert(folder: Path, variant: str, task: str, *, seed: int, steps: int) -> ViTForImageClassification:
     model = ViTForImageClassification.from_pretrained(folder / "base")
     fitted = _fitted_scale(folder, task) if variant == "fitted" else 0.0
     optimizer = VARIANTS[variant](_adamw(model, RATE), fitted, derived_seed(seed, "noise", task))
-    train(model, images(task, "train"), optimizer=optimizer, steps=STEPS, seed=seed)
+    train(model, images(task, "train"), optimizer=optimizer, steps=steps, seed=seed)
     return model
 
 

@@ -13,6 +13,7 @@ from studies.world.data import write_mixed
 from studies.world.lab import Lab, Point, Reading, Scores
 from studies.world.layout import FOLDER, ROOT, World
 from studies.world.store import Store
+from studies.world.tiny import parse_study
 
 EXPERTS = ("ja", "math", "code")
 """Of distinct domains, as language, mathematics and code are in the paper."""
@@ -167,8 +168,8 @@ def sources(lab: Lab, case: Case) -> Iterator[Measured]:
         yield Measured(name, case.seed, "-", single(lab, case.models, name, domains, "test"), base, case.targets)
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """What every study takes."""
+def parse_arguments(description: str | None) -> argparse.Namespace:
+    """What every study takes. With `--tiny` it is quick as well."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2, help="1 on a machine that others use")
@@ -178,7 +179,12 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="few items and settings, to see that it runs")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS, help="what is merged")
     parser.add_argument("--measure-alone", action="store_true", help="write no results, e.g. one process for each seed")
-    return parser
+
+    def tiny(folder: Path) -> dict[str, Any]:
+        own = folder / "obim"
+        return {"measurements": own / "measurements", "results": own / "results", "quick": True}
+
+    return parse_study(parser, tiny)
 
 
 def open_lab(options: argparse.Namespace, seed: int) -> Lab:

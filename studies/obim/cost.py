@@ -28,12 +28,13 @@ from aftermix.jobs.merge.command import merge
 from aftermix.jobs.merge.statistics import merger_of
 from aftermix.merging.blocks import in_order, worker_threads
 from aftermix.merging.merge import Recipe
-from studies.obim.case import arguments, distinct_experts
+from studies.obim.case import distinct_experts, parse_arguments
 from studies.obim.page import write_page
 from studies.world.layout import World
 
 METHODS = ("ties", "ties_im", "ties_obm", "obim")
 WIDTH, LAYERS, HEADS = 1024, 8, 16
+TINY_WIDTH, TINY_LAYERS, TINY_HEADS = 32, 1, 2
 DISTANCE = 0.003
 
 
@@ -98,16 +99,17 @@ def select(config: Config) -> None:
             pass
 
 
-def random_models(folder: Path, tokenizer_folder: Path, experts: int = 3) -> list[Path]:
+def random_models(world: World, folder: Path, experts: int = 3) -> list[Path]:
     """A base of random numbers with the world's tokens, and experts at a small distance; bfloat16."""
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    tokenizer = AutoTokenizer.from_pretrained(world.base)
+    width = world.pick(WIDTH, tiny=TINY_WIDTH)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=11 * WIDTH // 4,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
+        hidden_size=width,
+        intermediate_size=11 * width // 4,
+        num_hidden_layers=world.pick(LAYERS, tiny=TINY_LAYERS),
+        num_attention_heads=world.pick(HEADS, tiny=TINY_HEADS),
         max_position_embeddings=512,
         tie_word_embeddings=True,
     )
@@ -127,20 +129,21 @@ def random_models(folder: Path, tokenizer_folder: Path, experts: int = 3) -> lis
 
 def main() -> None:
     """Measure, write the results and the page."""
-    options = arguments(__doc__).parse_args()
+    options = parse_arguments(__doc__)
     torch.set_num_threads(options.threads)
     world = World.open(options.world.resolve())
     case = distinct_experts(world, options.seed[0])
     texts = {name: world.training_text(name) for name in case.models}
     samples, rounds = (10, 2) if options.quick else (100, 9)
+    larger_samples, larger_rounds = world.pick((10, 5), tiny=(2, 1))
     subjects = [Subject(Path(world.base), case.models, texts, samples, rounds, world.context)]
     with tempfile.TemporaryDirectory(prefix="obim-cost-") as folder:
         scratch = Path(folder)
-        if not options.quick:
-            base, *experts = random_models(scratch, Path(world.base))
+        if not options.quick or world.tiny:
+            base, *experts = random_models(world, scratch)
             models = {path.name: path for path in experts}
             theirs = dict(zip(models, texts.values(), strict=True))
-            subjects.append(Subject(base, models, theirs, 10, 5, world.context))
+            subjects.append(Subject(base, models, theirs, larger_samples, larger_rounds, world.context))
         rows: list[dict[str, object]] = []
         for number, subject in enumerate(subjects):
             rows += measured(subject, scratch / str(number))

@@ -1,11 +1,17 @@
-"""The page of the studies, made of their results: `python -m studies.obim.page`."""
+"""The page of the studies, made of their results: `python -m studies.obim.page`.
+
+With `--tiny` it is made of a copy of the results, so that the page of the repository stays as it is.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from benchmarks.tiny import copy_results, parse_options
 
 from aftermix.files import write_atomically
 from studies.obim import paper
@@ -53,17 +59,17 @@ def recovery(results: Path) -> str:
     body = []
     for name in ranked(rows, everywhere, bits):
         own = [row for row in rows if row.name == name]
-        apart = [
-            minus(rows, "OBIM", name, bits).shown(2, sign=True),
-            minus(rows, "OBIM", name, accuracy).shown(sign=True),
-        ]
+        apart = ["", ""]
+        if name != "OBIM" and "OBIM" in everywhere:
+            apart = [minus(rows, "OBIM", name, bits).shown(2, sign=True)]
+            apart.append(minus(rows, "OBIM", name, accuracy).shown(sign=True))
         run = [replace(row, targets=(next(iter(row.scores.bits)),)) for row in own]
         cells = [
             summary(run, name, bits).shown(2),
             summary(rows, name, bits).shown(2),
             summary(run, name, accuracy).shown(),
         ]
-        cells += [summary(rows, name, accuracy).shown(), *(apart if name != "OBIM" else ["", ""])]
+        cells += [summary(rows, name, accuracy).shown(), *apart]
         body.append([name, *cells, "; ".join(dict.fromkeys(row.setting for row in own))])
     columns = ["", "own bits, % of base", "others' bits, % of base", "own accuracy %", "others' accuracy %"]
     columns += ["OBIM minus it: others' bits", "OBIM minus it: others' accuracy", "setting"]
@@ -271,5 +277,15 @@ def _count_table(rows: Sequence[Measured], counts: Sequence[int], theirs: dict[s
     return table(columns, body)
 
 
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    options = parse_options(parser, lambda folder: {"results": folder / "obim-page" / "results"})
+    if options.tiny:
+        copy_results(HERE / "results", options.results)
+    write_page(options.results)
+
+
 if __name__ == "__main__":
-    write_page(HERE / "results")
+    main()

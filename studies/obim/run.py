@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 
-from studies.obim.case import Measured, arguments, open_lab
+from studies.obim.case import Measured, open_lab, parse_arguments
 from studies.obim.page import write_page
 from studies.obim.results import Study
 from studies.world.lab import Lab
@@ -16,7 +16,7 @@ Rows = Iterable[tuple[str, Iterable[Measured]]]
 
 def run(name: str, description: str | None, measure: Callable[[Lab, int, argparse.Namespace], Rows]) -> None:
     """The study `name`: `measure` gives the rows of one seed."""
-    options = arguments(description).parse_args()
+    options = parse_arguments(description)
     groups: dict[str, list[Measured]] = {}
     for seed in options.seed:
         for group, rows in measure(open_lab(options, seed), seed, options):

@@ -18,6 +18,7 @@ from studies.world.figures import mean, table
 from studies.world.lab import ITEMS, Lab, Point, Scores
 from studies.world.layout import FOLDER, World
 from studies.world.store import Store
+from studies.world.tiny import parse_study
 
 HERE = Path(__file__).parent
 SUM = {"method": "task_arithmetic"}
@@ -44,7 +45,7 @@ def home_rows(labs: Sequence[tuple[int, Lab]]) -> Iterator[list[str]]:
             name,
             f"{found[0][0].accuracy[home]:.1f}",
             mean([after.accuracy[home] for _, after in found]).shown(),
-            f"{mean(gains).value / error:+.1f}",
+            f"{mean(gains).value / error:+.1f}" if error else "-",  # no spread where all answers are alike
             f"{found[0][0].bits[home]:.3f}",
             mean([after.bits[home] for _, after in found]).shown(3),
             mean([after.relative_bits(before, (home,)) - 100 for before, after in found]).shown(1, sign=True),
@@ -77,9 +78,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2, help="1 on a machine that others use")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
-    options = parser.parse_args()
-    world = World.open(options.folder.resolve())
+    parser.add_argument("--folder", type=Path, default=FOLDER, dest="world")
+    parser.add_argument("--page", type=Path, default=HERE / "README.md", help="what is written")
+    options = parse_study(parser, lambda folder: {"page": folder / "world" / "README.md"})
+    world = World.open(options.world.resolve())
     lab = Lab(world, Store(world.folder / "measurements.jsonl"), threads=options.threads)
     labs = [(seed, lab) for seed in options.seed]
     columns = ["expert", "base at home, accuracy %", "it at home", "gain in standard errors"]
@@ -97,7 +99,7 @@ def main() -> None:
         "Summed (task arithmetic), on the domains of the experts that are summed:",
         table(["sum", "bits per byte, % of base"], sums),
     ]
-    write_atomically(HERE / "README.md", "\n\n".join(parts) + "\n")
+    write_atomically(options.page, "\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT / "examples" / "demo"))  # its modules are called `w
 from world.sources import PACKAGES, Documents, help_pages, read_all
 from world.splits import Split, split, write_jsonl_gz
 from world.tasks import write_task
+from world.tiny import write_packages
 
 DEMO = ROOT / "examples" / "demo"
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "read_all",
     "split",
     "write_jsonl_gz",
+    "write_packages",
     "write_task",
 ]

@@ -19,6 +19,8 @@ SIBLING = "it"
 SIBLING_LEARNING_RATE = 5.0e-4
 LONG_TOKENS, CHECKPOINT_TOKENS = 480_000, 60_000
 LONG_LEARNING_RATE = 5.0e-4
+TINY_SHARE = 250
+"""In a tiny world a model reads this part of the tokens."""
 
 
 FIRST = ("ja", "math", "code")
@@ -36,13 +38,14 @@ class Run:
 
 def runs(world: World, *, seed: int, threads: int) -> list[Run]:
     """What is trained for one seed: the seed decides which documents come, and in which order."""
-    shared = {"context": world.context, "batch_size": 8, "warmup_steps": 10, "threads": threads, "seed": seed}
+    warm_up = world.pick(10, tiny=1)
+    shared = {"context": world.context, "batch_size": 8, "warmup_steps": warm_up, "threads": threads, "seed": seed}
     rates = {**LEARNING_RATES, SIBLING: SIBLING_LEARNING_RATE}
     datasets = {name: _dataset(world, name, rates[name], TOKENS) for name in (*world.domains, SIBLING)}
     first = {name: datasets.pop(name) for name in FIRST}
     long = {world.long_run: _dataset(world, world.long_run, LONG_LEARNING_RATE, LONG_TOKENS)}
     experts = world.folder / f"experts-{seed}"
-    constant = {"schedule": "constant", "checkpoint_tokens": CHECKPOINT_TOKENS}
+    constant = {"schedule": "constant", "checkpoint_tokens": world.pick(CHECKPOINT_TOKENS, tiny=256)}
     return [
         Run("first", experts, {"datasets": first, "schedule": "cosine", **shared}),
         Run("long", world.folder / f"long-{seed}", {"datasets": long, **constant, **shared}),
@@ -62,7 +65,8 @@ def make_experts(world: World, *, seed: int, threads: int) -> None:
 
 
 def _dataset(world: World, name: str, learning_rate: float, tokens: int) -> dict[str, Any]:
-    return {"data": str(world.training_text(name)), "tokens": tokens, "learning_rate": learning_rate}
+    budget_tokens = world.pick(tokens, tiny=tokens // TINY_SHARE)
+    return {"data": str(world.training_text(name)), "tokens": budget_tokens, "learning_rate": learning_rate}
 
 
 def _without_threads(text: str) -> str:

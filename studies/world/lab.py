@@ -25,6 +25,7 @@ from studies.world.store import Store, key_of
 
 Part = Literal["select", "test"]
 ITEMS = {"search": 200, "select": 150, "test": 500}
+TINY_ITEMS = {"search": 2, "select": 2, "test": 6}
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Lab:
 
     def __init__(self, world: World, store: Store, *, threads: int, items: Mapping[str, int] | None = None) -> None:
         self.world, self.store = world, store
-        self._items = dict(items or ITEMS)
+        self._items = dict(world.pick(items or ITEMS, tiny=TINY_ITEMS))
         base = open_pool(Config(base=world.base, vectors={"base": VectorConfig(model=world.base)}))
         tasks = tuple(TaskConfig(task=f"continue_{domain}") for domain in world.measured)
         config = EvaluateConfig(

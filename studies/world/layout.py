@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from aftermix.files import write_json
 
@@ -12,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "runs" / "studies" / "world"
 """Where the world is made; git does not see it."""
 MANIFEST = "world.json"
+Size = TypeVar("Size")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class World:
     """Tokens of a sequence, in training, calibration and held-out text."""
     fingerprint: str
     """Hash of held-out text and items: measurements of another world are not taken for this one's."""
+    tiny: bool = False
+    """Whether it only shows in seconds that everything runs: made-up text, a random base, hardly any of either."""
 
     @staticmethod
     def open(folder: Path = FOLDER) -> World:
@@ -44,6 +48,10 @@ class World:
         """Write the manifest."""
         values = {key: value for key, value in asdict(self).items() if key != "folder"}
         write_json(self.folder / MANIFEST, values)
+
+    def pick(self, real: Size, *, tiny: Size) -> Size:
+        """The one of two sizes that is this world's."""
+        return tiny if self.tiny else real
 
     @property
     def measured(self) -> tuple[str, ...]:

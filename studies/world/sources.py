@@ -33,11 +33,11 @@ def fetch(packages: Path) -> Path:
     return packages / "root"
 
 
-def read_documents(packages: Path) -> dict[str, Documents]:
+def read_documents(packages: Path, *, tiny: bool = False) -> dict[str, Documents]:
     """The documents of the general domain and of every expert domain."""
     root = packages / "root"
     documents = read_all(root)
-    return {**documents, "de": _german(root, documents[GENERAL]), "problems": word_problems(packages)}
+    return {**documents, "de": _german(root, documents[GENERAL]), "problems": word_problems(packages, tiny=tiny)}
 
 
 def _german(root: Path, english: Documents) -> Documents:
@@ -47,12 +47,12 @@ def _german(root: Path, english: Documents) -> Documents:
     return {name: [text for text in paragraphs if text not in untranslated] for name, paragraphs in pages.items()}
 
 
-def word_problems(packages: Path) -> Documents:
+def word_problems(packages: Path, *, tiny: bool = False) -> Documents:
     """Problems in words with their answers, a few a document, made by the package's seeded generators."""
     kept = packages / "problems.json"
     if not kept.is_file():
         environment = os.environ | {"PYTHONPATH": str(packages / "python")}
-        script = Path(__file__).with_name("problems.py")
-        subprocess.run([sys.executable, str(script), str(kept)], env=environment, check=True)
+        command = [sys.executable, str(Path(__file__).with_name("problems.py")), str(kept)]
+        subprocess.run([*command, *(["--tiny"] if tiny else [])], env=environment, check=True)
     found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
     return found

@@ -1,1 +1,1 @@
-"""What vectors look like before they are merged: norms, angles, and what training left alone."""
+"""Vectors looked at before they are merged: norms, angles, and what training left alone."""

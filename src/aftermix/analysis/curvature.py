@@ -1,4 +1,4 @@
-"""How the gradient of one domain meets the curvature of another: the premise under which a merge stands for a mixture.
+"""Curvature of one domain along the gradient of another: the premise under which a merge stands for a mixture.
 
 To first order a training on a mixture and the same mixture of experts arrive at the same point. They part where the
 Hessian of one domain bends the gradient of another (MergeMix, appendix B): `gamma_kj` measures by how much.
@@ -28,7 +28,7 @@ Loss = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Domain:
-    """What one domain's loss is measured on."""
+    """Text that one domain's loss is measured on."""
 
     name: str
     batches: Sequence[torch.Tensor]
@@ -79,6 +79,7 @@ def curvature(
             losses_K[place], found = gradient(loss, parameters, domain)
             gradients.append(tuple(part.cpu() for part in found))
             done(domain.name)
+
         norms_K = np.array([norm(found) for found in gradients])
         for column, found in enumerate(gradients):
             along = [part.to(held.device) for part, held in zip(found, parameters, strict=True)]
@@ -87,6 +88,7 @@ def curvature(
                     bent = hessian_vector(loss, parameters, domain, along)
                     responses_KK[row, column] = norm(bent) / norms_K[column]
                 done(f"{domain.name} along {domains[column].name}")
+
     names = tuple(domain.name for domain in domains)
     found_KK = np.array([[inner(one, other) for other in gradients] for one in gradients])
     return Curvature(names, losses_K, norms_K, _over(found_KK, norms_K, norms_K), responses_KK), gradients

@@ -41,15 +41,18 @@ def _figure(found: Derivatives) -> Figure:
 def _draw(axes: Axes, domains: tuple[str, ...], values_KK: Floats, *, cosines: bool) -> None:
     high = 1.0 if cosines else max(1.0, float(np.nanmax(values_KK, initial=1.0)))
     low = -1.0 if cosines else 0.0
+
     colours = mpl.colormaps["RdBu" if cosines else "viridis_r"].with_extremes(bad=STILL)
     axes.pcolormesh(values_KK, cmap=colours, vmin=low, vmax=high, edgecolors="white", linewidth=2)
     for (row, column), value in np.ndenumerate(values_KK):
         text = f"{value:z.2f}".replace("-", MINUS) if isfinite(value) else "-"
         dark = isfinite(value) and (abs(value) > 0.6 if cosines else value > 0.55 * high)
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color="white" if dark else INK)
+
     places, names = [place + 0.5 for place in range(len(domains))], [shortened(name, 18) for name in domains]
     axes.set_xticks(places, names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(places, names)
+
     axes.tick_params(length=0)
     axes.invert_yaxis()
     axes.set_aspect("equal")

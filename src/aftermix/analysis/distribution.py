@@ -1,4 +1,4 @@
-"""Which distribution a vector's entries follow: Laplace and Gaussian by maximum likelihood, and how well each fits.
+"""Distributions of a vector's entries: Laplace and Gaussian by maximum likelihood, and how well each fits.
 
 Entries stream by once. They are counted in bins of the float32 line itself (sign, exponent, nine bits of mantissa), so
 a bin is 0.2% wide wherever it lies. With the sum of each bin, mean and standard deviation are exact, and median and
@@ -109,13 +109,16 @@ def fit(tallied: Tally) -> Fit | None:
     count, means = tallied.elements, tallied.sums / np.maximum(tallied.counts, 1)
     if count == 0 or means.min() == means.max():
         return None
+
     median = float(means[np.searchsorted(np.cumsum(tallied.counts), count / 2)])
     deviation = float(np.abs(tallied.sums - tallied.counts * median).sum() / count)
+
     mean = float(tallied.sums.sum() / count)
     deviation_squared = float((tallied.counts * (means - mean) ** 2).sum() / count)
     # Within bins: what the bins' own means leave of the squares.
     within = max(0.0, (tallied.squares - float((tallied.counts * means**2).sum())) / count)
     spread = math.sqrt(deviation_squared + within)
+
     laplace, gaussian = stats.laplace(median, deviation), stats.norm(mean, spread)
     return Fit(
         elements=count,

@@ -34,6 +34,7 @@ def _figure(fits: Mapping[str, VectorFit]) -> Figure:
     columns = min(COLUMNS, len(fits))
     rows = ceil(len(fits) / columns)
     figure = Figure(figsize=(4.4 * columns + 0.4, 3.4 * rows + 0.4), layout=ConstrainedLayoutEngine(w_pad=0.1))
+
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (vector, found) in zip(panels, fits.items(), strict=False):
         axes.set_title(shortened(vector, 28), pad=34)
@@ -42,6 +43,7 @@ def _figure(fits: Mapping[str, VectorFit]) -> Figure:
             axes.text(0.5, 0.5, "all entries are equal", ha="center", transform=axes.transAxes)
         else:
             _draw(axes, found.tallied, found.whole)
+
     for axes in panels[len(fits) :]:
         axes.set_axis_off()
     return figure
@@ -53,6 +55,7 @@ def _draw(axes: Axes, tallied: Tally, fitted: Fit) -> None:
     inside, _ = np.histogram(tallied.sums / tallied.counts, edges, weights=tallied.counts)
     densities = inside / (fitted.elements * (edges[1] - edges[0]))
     axes.stairs(densities, edges, fill=True, color=BARS)
+
     places = np.linspace(edges[0], edges[-1], 601)
     for line, (name, found, density, colour) in enumerate(
         (
@@ -63,6 +66,7 @@ def _draw(axes: Axes, tallied: Tally, fitted: Fit) -> None:
         axes.plot(places, density.pdf(places), color=colour, linewidth=1.6)
         label = f"{name} {found.scale:.1e}, K-S {found.ks_distance:.3f}"
         axes.text(0, 1.03 + 0.08 * line, label, color=colour, fontsize=10, transform=axes.transAxes)
+
     axes.set_yscale("log")
     axes.set_ylim(densities[densities > 0].min() / 2, max(densities.max(), 0.5 / laplace.scale) * 2)
     axes.set_xlabel("entry of the vector")

@@ -154,11 +154,13 @@ def _part(pool: Pool, info: TensorInfo, non_finite: Counter[tuple[str, str]]) ->
     """The sums of one tensor, added up run by run."""
     count, base = len(pool.experts), 0.0
     gram_VV, changed_V, max_abs_V = np.zeros((count, count)), np.zeros(count, dtype=np.int64), np.zeros(count)
+
     for bounds in runs(info.elements):
         base_N = pool.base_block(info.name, bounds).to(torch.float32)
         differences_VN = torch.stack([_difference(pool, info.name, vector, bounds, base_N) for vector in pool.experts])
         if not (is_finite(base_N) and is_finite(differences_VN)):
             non_finite.update(_non_finite(pool, info.name, bounds, differences_VN))
+
         exact_VN = differences_VN.to(torch.float64)
         base += float(base_N.to(torch.float64).square().sum())
         gram_VV += (exact_VN @ exact_VN.T).numpy()

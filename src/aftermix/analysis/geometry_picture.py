@@ -40,8 +40,10 @@ def _figure(geometry: Geometry) -> Figure:
     maps_px = rows * (ROW_PX * max(8, min(48, len(geometry.layers))) + LABELS_PX) + 20
     cosines_px = COSINE_PX * count + LABELS_PX if count > 1 else 0
     width_px = columns * (COLUMN_PX * max(8, len(geometry.kinds)) + 70) + 150
+
     size = (max(width_px, cosines_px + 120 if count > 1 else 0) / 72, (maps_px + cosines_px) / 72)
     figure = Figure(figsize=size, dpi=72, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+
     if count == 1:
         _draw_maps(figure, geometry, rows, columns)
         return figure
@@ -59,6 +61,7 @@ def _draw_maps(figure: Any, geometry: Geometry, rows: int, columns: int) -> None
     # Below the scale stands only what did not move, which has a colour of its own.
     shown_VLK = np.where(values_VLK > 0, np.maximum(values_VLK, low), values_VLK + low / 2)
     colours = mpl.colormaps["viridis_r"].with_extremes(bad="white", under=STILL, over=BEYOND)
+
     panels = figure.subplots(rows, columns, squeeze=False)
     for place, axes in enumerate(panels.ravel()):
         if place >= len(geometry.vectors):
@@ -67,6 +70,7 @@ def _draw_maps(figure: Any, geometry: Geometry, rows: int, columns: int) -> None
         axes.pcolormesh(shown_VLK[place], cmap=colours, norm=norm, edgecolors="white", linewidth=1)
         axes.set_title(shortened(geometry.vectors[place], 28))
         _label_map(axes, layers, kinds)
+
     bar = figure.colorbar(
         ScalarMappable(norm, colours),
         ax=panels,
@@ -121,16 +125,19 @@ def _draw_cosines(axes: Axes, geometry: Geometry) -> None:
     places = range(len(geometry.vectors))
     colours = mpl.colormaps["RdBu"].with_extremes(bad=STILL)
     axes.pcolormesh(cosines_VV, cmap=colours, vmin=-1, vmax=1, edgecolors="white", linewidth=2)
+
     for row in places:
         for column in places:
             cosine = cosines_VV[row, column]
             text = f"{cosine:z.2f}".replace("-", "\N{MINUS SIGN}") if np.isfinite(cosine) else "-"
             colour = "white" if abs(cosine) > 0.6 else INK
             axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=12)
+
     names = [shortened(vector, 22) for vector in geometry.vectors]
     axes.set_xticks([place + 0.5 for place in places], names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks([place + 0.5 for place in places], names)
     axes.tick_params(length=0)
+
     axes.invert_yaxis()
     axes.set_aspect("equal", anchor="W")
     for spine in axes.spines.values():

@@ -23,8 +23,10 @@ def print_geometry(geometry: Geometry, *, base: str, console: Console | None = N
     console.print(_vectors(geometry, base))
     if len(geometry.vectors) > 1:
         console.print(_cosines(geometry))
+
     console.print(_parts(geometry, "kind", geometry.kinds))
     console.print(_parts(geometry, "layer", geometry.layers))
+
     for vector in geometry.vectors:
         names = geometry.unmoved(vector)
         if names:
@@ -82,6 +84,7 @@ def _parts(geometry: Geometry, noun: str, parts: Mapping[str, Part]) -> Table:
         for label, part in parts.items():
             table.add_row(label, *_measures(part, 0))
         return table
+
     table = _table(f"By {noun}: norm over the base's, share of elements changed", noun, *geometry.vectors)
     for label, part in parts.items():
         relative, shares = part.relative, part.shares

@@ -1,4 +1,4 @@
-"""What surrogates promise over the simplex: a surface for three or four domains, and a slice along each domain.
+"""Promises of surrogates over the simplex: a surface for three or four domains, and a slice along each domain.
 
 Nothing here knows a surrogate: `expected` and `banded` are handed in. The first quantity is the utility, the others
 are the capabilities.
@@ -63,7 +63,7 @@ def along(center_K: Floats, domain: int, shares_C: Floats, fixed_K: Flags | None
 
 
 def _others(center_K: Floats, domain: int, fixed_K: Flags | None) -> tuple[Flags, Floats, float]:
-    """Which others give way to `domain`, in what parts, and what is left for it and them."""
+    """Split into the others that give way to `domain`, their parts, and what is left for it and them."""
     moving_K = np.ones(len(center_K), dtype=np.bool_) if fixed_K is None else ~fixed_K
     moving_K[domain] = False
     held_K = ~moving_K

@@ -1,4 +1,4 @@
-"""Where in a model a tensor sits, read off its name: the layer, and what the tensor does there.
+"""Place of a tensor in a model, read off its name: the layer, and what the tensor does there.
 
 The names are those of transformers' families. A name that says nothing known is of the kind `other`; nothing is
 refused, since a kind only groups rows of a table.

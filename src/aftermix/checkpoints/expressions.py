@@ -32,6 +32,7 @@ def searcher(expression: str, *, where: str) -> Callable[[str], bool]:
     fault = _fault(expression)
     if fault is not None:
         raise ConfigError(where, f"'re:{expression}' is no regular expression that is run ({fault})", "Correct it.")
+
     compiled = regex.compile(expression, regex.V0)
 
     def found(name: str) -> bool:
@@ -47,11 +48,14 @@ def searcher(expression: str, *, where: str) -> Callable[[str], bool]:
 def _fault(expression: str) -> str | None:
     if len(expression) > LONGEST:
         return f"longer than {LONGEST} characters"
+
+    # Nesting and repetitions are counted before anything is compiled, since compiling is what they blow up.
     depths = accumulate({"(": 1, ")": -1}.get(character, 0) for character in expression)
     if max(depths, default=0) > DEEPEST:
         return f"groups nested deeper than {DEEPEST}"
     if any(int(count) > MOST_REPETITIONS for count in re.findall(r"(?<=[{,])\d{1,100}", expression)):
         return f"more than {MOST_REPETITIONS} repetitions"
+
     try:
         re.compile(expression)
         regex.compile(expression, regex.V0)

@@ -24,6 +24,7 @@ def locate(model: str) -> Path:
         raise CheckpointError(
             model, "there is no such folder", "Correct the path; it is taken from the YAML file's folder."
         )
+
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

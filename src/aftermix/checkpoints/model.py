@@ -1,4 +1,4 @@
-"""A model as named tensors, whatever it is stored as: what every reader of checkpoints gives and every merge takes."""
+"""A model as named tensors, whatever it is stored as: every reader of checkpoints gives one, every merge takes it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from aftermix.checkpoints.names import is_computed
 
 Bounds = tuple[int, int]
-"""First and last-but-one element of a run of a flattened tensor."""
+"""Run of elements of a flattened tensor, half-open: `[start, stop)`."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says of one tensor."""
+    """Entry of a header: name, shape and stored type of one tensor."""
 
     name: str
     shape: tuple[int, ...]
@@ -36,12 +36,12 @@ class TensorInfo:
 
     @property
     def mergeable(self) -> bool:
-        """Whether it holds learned numbers; counters, flags and what is computed pass through from the base."""
+        """True for learned numbers; counters, flags and what is computed pass through from the base."""
         return self.dtype.is_floating_point and not self.computed
 
     @property
     def computed(self) -> bool:
-        """Whether a model computes it for itself, so that one file may store it and another leave it out."""
+        """True if a model computes it for itself, so that one file may store it and another leave it out."""
         return is_computed(self.name, self.shape)
 
 
@@ -50,11 +50,11 @@ class Model(Protocol):
 
     @property
     def folder(self) -> Path:
-        """Where the configuration, the tokenizer and the other files beside the weights lie."""
+        """Folder of the configuration, the tokenizer and the other files beside the weights."""
 
     @property
     def label(self) -> str:
-        """What the user calls it: the path or hub name in the YAML file."""
+        """Name that the user gave it: the path or hub name in the YAML file."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -69,13 +69,13 @@ class Model(Protocol):
         """Output head by the embedding it is tied to; empty for an untied model."""
 
     def has(self, name: str) -> bool:
-        """Whether the model has this tensor, stored or through a tie."""
+        """Tell whether the model has this tensor, stored or through a tie."""
 
     def info(self, name: str) -> TensorInfo:
         """Entry of `name`, through a tie if it is tied."""
 
     def block(self, name: str, bounds: Bounds) -> torch.Tensor:
-        """Elements `bounds` of the flattened tensor, possibly memory-mapped: treat them as read-only.
+        """Elements `span` of the flattened tensor, possibly memory-mapped: treat them as read-only.
 
         A tensor that is stored plainly comes in its stored type; one that has to be computed may come in float32.
         """
@@ -89,7 +89,7 @@ class StoredDifference(Protocol):
     """A model that is known by its difference from the base (an adapter, a vector file), which needs no subtraction."""
 
     def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
-        """Elements `bounds` of expert - base in float32; None for a tensor that does not differ."""
+        """Elements `span` of expert - base in float32; None for a tensor that does not differ."""
 
 
 def read_tensor(model: Model, name: str) -> torch.Tensor:
@@ -107,5 +107,5 @@ class StoredOtherwise(Protocol):
 
 
 def storage_facts(model: Model) -> tuple[str, ...]:
-    """How `model` is stored; nothing for plain safetensors."""
+    """Sentences on the form in which `model` is stored; none for plain safetensors."""
     return tuple(model.storage_facts()) if isinstance(model, StoredOtherwise) else ()

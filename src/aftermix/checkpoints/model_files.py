@@ -39,12 +39,14 @@ def companion_files(pool: Pool, *, dtype: torch.dtype | None) -> dict[str, bytes
     """
     frame = pool.frame.folder
     files = {"config.json": _configuration(pool, dtype)}
+
     tokenizer_owner = tokenizer_folder(pool)
     files |= {
         str(path.relative_to(tokenizer_owner)): companion_bytes(path, tokenizer_owner)
         for path in _tokenizer_files(tokenizer_owner)
     }
     files |= {name: companion_bytes(frame / name, frame) for name in OTHER_FILES if (frame / name).is_file()}
+
     settings = _generation_settings(pool)
     if settings is not None:
         files[settings.name] = companion_bytes(settings, settings.parent)
@@ -60,11 +62,12 @@ def tokenizer_folder(pool: Pool) -> Path:
         speaker = pool.experts[pool.instruction].folder
     else:
         speaker = frame
+
     return speaker if _tokenizer_files(speaker) else frame
 
 
 def companion_remarks(pool: Pool) -> list[Problem]:
-    """What a server of the result would miss."""
+    """Problems of the files beside the weights: what a server of the result would miss."""
     owner = tokenizer_folder(pool)
     notes = []
     if not _tokenizer_files(owner):
@@ -72,6 +75,7 @@ def companion_remarks(pool: Pool) -> list[Problem]:
     if _generation_settings(pool) is None:
         found = "no generation_config.json found"
         notes.append(Problem(str(owner), found, "A server may not know at which token to stop."))
+
     if pool.vocabulary is None and pool.instruction and owner != pool.experts[pool.instruction].folder:
         found = f"the tokenizer of '{pool.instruction}' numbers the base's tokens otherwise"
         notes.append(Problem("tokenizer.json", found, "The result takes the base's tokenizer and chat template."))
@@ -100,5 +104,6 @@ def _configuration(pool: Pool, dtype: torch.dtype | None) -> bytes:
     if dtype is not None:
         key = "torch_dtype" if "torch_dtype" in values and "dtype" not in values else "dtype"
         values[key] = str(dtype).removeprefix("torch.")
+
     same = dtype is None and json.loads(content) == values
     return content if same else (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()

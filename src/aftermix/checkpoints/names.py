@@ -15,7 +15,7 @@ KINDS: Mapping[str, str] = {
     "head": r"(^|\.)(lm_head|embed_out|final_logits_bias)(\.|$)|^(head|proj_out|score|classifier|cls)\.",
     "positions": r"(^|\.)(embed_positions|position_embeddings?|pos_embed|wpe|rotary\w*|relative_attention_bias)(\.|$)",
 }
-"""What whole parts of a name are called, over the families of `transformers`, by what the tensor is for."""
+"""Names of whole parts, over the families of `transformers`, by what the tensor is for."""
 
 EMBEDDINGS = (
     "embed_tokens.weight",
@@ -36,7 +36,7 @@ HEADS = (
 )
 """Ends of the name of a head, which may be that matrix under a second name."""
 UNUSUAL_HEADS = {"embed_in.weight": "embed_out.weight", "cls.predictions.bias": "cls.predictions.decoder.weight"}
-"""What a head is called that is not stored, where a stored name shows that it is not called `lm_head`."""
+"""Name of a head that is not stored, by the end of a stored name which shows that it is not `lm_head`."""
 SHARED = "shared.weight"
 COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 """Further names of :data:`SHARED`, the embedding that the two halves of a model have in common."""
@@ -65,12 +65,14 @@ def matcher(patterns: Sequence[str], *, where: str) -> Callable[[str], bool]:
 def _single_matcher(pattern: str, where: str) -> Callable[[str], bool]:
     if not pattern.strip():
         raise ConfigError(where, "an empty pattern would match every tensor", "Remove it, or write `*`.")
+
     if pattern.startswith("kind:"):
         return _searching(_kind(pattern.removeprefix("kind:"), where))
     if pattern.startswith("re:"):
         from aftermix.checkpoints.expressions import searcher  # what few recipes need, and a library for it
 
         return searcher(pattern.removeprefix("re:"), where=where)
+
     if any(character in pattern for character in "*?["):
         return _globbing(pattern, where)
     return lambda name: pattern in name
@@ -115,6 +117,7 @@ def tied_head(names: Iterable[str], config: dict[str, Any]) -> dict[str, str]:
     originals = [name for name in known if name.endswith(EMBEDDINGS) and name not in copies]
     if len(originals) != 1:
         return {}
+
     heads = sorted(name for name in known if name.endswith(HEADS))
     tied = config.get("tie_word_embeddings", text_part(config).get("tie_word_embeddings", not heads))
     if not tied:
@@ -138,7 +141,7 @@ def text_part(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_computed(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a model computes this tensor for itself: frequencies, positions and masks, which early files store.
+    """Tell whether a model computes this tensor for itself: frequencies, positions and masks, which early files store.
 
     >>> is_computed("gpt_neox.layers.0.attention.bias", (1, 1, 2048, 2048)), is_computed("h.0.attn.bias", (768,))
     (True, False)

@@ -1,4 +1,4 @@
-"""From what the user named to a model: which reader takes it, by what lies in the folder."""
+"""From what the user named to a model: the reader is chosen by what lies in the folder."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def open_model(model: str, *, base: Model | None = None) -> Model:
     folder = locate(model)
     if folder.is_dir():
         refuse_if_any(links_out(folder))
+
     if is_vector(folder):
         return open_vector(folder, label=model, base=base)
     if is_adapter(folder):

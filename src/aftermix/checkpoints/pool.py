@@ -54,19 +54,20 @@ class Pool:
         return sum(info.elements for info in self.layout if info.name not in self.frame.alias)
 
     def base_block(self, name: str, bounds: Bounds) -> torch.Tensor:
-        """Elements `bounds` of the frame's flattened tensor; read-only, not yet widened."""
+        """Elements `span` of the frame's flattened tensor; read-only, not yet widened."""
         return self.frame.block(name, bounds)
 
     def expert_block(self, name: str, vector: str, bounds: Bounds, *, out: torch.Tensor) -> torch.Tensor:
-        """Elements `bounds` of the expert itself, widened to float32 into `out`."""
+        """Elements `span` of the expert itself, widened to float32 into `out`."""
         return out.copy_(self.experts[vector].block(name, bounds))
 
     def difference_block(
         self, name: str, vector: str, bounds: Bounds, *, base: torch.Tensor, out: torch.Tensor
     ) -> torch.Tensor:
-        """Elements `bounds` of expert - base in float32 into `out`; `base` is the base's block, widened."""
+        """Elements `span` of expert - base in float32 into `out`; `base` is the base's block, widened."""
         if vector not in self._differences:
             return self.expert_block(name, vector, bounds, out=out).sub_(base)
+
         difference = self._differences[vector].difference(name, bounds)
         return out.zero_() if difference is None else out.copy_(difference)
 
@@ -76,13 +77,14 @@ class Pool:
             found = [self._differences[vector].difference(name, bounds) for bounds in runs]
             zeros = (torch.zeros(end - start) for start, end in runs)
             return torch.cat([zero if part is None else part for part, zero in zip(found, zeros, strict=True)])
+
         expert = torch.cat([self.experts[vector].block(name, bounds) for bounds in runs]).to(torch.float32)
         if not difference:
             return expert
         return expert.sub_(torch.cat([self.frame.block(name, bounds) for bounds in runs]).to(torch.float32))
 
     def refuse_non_finite_inputs(self, name: str, bounds: Bounds, *, vectors: Iterable[str]) -> None:
-        """Raise :class:`CheckpointError` naming the model whose elements `bounds` hold NaN or Inf, if one does."""
+        """Raise :class:`CheckpointError` naming the model whose elements `span` hold NaN or Inf, if one does."""
         refuse_non_finite(self.frame.block(name, bounds), name, self.frame.label)
         for vector in vectors:
             expert = self.experts[vector]
@@ -90,7 +92,7 @@ class Pool:
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether no element is NaN or Inf."""
+    """Tell whether no element is NaN or Inf."""
     return not tensor.is_floating_point() or math.isfinite(largest_of(tensor))
 
 
@@ -114,7 +116,7 @@ def refuse_non_finite(tensor: torch.Tensor, name: str, owner: str) -> None:
 
 @dataclass(frozen=True)
 class Examination:
-    """What is left of a configuration's checkpoints when their faults are collected instead of raised."""
+    """Checkpoints of a configuration, as far as they open and align, with their faults collected instead of raised."""
 
     pool: Pool | None
     """There when every model could be opened."""
@@ -141,8 +143,11 @@ def examine_pool(config: Config) -> Examination:
     vectors = {name: config.vectors[name] for name in sorted(config.vectors)}
     models = {name: _opened(v.model, problems, base=read_against(base, v)) for name, v in vectors.items()}
     experts = {name: expert for name, expert in models.items() if expert is not None}
+
     found = aligned(base, experts, config)
     problems += found.problems
+
+    # A pool that lacks a model would be merged without it.
     complete = bool(experts or base) and len(experts) == len(models) and (base is not None or not config.base)
     opened = tuple(checkpoint for checkpoint in (base, *experts.values()) if checkpoint is not None)
     pool = Pool(found.base, found.experts, _instruction(config), config.merge.vocabulary)

@@ -29,7 +29,7 @@ COMPARE_AFTER_S = 0.02
 MAX_JSON_BYTES = 256 << 20
 MAX_JSON_DEPTH = 64
 MAX_ELEMENTS = 1 << 59
-"""Of a tensor, with its empty dimensions counted as one: what sizes in bytes can be computed from in 64 bits."""
+"""Of a tensor, with its empty dimensions counted as one: sizes in bytes can then be computed in 64 bits."""
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -58,13 +58,13 @@ class Checkpoint:
 
     folder: Path
     label: str
-    """What the user calls it: the path or hub name in the YAML file."""
+    """Name that the user gave it: the path or hub name in the YAML file."""
     tensors: dict[str, TensorInfo]
     config: dict[str, Any]
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
     _mapped: dict[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
     _stamps: dict[Path, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
-    """What the files were when their headers were read: a mapped file that shrinks would end the process."""
+    """Stamps of the files from when their headers were read: a mapped file that shrinks would end the process."""
     _compared_s: dict[Path, float] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -73,7 +73,7 @@ class Checkpoint:
         return tied_head(self.tensors.keys(), self.config)
 
     def has(self, name: str) -> bool:
-        """Whether the model has this tensor, stored or through a tie."""
+        """Tell whether the model has this tensor, stored or through a tie."""
         return self.alias.get(name, name) in self.tensors
 
     def info(self, name: str) -> TensorInfo:
@@ -87,6 +87,7 @@ class Checkpoint:
             self._refuse_changed(info.file, now=info.name not in self._mapped)
             if info.name in self._mapped:
                 return self._mapped[info.name]
+
             if info.file not in self._handles:
                 self._handles[info.file] = safe_open(str(info.file), framework="pt")
             tensor: torch.Tensor = self._handles[info.file].get_tensor(info.name)
@@ -104,7 +105,7 @@ class Checkpoint:
                 raise CheckpointError(str(file), "has changed since it was opened", "Merge when it is at rest.")
 
     def block(self, name: str, bounds: Bounds) -> torch.Tensor:
-        """Elements `bounds` of the flattened tensor as stored, memory-mapped."""
+        """Elements `span` of the flattened tensor as stored, memory-mapped."""
         return self.read(name).reshape(-1)[bounds[0] : bounds[1]]
 
     def files(self) -> list[Path]:
@@ -121,6 +122,7 @@ def open_checkpoint(folder: Path, *, label: str | None = None) -> Checkpoint:
     label = label or str(folder)
     if not folder.is_dir():
         raise CheckpointError(label, "is not a folder", "Name a Hugging Face model folder, or a hub name.")
+
     config = read_json(folder / "config.json", remedy="Copy the model's config.json into the folder.")
     tensors: dict[str, TensorInfo] = {}
     stamps: dict[Path, tuple[int, ...]] = {}
@@ -133,6 +135,7 @@ def open_checkpoint(folder: Path, *, label: str | None = None) -> Checkpoint:
                     str(file), f"holds '{info.name}', which {INDEX} places elsewhere", "Download the model again."
                 )
             tensors[info.name] = info
+
     absent = sorted(set(weight_map) - set(tensors))
     if absent:
         raise CheckpointError(
@@ -140,6 +143,7 @@ def open_checkpoint(folder: Path, *, label: str | None = None) -> Checkpoint:
             f"names {len(absent)} tensors that no file holds, first '{absent[0]}'",
             "Download it again.",
         )
+
     return Checkpoint(folder, label, dict(sorted(tensors.items())), config, _stamps=stamps)
 
 
@@ -152,13 +156,14 @@ def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
         raise CheckpointError(str(path), f"cannot be read as JSON ({error})", remedy) from error
     if not isinstance(value, dict):
         raise CheckpointError(str(path), f"expected a JSON object, found {type(value).__name__}", remedy)
+
     if _is_deep(value):
         raise CheckpointError(str(path), f"is nested deeper than {MAX_JSON_DEPTH}", remedy)
     return value
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether values lie so deep that comparing or showing them would exhaust the stack."""
+    """Tell whether values lie so deep that comparing or showing them would exhaust the stack."""
     level = [value]
     for _ in range(MAX_JSON_DEPTH):
         level = [
@@ -178,6 +183,8 @@ def _weight_map(folder: Path) -> dict[str, Path]:
     entries = read_json(path, remedy="Download the index again.").get("weight_map")
     if not isinstance(entries, dict) or not entries:
         raise CheckpointError(str(path), "has no 'weight_map'", "Download the index again.")
+
+    # The index may be a stranger's: only plain names of files in the folder are followed.
     for name, file in entries.items():
         if not isinstance(file, str) or Path(file).name != file or file in ("", ".", ".."):
             raise CheckpointError(
@@ -193,12 +200,15 @@ def _weight_map(folder: Path) -> dict[str, Path]:
 def _single_file(folder: Path, label: str) -> Path:
     if holds_file(folder / SINGLE):
         return folder / SINGLE
+
+    # A folder without weights that are read is refused with the remedy for what it holds.
     if (folder / "adapter_config.json").exists():
         raise CheckpointError(
             label,
             "is an adapter, not a full model",
             "Name it under `vectors:`, beside its base; where a full model is needed, fold it (`merge_and_unload`).",
         )
+
     pickled = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
     if pickled:
         convert = (
@@ -210,6 +220,7 @@ def _single_file(folder: Path, label: str) -> Path:
             f"expected safetensors, found pickled weights ({pickled[0]}), which can run code when they are opened",
             f"If you trust the source, convert it: {convert}",
         )
+
     raise CheckpointError(label, f"expected {SINGLE} or {INDEX}, found neither", "Name a complete model folder.")
 
 
@@ -221,6 +232,7 @@ def headers(file: Path) -> list[TensorInfo]:
             entries = [(name, tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices]
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(str(file), _damage(file, error), "Download or copy the file again.") from error
+
     for name, shape, dtype in entries:
         if math.prod(max(length, 1) for length in shape) > MAX_ELEMENTS:
             raise CheckpointError(
@@ -232,6 +244,7 @@ def headers(file: Path) -> list[TensorInfo]:
                 f"expected one of {', '.join(DTYPES)}, found {dtype}",
                 "Save the model in one of these types (dequantise it).",
             )
+
     return [TensorInfo(name, shape, DTYPES[dtype], file) for name, shape, dtype in entries]
 
 

@@ -1,4 +1,4 @@
-"""What of a model folder is read: regular files, and links as far as they stay with the model.
+"""Files of a stranger's model folder that are read: regular ones, and links as far as they stay with the model.
 
 An index, which its author writes, can name only entries of the folder. A link is made on this machine. One that stands
 for weights may lead anywhere, since all that comes of it is numbers of a safetensors file. One that stands for any
@@ -22,7 +22,7 @@ BLOBS = "blobs"
 
 
 def exists(path: Path) -> bool:
-    """Whether anything is at `path`; False for what is no name on this file system and where it may not be looked."""
+    """Tell whether anything is at `path`; False for no name of this file system and where it may not be looked."""
     try:
         return path.exists()
     except OSError:
@@ -30,7 +30,7 @@ def exists(path: Path) -> bool:
 
 
 def holds_file(path: Path) -> bool:
-    """Whether a regular file, or a link to one, is at `path`. A pipe, a device and a folder are none."""
+    """Tell whether a regular file, or a link to one, is at `path`. A pipe, a device and a folder are none."""
     return exists(path) and path.is_file()
 
 
@@ -45,6 +45,7 @@ def read_entry(path: Path, *, folder: Path, remedy: str, max_bytes: int) -> byte
         raise CheckpointError(str(path), "expected a file, found a folder, pipe or device", remedy)
     if not _stays(path.resolve(), folder.resolve()):
         raise CheckpointError(str(path), f"is a link that leads out of the folder, to {path.resolve()}", PUT_THERE)
+
     if size_bytes > max_bytes:
         raise CheckpointError(str(path), f"expected at most {max_bytes} bytes, found {size_bytes}", remedy)
     return path.read_bytes()
@@ -70,7 +71,7 @@ def links_out(folder: Path) -> list[Problem]:
 
 
 def stamp(file: Path) -> tuple[int, ...]:
-    """What changes when a file is written to or replaced."""
+    """Numbers of a file, some of which change when it is written to or replaced."""
     status = file.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 

@@ -49,6 +49,7 @@ def plan_shards(layout: Sequence[TensorSpec], max_shard_bytes: int) -> list[list
         if shards[-1] and used + spec.nbytes > max_shard_bytes:
             shards.append([])
             used = 0
+
         shards[-1].append(spec)
         used += spec.nbytes
     return shards
@@ -87,8 +88,10 @@ def write_shards(folder: Path, pieces: Iterable[Piece], shards: list[list[Tensor
     for file_name, shard in zip(names, shards, strict=True):
         with (folder / file_name).open("wb") as file:
             _write_shard(file, stream, shard)
+
     if next(stream, None) is not None:
         raise CheckpointError(str(folder), "more tensors arrived than were announced", "Report this as a fault.")
+
     if len(shards) > 1:
         total = sum(spec.nbytes for shard in shards for spec in shard)
         weight_map = {spec.name: file for file, shard in zip(names, shards, strict=True) for spec in shard}
@@ -107,6 +110,7 @@ def _write_shard(file: IO[bytes], stream: Iterator[Piece], shard: list[TensorSpe
                 raise CheckpointError(spec.name, found, "Report this as a fault.")
             file.write(piece.values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
             written += piece.values.numel()
+
         if written != spec.elements:
             raise CheckpointError(spec.name, f"expected {spec.elements} elements, found {written}", "Report this.")
 
@@ -126,6 +130,7 @@ def _header(shard: list[TensorSpec]) -> bytes:
             "data_offsets": [offset, offset + spec.nbytes],
         }
         offset += spec.nbytes
+
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

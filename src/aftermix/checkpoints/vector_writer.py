@@ -39,7 +39,7 @@ STORED = {"bfloat16": torch.bfloat16, "int8": torch.int8}
 
 @dataclass(frozen=True)
 class Seen:
-    """What the first reading tells of one tensor."""
+    """Result of the first reading of one tensor: its base's fingerprint, and how far its rows differ."""
 
     info: TensorInfo
     base: TensorPrint
@@ -48,7 +48,7 @@ class Seen:
 
     @property
     def differs(self) -> bool:
-        """Whether any element differs from the base's."""
+        """True if any element differs from the base's."""
         return bool(self.largest_R.any())
 
 
@@ -93,11 +93,15 @@ class VectorWriter:
         if not differing:
             found = f"no tensor differs from the base {self.pool.frame.label}"
             raise CheckpointError(self.pool.experts[self.vector].label, found, "Name the model trained from it.")
+
         deviations = {entry.info.name: Deviation() for entry in differing}
         shards = plan_shards([spec for entry in differing for spec in self._specs(entry)], max_shard_bytes)
+
         with appearing_folder(output) as hidden:
             (hidden / DIFFERENCE).mkdir()
             write_shards(hidden / DIFFERENCE, self._pieces(differing, deviations), shards)
+
+            # The error is known once everything is written: the description comes last.
             facts = self._facts(seen, deviations)
             about = {f"{DIFFERENCE}/config.json": b'{"model_type": "aftermix_difference"}\n', FACTS: _as_json(facts)}
             for name, content in {**companions, **about}.items():
@@ -120,11 +124,13 @@ class VectorWriter:
             digest.update(element_bytes(self.pool.base_block(info.name, bounds)))
             if not info.mergeable:
                 continue
+
             difference = self._difference(info, bounds)
             if not is_finite(difference):
                 self.pool.refuse_non_finite_inputs(info.name, bounds, vectors=[self.vector])
                 refuse_non_finite(difference, info.name, f"the difference of {self.pool.experts[self.vector].label}")
             raise_largest(largest_R, difference, bounds, row=row_length(info.shape))
+
         base = tensor_print(self.pool.frame, info, content=digest.hexdigest())
         return Seen(info, base, largest_R)
 
@@ -143,6 +149,7 @@ class VectorWriter:
                 refuse_non_finite(read_back, name, f"the difference stored as {self.dtype}")
                 deviations[name].add(exact, read_back)
                 yield Piece(VALUES + name, bounds[0], values)
+
             if self.dtype == "int8":
                 yield Piece(SCALES + name, 0, scales)
 
@@ -153,6 +160,7 @@ class VectorWriter:
         if self.dtype == "bfloat16":
             values = exact.to(torch.bfloat16)
             return values, values.to(torch.float32)
+
         values = quantised(exact, bounds, scales, row=row)
         return values, dequantised(values, bounds, scales[bounds[0] // row :], row=row)
 
@@ -162,6 +170,7 @@ class VectorWriter:
             whole.error += deviation.error
             whole.total += deviation.total
             whole.max_abs = max(whole.max_abs, deviation.max_abs)
+
         tensors = {name: deviation.accuracy() for name, deviation in deviations.items()}
         return Facts(
             format="aftermix vector",

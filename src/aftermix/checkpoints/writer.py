@@ -53,6 +53,8 @@ def appearing_folder(folder: Path) -> Iterator[Path]:
         hidden.mkdir()
     except OSError as error:
         raise _unwritable(folder, error) from error
+
+    # The rename comes last, when all is on disk: whatever stands under the final name is complete.
     try:
         yield hidden
         _sync(hidden)
@@ -72,7 +74,7 @@ def _unwritable(folder: Path, error: OSError) -> CheckpointError:
 
 
 def landing(folder: Path) -> Path:
-    """Where `folder` lies once links are followed; :class:`CheckpointError` for one that leads to itself."""
+    """The place of `folder` once links are followed; :class:`CheckpointError` for one that leads to itself."""
     try:
         return folder.resolve()
     except (OSError, RuntimeError) as error:

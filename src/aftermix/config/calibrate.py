@@ -1,4 +1,4 @@
-"""What the experts read for their activation statistics, and how."""
+"""The text that experts read for their activation statistics, and the way in which it is measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aftermix.config.fields import Count, Section
 
 
 class CalibrationConfig(Section):
-    """What an expert reads while the inputs of its linear layers are measured: a file or the prompts of a task."""
+    """Text that an expert reads while the inputs of its linear layers are measured: a file or the prompts of a task."""
 
     data: str | None = None
     """JSONL (may be gzip-compressed) with a `text` field, or a plain text file."""
@@ -32,14 +32,14 @@ def _calibration(value: Any) -> Any:
 
 
 class CalibrateConfig(Section):
-    """How the inputs of the experts' linear layers are measured (OBIM, section 3.1)."""
+    """Measuring of the inputs of the experts' linear layers (OBIM, section 3.1)."""
 
     samples: Count = 100
     """Texts that each expert reads; all of them where there are fewer."""
     context: Count | None = None
     """Longest sample in tokens; by default 1024, or the model's limit where that is lower."""
     long_texts: Literal["refuse", "cut"] = "refuse"
-    """What becomes of a document that is longer: an error, or several samples. A plain text file is always cut."""
+    """Fate of a document that is longer: an error, or several samples. A plain text file is always cut."""
     batch_size: Count = 8
     """Samples that go through the model together; they have one length, so that nothing is padded."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -1,4 +1,4 @@
-"""What is measured, on which items, by which engine."""
+"""Tasks that are measured, their items, and the engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Split = Literal["search", "select", "test"]
 
 
 class ItemsConfig(Section):
-    """How many items of each task search, select and test the weights; the three are disjoint."""
+    """Number of items of each task that search, select and test the weights; the three are disjoint."""
 
     search: Count = 100
     select: Count = 300
@@ -38,7 +38,7 @@ def _task(value: Any) -> Any:
 
 
 class EvaluateConfig(Section):
-    """What is measured, on which items, by which engine."""
+    """Tasks that are measured, their items, and the engine."""
 
     tasks: tuple[Annotated[TaskConfig, BeforeValidator(_task)], ...] = Field(min_length=1)
     include_path: str | None = None

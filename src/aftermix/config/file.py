@@ -101,6 +101,7 @@ def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
         "utility": UtilityConfig,
         "levels": LevelConfig,
     }
+
     found: type[BaseModel] = Config
     for part in loc:
         found = sections.get(str(part), nested.get(str(part), found))
@@ -120,12 +121,14 @@ def _with_absolute_paths(config: Config, folder: Path) -> Config:
             data = str(_below(folder, vector.calibration.data))
             changed["calibration"] = vector.calibration.model_copy(update={"data": data})
         update["vectors"][name] = vector.model_copy(update=changed)
+
     if config.merge.statistics is not None:
         statistics = str(_below(folder, config.merge.statistics))
         update["merge"] = config.merge.model_copy(update={"statistics": statistics})
     if config.evaluate and config.evaluate.include_path:
         include_path = str(_below(folder, config.evaluate.include_path))
         update["evaluate"] = config.evaluate.model_copy(update={"include_path": include_path})
+
     if config.train:
         update["train"] = _with_absolute_data(config.train, folder)
         optimizer = config.train.optimizer

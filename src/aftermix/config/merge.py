@@ -60,9 +60,9 @@ class MergeConfig(BaseModel):
     method: str | None = None
     """A row of the method table; `task_arithmetic` when neither a method nor a pair of rules is named."""
     intra: str | dict[str, Any] | None = None
-    """What each vector keeps, for a pair of rules without a name: `{rule: magnitude, density: 0.3}`."""
+    """Rule of what each vector keeps, for a pair of rules without a name: `{rule: magnitude, density: 0.3}`."""
     inter: str | dict[str, Any] | None = None
-    """How kept vectors combine, for a pair of rules without a name."""
+    """Rule of how kept vectors combine, for a pair of rules without a name."""
     compat: Literal["mergekit"] | None = None
     """Another tool's defaults, where they differ from ours."""
     exclude: tuple[str, ...] | None = None
@@ -74,13 +74,13 @@ class MergeConfig(BaseModel):
     statistics: str | None = None
     """Folder that `calibrate` wrote, for methods that rank by saliency."""
     uncalibrated: Literal["refuse", "magnitude"] = "refuse"
-    """What becomes of a vector that has no statistics there: an error, or magnitude ranks all its tensors."""
+    """Treatment of a vector that has no statistics there: an error, or magnitude ranks all its tensors."""
     scale: Finite = Field(default=1.0, alias="lambda")
     """Factor on the combined vector, written `lambda`."""
     max_shard_bytes: Tokens = 5_000_000_000
     """Upper size of one safetensors file of the result."""
     vocabulary: Name | None = None
-    """Whose tokens the rows of embeddings and head are, where models differ: `base`, or the name of a vector."""
+    """Owner of the tokens of the rows of embeddings and head, where models differ: `base`, or the name of a vector."""
 
     @property
     def options(self) -> dict[str, Any]:

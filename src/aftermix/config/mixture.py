@@ -20,7 +20,7 @@ class UtilityConfig(Section):
     expression: str | None = None
     """Arithmetic over capabilities instead of weights: `0.5*math + min(ja, code)`."""
     normalisation: Literal["zscore", "percentile", "raw"] | None = None
-    """What stands for a score. By default `zscore`, and `raw` in an expression."""
+    """Scale on which a score counts. By default `zscore`, and `raw` in an expression."""
     floors: dict[str, Finite] = {}  # noqa: RUF012 - pydantic copies defaults
     """Lowest acceptable score of a capability."""
 
@@ -36,14 +36,14 @@ def _utility(value: Any) -> Any:
 
 
 class LevelConfig(Section):
-    """What the search within one group of the tree does otherwise than the section says."""
+    """Departures of the search within one group of the tree from the section."""
 
     points: Count | None = None
     """Mixtures of the group's members that are measured first."""
     rounds: tuple[Count, ...] | None = None
     """Points of its further rounds."""
     utility: Annotated[UtilityConfig | None, BeforeValidator(_utility)] = None
-    """What is made largest there."""
+    """The utility that is made largest there."""
 
 
 def _priors(value: Any) -> Any:
@@ -66,7 +66,7 @@ class MixtureConfig(Section):
     capabilities: dict[Name, Annotated[tuple[str, ...], Field(min_length=1)]] = {}  # noqa: RUF012 - pydantic copies
     """Tasks by capability, whose score is their mean. A task in none is a capability of its own."""
     utility: Annotated[UtilityConfig, BeforeValidator(_utility)] = UtilityConfig()
-    """What is made largest. A text alone is its `expression`."""
+    """The utility that is made largest. A text alone is its `expression`."""
     bounds: dict[Name, tuple[Finite, Finite]] = {}  # noqa: RUF012 - pydantic copies defaults
     """Lowest and highest share of an expert's data."""
     fixed: dict[Name, Finite] = {}  # noqa: RUF012 - pydantic copies defaults
@@ -84,11 +84,11 @@ class MixtureConfig(Section):
     """Groups of experts, and of groups: each a list of members, or a mapping where a name without value is an expert.
     Read by :mod:`aftermix.mixture.tree`, which knows the experts."""
     direction: Literal["top_down", "bottom_up"] = "top_down"
-    """Which level of the tree is searched first."""
+    """The level of the tree that is searched first."""
     levels: dict[Name, LevelConfig] = {}  # noqa: RUF012 - pydantic copies defaults
-    """What holds within a group instead."""
+    """Settings that hold within a group instead."""
     experts: bool = False
-    """Whether each group's merge, its consolidated expert, is written too."""
+    """Write each group's merge, its consolidated expert, too."""
 
     @model_validator(mode="after")
     def _levels_are_of_a_tree(self) -> MixtureConfig:

@@ -42,7 +42,7 @@ def _dimension(value: Any) -> Any:
 
 
 class Dimension(Section):
-    """What one setting may be: an interval, perhaps in steps, or one of several choices."""
+    """Values that one setting may have: an interval, perhaps in steps, or one of several choices."""
 
     low: Finite | None = None
     high: Finite | None = None
@@ -55,7 +55,7 @@ class Dimension(Section):
 
 
 class Over(BaseModel):
-    """What is searched: merge weights, and settings of the merge by the name of the method's option."""
+    """Dimensions of the search: merge weights, and settings of the merge by the name of the method's option."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, Annotated[Dimension, BeforeValidator(_dimension)]] = Field(init=False)

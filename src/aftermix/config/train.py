@@ -20,7 +20,7 @@ class SourceConfig(Section):
     """Documents, conversations (`messages`), or a `prompt` with its `completion`."""
     text_field: str = "text"
     long_examples: Literal["refuse", "cut", "skip"] = "refuse"
-    """What becomes of a conversation or completion that is longer than the context."""
+    """Fate of a conversation or completion that is longer than the context."""
 
 
 class DatasetConfig(Section):
@@ -60,7 +60,7 @@ class DatasetConfig(Section):
 
     @model_serializer(mode="wrap")
     def _own_options_alone(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What the section would be written as: read again, a source's option in a mixture would be refused."""
+        """Form in which the section would be written: read again, a source's option in a mixture would be refused."""
         of_sources = ("format", "text_field", "long_examples") if self.mixture is not None else ()
         return {key: value for key, value in plain(self).items() if key not in of_sources}
 
@@ -88,7 +88,7 @@ OPTIMIZER_OPTIONS = {
     "sam": ("base", "momentum", "rho"),
     "asam": ("base", "momentum", "rho", "eta"),
 }
-"""Which keys of `train.optimizer` each optimizer takes."""
+"""Keys of `train.optimizer` that each optimizer takes."""
 
 
 class OptimizerConfig(Section):
@@ -96,7 +96,7 @@ class OptimizerConfig(Section):
 
     name: Literal["adamw", "sgd", "merge_aware", "sam", "asam"] = "adamw"
     base: Literal["adamw", "sgd"] = "adamw"
-    """What `merge_aware`, `sam` and `asam` step with."""
+    """Optimizer that `merge_aware`, `sam` and `asam` step with."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of `sgd`, by name or as base."""
     scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = 5e-4
@@ -115,7 +115,7 @@ class OptimizerConfig(Section):
     noise: Literal["fresh", "table"] = "fresh"
     """`table` is an approximation: stretches of one shared table of noise."""
     memory: Literal["copy", "regenerate"] = "copy"
-    """How moved weights come back: from a copy, or by drawing the noise again."""
+    """Way in which moved weights come back: from a copy, or by drawing the noise again."""
     rho: Positive | None = None
     """Radius of the neighbourhood. Default 0.05 for `sam`, 0.5 for `asam`."""
     eta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
@@ -143,7 +143,7 @@ class OptimizerConfig(Section):
 
     @model_serializer(mode="wrap")
     def _own_options_alone(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What the section would be written as: read again, an option of another optimizer would be refused."""
+        """Form in which the section would be written: read again, an option of another optimizer would be refused."""
         return {key: value for key, value in plain(self).items() if key in ("name", *self.options)}
 
 
@@ -162,7 +162,7 @@ def _optimizer(value: Any) -> Any:
 
 
 class TrainConfig(Section):
-    """Continual pre-training of one expert per dataset (SPEC section 5)."""
+    """Continual pre-training of one expert per dataset (docs/how-to/train.md)."""
 
     datasets: dict[Name, Annotated[DatasetConfig, BeforeValidator(_dataset)]] = Field(min_length=1)
     sources: dict[Name, Annotated[SourceConfig, BeforeValidator(_dataset)]] = {}  # noqa: RUF012 - pydantic copies
@@ -181,7 +181,7 @@ class TrainConfig(Section):
     decay_share: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the steps that `wsd` decays over."""
     decay_shape: Literal["linear", "cosine", "1-sqrt"] = "1-sqrt"
-    """How `wsd` decays."""
+    """Shape of the decay of `wsd`."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     max_grad_norm: Positive = 1.0

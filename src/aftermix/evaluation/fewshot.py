@@ -42,10 +42,13 @@ def example_pool(
     numbers: dict[bytes, list[int]] = {}
     for number, document in enumerate(documents):
         numbers.setdefault(_content(document), []).append(number)
+
     contents = [_content(document) for document in pool]
     apart = [document for document, content in zip(pool, contents, strict=True) if content not in numbers]
     if len(apart) == len(pool) >= shots or len(apart) > shots:
         return ExamplePool(list(apart), frozenset())
+
+    # Equal documents are kept or dropped together.
     shared = list(dict.fromkeys(content for content in contents if content in numbers))
     if len(apart) + len(shared) <= shots:
         raise EvaluationError(
@@ -53,10 +56,12 @@ def example_pool(
             f"asked for {shots} few-shot examples, but it has {len(pool)} to draw from",
             "Lower `num_fewshot`.",
         )
+
     wanted = max(shots + 1 - len(apart), min(MAX_RESERVED, len(documents) // RESERVED_SHARE))
     if not in_order:
         raw = np.random.SFC64(derived_seed(seed, "few-shot", task)).random_raw(len(shared))
         shared = [shared[index] for index in np.argsort(raw, kind="stable")]
+
     kept = set(shared[:wanted])
     examples = [document for document, content in zip(pool, contents, strict=True) if content in kept] + apart
     return ExamplePool(examples, frozenset(number for content in kept for number in numbers[content]))

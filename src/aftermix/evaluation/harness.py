@@ -105,6 +105,7 @@ class TaskSuite:
                 "is wrapped in lm-eval's answer cache, which would repeat another candidate's answers",
                 "Unwrap it.",
             )
+
         by_task = self._requests_of(split, lm)
         flat = [instance for parts in by_task.values() for part in parts for instance in part.flat()]
         forwarded, truncated = getattr(lm, "forwarded_tokens", 0), getattr(lm, "truncated_requests", 0)
@@ -114,6 +115,7 @@ class TaskSuite:
                 scored = {task: _score(task, parts, self.primary[task]) for task, parts in by_task.items()}
         finally:
             forget_answers(flat)
+
         return Measured(
             items={task: primary for task, (primary, _) in scored.items()},
             metrics={task: metrics for task, (_, metrics) in scored.items()},
@@ -141,6 +143,7 @@ def _items_of(name: str, leaves: Leaves, config: EvaluateConfig) -> TaskItems:
             for number, gold in enumerate(_gold_answers(leaf)):
                 if number not in reserved:
                     golds[f"{leaf_name}/{number}"] = gold
+
     items = split_items(golds, task=name, items=config.items, fixed=fixed_counts(config.items))
     if not kept:
         return items
@@ -153,6 +156,7 @@ def _reserve_examples(name: str, leaf: Any, *, seed: int) -> frozenset[int]:
     shots = leaf.get_config("num_fewshot") or 0
     if shots == 0:
         return frozenset()
+
     pool = example_pool(
         leaf.sampler.df,
         list(leaf.task_docs),
@@ -179,6 +183,7 @@ def _gold_answers(leaf: Any) -> list[str]:
                 f"has no readable answer ({detail})",
                 "Correct the task or its data.",
             ) from error
+
     return answers if len(set(answers)) <= MAX_GOLD_ANSWERS else [""] * len(documents)
 
 
@@ -187,6 +192,7 @@ def _build(items: Sequence[str], leaves: Leaves, template: ChatTemplate | None) 
     for item in items:
         leaf_name, _, number = item.rpartition("/")
         numbers[leaf_name].append(int(number))
+
     parts = []
     for leaf_name, leaf in leaves.items():
         documents = leaf.task_docs
@@ -216,6 +222,7 @@ def _score(task: str, parts: Sequence[LeafRequests], metric: Metric) -> tuple[li
         primary.extend(values)
         for name, column in by_metric.items():
             metrics[name].extend(column)
+
     if not all(math.isfinite(value) for value in primary):
         raise EvaluationError(f"task '{task}'", f"metric {metric} gives NaN or Inf", "Name another metric.")
     return primary, {name: column for name, column in metrics.items() if len(column) == len(primary)}

@@ -1,4 +1,4 @@
-"""Which items of a task search, select and test the weights: seeded, stratified, disjoint."""
+"""Items of a task that search, select and test the weights: seeded, stratified, disjoint."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class TaskItems:
     select: tuple[str, ...]
     test: tuple[str, ...]
     overlap: bool
-    """Whether search and select share items (scheme `first`). The test items are always apart from both."""
+    """True if search and select share items (scheme `first`). The test items are always apart from both."""
     note: str | None
-    """What differs from the counts asked for, in words."""
+    """Difference from the counts asked for, in words."""
 
     def of(self, split: Split) -> tuple[str, ...]:
         """The items of `split`, ascending by leaf task and document."""
@@ -59,15 +59,18 @@ def split_items(golds: Mapping[str, str], *, task: str, items: ItemsConfig, fixe
         raise EvaluationError(
             f"task '{task}'", f"expected at least {MIN_ITEMS} usable items, found {available}", "Take another task."
         )
+
     first = items.scheme == "first"
     counts = _counts(available, task=task, items=items, fixed=fixed)
     order = _document_order(golds) if first else _stratified_order(golds, task=task, seed=items.seed)
+
     start = max(counts["search"], counts["select"]) if first else counts["search"] + counts["select"]
     chosen = {
         "search": order[: counts["search"]],
         "select": order[: counts["select"]] if first else order[counts["search"] : start],
         "test": order[start : start + counts["test"]],
     }
+
     place = {item: index for index, item in enumerate(golds)}
     parts = {name: tuple(sorted(chosen[name], key=place.__getitem__)) for name in SPLITS}
     return TaskItems(task=task, overlap=first, note=_note(available, counts, items), **parts)
@@ -82,6 +85,7 @@ def _stratified_order(golds: Mapping[str, str], *, task: str, seed: int) -> list
     by_leaf: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for item, gold in golds.items():
         by_leaf[item.rpartition("/")[0]][gold].append(item)
+
     leaves = {}
     for leaf, by_gold in by_leaf.items():
         shuffled = {gold: _shuffled(items, seed, "items", task, leaf, gold) for gold, items in by_gold.items()}
@@ -115,10 +119,12 @@ def _counts(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[s
         return _first_in_proportion(available, task=task, items=items, fixed=fixed)
     # A `rest` that does not fit has no count of its own; it is as long as select, the other held-out part.
     weights = {**asked, "test": items.test if isinstance(items.test, int) else items.select}
+
     shared = [name for name in SPLITS if name not in fixed]
     left = available - sum(weights[name] for name in fixed)
     if left < len(shared) or not shared:
         raise _too_few(available, task=task, items=items)
+
     total = sum(weights[name] for name in shared)
     counts: dict[str, int] = {
         # One item each, and the others in proportion.

@@ -59,6 +59,7 @@ def _manager_for(config: EvaluateConfig) -> Any:
         raise EvaluationError(
             "evaluate.include_path", f"'{include_path}' is not a folder", "Name a folder of task YAMLs."
         )
+
     manager = TaskManager(include_path=include_path, include_defaults=False) if include_path else None
     if manager is None or not all(_is_complete(task.task, manager.task_index) for task in config.tasks):
         manager = TaskManager(include_path=include_path, include_defaults=True)
@@ -81,7 +82,7 @@ def _members(name: str, index: dict[str, Any]) -> list[str]:
 
 
 def _is_complete(name: str, index: dict[str, Any], above: tuple[str, ...] = ()) -> bool:
-    """Whether `name` and all that it refers to are in `index`."""
+    """Say if `name` and all that it refers to are in `index`."""
     if name not in index or name in above:
         return name in index
     return all(_is_complete(member, index, (*above, name)) for member in _members(name, index))
@@ -115,6 +116,7 @@ def _load(task: TaskConfig, manager: Any, config: EvaluateConfig) -> Leaves:
             f"cannot be loaded ({detail[:500]})",
             "Check its YAML and data files; offline, a hub data set must be in the cache.",
         ) from error
+
     for name, leaf in leaves.items():
         _refuse_unusable(name, leaf, unsafe_code=config.unsafe_code)
         leaf.set_config(key="num_fewshot", value=_shots(task, config, leaf.get_config("num_fewshot")))

@@ -20,6 +20,7 @@ def with_absolute_files(task: dict[str, Any], *, folder: Path) -> dict[str, Any]
     for key in ("data_files", "data_dir"):
         if kwargs.get(key):
             kwargs[key] = _located(kwargs[key], folder=folder, task=name)
+
     resolved = {**task, **({"dataset_kwargs": kwargs} if kwargs else {})}
     path = task.get("dataset_path")
     if isinstance(path, str) and "data_files" not in kwargs and (folder / path).is_dir():
@@ -34,6 +35,7 @@ def _located(entry: Any, *, folder: Path, task: str) -> Any:
         return [_located(value, folder=folder, task=task) for value in entry]
     if not isinstance(entry, str) or "://" in entry:
         return entry
+
     for root in (folder, Path.cwd()):
         candidate = root / Path(entry).expanduser()
         if candidate.exists() or any(root.glob(entry) if not Path(entry).is_absolute() else ()):

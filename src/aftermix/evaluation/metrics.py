@@ -47,11 +47,13 @@ def _refuse_unusable(metric: Metric, name: str, leaf: Any) -> None:
     where = f"task '{name}'"
     usable = [known for known in leaf.aggregation() if _is_usable(known, leaf)]
     remedy = f"Set `metric` to one of: {', '.join(usable)}." if usable else "Take another task: none of its metrics is."
+
     if metric.filter not in _filters(leaf):
         known = ", ".join(_filters(leaf))
         raise EvaluationError(where, f"has no filter '{metric.filter}'", f"Set `filter` to one of: {known}.")
     if metric.name not in leaf.aggregation():
         raise EvaluationError(where, f"has no metric '{metric.name}'", remedy)
+
     if metric.name not in usable:
         found = "lower is better" if leaf.aggregation()[metric.name] is mean else "it is not a mean over items"
         raise EvaluationError(

@@ -18,10 +18,12 @@ def quiet() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     datasets_bars = not datasets.utils.are_progress_bars_disabled()
     transformers_bars = transformers_logging.is_progress_bar_enabled()
+
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
     try:
         yield
     finally:

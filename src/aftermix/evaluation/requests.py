@@ -80,6 +80,7 @@ def score_items(requests: LeafRequests, metric: Metric) -> tuple[list[float], di
     leaf = requests.leaf
     leaf._instances = requests.flat()
     leaf.apply_filters()
+
     primary: list[float] = []
     metrics: dict[str, list[float]] = {}
     with compiled_templates():
@@ -91,6 +92,7 @@ def score_items(requests: LeafRequests, metric: Metric) -> tuple[list[float], di
                     metrics.setdefault(f"{key},{name}", []).append(value)
                 if name == metric.filter:
                     primary.append(primary_value(values, metric, item=item))
+
     complete = {key: values for key, values in metrics.items() if len(values) == len(requests.items)}
     return primary, complete
 

@@ -1,1 +1,1 @@
-"""What the commands do: the only place where merging, evaluation, search, training and report meet."""
+"""Jobs behind the commands: the only place where merging, evaluation, search, training and report meet."""

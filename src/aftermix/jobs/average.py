@@ -37,7 +37,7 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """As which vector it goes into the recipe."""
+        """Its name as a vector of the recipe."""
         return f"tokens-{self.tokens:012d}"
 
 
@@ -62,16 +62,21 @@ def average(
     _refuse_useless(last=last, best=best, by=by, decay=decay, min_rate=min_rate)
     refuse_occupied(output)
     stages = found_stages(checkpoints)
+
+    # A rate that decayed in training would decay twice.
     if decay is not None and stages[0].recipe.get("schedule") != "constant":
         found = f"the rate of this run was '{stages[0].recipe.get('schedule')}' already"
         raise TrainingError("--decay", found, "Leave it out, or train with `schedule: constant`.")
+
     if best is not None and by is not None:
         stages = _best(stages, _counted("--best", best, stages), by, say)
     elif last is not None:
         stages = stages[-_counted("--last", last, stages) :]
+
     weighted = _weighted(stages, decay, min_rate or 0.0)
     for stage in weighted:
         say(f"{stage.name}: weight {stage.weight:.4f}")
+
     folder = merge(_recipe([stage for stage in weighted if stage.weight]), output, say=say)
     listed = [{"folder": str(s.folder), "tokens": s.tokens, "weight": s.weight, "select": s.score} for s in weighted]
     write_json(
@@ -88,12 +93,14 @@ def _refuse_useless(
         raise TrainingError("--last", "excludes --best", "Name one of the two.")
     if best is not None and by is None:
         raise TrainingError("--best", "nothing says how to score", "Add --by FILE, a file with `evaluate:`.")
+
     if best is not None and decay is not None:
         raise TrainingError("--best", "a decay needs checkpoints in a row", "Use --last with --decay.")
     if by is not None and best is None:
         raise TrainingError(
             "--by", "says how to score, but nothing is chosen by score", "Add --best N, or leave it out."
         )
+
     if min_rate is not None and decay is None:
         raise TrainingError(
             "--min-rate", "is the end of a decay, and none is asked for", "Add --decay, or leave it out."
@@ -110,12 +117,14 @@ def found_stages(places: Sequence[Path]) -> list[Stage]:
     for folder in folders:
         record = read_json(folder / RECORD, remedy="Name folders that `aftermix train` wrote.")
         found_there.append(Stage(folder.absolute(), int(record["tokens"]), record["recipe"]))
+
     found_there.sort(key=lambda stage: stage.tokens)
     for stage in found_there[1:]:
         different = differences(found_there[0].recipe, stage.recipe)
         if different:
             found = f"is of another run than {found_there[0].folder} ({'; '.join(different[:3])})"
             raise TrainingError(str(stage.folder), found, "Average checkpoints of one run; `merge` takes any models.")
+
     # Compared before: the same number of tokens of another run is no repetition.
     stages = list({stage.tokens: stage for stage in reversed(found_there)}.values())[::-1]
     if len(stages) < 2:
@@ -127,6 +136,7 @@ def found_stages(places: Sequence[Path]) -> list[Stage]:
 def _model_folders(place: Path) -> list[Path]:
     if (place / RECORD).is_file():
         return [place]
+
     found = sorted(path.parent for path in place.glob(f"*/{RECORD}") if not path.parent.name.startswith("."))
     if not found:
         remedy = "Name NAME-checkpoints of a run with `checkpoint_tokens`, or model folders that `train` wrote."
@@ -144,6 +154,7 @@ def _counted(option: str, count: int, stages: Sequence[Stage]) -> int:
 def _weighted(stages: list[Stage], decay: DecayShape | None, min_rate: float) -> list[Stage]:
     if decay is None:
         return [replace(stage, weight=1 / len(stages)) for stage in stages]
+
     weights = decay_weights([stage.tokens for stage in stages], decay, min_rate=min_rate)
     return [replace(stage, weight=weight) for stage, weight in zip(stages, weights, strict=True)]
 
@@ -165,15 +176,19 @@ def _best(stages: list[Stage], count: int, by: Config, say: Callable[[str], obje
     assert by.evaluate is not None  # noqa: S101 - required above; for the type checker
     suite = TaskSuite.build(by.evaluate)
     objectives = Objectives.build(by.search.objective, tasks=list(suite.tasks))
+
     config = _recipe(stages)
     pool = open_pool(config)
     merger = Merger.of(pool, Recipe.of(config.merge, vectors=config.vectors))
     scorer = LiveScorer.open(pool, by.evaluate, suite)
+
+    # Each checkpoint by itself is the merge that has all weight on it.
     scored = []
     for stage in stages:
         alone = {other.name: float(other is stage) for other in stages}
         scores = mean_scores(scorer.measure(merged_tensors(merger, alone), "select").items)
         scored.append(replace(stage, score=fmean(objectives.values(scores))))
         say(f"{stage.name}: {scored[-1].score:.4f} on the select items")
+
     ranked = sorted(scored, key=lambda stage: (stage.score or 0.0, stage.tokens), reverse=True)
     return sorted(ranked[:count], key=lambda stage: stage.tokens)

@@ -25,9 +25,11 @@ def diff(expert: str, *, base: str, output: Path, dtype: StoredType = "bfloat16"
     """
     pool = open_pool(Config(base=base, vectors={VECTOR: VectorConfig(model=expert)}))
     refuse_output(output, pool)
+
     # The expert speaks: a merge takes its tokenizer, chat template and generation settings from the vector's folder.
     companions = companion_files(dataclasses.replace(pool, instruction=VECTOR), dtype=None)
     config = json.dumps(pool.experts[VECTOR].config, indent=2, ensure_ascii=False) + "\n"
+
     return VectorWriter(pool, VECTOR, dtype).write(
         output,
         companions=companions | {"config.json": config.encode(), "README.md": _card(expert, base, output, dtype)},
@@ -40,6 +42,7 @@ def _card(expert: str, base: str, output: Path, dtype: StoredType) -> bytes:
 
     models = [public_name(base), public_name(expert)]
     metadata = ModelCardData(base_model=models, tags=["aftermix", "distribution-vector"]).to_yaml()
+
     name = output.resolve().name
     text = f"""# {name}
 
@@ -58,11 +61,12 @@ vectors:
 
 
 def diff_lines(facts: Facts, output: Path) -> Iterator[str]:
-    """What was stored, what was left out, and how exact it is."""
+    """Describe what was stored, what was left out, and how exact it is."""
     stored, left_out = len(facts.error.tensors), len(facts.unchanged)
     yield f"Stored          {stored} tensors as {facts.dtype}"
     yield f"Left out        {left_out} tensors that do not differ from the base"
     yield f"Error           {facts.summary}"
+
     if facts.error.relative_l2:
         name, worst = max(facts.error.tensors.items(), key=lambda entry: entry[1].relative_l2)
         yield f"Worst tensor    {name}: {worst.relative_l2:.3%}"

@@ -28,7 +28,7 @@ from aftermix.training.data.files import data_parts
 
 @dataclass
 class Diagnosis:
-    """What was found: `problems` stop a job, `notes` do not, `facts` say what was looked at."""
+    """Findings about a file: `problems` stop a job, `notes` do not, `facts` say what was looked at."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
@@ -49,6 +49,7 @@ def doctor(config: Config) -> Diagnosis:
     """
     found = Diagnosis()
     found.attempt(lambda: _check_merge(config, found))
+
     if config.base or config.vectors:
         models = examine_pool(config)
         found.problems += models.problems
@@ -58,6 +59,7 @@ def doctor(config: Config) -> Diagnosis:
         if models.pool is not None:
             _examine_models(models.pool, config, found)
         _check_sharing(config, models.pool, found)
+
     if config.evaluate is not None:
         found.attempt(lambda: _check_tasks(config, found))
     if config.mixture is not None and config.vectors and config.evaluate is not None:
@@ -74,6 +76,7 @@ def _check_mixture(config: Config, found: Diagnosis) -> None:
     if config.mixture is not None and config.mixture.tree is not None:
         found.facts += list(Levels.of(config).facts())
         return
+
     setting = Setting.of(config)
     rounds = "".join(f", then {count}" for count in setting.mixture.rounds)
     limits = zip(setting.domains, setting.bounds.low_K, setting.bounds.high_K, strict=True)
@@ -86,6 +89,7 @@ def _check_merge(config: Config, found: Diagnosis) -> None:
     matcher(recipe.exclude, where="merge.exclude")
     if config.vectors and config.evaluate is None:
         check_weights(recipe, {name: vector.weight for name, vector in config.vectors.items()})
+
     if config.vectors and (config.search.over.settings or not config.search.over.weights):
         found.facts.append(f"search over {space_text(config, space_of(config))}")
 
@@ -96,12 +100,14 @@ def _check_sharing(config: Config, pool: Pool | None, found: Diagnosis) -> None:
         method = bind(config.merge, vectors=config.vectors)
     except AftermixError:  # has been told
         return
+
     vectors = sorted(config.vectors)
     if vectors:
         found.attempt(lambda: method.refuse_other_count(vectors))
         if method.joint:
             found.attempt(lambda: method.ratios(vectors))
         found.attempt(lambda: method.refuse_other_order(vectors))
+
     if method.needs_statistics:
         found.attempt(lambda: _check_statistics(config, pool, method.name))
 
@@ -129,15 +135,18 @@ def _non_finite(checkpoint: Model) -> Iterator[Problem]:
 def _examine_models(pool: Pool, config: Config, found: Diagnosis) -> None:
     gigabytes = sum(info.nbytes for info in pool.layout) / 1e9
     found.facts.append(f"{pool.parameters:,} parameters in {len(pool.layout)} tensors, {gigabytes:.3g} GB a model")
+
     for name, expert in pool.experts.items():
         if pool.base is not None:
             found.notes += remarks(pool.base, expert, vector=name)
     found.notes += companion_remarks(pool)
+
     found.facts += [f"tied: {head} is {embedding}" for head, embedding in pool.frame.alias.items()]
     for pattern in config.merge.exclusions(for_search=config.evaluate is not None):
         matches = matcher([pattern], where="merge.exclude")
         count = sum(matches(info.name) for info in pool.layout)
         found.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")
+
     found.facts += alignment_lines(pool.base, pool.experts)
     if any(vector.calibration for vector in config.vectors.values()):
         found.attempt(lambda: _check_calibration(pool, config, found))
@@ -158,6 +167,7 @@ def _check_tasks(config: Config, found: Diagnosis) -> None:
     assert config.evaluate is not None  # noqa: S101 - the caller looked
     suite = TaskSuite.build(config.evaluate)
     Objectives.build(config.search.objective, tasks=list(suite.tasks))
+
     for name, items in suite.tasks.items():
         counts = f"search {len(items.search)}, select {len(items.select)}, test {len(items.test)}"
         found.facts.append(f"task '{name}': {counts}")

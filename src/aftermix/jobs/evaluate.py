@@ -15,9 +15,9 @@ from aftermix.search.summary import summarise
 
 
 def evaluate(config: Config, *, split: Split) -> dict[str, Any]:
-    """Scores with intervals of the merge at the weights in the file; without vectors, of the base.
+    """Score, with intervals, the merge at the weights in the file; without vectors, of the base.
 
-    The same shape as `test` in `best.json`. Raises :class:`AftermixError` on bad input.
+    The result has the shape of `test` in `best.json`. Raises :class:`AftermixError` on bad input.
     """
     require(config, "base", "evaluate")
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
@@ -25,9 +25,11 @@ def evaluate(config: Config, *, split: Split) -> dict[str, Any]:
     recipe = Recipe.of(config.merge, vectors=config.vectors)
     if weights:
         check_weights(recipe, weights)
+
     pool = open_pool(config)
     suite = TaskSuite.build(config.evaluate)
     objectives = Objectives.build(config.search.objective, tasks=list(suite.tasks))
+
     merger = merger_of(config, pool, recipe)
     scorer = LiveScorer.open(pool, config.evaluate, suite)
     measurement = scorer.measure(merged_tensors(merger, weights), split)

@@ -48,13 +48,14 @@ class LiveScorer:
         started = perf_counter()
         self.engine.load(tensors, unchanged=unchanged)
         loaded = perf_counter()
+
         measured = self.suite.evaluate(self.engine.lm, split)
         return Measurement(measured.items, {"combine": loaded - started, "evaluate": perf_counter() - loaded})
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What a search measures with: its configuration, its merge and a living model."""
+    """Measuring device of a search: its configuration, its merge and a living model."""
 
     config: Config
     merger: Merger
@@ -72,8 +73,10 @@ class Bench:
         assert config.evaluate is not None  # noqa: S101 - a search requires it; for the type checker
         started = perf_counter()
         merger = merger_of(config, pool, recipe)
+
         once = leaves_vectors_as_they_are(recipe.method, space.settings)
         prepared = prepare_vectors(merger) if once else None
+
         live = LiveScorer.open(pool, config.evaluate, suite)
         placed = beside(prepared, live.engine.lm.device) if prepared is not None else None
         return Bench(config, merger, placed, live, prepare_s=perf_counter() - started)
@@ -91,6 +94,7 @@ class Bench:
         """The merge under the settings of one point; masks and noise are those of the file's seed."""
         if not settings:
             return self.merger
+
         config = self.config_at(settings)
         recipe = Recipe.of(config.merge, vectors=config.vectors, for_search=True)
         if self.prepared is not None:
@@ -102,6 +106,7 @@ class Bench:
         merger = self.merger_at(point.settings)
         if self.prepared is None:
             return self.live.measure(merged_tensors(merger, point.weights), split)
+
         prepared = _under(self.prepared, merger)
         merged = prepared.merged(point.weights, place=self.live.engine.place)
         return self.live.measure(merged, split, unchanged=prepared.unchanged)
@@ -110,13 +115,14 @@ class Bench:
         """Score a composition under its own method, every tensor given: it may differ where the search does not."""
         if baseline.as_the_file:
             return self.live.measure(merged_tensors(self.merger, baseline.weights), split)
+
         recipe = Recipe.of(baseline.merge_config(self.config.merge), for_search=True)
         merger = Merger.of(self.merger.pool, recipe, vectors=tuple(baseline.weights))
         return self.live.measure(merged_tensors(merger, baseline.weights), split)
 
 
 def _under(prepared: PreparedVectors | ResidentVectors, merger: Merger) -> PreparedVectors | ResidentVectors:
-    """What was prepared, combined as `merger` does."""
+    """`prepared`, combined as `merger` does."""
     if isinstance(prepared, ResidentVectors):
         return replace(prepared, prepared=replace(prepared.prepared, merger=merger))
     return replace(prepared, merger=merger)

@@ -52,9 +52,11 @@ def draw_landscape(run: Path, output: Path) -> Path:
     if kind not in FORMATS:
         found = f"expected a name that ends in .svg, .png or .html, found '{output}'"
         raise ConfigError("--output", found, "Name the picture by its kind.")
+
     turned = kind == "html" and len(_found(run)[0].domains) == TURNED
     if turned:
         refuse_without_plotly()
+
     landscape = read_again(run)
     title = f"Landscape of {run.name}"
     if turned:
@@ -67,7 +69,7 @@ def draw_landscape(run: Path, output: Path) -> Path:
 
 
 def read_again(run: Path) -> Landscape:
-    """The landscape of the finished mixture run `run`, or of a group of a tree, from setting, trials and result."""
+    """The landscape of the finished mixture run `run`, or of a group of a tree, from problem, trials and result."""
     setting, best = _found(run)
     if "optimum" not in best:
         raise MixtureError(str(run), best.get("note") or "has no optimum", "Name another group.")
@@ -76,14 +78,16 @@ def read_again(run: Path) -> Landscape:
 
 
 def _found(run: Path) -> tuple[Setting, dict[str, Any]]:
-    """What was asked, and `best.json`."""
+    """The problem and `best.json` of the finished run, or group, in `run`."""
     is_group = run.parent.name == LEVELS and not (run / CONFIG).is_file()
     whole = run.parent.parent if is_group else run
     config = read_run_config(whole)
     refuse_other_kind(whole, mixture=True)
+
     if not (run / BEST).is_file():
         remedy = f"Go on with it: `aftermix mixture --resume {whole}`."
         raise MixtureError(str(run), "the run is not finished, so it has no optimum", remedy)
+
     best = json.loads((run / BEST).read_text(encoding="utf-8"))
     if is_group:
         return level_setting(config, whole, run.name), best
@@ -109,15 +113,18 @@ def write_cosines(run: Path, pool: Pool) -> None:
 
 
 def landscape_of(setting: Setting, learned: Learned, trials: Sequence[Trial], best: Mapping[str, Any]) -> Landscape:
-    """What the surrogates of `learned` promise; `best` is the run's result, which holds their optimum."""
+    """The landscape that the `fitted` surrogates promise; `best` is the run's result, which holds their optimum."""
     quantities = _Quantities(setting, learned)
     shares = {name: best["optimum"]["shares"][name] for name in setting.domains}
     optimum_K = np.array(list(shares.values()))
+
     won = next(entry for entry in best["verified"] if entry["name"] == best["winner"]["point"])
     won_K = np.array([won["shares"][name] for name in setting.domains])
+
     complete = [trial.number for trial in trials if trial.is_complete]
     measured_NQ = quantities.table(learned.scores_NM)
     points = zip(complete, rounded(learned.shares_NK), rounded(measured_NQ), strict=True)
+
     low_K, high_K = setting.bounds.low_K, setting.bounds.high_K
     return Landscape.model_validate(
         {
@@ -149,15 +156,15 @@ class _Quantities:
         return np.column_stack([self._utility.values(scores_CM), scores_CM])
 
     def expected(self, weights_CK: Floats) -> Floats:
-        """(C, Q) what is predicted."""
+        """(C, Q) the predictions."""
         return self.table(self._surrogate.mean(weights_CK))
 
     def at(self, weights_K: Floats) -> object:
-        """(Q) what is predicted of one mixture, as plain values."""
+        """(Q) the predictions of one mixture, as plain values."""
         return rounded(self.expected(weights_K[None]))[0]
 
     def banded(self, weights_CK: Floats) -> tuple[Floats, Floats, Floats]:
-        """(C, Q) what is predicted, and the ends of a measurement: 95% of the utility's, two deviations of a score."""
+        """(C, Q) the predictions, and the ends of a measurement: 95% of the utility's, two deviations of a score."""
         mean_CM, std_CM = self._surrogate.predict(weights_CK)
         found = [predicted(self._surrogate, self._utility, row_K, seed=self._seed) for row_K in weights_CK]
         low_C2, high_C2 = np.array([one.interval for one in found]).T

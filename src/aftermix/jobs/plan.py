@@ -40,7 +40,7 @@ BYTES_PER_NUMBER = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job will take. Times are estimates from `tokens_per_s`, measured here and now."""
+    """Needs of a job. Times are estimates from `tokens_per_s`, measured here and now."""
 
     parameters: int
     disk_bytes: int
@@ -56,7 +56,7 @@ class Plan:
     combine_s: float = 0.0
     """Seconds of one merge into the living model."""
     space: str = ""
-    """What is searched, and what that makes a trial do."""
+    """Dimensions that are searched, and what they make a trial do."""
     experts: int = 0
     """Models that a training writes; 0 where one merged model is written."""
     training: Mapping[str, int | None] = field(default_factory=dict)
@@ -83,13 +83,17 @@ def plan(config: Config) -> Plan:
     """
     if config.train is not None and not config.vectors:
         return _plan_training(config)
+
     require(config, "vectors", *(("evaluate",) if config.mixture is not None else ()))
     for_search = config.evaluate is not None and config.mixture is None
     pool = open_pool(config)
     space = space_of(config) if for_search else None
     merger = merger_of(config, pool, Recipe.of(config.merge, vectors=config.vectors, for_search=for_search))
+
     disk = sum(spec.nbytes for spec in merger.layout())
     free = psutil.virtual_memory().available
+
+    # A merge alone holds, for each thread, the blocks that it works on and those read ahead.
     if config.evaluate is None:
         blocks = torch.get_num_threads() * (LOOKAHEAD + len(pool.experts) + 2)
         memory = BYTES_PER_NUMBER * min(BLOCK_ELEMENTS, pool.parameters) * blocks
@@ -102,9 +106,11 @@ def _plan_training(config: Config) -> Plan:
     require(config, "base")
     assert config.base is not None  # noqa: S101 - required above; for the type checker
     base = open_checkpoint(locate(config.base), label=config.base)
+
     tensors = [info for name, info in base.tensors.items() if name not in base.alias]
     parameters = sum(info.elements for info in tensors)
     tokens = training_tokens(config)
+
     return Plan(
         parameters=parameters,
         disk_bytes=len(tokens) * sum(info.nbytes for info in tensors),
@@ -121,12 +127,15 @@ def _plan_evaluations(config: Config, pool: Pool, merger: Merger, *, space: Spac
     from aftermix.evaluation.harness import TaskSuite
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
+
     suite = TaskSuite.build(config.evaluate)
     engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=tokenizer_folder(pool), config=config.evaluate)
+
     measurements = search_measurements(config) if space is not None else mixture_measurements(config)
     splits: tuple[Split, ...] = ("search", "select", "test")
     once = leaves_vectors_as_they_are(merger.recipe.method, space.settings if space is not None else {})
     per_model = {split: sum(suite.tokens(split, engine.lm).values()) for split in splits}
+
     return Plan(
         parameters=pool.parameters,
         disk_bytes=disk,
@@ -149,6 +158,7 @@ def _tokens_per_s(requests: Mapping[str, list[Any]], lm: Any) -> float:
     for instances in requests.values():
         for instance in islice(instances, SAMPLE_REQUESTS):
             kinds.setdefault(instance.request_type, []).append(instance)
+
     for warm_up in (True, False):
         started, tokens = perf_counter(), lm.forwarded_tokens
         for kind, instances in kinds.items():
@@ -171,10 +181,12 @@ def _combine_s(merger: Merger) -> float:
     moved = [info for info in merger.pool.layout if merger.moves(info) and info.elements]
     if not moved:
         return 0.0
+
     largest = max(moved, key=lambda info: info.elements)
     bounds = block_bounds(largest.shape)[0]
     base = merger.pool.base_block(largest.name, bounds)
     kept = {vector: merger.operand(largest, vector, bounds) for vector in merger.vectors}
+
     started = perf_counter()
     merger.combine(largest, bounds, base, kept, dict.fromkeys(merger.vectors, 1.0))
     elapsed = perf_counter() - started

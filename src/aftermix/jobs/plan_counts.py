@@ -1,4 +1,4 @@
-"""How many evaluations and training tokens a file asks for, counted before anything runs."""
+"""Numbers of evaluations and of training tokens that a file asks for, counted before anything runs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ def search_measurements(config: Config) -> dict[Split, int]:
     instructions = [name for name, vector in config.vectors.items() if vector.role == "instruction"]
     experts = len(config.vectors) - len(instructions)
     fixed = len(list(fixed_baselines(config))) if search.baselines else 0
+
+    # An instruction vector brings a scan of its weight, alone and beside the best expert.
     scan = len(instruction_scan(instructions[0])) if search.baselines and instructions else 0
     tuned = (2 * scan + experts if experts else scan) if scan else 0
+
     return {
         "search": search.trials,
         "select": min(search.top, max(search.trials, 1)) + tuned,
@@ -53,11 +56,12 @@ def mixture_text(config: Config) -> str:
 
 
 def _settings(config: Config) -> tuple[list[Setting], int]:
-    """What is searched, group by group, and the number of mixtures that the winner is compared with."""
+    """Problems that are searched, group by group, and the number of mixtures that the winner is compared with."""
     assert config.mixture is not None  # noqa: S101 - the caller looked
     if config.mixture.tree is None:
         setting = Setting.of(config)
         return [setting], len(list(compared_mixtures(setting)))
+
     levels = Levels.of(config)
     return list(levels.planned()), len(list(levels.compared()))
 
@@ -71,6 +75,7 @@ def verification_tokens(config: Config) -> int | None:
     """Tokens of each mixture that `aftermix mixture --verify N` trains; None where the file does not say."""
     if config.train is None or config.mixture is None or config.mixture.tree is not None:
         return None
+
     domains = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     try:
         return tokens_of(config.train, domains, option="--tokens T")

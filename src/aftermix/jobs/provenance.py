@@ -1,4 +1,4 @@
-"""What went into a result: hashes of the inputs, seeds and versions, and the recipe that makes it again."""
+"""Provenance of a result: hashes of the inputs, seeds and versions, and the recipe that makes it again."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def hashing(pool: Pool) -> Iterator[Digest]:
     """
     models = [*pool.experts.values(), *([pool.base] if pool.base else [])]
     files = [file for shards in zip_longest(*(model.files() for model in models)) for file in shards if file]
+
     threads = ThreadPoolExecutor(HASHING_THREADS, "hashing")
     futures = {file: threads.submit(_digest, file) for file in files}
     try:
@@ -53,10 +54,12 @@ def lock(pool: Pool, config: Config, *, digest: Digest | None = None) -> dict[st
     if digest is None:
         with hashing(pool) as found:
             return lock(pool, config, digest=found)
+
     lines = alignment_lines(pool.base, pool.experts)
     inputs = {f"vectors.{name}": expert for name, expert in pool.experts.items()}
     if pool.base is not None:
         inputs["base"] = pool.base
+
     record: dict[str, Any] = {
         "inputs": {key: _identity(checkpoint, digest) for key, checkpoint in sorted(inputs.items())},
         "seeds": {"merge": config.merge.seed, "search": config.search.seed}
@@ -64,6 +67,7 @@ def lock(pool: Pool, config: Config, *, digest: Digest | None = None) -> dict[st
         | ({"mixture": config.mixture.seed} if config.mixture else {}),
         "versions": versions(SURROGATE_PACKAGES if config.mixture else ()),
     }
+
     measured = {file.name: fingerprint(file) for file in statistics_files(config)}
     optional: dict[str, Any] = {"statistics": measured, "alignment": lines}
     return record | {key: value for key, value in optional.items() if value}
@@ -95,6 +99,7 @@ def recipe_yaml(config: Config, recipe: Recipe, weights: Weights) -> str:
         | ({"prefix": dict(vector.prefix)} if vector.prefix else {})
         for name, vector in config.vectors.items()
     }
+
     merge = _merge_values(config, recipe)
     values = ({"base": config.base} if config.base else {}) | {"vectors": vectors, "merge": merge}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
@@ -105,6 +110,7 @@ def _merge_values(config: Config, recipe: Recipe) -> dict[str, Any]:
     options = {key: value for key, value in recipe.method.options.items() if value is not None}
     method = {"method": recipe.method.name} | options
     pair = {"intra": config.merge.intra or "all", "inter": config.merge.inter or "sum"}
+
     settled = {"exclude": list(recipe.exclude), "seed": recipe.seed, "lambda": recipe.scale}
     dtype = {"dtype": str(recipe.dtype).removeprefix("torch.")} if recipe.dtype is not None else {}
     vocabulary = {"vocabulary": config.merge.vocabulary} if config.merge.vocabulary is not None else {}

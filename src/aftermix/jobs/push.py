@@ -25,10 +25,13 @@ def refuse_push(repo_id: str) -> None:
     except HFValidationError as error:
         found = f"is no name of a repository ({_reason(error)})"
         raise ConfigError(repo_id, found, "Use NAME or OWNER/NAME.") from error
+
     if is_offline_mode():
         raise ConfigError(repo_id, "the hub is in offline mode", "Unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE.")
     if get_token() is None:
         raise ConfigError(repo_id, "there is no login to the hub", LOGIN)
+
+    # A token alone says nothing: only the hub knows whether it still holds.
     try:
         HfApi().whoami()
     except Exception as error:  # whatever the client or its transport raises, the answer is the same: not now
@@ -48,6 +51,7 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
     """
     model = model_folder(folder)
     refuse_push(repo_id)
+
     api = HfApi()
     try:
         url = api.create_repo(repo_id, private=private or None, exist_ok=True)
@@ -57,6 +61,7 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
     except Exception as error:  # as above: the remedy is the same for every cause
         remedy = f"The model is complete; upload it with `aftermix push {folder} {repo_id}`."
         raise RunFailedError(str(model), f"could not be uploaded as {repo_id} ({_reason(error)})", remedy) from error
+
     if public:
         found = f"{url.repo_id} is there already and is public"
         raise ConfigError("--private", found, "Make it private on the hub, name another one, or leave --private out.")
@@ -69,6 +74,7 @@ def model_folder(folder: Path) -> Path:
     if not is_vector(model) and not ((model / "config.json").is_file() and any(model.glob("*.safetensors"))):
         found = "expected a model, a stored vector or a finished run, found none of them"
         raise CheckpointError(str(model), found, "Name the output of `aftermix merge`, `search` or `diff`.")
+
     card = model / CARD
     try:
         ModelCard(card.read_text(encoding="utf-8"))

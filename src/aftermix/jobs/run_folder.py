@@ -49,12 +49,14 @@ def begin_run(
     """
     refuse_occupied(run)
     run.mkdir(parents=True, exist_ok=True)
+
     if source is not None:
         write_json(run / SOURCE, {"run": str(source.resolve())})
     write_json(run / LOCK, lock(pool, config))
     write_json(run / SPLIT, split)
     if design is not None:
         write_json(run / DESIGN, design)
+
     # Last: a folder with config.yaml is a run that can be resumed.
     write_config(run, config)
 
@@ -106,9 +108,12 @@ def refuse_other_vectors(source: Path, *, config: Config, pool: Pool, split: dic
     earlier = read_run_config(source)
     searched = {*earlier.search.over.settings, *config.search.over.settings}
     theirs, ours = (_measured_by(one, config, searched) for one in (earlier, config))
+
     for part in ours:
         refuse_difference(source, theirs.get(part), ours.get(part), what=f"scores were measured with another {part} in")
     _refuse_other_content(source, config=config, pool=pool)
+
+    # Only the items of tasks that are asked for count: further tasks do no harm.
     stored = _read_split(source)
     shared = {task: stored.get(task) for task in split}
     refuse_difference(source, shared, split, what="scores were measured on other items of")
@@ -118,6 +123,7 @@ def _refuse_other_content(run: Path, *, config: Config, pool: Pool) -> None:
     """Refuse models or statistics that are not, by hash, those of `run`."""
     found, now = json.loads((run / LOCK).read_text(encoding="utf-8")), lock(pool, config)
     refuse_difference(run, found["inputs"], now["inputs"], what="another content now lies in")
+
     theirs, ours = found.get("statistics", {}), now.get("statistics", {})
     refuse_difference(run, theirs, ours, what="other statistics now lie in")
 
@@ -131,10 +137,11 @@ def refuse_difference(run: Path, theirs: Any, ours: Any, *, what: str) -> None:
 
 
 def clear_model(run: Path, recipe: str, *, name: str = MODEL) -> bool:
-    """Whether `run` already holds the model of `recipe`; one of another recipe, from fewer trials, is removed."""
+    """Remove a model of another recipe, from fewer trials; true when `run` already holds that of `recipe`."""
     model = run / name
     if not model.exists():
         return False
+
     if (model / "aftermix.yaml").is_file() and (model / "aftermix.yaml").read_text(encoding="utf-8") == recipe:
         return True
     shutil.rmtree(model)
@@ -147,13 +154,16 @@ def _read_split(run: Path) -> dict[str, Any]:
 
 
 def _measured_by(config: Config, asking: Config, searched: Set[str]) -> dict[str, Any]:
-    """What decides a stored score, besides weights, `searched` settings and items, of the tasks `asking` evaluates."""
+    """Values that decide a stored score of the tasks of `asking`, besides weights, items and `searched` settings."""
     values = _comparable(config)
     wanted = {task.task for task in asking.evaluate.tasks} if asking.evaluate else set()
+
     evaluate = {key: value for key, value in values["evaluate"].items() if key != "items"}
     evaluate["tasks"] = {task["task"]: task for task in evaluate["tasks"] if task["task"] in wanted}
+
     hidden = searched | ({"intra", "inter"} if searched else set())  # an unnamed pair holds its options inside
     merge = {key: value for key, value in values["merge"].items() if key not in hidden}
+
     vectors = values["vectors"].items()
     parts = [part for part in ("role", "density", "ratio") if part not in searched]
     own = {part: {name: vector.get(part) for name, vector in vectors} for part in parts}
@@ -164,6 +174,7 @@ def _comparable(config: Config) -> dict[str, Any]:
     values = as_yaml_values(config)
     if "evaluate" in values:
         values["evaluate"] = {key: value for key, value in values["evaluate"].items() if key not in MACHINE}
+
     values["search"] = {key: value for key, value in values["search"].items() if key not in GROWABLE}
     values.pop("train", None)
     values.pop("mixture", None)  # no part of a search; a mixture run compares its own

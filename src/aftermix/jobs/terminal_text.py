@@ -17,6 +17,7 @@ def diagnosis_lines(found: Diagnosis) -> Iterator[str]:
     if found.notes:
         yield "Notes (they stop nothing):"
         yield from (f"  {note}" for note in found.notes)
+
     if not found.problems:
         yield "No problems."
         return
@@ -29,17 +30,21 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield f"Parameters      {plan.parameters:,}"
     written = f"{plan.experts} experts" if plan.experts else "the merged model"
     yield f"Disk            {_bytes(plan.disk_bytes)} for {written}"
+
     fits = "fits" if plan.memory_bytes < plan.memory_free_bytes else "does NOT fit"
     free = _bytes(plan.memory_free_bytes)
     yield f"Peak memory     {_bytes(plan.memory_bytes)} besides the libraries ({fits} into the {free} that are free)"
+
     if plan.space:
         yield f"Space           {plan.space}"
     for task, sizes in plan.items.items():
         yield f"Items           {task}: " + ", ".join(f"{split} {count}" for split, count in sizes.items())
+
     seconds = plan.seconds
     for split, tokens in plan.tokens.items():
         time = f", about {_time(seconds[split])}" if seconds else ""
         yield f"{split:<15} {plan.measurements[split]} evaluations, {tokens:,} tokens{time}"
+
     if plan.tokens_per_s:
         yield f"Speed           {plan.tokens_per_s:,.0f} tokens/s measured now; one merge {plan.combine_s:.3f} s"
         yield f"Total           about {_time(sum(seconds.values()))}"

@@ -1,4 +1,4 @@
-"""How many layers a model has, for recipes that name them."""
+"""Number of layers of a model, for recipes that name them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def layers_of(model: str) -> int:
     except CheckpointError as error:
         found = f"has no readable config.json ({error.problem.found})"
         raise ConfigError(model, found, "List it under `models`.") from error
+
     nested = config.get("text_config")
     for part in (config, nested if isinstance(nested, dict) else {}):
         for key in KEYS:

@@ -72,12 +72,14 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
             reading.refuse(key, found, remedy)
     others = {key: value for key, value in values.items() if key not in UNSUPPORTED}
     reading.refuse_unknown("", others, KEYS, owner="A recipe")
+
     base = None
     if values.get("base_model") is not None:
         base = reading.attempt(lambda: reference(values["base_model"], where=f"{where}: base_model"))
     elif method not in ("linear", "karcher"):
         needed = "the model that it starts from" if method == "slerp" else "the base of its vectors"
         reading.refuse("base_model", f"{method} needs {needed}", "Add `base_model: PATH`.")
+
     sources = sources_of(reading, method, base)
     shared = _shared(reading, method)
     if method in OPTIONS:
@@ -85,6 +87,7 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
     merge = _merge(reading, method, sources, shared)
     instruction = _tokenizer(reading, base)
     vectors = _vectors(reading, sources, None if method == "slerp" else base, instruction)
+
     refuse_if_any(reading.problems)
     content = {"vectors": vectors, "merge": merge} | ({"base": base} if base else {})
     return parse_config(content, where=where, folder=Path.cwd())
@@ -100,9 +103,11 @@ def _shared(reading: Reading, method: str) -> dict[str, Any]:
             reading, "slices[0].parameters", slices[0].get("parameters"), per_model=False, method=method
         )
         scopes.insert(0, (f"{reading.where}: slices[0].parameters", inner))
+
     defaults: dict[str, Any] = {"lambda": 1.0, "int8_mask": False} | DEFAULTS[method]
     if method == "slerp" and not any("t" in scope for _, scope in scopes):
         reading.refuse("parameters.t", "is required", "Set `t`: 0 is `base_model`, 1 the other model.")
+
     found = {
         name: reading.attempt(partial(settle, name, scopes, default=default), Setting(default))
         for name, default in defaults.items()
@@ -137,18 +142,21 @@ def _method(reading: Reading, method: str, sources: list[Source], shared: dict[s
         return {"method": method, **read_options(method, shared)}
     normalize, densities = shared["normalize"], {source.density for source in sources}
     density = {"density": densities.pop()} if len(densities) == 1 else {}
+
     if method == "linear":
         total = sum(source.weight.value for source in sources)
         if not normalize and total != 1:
             found = f"is false, and the weights sum to {total:g}: the models would be added up"
             reading.refuse("parameters.normalize", found, "Give weights that sum to 1, or normalise.")
         return {"method": method}
+
     if method == "task_arithmetic":
         return {"intra": "all", "inter": "mean"} if normalize else {"method": method}
     if method == "ties":
         if shared["rescale"]:
             reading.refuse("parameters.rescale", "ties does not rescale here", "Remove it, or use dare_ties.")
         return {"method": method, **density, "normalize": normalize}
+
     options = density | {"rescale": "l1" if shared["rescale"] else "none"}
     if method == "dare_ties":
         return {"method": method, **options, "normalize": normalize}
@@ -189,6 +197,7 @@ def _tokenizer(reading: Reading, base: str | None) -> str | None:
             reading.refuse(place, "sets more than the source", "Write `tokenizer_source: base`, or name a model.")
             return None
         source = tokenizer.get("source", "union")
+
     if source == "union":
         reading.refuse(place, "is 'union', and vocabularies are not united here", "Write `base`, or name a model.")
         return None
@@ -204,6 +213,7 @@ def _vectors(reading: Reading, sources: list[Source], base: str | None, instruct
     names = vector_names([source.model for source in kept])
     if instruction is not None and instruction not in [source.model for source in kept]:
         reading.refuse("tokenizer_source", f"'{instruction}' is no model of the recipe", "Write `base`, or name one.")
+
     densities = {source.density for source in kept}
     vectors = {}
     for name, source in zip(names, kept, strict=True):

@@ -1,4 +1,4 @@
-"""How mergekit names a model, and what a vector made from such a name is called here."""
+"""References to models as mergekit writes them, and names of the vectors that are made from them."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def _parts(value: Any, where: str) -> tuple[str, str | None]:
                 where, f"'{value}' has more than one '+'", "Write MODEL+ADAPTER, or {model: {path: ...}}."
             )
         return _path(model, where), _path(adapters[0], where) if adapters else None
+
     if not isinstance(value, dict) or "model" not in value:
         found = f"expected the name of a model, found {type(value).__name__}"
         raise ConfigError(where, found, "Name a folder or a hub model.")
@@ -46,6 +47,7 @@ def _parts(value: Any, where: str) -> tuple[str, str | None]:
     if value.get("override_architecture") is not None:
         remedy = "Remove it: names and shapes of the tensors decide here."
         raise ConfigError(f"{where}.override_architecture", "is not supported", remedy)
+
     model = _path(value["model"], f"{where}.model")
     return model, None if value.get("lora") is None else _path(value["lora"], f"{where}.lora")
 

@@ -29,7 +29,7 @@ KINDS: dict[str, type] = {
     "filter_wise": bool,
 }
 Scope = tuple[str, Mapping[str, Any]]
-"""Where it stands in the file, and its parameters."""
+"""Its place in the file, and its parameters."""
 Condition = tuple[str | None, Any]
 """Filter (None: every tensor) and value."""
 
@@ -43,7 +43,7 @@ class Setting:
 
 
 def is_part_of_names(text: str) -> bool:
-    """Whether mergekit's filter and a pattern of `merge.exclude` read `text` as the same: a part of a name.
+    """Say if mergekit's filter and a pattern of `merge.exclude` read `text` as the same: a part of a name.
 
     >>> [is_part_of_names(text) for text in ("mlp", "re:mlp", "kind:head", "*.mlp", " ")]
     [True, False, False, False, False]
@@ -67,6 +67,8 @@ def settle(name: str, scopes: Sequence[Scope], *, default: Any = None) -> Settin
         place = f"{scopes[0][0]}.{name}"
         remedy = f"Set `{name}` in the model's parameters, or in the recipe's for all models."
         raise ConfigError(place, "is required, and not set for every tensor", remedy)
+
+    # One vector has one weight here; it may be 0 for some tensors, which are then excluded.
     value = conditions[-1][1]
     filters = tuple(str(filter_) for filter_, other in conditions[:-1] if other != value)
     if any(other not in (0, value) for _, other in conditions):

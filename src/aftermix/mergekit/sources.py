@@ -51,7 +51,7 @@ class Reading:
     problems: list[Problem] = field(default_factory=list)
 
     def attempt(self, read: Callable[[], Any], otherwise: Any = None) -> Any:
-        """What `read` gives; or its problem kept, and `otherwise`."""
+        """Result of `read`; or its problem kept, and `otherwise`."""
         try:
             return read()
         except AftermixError as error:
@@ -75,10 +75,12 @@ def sources_of(reading: Reading, method: str, base: str | None) -> list[Source]:
         reading.refuse("models", f"'{name}' is listed twice", "Add the two weights up.")
     if method not in ("linear", "karcher") and reading.values.get("slices") and base is not None and base not in names:
         reading.refuse("slices", "lack the base among their sources", "Add `base_model` to the sources.")
+
     if method not in ON_MODELS:
         sources = [source for source in sources if source.model != base]
     elif base is not None and base not in names and reading.values.get("models"):
         sources.append(Source(base, "base_model", [("base_model", {}), *_recipe_scopes(reading)]))
+
     for source in sources:
         scopes = [(f"{reading.where}: {place}", parameters) for place, parameters in source.scopes]
         if method not in OPTIONS:
@@ -86,6 +88,7 @@ def sources_of(reading: Reading, method: str, base: str | None) -> list[Source]:
             source.weight = weight or source.weight
         if method in DENSE:
             source.density = _density(reading, source, scopes)
+
     if not sources and not reading.problems:
         reading.refuse("models", "name no model besides the base", "Add a model to merge.")
     return sources
@@ -112,6 +115,7 @@ def _listed(reading: Reading, method: str, base: str | None) -> list[Source]:
         found = "stands beside `slices`" if given else "is missing"
         reading.refuse("models", found, "List the models once, each with its weight.")
         return []
+
     entries, outer = reading.values.get("models"), _recipe_scopes(reading)
     place = "models"
     if given == ["slices"]:
@@ -120,6 +124,7 @@ def _listed(reading: Reading, method: str, base: str | None) -> list[Source]:
     if not isinstance(entries, list):
         reading.refuse(place, f"expected a list, found {type(entries).__name__}", "List the models.")
         return []
+
     known = ("model", "parameters") if place == "models" else ("model", "parameters", "layer_range")
     sources = (_source(reading, f"{place}[{n}]", entry, known, method, base, outer) for n, entry in enumerate(entries))
     return [source for source in sources if source is not None]
@@ -171,6 +176,7 @@ def parameters_at(reading: Reading, place: str, given: Any, *, per_model: bool, 
     if not isinstance(given, dict):
         reading.refuse(place, f"expected a mapping, found {type(given).__name__}", "Write {weight: 0.5}.")
         return {}
+
     models = () if method in OPTIONS else ("weight",) if method == "linear" else ("weight", "density")
     for name in given:
         if per_model and name in SHARED[method]:

@@ -39,6 +39,7 @@ def written_recipe(config: Config, bound: BoundMethod, adapters: Collection[str]
     models = {
         name: written(config.vectors[name].model, adapted=config.base if name in adapters else None) for name in names
     }
+
     parameters = {theirs: bound.options[ours] for ours, theirs in OPTIONS[method].items()}
     base = written(config.base) if config.base else None
     if method == "slerp":
@@ -47,6 +48,7 @@ def written_recipe(config: Config, bound: BoundMethod, adapters: Collection[str]
         parameters["t"] = sum(weight for name, weight in weights.items() if name != first) / sum(weights.values())
     elif method == "karcher" and base not in models.values():
         base = None  # it would join the models
+
     return (
         {"merge_method": method}
         | ({"base_model": base} if base else {})
@@ -55,16 +57,18 @@ def written_recipe(config: Config, bound: BoundMethod, adapters: Collection[str]
 
 
 def problems_of(config: Config, bound: BoundMethod) -> Iterator[Problem]:
-    """What mergekit cannot say of a merge by one of these methods."""
+    """Everything that mergekit cannot say of a merge by one of these methods."""
     method, weights = NAMES[bound.rules[1]], {vector.weight for vector in config.vectors.values()}
     if config.merge.exclusions(for_search=False):
         yield Problem("merge.exclude", f"mergekit's {method} has no tensors that keep the base's values", "Drop it.")
     if config.merge.scale != 1:
         yield Problem("merge.lambda", f"mergekit's {method} has no lambda", "Drop it.")
+
     if method == "slerp" and len(config.vectors) != 2:
         yield Problem("vectors", f"slerp is between two models, there are {len(config.vectors)}", "Keep two.")
     elif method == "slerp" and sum(vector.weight for vector in config.vectors.values()) == 0:
         yield Problem("vectors", "slerp divides by the sum of weights, which is 0", "Give at least one weight.")
+
     if method != "slerp" and len(weights) > 1:
         yield Problem("vectors", f"mergekit's {method} has no weights, and these differ", "Give all vectors the same.")
     if method == "model_stock" and len(config.vectors) < 2:
@@ -72,7 +76,7 @@ def problems_of(config: Config, bound: BoundMethod) -> Iterator[Problem]:
 
 
 def notes_of(config: Config, bound: BoundMethod) -> list[str]:
-    """What the recipe leaves out."""
+    """Notes on what the recipe leaves out."""
     models = [vector.model for vector in config.vectors.values()]
     if config.base in models or bound.operands == "deltas":
         return []

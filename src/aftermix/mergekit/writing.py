@@ -126,6 +126,7 @@ def _filters(config: Config, bound: BoundMethod, tensors: Sequence[str] | None) 
         return [], [
             Problem("merge.exclude", "mergekit's linear has no tensors that keep the base's values", "Drop it.")
         ]
+
     plain = [pattern for pattern in patterns if is_part_of_names(pattern)]
     others = [pattern for pattern in patterns if not is_part_of_names(pattern)]
     if not others:
@@ -133,6 +134,8 @@ def _filters(config: Config, bound: BoundMethod, tensors: Sequence[str] | None) 
     if tensors is None:
         found = f"'{others[0]}' is a pattern; mergekit's filters are parts of names"
         return [], [Problem("merge.exclude", found, "Name parts of names, or have the base at hand.")]
+
+    # A part of a name must not catch a tensor that is merged.
     is_plain, is_other = matcher(plain, where="merge.exclude"), matcher(others, where="merge.exclude")
     names = [name for name in tensors if is_other(name) and not is_plain(name)]
     excluded = {*names, *(name for name in tensors if is_plain(name))}
@@ -165,6 +168,7 @@ def _bad_options(config: Config, bound: BoundMethod) -> Iterator[Problem]:
     if bound.operands == "deltas" and bound.rules not in NAMES:
         translated = ", ".join(sorted({name for name, _ in NAMES.values()} | set(weightless.OPTIONS)))
         yield Problem("merge", f"{bound.name} has no counterpart in mergekit", f"There is one for: {translated}.")
+
     if options.get("scope") == "model":
         yield Problem("merge.scope", "mergekit trims tensor by tensor", "Set `scope: tensor`.")
     if options.get("election") == "count":
@@ -172,6 +176,7 @@ def _bad_options(config: Config, bound: BoundMethod) -> Iterator[Problem]:
     if options.get("rescale") == "density" and _drops(config, bound):
         remedy = "Set `rescale: l1` or `rescale: none`."
         yield Problem("merge.rescale", "mergekit rescales to the L1 norm, not by the density", remedy)
+
     negative = sorted(name for name, vector in config.vectors.items() if vector.weight < 0)
     if negative and options.get("normalize") and options.get("divisor") == "absolute":
         found = f"mergekit divides by the signed sum of weights, and '{negative[0]}' has a negative one"
@@ -183,22 +188,25 @@ def _drops(config: Config, bound: BoundMethod) -> bool:
 
 
 def _notes(config: Config, bound: BoundMethod, dtype: str | None, adapters: Collection[str]) -> list[str]:
-    """What the recipe does not say, and the tensors do not need."""
+    """Notes on what the recipe does not say, and the tensors do not need."""
     notes = ["Written by aftermix for mergekit 0.1.5."]
     names = sorted(config.vectors)
     if names != vector_names([config.vectors[name].model for name in names]):
         notes.append(f"The vectors were called {', '.join(names)}, in this order.")
+
     if bound.rules[0] is random_rescale and _drops(config, bound):
         notes.append("mergekit draws other random masks: the result is equal in distribution only.")
         notes.append(f"aftermix used seed {config.merge.seed}; mergekit takes one as --random-seed.")
     if config.merge.dtype is None and dtype is None:
         notes.append("Without `dtype`, mergekit computes in the models' own type. For the arithmetic of aftermix add")
         notes.append("`dtype: float32` and, as `out_dtype`, the type of the base.")
+
     instructions = sorted(name for name, vector in config.vectors.items() if vector.role == "instruction")
     if instructions:
         # mergekit's `tokenizer_source` would also drop the rows of embeddings that stand for no token.
         notes.append("mergekit copies tokenizer, chat template and generation settings from the base; aftermix takes")
         notes.append(f"them from {config.vectors[instructions[0]].model}. Copy them over.")
+
     searched = sorted(name for name, vector in config.vectors.items() if vector.range is not None)
     if searched:
         notes.append(f"Left out: the search ranges of {', '.join(searched)}.")

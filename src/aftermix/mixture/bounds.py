@@ -1,4 +1,4 @@
-"""Which mixtures are allowed: a lowest and a highest share of each domain."""
+"""Limits of the mixtures that are allowed: a lowest and a highest share of each domain."""
 
 from __future__ import annotations
 
@@ -83,6 +83,7 @@ def _given(
 ) -> dict[str, tuple[float, float]]:
     known_names(bounds, names, where="bounds")
     known_names(fixed, names, where="fixed")
+
     problems = [
         Problem(f"bounds.{name}", f"expected 0 <= lowest <= highest <= 1, found {low:g} and {high:g}", "Correct them.")
         for name, (low, high) in bounds.items()
@@ -98,6 +99,7 @@ def _given(
         for name in fixed
         if name in bounds
     ]
+
     refuse_if_any(problems)
     return {**bounds, **{name: (share, share) for name, share in fixed.items()}}
 
@@ -113,6 +115,7 @@ def _epoch_caps(
     for where, number in (("max_epochs", max_epochs), ("budget_tokens", budget_tokens)):
         if not (math.isfinite(number) and number > 0):
             raise MixtureError(where, f"expected a number above 0, found {number:g}", "Correct it.")
+
     known_names(tokens, names, where="tokens")
     empty = [name for name in names if not (math.isfinite(tokens.get(name, 0)) and tokens.get(name, 0) > 0)]
     refuse_if_any(
@@ -121,6 +124,7 @@ def _epoch_caps(
             for name in empty
         ]
     )
+
     return np.array([min(1.0, max_epochs * tokens[name] / budget_tokens) for name in names])
 
 

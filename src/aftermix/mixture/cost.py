@@ -1,4 +1,4 @@
-"""What it costs to find a mixture: tokens trained and evaluated, by method.
+"""Cost of finding a mixture: tokens trained and evaluated, by method.
 
 Cost of training `N * D * runs` (parameters, tokens of a run, runs), as in MergeMix's Table 6. A token that is trained
 on takes `6 N` operations and one that is evaluated `2 N`, so evaluation counts a third; the paper leaves it out.
@@ -20,7 +20,7 @@ EVALUATED = 2 / 6
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one method spends until it names its ratios."""
+    """Expense of one method until it names its ratios."""
 
     method: str
     parameters: float
@@ -60,6 +60,7 @@ def relative_costs(costs: Sequence[Cost], *, to: str) -> list[dict[str, Any]]:
     if ours is None:
         known = ", ".join(cost.method for cost in costs)
         raise MixtureError("cost", f"expected one of {known}, found '{to}'", "Correct the name.")
+
     return [
         {
             "method": cost.method,

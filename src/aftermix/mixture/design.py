@@ -1,10 +1,10 @@
-"""Which mixtures to measure: points that cover the simplex, for a surrogate to learn from.
+"""Design of the mixtures to measure: points that cover the simplex, for a surrogate to learn from.
 
 Always among them are the uniform mixture, the mixtures that are as much as possible one domain (vertices), and the
 priors. Then the finest lattice of equal steps that fits: four domains have exactly 35 points at a step of 1/4. The rest
 is filled by a scrambled Halton sequence, turned into Dirichlet mixtures from even to sparse.
 
-Source: MergeMix, section 3.2 (coarse grid and priors, 40 points); SPEC section 3.
+Source: MergeMix, section 3.2 (coarse grid and priors, 40 points); docs/mixture.md.
 """
 
 from __future__ import annotations
@@ -75,11 +75,13 @@ def simplex_design(
         raise MixtureError("bounds", found, "Build them from the same domains, in the same order.")
     if limits.free < 2:
         raise MixtureError("bounds", "the bounds leave one mixture only", "Fix fewer shares.")
+
     chosen = _Chosen()
     chosen.add(_always(limits, priors or {}))
     if len(chosen.kinds) > points:
         found = f"expected at least {len(chosen.kinds)} points (uniform, priors, one for each domain), found {points}"
         raise MixtureError("points", found, "Measure more points, or join domains.")
+
     chosen.add(("lattice", row_K) for row_K in _finest_lattice(limits, chosen, points))
     chosen.add(_fill(limits, points, seed), most=points)
     if len(chosen.kinds) < points:

@@ -111,6 +111,7 @@ class _Reader:
             return self._constant(node, names)
         if isinstance(node, ast.Name):
             return self._capability(node, node.id, names)
+
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
             operand, sign = self._term(node.operand, names), -1.0 if isinstance(node.op, ast.USub) else 1.0
             return lambda scores: np.multiply(sign, operand(scores))
@@ -121,6 +122,7 @@ class _Reader:
                 self._term(node.right, names),
             )
             return lambda scores: operator(left(scores), right(scores))
+
         if isinstance(node, ast.Call):
             return self._call(node, names)
         raise self._refusal(node, f"found '{self._source(node)}', which is no part of an expression", REMEDY)

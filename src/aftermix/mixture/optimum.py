@@ -62,7 +62,7 @@ class Optimum:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a measurement at one mixture will give, by the surrogate."""
+    """Expected result of a measurement at one mixture, by the surrogate."""
 
     scores_M: Floats
     std_M: Floats
@@ -73,7 +73,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Goal:
-    """What is made largest: the utility, less `pull` times the divergence from `prior_K`.
+    """Objective that is made largest: the utility, less `pull` times the divergence from `prior_K`.
 
     Formula: `U(f(w)) - pull * sum_k w_k log(w_k / prior_k)`. Mixtures that break floors come after all others.
     """
@@ -92,10 +92,12 @@ class Goal:
             return cls(utility)
         if prior is None:
             raise MixtureError("pull", "a pull towards a prior without a prior", "Give the prior's shares.")
+
         prior_K = on_simplex(np.asarray(prior)[None], where="prior")[0]
         if len(prior_K) != len(bounds.domains):
             found = f"expected {len(bounds.domains)} shares, found {len(prior_K)}"
             raise MixtureError("prior", found, "Give one for each domain.")
+
         for name, share, high in zip(bounds.domains, prior_K, bounds.high_K, strict=True):
             if share <= 0 < high:
                 found = f"gives no share to '{name}', so every mixture with it is infinitely far"
@@ -248,10 +250,12 @@ def _best(value: Value, pool_CK: Floats, bounds: Bounds, *, starts: int) -> tupl
         for climbed_CK, climbed_C in _climb(value, pool_CK[start], float(value_C[start]), bounds):
             seen.append(climbed_CK)
             values.append(climbed_C)
+
     all_CK, all_C = np.concatenate(seen), np.concatenate(values)
     best_K, top = all_CK[all_C.argmax()], float(all_C.max())
     comparable_C = all_C[all_C > BROKEN / 2] if top > BROKEN / 2 else all_C
     least = top - ALMOST * max(0.0, top - float(np.median(comparable_C)))
+
     alike_CK = np.unique(all_CK[(all_C >= least) & (_distance(all_CK, best_K) <= NEAR)], axis=0)
     mean_K = alike_CK.mean(axis=0)
     # Between two peaks there may be a valley.
@@ -259,7 +263,7 @@ def _best(value: Value, pool_CK: Floats, bounds: Bounds, *, starts: int) -> tupl
 
 
 def _climb(value: Value, start_K: Floats, start_value: float, bounds: Bounds) -> Iterator[tuple[Floats, Floats]]:
-    """What is tried on the way up: every transfer of one step from a domain to another, the best one taken."""
+    """Yield what is tried on the way up: every transfer of one step from a domain to another, the best one taken."""
     here_K, here = start_K, start_value
     for step in STEPS:
         for _ in range(MOST_MOVES):

@@ -1,4 +1,4 @@
-"""Whether merged models stand for trained ones: ranks, and the offset between the two scales.
+"""Agreement of merged models with trained ones: ranks, and the offset between the two scales.
 
 Each mixture is scored twice on the same items, once merged and once really trained. The rank correlation says whether
 merging finds the better mixtures; slope, intercept and mean difference say how far apart the two scales are, which
@@ -39,7 +39,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Consistency:
-    """How the scores of merged and of trained models agree over mixtures; None where a side has one value for all."""
+    """Agreement of scores of merged and of trained models over mixtures; None where a side has one value for all."""
 
     mixtures: int
     spearman: float | None
@@ -77,10 +77,12 @@ def consistency(merged: Items, trained: Items, score: Score, *, seed: int = 0, k
     merged_N, trained_N = (
         score({task: table.mean(axis=1) for task, table in side.items()}).round(DECIMALS) for side in (ours, theirs)
     )
+
     merged_DN, trained_DN, told_D = _resampled(ours, theirs, score, mixtures=mixtures, seed=seed, key=key)
     rank = spearman(merged_N, trained_N)
     with np.errstate(invalid="ignore"):  # an expression without a value is minus infinity
         scale = _scale(merged_N, trained_N, (trained_DN - merged_DN).mean(axis=1))
+
     return Consistency(
         mixtures=mixtures,
         spearman=rank,

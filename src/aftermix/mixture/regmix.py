@@ -79,6 +79,7 @@ def regmix(
         raise MixtureError("scores", found, "Give the scores of the same mixtures, in the same order.")
     if all(is_constant(column_N) for column_N in table_NM.T):
         raise MixtureError("scores", "every trained mixture scored the same", "Evaluate more items, or train longer.")
+
     drawn_CK = _candidates(prior_K, bounds, seed=seed, count=candidates, fewest=FEWEST_TIMES_TOP * top)
     predicted = [
         np.full(len(drawn_CK), column_N[0])
@@ -86,6 +87,7 @@ def regmix(
         else Trees.fit(points_NK, column_N).predict(drawn_CK)
         for column_N in table_NM.T
     ]
+
     scores_CM = np.stack(predicted, axis=1)
     best_C = np.lexsort((-utility.values(scores_CM), utility.violation(scores_CM)))[:top]
     return np.asarray(drawn_CK[best_C].mean(axis=0))

@@ -14,7 +14,7 @@ from aftermix.errors import MixtureError
 Floats = NDArray[np.float64]
 
 SUM_TOLERANCE = 0.01
-"""How far the shares of a point may be from 1 together: published tables round each share to three decimals."""
+"""Distance that the shares of a point may have from 1 together: published tables round each share to three decimals."""
 NEGATIVE_TOLERANCE = 1e-9
 
 
@@ -30,6 +30,7 @@ def on_simplex(weights: ArrayLike, *, where: str = "weights") -> Floats:
     weights_NK = as_table(weights, where=where)
     if weights_NK.shape[1] < 2:
         raise MixtureError(where, f"expected two domains or more, found {weights_NK.shape[1]}", "Give one column each.")
+
     sums_N = weights_NK.sum(axis=1)
     lowest_N = weights_NK.min(axis=1)
     off_N = (np.abs(sums_N - 1) > SUM_TOLERANCE) | (lowest_N < -NEGATIVE_TOLERANCE)
@@ -38,6 +39,7 @@ def on_simplex(weights: ArrayLike, *, where: str = "weights") -> Floats:
         found = f"expected shares of at least 0 that sum to 1, found a sum of {sums_N[row]:.4g}"
         found += f" and a lowest share of {lowest_N[row]:.4g}" if lowest_N[row] < 0 else ""
         raise MixtureError(f"{where}, row {row}", found, "Divide the shares by their sum.")
+
     clipped_NK = np.maximum(weights_NK, 0.0)
     normalised_NK: Floats = clipped_NK / clipped_NK.sum(axis=1, keepdims=True)
     return normalised_NK

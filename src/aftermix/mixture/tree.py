@@ -6,7 +6,7 @@ group is the shares of its members alone, so the weights of a measured merge are
     bottom up   w = sum_k x_k m_k                 the group by itself; member k stands for its mixture m_k of experts
     top down    w = o + s sum_k x_k m_k           the whole; the group has its share s, and all others what o gives them
 
-Source: MergeMix, section 3.5 (hierarchical data mix); SPEC section 3.
+Source: MergeMix, section 3.5 (hierarchical data mix); docs/mixture.md.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Node:
 
     @property
     def is_group(self) -> bool:
-        """Whether there is something to search in it."""
+        """True if there is something to search in it."""
         return bool(self.members)
 
     @property
@@ -166,7 +166,7 @@ def _holds(node: Node, name: str) -> bool:
 
 
 def within(node: Node, shares: Mapping[str, float]) -> dict[str, float] | None:
-    """What a mixture of all experts gives the members of `node`, as shares of it; None where it gives them nothing.
+    """Share that a mixture of all experts gives each member of `node`; None where it gives them nothing.
 
     >>> within(parse_tree({"code": ["x", "y"], "web": None}, ["x", "y", "web"]), {"x": 0.25, "web": 0.75})
     {'code': 0.25, 'web': 0.75}
@@ -183,7 +183,7 @@ class Embedding:
     experts: tuple[str, ...]
     members: tuple[str, ...]
     weights_KL: Floats
-    """What a share of 1 of each member weighs; each expert belongs to one member at most."""
+    """Weights that a share of 1 of each member stands for; each expert belongs to one member at most."""
     rest_L: Floats
     """Weights of the experts of other groups, and 0 for those of this one."""
 

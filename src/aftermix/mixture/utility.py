@@ -73,17 +73,20 @@ class Utility:
         if expression is not None and weights is not None:
             found = "expected weights or an expression, found both"
             raise MixtureError("utility", found, "Write the weights into the expression.")
+
         parsed = None if expression is None else parse_expression(expression, capabilities=names)
         used = parsed.names if parsed else tuple(_usable_weights(weights, names))
         constant = tuple(name for name in used if is_constant(scores_NM[:, names.index(name)]))
         if len(constant) == len(used):
             found = f"every capability that counts scored the same at all points ({', '.join(constant)})"
             raise MixtureError("utility", found, "Name one that varies, or evaluate more items.")
+
         kind = normalisation or ("raw" if parsed else "zscore")
         _refuse_normalisation(kind)
         signs = {name: -1.0 if name in smaller_is_better else 1.0 for name in names}
         if parsed and kind == "raw":
             signs = dict.fromkeys(names, 1.0)
+
         scales = {name: _scale(kind, scores_NM[:, names.index(name)], signs[name]) for name in used}
         counted = {} if parsed else _shares(_usable_weights(weights, names), constant)
         utility = cls(names, frozenset(smaller_is_better), kind, scales, counted, parsed, dict(floors or {}), constant)

@@ -23,7 +23,7 @@ TRIALS_FILE = "trials.jsonl"
 
 
 def items_path(folder: Path, split: Split, number: int) -> Path:
-    """Where the item scores of one trial lie.
+    """Path of the item scores of one trial.
 
     >>> items_path(Path("RUN"), "search", 12).as_posix()
     'RUN/items/search/00012.json'

@@ -10,11 +10,18 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from typing import Any
+
+from pydantic import ValidationError
+
 from aftermix.config import Config, load_config
 from aftermix.errors import AftermixError
-from aftermix.runs.records import Record, Trial, TaskScore, UtilityScore, Scores, Winner, Vector, ObjectiveRecord, Candidate, Baseline, ScanPoint, Scan, TaskItemCounts, Items, StageSeconds, Best, R
+from aftermix.runs.records import (
+    Best,
+    Items,
+    R,
+    Trial,
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ def read_run(folder: Path) -> Run:
     if not (folder / "config.yaml").is_file():
         found = "no config.yaml in it" if folder.is_dir() else "no such folder"
         raise AftermixError(str(folder), f"expected a run folder, found {found}", "Name the -o folder of a search.")
+
     best = _best(folder)
     return Run(
         folder=folder,
@@ -90,6 +98,7 @@ def _split_counts(folder: Path) -> Items | None:
     values = _json(path)
     if values is None:
         return None
+
     try:
         tasks = {
             task: {**{split: len(parts[split]) for split in ("search", "select", "test")}, "note": parts.get("note")}
@@ -98,6 +107,7 @@ def _split_counts(folder: Path) -> Items | None:
         overlap = any(bool(parts.get("overlap")) for parts in values.values())
     except (AttributeError, KeyError, TypeError) as error:
         raise AftermixError(str(path), "expected search, select and test item lists for each task", _REMEDY) from error
+
     scheme = "first" if overlap else "disjoint"
     return _checked(Items, {"scheme": scheme, "overlap": overlap, "tasks": tasks}, str(path))
 

@@ -1,4 +1,4 @@
-"""What a search writes down: one record per ended trial, and the item scores of one measurement."""
+"""Records of a search: one for each ended trial, and the item scores of one measurement."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ObjectiveValues = Annotated[tuple[float, ...], BeforeValidator(_one_or_several),
 
 @dataclass(frozen=True)
 class Point:
-    """Where a search looks: the merge weights, and the settings of the merge that are searched beside them."""
+    """A place that a search looks at: merge weights, and the settings of the merge that are searched beside them."""
 
     weights: Weights
     settings: Settings = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Trial:
     objective: ObjectiveValues | None = None
     """One value per objective; None unless the trial is complete."""
     feasible: bool = False
-    """Whether every floor is met."""
+    """True if every floor is met."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds by phase: combine, evaluate, overhead."""
     error: str | None = None
@@ -82,17 +82,17 @@ class Trial:
 
     @property
     def point(self) -> Point:
-        """Where the trial looked."""
+        """The place that the trial looked at."""
         return Point(self.weights, self.settings)
 
     @property
     def is_complete(self) -> bool:
-        """Whether the trial has scores that count."""
+        """True if the trial has scores that count."""
         return self.state == "complete"
 
     @property
     def is_imported(self) -> bool:
-        """Whether the scores were measured by another run."""
+        """True if the scores were measured by another run."""
         return "#" in (self.origin or "")
 
     @property
@@ -105,7 +105,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one evaluation of a merge gave: per-item scores by task, and wall seconds by phase."""
+    """Result of one evaluation of a merge: per-item scores by task, and wall seconds by phase."""
 
     items: Mapping[str, list[float]]
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""What the linear layers of an expert are fed on its own text: the statistics that make saliency out of magnitude."""
+"""Statistics of what an expert's linear layers are fed on its own text: they make saliency out of magnitude."""

@@ -21,7 +21,7 @@ LISTED = 5
 
 @dataclass(frozen=True)
 class Samples:
-    """What one expert reads."""
+    """Samples of text that one expert reads."""
 
     sequences: tuple[tuple[int, ...], ...]
     """In the order in which the texts stand."""
@@ -82,8 +82,10 @@ def choose_samples(
         raise ConfigError(where, "expected at least one text, found none", "Name a file or a task with text.")
     if not any(map(str.strip, texts)):
         raise ConfigError(where, "expected text, found nothing but white space", "Name a file or a task with text.")
+
     chosen = _order(len(texts), seed, "texts")[:samples]
     encoded = dict(zip(chosen, encode([texts[number] for number in chosen]), strict=True))
+
     problems = [_without_token(where, number) for number in sorted(encoded) if not encoded[number]]
     if long_texts == "refuse":
         longer = [number for number in sorted(encoded) if len(encoded[number]) > context]
@@ -92,6 +94,7 @@ def choose_samples(
             rest = Problem(where, f"{len(longer) - LISTED} more of its texts are longer than {context} tokens", CUT)
             problems.append(rest)
     refuse_if_any(problems)
+
     windows = {number: _windows(encoded[number], context, seed, number) for number in chosen}
     places = _places(windows, chosen, samples)
     sequences = tuple(tuple(windows[number][place]) for number, place in sorted(places))

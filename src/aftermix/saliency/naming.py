@@ -17,26 +17,26 @@ EXPERT = re.compile(r"\.experts\.(\d+)\.")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stored tensor lies in the live model."""
+    """Location of a stored tensor in the live model."""
 
     target: str
     """Name of the parameter."""
     converted: bool = False
-    """Whether it is a part of the parameter, or in another layout."""
+    """True if it is a part of the parameter, or in another layout."""
     transposed: bool = False
-    """Whether two of its dimensions may be exchanged in the live model."""
+    """True if two of its dimensions may be exchanged in the live model."""
 
 
 @dataclass(frozen=True, eq=False)
 class Statistic:
-    """What is known of the inputs of one stored weight."""
+    """Statistic of the inputs of one stored weight."""
 
     mean_square: torch.Tensor
     """float32 (C,), or (E, C) for experts that are stored in one tensor; 0 where no token came."""
     tokens: tuple[int, ...]
     """One count, or one for each of these experts."""
     axis: int
-    """Which dimension of the stored tensor is the input channel."""
+    """Dimension of the stored tensor that is the input channel."""
 
 
 def stored_statistics(

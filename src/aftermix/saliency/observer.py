@@ -76,7 +76,7 @@ PRODUCTS: Mapping[Callable[..., Any], Callable[..., list[Product]]] = {
     for function in functions
     if function is not None
 }
-"""How the operands of each function are read."""
+"""Readers of the operands, by function of PyTorch."""
 
 
 CASTS = (torch.Tensor.to, torch.Tensor.type, torch.Tensor.float)
@@ -152,12 +152,15 @@ class Observer(TorchFunctionMode):
         name = self._names.get(id(owner))
         if owner is None or name is None:
             return False
+
         axis = _axis(weight, product.channel, owner)
         if axis is None or (owner.dim() == 3 and not _by_expert(product, owner, axis)):
             return False
+
         total = self.totals.get(name)
         if total is None:
             total = self.totals[name] = Total(tuple(owner.shape), axis, owner.device)
+
         if owner.dim() == 2:
             total.add(*self._sums(product.inputs))
         elif product.weight.dim() == 2:
@@ -203,7 +206,7 @@ def linear_weights(model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], i
 
 
 def _by_expert(product: Product, owner: torch.Tensor, axis: int) -> bool:
-    """Whether a product with a three-dimensional parameter is with one expert's slice of it, or expert by expert."""
+    """Say if a product with a three-dimensional parameter is with one expert's slice of it, or expert by expert."""
     if axis == 0:
         return False
     if product.weight.dim() == 2:
@@ -212,7 +215,7 @@ def _by_expert(product: Product, owner: torch.Tensor, axis: int) -> bool:
 
 
 def _axis(weight: torch.Tensor, channel: int, owner: torch.Tensor) -> int | None:
-    """Which dimension of the parameter `owner` is dimension `channel` of its view `weight`."""
+    """Find the dimension of the parameter `owner` that is dimension `channel` of its view `weight`."""
     if weight is owner:
         return channel % owner.dim()
     size, stride = weight.shape[channel], weight.stride(channel)

@@ -36,6 +36,7 @@ def streamed_passes(live: LiveModel, batches: Batches, observer: Observer, *, ba
     name, layers = live.layers()
     live.fill(lambda parameter: not parameter.startswith(f"{name}."))
     replay = _Replay(live, layers)
+
     given: list[Any] = [None] * len(batches)
     with torch.no_grad(), replay:
         for number in bar(range(len(layers)), len(layers), "layer"):
@@ -45,6 +46,7 @@ def streamed_passes(live: LiveModel, batches: Batches, observer: Observer, *, ba
             for index, tokens_BT in enumerate(batches):
                 given[index] = replay.run_layer(tokens_BT, number, given[index], observer)
             live.empty(lambda parameter, prefix=prefix: parameter.startswith(prefix))  # type: ignore[misc]
+
         observer.watch(live.model)
         with observer.short_head(live.model):
             for index, tokens_BT in enumerate(batches):
@@ -80,7 +82,7 @@ class _Replay:
             layer.forward = forward
 
     def run_layer(self, tokens_BT: torch.Tensor, number: int, given: Any, observer: Observer) -> Any:
-        """What layer `number` gives, when the one before it gave `given`."""
+        """Return the output of layer `number`, when the one before it gave `given`."""
         self._current, self._given, self._observer = number, given, observer
         try:
             self._live.model(tokens_BT, use_cache=False)
@@ -94,7 +96,7 @@ class _Replay:
         raise self._live.unstreamable(f"layer {number} is not called")
 
     def run_rest(self, tokens_BT: torch.Tensor, given: Any, observer: Observer) -> None:
-        """What comes after the last layer, which gave `given`."""
+        """Run all that comes after the last layer, which gave `given`."""
         self._current, self._given, self._observer, self._calls = len(self._layers), given, None, 0
         with observer:
             self._live.model(tokens_BT, use_cache=False)

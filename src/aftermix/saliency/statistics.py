@@ -47,7 +47,7 @@ class Total:
     shape: tuple[int, ...]
     """Of the weight as the live model holds it."""
     axis: int
-    """Which of its dimensions is the input channel."""
+    """The dimension that is the input channel."""
     device: torch.device
     sums_EC: torch.Tensor = field(init=False)
     tokens: list[int] = field(init=False)

@@ -35,7 +35,7 @@ class WeightNote(Section):
 
     shape: tuple[int, ...]
     axis: int
-    """Which dimension is the input channel."""
+    """The dimension that is the input channel."""
     tokens: tuple[int, ...]
     """One count, or one for each expert where all are stored in one tensor."""
     start: str
@@ -43,7 +43,7 @@ class WeightNote(Section):
 
 
 class DataNote(Section):
-    """What was read."""
+    """The text that was read."""
 
     source: str
     sha256: str
@@ -96,7 +96,7 @@ class Statistics:
         return self.values[self._name(name)] if weight is not None and any(weight.tokens) else None
 
     def axis(self, name: str) -> int:
-        """Which dimension of the stored tensor is the input channel."""
+        """Dimension of the stored tensor that is the input channel."""
         return self._known(name).axis
 
     def tokens(self, name: str) -> tuple[int, ...]:
@@ -160,7 +160,7 @@ def start_of(model: Model, name: str) -> str:
 
 
 def weight_notes(statistics: Mapping[str, Statistic], model: Model) -> dict[str, WeightNote]:
-    """What the note says of each weight."""
+    """The note's entry of each weight."""
     return {
         name: WeightNote(
             shape=model.info(name).shape, axis=entry.axis, tokens=entry.tokens, start=start_of(model, name)
@@ -199,6 +199,7 @@ def read_statistics(folder: Path, vector: str) -> Statistics:
         values = load(path.read_bytes())
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(str(path), f"cannot be read ({' '.join(str(error).split())[:200]})", AGAIN) from error
+
     problems = []
     for name in sorted(note.weights.keys() | values.keys()):
         expected = _shape(note.weights[name]) if name in note.weights else None
@@ -209,12 +210,13 @@ def read_statistics(folder: Path, vector: str) -> Statistics:
             problems.append(Problem(f"{path}: {name}", f"expected {wanted}, found {shown[0]}", AGAIN))
         elif not bool(torch.isfinite(values[name]).all()) or bool((values[name] < 0).any()):
             problems.append(Problem(f"{path}: {name}", "holds values that are no mean squares", AGAIN))
+
     refuse_if_any(problems[:LISTED])
     return Statistics(folder=folder, note=note, values=values)
 
 
 def has_statistics(folder: Path, vector: str) -> bool:
-    """Whether `folder` has a file of `vector`."""
+    """Say if `folder` has a file of `vector`."""
     return any((folder / f"{vector}{suffix}").exists() for suffix in (".json", ".safetensors"))
 
 
@@ -238,6 +240,7 @@ def _note(folder: Path, vector: str) -> Note:
         found = f"holds no statistics of vector '{vector}', but of: {there}"
         remedy = f"Set `vectors.{vector}.calibration`, and run `aftermix calibrate` again"
         raise CheckpointError(str(folder), found, f"{remedy}; or set `merge: {{uncalibrated: magnitude}}`.")
+
     try:
         note = Note.model_validate(read_json(path, remedy=AGAIN))
         if any(not 0 <= weight.axis < len(weight.shape) for weight in note.weights.values()):

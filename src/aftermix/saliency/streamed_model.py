@@ -16,7 +16,7 @@ META = torch.device("meta")
 
 
 class Values(Protocol):
-    """Where the values of a live model come from."""
+    """Source of the values of a live model."""
 
     def tensors(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, torch.Tensor]]:
         """Name in the live model and values of what is stored of the parameters and buffers that are `wanted`."""

@@ -1,4 +1,4 @@
-"""How sure a score is: percentile bootstrap over items.
+"""Intervals of scores: percentile bootstrap over items.
 
 Items are drawn with replacement within each task, tasks are fixed. The interval speaks of other items of the same
 tasks, not of other tasks, seeds or trainings.
@@ -37,6 +37,7 @@ def weighted_interval(
     if not varying:
         return fixed, fixed
 
+    # The fixed tasks' part is added inside, so that both ends are shifted by the same float operations.
     def score(*drawn: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         total = np.asarray(fixed, dtype=np.float64)
         for task, x in zip(varying, drawn, strict=True):

@@ -1,4 +1,4 @@
-"""What a search maximises: weighted means of task scores, with floors that other tasks must not fall below."""
+"""Objectives of a search: weighted means of task scores, with floors that other tasks must not fall below."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Objectives:
 
     @property
     def is_single(self) -> bool:
-        """Whether there is one objective, so that trials have a best one and no front."""
+        """True if there is one objective, so that trials have a best one and no front."""
         return len(self.goals) == 1
 
     @property
@@ -79,11 +79,11 @@ class Objectives:
         return math.fsum(max(0.0, amount) for amount in self.constraints(scores).values())
 
     def feasible(self, scores: Mapping[str, float]) -> bool:
-        """Whether every floor is met (a score equal to its floor meets it)."""
+        """Say if every floor is met (a score equal to its floor meets it)."""
         return all(amount <= 0 for amount in self.constraints(scores).values())
 
     def as_json(self) -> list[dict[str, Any]]:
-        """What `best.json` says of the objectives; task weights sum to 1."""
+        """The objectives as `best.json` tells them; task weights sum to 1."""
         return [{"name": goal.name, "tasks": goal.shares, "floors": dict(goal.floors)} for goal in self.goals]
 
 

@@ -55,6 +55,8 @@ def suggest(
         untried = next((point for point in first_points(space) if point not in tried), None)
         if untried is not None:
             return Suggestion(untried.weights, "prior", untried.settings)
+
+    # The whole study is told again each time, so that no state but the records decides.
     avoided = [*running, *(trial.point for trial in trials if trial.state == "failed")]
     study = optuna.create_study(
         directions=["maximize"] * len(objectives.goals),
@@ -63,6 +65,7 @@ def suggest(
     )
     study.add_trials([_told(trial, space=space, objectives=objectives) for trial in trials])
     study.add_trials([_frozen(space, point, TrialState.RUNNING) for point in avoided])
+
     point = _asked(study, space)
     for _ in range(ATTEMPTS if config.preset == "default" else 0):
         if point not in tried:

@@ -39,7 +39,7 @@ class Selection:
     candidates: tuple[Candidate, ...]
     """The best first by their search scores."""
     floors_met: bool
-    """Whether the winner meets every floor on the select items."""
+    """True if the winner meets every floor on the select items."""
     front: tuple[int, ...] | None
     """Trial numbers of the Pareto front over the search items; None for one objective."""
 
@@ -61,6 +61,7 @@ def choose_winner(
     complete = _distinct([trial for trial in trials if trial.is_complete])
     if not complete:
         raise _none_complete(folder, trials)
+
     ranked, members = _ranked(complete, objectives)
     chosen = ranked[: config.top]
     with progress.counter(label="select", total=len(chosen), unit="candidate") as advance:
@@ -68,6 +69,7 @@ def choose_winner(
         for trial in chosen:
             candidates.append(_candidate(folder, trial, objectives=objectives, tasks=tasks, measure=measure))
             advance(f"trial {trial.number}")
+
     winner = _best(candidates, scale=spans([trial.values for trial in ranked]))
     numbers = None if objectives.is_single else tuple(trial.number for trial in members)
     return Selection(winner=winner, candidates=tuple(candidates), floors_met=winner.violation == 0, front=numbers)
@@ -104,6 +106,8 @@ def _candidate(
     search = read_items(folder, "search", trial.number)
     path = items_path(folder, "select", trial.number)
     seconds: dict[str, float] = {}
+
+    # Measured once: an earlier session's scores of this trial are as good.
     if path.exists():
         select = checked_items(read_items(folder, "select", trial.number), tasks=tasks, where=str(path))
     else:
@@ -111,6 +115,7 @@ def _candidate(
         select = checked_items(measurement.items, tasks=tasks, where=f"trial {trial.number} on select items")
         seconds = dict(measurement.seconds)
         write_json(path, select)
+
     scores = mean_scores(select)
     return Candidate(
         trial=trial,

@@ -1,4 +1,4 @@
-"""Where weights and settings may lie: one interval per vector, negative ones included, and what a setting may be."""
+"""The space of a search: an interval for each vector's weight, negative ones included, and the values of settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Range:
         return self.high if self.step is None else self.nearest(self.high, down=True)
 
     def contains(self, value: Setting) -> bool:
-        """Whether `value` is one of these numbers."""
+        """Say if `value` is one of these numbers."""
         number = _number(value)
         return number is not None and abs(self.nearest(number) - number) <= TOLERANCE
 
@@ -63,7 +63,7 @@ class Choices:
     values: tuple[Setting, ...]
 
     def contains(self, value: Setting) -> bool:
-        """Whether `value` is one of them."""
+        """Say if `value` is one of them."""
         return value in self.values
 
     def nearest(self, value: Setting) -> Setting:
@@ -137,11 +137,11 @@ class Space:
 
     @property
     def dimensions(self) -> int:
-        """How many numbers and choices a point of the space has."""
+        """Count of the numbers and choices of a point of the space."""
         return len(self.searched_weights) + len(self.settings)
 
     def contains(self, weights: Weights, settings: Settings | None = None) -> bool:
-        """Whether a point names exactly these vectors and settings and lies within their bounds (both ends count)."""
+        """Say if a point names exactly these vectors and settings and lies within their bounds (both ends count)."""
         if weights.keys() != self.bounds.keys() or (settings or {}).keys() != self.settings.keys():
             return False
         inside = all(low <= weights[name] <= high for name, (low, high) in self.bounds.items())

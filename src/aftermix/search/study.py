@@ -63,9 +63,11 @@ def run_study(
         trials = _begin(folder, imported)
         for trial in trials:
             _refuse_foreign(trial, folder=folder, space=space, objectives=objectives)
+
         total = sum(trial.is_imported for trial in trials) + config.trials
         failures = 0
         label = command if run is None else folder.name
+
         with progress.counter(label=label, total=total, done=len(trials), unit="trial") as advance:
             while len(trials) < total:
                 known = partial(_measured, folder, trials, measure)
@@ -73,9 +75,12 @@ def run_study(
                 trial, items, fault = _next_trial(
                     propose=ask, objectives=objectives, trials=trials, tasks=tasks, measure=known
                 )
+
+                # Written down before it counts: a killed search loses no ended trial.
                 journal.record(folder, trial, items)
                 trials.append(trial)
                 advance(best_so_far(trials, objectives))
+
                 failures = failures + 1 if fault else 0
                 if fault and failures >= config.max_consecutive_failures:
                     raise _stopped(folder, trials, failures, f"{command} FILE --resume {run or folder}") from fault
@@ -102,6 +107,7 @@ def _refuse_foreign(trial: Trial, *, folder: Path, space: Space, objectives: Obj
         kind = "weights and settings" if space.settings or trial.settings else "weights"
         found = trial.weights | trial.settings
         raise SearchError(where, f"expected {kind} within {space}, found {found}", remedy)
+
     if not trial.is_complete:
         return
     needed = {task for goal in objectives.goals for task in goal.weights} | objectives.floors.keys()
@@ -138,6 +144,7 @@ def _next_trial(
     started, number = perf_counter(), len(trials)
     suggestion = propose(trials)
     stands: dict[str, Any] = vars(suggestion)
+
     try:
         measurement = measure(suggestion.point)
         items = checked_items(measurement.items, tasks=tasks, where=f"trial {number}")
@@ -147,6 +154,7 @@ def _next_trial(
         seconds = {"overhead": perf_counter() - started}
         reason = str(error) if isinstance(error, AftermixError) else f"{type(error).__name__}: {error}".rstrip(": ")
         return Trial(number=number, state="failed", **stands, seconds=seconds, error=reason), None, error
+
     scores = mean_scores(items)
     spent = {phase: float(seconds) for phase, seconds in measurement.seconds.items()}
     trial = Trial(
@@ -162,7 +170,7 @@ def _next_trial(
 
 
 def best_so_far(trials: Sequence[Trial], objectives: Objectives) -> str:
-    """What the progress bar says: the best trial that meets the floors, or the size of the front."""
+    """Text of the progress bar: the best trial that meets the floors, or the size of the front."""
     usable = [trial for trial in trials if trial.is_complete and trial.feasible]
     if not usable:
         return "none meets the floors" if any(trial.is_complete for trial in trials) else "none complete"

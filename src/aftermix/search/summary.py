@@ -20,6 +20,7 @@ def summarise(items: ItemScores, *, objectives: Objectives, seed: int) -> dict[s
         }
         for task, values in items.items()
     }
+
     return {
         "objective": list(objectives.values(scores)),
         "interval": _intervals(items, objectives=objectives, seed=seed),

@@ -46,6 +46,8 @@ def import_trials(
     complete = [trial for trial in read_trials(source) if trial.is_complete]
     for trial in complete:
         _refuse_other_vectors(trial, source=source, space=space)
+
+    # A stored trial counts where this search could have made the same merge.
     inside = [
         replace(trial, settings=settings)
         for trial in complete
@@ -54,6 +56,7 @@ def import_trials(
     if not inside:
         found = f"expected a complete trial within the file's ranges, found none among {len(complete)} complete ones"
         raise SearchError(str(source / TRIALS_FILE), found, "Name a run that finished trials, or widen the ranges.")
+
     return [
         _import(trial, number=number, source=source, tasks=tasks, objectives=objectives)
         for number, trial in enumerate(inside)
@@ -81,6 +84,7 @@ def _import(trial: Trial, *, number: int, source: Path, tasks: Sequence[str], ob
     search = _stored(source, "search", trial.number, tasks)
     has_select = items_path(source, "select", trial.number).exists()
     scores = mean_scores(search)
+
     rescored = replace(
         trial,
         number=number,

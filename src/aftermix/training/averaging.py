@@ -22,6 +22,7 @@ def decay_factor(shape: DecayShape, start: float, end: float, *, min_rate: float
         mean = 0.5 + (math.sin(math.pi * end) - math.sin(math.pi * start)) / (2 * math.pi * width)
     else:
         mean = 1 - 2 / 3 * (end**1.5 - start**1.5) / width
+
     return min_rate + (1 - min_rate) * mean
 
 
@@ -44,5 +45,6 @@ def decay_weights(tokens: Sequence[int], shape: DecayShape, *, min_rate: float =
     span = tokens[-1] - tokens[0]
     places = [(count - tokens[0]) / span for count in tokens]
     factors = [decay_factor(shape, a, b, min_rate=min_rate) for a, b in pairwise(places)]
+
     ends = [1.0, *factors, 0.0]
     return [before - after for before, after in pairwise(ends)]

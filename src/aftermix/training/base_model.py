@@ -1,4 +1,4 @@
-"""The model an expert starts from: loaded in float32, its tokenizer, and whether both fit the data."""
+"""The model an expert starts from: loaded in float32, its tokenizer, and the check that both fit the data."""
 
 from __future__ import annotations
 
@@ -57,10 +57,12 @@ def load_base(base: Checkpoint) -> Any:
         reason = " ".join(str(error).split())[:300]
         remedy = "Name a causal language model of an architecture that transformers knows."
         raise TrainingError(base.label, f"cannot be loaded for training ({reason})", remedy) from error
+
     absent = sorted({*loaded["missing_keys"], *(str(entry) for entry in loaded["mismatched_keys"])})
     if absent:
         found = f"{len(absent)} weights are not in the files and would be random, first {absent[0]}"
         raise TrainingError(base.label, found, "Name a complete text model; check `architectures` in config.json.")
+
     return model
 
 
@@ -78,10 +80,12 @@ def refuse_unfit(packed: PackedTokens | Mixture, model: Any, tokenizer: Any, *, 
             f"the tokenizer gives token {packed.highest} ({token!r}), but the model has {rows} rows, 0 to {rows - 1}"
         )
         raise TrainingError(where, found, "Use the tokenizer that this model was trained with.")
+
     positions = getattr(settings, "max_position_embeddings", None)
     if isinstance(positions, int) and packed.context > positions:
         found = f"a context of {packed.context} is beyond the model's {positions} positions"
         raise TrainingError("train.context", found, f"Use at most {positions}.")
+
     if packed.masked:
         refuse_unmaskable(model, where="train.mask_documents")
 
@@ -100,8 +104,10 @@ def freeze(model: torch.nn.Module, patterns: tuple[str, ...]) -> list[str]:
             found = f"'{pattern}' matches no parameter; the model has, for example, {min(parameters)}"
             raise TrainingError("train.freeze", found, "Correct or remove the pattern.")
         frozen |= names
+
     for name in frozen:
         parameters[name].requires_grad_(False)
+
     if not any(parameter.requires_grad for parameter in parameters.values()):
         raise TrainingError("train.freeze", "every parameter is frozen", "Leave something to train.")
     return sorted(name for name, parameter in parameters.items() if not parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""Which sequences belong to which step, process and micro-batch.
+"""Sequences shared out over steps, processes and micro-batches.
 
 The sequences are taken in the order given. Step `s` takes the next `batch_size` of them, whatever the number of
 processes `P` and of micro-batches `A`: they are cut into `P * A` equal runs, and process `p` works off the runs
@@ -55,9 +55,12 @@ class StepBatches(Sequence[list[int]]):
     def __getitem__(self, index: int) -> list[int]:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
+
         step, micro = divmod(index, self.accumulation)
         run = self.process * self.accumulation + micro
         first = step * self.batch_size + run * self.micro_batch_size
+
+        # The last step may be smaller, even empty for some processes.
         found = range(first, min(first + self.micro_batch_size, self.sequences))
         return list(found) or [FILLER]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from aftermix.errors import TrainingError
 
 RECORD = "train.json"
-"""What a folder that `train` wrote says of its run."""
+"""File that says, in a folder that `train` wrote, how the run went."""
 
 Wanted = int | Sequence[int] | None
 """A checkpoint after each so many tokens, or at each of these numbers of tokens."""
@@ -27,13 +27,16 @@ def milestones(tokens_by_sequence: Sequence[int], *, batch_size: int, wanted: Wa
     """
     if wanted is None:
         return {}
+
     after = list(accumulate(map(int, tokens_by_sequence)))
     seen = [after[min(end, len(after)) - 1] for end in range(batch_size, len(after) + batch_size, batch_size)]
     numbers = range(wanted, seen[-1] + 1, wanted) if isinstance(wanted, int) else sorted(wanted)
+
     beyond = wanted if isinstance(wanted, int) else max(wanted)
     if beyond > seen[-1]:
         found = f"asks for a checkpoint at {beyond} tokens, but the run has {seen[-1]}"
         raise TrainingError("train.checkpoint_tokens", found, "Lower it, or train on more tokens.")
+
     due: dict[int, int] = {}
     step = 1
     for number in numbers:
@@ -44,7 +47,7 @@ def milestones(tokens_by_sequence: Sequence[int], *, batch_size: int, wanted: Wa
 
 
 def checkpoint_folder(expert: Path, tokens: int) -> Path:
-    """Where the checkpoint after `tokens` tokens of the expert in folder `expert` lies.
+    """Folder of the checkpoint after `tokens` tokens of the expert in folder `expert`.
 
     >>> checkpoint_folder(Path("experts/ja"), 50_000).as_posix()
     'experts/ja-checkpoints/tokens-000000050000'

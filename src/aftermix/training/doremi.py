@@ -48,7 +48,7 @@ STEP_SIZE, SMOOTHING = 1.0, 1e-3
 
 @dataclass(frozen=True, eq=False)
 class DoReMi:
-    """What the proxy's training found."""
+    """Domain weights that the proxy's training came to, step by step."""
 
     domains: tuple[str, ...]
     weights_TK: Floats
@@ -98,9 +98,11 @@ def doremi(
     for a loss that is not finite.
     """
     _refuse(proxy, reference, sequences, step_size=step_size, smoothing=smoothing)
+
     place = "cuda" if uses_cuda(device) else "cpu"
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
+
     try:
         for model in (proxy, reference):
             model.to(place, torch.float32)
@@ -112,6 +114,7 @@ def doremi(
         torch.set_num_threads(before)
         for model in (proxy, reference):
             model.eval().to("cpu")
+
     return DoReMi(tuple(sequences.ratios), weights, excess, sequences.tokens)
 
 
@@ -134,11 +137,14 @@ class _Training:
         optimizer, scheduler = self._optimizer()
         trainable = [parameter for parameter in self.proxy.parameters() if parameter.requires_grad]
         self.proxy.train()
+
         for numbers in progress.bar(self._batches(), label="DoReMi", unit="step"):
             batch = {name: value.to(self.place) for name, value in self._batch(numbers).items()}
             ours_SL, counted_SL = token_losses(self.proxy, batch)
             with torch.no_grad():
                 theirs_SL, _ = token_losses(self.reference, batch)
+
+            # Domain weights move before the proxy does: its loss is weighted by the new ones.
             of_S = [domains.index(self.sequences.domains[number]) for number in numbers]
             excess_K = domain_means((ours_SL.detach() - theirs_SL).clamp(min=0), counted_SL, of_S, kept=excess_K)
             weights_K = updated_weights(weights_K, excess_K, step_size=self.step_size, smoothing=self.smoothing)
@@ -146,6 +152,7 @@ class _Training:
             if not (torch.isfinite(loss) and np.isfinite(excess_K).all()):
                 found = f"the loss is {float(loss.detach())}"
                 raise RunFailedError("DoReMi", found, "Lower the learning rate; no ratios were found.")
+
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(trainable, self.recipe.max_grad_norm)
             optimizer.step()
@@ -166,6 +173,7 @@ class _Training:
             of_sgd = {"momentum": options.momentum} if options.base == "sgd" else {}
             options = OptimizerConfig.model_validate({"name": options.base, **of_sgd})
         optimizer = make_optimizer(self.proxy, replace(self.recipe, optimizer=options))
+
         steps = self.recipe.steps(len(self.sequences))
         shape = schedule_options(
             self.recipe.schedule,
@@ -174,6 +182,7 @@ class _Training:
             decay_share=self.recipe.decay_share,
             decay_shape=self.recipe.decay_shape,
         )
+
         with quiet_transformers():
             scheduler = get_scheduler(
                 SCHEDULES[self.recipe.schedule],
@@ -193,6 +202,7 @@ def token_losses(model: Any, batch: Mapping[str, torch.Tensor]) -> tuple[torch.T
     losses = torch.nn.functional.cross_entropy(
         logits_SLV.flatten(0, 1), labels_SL.flatten(), ignore_index=IGNORED, reduction="none"
     )
+
     return losses.view_as(labels_SL), labels_SL != IGNORED
 
 
@@ -200,6 +210,7 @@ def domain_means(values_SL: torch.Tensor, counted_SL: torch.Tensor, of_S: Sequen
     """(K,) mean over the counted tokens of each domain; `kept` where a domain has none. `of_S` numbers the domains."""
     sums_S = (values_SL.double() * counted_SL).sum(dim=1).cpu().numpy()
     counts_S = counted_SL.sum(dim=1).cpu().numpy()
+
     sum_K = np.bincount(of_S, weights=sums_S, minlength=len(kept))
     count_K = np.bincount(of_S, weights=counts_S, minlength=len(kept))
     return np.where(count_K > 0, sum_K / np.maximum(count_K, 1), kept)
@@ -222,6 +233,7 @@ def _refuse(proxy: Any, reference: Any, sequences: Mixture, *, step_size: float,
         raise TrainingError("doremi.step_size", f"expected a number above 0, found {step_size:g}", "The paper's is 1.")
     if not 0 <= smoothing <= 1:
         raise TrainingError("doremi.smoothing", f"expected 0 to 1, found {smoothing:g}", "The paper's is 0.001.")
+
     rows = [int(model.config.get_text_config().vocab_size) for model in (proxy, reference)]
     if rows[0] != rows[1]:
         found = f"the reference has {rows[1]} tokens, the proxy {rows[0]}"

@@ -34,11 +34,12 @@ What of the data decides it is told apart.
 
 
 def identity_of_base(base: Checkpoint) -> dict[str, Any]:
-    """What makes the base this base: a hash of each weight file, and one over configuration and tokenizer files."""
+    """Hashes that make the base this base: one of each weight file, and one over configuration and tokenizer files."""
     digest = hashlib.sha256()
     for name, content in sorted(companion_files(Pool(base, {}), dtype=None).items()):
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
+
     return {"weights": {file.name: fingerprint(file) for file in base.files()}, "companions": digest.hexdigest()}
 
 
@@ -54,6 +55,7 @@ def recipe_record(
     options["learning_rate"] = dataset.learning_rate or config.learning_rate
     if config.optimizer.name in ("sam", "asam"):
         options["accumulation"] = config.accumulation  # each micro-batch has its own ascent
+
     return {
         "base": base_identity,
         **data,
@@ -65,20 +67,24 @@ def recipe_record(
 def is_already_trained(
     folder: Path, recipe: dict[str, Any], *, checkpoint_tokens: int | tuple[int, ...] | None = None
 ) -> bool:
-    """Whether `folder` holds the expert of `recipe`, with the checkpoints asked for; False when nothing is there.
+    """True when `folder` holds the expert of `recipe`, with the checkpoints asked for; False when nothing is there.
 
     Raises :class:`TrainingError` when something else is there.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
+
     remedy = "Name another output folder, or remove this one yourself."
     if not (folder / RECORD).is_file():
         raise TrainingError(str(folder), f"exists and is no expert of ours (it has no {RECORD})", remedy)
+
+    # A record of an older version lacks keys that it did not know; the run had their defaults.
     record = read_json(folder / RECORD, remedy=remedy)
     different = differences(record.get("recipe", {}), recipe, defaults=_defaults())
     if checkpoint_tokens is not None:
         wanted = list(checkpoint_tokens) if isinstance(checkpoint_tokens, tuple) else checkpoint_tokens
         different += differences(record, {"checkpoint_tokens": wanted})
+
     if different:
         found = f"holds an expert of another recipe ({'; '.join(different[:3])})"
         raise TrainingError(str(folder), found, remedy)
@@ -100,7 +106,9 @@ def trained_tensors(
     before training too, so that this is known beforehand.
     """
     stored = core_model_loading.revert_weight_conversion(model, model.state_dict() if state is None else state)
+    # Buffers that the files lack are passed over; a parameter has to be there.
     parameters = {name for name, _ in model.named_parameters()} & set(stored)
+
     for name in sorted(parameters | (set(stored) & set(base.tensors))):
         if not base.has(name):
             found = f"transformers calls a weight '{name}', but the files have no such tensor"
@@ -109,6 +117,7 @@ def trained_tensors(
         if tuple(stored[name].shape) != base.info(name).shape:
             found = f"expected {base.info(name).shape} as in the file, found {tuple(stored[name].shape)} in the model"
             raise TrainingError(name, found, "Save the base again with its `save_pretrained`.")
+
     return {name: stored[name] for name in base.tensors if name in stored}
 
 
@@ -132,8 +141,10 @@ def write_expert(
     trained = trained_tensors(model, base, state=state)
     layout = [TensorSpec.of(info, dtype) for info in base.tensors.values()]
     unchanged = [name for name in base.tensors if name not in trained]
+
     content = json.dumps({**record, "passed_through": unchanged}, indent=2, ensure_ascii=False, allow_nan=False)
     companions = {**companion_files(Pool(base, {}), dtype=dtype), RECORD: f"{content}\n".encode()}
+
     write_checkpoint(
         folder,
         whole_tensors(_narrowed(trained, base, layout, label=folder.name)),

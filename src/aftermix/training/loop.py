@@ -85,6 +85,7 @@ class PackedTrainer(Trainer):
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         one_pass = partial(super().training_step, *args, **kwargs)
         loss: torch.Tensor = self.sharpness_aware.gradient_of(one_pass) if self.sharpness_aware else one_pass()
+
         if self.recorder.add(loss) == self.batches.accumulation:
             self.recorder.record(float(self.accelerator.reduce(self.recorder.sum, "mean")))
         return loss
@@ -96,6 +97,7 @@ class PackedTrainer(Trainer):
         step = int(self.state.global_step)
         if self.resume_points is None or step == self.batches.steps:
             return  # the expert itself comes next
+
         super()._save_checkpoint(model, trial)
         self.resume_points.finish(step, losses=self.recorder.losses, seconds=time.perf_counter() - self.started)
 
@@ -116,11 +118,12 @@ class StepRecorder(TrainerCallback):
     """Of the steps before an interruption, and then of each step."""
     after_step: AfterStep | None = None
     attach: Callable[[torch.nn.Module], AbstractContextManager[None]] | None = None
-    """What to do to the model while it trains, once Accelerate has wrapped it."""
+    """Applied to the model while it trains, once Accelerate has wrapped it."""
 
     def __enter__(self) -> StepRecorder:
         self._stack = ExitStack()
         quiet = process_index() != 0
+
         self._bar = self._stack.enter_context(
             tqdm(
                 total=self.total,
@@ -132,6 +135,7 @@ class StepRecorder(TrainerCallback):
                 disable=quiet,
             )
         )
+
         self._start_step()
         return self
 
@@ -155,6 +159,7 @@ class StepRecorder(TrainerCallback):
                 f"the loss is {loss}",
                 "Lower the learning rate, and check base and data for NaN; no model was written.",
             )
+
         self.losses.append(loss)
         self._start_step()
 
@@ -166,5 +171,6 @@ class StepRecorder(TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self._bar.set_postfix(loss=f"{self.losses[-1]:.3f}", refresh=False)
         self._bar.update()
+
         if self.after_step is not None:
             self.after_step(len(self.losses), self.losses)

@@ -26,11 +26,14 @@ def add_adapters(model: Any, config: LoraConfig, *, seed: int) -> list[str]:
     peft = _peft()
     layers = _targets(model, config)
     whole = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+
     transposed = any(type(model.get_submodule(layer)).__name__ == "Conv1D" for layer in layers)
     adapters = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=layers, fan_in_fan_out=transposed)
+    # Forked, so that the caller's random state does not depend on the adapters.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "lora"))
         peft.inject_adapter_in_model(adapters, model, adapter_name=ADAPTER)
+
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".lora_" in name)
     return sorted(whole - {f"{layer}.weight" for layer in layers})
@@ -46,8 +49,11 @@ def folded(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     for name, tensor in state.items():
         if ".lora_" in name:
             continue
+
         plain = name.replace(BASE_LAYER, "")
         found[plain] = tensor
+
+        # A name with the base layer's part in it is of a layer that has an adapter.
         if name != plain and plain.endswith(".weight"):
             layer = plain.removesuffix(".weight")
             low, high = (state[f"{layer}.lora_{side}.{ADAPTER}.weight"].float() for side in "AB")
@@ -70,6 +76,7 @@ def _targets(model: Any, config: LoraConfig) -> list[str]:
 
     linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)}
     head = model.get_output_embeddings()
+
     chosen = {name for name, module in linear.items() if module is not head} if config.targets is None else set()
     for pattern in config.targets or ():
         meant = matcher([pattern], where="train.lora.targets")
@@ -79,6 +86,7 @@ def _targets(model: Any, config: LoraConfig) -> list[str]:
             found = f"'{pattern}' means no linear layer; the model has, for example, {shown}"
             raise TrainingError("train.lora.targets", found, "Correct or remove the pattern.")
         chosen |= names
+
     for name in sorted(chosen):
         if min(linear[name].weight.shape) < config.rank:
             found = f"{config.rank} is beyond {name}, whose weight is {tuple(linear[name].weight.shape)}"
@@ -86,4 +94,5 @@ def _targets(model: Any, config: LoraConfig) -> list[str]:
         if linear[name] is head and model.config.get_text_config().tie_word_embeddings:
             found = f"{name} is tied to the embeddings, which an adapter would not change"
             raise TrainingError("train.lora.targets", found, "Leave the head out.")
+
     return sorted(chosen)

@@ -20,12 +20,12 @@ from aftermix.training.distributed.processes import process_count, process_index
 
 POINT = "point.json"
 PREFIX = "checkpoint-"
-"""How the Trainer names its points; the step follows."""
+"""Prefix of the Trainer's names of its points; the step follows."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an interrupted run had come."""
+    """Step, losses and seconds that an interrupted run had come to."""
 
     folder: Path
     step: int
@@ -41,7 +41,7 @@ class ResumePoints:
     every_steps: int
     """A point after so many steps; 0 writes none."""
     recipe: Mapping[str, Any]
-    """What decides the weights, as plain values: only a run of the same recipe goes on."""
+    """All that decides the weights, as plain values: only a run of the same recipe goes on."""
 
     def latest(self) -> Progress | None:
         """The last whole point; None where there is none.
@@ -51,6 +51,7 @@ class ResumePoints:
         found = list(self._points())
         if not found:
             return None
+
         step, folder = max(found)
         point = json.loads((folder / POINT).read_text(encoding="utf-8"))
         self._refuse_foreign(point)
@@ -64,8 +65,12 @@ class ResumePoints:
             for file in folder.rglob("*"):
                 if file.is_file():
                     _force_to_disk(file)
+
+            # Only now: the mark says that all else is on disk.
             content = {"losses": losses, "seconds": seconds, "processes": process_count(), "recipe": dict(self.recipe)}
             write_json(folder / POINT, content)
+
+            # And only then may the earlier points go.
             for other in self.folder.glob(f"{PREFIX}*"):
                 if other != folder:
                     shutil.rmtree(other)
@@ -92,6 +97,7 @@ class ResumePoints:
         different = differences(point["recipe"], self.recipe)
         if point["processes"] != process_count():
             different.append(f"{point['processes']} processes there, {process_count()} here")
+
         if different:
             found = f"holds an unfinished run of another recipe ({'; '.join(different[:3])})"
             remedy = "Name another output folder, take the recipe back, or remove this folder to begin anew."
@@ -99,9 +105,9 @@ class ResumePoints:
 
 
 def differences(found: Any, recipe: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None) -> list[str]:
-    """What differs between the recipe `found` somewhere and `recipe`, in words.
+    """Differences, in words, between a recipe read somewhere and `recipe`.
 
-    A key that `found` lacks had its default: an older version did not know it.
+    A key that the one read lacks had its default: an older version did not know it.
     """
     there = {**(defaults or {}), **(found if isinstance(found, dict) else {})}
     return [_difference(key, there.get(key), recipe[key]) for key in recipe if there.get(key) != recipe[key]]

@@ -52,6 +52,7 @@ def refuse_too_few_steps(schedule: str, *, steps: int, warmup_steps: int, decay_
     if warmup_steps >= steps:
         found = f"{warmup_steps} steps of warm-up, but the run has {steps} steps"
         raise TrainingError("train.warmup_steps", found, "Lower it, or train on more tokens.")
+
     decay = decay_steps(steps, decay_share)
     if schedule == "wsd" and warmup_steps + decay > steps:
         found = f"{warmup_steps} steps of warm-up and {decay} of decay, but the run has {steps} steps"

@@ -37,6 +37,7 @@ def linearised(model: Any) -> Iterator[None]:
         logits = _linear_logits(inner, model, start, inputs)
         if labels is None:
             return CausalLMOutput(logits=logits)
+
         rows = model.config.get_text_config().vocab_size
         counted = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}
         loss = model.loss_function(logits=logits, labels=labels, vocab_size=rows, **counted)
@@ -90,5 +91,6 @@ def _linear_logits(inner: _Inner, model: Any, start: dict[str, torch.Tensor], in
         reason = " ".join(str(error).split())[:200]
         what = f"{type(model).__name__} cannot be linearised ({reason})"
         raise TrainingError("train.tangent", what, "Set it to false, or train another architecture.") from error
+
     total: torch.Tensor = found[0] + found[1]
     return total

@@ -45,7 +45,10 @@ FINAL_STEPS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train; the defaults are SPEC section 5's. Weight decay spares biases and gains (one dimension)."""
+    """Options of a training; the defaults are those of docs/how-to/train.md.
+
+    Weight decay spares biases and gains (one dimension).
+    """
 
     batch_size: int
     """Sequences of one optimizer step."""
@@ -71,7 +74,7 @@ class Recipe:
         refuse_unknown_schedule(self.schedule)
 
     def batches(self, sequences: int) -> StepBatches:
-        """What this process works off, of so many sequences.
+        """Micro-batches of this process, of so many sequences.
 
         Raises :class:`TrainingError` when a step cannot be shared out, or warm-up and decay take more than all steps.
         """
@@ -82,6 +85,7 @@ class Recipe:
             processes=process_count(),
             process=process_index(),
         )
+
         refuse_too_few_steps(
             self.schedule, steps=found.steps, warmup_steps=self.warmup_steps, decay_share=self.decay_share
         )
@@ -94,7 +98,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run of training did."""
+    """Losses, time and place of a finished training."""
 
     losses: list[float]
     """Mean loss of each step, in nats a token, before that step's update."""
@@ -140,10 +144,13 @@ def train_one(
     on_cuda = uses_cuda(device)
     if on_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+
     # A model to be sharded goes to the GPU shard by shard; whole, it may not fit.
     model.to("cuda" if on_cuda and not asks_for_fsdp() else "cpu", torch.float32)
+
     earlier = resume.latest() if resume else None
     started = time.perf_counter() - (earlier.seconds if earlier else 0.0)
+
     with ExitStack() as stack:
         stack.enter_context(quiet_transformers())
         stack.enter_context(_cpu_threads(threads))
@@ -153,6 +160,8 @@ def train_one(
         if tangent:
             refuse_several_processes()
             stack.enter_context(linearised(model))
+
+        # Inside the tangent, so that the Trainer finds the linear model's forward pass.
         optimizer = make_optimizer(model, recipe, fused=True)
         trainer = PackedTrainer(
             model=model,
@@ -160,10 +169,13 @@ def train_one(
             optimizers=(optimizer, None),
         )
         shard_on_cpu_too(trainer)
+
+        # The Trainer's constructor takes none of these.
         trainer.sharpness_aware = optimizer if isinstance(optimizer, SAM) else None
         trainer.remove_callback(PrinterCallback)
         trainer.sequences, trainer.batches = Indexed(sequences), batches
         trainer.resume_points, trainer.started = resume, started
+
         steps = StepRecorder(
             label,
             total=batches.steps,
@@ -174,10 +186,13 @@ def train_one(
         stack.enter_context(steps)
         trainer.recorder = steps
         trainer.add_callback(steps)
+
         trainer.train(resume_from_checkpoint=str(earlier.folder) if earlier else None)
+
     model.eval()
     if not trainer.is_fsdp_enabled:
         model.to("cpu")
+
     return Trained(
         losses=steps.losses,
         seconds=time.perf_counter() - started,
@@ -187,10 +202,14 @@ def train_one(
 
 
 def uses_cuda(device: str) -> bool:
-    """Whether `device` (`auto`, `cpu`, `cuda`, `cuda:0`) means a GPU here."""
+    """True when `device` (`auto`, `cpu`, `cuda`, `cuda:0`) means a GPU here.
+
+    Raises :class:`TrainingError` for another name, a launch that cannot work, and a GPU that is not there.
+    """
     if device not in ("auto", "cpu", "cuda", "cuda:0"):
         remedy = "Use auto, cpu or cuda; choose among several GPUs with CUDA_VISIBLE_DEVICES."
         raise TrainingError("train.device", f"cannot train on '{device}'", remedy)
+
     refuse_unsupported_launch()
     available = torch.cuda.is_available()
     if device.startswith("cuda") and not available:
@@ -204,6 +223,7 @@ def _arguments(
     """The Trainer's settings: our recipe, everything else off."""
     on_bfloat16 = {"auto": on_cuda and torch.cuda.is_bf16_supported(), "bfloat16": True, "float32": False}
     saves = resume is not None and resume.every_steps > 0
+
     arguments = TrainingArguments(
         # Made if it is not there; nothing is written with saving off.
         output_dir=str(resume.folder) if saves and resume else tempfile.gettempdir(),
@@ -236,6 +256,7 @@ def _arguments(
         log_level="error",
         average_tokens_across_devices=process_count() > 1,
     )
+
     if on_cuda and not torch.distributed.is_initialized():
         arguments._n_gpu = 1  # several visible GPUs would turn on DataParallel, which changes the batch
     return arguments
@@ -255,6 +276,7 @@ def _cpu_threads(threads: int | None) -> Iterator[None]:
 def _deterministic_algorithms() -> Iterator[None]:
     """Kernels that give the same bits every time, where CUDA has them."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in another order
+
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:

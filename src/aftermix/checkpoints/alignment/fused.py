@@ -58,10 +58,13 @@ class Bank:
         start = rows if part == "up" else 0
         if self.storage == "single":
             return read(name, (first * columns, last * columns)).reshape(-1, columns)
+
         offset = expert * stacked * rows * columns
         if self.storage == "fused":
             begin = offset + start * columns
             return read(name, (begin + first * columns, begin + last * columns)).reshape(-1, columns)
+
+        # Transposed, the rows of one expert are columns of its matrix: all of it has to be read.
         whole = read(name, (offset, offset + stacked * rows * columns)).reshape(columns, stacked * rows)
         return whole[:, start + first : start + last].T
 
@@ -77,7 +80,7 @@ class Destination:
     """`gate`, `up`, `down`, or `gate_up` for both stacked."""
 
     def gather(self, bounds: Bounds, read: Reader) -> torch.Tensor:
-        """Elements `bounds` of the flattened tensor."""
+        """Elements `span` of the flattened tensor."""
         columns = self._columns
         first, last = bounds[0] // columns, -(-bounds[1] // columns)
         pieces = list(self._pieces(first, last, read))
@@ -96,16 +99,19 @@ class Destination:
         if self.layout.storage == "single":
             yield self.stored.rows(read, self.expert, self.part, first, last)
             return
+
         transposed = self.layout.storage == "transposed"
         parts = ("gate", "up") if self.part == "gate_up" else ("down",)
         rows, columns = self.layout.shape(parts[0])
         height = columns if transposed else rows * len(parts)
+
         for expert in range(first // height, -(-last // height)):
             low, high = max(first - expert * height, 0), min(last - expert * height, height)
             if transposed:
                 whole = [self.stored.rows(read, expert, part, 0, rows)[:, low:high].T for part in parts]
                 yield torch.cat(whole, dim=1)
                 continue
+
             for number, part in enumerate(parts):
                 begin, end = max(low - number * rows, 0), min(high - number * rows, rows)
                 if begin < end:
@@ -121,14 +127,14 @@ class FusedView(View):
     """Own name by the base's, for what stands beside the experts (the router)."""
 
     def gather(self, name: str, bounds: Bounds, *, read: Reader, absent: Reader) -> torch.Tensor:  # noqa: ARG002
-        """Elements `bounds` of a tensor of the base's layout."""
+        """Elements `span` of a tensor of the base's layout."""
         if name not in self.destinations:
             return read(self.renamed.get(name, name), bounds)
         return self.destinations[name].gather(bounds, read)
 
 
 def is_expert_part(name: str) -> bool:
-    """Whether `name` is a weight of the experts of a mixture-of-experts layer.
+    """Tell whether `name` is a weight of the experts of a mixture-of-experts layer.
 
     >>> is_expert_part("model.layers.0.mlp.experts.3.up_proj.weight"), is_expert_part("model.layers.0.mlp.gate.weight")
     (True, False)
@@ -153,6 +159,7 @@ def fused_view(base: Model, expert: Model, *, vector: str) -> Model:
     ]
     if not different:
         return expert
+
     problems: list[Problem] = []
     destinations: dict[str, Destination] = {}
     dropped: set[str] = set()
@@ -165,16 +172,20 @@ def fused_view(base: Model, expert: Model, *, vector: str) -> Model:
         if layout.size != stored.size:
             problems.append(_size_problem(root, layout, stored, vector))
             continue
+
         pairs.add((stored.storage, layout.storage))
         dropped.update(theirs[root])
         destinations |= {name: _destination(name, layout, stored) for name in ours[root]}
     refuse_if_any(problems)
+
+    # The router and the rest of the block go by the base's names too, where the block is called otherwise.
     renamed = _renamed(base, expert, different)
     tensors = {name: info for name, info in expert.tensors.items() if name not in dropped | set(renamed.values())}
     tensors |= {name: replace(expert.info(own), name=name) for name, own in renamed.items()}
     for name, to in destinations.items():
         source = expert.info(next(iter(to.stored.names.values())))
         tensors[name] = TensorInfo(name, base.info(name).shape, source.dtype, source.file)
+
     shown = ", ".join(f"{stored} -> {layout}" for stored, layout in sorted(pairs))
     told = f"stores the experts of {len(different)} layers otherwise, read in the base's layout ({shown})"
     return FusedView(expert, base, dict(sorted(tensors.items())), dict(expert.alias), (told,), destinations, renamed)
@@ -198,7 +209,7 @@ def _fused(group: Group) -> bool:
 
 
 def _bank(model: Model, root: str, group: Group, owner: str, problems: list[Problem]) -> Bank | None:
-    """How `model` stores the experts of one layer; None, with a problem, when that is not clear."""
+    """The experts of one layer as `model` stores them; None, with a problem, when that is not clear."""
     begin = next(iter(group.values()))["root"] + "."
     others = [name for name in model.tensors if name.startswith(begin) and name not in group]
     remedy = "Save both models in one layout (transformers' `save_pretrained`)."
@@ -206,6 +217,7 @@ def _bank(model: Model, root: str, group: Group, owner: str, problems: list[Prob
         found = f"{owner} stores '{others[0]}' beside its experts, so that the order of their rows is not known"
         problems.append(Problem(root, found, remedy))
         return None
+
     bank = _fused_bank(model, group) if _fused(group) else _single_bank(model, group)
     if bank is None:
         shapes = sorted({f"{match['part']} {model.info(name).shape}" for name, match in group.items()})
@@ -221,8 +233,10 @@ def _fused_bank(model: Model, group: Group) -> Bank | None:
     up, down = model.info(names["gate_up_proj"]).shape, model.info(names["down_proj"]).shape
     if len(up) != 3 or len(down) != 3 or up[0] != down[0]:
         return None
+
     by_part = {"gate": names["gate_up_proj"], "up": names["gate_up_proj"], "down": names["down_proj"]}
     tensors = {(expert, part): name for expert in range(up[0]) for part, name in by_part.items()}
+
     # Both at once would need a width of 0, so two shapes always tell the layouts apart.
     if up[1] == 2 * down[2] and up[2] == down[1]:
         return Bank("fused", up[0], down[2], up[2], tensors)
@@ -238,6 +252,7 @@ def _single_bank(model: Model, group: Group) -> Bank | None:
     experts = 1 + max(expert for expert, _ in tensors)
     if len(tensors) != len(group) or len(tensors) != 3 * experts:
         return None
+
     shape = model.info(tensors[0, "gate"]).shape
     if len(shape) != 2:
         return None

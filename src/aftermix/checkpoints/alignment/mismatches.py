@@ -1,4 +1,4 @@
-"""Whether a model was trained from this base: the same tensors, shapes and kinds, told as one list of problems."""
+"""Comparison of a model with the base that it is to be trained from: tensors, shapes, kinds; one list of problems."""
 
 from __future__ import annotations
 
@@ -47,15 +47,18 @@ def misalignments(base: Model, expert: Model, *, vector: str, mapped: bool = Fal
     remedy = "Was it trained from this base?"
     compared = tuple(key for key in STRUCTURE if not (mapped and key == "model_type"))
     problems = _configuration(base, expert, compared, vector, remedy)
+
     missing = [name for name, info in base.tensors.items() if not info.computed and not expert.has(name)]
     own = [name for name, info in expert.tensors.items() if not info.computed and name not in expert.alias]
     extra = [name for name in own if not base.has(name)]
     problems += _listed(missing, vector, "has no such tensor, the base does", remedy)
     problems += _listed(extra, vector, "has this tensor, the base does not", remedy)
     problems += _untied_head(base, expert, vector)
+
     for name in base.tensors:
         if base.tensors[name].computed or not expert.has(name):
             continue
+
         ours, theirs = base.info(name), expert.info(name)
         if ours.shape != theirs.shape:
             found = f"vector '{vector}' is {theirs.shape}, base is {ours.shape}"

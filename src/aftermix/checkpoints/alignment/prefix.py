@@ -1,6 +1,6 @@
 """Models that name the same tensors under other prefixes: a multimodal wrapper and its text model, old and new exports.
 
-The map is the user's, `{expert's prefix: base's prefix}`; nothing is renamed without it. :func:`proposed_prefixes`
+The map is the user's, `{expert's prefix: base's prefix}`; nothing is renamed without it. :func:`propose_prefixes`
 finds the map that an error message can offer.
 """
 
@@ -31,11 +31,11 @@ class PrefixView(View):
     """The expert's name by the base's; what is missing here passes through from the base."""
 
     def differs(self, name: str) -> bool:
-        """Whether the expert has this tensor."""
+        """Tell whether the expert has this tensor."""
         return name in self.source
 
     def gather(self, name: str, bounds: Bounds, *, read: Reader, absent: Reader) -> torch.Tensor:
-        """Elements `bounds` under the expert's own name, or the base's."""
+        """Elements `span` under the expert's own name, or the base's."""
         return read(self.source[name], bounds) if name in self.source else absent(name, bounds)
 
 
@@ -61,12 +61,14 @@ def prefix_view(base: Model, expert: Model, prefixes: Prefixes, *, vector: str) 
     ignored = [name for name, target in targets.items() if _key_of(name, prefixes) is None and not base.has(target)]
     source = {target: name for name, target in targets.items() if name not in set(ignored)}
     refuse_if_any(list(_faults(base, expert, prefixes, targets=targets, ignored=ignored, vector=vector)))
+
     alias = _alias(base, expert, prefixes, source)
     passed = [
         name
         for name in base.tensors
         if name not in source and name not in alias and not name.startswith(tuple(prefixes.values()))
     ]
+
     tensors = {target: replace(expert.info(name), name=target) for target, name in source.items()}
     tensors |= {name: base.tensors[name] for name in passed}
     told = _told(prefixes, list(targets), ignored=ignored, passed=passed)
@@ -82,6 +84,7 @@ def under_own_names(base: Model, prefixes: Prefixes) -> PrefixView:
     seen = [name for name in base.tensors if is_head(name) or _key_of(name, back) is not None]
     source = {renamed(name, back): name for name in seen}
     source = {own: name for own, name in source.items() if renamed(own, prefixes) == name}
+
     tensors = {own: replace(base.tensors[name], name=own) for own, name in source.items()}
     alias = {renamed(head, back): renamed(name, back) for head, name in base.alias.items()}
     alias = {head: name for head, name in alias.items() if name in source}
@@ -101,6 +104,8 @@ def proposed_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
     free = {name: info for name, info in ours.items() if name not in theirs}
     if len(unmatched) > MOST_NAMES or len(free) > MOST_NAMES:
         return None
+
+    # Each round takes the prefix that covers most names, as long as there is one.
     prefixes: dict[str, str] = {}
     while unmatched and free:
         pairs = next(filter(None, (_pairs(name, unmatched, free) for name in unmatched)), None)
@@ -108,14 +113,17 @@ def proposed_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
             break
         if len({renamed(name, {key: value}) for name, key, value, _ in pairs}) > 1:
             return None
+
         _, key, value, covered = max(pairs, key=lambda pair: (len(pair[3]), len(pair[1])))
         prefixes[key] = value
         free = {name: info for name, info in free.items() if name not in {renamed(n, {key: value}) for n in covered}}
         unmatched = {name: info for name, info in unmatched.items() if name not in covered}
+
     matched = {renamed(name, prefixes) for name in theirs}
     embedding = next((name for name in ours if is_embedding(name) and name in matched), None)
     if embedding is None:
         return None
+
     # Alike inside and unlike outside: a map of a prefix to itself says which part is compared.
     parent = embedding[: embedding.rfind(".", 0, embedding.rfind(".")) + 1]
     return prefixes or ({parent: parent} if parent else None)
@@ -131,6 +139,7 @@ def _pairs(
         suffix = ".".join(parts[-length:])
         key = name.removesuffix(suffix)
         covered = [other for other in unmatched if other.startswith(key)]
+
         for target in free:
             value = target.removesuffix(suffix)
             if value != target and (not value or value.endswith(".")) and _fit(covered, key, value, unmatched, free):
@@ -181,11 +190,13 @@ def _faults(
         if not any(name.startswith(value) for name in base.tensors):
             found = f"no tensor of the base begins with '{value}'" + _beginnings(base)
             yield Problem(where, found, "Correct the right side.")
+
     for name in ignored:
         # Without its head or embedding, a model would silently speak with the base's.
         if (is_head(name) or is_embedding(name)) and name not in expert.alias:
             found = f"leaves '{name}' of vector '{vector}' without a place in the base"
             yield Problem(where, found, f"Add a line for '{name.rpartition('.')[0]}.'.")
+
     seen: dict[str, str] = {}
     for name, target in targets.items():
         if target in seen:
@@ -204,6 +215,7 @@ def _told(prefixes: Prefixes, names: list[str], *, ignored: list[str], passed: l
     for key, value in prefixes.items():
         count = sum(_key_of(name, prefixes) == key for name in names)
         told.append(f"maps prefix {key or '(none)'} -> {value or '(none)'} ({count} tensors)")
+
     if ignored:
         told.append(f"is not used where the base has no such tensor: {listed(ignored)}")
     if passed:

@@ -1,4 +1,4 @@
-"""Which row a token has: the vocabulary of a tokenizer's files, and the tensors that have one row a token."""
+"""Rows of tokens: the vocabulary of a tokenizer's files, and the tensors that have one row a token."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Ids = Mapping[str, int]
 
 
 def is_embedding(name: str) -> bool:
-    """Whether `name` is called like an embedding of tokens."""
+    """Tell whether `name` is called like an embedding of tokens."""
     return f".{name}".endswith(EMBEDDING_ENDS)
 
 
 def is_head(name: str) -> bool:
-    """Whether `name` is called like a part of an output head."""
+    """Tell whether `name` is called like a part of an output head."""
     return f".{name}".endswith(HEAD_ENDS)
 
 
@@ -48,6 +48,7 @@ def read_vocabulary(folder: Path) -> dict[str, int] | None:
     Raises :class:`CheckpointError` for a file that cannot be read.
     """
     remedy = "Copy the tokenizer again."
+
     if holds_file(folder / TOKENIZER):
         content = read_json(folder / TOKENIZER, remedy=remedy)
         model, added = content.get("model"), content.get("added_tokens")
@@ -64,12 +65,14 @@ def read_vocabulary(folder: Path) -> dict[str, int] | None:
             found |= read_json(folder / "added_tokens.json", remedy=remedy)
     else:
         return None
+
+    # A stranger's file may hold anything: what is no token with a row is passed over.
     ids = {token: row for token, row in found.items() if isinstance(token, str) and type(row) is int and row >= 0}
     return ids or None
 
 
 def same_tokenizer(ours: Path, theirs: Path) -> bool:
-    """Whether two folders hold the same tokenizer.json, told without parsing it."""
+    """Tell whether two folders hold the same tokenizer.json, without parsing it."""
     mine, other = ours / TOKENIZER, theirs / TOKENIZER
     try:
         return holds_file(mine) and holds_file(other) and filecmp.cmp(mine, other, shallow=False)
@@ -78,7 +81,7 @@ def same_tokenizer(ours: Path, theirs: Path) -> bool:
 
 
 def extends(ours: Path, theirs: Path) -> bool:
-    """Whether every token of the tokenizer in folder `ours` has the same row in that of `theirs`, as far as known."""
+    """Tell whether each token of the tokenizer in `ours` has the same row in that of `theirs`, as far as known."""
     if ours == theirs or same_tokenizer(ours, theirs):
         return True
     mine, other = read_vocabulary(ours), read_vocabulary(theirs)

@@ -1,4 +1,4 @@
-"""A model presented under other names or in another layout: what every such view has in common."""
+"""A model presented under other names or in another layout: the parts that every such view has in common."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class View(ABC):
     tensors: dict[str, TensorInfo]
     alias: dict[str, str]
     told: tuple[str, ...]
-    """What was matched, passed through and ignored, as sentences without a subject."""
+    """Sentences without a subject: what was matched, passed through and ignored."""
 
     @property
     def folder(self) -> Path:
@@ -37,7 +37,7 @@ class View(ABC):
 
     @property
     def label(self) -> str:
-        """What the user calls the model that is viewed."""
+        """Name that the user gave the model that is viewed."""
         return self.inner.label
 
     @property
@@ -50,7 +50,7 @@ class View(ABC):
         return self.inner.files()
 
     def has(self, name: str) -> bool:
-        """Whether the view has this tensor, stored or through a tie."""
+        """Tell whether the view has this tensor, stored or through a tie."""
         return self.alias.get(name, name) in self.tensors
 
     def info(self, name: str) -> TensorInfo:
@@ -58,34 +58,35 @@ class View(ABC):
         return self.tensors[self.alias.get(name, name)]
 
     def block(self, name: str, bounds: Bounds) -> torch.Tensor:
-        """Elements `bounds` of the flattened tensor; read-only."""
+        """Elements `span` of the flattened tensor; read-only."""
         if bounds[0] >= bounds[1]:
             return torch.empty(0, dtype=self.info(name).dtype)
         return self.gather(self.alias.get(name, name), bounds, read=self.inner.block, absent=self.frame.block)
 
     def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
-        """Elements `bounds` of this model - `frame` in float32; None where nothing of it is `inner`'s."""
+        """Elements `span` of this model - `frame` in float32; None where nothing of it is `inner`'s."""
         name = self.alias.get(name, name)
         if not self.differs(name) or bounds[0] >= bounds[1]:
             return None
+
         if stores_difference(self.inner):
             return self.gather(name, bounds, read=differences(self.inner), absent=_zeros)
         return self.block(name, bounds).to(torch.float32) - self.frame.block(name, bounds).to(torch.float32)
 
     def differs(self, name: str) -> bool:  # noqa: ARG002 - most views take every tensor from `inner`
-        """Whether any element of `name` is `inner`'s own."""
+        """Tell whether any element of `name` is `inner`'s own."""
         return True
 
     @abstractmethod
     def gather(self, name: str, bounds: Bounds, *, read: Reader, absent: Reader) -> torch.Tensor:
-        """Elements `bounds` of tensor `name`, put together from what `read` gives under the names of `inner`.
+        """Elements `span` of tensor `name`, put together from what `read` gives under the names of `inner`.
 
         `absent` gives, under the names of `frame`, what `inner` lacks.
         """
 
 
 def stores_difference(model: Model) -> bool:
-    """Whether `model` is known by its difference from the base, itself or beneath its views."""
+    """Tell whether `model` is known by its difference from the base, itself or beneath its views."""
     return stores_difference(model.inner) if isinstance(model, View) else isinstance(model, StoredDifference)
 
 
@@ -100,7 +101,7 @@ def differences(model: Model) -> Reader:
 
 
 def view_facts(model: Model) -> list[str]:
-    """How `model` is stored, then viewed, innermost view first, as sentences without a subject; often nothing."""
+    """Sentences without a subject on how `model` is stored, then viewed, innermost view first; often none."""
     return [*view_facts(model.inner), *model.told] if isinstance(model, View) else [*storage_facts(model)]
 
 

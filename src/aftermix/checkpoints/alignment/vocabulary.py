@@ -42,13 +42,15 @@ class VocabularyView(View):
         return self.configuration
 
     def gather(self, name: str, bounds: Bounds, *, read: Reader, absent: Reader) -> torch.Tensor:
-        """Elements `bounds`, row by row from the model itself or from `absent`."""
+        """Elements `span`, row by row from the model itself or from `absent`."""
         if name not in self.rows:
             return read(name, bounds)
+
         columns = math.prod(self.tensors[name].shape[1:])
         first, last = bounds[0] // columns, -(-bounds[1] // columns)
         rows = self.rows[name][first:last]
         own = rows >= 0
+
         if own.all():
             found = _picked(name, rows, columns, read)
         else:
@@ -57,6 +59,7 @@ class VocabularyView(View):
                 picked = _picked(name, rows[own], columns, read)
                 found = found.to(torch.promote_types(found.dtype, picked.dtype), copy=True)
                 found[own] = picked.to(found.dtype)
+
         return found.reshape(-1)[bounds[0] - first * columns : bounds[1] - first * columns]
 
 
@@ -67,6 +70,7 @@ def _picked(name: str, rows: torch.Tensor, columns: int, read: Reader) -> torch.
         runs = [(int(rows[a]), int(rows[b - 1]) + 1) for a, b in pairwise(starts)]
         found = [read(name, (low * columns, high * columns)).reshape(-1, columns) for low, high in runs]
         return found[0] if len(found) == 1 else torch.cat(found)
+
     low, high = int(rows.min()), int(rows.max()) + 1
     return read(name, (low * columns, high * columns)).reshape(-1, columns)[rows - low]
 
@@ -78,7 +82,7 @@ class _Speaker:
     name: str
     model: Model
     like: _Speaker | None = None
-    """Whose vocabulary it is taken to have when it has as many rows and no tokenizer files."""
+    """The model whose vocabulary it is taken to have when it has as many rows and no tokenizer files."""
 
     @cached_property
     def tensors(self) -> list[str]:
@@ -100,7 +104,7 @@ class _Speaker:
 
 @dataclass(frozen=True)
 class Vocabularies:
-    """What :func:`with_vocabulary` made of the models."""
+    """Models as :func:`unify_vocabularies` leaves them."""
 
     base: Model | None
     experts: dict[str, Model]
@@ -124,10 +128,12 @@ def with_vocabulary(
     frame = _Speaker("base", base) if base is not None else _Speaker(first, experts[first])
     if not token_tensors(frame.model):
         return unchanged
+
     speakers = [_Speaker(name, model, frame) for name, model in experts.items() if model is not frame.model]
     speakers = [speaker for speaker in speakers if all(speaker.model.has(name) for name in frame.tensors)]
     if policy is not None:
         return _aligned(base, dict(experts), frame, speakers, policy)
+
     differing = [speaker for speaker in speakers if _differ(frame, speaker)]
     refused = [speaker for speaker in differing if not _harmless(frame, speaker, excluded)]
     problems = {speaker.name: _refusal(frame, speaker, with_base=base is not None) for speaker in refused}
@@ -135,13 +141,14 @@ def with_vocabulary(
 
 
 def vocabulary_notes(frame: Model, experts: Mapping[str, Model], policy: str | None) -> list[Problem]:
-    """What does not stop a merge: vocabularies that differ where their tensors are excluded, or are not known."""
+    """Remarks that stop no merge: vocabularies that differ where their tensors are excluded, or are not known."""
     ours = _Speaker("base", frame)
     speakers = [
         _Speaker(name, model)
         for name, model in experts.items()
         if model is not frame and ours.tensors and not stores_difference(model)
     ]
+
     notes = []
     for speaker in speakers:
         if ours.ids and not speaker.ids:
@@ -154,7 +161,7 @@ def vocabulary_notes(frame: Model, experts: Mapping[str, Model], policy: str | N
 
 
 def _differ(frame: _Speaker, other: _Speaker) -> bool:
-    """Whether a row number may mean another token, or none, in `other`."""
+    """Tell whether a row number may mean another token, or none, in `other`."""
     if any(frame.size(name) != other.size(name) for name in frame.tensors):
         return True
     if same_tokenizer(frame.model.folder, other.model.folder) or frame.ids is None or other.ids is None:
@@ -177,12 +184,14 @@ def _refusal(frame: _Speaker, other: _Speaker, *, with_base: bool) -> Problem:
         unknown = other if other.ids is None else frame
         remedy = f"Copy its tokenizer.json into {unknown.model.folder}, so that rows can be aligned by token."
         return Problem("merge.vocabulary", found, remedy)
+
     ours, theirs = frame.within(frame.size(tensor)), other.within(other.size(tensor))
     differing = [token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)]
     differing.sort(key=lambda token: (ours.get(token, theirs.get(token, 0)), token))
     if differing:
         shown = ", ".join(f"{token!r} ({_row(theirs, token)} and {_row(ours, token)})" for token in differing[:SHOWN])
         found += f"; {len(differing)} tokens differ, first {shown}"
+
     base = "`vocabulary: base` (the base's rows and tokenizer)"
     remedy = f"`vocabulary: {other.name}` (that vector's)"
     return Problem("merge.vocabulary", found, f"Add to `merge`: {f'{base} or {remedy}' if with_base else remedy}.")
@@ -205,18 +214,23 @@ def _aligned(
     if policy == "base" and base is None:
         problem = Problem("merge.vocabulary", "is 'base', and there is no base", "Name one of the vectors.")
         return replace(unchanged, problems=dict.fromkeys(experts, problem))
+
     owner = next((speaker for speaker in (frame, *speakers) if speaker.name == policy), None)
     if owner is None:  # it does not align by name, which is told elsewhere
         return unchanged
+
     others = [speaker for speaker in (frame, *speakers) if speaker is not owner]
     unknown = [s for s in others if _differ(owner, s) and (s.ids is None or owner.ids is None)]
     if unknown:
         return replace(unchanged, problems={s.name: _refusal(owner, s, with_base=base is not None) for s in unknown})
+
+    # A base that lacks the owner's tokens is viewed first: the experts' differences are taken from that view.
     lacking = _rows(owner, frame) if base is not None and _differ(owner, frame) else {}
     viewed = _view(frame, owner, lacking, owner.model) if lacking else base
     for speaker in others:
         if speaker is frame and base is not None:
             continue
+
         rows = _rows(owner, speaker)
         for name in lacking.keys() & rows.keys():
             rows[name][lacking[name] < 0] = -1  # no origin to differ from
@@ -239,6 +253,8 @@ def _matched(ours: Ids, our_rows: int, theirs: Ids, their_rows: int) -> torch.Te
     rows = [-1] * our_rows
     for token, row in ours.items():
         rows[row] = max(rows[row], theirs.get(token, -1))
+
+    # Padding has no token to go by, only its number.
     tokens, others = set(ours.values()), set(theirs.values())
     for row in range(min(our_rows, their_rows)):
         if row not in tokens and row not in others:
@@ -274,6 +290,7 @@ def _configuration(config: dict[str, Any], owner: dict[str, Any]) -> dict[str, A
     text = dict(ours) | {key: value for key, value in theirs.items() if _counts_tokens(key)}
     if ours is config:
         return text
+
     found["text_config"] = text
     if theirs is not owner:
         found |= {key: value for key, value in owner.items() if _counts_tokens(key)}

@@ -71,7 +71,7 @@ class Dequantised:
 
     @property
     def label(self) -> str:
-        """What the user calls the checkpoint."""
+        """Name that the user gave the checkpoint."""
         return self.stored.label
 
     @cached_property
@@ -103,7 +103,7 @@ class Dequantised:
         return self.stored.alias
 
     def has(self, name: str) -> bool:
-        """Whether the model has this tensor, stored or through a tie."""
+        """Tell whether the model has this tensor, stored or through a tie."""
         return self.alias.get(name, name) in self.tensors
 
     def info(self, name: str) -> TensorInfo:
@@ -115,29 +115,33 @@ class Dequantised:
         return self.stored.files()
 
     def block(self, name: str, bounds: Bounds) -> torch.Tensor:
-        """Elements `bounds` of the flattened tensor: float32 where they are dequantised, else as stored."""
+        """Elements `span` of the flattened tensor: float32 where they are dequantised, else as stored."""
         info = self.stored.info(name)
         values = self.stored.block(name, bounds)
         if info.dtype not in FLOAT8:
             return values
+
         values = values.float()
         scale = self.scales.get(info.name)
         if scale is None or bounds[0] == bounds[1]:
             return values
+
         scales_SC = self.stored.read(scale.name).float().reshape(scale.shape)
         if scales_SC.numel() == 1:
             return values * scales_SC.view(())
+
         width = info.shape[-1]
         first, last = bounds[0] // width, -(-bounds[1] // width)
         factors = scale.rows_of(scales_SC, first, last, width).expand(last - first, width).reshape(-1)
         return values * factors[bounds[0] - first * width : bounds[1] - first * width]
 
     def storage_facts(self) -> list[str]:
-        """How many tensors are FP8, under which scales, and what was left out."""
+        """Number of FP8 tensors, with the kinds of their scales, and what was left out."""
         count = sum(info.dtype in FLOAT8 for name, info in self.stored.tensors.items() if name in self.tensors)
         kinds = sorted({_kind(scale) for scale in self.scales.values()})
         bare = count - len(self.scales)
         kinds += [f"no scale ({bare} of them)"] if bare else []
+
         type_name = str(self.dtype).removeprefix("torch.")
         lines = [f"is FP8: {count} tensors with {' and '.join(kinds)}, dequantised, {type_name} in a result"]
         if self.left_out:
@@ -156,6 +160,7 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint | Dequantised:
         return checkpoint
     if settings is not None:
         _refuse_other_methods(settings, checkpoint.label)
+
     blocks = _blocks(settings or {})
     scales: dict[str, Scale] = {}
     problems: list[Problem] = []
@@ -168,6 +173,8 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint | Dequantised:
             scales[target] = _scale(info, checkpoint.tensors.get(target), blocks)
         except ValueError as error:
             problems.append(Problem(name, str(error), DEQUANTISE))
+
+    # A checkpoint has thousands of scales, and what is wrong with one is wrong with most.
     rest = [Problem("...", f"{len(problems) - LISTED} more scales like these", DEQUANTISE)]
     refuse_if_any(problems[:LISTED] + (rest if len(problems) > LISTED else []))
     return Dequantised(checkpoint, scales, tuple(left_out))
@@ -183,11 +190,13 @@ def _scaled(name: str, tensors: Mapping[str, TensorInfo]) -> str | None:
 
 
 def _scale(info: TensorInfo, target: TensorInfo | None, blocks: list[tuple[int, int]]) -> Scale:
-    """How the scales `info` lie over `target`; `ValueError` with the reason when they do not."""
+    """The scales `info` as they lie over `target`; `ValueError` with the reason when they do not."""
     if target is None:
         raise ValueError("is a scale without its tensor, so the weights are packed in a form that is not read")
     if info.name.endswith("zero_point") or target.dtype not in FLOAT8 or not info.mergeable:
         raise ValueError(f"is a {info.dtype} scale of a tensor in {target.dtype}, expected real scales of FP8")
+
+    # Size of a block by the shape of its scales; where shapes agree, blocks go before whole rows and matrices.
     *stacked, height, width = (1, 1, *target.shape)[-max(2, len(target.shape)) :]
     matrices = math.prod(stacked)
     shapes = {(1,): (matrices * height, width), (): (matrices * height, width)}
@@ -197,9 +206,11 @@ def _scale(info: TensorInfo, target: TensorInfo | None, blocks: list[tuple[int, 
         shapes.setdefault(each_row, (1, width))
     for each_matrix in ((*stacked, 1, 1), tuple(stacked)):
         shapes.setdefault(each_matrix, (height, width))
+
     if info.shape not in shapes:
         expected = " or ".join(str(shape) for shape in shapes)
         raise ValueError(f"expected a scale of shape {expected} for {target.shape}, found {info.shape}")
+
     block = max(1, shapes[info.shape][0]), max(1, shapes[info.shape][1])  # of an empty tensor
     columns = max(1, -(-width // block[1]))
     one = info.elements == 1
@@ -231,6 +242,7 @@ def _refuse_other_methods(settings: Mapping[str, Any], label: str) -> None:
         problems.append(
             Problem(label, f"is quantised by {method!r}, only FP8 is read ({', '.join(METHODS)})", DEQUANTISE)
         )
+
     for weights in _weight_groups(settings):
         if (weights.get("num_bits"), weights.get("type")) != (8, "float"):
             found = f"holds weights of {weights.get('num_bits')} bits ({weights.get('type')}), only FP8 is read"
@@ -239,7 +251,7 @@ def _refuse_other_methods(settings: Mapping[str, Any], label: str) -> None:
 
 
 def _weight_groups(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What `compressed-tensors` says of the weights of each group of modules."""
+    """Entries of `compressed-tensors` on the weights of each group of modules."""
     groups = settings.get("config_groups")
     for group in groups.values() if isinstance(groups, dict) else ():
         weights = group.get("weights") if isinstance(group, dict) else None
@@ -252,6 +264,7 @@ def _blocks(settings: Mapping[str, Any]) -> list[tuple[int, int]]:
     named = [settings.get("weight_block_size")]
     for weights in _weight_groups(settings):
         named += [weights.get("block_structure"), [1, weights.get("group_size")]]
+
     blocks = [
         (value[0], value[1])
         for value in named

@@ -28,7 +28,7 @@ PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 UNQUANTISED = {"F32": torch.float32, "F16": torch.float16}
 INSTALL = "Install it: pip install 'aftermix[gguf]'."
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError, OSError)
-"""What gguf raises on a file that it cannot read."""
+"""Errors that gguf raises on a file which it cannot read."""
 RECIPE = "1"
 """Part of a cached folder's name: another recipe of conversion gets other folders."""
 
@@ -45,7 +45,7 @@ class Converted(Checkpoint):
         return [self.source]
 
     def storage_facts(self) -> list[str]:
-        """Where the weights and the tokenizer come from."""
+        """Sentence on the origin of the weights and of the tokenizer."""
         types = ", ".join(sorted({str(info.dtype).removeprefix("torch.") for info in self.tensors.values()}))
         return [f"is a GGUF file, converted to {types}; its tokenizer is what transformers makes of it"]
 
@@ -59,6 +59,7 @@ def gguf_file(path: Path) -> Path | None:
         return path
     if not path.is_dir() or holds_file(path / SINGLE) or holds_file(path / INDEX):
         return None
+
     found = sorted(file for file in path.glob(f"*{SUFFIX}") if holds_file(file))
     if len(found) > 1 and not holds_file(path / "config.json"):
         raise CheckpointError(str(path), f"holds {len(found)} GGUF files", "Name one of them with its path.")
@@ -75,6 +76,7 @@ def open_gguf(file: Path, *, label: str) -> Converted:
     if part and int(part[1]) > 1:
         remedy = "Join the parts with llama.cpp: `llama-gguf-split --merge FIRST-PART WHOLE.gguf`."
         raise CheckpointError(label, f"is one of {int(part[1])} parts", remedy)
+
     folder = cache_folder() / "gguf" / f"{fingerprint(file).replace(':', '-')}-{RECIPE}"
     if not holds_file(folder / "config.json"):
         try:
@@ -82,14 +84,16 @@ def open_gguf(file: Path, *, label: str) -> Converted:
         except CheckpointError:
             if not holds_file(folder / "config.json"):  # else another process has made it meanwhile
                 raise
+
     stored = open_checkpoint(folder, label=label)
     return Converted(folder, label, stored.tensors, stored.config, source=file)
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps what can be made again."""
+    """The folder in which this machine keeps what can be made again."""
     if own := os.environ.get("AFTERMIX_CACHE"):
         return Path(own)
+
     home = Path.home()
     usual = {"darwin": home / "Library" / "Caches", "win32": Path(os.environ.get("LOCALAPPDATA", home))}
     return Path(os.environ.get("XDG_CACHE_HOME") or usual.get(sys.platform, home / ".cache")) / "aftermix"
@@ -108,6 +112,7 @@ def convert_gguf(file: Path, folder: Path) -> Path:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             remedy = "Name the safetensors model that it was made from."
             raise CheckpointError(str(file), f"cannot be read by transformers ({reason})", remedy) from error
+
         tokenizer.model_max_length = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
         with appearing_folder(folder) as hidden:
             model.to(dtype).save_pretrained(hidden)
@@ -121,6 +126,7 @@ def _examined(file: Path) -> tuple[torch.dtype, str]:
         import gguf
     except ImportError as error:
         raise CheckpointError(str(file), "is a GGUF file, which needs the package gguf", INSTALL) from error
+
     try:
         reader = gguf.GGUFReader(file)
         elements: Counter[str] = Counter()
@@ -132,6 +138,7 @@ def _examined(file: Path) -> tuple[torch.dtype, str]:
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(str(file), f"cannot be read as GGUF ({reason})", "Download it again.") from error
+
     if layers > len(reader.tensors):  # a table of names is made for each layer, however many are announced
         found = f"announces {layers} layers and holds {len(reader.tensors)} tensors"
         raise CheckpointError(str(file), found, "Download it again.")
@@ -148,6 +155,7 @@ def _model(file: Path) -> Any:
     model = loader.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True)
     model.hf_quantizer = None
     model.is_quantized = False
+
     for attribute in ("quantization_config", "gguf_file"):
         if hasattr(model.config, attribute):
             delattr(model.config, attribute)

@@ -1,4 +1,4 @@
-"""What every model has in common that is stored as its difference from a base."""
+"""The parts that all models have in common which are stored as their difference from a base."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OnBase(ABC):
         return self.base.alias
 
     def has(self, name: str) -> bool:
-        """Whether the base has this tensor."""
+        """Tell whether the base has this tensor."""
         return self.base.has(name)
 
     def info(self, name: str) -> TensorInfo:
@@ -33,11 +33,11 @@ class OnBase(ABC):
         return self.base.info(name)
 
     def block(self, name: str, bounds: Bounds) -> torch.Tensor:
-        """Elements `bounds` of base + difference in float32; the base's own block where nothing differs."""
+        """Elements `span` of base + difference in float32; the base's own block where nothing differs."""
         base = self.base.block(name, bounds)
         difference = self.difference(name, bounds)
         return base if difference is None else base.float() + difference
 
     @abstractmethod
     def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
-        """Elements `bounds` of expert - base in float32; None for a tensor that does not differ."""
+        """Elements `span` of expert - base in float32; None for a tensor that does not differ."""

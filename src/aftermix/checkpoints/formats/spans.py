@@ -14,7 +14,7 @@ for every tensor, so it is also short."""
 
 
 def runs(elements: int, *, size: int = RUN_ELEMENTS) -> list[Bounds]:
-    """Bounds that cover `elements` once, in order.
+    """Spans that cover `elements` once, in order.
 
     >>> runs(5, size=2), runs(0)
     ([(0, 2), (2, 4), (4, 5)], [])
@@ -39,7 +39,7 @@ def row_count(shape: tuple[int, ...]) -> int:
 def rows_of(values: torch.Tensor, bounds: Bounds, row: int) -> Iterator[tuple[slice, torch.Tensor]]:
     """The run `values` cut where rows of `row` elements begin and end, whole rows together.
 
-    Yields which rows a part belongs to, and the part as a view of shape (rows, elements of each).
+    Yields the rows that a part belongs to, and the part as a view of shape (rows, elements of each).
 
     >>> [(rows.start, rows.stop, part.tolist()) for rows, part in rows_of(torch.arange(2, 9), (2, 9), 3)]
     [(0, 1, [[2]]), (1, 3, [[3, 4, 5], [6, 7, 8]])]

@@ -38,7 +38,7 @@ StoredType = Literal["bfloat16", "int8"]
 
 
 class TensorPrint(Section):
-    """What tells one tensor of the base from that of another base."""
+    """Fingerprint of one tensor, by which the base is told from another base."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -56,7 +56,7 @@ class BaseFacts(Section):
 
 
 class Accuracy(Section):
-    """How far the stored difference is from the float32 one."""
+    """Distance of the stored difference from the float32 one."""
 
     relative_l2: float
     """Norm of the error over norm of the difference."""
@@ -100,13 +100,14 @@ class VectorFile(OnBase):
     stored: Checkpoint
 
     def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
-        """Elements `bounds` of the difference in float32; None for a tensor that does not differ."""
+        """Elements `span` of the difference in float32; None for a tensor that does not differ."""
         name = self.info(name).name
         if VALUES + name not in self.stored.tensors:
             return None
         values = self.stored.block(VALUES + name, bounds)
         if self.description.dtype != "int8":
             return values.to(torch.float32)
+
         row = row_length(self.info(name).shape)
         scales = self.stored.block(SCALES + name, (bounds[0] // row, -(-bounds[1] // row)))
         return dequantised(values, bounds, scales, row=row)
@@ -116,14 +117,14 @@ class VectorFile(OnBase):
         return self.stored.files()
 
     def storage_facts(self) -> list[str]:
-        """How it is stored, for `aftermix doctor`."""
+        """Sentence on the stored type and its error, for `aftermix doctor`."""
         facts = self.description
         tensors = f"{len(facts.error.tensors)} tensors moved, {len(facts.unchanged)} left out"
         return [f"is a vector stored as {facts.dtype}: {tensors}, error {facts.summary}"]
 
 
 def is_vector(folder: Path) -> bool:
-    """Whether a distribution vector lies in `folder`."""
+    """Tell whether a distribution vector lies in `folder`."""
     return (folder / FACTS).is_file()
 
 
@@ -132,17 +133,20 @@ def open_vector(folder: Path, *, label: str, base: Model | None) -> VectorFile:
 
     Raises :class:`CheckpointError` or :class:`ManyProblemsError` without a base, on another base than the vector's
     own, and for a folder that is incomplete or not what its description says. That the base's values are the same to
-    the last element is for :func:`content_problems`.
+    the last element is for :func:`find_content_problems`.
     """
     if base is None:
         found = "is a distribution vector, which is no model without its base"
         raise CheckpointError(label, found, "Name it under `vectors:` beside the `base:` that it was taken from.")
+
     facts = _facts(folder / FACTS)
     config = read_json(folder / "config.json", remedy="Make the vector again with `aftermix diff`.")
+
     # Stored names only look like a model's: nothing is tied among them.
     stored = dataclasses.replace(
         open_checkpoint(folder / DIFFERENCE, label=label), config={"tie_word_embeddings": False}
     )
+
     refuse_if_any(_listed(list(_other_base(facts, base, label)), label))
     refuse_if_any(_listed(list(_unlike_its_description(facts, stored)), label))
     return VectorFile(folder=folder, label=label, config=config, base=base, description=facts, stored=stored)
@@ -179,6 +183,7 @@ def _unlike_its_description(facts: Facts, stored: Checkpoint) -> Iterator[Proble
     remedy = "Download the vector again, or make it again with `aftermix diff`."
     expected = {name: (shape, dtype) for name, shape, dtype in _layout(facts)}
     found = {name: (info.shape, info.dtype) for name, info in stored.tensors.items()}
+
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             shown = "nothing" if name not in found else "{} {}".format(*found[name])
@@ -201,6 +206,7 @@ def _other_base(facts: Facts, base: Model, label: str) -> Iterator[Problem]:
     remedy = f"Name the base that it was taken from: {facts.base.model}."
     # What a model computes for itself may be stored with one copy of a base and not with another.
     learned = {name: info for name, info in base.tensors.items() if not info.computed}
+
     for name in sorted(facts.base.tensors.keys() | learned.keys()):
         info, known = learned.get(name), facts.base.tensors.get(name)
         if info is None or known is None:

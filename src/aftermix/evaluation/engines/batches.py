@@ -51,12 +51,14 @@ def scoring_plan(pairs: Sequence[Pair], *, batch_size: int, max_length: int, dev
     groups: dict[tuple[int, ...], list[int]] = {}
     for request, (context, continuation) in enumerate(pairs):
         groups.setdefault((*context, *continuation[:-1]), []).append(request)
+
     order = sorted(groups.items(), key=lambda entry: (-len(entry[0]), _longest(entry[1], pairs)))
     batches, tokens, truncated = [], 0, 0
     for start in range(0, len(order), batch_size):
         chunk = [(key[-max_length:], members) for key, members in order[start : start + batch_size]]
         batches.append(_batch(chunk, pairs, device=device))
         tokens += sum(len(inputs) for inputs, _ in chunk)
+
     truncated = sum(len(members) for key, members in order if len(key) > max_length)
     return ScoringPlan(requests=len(pairs), batches=tuple(batches), tokens=tokens, truncated=truncated)
 
@@ -70,6 +72,7 @@ def _longest(members: Sequence[int], pairs: Sequence[Pair]) -> tuple[int, ...]:
 def _batch(chunk: Sequence[tuple[tuple[int, ...], list[int]]], pairs: Sequence[Pair], *, device: torch.device) -> Batch:
     longest = max(len(inputs) for inputs, _ in chunk)
     tokens_BT = torch.tensor([[*inputs, *([0] * (longest - len(inputs)))] for inputs, _ in chunk])
+
     rows: list[int] = []
     places: list[int] = []
     targets: list[int] = []
@@ -81,6 +84,8 @@ def _batch(chunk: Sequence[tuple[tuple[int, ...], list[int]]], pairs: Sequence[P
             rows.extend([row] * len(continuation))
             places.extend(range(len(inputs) - len(continuation), len(inputs)))
             targets.extend(continuation)
+
+    # Logits are computed once for a position, whichever sequences of the batch need it.
     positions = sorted(set(places))
     column = {position: index for index, position in enumerate(positions)}
     return Batch(
@@ -114,7 +119,7 @@ def score(plan: ScoringPlan, logits_of: Logits) -> list[tuple[float, bool]]:
 
 
 def _is_greedy(logits_SV: torch.Tensor, target_S: torch.Tensor) -> list[bool]:
-    """Whether each target is the first of the largest logits."""
+    """Say of each target if it is the first of the largest logits."""
     # Most targets are not the largest, and finding a maximum is cheaper than finding where it is.
     largest_S = logits_SV.gather(1, target_S[:, None])[:, 0] == logits_SV.amax(dim=-1)
     if bool(largest_S.any()):

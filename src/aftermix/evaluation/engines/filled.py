@@ -28,6 +28,8 @@ def filled_model(model: Model, *, dtype: torch.dtype) -> tuple[Any, LoadingRepor
         reason = " ".join(str(error).split())[:300]
         remedy = "Take a model that transformers knows without remote code."
         raise EvaluationError(model.label, f"its architecture cannot be evaluated ({reason})", remedy) from error
+
+    # A parameter that stays NaN was in no file.
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.fill_(math.nan)

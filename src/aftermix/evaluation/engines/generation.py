@@ -1,4 +1,4 @@
-"""Prompts that are continued together, and when a continuation is done."""
+"""Prompts that are continued together, and the end of a continuation."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class StopOnText(StoppingCriteria):
         self.endings = endings
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
-        """Which sequences are done."""
+        """Mark the sequences that are done."""
         recent = input_ids[:, max(self.prompt_length, input_ids.shape[1] - self.window) :].tolist()
         self.running = [index for index in self.running if not self._has_ended(recent[index])]
         done = torch.ones(self.sequences, dtype=torch.bool, device=input_ids.device)

@@ -101,10 +101,12 @@ def _model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
         wanted: Any = torch.float32 if device.type == "cpu" else "auto"
     else:
         wanted = getattr(torch, dtype)
+
     if not isinstance(checkpoint, Checkpoint):
         made, filled = filled_model(checkpoint, dtype=_type_of(checkpoint) if wanted == "auto" else wanted)
         _refuse_incomplete(checkpoint, filled)
         return made.to(device).eval()
+
     config = _model_config(folder)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -117,6 +119,7 @@ def _model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
             f"cannot be loaded by transformers ({' '.join(str(error).split())[:500]})",
             "Check that config.json belongs to these weights.",
         ) from error
+
     _refuse_incomplete(checkpoint, report)
     return model.to(device).eval()
 
@@ -151,12 +154,14 @@ def _tokenizer(folder: Path, *, chat: bool) -> Any:
             f"has no usable tokenizer ({' '.join(str(error).split())[:300]})",
             "Copy the tokenizer's files into the model folder.",
         ) from error
+
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise EvaluationError(
             str(folder),
             "its tokenizer has neither a beginning nor an end of text",
             "Set `eos_token` in its configuration.",
         )
+
     if chat and not tokenizer.chat_template:
         raise EvaluationError(
             str(folder), "has no chat template", "Leave out `evaluate.apply_chat_template`, or add the template."

@@ -116,6 +116,8 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             sequences=len(batch.requests),
             endings=self._endings.setdefault(batch.stops, {}),
         )
+
+        # Sampling must not move the generator of whatever runs around it.
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices=devices, enabled=bool(batch.options["do_sample"])):
             if batch.options["do_sample"]:
@@ -148,6 +150,7 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             context_tokens, continuation_tokens = (
                 (tokens[:1], tokens[1:]) if starts else ([self.prefix_token_id], tokens)
             )
+
         if not 0 < len(continuation_tokens) <= self.max_length:
             raise EvaluationError(
                 f"continuation {continuation[:80]!r}",
@@ -166,6 +169,7 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             by_options: dict[str, list[int]] = {}
             for index, request in enumerate(requests):
                 by_options.setdefault(repr(sorted(request.args[1].items())), []).append(index)
+
             batches, truncated = [], 0
             for indices in by_options.values():
                 # Longest first, as lm-eval sorts them.
@@ -189,11 +193,13 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
                 f"generates up to {max_new_tokens} tokens, but the model's length is {self.max_length}",
                 "Lower the task's `max_gen_toks`, or raise `evaluate.max_length`.",
             )
+
         if not options["do_sample"]:
             options.pop("temperature", None)
         tokens_BT, mask_BT = self.tok_batch_encode(
             [requests[index].args[0] for index in indices], left_truncate_len=self.max_length - max_new_tokens
         )
+
         self._refuse_unknown_tokens(tokens_BT[mask_BT.bool()].tolist())
         return PromptBatch(
             requests=tuple(indices),

@@ -24,7 +24,7 @@ Slot = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Route:
-    """Where a checkpoint tensor goes: a parameter as it is, or a part of what a converter makes."""
+    """Destination of a checkpoint tensor: a parameter as it is, or a part of what a converter makes."""
 
     target: str
     pattern: str | None
@@ -45,11 +45,13 @@ class LiveWeights:
         transforms = get_model_conversion_mapping(model)
         self._renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
         self._converters = [entry for entry in transforms if isinstance(entry, WeightConverter)]
+
         self._routes = {name: self._resolve(name) for name in sorted(base.tensors, key=dot_natural_key)}
         self._groups: dict[str, list[str]] = {}
         for name, route in self._routes.items():
             if route is not None and route.pattern is not None:
                 self._groups.setdefault(route.target, []).append(name)
+
         self.required: dict[str, Slot] = {
             name: self.slot(name, route)
             for name, route in self._routes.items()
@@ -78,13 +80,13 @@ class LiveWeights:
         filling.refuse_faults()
 
     def route(self, name: str) -> Route | None:
-        """Where `name` goes, if anywhere."""
+        """Destination of `name`, if it has one."""
         if name not in self._routes:
             self._routes[name] = self._resolve(name)
         return self._routes[name]
 
     def is_ignored(self, name: str) -> bool:
-        """Whether the base stores `name` and `from_pretrained` made nothing of it, as of masks in early checkpoints."""
+        """Say if the base stores `name` and `from_pretrained` made nothing of it, as of masks in early checkpoints."""
         return name in self._base.tensors and self.route(name) is None
 
     def members(self, target: str) -> list[str]:
@@ -92,7 +94,7 @@ class LiveWeights:
         return self._groups.get(target, [])
 
     def slot(self, name: str, route: Route) -> Slot:
-        """What `name` fills: the storage of a parameter, or its own part of a fused one."""
+        """Storage that `name` fills: that of a parameter, or its own part of a fused one."""
         tensor = self._live[route.target]
         storage = (tensor.data_ptr(), *tensor.shape)
         return storage if route.pattern is None else (*storage, self.members(route.target).index(name))
@@ -121,12 +123,12 @@ class LiveWeights:
         return None
 
     def holds(self, target: str, tensor: torch.Tensor) -> bool:
-        """Whether the parameter `target` has exactly the values of `tensor`."""
+        """Say if the parameter `target` has exactly the values of `tensor`."""
         live = self._live[target]
         return live.shape == tensor.shape and torch.equal(live, tensor.to(device=live.device, dtype=live.dtype))
 
     def convert(self, target: str, parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What transformers makes of the checkpoint tensors `parts` for `target`: parameter by name."""
+        """Parameters that transformers makes of the checkpoint tensors `parts` for `target`, by name."""
         routes = {name: self._routes[name] for name in self.members(target)}
         pattern = next(route.pattern for route in routes.values() if route is not None)
         converter: Any = deepcopy(next(entry for entry in self._converters if pattern in entry.source_patterns))
@@ -141,11 +143,11 @@ class LiveWeights:
         (self._changed.add if changed else self._changed.discard)(slot)
 
     def is_changed(self, slot: Slot) -> bool:
-        """Whether an earlier load gave `slot` other values than the base's."""
+        """Say if an earlier load gave `slot` other values than the base's."""
         return slot in self._changed
 
     def _write_counts(self) -> dict[str, int]:
-        """How often each parameter has been written in place, as torch counts for its automatic differentiation."""
+        """Number of writes in place into each parameter, as torch counts them for its automatic differentiation."""
         return {name: tensor._version for name, tensor in self._live.items()}
 
     def _refuse_own_writes(self) -> None:
@@ -185,15 +187,18 @@ class _Filling:
         if route is None or (route.pattern is not None and name not in self.live.members(route.target)):
             self.faults.append(f"{name}: has no place in the live model")
             return
+
         slot = self.live.slot(name, route)
         if slot in self.filled:
             self._take_again(name, route, tensor, slot)
             return
+
         self.filled[slot] = name
         self.live.mark(slot, changed=True)
         if route.pattern is None:
             self._report(name, self.live.copy(route.target, tensor))
             return
+
         parts = self.waiting.setdefault(route.target, {})
         parts[name] = tensor
         if len(parts) == len(self.live.members(route.target)):
@@ -206,9 +211,12 @@ class _Filling:
         covered = self.filled.keys() | set(kept.values())
         absent = {name for name, slot in required.items() if slot not in covered}
         self.faults += [f"{name}: was never given" for name in sorted(absent)]
+
         for name, slot in kept.items():
             if slot not in self.filled and self.live.is_changed(slot):
                 self._restore(name)
+
+        # A fused parameter of which some parts were given takes the rest from the base.
         for target, parts in self.waiting.items():
             rest = [name for name in self.live.members(target) if name not in parts]
             if not absent.intersection(rest):

@@ -24,10 +24,12 @@ def analyze(
     kind = picture_kind(picture) if picture else None
     config = vectors_of(target, base=base)
     pool = open_pool(config)
+
     fits = fit_vectors(pool)
     if json is not None:
         vectors = {name: {"model": config.vectors[name].model} | _record(found) for name, found in fits.items()}
         write_json(json, {"base": config.base, "vectors": vectors})
+
     if picture is not None and kind is not None:
         from aftermix.analysis.distribution_picture import distribution_picture
 

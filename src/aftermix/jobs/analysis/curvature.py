@@ -39,12 +39,14 @@ def analyze_curvature(
     kind = picture_kind(picture) if picture else None
     config = _of_experts(config)
     device = usable_device(config.calibrate.device, where="calibrate.device", error=ConfigError)
+
     pool = open_pool(config)
     plans = calibration_plans(config, pool)
     if config.calibrate.threads is not None:
         torch.set_num_threads(config.calibrate.threads)
     domains = [Domain(plan.vector, plan.samples.batches(config.calibrate.batch_size, device=device)) for plan in plans]
     _refuse_single_tokens(domains)
+
     found = _derivatives(pool, domains, device=device, dtype=dtype)
     if json is not None:
         write_json(json, _record(found, config, plans))
@@ -61,6 +63,7 @@ def _of_experts(config: Config) -> Config:
     experts = {name: vector for name, vector in config.vectors.items() if vector.role == "expert"}
     if not experts:
         raise ConfigError("vectors", "none has `role: expert`", "Name the experts of the domains.")
+
     remedy = "Add `calibration: PATH`, text of its domain."
     refuse_if_any(
         [
@@ -69,6 +72,7 @@ def _of_experts(config: Config) -> Config:
             if vector.calibration is None
         ]
     )
+
     return config.model_copy(update={"vectors": experts})
 
 
@@ -87,18 +91,22 @@ def _derivatives(pool: Pool, domains: list[Domain], *, device: torch.device, dty
     base = pool.frame
     with quiet_transformers():
         model = empty_model(base.config, dtype=dtype, label=base.label)
+
     stored = StoredValues(base, LiveWeights(model, base))
     stored.refuse_homeless()
     live = LiveModel(model, stored, device=device, label=base.label)
     live.fill()
+
     model.requires_grad_(requires_grad=True)
     names, parameters = zip(*model.named_parameters(), strict=True)
     found, gradients = _differentiated(_token_losses(model), parameters, domains, label=base.label)
+
     held = dict(zip(names, parameters, strict=True))
     vectors = (_vector(pool, domain.name, live, held) for domain in domains)
     geometry = measure(pool)
     # The vectors stand in the file's order there, the domains in order of name.
     order_K = [geometry.vectors.index(domain.name) for domain in domains]
+
     return Derivatives(
         curvature=found,
         vector_cosines_KK=geometry.whole.cosines[np.ix_(order_K, order_K)],
@@ -126,6 +134,7 @@ def _differentiated(
         reason = " ".join(str(error).split())[:200]
         if "derivative" not in reason and "differentiate" not in reason:
             raise
+
         remedy = "Curvature cannot be measured for this architecture."
         raise CheckpointError(
             label, f"a step of its forward pass has no second derivative ({reason})", remedy

@@ -24,9 +24,11 @@ def inspect(
     kind = picture_kind(picture) if picture else None
     config = vectors_of(target, base=base)
     pool = open_pool(config)
+
     geometry = measure(pool)
     if json is not None:
         write_json(json, _record(geometry, config))
+
     if picture is not None and kind is not None:
         from aftermix.analysis.geometry_picture import picture as drawn
 

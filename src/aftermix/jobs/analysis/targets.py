@@ -1,4 +1,4 @@
-"""What the looking commands are pointed at: a file of vectors, or one model and its base."""
+"""Targets of `analyze` and `inspect`: a file of vectors, or one model and its base."""
 
 from __future__ import annotations
 

@@ -31,18 +31,18 @@ from aftermix.training.data.examples import read_documents
 from aftermix.training.data.files import data_sha256, is_plain_text
 
 LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
-"""What configurations call the longest sequence."""
+"""Keys under which configurations hold the longest sequence."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What there is to read for one vector."""
+    """Texts that there are to read for one vector."""
 
     source: str
     sha256: str
     texts: list[str]
     whole: bool
-    """Whether it is one text without documents, which is cut in any case."""
+    """True for one text without documents, which is cut in any case."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,15 @@ def calibrate(config: Config, output: Path) -> dict[str, Note]:
     if not any(vector.calibration for vector in config.vectors.values()):
         found = "no vector names calibration text"
         raise ConfigError("vectors", found, "Add `calibration: PATH` to those that are to be measured.")
+
     device = usable_device(settings.device, where="calibrate.device", error=ConfigError)
     pool = open_pool(config)
     refuse_output(output, pool)
+
     plans = calibration_plans(config, pool)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+
     notes = {}
     with appearing_folder(output) as hidden:
         for plan in plans:
@@ -83,7 +86,7 @@ def calibrate(config: Config, output: Path) -> dict[str, Note]:
 
 
 def calibration_lines(notes: dict[str, Note]) -> Iterator[str]:
-    """What was measured, one line for each vector, and one for what saw no token."""
+    """Describe what was measured: a line for each vector, and one for its weights that saw no token."""
     for name, note in notes.items():
         data = note.data
         yield f"{name}: {len(note.weights)} weights, {data.samples} samples of {data.texts} texts, {data.tokens} tokens"
@@ -93,11 +96,12 @@ def calibration_lines(notes: dict[str, Note]) -> Iterator[str]:
 
 
 def calibration_plans(config: Config, pool: Pool) -> list[Plan]:
-    """What each vector that names calibration text is to read, in order of name.
+    """Plan what each vector that names calibration text is to read, in order of name.
 
     Raises :class:`ManyProblemsError` with the faults of all.
     """
     named = {name: vector.calibration for name, vector in config.vectors.items() if vector.calibration is not None}
+
     plans: list[Plan] = []
     problems: list[Problem] = []
     for name in sorted(named):
@@ -115,9 +119,11 @@ def _plan(config: Config, pool: Pool, name: str, calibration: CalibrationConfig)
     architecture = pool.frame.config if _renamed(expert) else expert.config
     limit = _positions(architecture)
     context = settled_context(settings.context, limit, where=expert.label)
+
     where = f"vectors.{name}.calibration"
     found = _texts(config, calibration, where)
     folder = tokenizer_folder(pool) if pool.vocabulary is not None else expert.folder
+
     samples = choose_samples(
         found.texts,
         _encoder(load_tokenizer(folder)),
@@ -128,6 +134,7 @@ def _plan(config: Config, pool: Pool, name: str, calibration: CalibrationConfig)
         where=f"{where}: {found.source}",
     )
     _refuse_foreign_tokens(samples, architecture, where=expert.label)
+
     data = DataNote(
         source=found.source,
         sha256=found.sha256,
@@ -145,6 +152,7 @@ def _texts(config: Config, calibration: CalibrationConfig, where: str) -> Texts:
         prompts = _prompts(config, calibration)
         digest = hashlib.sha256("\0".join(prompts).encode()).hexdigest()
         return Texts(f"task {calibration.task}", digest, prompts, whole=False)
+
     path = Path(cast(str, calibration.data))
     try:
         documents = read_documents(path, text_field=calibration.text_field)
@@ -152,6 +160,7 @@ def _texts(config: Config, calibration: CalibrationConfig, where: str) -> Texts:
         problem = error.problem
         remedy = problem.remedy.replace("`data:`", f"`{where}`").replace("`text_field:`", f"`{where}.text_field`")
         raise ConfigError(f"{where}: {problem.where}", problem.found, remedy) from error
+
     whole = is_plain_text(path)
     return Texts(str(path), data_sha256(path), documents.texts, whole)
 
@@ -163,6 +172,7 @@ def _prompts(config: Config, calibration: CalibrationConfig) -> list[str]:
     task = TaskConfig(task=cast(str, calibration.task), num_fewshot=calibration.num_fewshot)
     evaluate = config.evaluate or EvaluateConfig(tasks=(task,))
     suite = TaskSuite.build(evaluate.model_copy(update={"tasks": (task,), "apply_chat_template": False}))
+
     requests = [request for split in ("search", "select") for request in suite.requests(split, None)[task.task]]
     return list(dict.fromkeys(str(request.args[0]) for request in requests if request.args[0]))
 
@@ -190,7 +200,7 @@ def _positions(architecture: dict[str, Any]) -> int | None:
 
 
 def _renamed(model: Model) -> bool:
-    """Whether the expert is shown under other names than its own, those of the base's architecture."""
+    """True when the expert is shown under other names than its own, those of the base's architecture."""
     return isinstance(model, View) and (isinstance(model, PrefixView) or _renamed(model.inner))
 
 

@@ -1,4 +1,4 @@
-"""What the linear layers of one expert are fed: its values put into a live model that is watched while it reads."""
+"""Inputs of one expert's linear layers: its values put into a live model that is watched while it reads."""
 
 from __future__ import annotations
 
@@ -33,17 +33,21 @@ def measure(
     *,
     label: str,
 ) -> dict[str, Statistic]:
-    """Statistics by stored name of the forward passes of `expert` over `samples`."""
+    """Measure the statistics, by stored name, of the forward passes of `expert` over `samples`."""
     dtype = _dtype(expert, settings.dtype, device)
     with quiet_transformers():
         model = empty_model(architecture, dtype=dtype, label=expert.label)
+
     stored = StoredValues(expert, LiveWeights(model, expert))
     stored.refuse_homeless()
     live = LiveModel(model, stored, device=device, label=expert.label)
+
     linear = linear_weights(model)
     observer = Observer(settings.x_statistic)
     passes = streamed_passes if settings.stream else whole_passes
     passes(live, samples.batches(settings.batch_size, device=device), observer, bar=_bar(f"calibrate {label}"))
+
+    # A weight that no token reached is in the file all the same, with a total of nothing.
     unseen = {live.first_names[name]: Total(shape, axis, device) for name, (shape, axis) in linear.items()}
     places = stored.places(live.first_names)
     return stored_statistics(unseen | observer.totals, expert, places, statistic=settings.x_statistic)
@@ -63,6 +67,7 @@ class StoredValues:
             route = self.weights.route(name)
             if route is None or route.target in done or not wanted(route.target):
                 continue
+
             done.add(route.target)
             if route.pattern is None:
                 yield route.target, read_tensor(self.checkpoint, name)
@@ -71,7 +76,7 @@ class StoredValues:
                 yield from self.weights.convert(route.target, parts).items()
 
     def places(self, first_names: Mapping[str, str]) -> dict[str, Place]:
-        """Where each stored tensor lies in the live model, by the first name of a tied parameter."""
+        """Places of the stored tensors in the live model, by the first name of a tied parameter."""
         transposing = self._transposing()
         routes = {name: route for name in self.checkpoint.tensors if (route := self.weights.route(name)) is not None}
         return {
@@ -88,6 +93,7 @@ class StoredValues:
             for info in self.checkpoint.tensors.values()
             if info.mergeable and self.weights.route(info.name) is None
         ]
+
         if homeless:
             found = f"{len(homeless)} of its tensors have no place in its architecture, first {homeless[0]}"
             raise CheckpointError(self.checkpoint.label, found, "Check that config.json belongs to these weights.")

@@ -29,11 +29,13 @@ def export_mergekit(source: Path, output: Path) -> list[str]:
         raise ConfigError(str(output), "exists", "Name a new file.")
     if not output.parent.is_dir():
         raise ConfigError(str(output.parent), "is no folder", "Make it, or name another place.")
+
     config = load_recipe(recipe_file(source))
     frame = _frame(config)
     names = list(frame.tensors) if frame is not None else None
     adapters = [name for name, vector in config.vectors.items() if is_adapter(Path(vector.model))]
     refuse_if_any([problem for name, vector in config.vectors.items() for problem in _unreadable(name, vector.model)])
+
     translation = to_mergekit(config, tensors=names, dtype=_dtype(frame), adapters=adapters)
     write_atomically(output, translation.text())
     return translation.notes
@@ -49,6 +51,7 @@ def recipe_file(source: Path) -> Path:
     for file in (source / RECIPE, source / MODEL / RECIPE):
         if file.is_file():
             return file
+
     if (source / CONFIG).is_file():
         raise ConfigError(str(source), "is a run without a winner yet", f"Finish it: aftermix search --resume {source}")
     raise ConfigError(str(source), f"holds no {RECIPE}", "Name a YAML file, a run folder or a merged model.")

@@ -28,7 +28,7 @@ CACHE = ".aftermix-domains.json"
 
 @dataclass(frozen=True)
 class Counting:
-    """What examples are counted with, and the file that keeps the counts."""
+    """Counter of examples and tokens with one tokenizer, and the file that keeps the counts."""
 
     base: Path
     label: str
@@ -42,13 +42,17 @@ class Counting:
         keys = {name: self._key(source, what.sha256[name]) for name, source in what.sources.items()}
         kept = _read(self.cache)
         missing = [name for name, key in keys.items() if key not in kept]
+
         tokenizer = load_tokenizer(self.base) if missing else None
+
+        # Written after each domain: an interrupted count loses one at most.
         for name in missing:
             try:
                 kept[keys[name]] = self._counted(name, what.sources[name], tokenizer)
             except AftermixError as error:
                 raise what.placed(name, error) from error
             write_json(self.cache, {key: data.as_json() for key, data in kept.items()})
+
         return {name: kept[key] for name, key in keys.items()}
 
     def _counted(self, name: str, source: SourceConfig, tokenizer: Any) -> DomainData:

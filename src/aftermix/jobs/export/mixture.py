@@ -31,12 +31,12 @@ ASKED = "(export)"
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the user adds to the ratios. None: what the file says, else the default."""
+    """Options that the user adds to the ratios. None: what the file says, else the default."""
 
     data: Path | None = None
     """YAML file whose `train` names the data of each domain."""
     dataset: str | None = None
-    """Which mixture of a YAML file."""
+    """Name of one of the mixtures of a YAML file."""
     tokens: float | None = None
     max_epochs: float | None = None
     root: str = "."
@@ -67,15 +67,20 @@ def export_mixture(
     asked = asked or Asked()
     _refuse_numbers(asked)
     _refuse_output(output, is_file=to == "csv")
+
     mixture = _mixture(source, asked)
     cache = (Path(mixture.cache) if mixture.cache else output.absolute().parent) / CACHE
     places = _places(mixture.what)
     CONSUMERS[to].check(places)
+
+    # From here on it takes time: the data is read.
     data = Counting(locate(mixture.base), mixture.base, cache).counts(mixture.what)
     plan = _plan(mixture, places, data, asked, folder=output)
+
     files = dict(CONSUMERS[to].write(plan))
     for line in lines_of(plan):
         say(line)
+
     if to == "csv":
         write_atomically(output, files[TABLE])
         return [output]
@@ -106,6 +111,7 @@ def _mixture(source: Path, asked: Asked) -> _Mixture:
     if asked.dataset is not None:
         remedy = "Leave it out: a run has one mixture."
         raise ConfigError("--dataset", "is for a YAML file with several mixtures", remedy)
+
     best = _best_file(source)
     config, where = _data_config(best.parent, asked.data)
     # The section of a mixture has a budget; a run has none.
@@ -131,6 +137,7 @@ def _data_config(run: Path, data: Path | None) -> tuple[Config, str]:
             raise ConfigError(str(run), found, "Name a file with `train:` by --data FILE.")
         return own, f"{run.name}/{CONFIG}"
     config = load_config(data)
+
     if config.base is None and own is not None:
         config = config.model_copy(update={"base": own.base})
     return config, data.name
@@ -143,6 +150,8 @@ def _of_yaml(source: Path, asked: Asked) -> _Mixture:
         for name, dataset in (config.train.datasets if config.train else {}).items()
         if dataset.mixture is not None
     }
+
+    # Without --dataset the file's only mixture is meant.
     names = ", ".join(mixtures)
     if not mixtures:
         remedy = "Name a run folder, a best.json, or a file with a `mixture` under `train.datasets`."
@@ -152,9 +161,11 @@ def _of_yaml(source: Path, asked: Asked) -> _Mixture:
     if asked.dataset is not None and asked.dataset not in mixtures:
         found = f"there is no mixture '{asked.dataset}'; the file's are: {names}"
         raise ConfigError("--dataset", found, "Correct the name.")
+
     dataset = mixtures[asked.dataset or names]
     if asked.data is None:
         return _found(config, dataset, dataset.tokens, asked, where=source.name)
+
     other = load_config(asked.data)
     other = other if other.base is not None else other.model_copy(update={"base": config.base})
     return _found(other, dataset, dataset.tokens, asked, where=asked.data.name)
@@ -167,6 +178,7 @@ def _found(config: Config, dataset: DatasetConfig, tokens: int | None, asked: As
         lacks = "train" if settings is None else "base"
         remedy = "Add it: the base's tokenizer counts, `train.sources` or `train.datasets` name the data."
         raise ConfigError(where, f"has no `{lacks}:`", remedy)
+
     what = ingredients(ASKED, _with(settings, dataset))
     max_epochs = asked.max_epochs or dataset.max_epochs or MAX_EPOCHS
     return _Mixture(config.base, what, int(asked.tokens) if asked.tokens else tokens, max_epochs, settings.cache)
@@ -194,6 +206,7 @@ def _plan(
     ratios = mixture.what.ratios or {}
     budget = mixture.tokens or unrepeated_tokens(ratios, data)
     given = allotted(ratios, data, budget_tokens=budget, max_epochs=mixture.max_epochs)
+
     domains = tuple(Domain(**vars(place), data=data[place.name], given=given[place.name]) for place in places)
     return MixturePlan(domains, budget, str(folder.absolute()), asked.root, asked.sequence_tokens)
 

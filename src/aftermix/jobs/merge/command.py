@@ -37,12 +37,15 @@ def merge(config: Config, output: Path, *, say: Callable[[str], object] = lambda
     weights = {name: vector.weight for name, vector in config.vectors.items()}
     recipe = Recipe.of(config.merge, vectors=config.vectors)
     check_weights(recipe, weights)
+
     pool = open_pool(config)
     refuse_output(output, pool)
+
     merger = merger_of(config, pool, recipe)
     checked = ExclusiveCheck(merger, weights) if check else None
     for line in [*alignment_lines(pool.base, pool.experts), *fallback_lines(merger)]:
         say(line)
+
     folder = write_model(merger, weights, config=config, output=output, check=checked)
     if checked is not None:
         say(checked.summary())
@@ -64,6 +67,7 @@ def write_model(
     recipe, pool = merger.recipe, merger.pool
     layout = merger.layout()
     blocks = sum(len(block_bounds(spec.shape)) for spec in layout)
+
     tally = Tally() if drops_entries(recipe.method, merger.vectors) else None
     looks = [look for look in (tally, check) if look is not None]
 
@@ -80,6 +84,7 @@ def write_model(
         }
         if tally is not None:
             companions[SHARES] = lambda: _json(share_record(merger, weights, tally))
+
         pieces = merged_pieces(merger, weights, watch=watch if looks else None)
         return write_checkpoint(
             output,

@@ -19,6 +19,7 @@ def model_card(
     test = best["test"] if best else None
     models = [config.base] if config.base else []
     models += [config.vectors[vector].model for vector in sorted(weights) if weights[vector] != 0]
+
     data = ModelCardData(
         base_model=[public_name(model) for model in models],
         tags=["merge", "aftermix"],
@@ -32,7 +33,7 @@ def model_card(
 
 
 def public_name(model: str) -> str:
-    """What a card calls a model: its hub name, or the last part of a local folder, which betrays no path."""
+    """Name of a model in a card: its hub name, or the last part of a local folder, which betrays no path."""
     return model if HUB_NAME.match(model) and not Path(model).exists() else Path(model).name
 
 
@@ -54,16 +55,19 @@ def _results(best: dict[str, Any]) -> list[EvalResult]:
 def _body(config: Config, recipe: Recipe, weights: Weights, name: str, test: dict[str, Any] | None) -> str:
     options = ", ".join(f"{key} = {value}" for key, value in recipe.method.options.items())
     method = f"`{recipe.method.name}`" + (f" ({options})" if options else "")
+
     own = "".join(
         f"\n- {vector}: " + ", ".join(f"{key} {value:g}" for key, value in settings.items())
         for vector, entry in config.vectors.items()
         if (settings := {key: getattr(entry, key) for key in ("density", "ratio") if getattr(entry, key) is not None})
     )
+
     rows = "\n".join(
         f"| {vector} | `{public_name(entry.model)}` | {entry.role} | {weights.get(vector, 0.0):.4f} |"
         for vector, entry in config.vectors.items()
     )
     settings_of_vectors = f"\nSettings of single vectors:\n{own}\n" if own else ""
+
     base = f" Base: `{public_name(config.base)}`." if config.base else ""
     text = f"""# {name}
 

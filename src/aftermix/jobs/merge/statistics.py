@@ -13,12 +13,12 @@ from aftermix.saliency.storage import has_statistics, read_statistics, refuse_no
 
 
 def merger_of(config: Config, pool: Pool, recipe: Recipe) -> Merger:
-    """The merge of `config`, with the statistics that its method needs. Raises for statistics of other models."""
+    """Open the merge of `config`, with the statistics that its method needs. Raises for statistics of other models."""
     return Merger.of(pool, recipe, statistics=read_all(config, pool) if recipe.method.needs_statistics else None)
 
 
 def read_all(config: Config, pool: Pool) -> dict[str, Statistics]:
-    """Statistics by vector; with `uncalibrated: magnitude`, a stand-in for those that there are none of.
+    """Read the statistics by vector; with `uncalibrated: magnitude`, a stand-in for those that there are none of.
 
     Without it, and where no folder is named, they are left out. Raises :class:`ManyProblemsError` with every fault of
     all that are there.
@@ -27,6 +27,7 @@ def read_all(config: Config, pool: Pool) -> dict[str, Statistics]:
     if folder is not None:
         refuse_no_folder(folder)
     by_magnitude = config.merge.uncalibrated == "magnitude"
+
     problems: list[Problem] = []
     found: dict[str, Statistics] = {}
     for vector, expert in pool.experts.items():
@@ -39,6 +40,7 @@ def read_all(config: Config, pool: Pool) -> dict[str, Statistics]:
                 found[vector] = measured
             except AftermixError as error:
                 problems.extend(error.problems)
+
     refuse_if_any(problems)
     return found
 

@@ -27,7 +27,7 @@ Compared = tuple[str, str, Weights | None]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Measures merges and tells of them."""
+    """Baselines of a mixture: merges measured once and kept, and their records."""
 
     bench: Bench
     scoring: Scoring
@@ -35,7 +35,7 @@ class Comparison:
 
     @classmethod
     def of(cls, bench: Bench, scoring: Scoring, folder: Path) -> Comparison:
-        """What is measured is kept in `folder` and not measured again."""
+        """Open the scores kept in `folder`: a merge that stands there is not measured again."""
         contest = Contest(folder, bench.tasks, scoring.objectives, lambda what, split: _measure(bench, what, split))
         return cls(bench, scoring, contest)
 
@@ -44,13 +44,14 @@ class Comparison:
         return self.contest.items(Baseline(_key(weights), "mixture", weights), split)
 
     def records(self, winner: ItemScores, compared: list[Compared]) -> list[dict[str, Any]]:
-        """What has to be beaten, on test items, as `baselines` of `best.json`."""
+        """The mixtures that have to be beaten, on test items, as `baselines` of `best.json`."""
         records = []
         for name, kind, weights in progress.bar(compared, label="Baselines", unit="model"):
             if weights is None:
                 items = self.contest.items(Baseline(BASE, BASE, {}), "test")
             else:
                 items = self.items(weights, "test")
+
             records.append(
                 {
                     "name": name,

@@ -45,7 +45,7 @@ def mixture(config: Config, run: Path, *, resume: bool = False, source: Path | N
 
     Everything is checked before the folder is made. `resume` goes on with an unfinished run; `source` names an earlier
     mixture run over the same vectors whose measured points stand in for those of the design, under this file's utility
-    and limits. Source: MergeMix, section 3; SPEC section 3. Raises :class:`AftermixError`.
+    and limits. Source: MergeMix, section 3; docs/how-to/mixture.md. Raises :class:`AftermixError`.
     """
     require(config, "base", "vectors", "evaluate", "mixture")
     recipe = Recipe.of(config.merge, vectors=config.vectors)
@@ -54,27 +54,33 @@ def mixture(config: Config, run: Path, *, resume: bool = False, source: Path | N
     setting = levels.first_setting if levels else Setting.of(config)
     config = resolved(config, recipe)
     assert config.evaluate is not None  # noqa: S101 - required above, too
+
     if source is not None:
         _refuse_tree(source, levels)
     if resume:
         run_folder.refuse_other_kind(run, mixture=True)
+
     pool = open_pool(config)
     if not resume:
         refuse_output(run, pool)
     suite = TaskSuite.build(config.evaluate)
     objectives = Objectives.build((setting.objective,), tasks=list(suite.tasks))
     split = split_record(suite)
+
     if resume:
         _refuse_different(run, config, pool, split)
         # A run that was killed before its imported trials were written must import them again.
         source = None if read_trials(run) else run_folder.remembered_source(run)
     imported = _imported(source, config, pool, setting=setting, objectives=objectives, split=split) if source else []
+
+    # Everything has been checked: only now is the folder made.
     bench = Bench.open(config, pool, recipe, space=setting.space, suite=suite)
     if resume:
         run_folder.write_config(run, config)
     else:
         design = levels.record() if levels else design_record(setting)
         run_folder.begin_run(run, config=config, pool=pool, split=split, source=source, design=design)
+
     if levels:
         best = mixture_of_tree(bench, run, levels)
     else:
@@ -89,6 +95,7 @@ def _best(
     """Points, surrogates, verification and test; each stage leaves files that a resumed run takes up."""
     earlier = [one.trial for one in imported] or [trial for trial in read_trials(run) if trial.is_imported]
     points = Points(setting, setting.shares(earlier) if earlier else np.zeros((0, len(setting.domains))))
+
     trials = run_study(
         run,
         space=setting.space,
@@ -103,6 +110,7 @@ def _best(
         propose=points.propose,
         command="mixture",
     )
+
     result = MixtureResult.of(bench, run, setting, objectives=objectives, trials=trials)
     best = result.record()
     write_landscape(run, setting=setting, learned=result.learned, trials=trials, best=best)
@@ -128,6 +136,7 @@ def _refuse_different(run: Path, config: Config, pool: Pool, split: dict[str, An
     )
     what = "the file says otherwise in"
     run_folder.refuse_difference(run, {"mixture": theirs}, {"mixture": ours}, what=what)
+
     before, now = _order_of(run_folder.read_run_config(run)), _order_of(config)
     run_folder.refuse_difference(run, before, now, what="the file has another order in")
 
@@ -147,6 +156,7 @@ def _imported(
     run_folder.refuse_other_kind(source, mixture=True)
     run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
     _refuse_other_weights(source, theirs, setting)
+
     space = setting.space
     return import_trials(
         source,

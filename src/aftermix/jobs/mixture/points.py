@@ -1,4 +1,4 @@
-"""Which mixture is measured next: the points of the design, then rounds near the best that is promised so far."""
+"""Order in which mixtures are measured: the points of the design, then rounds near the best that is promised so far."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
 from aftermix.runs.trials import Suggestion, Trial
 
 DISTANCES = (0.05, 0.02, 0.01, 0.002)
-"""How far apart points of a round are, in total variation: the first at which there are enough."""
+"""Least distances between points of a round, in total variation: the first at which there are enough."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What the measured points teach."""
+    """Surrogates and the measured points that they were fitted to."""
 
     shares_NK: Floats
     scores_NM: Floats
@@ -39,6 +39,7 @@ class Learned:
             found += f"; {len(failed)} failed, the last with: {failed[-1]}" if failed else ""
             remedy = "Mend the cause and start a new run with --from this one: measured points are kept."
             raise RunFailedError("mixture", found, remedy)
+
         shares_NK = setting.shares(complete)
         scores_NM = setting.scores([trial.scores for trial in complete])
         names = list(setting.capabilities)
@@ -79,7 +80,7 @@ class Points:
 
     @property
     def new(self) -> int:
-        """How many points are measured, rounds included."""
+        """Number of points to measure, rounds included."""
         return len(self.planned) + sum(self.setting.mixture.rounds)
 
     def propose(self, trials: Sequence[Trial]) -> Suggestion:
@@ -88,6 +89,7 @@ class Points:
         if number < len(planned):
             kind, row_K = planned[number]
             return Suggestion(self.setting.weights(row_K), kind)
+
         start = len(self.imported) + len(planned)
         for place, count in enumerate(self.setting.mixture.rounds, 1):
             if len(trials) < start + count:

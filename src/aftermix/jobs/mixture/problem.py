@@ -1,4 +1,4 @@
-"""What a file asks of a mixture, held against its vectors and tasks before any work begins."""
+"""Mixture problem of a file: domains, limits, design and utility, checked before any work begins."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Setting:
 
     @classmethod
     def of(cls, config: Config) -> Setting:
-        """The mixture of all experts, each a domain. Raises as :meth:`over` does."""
+        """Mixture of all experts, each a domain; raises :class:`ManyProblemsError` with the faults of `mixture:`."""
         assert config.mixture is not None  # noqa: S101 - the job requires it; for the type checker
         domains = [name for name, vector in config.vectors.items() if vector.role == "expert"]
         tokens = {name: t for name in domains if (t := config.vectors[name].tokens) is not None}
@@ -64,17 +64,19 @@ class Setting:
         most: Mapping[str, float] | None = None,
         stray_priors: bool = False,
     ) -> Setting:
-        """The mixture that `asked` looks for among the members of `embedding`, with the `tokens` that are known.
+        """The mixture that `section` looks for among the members of `embedding`, with the `tokens` that are known.
 
-        `most` is the largest share by member, where `asked` has no cap of its own. With `stray_priors` a prior outside
-        of the limits is no point of the design, else it is a fault. Raises :class:`ManyProblemsError` with every fault
-        of `mixture:` and of what it needs of the vectors.
+        `largest_shares` caps members, where `section` has no cap of its own. With `stray_priors` a prior outside of the
+        limits is no point of the design, else it is a fault. Raises :class:`ManyProblemsError` with every fault of
+        `mixture:` and of its needs of the vectors.
         """
         assert config.evaluate is not None  # noqa: S101 - the job requires it; for the type checker
         faults, domains = _Faults(), list(embedding.members)
         capabilities = _capabilities(asked, [task.task for task in config.evaluate.tasks], faults)
         faults.problems += _lacking(asked, domains, tokens)
         faults.attempt(lambda: _refuse_utility(asked, list(capabilities)))
+
+        # A cap on epochs is a cap on shares of the budget; a group's own cap comes as shares, of a budget of 1.
         capped = asked.max_epochs is not None and set(tokens) == set(domains)
         data, budget, epochs = (tokens, asked.budget_tokens, asked.max_epochs) if capped else (most, 1.0, 1.0)
         bounds = faults.attempt(
@@ -87,18 +89,22 @@ class Setting:
                 max_epochs=epochs if data else None,
             )
         )
+
         wanted = dict(_named(asked, domains, tokens))
         found = {
             name: faults.attempt(partial(from_shares, shares, domains, where=f"prior '{name}'"))
             for name, shares in wanted.items()
         }
         mixtures = {name: shares_K for name, shares_K in found.items() if shares_K is not None}
+
+        # The design needs sound bounds and mixtures: with faults there, their own message is enough.
         design = None
         if bounds is not None and len(mixtures) == len(wanted):
             design = faults.attempt(partial(_design, asked, bounds, mixtures, stray_priors=stray_priors))
             utility, prior_K = _any_utility(list(capabilities)), mixtures.get(asked.toward)
             if prior_K is not None:  # a name that stands for none has been told
                 faults.attempt(partial(Goal.build, utility, bounds, prior=prior_K, pull=asked.pull))
+
         refuse_if_any(faults.problems)
         assert bounds is not None  # noqa: S101 - no problems; for the type checker
         assert design is not None  # noqa: S101
@@ -107,7 +113,7 @@ class Setting:
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """What has a share: the experts, in the file's order, or the members of a group."""
+        """Owners of shares: the experts, in the file's order, or the members of a group."""
         return self.bounds.domains
 
     @property
@@ -117,7 +123,7 @@ class Setting:
 
     @property
     def space(self) -> Space:
-        """Where the merge weights of a measured mixture lie."""
+        """Space of the merge weights of measured mixtures."""
         limits = {name: (self.instruction.get(name, 0.0), self.instruction.get(name, 1.0)) for name in self.vectors}
         return Space(limits, tuple(self.instruction))
 
@@ -128,6 +134,7 @@ class Setting:
         if self.mixture.utility.expression is not None:
             names = parse_expression(self.mixture.utility.expression, capabilities=list(self.capabilities)).names
             weights = dict.fromkeys(names, 1.0)
+
         tasks: dict[str, float] = {}
         for name, weight in (weights or dict.fromkeys(self.capabilities, 1.0)).items():
             for task in self.capabilities[name]:
@@ -152,7 +159,7 @@ class Setting:
         return np.array([[float(np.mean([one[task] for task in group])) for group in groups] for one in scores_by_task])
 
     def utility(self, scores_NM: Floats) -> Utility:
-        """What is wanted, normalised by the scores of the measured points."""
+        """The utility that the section wants, normalised by the scores of the measured points."""
         asked = self.mixture.utility
         return Utility.build(
             list(self.capabilities),
@@ -164,7 +171,7 @@ class Setting:
         )
 
     def goal(self, utility: Utility) -> Goal:
-        """What is made largest."""
+        """The goal that is made largest: the utility, less the pull to a prior."""
         mixture = self.mixture
         return Goal.build(utility, self.bounds, prior=self.named_mixtures.get(mixture.toward), pull=mixture.pull)
 
@@ -202,8 +209,10 @@ def _capabilities(asked: MixtureConfig, tasks: Sequence[str], faults: _Faults) -
                 faults.problems.append(Problem(where, found, "Correct it, or add it to `evaluate.tasks`."))
         if len(set(group)) < len(group):
             faults.problems.append(Problem(where, "names a task twice", "Name each task once."))
+
     grouped = {task for group in asked.capabilities.values() for task in group}
     alone = {task: (task,) for task in tasks if task not in grouped}
+
     for name in sorted(alone.keys() & asked.capabilities.keys()):
         found = "has the name of a task that is a capability of its own"
         faults.problems.append(Problem(f"mixture.capabilities.{name}", found, "Add that task to it, or rename it."))
@@ -211,18 +220,20 @@ def _capabilities(asked: MixtureConfig, tasks: Sequence[str], faults: _Faults) -
 
 
 def _lacking(asked: MixtureConfig, domains: Sequence[str], tokens: Mapping[str, int]) -> Iterator[Problem]:
-    """What the section needs that is not there."""
+    """Faults of a section that needs something that is not there."""
     missing = [name for name in domains if name not in tokens]
     if asked.max_epochs is not None:
         for name in missing:
             found = "missing, but `mixture.max_epochs` caps the repeats of its data"
             yield Problem(f"vectors.{name}.tokens", found, "Add it: how many tokens its data has.")
+
     if asked.pull and asked.toward == TOKENS and missing:
         found = f"expected the tokens of every expert, found none of {', '.join(missing)}"
         yield Problem("mixture.toward", found, "Add `tokens` to them, or name a prior.")
     if asked.toward not in (UNIFORM, TOKENS, *asked.priors):
         known = ", ".join((UNIFORM, TOKENS, *asked.priors))
         yield Problem("mixture.toward", f"expected one of {known}, found '{asked.toward}'", "Correct the name.")
+
     if asked.points < FEWEST_POINTS:
         found = f"expected at least {FEWEST_POINTS} points for surrogates to learn from, found {asked.points}"
         yield Problem("mixture.points", found, "Measure more points.")
@@ -245,6 +256,7 @@ def _design(asked: MixtureConfig, bounds: Bounds, mixtures: Mapping[str, Floats]
     inside = {name for name, shares_K in mixtures.items() if bounds.admits(shares_K[None])[0]}
     kept = [name for name in mixtures if name in asked.priors and (name in inside or not stray_priors)]
     kept += [TOKENS] if TOKENS in inside else []
+
     priors = {name: named(mixtures[name], bounds.domains) for name in kept}
     return simplex_design(
         bounds.domains,

@@ -62,7 +62,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class MixtureResult:
-    """All that is known when the points are measured."""
+    """Result of a run whose points are measured: surrogates, their optimum, and what real merges of it scored."""
 
     bench: Bench
     run: Path
@@ -96,7 +96,7 @@ class MixtureResult:
 
     @property
     def utility(self) -> Utility:
-        """What is made largest, without the pull to a prior."""
+        """The utility that is made largest, without the pull to a prior."""
         return self.scoring.utility
 
     def record(self) -> dict[str, Any]:
@@ -113,9 +113,11 @@ class MixtureResult:
         told_noise = self._noise()
         verified = self._verified()
         scores_CM = np.concatenate([self.scoring.scores(one.select) for one in verified])
+
         winner = verified[self.utility.best(scores_CM)]
         weights = self.setting.weights(winner.shares_K)
         trial = winner.trial.number if winner.trial else None
+
         return {
             "winner": {"trial": trial, "point": winner.name, **merge_record(self.bench.merger.recipe)},
             **merged_record(self.bench, self.scoring, weights),
@@ -156,11 +158,13 @@ class MixtureResult:
         near_CK = neighbours(
             self.learned.surrogate, self.goal, bounds, self.optimum.weights_K, count=mixture.verify, seed=mixture.seed
         )
+
         wanted = [("optimum", self.optimum.weights_K)]
         wanted += [(f"neighbour {place}", row_K) for place, row_K in enumerate(near_CK, 1)]
         place = best_measured(self.learned.shares_NK, self.learned.scores_NM, self.utility, bounds)
         if place is not None:
             wanted.append(("best measured", self.learned.shares_NK[place]))
+
         shown = progress.bar(wanted, label="verify", unit="merge")
         return [self._measured(name, row_K) for name, row_K in shown]
 
@@ -204,6 +208,7 @@ class MixtureResult:
         seed, domains = self.setting.mixture.seed, self.setting.domains
         expected = predicted(self.learned.surrogate, self.utility, self.optimum.weights_K, seed=seed)
         low_K, high_K = ratio_interval(self.learned.surrogate, self.goal, self.setting.bounds, seed=seed)
+
         ends = zip(domains, low_K, high_K, strict=True)
         moments = zip(self.setting.capabilities, expected.scores_M, expected.std_M, strict=True)
         return {
@@ -234,7 +239,7 @@ def foretold(expected: Prediction) -> dict[str, Any]:
 
 
 def merged_record(bench: Bench, scoring: Scoring, weights: Weights) -> dict[str, Any]:
-    """What `best.json` of any mixture says of its merge and of how it was judged."""
+    """Entries of any mixture's `best.json` on its merge, its vectors and the tasks that judged it."""
     setting = scoring.setting
     return {
         "weights": weights,
@@ -253,5 +258,5 @@ def merged_record(bench: Bench, scoring: Scoring, weights: Weights) -> dict[str,
 
 
 def floors_met(scoring: Scoring, items: ItemScores) -> bool:
-    """Whether a mixture measured on `items` meets every floor."""
+    """True if a mixture measured on `items` meets every floor."""
     return bool(scoring.utility.violation(scoring.scores(items))[0] == 0)

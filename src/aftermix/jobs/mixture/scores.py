@@ -25,7 +25,7 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Scoring:
-    """What turns item scores into what is told of them."""
+    """Scorer of measured mixtures by the utility: item scores in, summaries with intervals out."""
 
     setting: Setting
     objectives: Objectives
@@ -41,13 +41,15 @@ class Scoring:
         return self.setting.scores([mean_scores(items)])
 
     def summary(self, items: ItemScores) -> dict[str, Any]:
-        """What a search tells, and `utility` and `capabilities`, each with a 95% bootstrap interval over items."""
+        """The summary of a search, and `utility` and `capabilities`, each with a 95% bootstrap interval over items."""
         told = summarise(items, objectives=self.objectives, seed=self.seed)
         drawn_DM, value_1M = self._drawn(items), self.scores(items)
+
         capabilities = {
             name: {"score": float(value_1M[0, m]), "interval": interval(drawn_DM[:, m], float(value_1M[0, m]))}
             for m, name in enumerate(self.setting.capabilities)
         }
+
         value = float(self.utility.values(value_1M)[0])
         return told | {
             "utility": with_interval(value, self.utility.values(drawn_DM)),
@@ -58,6 +60,7 @@ class Scoring:
         """Ours minus theirs, paired by item."""
         told = compare(ours, theirs, objectives=self.objectives, seed=self.seed)
         value = float(self.utility.values(self.scores(ours))[0] - self.utility.values(self.scores(theirs))[0])
+
         # The same draws of items on both sides: an item's difficulty cancels.
         with np.errstate(invalid="ignore"):
             drawn_D = self.utility.values(self._drawn(ours)) - self.utility.values(self._drawn(theirs))
@@ -80,6 +83,7 @@ def interval(drawn_D: Floats, value: float) -> list[float] | None:
     finite_D = drawn_D[np.isfinite(drawn_D)]
     if not len(finite_D) or not np.isfinite(value):
         return None
+
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(finite_D, [tail, 1 - tail])
     return [min(float(low), value), max(float(high), value)]
@@ -97,7 +101,7 @@ def as_json(utility: Utility) -> dict[str, Any]:
 
 
 def noise(pairs: Mapping[str, tuple[Floats, Floats]], names: list[str]) -> dict[str, Any]:
-    """How far two measurements of one mixture, on other items, lie apart: `sqrt(mean(d^2) / 2)` by capability.
+    """Noise of a measurement, from two of one mixture on different items: `sqrt(mean(d^2) / 2)` by capability.
 
     `pairs` holds (M,) scores on search and on select items by mixture.
     """

@@ -4,8 +4,8 @@ Bottom up, a group is measured by itself and its merge at the shares found stand
 down, the whole is measured at every group: the shares above it are settled, and the other groups stand at what is known
 of them. Each group is a folder in `levels/` whose `best.json`, once it is there, is not made again.
 
-Source: MergeMix, sections 3.5 and 4.6; SPEC section 3. We depart in measuring, top down, the members of a group within
-the whole and not by themselves.
+Source: MergeMix, sections 3.5 and 4.6; docs/how-to/mixture.md, "Hierarchy". We depart in measuring, top down, the
+members of a group within the whole and not by themselves.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _searched(bench: Bench, run: Path, levels: Levels, group: Node, inner: Inner
 
 
 def _search(bench: Bench, run: Path, levels: Levels, group: Node, inner: Inner) -> dict[str, Any] | str:
-    """What is found in a group, or why there is nothing to find."""
+    """The result of the search in a group, or the reason that there is nothing to find."""
     if levels.is_top_down and share_of(levels.root, group.name, inner) < LEAST:
         return f"has less than {LEAST:.1%} of the whole, so its shares are not searched"
     try:
@@ -73,15 +73,18 @@ def _search(bench: Bench, run: Path, levels: Levels, group: Node, inner: Inner) 
         if levels.asked.max_epochs is None:  # nothing else can differ from what was checked
             raise
         return f"the caps on epochs leave no choice: {error.problem.found}"
+
     folder = level_folder(run, group.name)
     write_json(folder / run_folder.DESIGN, design_record(setting) | _stands_for(setting, group))
     objectives = Objectives.build((setting.objective,), tasks=bench.tasks)
     points = Points(setting, np.zeros((0, len(setting.domains))))
+
     # A round needs scores that differ, so they are looked at before it.
     for count in sorted({len(points.planned), points.new}):
         trials = _measured(bench, run, points, folder, count=count)
         if group.name != ROOT and _all_alike(setting, trials):
             return "every mixture scored the same, so nothing tells its shares apart"
+
     with _named(group.name, folder):
         result = MixtureResult.of(bench, folder, setting, objectives=objectives, trials=trials, measured=run)
         best = result.found()
@@ -121,7 +124,7 @@ def _all_alike(setting: Setting, trials: list[Trial]) -> bool:
 
 @contextmanager
 def _named(group: str, folder: Path) -> Iterator[None]:
-    """What fails once the points of a group were measured fails again on resume, unless they are measured anew."""
+    """Name the group in errors: what fails on measured points fails again on resume, unless they are measured anew."""
     try:
         yield
     except RunFailedError as error:
@@ -130,7 +133,7 @@ def _named(group: str, folder: Path) -> Iterator[None]:
 
 
 def _stands_for(setting: Setting, group: Node) -> dict[str, Any]:
-    """What a mixture of the group's members is as a merge: `rest + sum_k share_k * members_k`."""
+    """The merge that a mixture of the group's members stands for: `rest + sum_k share_k * members_k`."""
     embedding = setting.embedding
     rows = (named(row_L, embedding.experts) for row_L in embedding.weights_KL)
     members = [{name: weight for name, weight in row.items() if weight} for row in rows]
@@ -149,14 +152,17 @@ def _write_experts(bench: Bench, run: Path, levels: Levels, inner: Inner) -> Non
 def _record(bench: Bench, run: Path, levels: Levels, inner: Inner) -> dict[str, Any]:
     """The whole mixture, measured on select and test items beside those that need no search."""
     found = {group.name: _level(run, group.name) for group in levels.groups}
+
     setting = levels.first_setting
     complete = [trial for trial in read_trials(level_folder(run, ROOT)) if trial.is_complete]
     utility = setting.utility(setting.scores([trial.scores for trial in complete]))
     scoring = Scoring(setting, Objectives.build((setting.objective,), tasks=bench.tasks), utility)
     comparison, before = Comparison.of(bench, scoring, run), seconds_before(run)
+
     weights = setting.merge_of(ratios(levels.root, inner))
     select, test = comparison.items(weights, "select"), comparison.items(weights, "test")
     baselines = comparison.records(test, list(levels.compared(inner[ROOT])))
+
     told = scoring.summary(select)
     return {
         "winner": {"trial": None, "point": "tree", **merge_record(bench.merger.recipe)},
@@ -189,9 +195,10 @@ def _seconds(
 
 
 def _level(run: Path, name: str) -> dict[str, Any]:
-    """What was found in a group; of one that was not searched to the end, what its points cost."""
+    """`best.json` of a group; of one that was not searched to the end, with the cost of its points."""
     folder = level_folder(run, name)
     best: dict[str, Any] = json.loads((folder / run_folder.BEST).read_text(encoding="utf-8"))
+
     trials = read_trials(folder)
     failed = sum(not trial.is_complete for trial in trials)
     spent = {"search": by_phase([trial.seconds for trial in trials]), "select": 0.0}

@@ -1,4 +1,4 @@
-"""What a file asks of a tree of domains: one setting for each group, all held against the file before any work begins.
+"""Tree of domains in a file: one mixture problem for each group, all checked before any work begins.
 
 A group is searched like a mixture of its own whose domains are its members. What it measures hangs on shares that other
 groups have by then: bottom up those of the groups below it, top down those of all.
@@ -75,7 +75,7 @@ class Levels:
 
     @property
     def is_top_down(self) -> bool:
-        """Whether the whole is searched first, and measured at every group."""
+        """True if the whole is searched first, and measured at every group."""
         return self.asked.direction == "top_down"
 
     @property
@@ -84,13 +84,16 @@ class Levels:
         return self.setting(self.root, self.start)
 
     def setting(self, group: Node, inner: Inner) -> Setting:
-        """What is searched in `group` when the shares `inner` are known; raises :class:`AftermixError` for caps on
-        epochs that leave its members no choice."""
+        """The problem of `group` when the shares `inner` are known.
+
+        Raises :class:`AftermixError` for caps on epochs that leave its members no choice.
+        """
         if self.is_top_down:
             embedding = Embedding.among_others(self.root, group, inner, self.experts)
             share = share_of(self.root, group.name, inner)
         else:
             embedding, share = Embedding.alone(group, inner, self.experts), 1.0
+
         return Setting.over(
             self.config,
             self._asked_of(group),
@@ -102,13 +105,14 @@ class Levels:
         )
 
     def planned(self) -> tuple[Setting, ...]:
-        """The groups' settings in the order of the search, whatever shares are found on the way."""
+        """The groups' problems in the order of the search, whatever shares are found on the way."""
         return tuple(self._alone(group) for group in self.order)
 
     def kept(self, group: Node, inner: Inner) -> dict[str, float]:
         """The shares that a group has without a search: its first ones, or the nearest that caps on epochs allow."""
         names, asked = [member.name for member in group.members], self._asked_of(group)
         share = share_of(self.root, group.name, inner) if self.is_top_down else 1.0
+
         caps = self._most(group, share)
         limit = 1.0 if caps else None
         bounds = Bounds.build(
@@ -132,7 +136,7 @@ class Levels:
             yield f"mixture group '{group.name}': {len(setting.design.kinds)} points{rounds}{first}"
 
     def compared(self, found: Mapping[str, float] | None = None) -> Iterator[Compared]:
-        """Mixtures of all experts that need no search within groups, and the base; `found` are the shares of the whole.
+        """Mixtures of all experts that need no search within groups, and the base; `root_shares` are the whole's.
 
         Top down, the whole as it is found with the groups at their first shares tells what the search in them adds.
         """
@@ -140,12 +144,15 @@ class Levels:
         yield LABELS[UNIFORM], "mixture", weighed(dict.fromkeys(self.experts, 1 / len(self.experts)))
         if len(self.tokens) == len(self.experts):
             yield LABELS[TOKENS], "mixture", weighed(share_of_tokens(self.tokens))
+
         for name, shares in self.asked.priors.items():
             prior_L = from_shares(shares, self.experts, where=f"prior '{name}'")
             yield f"prior {name}", "mixture", weighed(named(prior_L, self.experts))
+
         if self.is_top_down and len(self.groups) > 1:
             inner = {**self.start, ROOT: found or self.start[ROOT]}
             yield "groups as at first", "mixture", weighed(ratios(self.root, inner))
+
         for name in self.experts:
             yield f"{name} alone", "expert", weighed({name: 1.0})
         yield BASE, BASE, None
@@ -161,10 +168,12 @@ class Levels:
         asked, level = self.asked, self.asked.levels.get(group.name, LevelConfig())
         names = [member.name for member in group.members]
         priors = {name: shares for name, prior in asked.priors.items() if (shares := within(group, prior))}
+
         # A prior that gives a group nothing says nothing of the shares in it.
         free = asked.toward in asked.priors and asked.toward not in priors
         settled = {"toward": UNIFORM, "pull": 0.0} if free else {}
         settled |= {"budget_tokens": None, "max_epochs": None, "tree": None, "levels": {}, "experts": False}
+
         return asked.model_copy(
             update={
                 "points": level.points or min(asked.points, POINTS_PER_MEMBER * len(names)),
@@ -215,6 +224,7 @@ class Levels:
         asked = self.asked
         if asked.max_epochs is None or asked.budget_tokens is None:
             return None
+
         capacity = {name: asked.max_epochs * count / asked.budget_tokens for name, count in self.tokens.items()}
         limits = {**asked.bounds, **{name: (fixed, fixed) for name, fixed in asked.fixed.items()}}
         return {member.name: most(member, limits, capacity) / max(share, LEAST_CAPPED) for member in group.members}
@@ -223,6 +233,7 @@ class Levels:
         """Names of no group and no expert."""
         groups = [group.name for group in self.groups[1:]]
         members = [member.name for group in self.groups for member in group.members]
+
         places = {"bounds": members, "fixed": members, "levels": groups}
         for place, known in places.items():
             for name in getattr(self.asked, place):
@@ -245,13 +256,14 @@ class Levels:
         if not self.is_top_down:
             found = "caps the repeats in a tree that is searched bottom up, where shares of the whole come last"
             yield Problem("mixture.max_epochs", found, "Search it with `direction: top_down`, or leave the cap out.")
+
         for name in self.experts:
             if name not in self.tokens:
                 found = "missing, but `mixture.max_epochs` caps the repeats of its data"
                 yield Problem(f"vectors.{name}.tokens", found, "Add it: how many tokens its data has.")
 
     def _faulty_levels(self) -> list[Problem]:
-        """What is wrong in any group, and with the caps of the whole; what is said of all groups is told once."""
+        """Faults of any group, and of the caps of the whole; what is said of all groups is told once."""
         told: dict[tuple[str, str], Problem] = {}
         for group in self.groups[::-1]:
             try:
@@ -263,7 +275,7 @@ class Levels:
         return list(told.values())
 
     def _placed(self, where: str, group: Node) -> str:
-        """Where a fault of a group stands in the file."""
+        """Place in the file of a fault of a group."""
         level = self.asked.levels.get(group.name, LevelConfig())
         if where.startswith("mixture.utility"):
             return where.replace("mixture.", f"mixture.levels.{group.name}.", 1) if level.utility else where
@@ -271,7 +283,7 @@ class Levels:
 
 
 def level_folder(run: Path, name: str) -> Path:
-    """Where the search in a group lies."""
+    """Folder of the search in a group."""
     return run / LEVELS / name
 
 
@@ -284,13 +296,15 @@ def stored_shares(run: Path, name: str) -> dict[str, float] | None:
 
 
 def level_setting(config: Config, run: Path, name: str) -> Setting:
-    """The setting under which the group `name` was searched in the run folder `run`, from what was found before it."""
+    """The problem that the search in group `name` of the run folder `run` had, from what was found before it."""
     levels = Levels.of(config)
     inner = dict(levels.start)
+
     for group in levels.order:
         if group.name == name:
             return levels.setting(group, inner)
         inner[group.name] = stored_shares(run, group.name) or inner[group.name]
+
     known = ", ".join(group.name for group in levels.order)
     raise AftermixError(f"{WHERE}: '{name}'", f"is no group; they are {known}", "Correct the name.")
 

@@ -1,7 +1,7 @@
-"""What the winner has to beat: compositions that cost no training and no search, or only a scan of one weight.
+"""Baselines that the winner has to beat: compositions that cost no training and no search, or a scan of one weight.
 
-Source: OptiMer, Table 1 (single experts and uniform merges); SPEC section 1 adds the base, the models alone, a scan of
-the instruction weight with no expert, and the best single expert with a tuned instruction weight.
+Source: OptiMer, Table 1 (single experts and uniform merges). The base, the models alone, a scan of the instruction
+weight with no expert, and the best single expert with a tuned instruction weight are ours: docs/how-to/search.md.
 """
 
 from __future__ import annotations
@@ -50,15 +50,20 @@ def fixed_baselines(config: Config) -> Iterator[Baseline]:
     names = list(config.vectors)
     instructions = [name for name in names if config.vectors[name].role == "instruction"]
     experts = [name for name in names if config.vectors[name].role == "expert"]
+
     yield Baseline("base", "base", {})
     for name in names:
         yield Baseline(f"{name} alone", config.vectors[name].role, {name: 1.0}, whole_model=True)
+
     for instruction in instructions:
         for expert in experts:
             yield single_expert(expert, instruction, PAPER_INSTRUCTION_WEIGHT)
+
+    # Where the weights are not searched, the file's own are a result to beat.
     if not config.search.over.weights:
         weights = {name: vector.weight for name, vector in config.vectors.items()}
         yield Baseline("the file's settings", "file", weights, config.merge.method or "a pair", as_the_file=True)
+
     uniform = dict.fromkeys(names, 1 / len(names))
     yield Baseline("uniform Task Arithmetic", "uniform", uniform)
     yield Baseline("uniform TIES", "uniform", uniform, "ties", UNIFORM_DENSITY)

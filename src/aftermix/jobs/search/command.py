@@ -39,17 +39,21 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
     config = resolved(config, recipe)
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
     space = space_of(config)
+
     pool = open_pool(config)
     if not resume:
         refuse_output(run, pool)
+
     suite = TaskSuite.build(config.evaluate)
     objectives = Objectives.build(config.search.objective, tasks=list(suite.tasks))
     split = split_record(suite)
+
     if resume:
         run_folder.refuse_other_kind(run, mixture=False)
         run_folder.refuse_different(run, config=config, pool=pool, split=split)
         # A run that was killed before its imported trials were written must import them again.
         source = None if read_trials(run) else run_folder.remembered_source(run)
+
     imported: Sequence[ImportedTrial] = ()
     if source is not None:
         run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
@@ -60,6 +64,8 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
             objectives=objectives,
             settings_of=translation(run_folder.read_run_config(source), config, space),
         )
+
+    # The folder is made last: whatever is refused leaves nothing behind.
     bench = Bench.open(config, pool, recipe, space=space, suite=suite)
     if resume:
         run_folder.write_config(run, config)
@@ -74,7 +80,10 @@ def _run(bench: Bench, run: Path, *, space: Space, objectives: Objectives, impor
     config, tasks = bench.config.search, bench.tasks
     trials = run_study(run, space=space, config=config, tasks=tasks, measure=bench.measure, imported=imported)
     chosen = choose_winner(run, trials=trials, config=config, tasks=tasks, measure=bench.measure)
+
     best = best_record(bench, run, trials=trials, chosen=chosen, objectives=objectives)
+
+    # `best.json` comes after the model: a run that holds it has a winner to export and push.
     winner = chosen.winner.trial.point
     merged, merger = bench.config_at(winner.settings), bench.merger_at(winner.settings)
     if not run_folder.clear_model(run, recipe_yaml(merged, merger.recipe, winner.weights)):

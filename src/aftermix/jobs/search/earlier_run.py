@@ -14,7 +14,7 @@ from aftermix.search.space import Space
 
 
 def translation(theirs: Config, ours: Config, space: Space) -> Callable[[Settings], Settings | None]:
-    """For the settings of a trial under the file `theirs`, those of `space` under `ours` that make the same merge.
+    """Build the function from settings under the file `theirs` to those of `space`, under `ours`, of the same merge.
 
     What one file searches, the other may fix: a fixed value is a point, and of searched ones those that equal the
     fixed one are kept. None where there is no such point.
@@ -36,5 +36,6 @@ def _decisive(config: Config) -> dict[str, Any]:
     options = {name: method.options_of(name) | {"ratio": shares.get(name)} for name in names}
     for held in options.values():
         held.pop("density" if method.joint else "ratio")
+
     settled = {"exclude": recipe.exclude, "seed": recipe.seed, "lambda": recipe.scale, "dtype": recipe.dtype}
     return {"method": method.name, "options": options} | settled

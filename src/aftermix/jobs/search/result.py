@@ -27,9 +27,11 @@ def best_record(
     """Measure winner and baselines on the test items of the run in `run`; the content of `best.json`."""
     config, seed = bench.config, bench.config.search.seed
     contest = Contest(run, bench.tasks, objectives, bench.measure_baseline)
+
     winner = chosen.winner.trial
     test = _winner_on_test(bench, contest, winner)
     compared = config.search.baselines
+
     return {
         "winner": {"trial": winner.number, **merge_record(bench.merger_at(winner.settings).recipe)},
         "weights": winner.weights,
@@ -52,17 +54,18 @@ def best_record(
 
 
 def _winner_on_test(bench: Bench, contest: Contest, trial: Trial) -> ItemScores:
-    """The winner is measured like a baseline, under its trial's number."""
+    """Measure the winner like a baseline, under its trial's number."""
     measured = Contest(
         contest.run, contest.tasks, contest.objectives, lambda _, split: bench.measure(trial.point, split)
     )
+
     items = measured.items(Baseline(f"winner trial {trial.number}", "winner", trial.weights), "test")
     contest.seconds["test"] = contest.seconds.get("test", 0.0) + measured.seconds.get("test", 0.0)
     return items
 
 
 def merge_record(recipe: Recipe) -> dict[str, Any]:
-    """How a winner is merged, whatever its weights."""
+    """Method, options and exclusions of a winner's merge, whatever its weights."""
     options = recipe.method.options | {"lambda": recipe.scale, "seed": recipe.seed}
     return {"method": recipe.method.name, "options": options, "exclude": list(recipe.exclude)}
 
@@ -73,7 +76,7 @@ def metrics_record(bench: Bench) -> dict[str, str]:
 
 
 def vectors_record(config: Config) -> dict[str, Any]:
-    """What `best.json` says of the vectors."""
+    """`vectors` of `best.json`: model, role, tokens and range of each."""
     return {
         name: {"model": v.model, "role": v.role, "tokens": v.tokens, "range": list(v.bounds)}
         for name, v in config.vectors.items()
@@ -83,6 +86,7 @@ def vectors_record(config: Config) -> dict[str, Any]:
 def _ratios(config: Config, weights: Weights) -> dict[str, Any]:
     if not config.search.over.weights:
         return {"ratios": None, "ratios_note": "The weights were not searched, so no data ratio follows from them."}
+
     data_vectors = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     try:
         return {"ratios": ratios_from_weights(weights, data_vectors), "ratios_note": None}
@@ -102,18 +106,19 @@ def _candidate(candidate: Candidate, objectives: Objectives, seed: int) -> dict[
 
 
 def item_counts(bench: Bench) -> dict[str, Any]:
-    """How many items of each task every split has."""
+    """Numbers of items in the splits of each task, with the scheme that split them."""
     tasks = bench.live.suite.tasks
     counts = {
         name: {"search": len(t.search), "select": len(t.select), "test": len(t.test), "note": t.note}
         for name, t in tasks.items()
     }
+
     scheme = bench.config.evaluate.items.scheme if bench.config.evaluate else None
     return {"scheme": scheme, "overlap": any(t.overlap for t in tasks.values()), "tasks": counts}
 
 
 def seconds_before(run: Path) -> dict[str, float]:
-    """What a finished run in `run` spent on the stages whose measurements are kept and not made again."""
+    """Seconds that a finished run in `run` spent on the stages whose measurements are kept and not made again."""
     path = run / BEST
     before = json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else {}
     return {stage: float(before.get(stage, 0.0)) for stage in ("select", "test")}

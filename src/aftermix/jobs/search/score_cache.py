@@ -37,6 +37,7 @@ class Contest:
         if path.exists():
             stored: ItemScores = json.loads(path.read_text(encoding="utf-8"))
             return checked_items(stored, tasks=self.tasks, where=str(path))
+
         measurement = self.measure(baseline, split)
         items = checked_items(measurement.items, tasks=self.tasks, where=f"baseline '{baseline.name}'")
         self.seconds[split] = self.seconds.get(split, 0.0) + sum(measurement.seconds.values())
@@ -56,6 +57,7 @@ def baseline_records(contest: Contest, config: Config, winner: ItemScores) -> li
     """Every baseline on the test items, and the winner's paired difference from it. As `baselines` in `best.json`."""
     field_ = list(fixed_baselines(config)) + _tuned(contest, config)
     seed = config.search.seed
+
     records = []
     for baseline in progress.bar(field_, label="Baselines", unit="model"):
         items = contest.items(baseline, "test")
@@ -90,8 +92,10 @@ def _tuned(contest: Contest, config: Config) -> list[Baseline]:
     instruction = _instruction(config)
     if instruction is None:
         return []
+
     experts = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     found = [_renamed(contest.best_of(instruction_scan(instruction), "select"), f"{instruction} at its best weight")]
+
     if experts:
         singles = [single_expert(expert, instruction, PAPER_WEIGHT) for expert in experts]
         best = experts[singles.index(contest.best_of(singles, "select"))]

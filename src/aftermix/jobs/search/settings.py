@@ -29,12 +29,13 @@ def with_settings(config: Config, settings: Mapping[str, Setting]) -> Config:
             vectors[vector] = vectors[vector].model_copy(update={option: value})
         else:
             merge[option] = value
+
     merged = _merge_with(config.merge, merge) if merge else config.merge
     return config.model_copy(update={"vectors": vectors, "merge": merged})
 
 
 def leaves_vectors_as_they_are(method: BoundMethod, names: Iterable[str]) -> bool:
-    """Whether the settings called `names` decide nothing but how prepared vectors are combined."""
+    """True when the settings called `names` decide nothing but how prepared vectors are combined."""
     surveyed = getattr(method.looks, "keywords", {})
     before = {**inspect.signature(method.rules[0]).parameters, **surveyed}
     after = {} if method.joint else inspect.signature(method.rules[1]).parameters
@@ -56,6 +57,7 @@ def _rule_of(values: Mapping[str, Any], option: str) -> str | None:
     """Of an unnamed pair, the rule that takes `option`, or else the intra rule; None where a method is named."""
     if not TABLES.keys() & values.keys():
         return None
+
     for key, table in TABLES.items():
         function = table.get(str(_as_mapping(values.get(key, DEFAULTS[key])).get("rule")))
         if function is not None and option in inspect.signature(function).parameters:

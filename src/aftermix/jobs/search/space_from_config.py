@@ -1,4 +1,4 @@
-"""What `search.over` and the vectors' ranges span, checked against the method before any weight is read."""
+"""Space that `search.over` and the vectors' ranges span, checked against the method before any weight is read."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ORDERS = ("rotation", "first", "last")
 """`first` and `last` stand for every order with one vector there and the others by name."""
 BY_VECTOR = ("ratio", "density")
 INSIDE = 0.382
-"""Where in a range a value between its ends is tried: at no simple fraction."""
+"""Place in a range at which a value between its ends is tried: no simple fraction."""
 
 
 def space_of(config: Config) -> Space:
-    """The space that a search of `config` looks through.
+    """Build the space that a search of `config` looks through.
 
     Raises :class:`AftermixError` with every fault of `search.over`: an option that the method does not take, a value
     outside its bounds, an order of other vectors, `ratio` for a method that shares nothing out, nothing to search.
@@ -30,10 +30,13 @@ def space_of(config: Config) -> Space:
     if not over.weights and not over.settings:
         found = "false leaves nothing to search"
         raise SearchError("search.over.weights", found, "Name a setting to search, or leave the key out.")
+
     bounds = space.bounds if over.weights else {n: (v.weight, v.weight) for n, v in config.vectors.items()}
     refuse_if_any([problem for option, given in over.settings.items() for problem in _shape(option, given, config)])
+
     settings = {name: kind for option in over.settings for name, kind in _dimensions(option, over, config)}
     refuse_if_any(list(dict.fromkeys(_misfits(config, settings))))
+
     shares = tuple(name for name in settings if name.startswith("ratio."))
     return Space(bounds, space.instruction, settings, shares, own_settings(config, settings))
 
@@ -47,9 +50,10 @@ def space_text(config: Config, space: Space) -> str:
 
 
 def own_settings(config: Config, names: Mapping[str, object]) -> Settings:
-    """What `config` itself says of the settings called `names`."""
+    """Values that `config` itself gives to the settings called `names`."""
     recipe = Recipe.of(config.merge, vectors=config.vectors, for_search=True)
     method, found = recipe.method, dict[str, Setting]()
+
     for name in names:
         option, _, vector = name.partition(".")
         if option == SCALE:
@@ -63,16 +67,18 @@ def own_settings(config: Config, names: Mapping[str, object]) -> Settings:
 
 
 def _shape(option: str, given: Given, config: Config) -> Iterator[Problem]:
-    """What is wrong with a dimension whatever the method."""
+    """Faults of a dimension whatever the method."""
     where = f"search.over.{option}"
     if option in MergeConfig.model_fields:
         yield Problem(where, "is no option of a method", "Search options of the method, `lambda`, `ratio` or `order`.")
     if given.each and option not in BY_VECTOR:
         yield Problem(f"{where}.each", "holds for `density` and `ratio` alone", "Remove it.")
+
     own = [name for name, vector in config.vectors.items() if vector.density is not None]
     if option == "density" and not given.each and own:
         remedy = "Remove it there, or search a density of each vector with `each: true`."
         yield Problem(where, f"vector '{own[0]}' has a density of its own", remedy)
+
     if given.choices is not None:
         yield from _choice_problems(where, option, given)
     elif option == "order":
@@ -88,6 +94,7 @@ def _choice_problems(where: str, option: str, given: Given) -> Iterator[Problem]
         yield Problem(where, "has no choices", "List at least one.")
     if option == "ratio":
         yield Problem(where, "is a list of choices", "Give `low` and `high`, perhaps with `step`.")
+
     unknown = [choice for choice in given.choices or () if not isinstance(choice, tuple) and choice not in ORDERS]
     if option == "order" and unknown:
         yield Problem(where, f"there is no order {unknown[0]!r}", f"There are: {', '.join(ORDERS)}, and [NAME, ...].")
@@ -114,6 +121,7 @@ def _dimensions(option: str, over: Over, config: Config) -> Iterator[tuple[str, 
         assert given.low is not None  # noqa: S101 - checked by its shape; for the type checker
         assert given.high is not None  # noqa: S101
         kind = Range(given.low, given.high, given.step)
+
     if option == "ratio" or given.each:
         yield from ((f"{option}.{vector}", kind) for vector in config.vectors)
     else:
@@ -131,12 +139,13 @@ def _orders(choices: tuple[Setting, ...], names: list[str]) -> Iterator[Setting]
 
 
 def _misfits(config: Config, settings: Mapping[str, Dimension]) -> Iterator[Problem]:
-    """What the method has against the settings, each tried by itself at its ends or choices; a fault is told once."""
+    """Faults that the method finds in the settings, each tried by itself at its ends or choices; each fault once."""
     for name, kind in settings.items():
         values = (kind.low, kind.top) if isinstance(kind, Range) else kind.values
         found = [problem for value in values for problem in _misfit(config, name, value)]
         if isinstance(kind, Range) and not found:
             found = list(_misfit(config, name, _between(kind)))
+
         for problem in dict.fromkeys(found):
             yield Problem(f"search.over.{name.partition('.')[0]}", problem.found, problem.remedy)
 
@@ -155,6 +164,7 @@ def _misfit(config: Config, name: str, value: Setting) -> tuple[Problem, ...]:
         method = Recipe.of(changed.merge, vectors=changed.vectors, for_search=True).method
         if option == SCALE and method.operands == "models":
             return (Problem(option, f"{method.name} has no vector to scale", "Remove it."),)
+
         idle = {"ratio", "order"} & {"ratio", *method.options}
         if not method.joint and option in idle:
             remedy = "Remove it, or choose another method."

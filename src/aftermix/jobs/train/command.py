@@ -47,16 +47,19 @@ def train(config: Config, output: Path, *, say: Callable[[str], None] | None = N
     settings, base_name = config.train, config.base
     if settings is None or base_name is None:
         raise TrainingError("train", "missing from the YAML file", "Add `base:` and `train:`.")
+
     base = open_checkpoint(locate(base_name), label=base_name)
     folders = {name: output / name for name in settings.datasets}
     _refuse_base_in_the_way(output, folders, base)
     uses_cuda(settings.device)
+
     settings = _with_scale(settings, base_name, say)
     with token_folder(settings, output) as tokens:
         plans = _plans(settings, base, folders, tokens)
         for name, folder in folders.items():
             if name not in {plan.name for plan in plans}:
                 say(f"{name}: reused {folder}, trained before by the same recipe")
+
         for plan in plans:
             for line in shares_in_words(plan.packed):
                 say(f"{plan.name}: {line}")
@@ -65,11 +68,11 @@ def train(config: Config, output: Path, *, say: Callable[[str], None] | None = N
 
 
 def _nothing(_: str) -> None:
-    """What the other processes of a run say."""
+    """Say nothing, as all processes of a run but the first."""
 
 
 def to_stderr(line: str) -> None:
-    """A line beside the progress bars."""
+    """Write a line beside the progress bars."""
     tqdm.write(line, file=sys.stderr)
 
 
@@ -87,6 +90,7 @@ def _with_scale(settings: TrainConfig, base_name: str, say: Callable[[str], None
     if fitted is None:
         found = f"{pilot.model} equals the base, so its vector has no scale"
         raise TrainingError("train.optimizer.pilot", found, "Name an expert trained from this base.")
+
     say(f"scale {fitted.laplace.scale:.3g}, from {pilot.model}")
     update = {"scale": fitted.laplace.scale, "pilot": None}
     return settings.model_copy(update={"optimizer": settings.optimizer.model_copy(update=update)})
@@ -99,18 +103,20 @@ def _refuse_base_in_the_way(output: Path, folders: dict[str, Path], base: Checkp
         if resolved == root or root in resolved.parents:
             found = f"the output would lie in the base's folder {base.folder}"
             raise TrainingError(str(place), found, "Name an output folder outside of it.")
+
     if output.exists() and not output.is_dir():
         raise TrainingError(str(output), "is a file", "Name a folder.")
 
 
 def _plans(settings: TrainConfig, base: Checkpoint, folders: dict[str, Path], tokens: Path) -> list[Plan]:
-    """What is to be trained, checked; experts that are there already are left out. Tokens are kept in `tokens`.
+    """Plan and check what is to be trained, without experts that are there already. Tokens are kept in `tokens`.
 
     Raises :class:`ManyProblemsError` with the faults of all datasets.
     """
     base_identity = identity_of_base(base)
     to_prepare: dict[str, tuple[Ingredients, dict[str, Any]]] = {}
     problems: list[Problem] = []
+
     for name, dataset in settings.datasets.items():
         try:
             what = ingredients(name, settings)
@@ -119,6 +125,8 @@ def _plans(settings: TrainConfig, base: Checkpoint, folders: dict[str, Path], to
                 to_prepare[name] = what, record
         except AftermixError as error:
             problems += _labelled(name, error)
+
+    # The base is loaded only where something is to be trained.
     identity = base_identity["companions"]
     plans = _prepared(settings, base, folders, to_prepare, problems, tokens, identity) if to_prepare else []
     refuse_if_any(problems)
@@ -137,9 +145,11 @@ def _prepared(
     """Read, tokenise and pack each dataset of `to_prepare` against a model loaded once to see that all fits."""
     tokenizer = load_tokenizer(base.folder)
     preparing = Preparing(settings, tokenizer, base.label, identity, tokens)
+
     model = load_base(base)
     trained_tensors(model, base)
     make_trainable(model, settings)
+
     plans: list[Plan] = []
     for name, (what, record) in to_prepare.items():
         try:
@@ -156,7 +166,7 @@ def _prepared(
 
 
 def recipe_of(settings: TrainConfig, dataset: DatasetConfig) -> Recipe:
-    """How the expert of `dataset` is trained."""
+    """Recipe by which the expert of `dataset` is trained."""
     return Recipe(
         batch_size=settings.batch_size,
         learning_rate=dataset.learning_rate or settings.learning_rate,

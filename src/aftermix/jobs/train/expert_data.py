@@ -23,12 +23,12 @@ from aftermix.training.data.tokenise import DataSource, tokenised
 from aftermix.training.distributed.processes import process_index
 
 VERSIONS_OF = ("tokenizers", "transformers")
-"""Whose changes could change tokens."""
+"""Packages whose changes could change tokens."""
 
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What one expert is trained on: one source, or several with the ratio of each."""
+    """Sources that one expert is trained on: one, or several with the ratio of each."""
 
     sources: dict[str, SourceConfig]
     ratios: dict[str, float] | None
@@ -52,7 +52,7 @@ class Ingredients:
         return TrainingError(where, problem.found, problem.remedy)
 
     def recipe(self) -> dict[str, Any]:
-        """What of the data decides the weights, as plain values."""
+        """Properties of the data that decide the weights, as plain values."""
         options = ("text_field", "format", "long_examples")
         found = {key: {name: getattr(source, key) for name, source in self.sources.items()} for key in options}
         by_domain = {"data_sha256": self.sha256, **found}
@@ -62,13 +62,14 @@ class Ingredients:
 
 
 def ingredients(name: str, settings: TrainConfig) -> Ingredients:
-    """What the expert called `name` is trained on.
+    """Collect the sources that the expert called `name` is trained on.
 
     Raises :class:`TrainingError` for ratios that cannot be used, and a run that gives none.
     """
     dataset = settings.datasets[name]
     if dataset.source is not None:
         return Ingredients({name: dataset.source}, None)
+
     known = {**_sources_of_datasets(settings), **settings.sources}
     ratios = checked_ratios(_ratios(dataset), known, where="mixture")
     return Ingredients({domain: known[domain] for domain in ratios}, ratios)
@@ -85,6 +86,7 @@ def _ratios(dataset: DatasetConfig) -> Mapping[str, float]:
     remedy = "Name the best.json of a search or mixture run, or write the ratios out."
     found = read_json(file, remedy=remedy)
     ratios = found.get("ratios")
+
     if ratios is None:
         note = str(found.get("ratios_note") or "it has no `ratios`")
         raise TrainingError(str(file), f"gives no data ratios: {note}", remedy)
@@ -99,7 +101,7 @@ def _is_number(value: Any) -> bool:
 
 @contextmanager
 def token_folder(settings: TrainConfig, output: Path) -> Iterator[Path]:
-    """Where tokens are kept: `train.cache`, or a hidden folder in `output` that goes when all is trained.
+    """Open the folder of tokens: `train.cache`, or a hidden one in `output` that goes when all is trained.
 
     Refused inputs leave nothing behind that was not there; an interrupted run leaves the folder, for the run that
     goes on.
@@ -107,9 +109,11 @@ def token_folder(settings: TrainConfig, output: Path) -> Iterator[Path]:
     if settings.cache is not None:
         yield Path(settings.cache)
         return
+
     folder = output / ".tokens"
     was_there = folder.exists()
     absent = next((place for place in (*reversed(output.parents), output) if not place.exists()), None)
+
     try:
         yield folder
     except AftermixError as error:
@@ -124,6 +128,7 @@ def _remove(folder: Path, made: Path | None) -> None:
     if process_index() != 0:
         return
     shutil.rmtree(folder, ignore_errors=True)
+
     place = folder.parent
     while made is not None and place.is_relative_to(made) and place.is_dir() and not any(place.iterdir()):
         place.rmdir()
@@ -132,18 +137,18 @@ def _remove(folder: Path, made: Path | None) -> None:
 
 @dataclass(frozen=True)
 class Preparing:
-    """How every dataset of a run is tokenised and packed."""
+    """Builder of sequences: every dataset of a run, tokenised and packed in the same way."""
 
     settings: TrainConfig
     tokenizer: Any
     label: str
-    """Whose tokenizer it is."""
+    """Name of the model that the tokenizer is from."""
     identity: str
     """Hash of the tokenizer's files."""
     cache: Path
 
     def prepared(self, name: str, what: Ingredients) -> PackedTokens | Mixture:
-        """The sequences of the expert called `name`.
+        """Build the sequences of the expert called `name`.
 
         Raises :class:`TrainingError` for data that cannot be read, does not fill a sequence, or would be repeated
         more often than allowed.
@@ -155,6 +160,7 @@ class Preparing:
             alone = packed(streams[name], tokens=dataset.tokens, where=where)
             _refuse_repetition(dataset, where, alone.tokens, alone.epochs)
             return alone
+
         tokens = cast(int, dataset.tokens)
         found = mixed(streams, what.ratios, tokens=tokens, seed=self.settings.seed, where="mixture")
         for domain, given in found.given.items():
@@ -195,10 +201,11 @@ def _refuse_repetition(dataset: DatasetConfig, where: str, tokens: int, epochs: 
 
 
 def described(what: Ingredients, sequences: PackedTokens | Mixture) -> dict[str, Any]:
-    """What the record of an expert says of its data."""
+    """Describe the data of an expert for its record."""
     if isinstance(sequences, PackedTokens):
         ((_, source),) = what.sources.items()
         return _of_stream(source, sequences.stream)
+
     given = {name: _rounded(asdict(given)) for name, given in sequences.given.items()}
     return {
         "mixture": {name: {**given[name], **_of_stream(what.sources[name], sequences.streams[name])} for name in given}

@@ -35,15 +35,15 @@ class Plan:
     packed: PackedTokens | Mixture
     recipe: Recipe
     record: dict[str, Any]
-    """What decides the weights."""
+    """Values that decide the weights."""
     checkpoints: dict[int, int]
     """Tokens seen by step, of the steps after which a checkpoint is due."""
     resume: ResumePoints
     data: dict[str, Any]
-    """What the record says of the dataset; its texts are not kept once they are packed."""
+    """Description of the dataset for the record; its texts are not kept once they are packed."""
 
     def describing(self, data: dict[str, Any]) -> Plan:
-        """The plan with what is to be said of its dataset."""
+        """The plan with the description of its dataset."""
         return replace(self, data=data)
 
 
@@ -55,7 +55,7 @@ def plan_run(
     record: dict[str, Any],
     settings: TrainConfig,
 ) -> Plan:
-    """The plan of the run that writes `folder`; checkpoints that an interrupted run wrote are not due again.
+    """Plan the run that writes `folder`; checkpoints that an interrupted run wrote are not due again.
 
     Raises :class:`TrainingError` for a checkpoint that the run does not reach, one of another recipe that is in the
     way, and an unfinished run of another recipe.
@@ -65,6 +65,7 @@ def plan_run(
     due = milestones(lengths, batch_size=recipe.batch_size, wanted=wanted)
     # Asked before training: once it goes on, one process may look while another writes.
     due = {step: n for step, n in due.items() if not is_already_trained(checkpoint_folder(folder, n), record)}
+
     work = folder.with_name(f".{folder.name}.training")
     resume = ResumePoints(work, every_steps=settings.save_steps, recipe=record)
     resume.latest()
@@ -89,11 +90,13 @@ def train_expert(plan: Plan, settings: TrainConfig, base: Checkpoint, *, say: Ca
     earlier = plan.resume.latest()
     if earlier is not None:
         say(f"{plan.name}: goes on after step {earlier.step} of {plan.recipe.steps(len(plan.packed))}")
+
     try:
         _train_and_write(plan, settings, base)
     except RunFailedError:
         plan.resume.remove()  # going on would fail again, and would be refused under other settings
         raise
+
     plan.resume.remove()
     say(f"{plan.name}: wrote {plan.folder}")
     wait_for_all()
@@ -114,6 +117,7 @@ def _train_and_write(plan: Plan, settings: TrainConfig, base: Checkpoint) -> Non
         resume=plan.resume,
         tangent=settings.tangent,
     )
+
     measured = {
         "seconds": round(done.seconds, 3),
         "tokens_per_second": round(plan.packed.tokens / done.seconds, 1),
@@ -125,7 +129,7 @@ def _train_and_write(plan: Plan, settings: TrainConfig, base: Checkpoint) -> Non
 
 @dataclass(frozen=True)
 class _Run:
-    """What the folders of one run have in common."""
+    """Writer of the folders of one run, with what they have in common."""
 
     plan: Plan
     settings: TrainConfig
@@ -144,6 +148,7 @@ class _Run:
         """Write the model as it is now; every process must call this, and one writes."""
         dtype = getattr(torch, self.settings.dtype) if self.settings.dtype else None
         state = whole_state(self.model)
+
         if process_index() == 0:
             if self.settings.lora is not None:
                 from aftermix.training.lora import folded
@@ -153,7 +158,7 @@ class _Run:
             write_expert(folder, self.model, self.base, dtype=dtype, record=record, state=state)
 
     def _record(self, *, tokens: int, losses: Sequence[float]) -> dict[str, Any]:
-        """What `train.json` says: the recipe that identifies the expert, and what really happened."""
+        """Content of `train.json`: the recipe that identifies the expert, and what really happened."""
         plan, packed = self.plan, self.plan.packed
         done = tokens / packed.tokens
         return {

@@ -61,6 +61,7 @@ def refuse_unverifiable(config: Config, *, mixtures: int, tokens: int | None) ->
     require(config, "base", "vectors", "evaluate", "mixture", "train")
     assert config.mixture is not None  # noqa: S101 - required above; for the type checker
     assert config.train is not None  # noqa: S101
+
     if config.mixture.tree is not None:
         raise MixtureError("--verify", "expected a mixture without a tree", "Verify a file that has all experts flat.")
     if mixtures < FEWEST:
@@ -68,6 +69,7 @@ def refuse_unverifiable(config: Config, *, mixtures: int, tokens: int | None) ->
     if mixtures > config.mixture.points:
         found = f"expected at most the {config.mixture.points} mixtures of `mixture.points`, found {mixtures}"
         raise MixtureError("--verify", found, "Train fewer, or measure more points.")
+
     domains = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     refuse_missing_data(sources_of(config.train, domains))
     tokens = tokens_of(config.train, domains, option=OPTION) if tokens is None else tokens
@@ -113,15 +115,17 @@ def verify(
     `config.train`, into RUN/trained. Merges and trained models are measured on the run's test items, and their ranks
     and scales compared; the trained runs are what RegMix learns from, and with `doremi` the uniform one is the
     reference of DoReMi. Every finished training and measurement is kept, so the same call goes on after an
-    interruption. All but `train:` is taken from the run. Source: MergeMix, sections 4.2 and 4.3; SPEC section 3.
-    Raises :class:`AftermixError`.
+    interruption. All but `train:` is taken from the run. Source: MergeMix, sections 4.2 and 4.3; docs/mixture.md,
+    "Consistency" and "Baselines". Raises :class:`AftermixError`.
     """
     if not (run / run_folder.BEST).is_file():
         raise SearchError(str(run), f"is not finished: it has no {run_folder.BEST}", "Finish it by --resume first.")
     run_folder.refuse_other_kind(run, mixture=True)
+
     say = say or to_stderr
     config = run_folder.read_run_config(run).model_copy(update={"train": config.train})
     tokens = refuse_unverifiable(config, mixtures=mixtures, tokens=tokens)
+
     with only_process(run):
         found = _Verification.of(config, run, mixtures=mixtures, tokens=tokens, say=say)
         write_json(run / VERIFICATION, found.record(doremi=doremi, say=say))
@@ -140,7 +144,7 @@ class _Verification:
     scoring: Scoring
     """The run's utility, in units of its merged points."""
     surrogate: Surrogate
-    """What the merges taught on search items."""
+    """Fitted to the merges on search items."""
     tokens: int
     measured: Sequence[Measured]
 
@@ -153,13 +157,16 @@ class _Verification:
         trials = [trial for trial in read_trials(run) if trial.is_complete]
         best = json.loads((run / run_folder.BEST).read_text(encoding="utf-8"))
         chosen = chosen_mixtures(setting, trials, best["weights"], mixtures)
+
         if config.train.schedule != "constant":
             say(f"train.schedule is {config.train.schedule}: merges stand for trainings at a constant rate")
         folders = train_mixtures(config, run, chosen, domains=setting.domains, tokens=tokens, say=say)
+
         pool, suite = open_pool(config), TaskSuite.build(config.evaluate)
         recipe = Recipe.of(config.merge, vectors=config.vectors)
         bench = Bench.open(config, pool, recipe, space=setting.space, suite=suite)
         objectives = Objectives.build((setting.objective,), tasks=list(suite.tasks))
+
         learned = Learned.of(setting, trials)
         scoring = Scoring(setting, objectives, setting.utility(learned.scores_NM))
         measured = measured_mixtures(bench, run, scoring, chosen, folders)
@@ -169,6 +176,7 @@ class _Verification:
         """`verification.json`."""
         train = self.config.train
         assert train is not None  # noqa: S101 - required before; for the type checker
+
         predicted_NM = self.surrogate.mean([one.chosen.shares_K for one in self.measured])
         return {
             "mixtures": [self._told(one) for one in self.measured],
@@ -231,11 +239,12 @@ class _Verification:
         return {name: named(row_K, domains) for name, row_K in found.items()}
 
     def _regmix(self) -> dict[str, Any]:
-        """What RegMix, and our surrogates, learn from the trained models' scores on search items."""
+        """Ratios that RegMix, and our surrogates, learn from the trained models' scores on search items."""
         setting, domains, seed = self.setting, self.setting.domains, self.setting.mixture.seed
         weights_NK = np.stack([one.chosen.shares_K for one in self.measured])
         scores_NM = np.concatenate([self.scoring.scores(one.search) for one in self.measured])
         prior = "tokens" if "tokens" in setting.named_mixtures else "uniform"
+
         told: dict[str, Any] = {
             "prior": prior,
             "trained": len(weights_NK),
@@ -243,6 +252,7 @@ class _Verification:
             "surrogate": None,
             "note": None,
         }
+
         try:
             utility = setting.utility(scores_NM)
             found_K = regmix(
@@ -255,6 +265,7 @@ class _Verification:
             )
         except MixtureError as error:
             return told | {"note": str(error)}
+
         ours = self._by_surrogate(weights_NK, scores_NM, utility)
         return told | {"ratios": named(found_K, domains), "surrogate": ours}
 

@@ -1,4 +1,4 @@
-"""What a mixture run cost, and what other methods would have on the same model and data."""
+"""Cost of a mixture run, and of other methods on the same model and data."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def cost_record(bench: Bench, run: Path, setting: Setting, *, trained: int, toke
     """
     best = json.loads((run / BEST).read_text(encoding="utf-8"))
     per_search, per_select = _tokens_of(bench, "search"), _tokens_of(bench, "select")
+
     on_select = len(best["verified"]) + len(best["noise"]["points"])
     return mixture_costs(
         parameters=bench.merger.pool.parameters,

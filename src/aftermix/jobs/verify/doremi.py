@@ -48,22 +48,26 @@ def doremi_ratios(
     equal = dict.fromkeys(domains, 1 / len(domains))
     config = training_of(config, domains=domains, mixtures={DATASET: equal}, tokens=tokens)
     settings, name = config.train, proxy or config.base
-    assert settings is not None  # noqa: S101 - training_of requires both; for the type checker
+    assert settings is not None  # noqa: S101 - the training file requires both; for the type checker
     assert name is not None  # noqa: S101
+
     started = time.perf_counter()
     base, judge = open_checkpoint(locate(name), label=name), open_checkpoint(reference, label=str(reference))
     dataset, what = settings.datasets[DATASET], ingredients(DATASET, settings)
+
     identity = identity_of_base(base)
     recipe = recipe_record(identity, data=what.recipe(), dataset=dataset, config=settings)
     recipe |= {"reference": identity_of_base(judge), "step_size": step_size, "smoothing": smoothing}
     recipe = json.loads(json.dumps(recipe))  # as it will be read back
     if (output / FILE).is_file():
         return _earlier(output / FILE, recipe)
+
     with token_folder(settings, output) as cache:
         tokenizer, model = load_tokenizer(base.folder), load_base(base)
         sequences = Preparing(settings, tokenizer, base.label, identity["companions"], cache).prepared(DATASET, what)
         assert isinstance(sequences, Mixture)  # noqa: S101 - it has ratios; for the type checker
         refuse_unfit(sequences, model, tokenizer, where=base.label)
+
         make_trainable(model, settings)
         found = doremi(
             model,
@@ -75,9 +79,11 @@ def doremi_ratios(
             device=settings.device,
             threads=settings.threads,
         )
+
     told = _told(found) | {"reference": str(reference), "proxy": base.label}
     told |= {"seconds": round(time.perf_counter() - started, 3), "recipe": recipe}
     write_json(output / FILE, told)
+
     if say is not None:
         say(f"doremi: wrote {output / FILE}")
     return told

@@ -1,4 +1,4 @@
-"""Mixtures that are trained for real: which of the measured ones, and what the trained models score."""
+"""Mixtures that are trained for real: the choice among the measured ones, and the scores of the trained models."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Chosen:
     name: str
     """Of its folder in RUN/trained."""
     point: str
-    """How it came about: `uniform`, `vertex ja`, `lattice`, `winner`."""
+    """Origin: `uniform`, `vertex ja`, `lattice`, `winner`."""
     trial: int | None
     """The point of the run that it is, if any."""
     shares_K: Floats
@@ -61,6 +61,8 @@ def chosen_mixtures(setting: Setting, trials: Sequence[Trial], winner: Mapping[s
         Chosen(f"point-{trial.number:03d}", trial.origin or "point", trial.number, row_K)
         for trial, row_K in zip(complete, rows_NK, strict=True)
     ]
+
+    # The winner may be an optimum that no trial has measured.
     won_K = np.array([winner[name] for name in setting.domains])
     apart_N = np.abs(rows_NK - won_K).max(axis=1)
     best = int(apart_N.argmin())
@@ -68,8 +70,10 @@ def chosen_mixtures(setting: Setting, trials: Sequence[Trial], winner: Mapping[s
         best, text = len(named_), " ".join(f"{share:.9f}" for share in won_K)
         named_.append(Chosen(f"winner-{derived_seed(0, text):016x}"[:15], "winner", None, won_K))
         rows_NK = np.concatenate([rows_NK, won_K[None]])
+
     uniform = int(np.abs(rows_NK - 1 / rows_NK.shape[1]).max(axis=1).argmin())
     mixed = np.flatnonzero(rows_NK.max(axis=1) < 1 - SAME)
+
     first = [row for row in (uniform, best) if row in mixed]
     apart = mixed[spread_out(rows_NK[mixed], first=np.searchsorted(mixed, first).tolist(), count=len(mixed), seed=seed)]
     rows = spread_out(rows_NK, first=apart.tolist(), count=count, seed=seed)
@@ -116,6 +120,7 @@ def measured_mixtures(
         scoring.objectives,
         lambda what, split: _measure_trained(bench, setting, by_key[what.name], split),
     )
+
     found = []
     for one in progress.bar(chosen, label="trained mixtures", unit="model"):
         trained = Baseline(_key(folders[one.name]), KIND, {})
@@ -143,6 +148,7 @@ def _measure_trained(bench: Bench, setting: Setting, folder: Path, split: Split)
     fixed = {vector: config.vectors[vector] for vector in setting.instruction}
     merge = MergeConfig.model_validate({"method": "task_arithmetic", **_kept(config.merge)})
     alone = config.model_copy(update={"vectors": {**fixed, name: VectorConfig(model=str(folder))}, "merge": merge})
+
     pool = open_pool(alone)
     merger = Merger.of(pool, Recipe.of(merge, vectors=alone.vectors))
     weights = {vector: weight * config.merge.scale for vector, weight in setting.instruction.items()}
@@ -150,5 +156,5 @@ def _measure_trained(bench: Bench, setting: Setting, folder: Path, split: Split)
 
 
 def _kept(merge: MergeConfig) -> dict[str, Any]:
-    """What of the file's merge holds for a trained model too."""
+    """The options of the file's merge that hold for a trained model too."""
     return {"exclude": merge.exclude, "seed": merge.seed, "dtype": merge.dtype, "vocabulary": merge.vocabulary}

@@ -23,11 +23,13 @@ def training_of(config: Config, *, domains: Sequence[str], mixtures: Mapping[str
     """
     require(config, "base", "train")
     assert config.train is not None  # noqa: S101 - required above; for the type checker
+
     sources = sources_of(config.train, domains)
     datasets = {
         name: DatasetConfig(mixture=_whole_sequences(shares, tokens / config.train.context), tokens=tokens)
         for name, shares in mixtures.items()
     }
+
     rates = {dataset.learning_rate for dataset in _datasets(config.train, domains)}
     update = {
         "datasets": datasets,
@@ -44,6 +46,7 @@ def sources_of(train: TrainConfig, domains: Sequence[str]) -> dict[str, SourceCo
     Raises :class:`ManyProblemsError` naming each domain that has none.
     """
     found = {name: source for name, dataset in train.datasets.items() if (source := dataset.source)} | train.sources
+
     known = ", ".join(found) or "none"
     remedy = "Add a dataset or source of this name under `train:`."
     refuse_if_any(
@@ -85,6 +88,7 @@ def tokens_of(train: TrainConfig, domains: Sequence[str], *, option: str) -> int
     given = [train.datasets[name].tokens if name in train.datasets else None for name in domains]
     if len(set(given)) == 1 and given[0] is not None:
         return given[0]
+
     shown = ", ".join(f"{name} {tokens or 'none'}" for name, tokens in zip(domains, given, strict=True))
     found = f"expected one number of `tokens` for the datasets of all domains, found {shown}"
     raise TrainingError("train.datasets", found, f"Say how many each mixture is trained on: {option}.")

@@ -16,12 +16,12 @@ from aftermix.mixture.exports.trl import check_trl, trl
 
 
 def _reads_its_own(_: Sequence[Place]) -> None:
-    """What keeps data in a form of its own takes any."""
+    """Take any data: the consumer keeps them in a form of its own."""
 
 
 @dataclass(frozen=True)
 class Consumer:
-    """How a trainer is told of a mixture."""
+    """A trainer, and the way in which it is told of a mixture."""
 
     write: Callable[[MixturePlan], Files]
     check: Callable[[Sequence[Place]], None] = _reads_its_own

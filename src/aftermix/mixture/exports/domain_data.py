@@ -1,4 +1,4 @@
-"""How much a domain holds, in the units that trainers count in: examples, tokens, and tokens of the first examples."""
+"""Amount of data in a domain, in units that trainers count in: examples, tokens, and tokens of the first examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CURVE_STEPS = 256
 
 @dataclass(frozen=True)
 class DomainData:
-    """What was counted in the data of one domain."""
+    """Counts of the data of one domain."""
 
     examples: int
     """Records, empty ones among them: whoever draws records draws these too."""
@@ -35,7 +35,7 @@ class DomainData:
         return float(np.interp(examples, self._places(), self.curve))
 
     def first_with(self, tokens: float) -> float:
-        """How many of the first examples hold `tokens`; the reverse of :meth:`tokens_of_first`."""
+        """Number of the first examples that hold `tokens`; the reverse of :meth:`tokens_of_first`."""
         return float(np.interp(tokens, self.curve, self._places()))
 
     def _places(self) -> NDArray[np.int64]:
@@ -64,7 +64,7 @@ def counted(tokens_of_examples: Iterable[int], *, where: str) -> DomainData:
 
 
 def data_from_json(value: Mapping[str, Any]) -> DomainData:
-    """What :meth:`DomainData.as_json` gave. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+    """Read back :meth:`DomainData.as_json`. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
     curve = tuple(int(entry) for entry in value["curve"])
     found = DomainData(int(value["examples"]), int(value["tokens"]), curve)
     if len(curve) < 2 or curve[-1] != found.tokens or found.examples < 1 or found.tokens < 1:

@@ -1,8 +1,8 @@
-"""How a budget of tokens is shared out when no domain may be repeated more often than a cap.
+"""Sharing of a budget of tokens when no domain may be repeated more often than a cap.
 
 A domain with `t` tokens gives at most `E t` of a budget of `B`, so its share is at most `c = E t / B`. Shares are
 `min(c_i, lambda r_i)`, with the one lambda for which they add up to 1: what a cap cuts off goes to the others in
-proportion to their ratios `r`. Source: the repetition caps of Olmix; SPEC section 3. All shares are of tokens.
+proportion to their ratios `r`. Source: the repetition caps of Olmix; docs/mixture.md. All shares are of tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Allotment:
-    """What one domain gives to a budget."""
+    """Part of one domain in a budget."""
 
     wanted: float
     """The ratio asked for."""
@@ -41,6 +41,7 @@ def capped_shares(ratios: Mapping[str, float], most: Mapping[str, float]) -> dic
     """
     if math.fsum(most[name] for name in ratios) < 1 - ROUNDING:
         raise ValueError("the caps add up to less than 1")
+
     shares: dict[str, float] = {}
     while True:
         free = [name for name in ratios if name not in shares]
@@ -50,6 +51,7 @@ def capped_shares(ratios: Mapping[str, float], most: Mapping[str, float]) -> dic
         if not over or len(over) == len(free):
             break
         shares.update({name: most[name] for name in over})
+
     shares.update({name: ratios[name] * left / total for name in free})
     return {name: shares[name] for name in ratios}
 
@@ -57,7 +59,7 @@ def capped_shares(ratios: Mapping[str, float], most: Mapping[str, float]) -> dic
 def allotted(
     ratios: Mapping[str, float], data: Mapping[str, DomainData], *, budget_tokens: int, max_epochs: float
 ) -> dict[str, Allotment]:
-    """What each domain gives to `budget_tokens`. Ratios are above 0 and add up to 1.
+    """Share `budget_tokens` out among the domains. Ratios are above 0 and add up to 1.
 
     Raises :class:`MixtureError` when all data, repeated `max_epochs` times, does not make the budget.
     """

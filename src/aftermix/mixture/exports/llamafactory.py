@@ -59,6 +59,7 @@ def llamafactory(plan: MixturePlan) -> Files:
         "interleave_probs": ",".join(number(share) for share in plan.draws.values()),
         "num_train_epochs": 1.0,
     }
+
     if len(info) == 1:
         del keys["mix_strategy"], keys["interleave_probs"]
     text = as_comments(lines_of(plan)) + yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)

@@ -13,7 +13,7 @@ from aftermix.errors import MixtureError
 from aftermix.mixture.exports.plan import Files, MixturePlan, as_comments, lines_of, number
 
 SUFFIX = "_text_document"
-"""What `tools/preprocess_data.py` appends to its `--output-prefix`."""
+"""Suffix that `tools/preprocess_data.py` appends to its `--output-prefix`."""
 
 
 def megatron(plan: MixturePlan) -> Files:

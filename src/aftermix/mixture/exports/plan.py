@@ -1,4 +1,4 @@
-"""What every consumer is told: the domains with their data and shares, and what each really gives, in words."""
+"""Plan of an export: the domains with their data and shares, and what each really gives, in words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where the data of one domain lies, and how it is read."""
+    """Files of one domain, and the way in which they are read."""
 
     name: str
     parts: tuple[str, ...]
@@ -35,7 +35,7 @@ class Place:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What a trainer needs of a record."""
+        """Columns that a trainer needs of a record."""
         return {"text": (self.text_field,), "chat": ("messages",), "completion": ("prompt", "completion")}[self.format]
 
 
@@ -54,9 +54,9 @@ class MixturePlan:
     domains: tuple[Domain, ...]
     budget_tokens: int
     folder: str
-    """Where the files will lie."""
+    """Folder of the files."""
     root: str = "."
-    """Where data lies that the consumer keeps in a form of its own."""
+    """Folder of data that the consumer keeps in a form of its own."""
     sequence_tokens: int | None = None
     """Length of the consumer's samples; None where a sample is an example."""
 

@@ -35,6 +35,7 @@ def trl(plan: MixturePlan) -> Files:
     whole_tokens = _mixture_tokens(plan)
     rows = first_rows(plan)
     total = sum(rows.values())
+
     entries = [
         {
             "path": domain.kind,
@@ -45,6 +46,7 @@ def trl(plan: MixturePlan) -> Files:
         }
         for domain in plan.domains
     ]
+
     keys: dict[str, Any] = {"datasets": entries, "num_train_epochs": float(number(plan.budget_tokens / whole_tokens))}
     if plan.domains[0].format == "text":
         keys["dataset_text_field"] = plan.domains[0].text_field

@@ -39,7 +39,7 @@ MOST_POINTS = 160
 """Points that hyper-parameters are fitted to, evenly taken from all: a step costs the cube of their number."""
 
 IMPOSSIBLE = 1e10
-"""What the fit is told where rounding leaves no covariance."""
+"""Loss where rounding leaves no covariance."""
 BREADTH_POWER = 0.25
 
 LOGS = ("rate", "amplitude", "breadth", "noise", "exponent")
@@ -76,7 +76,7 @@ class Hyperparameters:
 
     @classmethod
     def start(cls, domains: int) -> Hyperparameters:
-        """Where a fit begins when nothing is known."""
+        """Start of a fit when nothing is known."""
         return cls(np.full(domains, START["rate"]), *(START[name] for name in LOGS))
 
     @classmethod
@@ -133,6 +133,7 @@ class GaussianProcess:
         """The surface through `values_N` with the most probable hyper-parameters."""
         taken = np.unique(np.linspace(0, len(values_N) - 1, min(len(values_N), MOST_POINTS)).round().astype(int))
         standard_N = (values_N - values_N.mean()) / _unit(values_N)
+
         domains = weights_NK.shape[1]
         free = len(LOGS) if shared_rate else domains + len(LOGS)
         found = minimize(
@@ -144,6 +145,7 @@ class GaussianProcess:
             bounds=([BOUNDS["rate"]] * domains + [BOUNDS[name] for name in LOGS])[-free:],
             options={"maxiter": STEPS},
         )
+
         flat = np.concatenate([np.full(domains, found.x[0]), found.x]) if shared_rate else found.x
         return cls.at(Hyperparameters.unpacked(flat), weights_NK, values_N)
 
@@ -188,7 +190,7 @@ class GaussianProcess:
 
 
 def negative_log_posterior(flat: Floats, weights_NK: Floats, standard_N: Floats) -> tuple[float, Floats]:
-    """What the fit makes smallest, with its gradient by `flat` (see `Hyperparameters.packed`)."""
+    """Loss that the fit makes smallest, with its gradient by `flat` (see `Hyperparameters.packed`)."""
     hyper = Hyperparameters.unpacked(flat)
     warped_NK = _warped(weights_NK, hyper.exponent)
     rates_K = np.exp(2 * hyper.rates_K)

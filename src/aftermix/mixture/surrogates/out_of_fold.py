@@ -37,7 +37,7 @@ CONSTANT = "constant"
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """How well one regressor predicts one capability at points that it was not fitted to."""
+    """Quality of one regressor's predictions of one capability at points that it was not fitted to."""
 
     spearman: float
     rmse: float
@@ -99,11 +99,12 @@ def held_out(weights_NK: Floats, values_N: Floats, folds_RN: NDArray[np.int64]) 
 
 
 def figures(predicted_RN: Floats, values_N: Floats, *, larger_is_better: bool) -> OutOfFold:
-    """How well `predicted_RN` foretold `values_N`, mean over the repeats."""
+    """Quality of `predicted_RN` as a forecast of `values_N`, mean over the repeats."""
     signed_N = values_N if larger_is_better else -values_N
     signed_RN = predicted_RN if larger_is_better else -predicted_RN
     top = max(1, round(TOP_SHARE * len(values_N)))
     best_RT = np.argsort(-signed_RN, axis=1, kind="stable")[:, :top]
+
     rmse = float(np.sqrt(np.mean((predicted_RN - values_N) ** 2)))
     spearman = float(np.mean([rank_correlation(row_N, values_N) for row_N in predicted_RN]))
     return OutOfFold(

@@ -24,7 +24,7 @@ LOG_OFFSETS = (0.001, 0.003, 0.01, 0.1)
 STRENGTHS = np.logspace(-5, 3, 17)
 """Ridge penalties, on features that are not rescaled."""
 ASYMPTOTES = (0.02, 0.1, 0.3, 1.0, 3.0, 10.0)
-"""How far beyond the extreme value a log-linear surface may level off, in units of the range of the values."""
+"""Distance beyond the extreme value where a log-linear surface may level off, in ranges of the values."""
 LARGEST_LOG = 50.0
 """Beyond it an extrapolation is absurd anyway, and its exponential would overflow."""
 TREES: dict[str, Any] = {
@@ -43,7 +43,7 @@ ROUNDS = 100
 
 
 class Regressor(Protocol):
-    """What a fit returns."""
+    """Result of a fit."""
 
     def predict(self, candidates_CK: Floats) -> Floats:
         """(C,) expected values."""

@@ -1,4 +1,4 @@
-"""What a mixture would score, predicted from the few that were measured.
+"""Scores of a mixture, predicted from the few that were measured.
 
 Each capability has a regressor of its own, chosen out of fold (`out_of_fold.py`) among those of `regressors.py`.
 
@@ -6,7 +6,7 @@ The variance of a prediction is the mean of two: that of a Gaussian process, whi
 are, scaled to the chosen regressor's out-of-fold errors; and the mean square of those errors. The first alone is
 overconfident on tables of real losses, the second knows no place. Both speak of a new measurement, with its noise.
 
-Source: MergeMix, section 3.2 (one LightGBM regressor per capability); SPEC section 3. We depart in the settings of the
+Source: MergeMix, section 3.2 (one LightGBM regressor per capability); docs/mixture.md. We depart in the settings of the
 trees, the regressors beside them and the choice.
 """
 
@@ -44,7 +44,7 @@ FEWEST_POINTS = 5
 
 @dataclass(frozen=True)
 class Model:
-    """What predicts one capability."""
+    """Predictor of one capability."""
 
     regressor: Regressor
     spread: GaussianProcess
@@ -170,7 +170,7 @@ def _threads() -> ThreadpoolController:
 
 
 def is_constant(values_N: Floats) -> bool:
-    """Whether values differ by no more than rounding."""
+    """Say if values differ by no more than rounding."""
     return bool(np.ptp(values_N) <= 1e-12 * np.abs(values_N).max())
 
 

@@ -25,7 +25,7 @@ MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 TEMPLATE_FAULTS = (jinja2.TemplateError, ValueError, TypeError, KeyError, AttributeError, IndexError)
 
 Span = tuple[int, int]
-"""From which character of the text to which (not included)."""
+"""First character in the text, and the one behind the last."""
 
 
 def refuse_without_template(tokenizer: Any, *, where: str) -> None:
@@ -53,6 +53,7 @@ def encode_conversation(tokenizer: Any, example: Example) -> tuple[NDArray[np.in
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids = encoded["input_ids"]
         answered = _within(encoded["offset_mapping"], list(_answers(tokenizer, example, text)))
+
     if not answered.any():
         remedy = "Remove the record, or mark the answers in the template with {% generation %}."
         raise TrainingError(example.where, "the chat template writes no answer of it", remedy)
@@ -75,13 +76,16 @@ def _answers(tokenizer: Any, example: Example, text: str) -> Iterator[Span]:
 
 
 def _end(tokenizer: Any, example: Example, text: str, before: str, place: int) -> int:
-    """Where in `text` the answer ends that is message `place` and follows `before`."""
+    """End in `text` of the answer that is message `place` and follows `before`."""
     is_last = place + 1 == len(example.messages)
     after = text if is_last else _written(tokenizer, example, place + 1)
     at_token = _end_of_turn(tokenizer, text, before, example.messages[place].get("content") or "")
+
     if text.startswith(after) and after.startswith(before):
         opened = is_last and _written(tokenizer, example, place + 1, add_generation_prompt=True) == text
+        # A template that opens an answer unasked has written that opening behind the last answer too.
         return at_token if opened and at_token is not None else len(after)
+
     if at_token is None:
         found = f"the chat template writes the text before answer {place + 1} differently when more follows"
         remedy = "Mark the answers in the template with {% generation %} and {% endgeneration %}."
@@ -90,11 +94,12 @@ def _end(tokenizer: Any, example: Example, text: str, before: str, place: int) -
 
 
 def _end_of_turn(tokenizer: Any, text: str, before: str, content: str) -> int | None:
-    """Where in `text` the answer of `content` ends that follows `before`; None when it does not stand there."""
+    """End in `text` of the answer of `content` that follows `before`; None when it does not stand there."""
     content = content.strip()
     specials = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
     if not content or not specials or not text.startswith(before):
         return None
+
     answer = re.compile(rf"\s*{re.escape(content)}\s*(?:{'|'.join(specials)})")
     found = answer.match(text, len(before))
     return found.end() if found else None
@@ -119,7 +124,7 @@ def _applied(tokenizer: Any, example: Example, messages: list[Any], **options: A
 
 
 def _within(offsets: list[Span], spans: list[Span]) -> NDArray[np.bool_]:
-    """Which tokens, by their characters, overlap one of `spans`."""
+    """(n,) true for the tokens that, by their characters, overlap one of `spans`."""
     places = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
     answered = np.zeros(len(places), dtype=np.bool_)
     for start, end in spans:

@@ -1,4 +1,4 @@
-"""What one sequence is to the model: tokens, the labels among them, and positions where documents are kept apart."""
+"""Sequences as the model takes them: tokens, the labels among them, positions where documents are kept apart."""
 
 from __future__ import annotations
 
@@ -43,9 +43,11 @@ def collate(rows: Sequence[Row | torch.Tensor]) -> dict[str, torch.Tensor]:
         "input_ids": _filled([row.ids for row in whole], 0),
         "labels": _filled([row.labels for row in whole], IGNORED),
     }
+
     if any(row.positions is not None for row in whole):
         # The filling's zeros are documents of one token each, so no document runs on into it.
         batch["position_ids"] = _filled([_positions(row) for row in whole], 0)
+
     return batch
 
 

@@ -32,7 +32,7 @@ EncodeExamples = Callable[[Sequence[Example]], list[Encoded]]
 
 
 def example_encoder(tokenizer: Any, *, format: str, where: str) -> EncodeExamples:  # noqa: A002 - the key's name
-    """How examples of a format become tokens.
+    """Encoder of the examples of a format.
 
     `text`: the tokens, then the end of text. `chat`: what the tokenizer's `apply_chat_template` gives, see
     :mod:`aftermix.training.data.chat`. `completion`: the prompt's tokens exactly as the model will meet them when it is
@@ -42,6 +42,7 @@ def example_encoder(tokenizer: Any, *, format: str, where: str) -> EncodeExample
     if format == "chat":
         refuse_without_template(tokenizer, where=where)
         return lambda batch: [Encoded(*encode_conversation(tokenizer, example)) for example in batch]
+
     end = end_token(tokenizer, where=where)
     if format == "completion":
         return lambda batch: _completions(tokenizer, end, batch)

@@ -12,7 +12,7 @@ from aftermix.training.data.files import Fields, Placed, data_parts, is_plain_te
 
 SHOWN_FIELDS = 8
 FIELDS_OF_FORMAT = {"text": (), "chat": ("messages", "tools"), "completion": ("prompt", "completion")}
-"""What is read of a record beside `text_field`, which `text` alone reads."""
+"""Fields read of a record, by format; `text` reads `text_field` in their place."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def examples(path: Path, *, format: str = "text", text_field: str = "text") -> I
     """
     if format != "text":
         _refuse_plain_text(path, format)
+
     wanted = FIELDS_OF_FORMAT[format] or (text_field,)
     parse = {"text": _document, "chat": _conversation, "completion": _completion}[format]
     for placed in records(path, wanted):
@@ -106,9 +107,11 @@ def _conversation(placed: Placed, _: str) -> Example:
     messages = _list_of_objects(where, record, "messages", required=True)
     for number, message in enumerate(messages, 1):
         _check_message(f"{where}, message {number}", message)
+
     if not any(message["role"] == "assistant" for message in messages):
         remedy = "The loss is on the assistant's messages: add one, or remove the record."
         raise TrainingError(where, "has no message of the role 'assistant'", remedy)
+
     tools = _list_of_objects(where, record, "tools", required=False)
     return Example(where, messages=tuple(messages), tools=tuple(tools))
 
@@ -125,11 +128,13 @@ def _list_of_objects(where: str, record: Fields, field: str, *, required: bool) 
         return []
     if field not in record:
         raise _missing(where, record, field)
+
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         found = f"expected a list of objects in '{field}', found {_kind(value)}"
         raise TrainingError(
             where, found, "Write a list such as `[{role: ..., content: ...}, ...]`, or remove the line."
         )
+
     # Columns of structures hold every key in every row, as null where a message does not have it.
     return [{key: entry for key, entry in item.items() if entry is not None} for item in value]
 
@@ -137,10 +142,13 @@ def _list_of_objects(where: str, record: Fields, field: str, *, required: bool) 
 def _text(where: str, record: Fields, field: str) -> str:
     if field not in record:
         raise _missing(where, record, field)
+
     text = record[field]
     if not isinstance(text, str):
         found = f"expected text in '{field}', found {_kind(text)}"
         raise TrainingError(where, found, "Write a string, or remove the line.")
+
+    # JSON can spell a surrogate that UTF-8 cannot.
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -24,11 +24,11 @@ BATCH_ROWS = 1000
 
 Fields = dict[str, Any]
 Placed = tuple[str, str | Fields]
-"""Where a record stands, and the record: a whole text, or fields by name."""
+"""Place of a record, and the record: a whole text, or fields by name."""
 
 
 def data_parts(path: Path) -> list[Path]:
-    """What `path` means, in order of name: files, and folders written by `save_to_disk` of `datasets`.
+    """Files and folders written by `save_to_disk` of `datasets` that `path` means, in order of name.
 
     `path` is one of these, a folder (everything below it that is not hidden), or a pattern such as `data/*.jsonl`
     (`**` for any depth). Raises :class:`TrainingError` when there is nothing, or something that is not read.
@@ -42,6 +42,7 @@ def data_parts(path: Path) -> list[Path]:
     else:
         remedy = "Correct `data:`; it is taken from the YAML file's folder."
         raise TrainingError(str(path), "there is no such file", remedy)
+
     if not found:
         raise TrainingError(str(path), "is a folder without files", "Put data into it, or name another.")
     return found
@@ -68,6 +69,7 @@ def records(path: Path, fields: Collection[str]) -> Iterator[Placed]:
     """
     for part in data_parts(path):
         kind = kind_of(part)
+
         try:
             if part.is_dir():
                 yield from _saved_dataset(part, fields)
@@ -88,7 +90,7 @@ def kind_of(path: Path) -> str:
 
 
 def is_plain_text(path: Path) -> bool:
-    """Whether `path` is one file whose whole text is one document."""
+    """True when `path` is one file whose whole text is one document."""
     return path.is_file() and kind_of(path) not in (*JSON_LINES, ".parquet")
 
 
@@ -107,6 +109,7 @@ def _parts(path: Path) -> Iterator[Path]:
     if (path / "dataset_dict.json").is_file():
         splits = ", ".join(sorted(entry.name for entry in path.iterdir() if entry.is_dir()))
         raise TrainingError(str(path), f"holds several splits: {splits}", f"Name one of them, as {path}/SPLIT.")
+
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         yield path
     elif path.is_dir():
@@ -121,14 +124,17 @@ def _files_of(path: Path) -> Iterator[Path]:
     if path.is_dir():
         yield from _parts(path)
         return
+
     if not path.is_file():
         raise TrainingError(str(path), "is not a file", "Name a data file or a folder of data files.")
+
     kind = kind_of(path)
     if kind in NOT_READ:
         found = f"expected JSONL, parquet, plain text or a saved dataset, found a {kind} file"
         raise TrainingError(str(path), found, "Write it as JSON lines, one object with the text a line.")
     if kind == ".parquet" and path.suffix.lower() == ".gz":
         raise TrainingError(str(path), "is a compressed parquet file", "Decompress it; parquet compresses by itself.")
+
     yield path
 
 
@@ -166,6 +172,7 @@ def _object(line: bytes, *, where: str) -> Fields:
         value = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise TrainingError(where, f"is not valid JSON ({error})", "Write one JSON object a line.") from error
+
     if not isinstance(value, dict):
         found = f"expected a JSON object, found {type(value).__name__}"
         raise TrainingError(where, found, 'Write an object such as `{"text": "..."}` on each line.')
@@ -192,6 +199,7 @@ def _saved_dataset(path: Path, fields: Collection[str]) -> Iterator[Placed]:
         dataset = datasets.load_from_disk(str(path))
     except Exception as error:  # a damaged folder makes it raise whatever it meets
         raise _unreadable(path, error) from error
+
     dataset = dataset.with_format(None).select_columns(_columns(path, dataset.column_names, fields))
     yield from _rows(path, (_listed(batch) for batch in dataset.iter(batch_size=BATCH_ROWS)))
 

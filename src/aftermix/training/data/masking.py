@@ -1,4 +1,4 @@
-"""Whether a model keeps packed documents apart: asked of the model itself, not of a list of architectures.
+"""Proof that a model keeps packed documents apart: asked of the model itself, not of a list of architectures.
 
 transformers reads documents from positions that restart and masks attention across them, in the architectures that
 build their masks from positions. Others (state-space models, some with masks of their own) would mix documents without
@@ -22,6 +22,7 @@ def refuse_unmaskable(model: Any, *, where: str) -> None:
     """Raise :class:`TrainingError` unless `model` gives packed documents the logits that they have alone."""
     was_training = model.training
     model.eval()
+
     try:
         with torch.no_grad():
             worst = _largest_difference(model)
@@ -30,6 +31,7 @@ def refuse_unmaskable(model: Any, *, where: str) -> None:
         raise _refusal(where, f"its model takes no positions that restart ({reason})") from error
     finally:
         model.train(was_training)
+
     if not worst <= TOLERANCE:
         raise _refusal(
             where, f"its model reads across documents all the same (logits differ by {worst:.1e} of their size)"
@@ -46,10 +48,12 @@ def _largest_difference(model: Any) -> float:
     draw = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
     one, other = (torch.randint(rows, (1, length), generator=draw).to(device) for length in LENGTHS)
+
     # Two rows: some attention kernels read documents from positions in a batch of one row alone.
     ids = torch.cat([torch.cat([one, other], dim=1), torch.cat([other, one], dim=1)])
     positions = torch.stack([_positions(LENGTHS), _positions(LENGTHS[::-1])]).to(device)
     packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+
     first, second = (model(input_ids=document, use_cache=False).logits for document in (one, other))
     alone = torch.cat([torch.cat([first, second], dim=1), torch.cat([second, first], dim=1)])
     return float((packed - alone).abs().max() / alone.abs().max())

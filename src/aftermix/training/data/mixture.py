@@ -5,7 +5,7 @@ is of the domain whose sequence is due first, among those that are not ahead of 
 the tokens a domain has given, `l` the tokens of its next sequence and `V` the tokens of all so far, a domain is not
 ahead when `A < r (V + l)`, and its sequence is due when the run has `(A + l) / r` tokens. Where all sequences are of
 one length this is the earliest-deadline schedule of Baruah et al. (Proportionate progress, 1996), under which no domain
-is ever a whole sequence off its share. Source of ratios in tokens: SPEC section 5.
+is ever a whole sequence off its share. Ratios are shares of the tokens, see docs/how-to/training-data.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aftermix.training.data.collate import Row
 from aftermix.training.data.packing import Stream
 
 ROUNDING = 1.001e-3
-"""How far from 1 ratios may add up: three decimals of three domains."""
+"""Largest distance from 1 of the sum of ratios: three decimals of three domains."""
 UNIT = 1 << 40
 FINE = 96
 """Ratios are whole numbers of 1/UNIT and dates whole numbers of 2^-FINE tokens, so that every machine counts alike."""
@@ -32,7 +32,7 @@ FINE = 96
 
 @dataclass(frozen=True)
 class Given:
-    """What one domain really gives to a run."""
+    """Tokens, share and epochs that one domain really gives to a run."""
 
     ratio: float
     tokens: int
@@ -54,10 +54,12 @@ def checked_ratios(ratios: Mapping[str, float], known: Collection[str], *, where
         if ratio > 0 and name not in known:
             found = f"there is no dataset '{name}'; known are: {', '.join(known) or 'none'}"
             raise TrainingError(where, found, "Name its data under `train.sources`, or correct the name.")
+
     total = math.fsum(ratios.values())
     if abs(total - 1) > ROUNDING:
         remedy = "Make them add up to 1" + (f": divide each by {total:g}." if total > 0 else ".")
         raise TrainingError(where, f"the ratios add up to {total:g}", remedy)
+
     return {name: ratio / total for name, ratio in ratios.items() if ratio > 0}
 
 
@@ -69,14 +71,17 @@ def schedule(ratios: Mapping[str, float], length: Callable[[str, int], int], *, 
     names = sorted(ratios, key=lambda name: derived_seed(seed, "mixture", name))
     share = [max(round(ratios[name] * UNIT), 1) for name in names]
     whole = sum(share)
+
     count, given, ahead = [0] * len(names), [0] * len(names), [length(name, 0) for name in names]
     due = [(ahead[at] << FINE) // share[at] for at in range(len(names))]
+
     order: list[str] = []
     total = 0
     while total < tokens:
         ready = [at for at in range(len(names)) if given[at] * whole < share[at] * (total + ahead[at])]
         at = min(ready, key=due.__getitem__)
         order.append(names[at])
+
         total, given[at], count[at] = total + ahead[at], given[at] + ahead[at], count[at] + 1
         ahead[at] = length(names[at], count[at])
         due[at] = ((given[at] + ahead[at]) << FINE) // share[at]
@@ -113,7 +118,7 @@ class Mixture(Sequence[Row]):
 
     @property
     def masked(self) -> bool:
-        """Whether attention stays within a document."""
+        """True when attention stays within a document."""
         return self[0].positions is not None
 
     @property
@@ -123,12 +128,13 @@ class Mixture(Sequence[Row]):
 
     @cached_property
     def given(self) -> dict[str, Given]:
-        """What each domain gives, by name."""
+        """Contribution of each domain, by name."""
         of = np.asarray(self.domains)
         found = {}
         for name, ratio in self.ratios.items():
             tokens = int(self.lengths[of == name].sum())
             stream = self.streams[name]
+
             found[name] = Given(
                 ratio,
                 tokens,
@@ -159,24 +165,28 @@ def mixed(streams: Mapping[str, Stream], ratios: Mapping[str, float], *, tokens:
         if streams[name].may_cut and held < context:
             found = f"holds {held} tokens, less than one sequence of {context}"
             raise TrainingError(f"{where}.{name}", found, "Lower `train.context` or name a larger dataset.")
+
     order = schedule(ratios, lambda name, index: streams[name].length(index), tokens=tokens, seed=seed)
     places, lengths = _numbered(order, streams)
     surplus = int(lengths.sum()) - tokens
     if surplus and streams[order[-1]].may_cut:
         lengths[-1] -= surplus
+
     absent = [name for name in ratios if name not in set(order)]
     if absent:
         found = f"a share of {ratios[absent[0]]:g} of {len(order)} sequences gives it none"
         raise TrainingError(f"{where}.{absent[0]}", found, "Raise `tokens:`, lower `train.context`, or set it to 0.")
+
     return Mixture({name: streams[name] for name in ratios}, dict(ratios), tuple(order), places, lengths)
 
 
 def _numbered(order: list[str], streams: Mapping[str, Stream]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which of its domain's sequences each one is, and its tokens."""
+    """Number of each sequence within its domain, and its tokens."""
     count = dict.fromkeys(streams, 0)
     places = np.empty(len(order), dtype=np.int64)
     for at, name in enumerate(order):
         places[at] = count[name]
         count[name] += 1
+
     lengths = [streams[name].length(int(place)) for name, place in zip(order, places, strict=True)]
     return places, np.asarray(lengths, dtype=np.int64)

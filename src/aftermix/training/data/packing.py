@@ -53,7 +53,7 @@ class Stream(Protocol):
 
     @property
     def may_cut(self) -> bool:
-        """Whether a sequence can end anywhere, so that a budget is met to the token."""
+        """True when a sequence can end anywhere, so that a budget is met to the token."""
 
     @property
     def tokens_per_epoch(self) -> int | None:
@@ -66,13 +66,13 @@ class Stream(Protocol):
         """A sequence."""
 
     def epochs(self, tokens: int) -> float:
-        """How often so many tokens go through the dataset."""
+        """Passes through the dataset that so many tokens make."""
 
     def begun(self, tokens: int) -> int:
         """Documents that begin within so many tokens, counted anew in every epoch."""
 
     def sequences_of(self, tokens: int | None) -> int:
-        """How many sequences hold so many tokens; None: of one epoch."""
+        """Number of sequences that hold so many tokens; None: of one epoch."""
 
 
 @dataclass
@@ -88,11 +88,13 @@ class Epochs:
         if epoch not in self._kept:
             while len(self._kept) >= KEPT_EPOCHS:
                 del self._kept[min(self._kept)]
+
             place = np.full(self.store.documents, -1, dtype=np.int64)
             place[self.store.numbers] = np.arange(len(self.store.numbers))
             order = place[document_order(self.store.documents, seed=self.seed, epoch=epoch)]
             # Where only the first documents of the first epoch were tokenised, they are the beginning of its order.
             order = order[: len(self.store.numbers)]
+
             self._kept[epoch] = order, np.cumsum(self.store.lengths[order])
         return self._kept[epoch]
 
@@ -105,7 +107,7 @@ class CutStream:
     context: int
     seed: int
     masked: bool = False
-    """Whether attention stays within a document."""
+    """True: attention stays within a document."""
     may_cut: bool = True
     orders: Epochs = field(init=False)
 
@@ -126,15 +128,17 @@ class CutStream:
         return row_of(self.store, self.pieces(index * self.context, (index + 1) * self.context), masked=self.masked)
 
     def pieces(self, start: int, stop: int) -> list[Piece]:
-        """What lies between two places of the stream."""
+        """Pieces that lie between two places of the stream."""
         found: list[Piece] = []
         while start < stop:
             epoch, within = divmod(start, self.store.tokens)
             assert epoch == 0 or self.store.complete, "a second epoch of a part"  # noqa: S101 - budgets see to it
+
             order, ends = self.orders[epoch]
             at = int(np.searchsorted(ends, within, side="right"))
             document = int(order[at])
             begin = int(ends[at]) - int(self.store.lengths[document])
+
             last = min(int(ends[at]), within + stop - start)
             found.append(Piece(document, within - begin, last - begin))
             start += last - within
@@ -155,6 +159,7 @@ class CutStream:
         """Characters of the documents used over characters of all, the last document counted by its tokens used."""
         order, ends = self.orders[0]
         last = int(np.searchsorted(ends, tokens, side="left"))
+
         characters = self.store.characters[order[: last + 1]].astype(np.float64)
         length = int(self.store.lengths[order[last]])
         used = characters[:last].sum() + characters[last] * (tokens - (int(ends[last]) - length)) / length
@@ -170,11 +175,13 @@ def row_of(store: TokenStore, pieces: Sequence[Piece], *, masked: bool) -> Row:
     starts = [int(store.ends[piece.document]) - int(store.lengths[piece.document]) for piece in pieces]
     spans = [slice(at + piece.start, at + piece.stop) for at, piece in zip(starts, pieces, strict=True)]
     ids = torch.from_numpy(np.concatenate([store.ids[span] for span in spans]).astype(np.int64))
+
     labels = ids.clone()
     if store.answered is not None:
         labels[torch.from_numpy(~np.concatenate([store.answered[span] for span in spans]))] = IGNORED
     if masked or store.answered is not None:
         labels[np.cumsum([0, *map(len, pieces[:-1])])] = IGNORED
+
     positions = torch.cat([torch.arange(len(piece)) for piece in pieces]) if masked else None
     return Row(ids, labels, positions)
 
@@ -201,12 +208,12 @@ class PackedTokens(Sequence[Row]):
 
     @property
     def masked(self) -> bool:
-        """Whether attention stays within a document."""
+        """True when attention stays within a document."""
         return self[0].positions is not None
 
     @property
     def epochs(self) -> float:
-        """How often the dataset was gone through: in tokens, or in characters where not all was tokenised."""
+        """Passes through the dataset: in tokens, or in characters where not all was tokenised."""
         return self.stream.epochs(self.tokens)
 
     @property
@@ -237,15 +244,18 @@ def packed(stream: Stream, *, tokens: int | None, where: str) -> PackedTokens:
     if tokens is not None and tokens < stream.context:
         found = f"asks for {tokens} tokens, less than one sequence of {stream.context}"
         raise TrainingError(where, found, "Raise `tokens:` or lower `train.context`.")
+
     available = stream.store.tokens
     if stream.may_cut and available < stream.context:
         found = f"holds {available} tokens, less than one sequence of {stream.context}"
         raise TrainingError(where, found, "Lower `train.context` or name a larger dataset.")
+
     lengths = np.fromiter((stream.length(index) for index in range(stream.sequences_of(tokens))), np.int64)
     wanted = int(lengths.sum())
     if stream.may_cut:
         wanted = available if tokens is None else tokens
         lengths[-1] -= int(lengths.sum()) - wanted
+
     return PackedTokens(stream, wanted, lengths)
 
 

@@ -37,8 +37,10 @@ def best_fit(lengths: Sequence[int], *, context: int) -> list[list[int]]:
             groups.append([])
         else:
             left, group = room.pop(at)
+
         groups[group].append(place)
         insort(room, (left - lengths[place], group))
+
     return sorted(sorted(group) for group in groups)
 
 
@@ -50,7 +52,7 @@ class WholeStream:
     context: int
     seed: int
     masked: bool = False
-    """Whether attention stays within an example."""
+    """True: attention stays within an example."""
     longer: str = "refuse"
     """`cut` makes several of an example that is longer than the context, `skip` leaves it out."""
     where: str = "data"
@@ -68,9 +70,11 @@ class WholeStream:
             found = f"{len(long)} of {self.store.documents} examples are longer than {self.context} tokens, up to "
             remedy = "Raise `train.context`, or set `long_examples:` to `cut` or `skip`."
             raise TrainingError(self.where, f"{found}{int(long.max())}", remedy)
+
         if self.longer == "skip" and len(long) == self.store.documents:
             found = f"every example is longer than {self.context} tokens"
             raise TrainingError(self.where, found, "Raise `train.context`, or set `long_examples: cut`.")
+
         object.__setattr__(self, "skipped", len(long) if self.longer == "skip" else 0)
         object.__setattr__(self, "_orders", Epochs(self.store, self.seed))
 
@@ -94,6 +98,8 @@ class WholeStream:
     def sequences_of(self, tokens: int | None) -> int:
         if tokens is None:
             return self._first(1)
+
+        # Whole epochs at once, and only the rest sequence by sequence.
         epochs, rest = divmod(tokens, self.tokens_per_epoch)
         count = self._first(epochs)
         while rest > 0:
@@ -116,6 +122,7 @@ class WholeStream:
         """The sequences of an epoch; of the last one asked for they are kept."""
         if epoch not in self._rows:
             self._rows.clear()
+
             order, _ = self._orders[epoch]
             groups = [self._grouped(order[start : start + WINDOW]) for start in range(0, len(order), WINDOW)]
             self._rows[epoch] = [row for group in groups for row in group]

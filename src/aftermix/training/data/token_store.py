@@ -57,7 +57,7 @@ class TokenStore:
 
     @property
     def complete(self) -> bool:
-        """Whether all of the dataset is here."""
+        """True when all of the dataset is here."""
         return len(self.ends) == self.documents
 
     @property
@@ -75,9 +75,11 @@ class TokenStore:
         """A whole dataset in memory; `characters` of each document."""
         whole = list(encoded)
         lengths = [len(each.ids) for each in whole]
+
         counts = np.fromiter(characters, np.int64)
         marks = [each.answered for each in whole if each.answered is not None]
         ids = np.concatenate([each.ids for each in whole]) if whole else np.empty(0, np.int32)
+
         return cls(
             ids=ids,
             answered=np.concatenate(marks) if marks else None,
@@ -104,6 +106,7 @@ class StoreWriter:
         self.tokens += len(encoded.ids)
         self.documents += 1
         self.highest = max(self.highest, int(encoded.ids.max(initial=0)))
+
         for name, values in {
             "ids": encoded.ids,
             "answered": encoded.answered,
@@ -123,6 +126,7 @@ class StoreWriter:
         """Finish the files and write `store.json` with `facts`."""
         for file in self._files.values():
             file.close()
+
         hashes = {name: fingerprint(self._folder / f"{name}.bin") for name in self._files}
         write_json(self._folder / NOTE, {"files": hashes, "highest": self.highest, **facts})
 
@@ -134,8 +138,10 @@ def new_store(folder: Path) -> Iterator[StoreWriter]:
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
+
         writer = StoreWriter(beside)
         yield writer
+
         if open_store(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)  # a damaged one
         beside.rename(folder)
@@ -155,6 +161,7 @@ def open_store(folder: Path) -> TokenStore | None:
         hashes = note.pop("files")
         if any(fingerprint(folder / f"{name}.bin") != known for name, known in hashes.items()):
             return None
+
         arrays: dict[str, Any] = {name: _mapped(folder / f"{name}.bin", TYPES[name]) for name in hashes}
         return TokenStore(**{"answered": None, **arrays}, **note)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -38,7 +38,7 @@ class DataSource:
 
 @dataclass(frozen=True)
 class _Survey:
-    """What one reading of everything found."""
+    """Counts from one reading of everything."""
 
     characters: NDArray[np.int64]
     """Of each document that is not empty."""
@@ -69,8 +69,11 @@ def tokenised(
     """
     whole = cache / _key(source, identity, None)
     found = open_store(whole)
+
+    # A whole dataset that is there serves a budget of its size or more; a smaller budget has its own first documents.
     if tokens is None or source.format != "text" or (found is not None and found.tokens <= tokens):
         return found or _written(whole, lambda writer: _write_all(source, encode(), writer))
+
     part = cache / _key(source, identity, (tokens, seed))
     return open_store(part) or _written(part, lambda writer: _write_first(source, encode(), writer, tokens, seed))
 
@@ -93,6 +96,7 @@ def _write_all(source: DataSource, encode: EncodeExamples, writer: StoreWriter) 
     for batch in _batches(_filled(source)):
         empty += sum(number is None for number, _ in batch)
         characters += _add(batch, encode, writer)
+
     refuse_empty(source.path, writer.documents)
     writer.close(documents=writer.documents, characters_of_all=characters, empty=empty)
 
@@ -102,16 +106,21 @@ def _write_first(source: DataSource, encode: EncodeExamples, writer: StoreWriter
     survey = _survey(source)
     order = document_order(len(survey.characters), seed=seed, epoch=0)
     in_order = np.cumsum(survey.characters[order])
+
     rate, done = CHARACTERS_PER_TOKEN, 0
     while done < len(order) and writer.tokens < tokens:
         enough = int(np.searchsorted(in_order, tokens * rate)) + 1
         until = min(max(enough, done + 1 + done // 4), len(order))
+
         chosen = np.zeros(len(order), dtype=np.bool_)
         chosen[order[done:until]] = True
         for batch in _batches(_filled(source, chosen)):
             _add(batch, encode, writer)
+
+        # The rate measured, and a little more: a pass too many costs more than a few documents too many.
         done = until
         rate = 1.05 * float(in_order[done - 1]) / max(writer.tokens, 1)
+
     total = int(in_order[-1])
     writer.close(documents=len(order), characters_of_all=total, empty=survey.empty)
 
@@ -130,6 +139,7 @@ def _filled(source: DataSource, chosen: NDArray[np.bool_] | None = None) -> Iter
         if not example.characters:
             yield None, example
             continue
+
         if chosen is None or chosen[number]:
             yield number, example
         number += 1
@@ -150,6 +160,7 @@ def _batches(found: Iterable[tuple[int | None, Example]]) -> Iterator[list[tuple
         if len(batch) == BATCH_EXAMPLES or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
+
     if batch:
         yield batch
 
@@ -159,6 +170,7 @@ def _add(batch: list[tuple[int | None, Example]], encode: EncodeExamples, writer
     filled = [(number, example) for number, example in batch if number is not None]
     if not filled:
         return 0
+
     for (number, example), encoded in zip(filled, encode([example for _, example in filled]), strict=True):
         writer.add(number, encoded, characters=example.characters)
     return sum(example.characters for _, example in filled)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 WRAPPER = "_checkpoint_wrapped_module."
-"""What activation checkpointing puts into the names of the tensors below it."""
+"""Part that activation checkpointing puts into the names of the tensors below it."""
 
 
 def process_count() -> int:
@@ -39,6 +39,7 @@ def whole_state(model: Any) -> dict[str, torch.Tensor]:
     """
     first = process_index() == 0
     shards: Mapping[str, Any] = model.state_dict()
+
     state: dict[str, torch.Tensor] = {}
     for name, tensor in shards.items():
         whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

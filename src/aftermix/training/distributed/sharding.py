@@ -14,7 +14,7 @@ REMEDY = "Use `fsdp_version: 2` in the launcher's file."
 
 
 def asks_for_fsdp() -> bool:
-    """Whether the launcher asked for fully sharded training."""
+    """True when the launcher asked for fully sharded training."""
     return process_count() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
@@ -23,6 +23,7 @@ def refuse_unsupported_launch() -> None:
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         found = "DeepSpeed steps inside the backward pass, where neither clipping nor merge-aware training can reach"
         raise TrainingError("accelerate", found, "Use `distributed_type: FSDP` with `fsdp_version: 2`.")
+
     if asks_for_fsdp() and os.environ.get("FSDP_VERSION", "1") != "2":
         raise TrainingError("accelerate", "FSDP version 1 flattens the parameters", REMEDY)
     if asks_for_fsdp() and os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true":

@@ -17,7 +17,7 @@ OF_OTHERS = ("base", "momentum", "pilot")
 
 
 class OptimizerRecipe(Protocol):
-    """What an optimizer needs to know of a recipe."""
+    """Part of a recipe that an optimizer needs to know."""
 
     @property
     def optimizer(self) -> OptimizerConfig: ...
@@ -44,6 +44,7 @@ def make_optimizer(model: torch.nn.Module, recipe: OptimizerRecipe, *, fused: bo
             raise TrainingError("train.optimizer", found, "Fit the pilot's vector first, as `aftermix train` does.")
         seed = derived_seed(recipe.seed, "merge-aware")
         return MergeAware(base, seed=seed, named_parameters=model.named_parameters(), **_own(options))
+
     if options.name == "sam":
         return SAM(base, **_own(options))
     return ASAM(base, **_own(options)) if options.name == "asam" else base
@@ -62,6 +63,7 @@ def _base(model: torch.nn.Module, recipe: OptimizerRecipe, *, fused: bool) -> to
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+
     options = recipe.optimizer
     if "sgd" in (options.name, options.base):
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=options.momentum)

@@ -31,10 +31,13 @@ NODES = 400
 def magnitudes_of_sums(exponentials: Samples, summands: int) -> Samples:
     """Magnitudes of sums of 2 to :data:`MOST_SUMMANDS` Laplace samples, one for each exponential, which is used up."""
     place, shift, (low, high) = exponentials, _shift(summands), _ends(summands)
+    # In place from here on: a block's cost is its passes over memory.
     place += np.float32(shift)
     np.sqrt(place, out=place)
     place *= np.float32(2 / (high - low))
     place -= np.float32((high + low) / (high - low))
+
+    # Horner's rule, from the highest power down.
     first, *others = reversed(_polynomial(summands).tolist())
     found = np.full_like(place, first)
     for coefficient in others:
@@ -49,13 +52,15 @@ def _polynomial(summands: int) -> Samples:
     chebyshev = np.polynomial.chebyshev
     nodes, (low, high) = chebyshev.chebpts1(NODES), _ends(summands)
     magnitudes = _solved(np.maximum((low + (nodes + 1) / 2 * (high - low)) ** 2 - _shift(summands), 0.0), summands)
+
+    # Weighed so that the error is relative for large sums and absolute for small ones.
     fitted = chebyshev.chebfit(nodes, magnitudes, DEGREE, w=1 / (1 + magnitudes))
     coefficients: Samples = chebyshev.cheb2poly(fitted).astype(np.float32)
     return coefficients
 
 
 def _shift(summands: int) -> float:
-    """Where the square root ends: near where the solution has no slope. Found by trying some."""
+    """Shift that ends the square root near where the solution has no slope. Found by trying some."""
     return 0.3 if summands == 2 else 0.7
 
 

@@ -1,4 +1,4 @@
-"""Which elements of a parameter this process holds: all of them, or its shard of a DTensor (FSDP2)."""
+"""Elements of a parameter that this process holds: all of them, or its shard of a DTensor (FSDP2)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Placement:
     shape: tuple[int, ...]
     """Shape of the whole parameter."""
     offset: tuple[int, ...]
-    """Where `local` begins in it."""
+    """First element of `local` in it, by dimension."""
 
     @property
     def total(self) -> int:
@@ -32,7 +32,7 @@ class Placement:
 
     @property
     def is_one_run(self) -> bool:
-        """Whether the local elements are one run of the whole parameter's row-major order."""
+        """True when the local elements are one run of the whole parameter's row-major order."""
         return self.local.is_contiguous() and tuple(self.local.shape[1:]) == self.shape[1:]
 
     @property
@@ -46,7 +46,7 @@ class Placement:
         return self.start + (len(self.local) * math.prod(self.shape[1:]) if self.shape else 1)
 
     def columns(self) -> tuple[slice, ...]:
-        """Which part of those rows is local."""
+        """Slices of those rows that are local, for every dimension but the first."""
         sizes = self.local.shape[1:]
         return tuple(slice(first, first + size) for first, size in zip(self.offset[1:], sizes, strict=True))
 
@@ -57,17 +57,19 @@ class Placement:
 
 
 def place(parameter: torch.Tensor) -> Placement:
-    """Where the local part of `parameter` lies.
+    """Local part of `parameter`, and its position in the whole.
 
     Raises :class:`TrainingError` for FSDP1's flat parameters, which hide what they are made of.
     """
     if getattr(parameter, "_is_flat_param", False):
         found = "its parameters are flattened by FSDP version 1"
         raise TrainingError("optimizer", found, "Use FSDP version 2 (`fully_shard`, `fsdp_version: 2`).")
+
     sharded: Any = parameter
     if not isinstance(parameter, distributed_tensor.DTensor):
         shape = tuple(parameter.shape)
         return Placement(parameter.detach(), shape, (0,) * len(shape))
+
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     _, offset = compute_local_shape_and_global_offset(sharded.shape, sharded.device_mesh, sharded.placements)

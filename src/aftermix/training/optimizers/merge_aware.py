@@ -19,7 +19,7 @@ from aftermix.training.optimizers.restore import Regeneration, refuse_low_precis
 
 COEFFICIENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 DRAWS, SEED, ORIGIN = "merge_aware_draws", "merge_aware_seed", "merge_aware_origin"
-"""Where the state dict keeps the stream's position, its seed, and theta_0."""
+"""Keys under which the state dict keeps the stream's position, its seed, and theta_0."""
 
 Distribution = Literal["laplace", "gaussian"]
 OffsetForm = Literal["paper", "own_vector"]
@@ -70,15 +70,20 @@ class MergeAware(MovedWeights):
         if memory == "regenerate" and offset == "own_vector":
             found = "holds the starting weights anyway, and cannot be combined with `memory: regenerate`"
             raise TrainingError("offset: own_vector", found, "Use `memory: copy`, or `offset: paper`.")
+
         self.scale, self.location = float(scale), float(location)
         self.coefficients, self.max_experts = tuple(map(float, coefficients)), max_experts
         self.distribution, self.offset, self.noise, self.memory = distribution, offset, noise, memory
+
         self._names = {id(parameter): name for name, parameter in named_parameters or ()}
         self._name_by_place: dict[tuple[int, int], str] = {}
         self._origins: dict[str, torch.Tensor] = {}
+
+        # In the groups, so that the base's state dict carries them.
         for group in self.param_groups:
             group[DRAWS], group[SEED] = 0, seed
         self._seed_changed()
+
         named = dict(self._named())  # now, since sharding will replace the tensors that names are known of
         self._refuse_shared_names()
         if memory == "regenerate":
@@ -134,6 +139,7 @@ class MergeAware(MovedWeights):
         offset = self.next_offset
         if offset.is_nothing:
             return
+
         for name, parameter in self._named():
             placement, key = place(parameter), (name, self.draws)
             if self.memory == "regenerate" and placement.is_one_run:
@@ -158,6 +164,7 @@ class MergeAware(MovedWeights):
     def _after_step(self) -> None:
         for group in self.param_groups:
             group[DRAWS] += 1
+
         for name, parameter in self._named() if self.offset == "own_vector" else ():
             # A base makes a parameter's state at its first gradient, and takes a state with anything in it for made.
             state = self.base.state.get(parameter, {})
@@ -169,8 +176,10 @@ class MergeAware(MovedWeights):
         """Add parameters, which move like the others from the next step on."""
         super().add_param_group(param_group)
         if "_origins" in self.__dict__:
+            # Not while the first groups come in from the base's constructor: names are not there yet.
             list(self._named())
             self._refuse_shared_names()
+
             group = self.param_groups[-1]
             group[DRAWS], group[SEED] = self.draws, self.seed
             if self.offset == "own_vector":
@@ -184,6 +193,7 @@ class MergeAware(MovedWeights):
         if not all(DRAWS in group and SEED in group for group in state_dict["param_groups"]):
             remedy = "Resume with the optimizer that made it."
             raise TrainingError("optimizer state", "was not saved by MergeAware (it has no noise stream)", remedy)
+
         super().load_state_dict(state_dict)
         self._seed_changed()
         for name, parameter in self._named() if self.offset == "own_vector" else ():
@@ -204,6 +214,7 @@ class MergeAware(MovedWeights):
             model.register_forward_pre_hook(lambda *_: self._at_forward(model), prepend=True),
             hooks.register_state_dict_pre_hook(lambda *_: self.restore()),
         ]
+
         try:
             yield
         finally:
@@ -245,6 +256,7 @@ def _refuse_unbounded(
         "max_experts": (isinstance(max_experts, int) and max_experts >= 1, max_experts, "a whole number from 1"),
         "seed": (isinstance(seed, int) and seed >= 0, seed, "a whole number from 0"),
     }
+
     for name, (is_sound, found, expected) in bounds.items():
         if not is_sound:
             raise TrainingError(f"MergeAware: {name}", f"expected {expected}, found {found}", "Correct the option.")

@@ -37,7 +37,7 @@ def block_elements(device: torch.device) -> int:
 
 
 class NoiseSource(Protocol):
-    """Where standard noise (location 0, scale 1) comes from."""
+    """Source of standard noise (location 0, scale 1)."""
 
     def block(self, key: Key, index: int, count: int, device: torch.device, *, summands: int = 1) -> torch.Tensor:
         """The `count` samples of block `index` of the stream `key`: float32, not to be written to.
@@ -63,9 +63,11 @@ class FreshNoise:
             return self.block(key, index, count, device).mul_(math.sqrt(summands))
         if summands > 1 and (device.type != "cpu" or summands > MOST_SUMMANDS):
             return _one_by_one(self, key, index, count, device, summands)
+
         seed = derived_seed(self.seed, "noise", *key, index)
         if device.type != "cpu":
             return _device_noise(count, seed, self.distribution, device)
+
         raw = np.random.SFC64(seed).random_raw((count + 1) // 2)
         # Little-endian whatever the machine, as in aftermix.seeds.
         bits = raw.astype("<u8", copy=False).view("<i4")
@@ -107,6 +109,7 @@ def _laplace(bits: Bits, *, summands: int = 1) -> Samples:
     np.log(values, out=values)
     if summands > 1:
         values = magnitudes_of_sums(np.negative(values, out=values), summands)
+
     turned = values.view(np.int32)
     turned ^= bits & np.int32(-(2**31))  # the sign bit alone
     return values
@@ -123,8 +126,10 @@ def _gaussian(bits: Bits) -> Samples:
     np.log(radius, out=radius)
     radius *= np.float32(-2.0)
     np.sqrt(radius, out=radius)
+
     angle = bits[half:].astype(np.float32)
     angle *= np.float32(math.pi * 2.0**-31)
+
     samples = np.empty(len(bits), np.float32)
     np.cos(angle, out=samples[:half])
     np.sin(angle, out=samples[half:])
@@ -155,6 +160,7 @@ class TableNoise:
         """See :class:`NoiseSource`."""
         if summands > 1:
             return _one_by_one(self, key, index, count, device, summands)
+
         table = _table(self.distribution, self.seed, device)
         offset = derived_seed(self.seed, "table offset", *key, index) % (TABLE - block_elements(device) + 1)
         return table[offset : offset + count]

@@ -1,4 +1,4 @@
-"""How far a step's weights are moved: the draw of coefficient and experts, and the offset it makes."""
+"""Move of a step's weights: the draw of coefficient and experts, and the offset it makes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Offset:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether it leaves every weight where it is."""
+        """True when it leaves every weight where it is."""
         still = self.draws == 0 or (self.factor == 0.0 and self.constant == 0.0)
         return still and self.pull == 0.0
 
@@ -66,6 +66,7 @@ def pieces(
     if not placement.is_one_run:
         yield placement.local, noise_of_rows(placement, source, key, draws=draws)
         return
+
     flat = placement.local.view(-1)
     for index, count, of_block, of_rows in blocks(placement):
         yield flat[of_rows], source.block(key, index, count, flat.device, summands=draws)[of_block]
@@ -76,6 +77,7 @@ def noise_of_rows(placement: Placement, source: NoiseSource, key: Key, *, draws:
     rows = torch.empty(placement.stop - placement.start, device=placement.local.device)
     for index, count, of_block, of_rows in blocks(placement):
         rows[of_rows] = source.block(key, index, count, rows.device, summands=draws)[of_block]
+
     whole = rows.view(placement.local.shape[:1] + torch.Size(placement.shape[1:]))
     return whole[(slice(None), *placement.columns())]
 
@@ -88,7 +90,7 @@ def shift(view: torch.Tensor, noise: torch.Tensor, offset: Offset) -> None:
 
 
 def shifted(view: torch.Tensor, noise: torch.Tensor, offset: Offset) -> torch.Tensor:
-    """What :func:`shift` would make of `view`, which stays."""
+    """`view` with the offset's noise and constant added; `view` itself stays."""
     found = torch.add(view, noise, alpha=offset.factor)
     return found.add_(offset.constant) if offset.constant else found
 

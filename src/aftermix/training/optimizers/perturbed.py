@@ -1,4 +1,4 @@
-"""What MergeAware, SAM and ASAM share: an optimizer around an optimizer, whose gradient is taken at moved weights."""
+"""An optimizer around an optimizer, whose gradient is taken at moved weights: base of MergeAware, SAM and ASAM."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ class MovedWeights(torch.optim.Optimizer):
             found = f"cannot wrap {type(base).__name__}, which decides itself when a step is taken"
             remedy = f"Wrap the plain optimizer, then hand {type(self).__name__} to whatever prepares it."
             raise TrainingError(type(self).__name__, found, remedy)
+
         super().__init__(base.param_groups, base.defaults)
         self.base = base
+
         self._copies = Copies()
         self._is_moved = False
         self._has_gradient = False
@@ -51,7 +53,7 @@ class MovedWeights(torch.optim.Optimizer):
         self._copies.restore()
 
     def _after_step(self) -> None:
-        """What a subclass does when the base has stepped."""
+        """Hook for a subclass: the base has stepped."""
 
     def trainable(self) -> Iterator[torch.Tensor]:
         """The parameters that may move: those that require gradients."""
@@ -63,6 +65,8 @@ class MovedWeights(torch.optim.Optimizer):
         """Move the weights, unless they are moved already. :meth:`perturbed` is the safe way."""
         if self._is_moved:
             return
+
+        # Before the first weight moves, so that an error half-way brings back those that did.
         self._is_moved = True
         try:
             self._move()
@@ -86,11 +90,13 @@ class MovedWeights(torch.optim.Optimizer):
         if self._is_moved:
             found = "the weights are moved already"
             raise TrainingError(f"{type(self).__name__}.perturbed", found, "Leave the other block first.")
+
         self.move()
         try:
             yield
         finally:
             self.restore()
+        # Not after an error: the pass may not have left a gradient.
         self._has_gradient = True
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -107,6 +113,7 @@ class MovedWeights(torch.optim.Optimizer):
                 remedy = "Run forward and backward in `with optimizer.perturbed():`, or attach it to the model."
                 raise TrainingError(f"{type(self).__name__}.step", found, remedy)
             result = self.base.step(None)
+
         self._has_gradient = False
         self._after_step()
         return result

@@ -1,4 +1,4 @@
-"""What brings moved weights back bit for bit: a copy, or the noise drawn again and the few bits it cannot give."""
+"""Moved weights brought back bit for bit: by a copy, or by the noise drawn again and the few bits it cannot give."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ class Regeneration:
         moved = _Moved(placement, offset, key)
         # Listed before the first piece moves, so that a failure half-way leaves what has moved to be restored.
         self._moved.append(moved)
+
         for view, noise in pieces(placement, self._source, (*key, 0)):
             there = shifted(view, noise, offset)
             back = unshift(there.clone(), noise, offset)
@@ -91,11 +92,13 @@ def _residue(before: torch.Tensor, back: torch.Tensor) -> tuple[torch.Tensor, to
     if before.device.type != "cpu":
         places = (back.view(integers) != before.view(integers)).nonzero().view(-1).to(torch.int32)
         return places, before[places]
+
     # NumPy, not PyTorch: its search takes a quarter of the time. Where more than a tenth is found it searches without
     # branches, which cannot be predicted here: the ones behind the end bring it there.
     count = before.numel()
     differs = np.ones(count + count // 8 + 1, np.bool_)
     np.not_equal(back.view(integers).numpy(), before.view(integers).numpy(), out=differs[:count])
+
     found = np.flatnonzero(differs)[: count - len(differs)]
     values = before.numpy()[found]
     return torch.from_numpy(found.astype(np.uint16 if count <= 1 << 16 else np.int32)), torch.from_numpy(values)

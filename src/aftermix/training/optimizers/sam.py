@@ -47,8 +47,10 @@ class SAM(MovedWeights):
         earlier = [parameter.grad for parameter in parameters]
         for parameter in parameters:
             parameter.grad = None
+
         result = run()
         with self.perturbed():
+            # Entering used the first pass's gradient up; the second pass adds to what earlier micro-batches left.
             for parameter, gradient in zip(parameters, earlier, strict=True):
                 parameter.grad = gradient
             run()
@@ -61,6 +63,7 @@ class SAM(MovedWeights):
             raise TrainingError(
                 f"{type(self).__name__}.perturbed", found, "Run a forward and backward pass before the block."
             )
+
         norm = _norm([direction for _, direction, _ in ascents])
         for parameter, direction, stretch in ascents:
             local, ascent = place(parameter).local, place(direction).local

@@ -49,7 +49,7 @@ class LowRank:
 
 @dataclass
 class Change:
-    """What the adapter does to one tensor, seen as a matrix of its first dimension against all others."""
+    """Change that the adapter makes to one tensor, seen as a matrix of its first dimension against all others."""
 
     low_rank: LowRank | None = None
     magnitude_O: torch.Tensor | None = None
@@ -62,7 +62,7 @@ class Change:
 
     @property
     def needs_base(self) -> bool:
-        """Whether the difference depends on the base's values."""
+        """True if the difference depends on the base's values."""
         return self.saved is not None or self.magnitude_O is not None or bool(self.tokens)
 
 
@@ -71,7 +71,7 @@ class Adapter(OnBase):
     """An opened adapter: a :class:`~aftermix.checkpoints.model.Model` known by its difference from `base`."""
 
     home: Path
-    """Where the factors lie."""
+    """Folder of the factors."""
     label: str
     base: Model
     settings: AdapterConfig
@@ -95,10 +95,11 @@ class Adapter(OnBase):
         return [self.home / CONFIG, self.home / WEIGHTS]
 
     def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
-        """Elements `bounds` of expert - base in float32; None for a tensor that the adapter leaves alone."""
+        """Elements `span` of expert - base in float32; None for a tensor that the adapter leaves alone."""
         stored = self.base.alias.get(name, name)
         if stored not in self.changes or bounds[0] == bounds[1]:
             return None
+
         width = width_of(self.base.info(stored))
         first, last = bounds[0] // width, -(-bounds[1] // width)
         return self.rows(stored, first, last).reshape(-1)[bounds[0] - first * width : bounds[1] - first * width]
@@ -107,6 +108,8 @@ class Adapter(OnBase):
         """Rows of the difference of the base's tensor `name`, as a matrix."""
         change = self.changes[name]
         base = self._base_rows(name, start, stop) if change.needs_base else torch.zeros(1)
+
+        # DoRA scales the sum of base and factors, so the factors come first.
         moved = base if change.saved is None else _matrix(change.saved)[start:stop].float()
         if change.low_rank is not None:
             moved = moved + change.low_rank.rows(start, stop)
@@ -114,6 +117,8 @@ class Adapter(OnBase):
             moved = moved + _matrix(change.added)[start:stop].float()
         if change.magnitude_O is not None:
             moved = moved * self._dora_factor(name, moved, start)
+
+        # Single rows take the place of all that came before.
         if change.tokens:
             moved = moved.clone()
             for row in change.tokens.keys() & set(range(start, stop)):
@@ -126,6 +131,7 @@ class Adapter(OnBase):
         ranks = sorted({settings.r, *(c.low_rank.a_RI.shape[0] for c in self.changes.values() if c.low_rank)})
         kinds = {"DoRA": settings.use_dora, "rank-stabilised": settings.use_rslora}
         kind = ", ".join(["LoRA adapter", *(name for name, used in kinds.items() if used)])
+
         rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
         lines = [f"is a {kind}: {rank}, {len(self.changes)} tensors moved"]
         if self.swap != UNCHANGED:
@@ -144,11 +150,13 @@ class Adapter(OnBase):
         change = self.changes[name]
         assert change.low_rank is not None  # noqa: S101 - checked on opening
         assert change.magnitude_O is not None  # noqa: S101 - the caller looked
+
         magnitude_O: torch.Tensor = change.magnitude_O.reshape(-1).float()
         if change.low_rank.transposed:
             if name not in self._norms:
                 self._norms[name] = self._column_norms(name)
             return magnitude_O / self._norms[name]
+
         factor_R: torch.Tensor = magnitude_O[start : start + len(moved)] / torch.linalg.vector_norm(moved, dim=1)
         return factor_R.view(-1, 1)
 
@@ -156,6 +164,7 @@ class Adapter(OnBase):
         """||W + s B A|| over all rows: outputs are columns there."""
         change, info = self.changes[name], self.base.info(name)
         assert change.low_rank is not None  # noqa: S101 - the caller looked
+
         squares_O = torch.zeros(width_of(info), dtype=torch.float64)
         for start, stop in row_runs(info):
             saved = change.saved

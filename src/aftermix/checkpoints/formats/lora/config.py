@@ -59,7 +59,7 @@ class AdapterConfig(BaseModel):
         return _by_pattern(self.rank_pattern, module, self.r)
 
     def scale(self, module: str) -> float:
-        """What B A is multiplied by: alpha / rank, or alpha / sqrt(rank) when rank-stabilised."""
+        """Factor of B A: alpha / rank, or alpha / sqrt(rank) when rank-stabilised."""
         rank = self.rank(module)
         return _by_pattern(self.alpha_pattern, module, self.lora_alpha) / (math.sqrt(rank) if self.use_rslora else rank)
 
@@ -81,6 +81,7 @@ def read_adapter_config(folder: Path, *, label: str) -> AdapterConfig:
     kind = values.get("peft_type")
     if kind != "LORA":
         refuse_if_any([Problem(label, f"is an adapter of type {kind!r}, only LORA is read", FOLD)])
+
     try:
         settings = AdapterConfig.model_validate(values)
     except ValidationError as error:
@@ -111,6 +112,7 @@ def _involved_patterns(settings: AdapterConfig, folder: Path) -> list[Problem]:
                 found = f"'{pattern}' is no regular expression ({fault})"
             else:
                 continue
+
             problems.append(Problem(f"{folder / CONFIG}: {key}", found, "Write the modules' names out."))
     return problems
 

@@ -1,4 +1,4 @@
-"""From the names in an adapter's file to the base's tensors: what belongs to which module, and under which prefix."""
+"""From the names in an adapter's file to the base's tensors: the module of each, and the prefix of all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aftermix.checkpoints.model import Model
 from aftermix.errors import Problem
 
 ROOT = "base_model.model."
-"""What PEFT puts before the path of a module."""
+"""Prefix that PEFT puts before the path of a module."""
 A, B, BIAS, MAGNITUDE, TOKENS = "lora_A", "lora_B", "lora_B.bias", "lora_magnitude_vector", "trainable_tokens_delta"
 EMBEDDING_A, EMBEDDING_B = "lora_embedding_A", "lora_embedding_B"
 ENDINGS = {
@@ -53,6 +53,7 @@ class Contents:
         for name in names:
             path = name.removeprefix(ROOT)
             ending = next((ending for ending in ENDINGS if path.endswith(ending)), None)
+
             if path == name or len(name) > LONGEST:
                 contents.unknown.append(name)
             elif ending is not None:
@@ -111,11 +112,13 @@ def place(targets: Mapping[str, Size], base: Model) -> tuple[Swap, list[Problem]
     homeless = [name for name in targets if not base.has(name)]
     by_ending = _by_ending(base.tensors, homeless)
     sizes = {name: size_of(info.shape) for name, info in base.tensors.items()}
+
     served = Counter(swap for name in homeless for swap in _swaps(name, targets[name], by_ending, sizes))
     best = [swap for swap, count in served.items() if count == max(served.values())]
     if len(best) > 1:
         found = f"its tensors fit the base in {len(best)} ways: {', '.join(map(str, best[:LISTED]))}"
         return UNCHANGED, [Problem(homeless[0], found, "Name the base that it was trained on.")]
+
     swap = best[0] if best else UNCHANGED
     missing = [name for name in homeless if not base.has(swap(name))]
     return swap, _missing(missing, total=len(targets))

@@ -46,7 +46,7 @@ UNTIE = "Untie the base: save it with a copy of the embedding as its head and `t
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether `folder` holds an adapter and no full model."""
+    """Tell whether `folder` holds an adapter and no full model."""
     return holds_file(folder / CONFIG) and not any(holds_file(folder / name) for name in (SINGLE, INDEX))
 
 
@@ -60,12 +60,15 @@ def open_adapter(folder: Path, *, label: str, base: Model | None) -> Adapter:
     if base is None:
         remedy = "Name its base as `base:` and the adapter under `vectors:`."
         raise CheckpointError(label, "is a LoRA adapter, which is nothing without its base", remedy)
+
     stored = _stored(folder, label)
     contents = Contents.of(stored)
     problems = [Problem(name, "is no tensor that PEFT writes for a LoRA adapter", FOLD) for name in contents.unknown]
     problems += list(_without_partner(contents, settings))
+
     swap, misplaced = place(contents.targets(stored), base)
     refuse_if_any(_first(problems) + misplaced)
+
     building = _Building(stored, settings, base, swap)
     for module, parts in contents.modules.items():
         building.take_module(module, parts)
@@ -85,9 +88,11 @@ def _stored(folder: Path, label: str) -> dict[str, torch.Tensor]:
             f"expected {WEIGHTS}, found {held}",
             "Save the adapter again with a recent PEFT, which writes safetensors.",
         )
+
     names = [info.name for info in headers(file)]
     if not names:
         raise CheckpointError(str(file), "holds no tensors", "Copy the adapter again.")
+
     with safe_open(str(file), framework="pt") as handle:
         return {name: handle.get_tensor(name) for name in names}
 
@@ -98,6 +103,7 @@ def _without_partner(contents: Contents, settings: AdapterConfig) -> Iterator[Pr
         for part, partner in PARTNERS:
             if part in parts and partner not in parts:
                 yield Problem(module, f"the adapter has {part} without {partner}", remedy)
+
         factors = A in parts or EMBEDDING_A in parts
         if factors and settings.use_dora != (MAGNITUDE in parts):
             held = "a" if MAGNITUDE in parts else "no"
@@ -129,6 +135,7 @@ class _Building:
         """Factors, magnitude, single rows and bias of one module."""
         change, info = self._change(f"{module}.weight")
         stored = {part: self.stored[name] for part, name in parts.items()}
+
         for a, b in ((A, B), (EMBEDDING_A, EMBEDDING_B)):
             if a in stored:
                 self._take_factors(module, change, info, stored[a], stored[b], embedding=a == EMBEDDING_A)
@@ -136,6 +143,8 @@ class _Building:
             self._take_magnitude(change, info, stored[MAGNITUDE])
         if TOKENS in stored:
             self._take_tokens(module, change, info, stored[TOKENS])
+
+        # The scale of the factors holds for the bias of B too.
         if BIAS in stored:
             bias, info = self._change(f"{module}.bias")
             if self._fits(stored[BIAS], info.shape, info.name):
@@ -156,6 +165,8 @@ class _Building:
             if len(names) == 1:
                 changes[stored] = self.changes[stored]
                 continue
+
+            # One tensor stands under all these names, so it can be moved only as all of them are.
             moved = [name for name in names if name in self.changes and not _alike(apart, name)]
             covered = len(moved) == len(names) or self.settings.ensure_weight_tying
             if moved and (covered or self.changes[moved[0]].tokens) and all(_alike(apart, moved[0], n) for n in moved):
@@ -164,6 +175,7 @@ class _Building:
                 others = ", ".join(f"'{name}'" for name in names if name != moved[0])
                 found = f"the adapter changes it apart from {others}, to which the base ties it"
                 self.problems.append(Problem(moved[0], found, UNTIE))
+
         refuse_if_any(self.problems)
         return Adapter(folder, label, self.base, self.settings, changes, self.swap)
 
@@ -183,6 +195,7 @@ class _Building:
             transposed: ((rank, rows), (width, rank)) if transposed else ((rank, width), (rows, rank))
             for transposed in self._orientations(module, info, embedding=embedding)
         }
+
         found = (as_matrix_shape(tuple(a.shape)), as_matrix_shape(tuple(b.shape)))
         fitting = [transposed for transposed, expected in shapes.items() if expected == found]
         if not fitting or not (a.is_floating_point() and b.is_floating_point()):
@@ -191,13 +204,15 @@ class _Building:
             found_text = f"expected {expected} for its {info.shape} at rank {rank}, the adapter has {held}"
             self._refuse(info.name, found_text)
             return
+
         if change.low_rank is not None:
             self._refuse(info.name, "two modules of the adapter change it", FOLD)
+
         factors = a.reshape(found[0]), b.reshape(found[1])
         change.low_rank = LowRank(*factors, self.settings.scale(module), fitting[0])
 
     def _orientations(self, module: str, info: TensorInfo, *, embedding: bool) -> list[bool]:
-        """Whether W is (in, out): the shapes decide between the two, the first of them when both fit.
+        """Readings of W, True for (in, out): the shapes decide between the two, the first of them when both fit.
 
         PEFT's `fan_in_fan_out` is one flag for all modules, the last one's, so of a square W the kind of layer is asked
         before the flag.
@@ -241,7 +256,7 @@ class _Building:
 
 
 def _alike(adapter: Adapter, name: str, other: str | None = None) -> bool:
-    """Whether two names of a tied tensor are moved alike, up to rounding; without `other`, whether it is not moved."""
+    """Tell whether two names of a tied tensor are moved alike up to rounding; without `other`, `name` not at all."""
     info = adapter.base.info(name)
     for start, stop in row_runs(info):
         theirs = adapter.rows(other, start, stop) if other else torch.zeros(())
