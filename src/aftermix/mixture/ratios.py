@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from aftermix.errors import SearchError
 
 
-def ratios_from_weights(weights: Mapping[str, float], data_vectors: Collection[str]) -> dict[str, float]:
+def convert_weights(weights: Mapping[str, float], data_vectors: Collection[str]) -> dict[str, float]:
     """Share of each dataset in a mixture, in tokens: `r_i = max(a_i, 0) / sum_j max(a_j, 0)`.
 
     Source: OptiMer, section 4.2; docs/mixture.md. The instruction vector has no data and is not among `data_vectors`.

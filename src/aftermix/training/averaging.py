@@ -9,7 +9,7 @@ from itertools import pairwise
 from aftermix.training.schedules import DecayShape
 
 
-def decay_factor(shape: DecayShape, start: float, end: float, *, min_rate: float = 0.0) -> float:
+def compute_decay_factor(shape: DecayShape, start: float, end: float, *, min_rate: float = 0.0) -> float:
     """Mean of `m + (1 - m) f(p)` for `p` from `start` to `end`, `m` being `min_rate`, `f` the decay's shape.
 
     >>> decay_factor("linear", 0.0, 0.5), decay_factor("linear", 0.5, 1.0)
@@ -26,7 +26,7 @@ def decay_factor(shape: DecayShape, start: float, end: float, *, min_rate: float
     return min_rate + (1 - min_rate) * mean
 
 
-def decay_weights(tokens: Sequence[int], shape: DecayShape, *, min_rate: float = 0.0) -> list[float]:
+def compute_decay_weights(tokens: Sequence[int], shape: DecayShape, *, min_rate: float = 0.0) -> list[float]:
     """Weights, with sum 1, of the checkpoints `theta_0 ... theta_k` of a run at a constant rate, taken after `tokens`.
 
     Between `theta_{i-1}` and `theta_i` lies the change `g_i`, so a merge `sum_j c_j theta_j` is
@@ -44,7 +44,7 @@ def decay_weights(tokens: Sequence[int], shape: DecayShape, *, min_rate: float =
     """
     span = tokens[-1] - tokens[0]
     places = [(count - tokens[0]) / span for count in tokens]
-    factors = [decay_factor(shape, a, b, min_rate=min_rate) for a, b in pairwise(places)]
+    factors = [compute_decay_factor(shape, a, b, min_rate=min_rate) for a, b in pairwise(places)]
 
     ends = [1.0, *factors, 0.0]
     return [before - after for before, after in pairwise(ends)]

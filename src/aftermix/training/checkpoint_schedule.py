@@ -11,11 +11,11 @@ from aftermix.errors import TrainingError
 RECORD = "train.json"
 """File that says, in a folder that `train` wrote, how the run went."""
 
-Wanted = int | Sequence[int] | None
+CheckpointTokens = int | Sequence[int] | None
 """A checkpoint after each so many tokens, or at each of these numbers of tokens."""
 
 
-def milestones(tokens_by_sequence: Sequence[int], *, batch_size: int, wanted: Wanted) -> dict[int, int]:
+def plan_checkpoints(tokens_by_sequence: Sequence[int], *, batch_size: int, wanted: CheckpointTokens) -> dict[int, int]:
     """Tokens seen by step, of the steps after which a checkpoint is due: the first that reaches each wanted number.
 
     A step that reaches several gives one. Raises :class:`TrainingError` for a number that the run does not reach.
@@ -46,7 +46,7 @@ def milestones(tokens_by_sequence: Sequence[int], *, batch_size: int, wanted: Wa
     return due
 
 
-def checkpoint_folder(expert: Path, tokens: int) -> Path:
+def name_checkpoint_folder(expert: Path, tokens: int) -> Path:
     """Folder of the checkpoint after `tokens` tokens of the expert in folder `expert`.
 
     >>> checkpoint_folder(Path("experts/ja"), 50_000).as_posix()

@@ -216,7 +216,7 @@ def test_an_unfinished_run_of_another_recipe_is_refused(world: Path, monkeypatch
     ):
         train(config_in(world, checkpoint_tokens=None, learning_rate=2e-2, seed=1), out)
     with monkeypatch.context() as patch:
-        patch.setattr("aftermix.training.resuming.process_count", lambda: 2)
+        patch.setattr("aftermix.training.resuming.count_processes", lambda: 2)
         with pytest.raises(AftermixError, match=r"another recipe \(1 processes there, 2 here\)"):
             train(config_in(world, checkpoint_tokens=None), out)
     text = corpus.read_text()
