@@ -15,6 +15,11 @@ def open_table_console(width: int) -> Console:
     return Console() if sys.stdout.isatty() else Console(width=width)
 
 
+def print_line(console: Console, text: str, *, style: str | None = None) -> None:
+    """Print `text` as it is on one line: a path that is folded, or read as markup, can be copied no more."""
+    console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Let only errors of transformers through, and no progress bar but ours; everything is restored on leaving."""

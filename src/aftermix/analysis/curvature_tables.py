@@ -12,7 +12,7 @@ from rich.table import Table
 
 from aftermix.analysis.curvature import LossCurvature
 from aftermix.analysis.geometry import Floats
-from aftermix.terminal import open_table_console
+from aftermix.terminal import open_table_console, print_line
 
 # K domains
 
@@ -48,7 +48,8 @@ def list_matrices(derivatives: DomainDerivatives) -> dict[str, tuple[str, Floats
 def print_derivatives(derivatives: DomainDerivatives, *, base: str, console: Console | None = None) -> None:
     """Print loss and gradient of each domain, and the four matrices."""
     console = console or open_table_console(160)
-    table = _open_table(f"Losses at {base}", "tokens read", "loss (nats a token)", "norm of the gradient")
+    print_line(console, f"Losses at {base}", style="table.title")
+    table = _open_table(None, "tokens read", "loss (nats a token)", "norm of the gradient")
     flat = derivatives.curvature
     for name, loss, norm in zip(flat.domains, flat.losses_nats_K, flat.gradient_norms_K, strict=True):
         table.add_row(name, f"{derivatives.tokens[name]:,}", f"{loss:.3f}", f"{norm:.3g}")
@@ -81,8 +82,8 @@ def list_values(values: Floats) -> list[list[float | None]]:
     return [[float(value) if math.isfinite(value) else None for value in row] for row in values]
 
 
-def _open_table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", min_width=len(title))
+def _open_table(title: str | None, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", min_width=len(title or ""))
     table.add_column("", overflow="fold")
     for column in columns:
         table.add_column(column, justify="right", overflow="fold")

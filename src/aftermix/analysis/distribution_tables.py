@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aftermix.analysis.distribution import FittedDistribution, VectorFit
-from aftermix.terminal import open_table_console
+from aftermix.terminal import open_table_console, print_line
 
 COLUMNS = (
     "vector",
@@ -25,7 +25,8 @@ COLUMNS = (
 def print_fits(fits: Mapping[str, VectorFit], *, base: str, console: Console | None = None) -> None:
     """Print both distributions of each vector, and of how many tensors each is the likelier one."""
     console = console or open_table_console(160)
-    table = Table(title=f"Entries of the vectors on {base}", title_justify="left")
+    print_line(console, f"Entries of the vectors on {base}", style="table.title")
+    table = Table()
     for name in COLUMNS:
         table.add_column(name, justify="left" if name in ("vector", "fitted") else "right", overflow="fold")
     for vector, vector_fit in fits.items():

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from aftermix.analysis.geometry import Floats, GeometryPart, VectorGeometry
 from aftermix.analysis.tensor_kinds import label_layers
-from aftermix.terminal import open_table_console
+from aftermix.terminal import open_table_console, print_line
 
 LISTED = 8
 MEASURES = ("norm", "over the base's", "changed", "largest")
@@ -20,7 +20,9 @@ MEASURES = ("norm", "over the base's", "changed", "largest")
 def print_geometry(geometry: VectorGeometry, *, base: str, console: Console | None = None) -> None:
     """Print norms and shares of each vector, the cosines between them, and both by kind and by layer."""
     console = console or open_table_console(160)
-    console.print(_tabulate_vectors(geometry, base))
+    title = f"Distribution vectors on {base}: {geometry.whole.elements:,} elements"
+    print_line(console, title, style="table.title")
+    console.print(_tabulate_vectors(geometry))
     if len(geometry.vectors) > 1:
         console.print(_tabulate_cosines(geometry))
 
@@ -34,7 +36,7 @@ def print_geometry(geometry: VectorGeometry, *, base: str, console: Console | No
             text = (
                 f"{vector} does not move {len(names)} tensor{'s' * (len(names) > 1)}: {', '.join(names[:LISTED])}{more}"
             )
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            print_line(console, text)
 
 
 def format_percent(share: float) -> str:
@@ -49,7 +51,7 @@ def format_percent(share: float) -> str:
     return f"{value:.1f} %" if value >= 10 else f"{value:.2f} %" if value >= 1 else f"{value:.3g} %"
 
 
-def _start_table(title: str, first: str, *columns: str) -> Table:
+def _start_table(title: str | None, first: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column(first, overflow="fold")
     for column in columns:
@@ -57,9 +59,8 @@ def _start_table(title: str, first: str, *columns: str) -> Table:
     return table
 
 
-def _tabulate_vectors(geometry: VectorGeometry, base: str) -> Table:
-    title = f"Distribution vectors on {base}: {geometry.whole.elements:,} elements"
-    table = _start_table(title, "vector", *MEASURES, "tensors not moved")
+def _tabulate_vectors(geometry: VectorGeometry) -> Table:
+    table = _start_table(None, "vector", *MEASURES, "tensors not moved")
     for row, vector in enumerate(geometry.vectors):
         table.add_row(vector, *_format_measures(geometry.whole, row), f"{len(geometry.list_unmoved(vector))}")
     return table
