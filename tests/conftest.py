@@ -20,6 +20,10 @@ from aftermix.cli import _run_guarded, cli
 Family = dict[str, Path]
 VOCABULARY = 320
 
+# A test sees a pipe without colours and of no width, wherever it runs; so do the processes that it starts.
+for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(_name, None)
+
 
 def run_cli(*arguments: object) -> int:
     """The exit code of `aftermix ARGUMENTS`, run in this process."""

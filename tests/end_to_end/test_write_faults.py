@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -86,14 +87,14 @@ def test_a_file_that_may_not_grow_is_one_error(file: Path, tmp_path: Path) -> No
 def test_a_full_and_a_read_only_disk_are_one_error(mount: str, reason: str, file: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
+    place = shlex.quote(str(disk))
+    mounting = f"mount -t tmpfs -o {mount} none {place}"
     if (
         not shutil.which("unshare")
-        or subprocess.run(
-            [*IN_A_NAMESPACE, f"mount -t tmpfs -o {mount} none {disk}"], capture_output=True, check=False
-        ).returncode
+        or subprocess.run([*IN_A_NAMESPACE, mounting], capture_output=True, check=False).returncode
     ):
         pytest.skip("no file system may be mounted here")
-    script = f'mount -t tmpfs -o {mount} none {disk}; "$@"; code=$?; ls -A {disk}; exit $code'
+    script = f'{mounting}; "$@"; code=$?; ls -A {place}; exit $code'
     command = [*IN_A_NAMESPACE, script, "sh", *COMMAND, str(file), "-o", str(disk / "out")]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 2, done.stderr
