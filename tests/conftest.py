@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
+import shutil
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -23,6 +26,11 @@ VOCABULARY = 320
 # A test sees a pipe without colours and of no width, wherever it runs; so do the processes that it starts.
 for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
     os.environ.pop(_name, None)
+
+# Data sets are prepared in a folder of this run: the user's may be old, or not be writable. Workers inherit it.
+if "HF_DATASETS_CACHE" not in os.environ:
+    os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="aftermix-datasets-")
+    atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
 def run_cli(*arguments: object) -> int:
@@ -181,7 +189,6 @@ metric_list:
 @pytest.fixture
 def copied(tmp_path: Path, family: Family) -> Callable[[str], Path]:
     """A private copy of a member of `family`, to be damaged."""
-    import shutil
 
     def copy(name: str) -> Path:
         return Path(shutil.copytree(family[name], tmp_path / f"copy-of-{name}"))
