@@ -196,7 +196,7 @@ class _MixtureFaults:
 
 def _locate_fault(where: str) -> str:
     """
-    >>> _placed("bounds.ja"), _placed("prior 'mine', row 0"), _placed("domain 'ja'")
+    >>> _locate_fault("bounds.ja"), _locate_fault("prior 'mine', row 0"), _locate_fault("domain 'ja'")
     ('mixture.bounds.ja', "mixture, prior 'mine'", "mixture, domain 'ja'")
     """
     apart = where.startswith(("prior '", "domain '"))
