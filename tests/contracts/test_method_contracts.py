@@ -231,7 +231,7 @@ def test_scalars_vectors_zeros_and_empty_tensors_work(method: str) -> None:
     for count in (1, 7, 15):
         deltas = [torch.zeros(count), torch.randn(count, generator=torch.Generator().manual_seed(0))]
         kept = [
-            recipe.method.intra(
+            recipe.method.bind_intra(str(i))(
                 TensorBlocks([(0, count)], lambda bounds, delta=delta: delta[bounds[0] : bounds[1]].clone()),
                 TensorKey(0, str(i), "t", count, count),
             )(delta, 0)
