@@ -79,7 +79,6 @@ def train(file: Path, output: Path) -> None:
         notice = "Interrupted. Finished experts and resume points are kept; go on with:"
         click.echo(f"\n{notice}\n  aftermix train {file} -o {output}", err=True)
         raise
-
     for name, folder in folders.items():
         click.echo(f"{name}: {folder}")
 
@@ -165,7 +164,6 @@ def calibrate(file: Path, output: Path) -> None:
     from aftermix.config import load_config
 
     config = _prefetch_weights(load_config(file))
-
     from aftermix.jobs.calibrate.command import calibrate as job
     from aftermix.jobs.calibrate.command import describe_calibration
 
@@ -196,7 +194,6 @@ def merge(file: Path, output: Path, repo_id: str | None, private: bool, check: b
         refuse_push(repo_id)
 
     _prefetch_weights(config)
-
     from aftermix.jobs.merge.command import merge as job
 
     click.echo(f"Model: {job(config, output, say=lambda line: click.echo(printable(line)), check=check)}")
@@ -253,7 +250,6 @@ def search(file: Path | None, output: Path | None, resume: Path | None, source: 
     """Search the merge weights of FILE by measured score; write the best model and a report."""
     run = _choose_run_folder(file, output, resume, source)
     config = _load_run_config(file, run)
-
     from aftermix.jobs.search.command import search as job
     from aftermix.report.console.search import print_result
 
@@ -287,9 +283,8 @@ def mixture(
     given = {"verify": verify, "tokens": tokens, "doremi": "" if trained["doremi"] else None}
     options = "".join(f" --{name} {value}".rstrip() for name, value in given.items() if value is not None)
 
-    with _announce_resume(
-        f"aftermix mixture {f'{file} ' if file else ''}--resume {run}{options}", unit="measured point"
-    ):
+    command = f"aftermix mixture {f'{file} ' if file else ''}--resume {run}{options}"
+    with _announce_resume(command, unit="measured point"):
         if verify is None:
             job(config, run, resume=resume is not None, source=source)
         else:
@@ -349,7 +344,6 @@ def _choose_run_folder(file: Path | None, output: Path | None, resume: Path | No
         raise click.UsageError("Name one of -o/--output (a new run) and --resume (an earlier one).")
     if resume is not None and source is not None:
         raise click.UsageError("--from starts a new run: name it with -o/--output.")
-
     run = output or resume
     if run is None or (file is None and resume is None):
         raise click.UsageError("A new run needs FILE.")
@@ -362,7 +356,6 @@ def _load_run_config(file: Path | None, run: Path) -> Config:
         from aftermix.config import load_config
 
         return _prefetch_weights(load_config(file))
-
     from aftermix.jobs.run_folder import read_run_config
 
     return read_run_config(run)
@@ -370,7 +363,7 @@ def _load_run_config(file: Path | None, run: Path) -> Config:
 
 @contextmanager
 def _announce_resume(command: str, *, unit: str) -> Iterator[None]:
-    """Say, when interrupted, that every `unit` is, and the `command` that goes on."""
+    """Say, when interrupted, that every `unit` is kept, and the `command` that goes on."""
     try:
         yield
     except KeyboardInterrupt:

@@ -75,7 +75,7 @@ def list_values(values: Floats) -> list[list[float | None]]:
     """A matrix as lists.
 
     >>> import numpy as np
-    >>> plain(np.array([[1.0, np.nan]]))
+    >>> list_values(np.array([[1.0, np.nan]]))
     [[1.0, None]]
     """
     return [[float(value) if math.isfinite(value) else None for value in row] for row in values]

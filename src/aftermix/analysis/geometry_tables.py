@@ -40,7 +40,7 @@ def print_geometry(geometry: VectorGeometry, *, base: str, console: Console | No
 def format_percent(share: float) -> str:
     """A share as a percentage with about three digits.
 
-    >>> percent(0.01234), percent(1.0), percent(0.00012), percent(0.0), percent(float("inf"))
+    >>> format_percent(0.01234), format_percent(1.0), format_percent(0.00012), format_percent(0.0), format_percent(float("inf"))
     ('1.23 %', '100.0 %', '0.012 %', '0 %', '-')
     """
     if not math.isfinite(share):

@@ -35,7 +35,7 @@ NEAR = 0.1
 def list_simplex_lattice(domains: int, steps: int) -> Floats:
     """Every mixture of `domains` whose shares are multiples of 1 / `steps`, in lexicographic order.
 
-    >>> simplex_lattice(2, 2).tolist()
+    >>> list_simplex_lattice(2, 2).tolist()
     [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
     """
     # Bars between stars: the gaps between `domains - 1` bars among `steps` stars are the shares.
@@ -51,9 +51,9 @@ def mix_along(center_K: Floats, domain: int, shares_C: Floats, fixed_K: Flags | 
 
     Domains of `fixed_K` keep their share of `center_K`.
 
-    >>> along(np.array([0.5, 0.3, 0.2]), 0, np.array([0.0, 0.5, 1.0])).round(2).tolist()
+    >>> mix_along(np.array([0.5, 0.3, 0.2]), 0, np.array([0.0, 0.5, 1.0])).round(2).tolist()
     [[0.0, 0.6, 0.4], [0.5, 0.3, 0.2], [1.0, 0.0, 0.0]]
-    >>> along(np.array([0.5, 0.3, 0.2]), 0, np.array([0.0]), np.array([False, False, True])).round(2).tolist()
+    >>> mix_along(np.array([0.5, 0.3, 0.2]), 0, np.array([0.0]), np.array([False, False, True])).round(2).tolist()
     [[0.0, 0.8, 0.2]]
     """
     moving_K, parts_K, room = _split_others(center_K, domain, fixed_K)
@@ -136,7 +136,7 @@ def build_slices(
 def round_values(values: Floats) -> list[object]:
     """Values with six digits, as lists; what is not finite is null.
 
-    >>> rounded(np.array([1 / 3, -np.inf]))
+    >>> round_values(np.array([1 / 3, -np.inf]))
     [0.333333, None]
     """
     if values.ndim > 1:

@@ -63,10 +63,10 @@ class TensorKind:
 def read_tensor_kind(name: str) -> TensorKind:
     """Place of the tensor `name`.
 
-    >>> place_of("model.layers.3.self_attn.q_proj.weight")
-    Place(stack='model.layers', number=3, kind='attention q')
-    >>> place_of("transformer.h.0.mlp.c_proj.bias").kind, place_of("lm_head.weight")
-    ('mlp down', Place(stack='', number=-1, kind='head'))
+    >>> read_tensor_kind("model.layers.3.self_attn.q_proj.weight")
+    TensorKind(stack='model.layers', number=3, kind='attention q')
+    >>> read_tensor_kind("transformer.h.0.mlp.c_proj.bias").kind, read_tensor_kind("lm_head.weight")
+    ('mlp down', TensorKind(stack='', number=-1, kind='head'))
     """
     match = LAYER.match(name)
     stack, number, rest = (match[1], int(match[2]), match[3]) if match else ("", -1, name)
@@ -77,9 +77,9 @@ def read_tensor_kind(name: str) -> TensorKind:
 def label_layers(places: Iterable[TensorKind]) -> dict[tuple[str, int], str]:
     """Label of each layer by stack and number, in order; stacks are named only where there are several.
 
-    >>> layer_labels([Place("model.layers", 10, "norm"), Place("", -1, "head"), Place("model.layers", 2, "norm")])
+    >>> label_layers([TensorKind("model.layers", 10, "norm"), TensorKind("", -1, "head"), TensorKind("model.layers", 2, "norm")])
     {('', -1): 'outside layers', ('model.layers', 2): '2', ('model.layers', 10): '10'}
-    >>> list(layer_labels([Place("encoder.block", 0, "norm"), Place("decoder.block", 0, "norm")]).values())
+    >>> list(label_layers([TensorKind("encoder.block", 0, "norm"), TensorKind("decoder.block", 0, "norm")]).values())
     ['decoder 0', 'encoder 0']
     """
     keys = sorted({(place.stack, place.number) for place in places})

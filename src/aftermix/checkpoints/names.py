@@ -51,10 +51,10 @@ def build_matcher(patterns: Sequence[str], *, where: str) -> Callable[[str], boo
     A pattern is a part of the name (`lm_head`), a shell glob over the whole name when it holds `*`, `?` or `[`
     (`model.layers.0.*`), `re:` and a regular expression that is searched for, or `kind:` and one of :data:`KINDS`.
 
-    >>> excluded = matcher(["embed_tokens", "*.layers.0.*", r"re:norm\\.weight$"], where="merge.exclude")
+    >>> excluded = build_matcher(["embed_tokens", "*.layers.0.*", r"re:norm\\.weight$"], where="merge.exclude")
     >>> [excluded(name) for name in ("model.embed_tokens.weight", "model.layers.0.mlp.weight", "model.layers.10.mlp")]
     [True, True, False]
-    >>> positions = matcher(["kind:positions"], where="merge.exclude")
+    >>> positions = build_matcher(["kind:positions"], where="merge.exclude")
     >>> [positions(name) for name in ("transformer.wpe.weight", "h.0.rotary_emb.inv_freq", "h.0.ln_1.weight")]
     [True, True, False]
     """
@@ -103,11 +103,11 @@ def find_tied_head(names: Iterable[str], config: dict[str, Any]) -> dict[str, st
     The head is one of them when the configuration ties it, or when it is silent and no head is stored. The two halves
     of an encoder-decoder share their embedding in any case.
 
-    >>> tied_head(["model.embed_tokens.weight", "model.norm.weight"], {"tie_word_embeddings": True})
+    >>> find_tied_head(["model.embed_tokens.weight", "model.norm.weight"], {"tie_word_embeddings": True})
     {'lm_head.weight': 'model.embed_tokens.weight'}
-    >>> tied_head(["model.embed_tokens.weight", "lm_head.weight"], {})
+    >>> find_tied_head(["model.embed_tokens.weight", "lm_head.weight"], {})
     {}
-    >>> sorted(tied_head(["shared.weight", "lm_head.weight"], {"tie_word_embeddings": False}))
+    >>> sorted(find_tied_head(["shared.weight", "lm_head.weight"], {"tie_word_embeddings": False}))
     ['decoder.embed_tokens.weight', 'encoder.embed_tokens.weight']
     """
     known = set(names)

@@ -58,7 +58,7 @@ def plan_shards(layout: Sequence[TensorSpec], max_shard_bytes: int) -> list[list
 def name_shards(count: int) -> list[str]:
     """File names in Hugging Face's scheme.
 
-    >>> shard_names(1), shard_names(2)
+    >>> name_shards(1), name_shards(2)
     (['model.safetensors'], ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'])
     """
     return [SINGLE] if count == 1 else [f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)]

@@ -24,7 +24,7 @@ class TaskMetric:
     def __str__(self) -> str:
         """As lm-eval writes it.
 
-        >>> str(Metric("acc", "none"))
+        >>> str(TaskMetric("acc", "none"))
         'acc,none'
         """
         return f"{self.name},{self.filter}"

@@ -72,9 +72,9 @@ def write_reference(model: str, *, adapted: str | None = None) -> str | dict[str
 
     It is spelled out where mergekit would take `+` or `@` apart.
 
-    >>> written("models/ja"), written("adapters/ja", adapted="models/base")
+    >>> write_reference("models/ja"), write_reference("adapters/ja", adapted="models/base")
     ('models/ja', 'models/base+adapters/ja')
-    >>> written("models/a+b")
+    >>> write_reference("models/a+b")
     {'model': {'path': 'models/a+b'}}
     """
     whole, adapter = adapted or model, {} if adapted is None else {"lora": {"path": model}}
@@ -86,7 +86,7 @@ def write_reference(model: str, *, adapted: str | None = None) -> str | dict[str
 def name_vectors(models: Sequence[str]) -> list[str]:
     """A name for each of `models`, distinct and short: the last part of the path, with its parent where two share it.
 
-    >>> vector_names(["experts/ja", "org/math-7b", "runs/a/final", "runs/b/final"])
+    >>> name_vectors(["experts/ja", "org/math-7b", "runs/a/final", "runs/b/final"])
     ['ja', 'math-7b', 'a-final', 'b-final']
     """
     last = [_shorten_path(model, parts=1) for model in models]

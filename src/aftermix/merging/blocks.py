@@ -31,9 +31,9 @@ def list_block_spans(shape: tuple[int, ...], most: int = BLOCK_ELEMENTS) -> list
 
     A block has at most `most` elements.
 
-    >>> block_bounds((3,)), block_bounds(()), block_bounds((0, 4))
+    >>> list_block_spans((3,)), list_block_spans(()), list_block_spans((0, 4))
     ([(0, 3)], [(0, 1)], [])
-    >>> block_bounds((3, 150_000))
+    >>> list_block_spans((3, 150_000))
     [(0, 150000), (150000, 300000), (300000, 450000)]
     """
     elements = int(torch.Size(shape).numel())

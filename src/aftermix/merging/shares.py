@@ -123,7 +123,7 @@ class ShareCounts:
 def find_block(name: str) -> str | None:
     """The block in which a tensor lies; None outside of all blocks.
 
-    >>> block_of("model.layers.3.self_attn.q_proj.weight"), block_of("model.norm.weight")
+    >>> find_block("model.layers.3.self_attn.q_proj.weight"), find_block("model.norm.weight")
     ('model.layers.3', None)
     """
     match = BLOCK_INDEX.match(name)
@@ -133,9 +133,9 @@ def find_block(name: str) -> str | None:
 def find_kind(name: str) -> str:
     """Kind of a tensor in its block: its name without the block, numbers of experts and the final `weight`.
 
-    >>> kind_of("model.layers.3.self_attn.q_proj.weight"), kind_of("model.layers.0.mlp.experts.7.up_proj.weight")
+    >>> find_kind("model.layers.3.self_attn.q_proj.weight"), find_kind("model.layers.0.mlp.experts.7.up_proj.weight")
     ('self_attn.q_proj', 'mlp.experts.up_proj')
-    >>> kind_of("h.0.attn.c_attn.bias"), kind_of("lm_head.weight")
+    >>> find_kind("h.0.attn.c_attn.bias"), find_kind("lm_head.weight")
     ('attn.c_attn.bias', 'lm_head')
     """
     block = find_block(name)

@@ -51,9 +51,9 @@ def compare_costs(costs: Sequence[MethodCost], *, to: str) -> list[dict[str, Any
 
     Raises :class:`MixtureError` when `to` is none of them.
 
-    >>> paper = [Cost(method="manual", parameters=8e9, tokens=200e9, runs=10),
-    ...          Cost(method="mergemix", parameters=8e9, tokens=5e9, runs=4)]
-    >>> [row["relative"] for row in relative_costs(paper, to="mergemix")]
+    >>> paper = [MethodCost(method="manual", parameters=8e9, tokens=200e9, runs=10),
+    ...          MethodCost(method="mergemix", parameters=8e9, tokens=5e9, runs=4)]
+    >>> [row["relative"] for row in compare_costs(paper, to="mergemix")]
     [100.0, 1.0]
     """
     ours = next((cost for cost in costs if cost.method == to), None)

@@ -65,7 +65,7 @@ def build_design(
     A domain that a prior does not name has a share of 0 in it. Raises :class:`MixtureError` for a prior off the simplex
     or outside the bounds, bounds of other domains or that leave one mixture only, and fewer points than must be there.
 
-    >>> design = simplex_design(["a", "b", "c", "d"], priors={"mine": {"a": 0.6, "b": 0.4}})
+    >>> design = build_design(["a", "b", "c", "d"], priors={"mine": {"a": 0.6, "b": 0.4}})
     >>> len(design.kinds), design.kinds.count("lattice"), design.kinds[:2]
     (40, 30, ('uniform', 'prior mine'))
     """

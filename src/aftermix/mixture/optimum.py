@@ -233,7 +233,7 @@ def sample_mixtures(bounds: ShareBounds, *, count: int, seed: int) -> Floats:
 def measure_divergence(weights_CK: Floats, prior_K: Floats) -> Floats:
     """(C,) `sum_k w_k log(w_k / prior_k)`, in nats; a share of 0 adds nothing.
 
-    >>> divergence(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([0.5, 0.5])).round(4).tolist()
+    >>> measure_divergence(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([0.5, 0.5])).round(4).tolist()
     [0.0, 0.6931]
     """
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -99,7 +99,7 @@ def measure_consistency(
 def measure_spearman(first: ArrayLike, second: ArrayLike) -> float | None:
     """Spearman's correlation, ties at their mean rank; None where a side has one value for all.
 
-    >>> spearman([1, 2, 3], [10, 30, 20]), spearman([1, 2, 3], [5, 5, 5])
+    >>> measure_spearman([1, 2, 3], [10, 30, 20]), measure_spearman([1, 2, 3], [5, 5, 5])
     (0.5, None)
     """
     correlation = _correlate_rows(np.asarray(first, np.float64)[None], np.asarray(second, np.float64)[None])[0]

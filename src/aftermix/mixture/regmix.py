@@ -39,7 +39,7 @@ def list_plain_mixtures(
 
     Raises :class:`MixtureError` for a domain without tokens and a prior off the simplex.
 
-    >>> {name: row.tolist() for name, row in plain_mixtures(["ja", "code"], tokens={"ja": 3, "code": 1}).items()}
+    >>> {name: row.tolist() for name, row in list_plain_mixtures(["ja", "code"], tokens={"ja": 3, "code": 1}).items()}
     {'uniform': [0.5, 0.5], 'tokens': [0.75, 0.25], 'ja alone': [1.0, 0.0], 'code alone': [0.0, 1.0]}
     """
     mixtures = {"uniform": np.full(len(domains), 1 / len(domains))}

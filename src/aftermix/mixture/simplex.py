@@ -24,7 +24,7 @@ def check_simplex(weights: ArrayLike, *, where: str = "weights") -> Floats:
     Raises :class:`MixtureError` for anything but a table of numbers with two columns or more, and names the first row
     that is off the simplex.
 
-    >>> on_simplex([[0.5, 0.499], [1, 0]]).round(3).tolist()
+    >>> check_simplex([[0.5, 0.499], [1, 0]]).round(3).tolist()
     [[0.501, 0.499], [1.0, 0.0]]
     """
     weights_NK = check_table(weights, where=where)
@@ -83,7 +83,7 @@ def share_by_tokens(tokens: Mapping[str, float]) -> dict[str, float]:
 
     Raises :class:`MixtureError` for a domain with no tokens.
 
-    >>> share_of_tokens({"ja": 3e9, "math": 1e9})
+    >>> share_by_tokens({"ja": 3e9, "math": 1e9})
     {'ja': 0.75, 'math': 0.25}
     """
     for name, count in tokens.items():

@@ -142,7 +142,7 @@ def multiply_shares(node: TreeNode, inner: Inner) -> dict[str, float]:
     """Share of each expert in `node`: products of the shares on the way down.
 
     >>> tree = parse_tree({"code": ["x", "y"], "web": None}, ["x", "y", "web"])
-    >>> ratios(tree, {"all": {"code": 0.5, "web": 0.5}, "code": {"x": 0.75, "y": 0.25}})
+    >>> multiply_shares(tree, {"all": {"code": 0.5, "web": 0.5}, "code": {"x": 0.75, "y": 0.25}})
     {'x': 0.375, 'y': 0.125, 'web': 0.5}
     """
     if not node.is_group:
@@ -170,7 +170,7 @@ def _holds(node: TreeNode, name: str) -> bool:
 def share_within(node: TreeNode, shares: Mapping[str, float]) -> dict[str, float] | None:
     """Share that a mixture of all experts gives each member of `node`; None where it gives them nothing.
 
-    >>> within(parse_tree({"code": ["x", "y"], "web": None}, ["x", "y", "web"]), {"x": 0.25, "web": 0.75})
+    >>> share_within(parse_tree({"code": ["x", "y"], "web": None}, ["x", "y", "web"]), {"x": 0.25, "web": 0.75})
     {'code': 0.25, 'web': 0.75}
     """
     given = {member.name: sum(shares.get(name, 0.0) for name in member.experts) for member in node.members}

@@ -52,7 +52,7 @@ def choose_scale(scores: Iterable[float]) -> ScoreScale:
 def format_weight(value: float) -> str:
     """A merge weight with two decimals.
 
-    >>> weight(-0.001), weight(0.625), weight(-0.3)
+    >>> format_weight(-0.001), format_weight(0.625), format_weight(-0.3)
     ('0.00', '0.62', '−0.30')
     """
     return _replace_hyphens(f"{_round_without_sign_of_zero(value, 2):.2f}")
@@ -61,7 +61,7 @@ def format_weight(value: float) -> str:
 def format_setting(value: object) -> str:
     """A setting of the merge as a person writes it.
 
-    >>> setting(1 / 3), setting(("ja", "math")), setting(True), setting("rotation")
+    >>> format_setting(1 / 3), format_setting(("ja", "math")), format_setting(True), format_setting("rotation")
     ('0.333', '(ja, math)', 'true', 'rotation')
     """
     if isinstance(value, tuple | list):
@@ -72,7 +72,7 @@ def format_setting(value: object) -> str:
 def format_percent(share: float) -> str:
     """A share as a percentage with one decimal.
 
-    >>> percent(0.4)
+    >>> format_percent(0.4)
     '40.0 %'
     """
     return f"{100 * share:.1f} %"
@@ -81,7 +81,7 @@ def format_percent(share: float) -> str:
 def format_count(number: int, noun: str) -> str:
     """A number with its noun.
 
-    >>> count(1, "trial"), count(1200, "trial")
+    >>> format_count(1, "trial"), format_count(1200, "trial")
     ('1 trial', '1,200 trials')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
@@ -90,7 +90,7 @@ def format_count(number: int, noun: str) -> str:
 def format_tokens(number: float | None) -> str:
     """A token count, short.
 
-    >>> tokens(1.0e9), tokens(25_300_000), tokens(812), tokens(None)
+    >>> format_tokens(1.0e9), format_tokens(25_300_000), format_tokens(812), format_tokens(None)
     ('1.00 B', '25.3 M', '812', '')
     """
     if number is None:
@@ -104,7 +104,7 @@ def format_tokens(number: float | None) -> str:
 def format_duration(seconds: float) -> str:
     """A wall time to a useful precision.
 
-    >>> duration(0.0042), duration(12.34), duration(754), duration(9000)
+    >>> format_duration(0.0042), format_duration(12.34), format_duration(754), format_duration(9000)
     ('4.2 ms', '12.3 s', '12 min 34 s', '2 h 30 min')
     """
     if seconds < 1:

@@ -117,7 +117,7 @@ def _describe_recipe(baseline: BaselineRecord) -> str:
 def format_weights(weights: Mapping[str, float]) -> str:
     """`it 0.62, ja 0.20`, without the vectors at 0.
 
-    >>> weights_text({"it": 0.62, "ja": 0.0})
+    >>> format_weights({"it": 0.62, "ja": 0.0})
     'it 0.62'
     """
     return ", ".join(f"{name} {figures.format_weight(value)}" for name, value in weights.items() if value)
@@ -126,7 +126,7 @@ def format_weights(weights: Mapping[str, float]) -> str:
 def format_point(weights: Mapping[str, float], settings: Mapping[str, object]) -> str:
     """`it 0.62, ja 0.20; density 0.3`
 
-    >>> point_text({"it": 0.62}, {"density": 0.3, "order": ("ja", "it")})
+    >>> format_point({"it": 0.62}, {"density": 0.3, "order": ("ja", "it")})
     'it 0.62; density 0.3; order (ja, it)'
     """
     parts = [format_weights(weights), *(f"{name} {figures.format_setting(value)}" for name, value in settings.items())]
@@ -145,8 +145,8 @@ class WeightBar:
 def place_bar(value: float, low: float, high: float) -> WeightBar:
     """The bar from 0 to `value` on a track that holds both and [`low`, `high`].
 
-    >>> weight_bar(0.5, -1.0, 1.0)
-    Bar(left=50.0, width=25.0, zero=50.0)
+    >>> place_bar(0.5, -1.0, 1.0)
+    WeightBar(left=50.0, width=25.0, zero=50.0)
     """
     start, stop = min(0.0, low, value), max(0.0, high, value)
     place = 100 / ((stop - start) or 1.0)
@@ -350,7 +350,7 @@ def count_origins(trials: Sequence[TrialRecord]) -> tuple[OriginRow, ...]:
 def flatten(values: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
     """Nested values as (dotted key, text) pairs, for a lock file of any shape.
 
-    >>> flattened({"seeds": {"search": 0}, "created": "2026-01-01"})
+    >>> flatten({"seeds": {"search": 0}, "created": "2026-01-01"})
     (('seeds.search', '0'), ('created', '2026-01-01'))
     """
     pairs: list[tuple[str, str]] = []

@@ -81,7 +81,7 @@ class ObjectiveVerdict:
 def name_objectives(objectives: Sequence[ObjectiveRecord], count: int) -> tuple[str, ...]:
     """A name for each of `count` objectives: the user's, else its tasks.
 
-    >>> objective_names([ObjectiveRecord(tasks={"gsm8k": 1.0}), ObjectiveRecord(name="chat")], 2)
+    >>> name_objectives([ObjectiveRecord(tasks={"gsm8k": 1.0}), ObjectiveRecord(name="chat")], 2)
     ('gsm8k', 'chat')
     """
     if count == 1:
@@ -107,7 +107,7 @@ def find_best_baseline(best: BestRecord, objective: int) -> BaselineRecord | Non
 def judge_standing(interval: tuple[float, float] | None) -> Standing:
     """The standing that the interval of the paired difference, winner minus baseline, allows one to claim.
 
-    >>> standing((0.01, 0.05)), standing((-0.01, 0.05)), standing((-0.05, -0.01)), standing(None)
+    >>> judge_standing((0.01, 0.05)), judge_standing((-0.01, 0.05)), judge_standing((-0.05, -0.01)), judge_standing(None)
     ('better', 'level', 'worse', 'unknown')
     """
     if interval is None:

@@ -25,7 +25,7 @@ TRIALS_FILE = "trials.jsonl"
 def locate_items(folder: Path, split: Split, number: int) -> Path:
     """Path of the item scores of one trial.
 
-    >>> items_path(Path("RUN"), "search", 12).as_posix()
+    >>> locate_items(Path("RUN"), "search", 12).as_posix()
     'RUN/items/search/00012.json'
     """
     return folder / "items" / split / f"{number:05d}.json"

@@ -149,7 +149,7 @@ def _validate_json(adapter: TypeAdapter[T], content: bytes) -> T:
 def average_scores(items: Mapping[str, list[float]]) -> dict[str, float]:
     """Task -> mean over its items.
 
-    >>> mean_scores({"gsm8k": [1.0, 0.0, 1.0, 1.0]})
+    >>> average_scores({"gsm8k": [1.0, 0.0, 1.0, 1.0]})
     {'gsm8k': 0.75}
     """
     return {task: fmean(scores) for task, scores in items.items()}

@@ -60,7 +60,7 @@ def bootstrap_mean(
 def bootstrap_task(scores: Sequence[float], *, seed: int, task: str) -> Interval:
     """The 95% interval of the mean of one task's item scores.
 
-    >>> task_interval([1.0, 1.0, 1.0], seed=0, task="gsm8k")
+    >>> bootstrap_task([1.0, 1.0, 1.0], seed=0, task="gsm8k")
     (1.0, 1.0)
     """
     return bootstrap_mean({task: scores}, weights={task: 1.0}, seed=seed, key=task)

@@ -12,7 +12,7 @@ ObjectivePoint = Sequence[float]
 def find_front(points: Sequence[ObjectivePoint]) -> list[int]:
     """Indices of the points that no other dominates (at least as good everywhere and better somewhere).
 
-    >>> front([(1, 0), (0, 1), (0.4, 0.4), (0.3, 0.4)])
+    >>> find_front([(1, 0), (0, 1), (0.4, 0.4), (0.3, 0.4)])
     [0, 1, 2]
     """
     return [index for index, point in enumerate(points) if not any(_dominates(other, point) for other in points)]

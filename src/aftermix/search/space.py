@@ -27,7 +27,7 @@ class NumberRange:
     def top(self) -> float:
         """The largest value: `high`, or the last step that does not pass it.
 
-        >>> Range(0.1, 0.5, 0.15).top
+        >>> NumberRange(0.1, 0.5, 0.15).top
         0.4
         """
         return self.high if self.step is None else self.nearest(self.high, down=True)
@@ -40,7 +40,7 @@ class NumberRange:
     def nearest(self, value: Setting, *, down: bool = False) -> float:
         """The closest of these numbers (`down`: the closest that is not larger); the lowest for what is no number.
 
-        >>> Range(0.05, 0.5, 0.05).nearest(1 / 3), Range(0.1, 0.9).nearest(2.0)
+        >>> NumberRange(0.05, 0.5, 0.05).nearest(1 / 3), NumberRange(0.1, 0.9).nearest(2.0)
         (0.35, 0.9)
         """
         number = _read_number(value)
@@ -81,7 +81,7 @@ Dimension = NumberRange | ChoiceSet
 def format_setting(value: Setting) -> str:
     """A setting as a person writes it.
 
-    >>> setting_text(("ja", "math")), setting_text(0.30000000000000004), setting_text(True)
+    >>> format_setting(("ja", "math")), format_setting(0.30000000000000004), format_setting(True)
     ('(ja, math)', '0.3', 'true')
     """
     if isinstance(value, tuple):
@@ -180,7 +180,7 @@ class SearchSpace:
     def clip_weights(self, weights: Weights) -> Weights:
         """The nearest weights of the space.
 
-        >>> Space({"it": (0.3, 1.0), "ja": (-1.0, 0.5)}).clipped({"it": 0.0, "ja": 0.75})
+        >>> SearchSpace({"it": (0.3, 1.0), "ja": (-1.0, 0.5)}).clip_weights({"it": 0.0, "ja": 0.75})
         {'it': 0.3, 'ja': 0.5}
         """
         return {name: min(max(weights[name], low), high) for name, (low, high) in self.bounds.items()}

@@ -12,7 +12,7 @@ from aftermix.training.schedules import DecayShape
 def compute_decay_factor(shape: DecayShape, start: float, end: float, *, min_rate: float = 0.0) -> float:
     """Mean of `m + (1 - m) f(p)` for `p` from `start` to `end`, `m` being `min_rate`, `f` the decay's shape.
 
-    >>> decay_factor("linear", 0.0, 0.5), decay_factor("linear", 0.5, 1.0)
+    >>> compute_decay_factor("linear", 0.0, 0.5), compute_decay_factor("linear", 0.5, 1.0)
     (0.75, 0.25)
     """
     width = end - start
@@ -39,7 +39,7 @@ def compute_decay_weights(tokens: Sequence[int], shape: DecayShape, *, min_rate:
     the stretch, by tokens, so that checkpoints need not be evenly spaced. `min_rate` is the rate at the end as a share
     of the peak.
 
-    >>> [round(weight, 3) for weight in decay_weights([100, 200, 300], "linear")]
+    >>> [round(weight, 3) for weight in compute_decay_weights([100, 200, 300], "linear")]
     [0.25, 0.5, 0.25]
     """
     span = tokens[-1] - tokens[0]

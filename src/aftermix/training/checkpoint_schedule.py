@@ -20,9 +20,9 @@ def plan_checkpoints(tokens_by_sequence: Sequence[int], *, batch_size: int, want
 
     A step that reaches several gives one. Raises :class:`TrainingError` for a number that the run does not reach.
 
-    >>> milestones([10, 10, 10, 10, 5], batch_size=2, wanted=15)
+    >>> plan_checkpoints([10, 10, 10, 10, 5], batch_size=2, wanted=15)
     {1: 20, 2: 40, 3: 45}
-    >>> milestones([10, 10, 10, 10, 5], batch_size=2, wanted=[21])
+    >>> plan_checkpoints([10, 10, 10, 10, 5], batch_size=2, wanted=[21])
     {2: 40}
     """
     if wanted is None:
@@ -49,7 +49,7 @@ def plan_checkpoints(tokens_by_sequence: Sequence[int], *, batch_size: int, want
 def name_checkpoint_folder(expert: Path, tokens: int) -> Path:
     """Folder of the checkpoint after `tokens` tokens of the expert in folder `expert`.
 
-    >>> checkpoint_folder(Path("experts/ja"), 50_000).as_posix()
+    >>> name_checkpoint_folder(Path("experts/ja"), 50_000).as_posix()
     'experts/ja-checkpoints/tokens-000000050000'
     """
     return expert.with_name(f"{expert.name}-checkpoints") / f"tokens-{tokens:012d}"

@@ -69,7 +69,7 @@ def update_weights(
 ) -> Floats:
     """(K,) the next domain weights: one step of exponentiated gradient ascent, then smoothing towards equal weights.
 
-    >>> updated_weights([0.5, 0.5], [np.log(3), 0.0], smoothing=0.0).round(6).tolist()
+    >>> update_weights([0.5, 0.5], [np.log(3), 0.0], smoothing=0.0).round(6).tolist()
     [0.75, 0.25]
     """
     weights_K, excess_K = np.asarray(weights, np.float64), np.asarray(excess, np.float64)

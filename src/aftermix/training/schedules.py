@@ -16,7 +16,7 @@ SCHEDULES = {"cosine": "cosine_with_min_lr", "constant": "constant_with_warmup",
 def count_decay_steps(steps: int, share: float) -> int:
     """Steps of the decay of `wsd`: `share` of the run, rounded, at least one.
 
-    >>> decay_steps(200, 0.1), decay_steps(3, 0.1)
+    >>> count_decay_steps(200, 0.1), count_decay_steps(3, 0.1)
     (20, 1)
     """
     return max(1, round(steps * share))

@@ -258,7 +258,7 @@ def test_an_unwritable_place_is_one_clear_error(family: Family, tmp_path: Path) 
 KILLED = """
 import sys, torch
 from pathlib import Path
-from aftermix.checkpoints.shards import Piece, TensorSpec
+from aftermix.checkpoints.shards import TensorPiece, TensorSpec
 from aftermix.checkpoints.writer import write_checkpoint
 layout = [TensorSpec(f"t{i}", (1000,), torch.float32) for i in range(2000)]
 def tensors():
@@ -266,7 +266,7 @@ def tensors():
         if number == int(sys.argv[2]):
             print("now", flush=True)
             sys.stdin.read()
-        yield Piece(spec.name, 0, torch.zeros(1000))
+        yield TensorPiece(spec.name, 0, torch.zeros(1000))
 write_checkpoint(Path(sys.argv[1]), tensors(), layout=layout, companions={"config.json": b"{}"}, max_shard_bytes=10**6)
 """
 

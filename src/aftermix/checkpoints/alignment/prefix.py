@@ -42,7 +42,7 @@ class PrefixView(ModelView):
 def map_name(name: str, prefixes: Prefixes) -> str:
     """`name` with its longest mapped prefix replaced; a name under none stays.
 
-    >>> renamed("model.norm.weight", {"model.": "model.language_model."})
+    >>> map_name("model.norm.weight", {"model.": "model.language_model."})
     'model.language_model.norm.weight'
     """
     key = _find_key(name, prefixes)
@@ -226,7 +226,7 @@ def _describe_map(prefixes: Prefixes, names: list[str], *, ignored: list[str], p
 def format_yaml_map(prefixes: Prefixes) -> str:
     """A map as it is written in the YAML file, on one line.
 
-    >>> yaml_map({"model.": "model.language_model."})
+    >>> format_yaml_map({"model.": "model.language_model."})
     '{"model.": "model.language_model."}'
     """
     return json.dumps(dict(prefixes))

@@ -16,7 +16,7 @@ for every tensor, so it is also short."""
 def split_into_spans(elements: int, *, size: int = SPAN_ELEMENTS) -> list[Span]:
     """Spans that cover `elements` once, in order.
 
-    >>> runs(5, size=2), runs(0)
+    >>> split_into_spans(5, size=2), split_into_spans(0)
     ([(0, 2), (2, 4), (4, 5)], [])
     """
     return [(start, min(start + size, elements)) for start in range(0, elements, size)]
@@ -25,7 +25,7 @@ def split_into_spans(elements: int, *, size: int = SPAN_ELEMENTS) -> list[Span]:
 def compute_row_length(shape: tuple[int, ...]) -> int:
     """Elements of a row of the 2-D view: the last dimension; a vector or a scalar is one row.
 
-    >>> row_length((4, 3)), row_length((2, 4, 3)), row_length((7,)), row_length(()), row_length((2, 0))
+    >>> compute_row_length((4, 3)), compute_row_length((2, 4, 3)), compute_row_length((7,)), compute_row_length(()), compute_row_length((2, 0))
     (3, 3, 7, 1, 1)
     """
     return max(1, shape[-1] if len(shape) > 1 else int(torch.Size(shape).numel()))
@@ -41,7 +41,7 @@ def cut_rows(values: torch.Tensor, span: Span, row: int) -> Iterator[tuple[slice
 
     Yields the rows that a part belongs to, and the part as a view of shape (rows, elements of each).
 
-    >>> [(rows.start, rows.stop, part.tolist()) for rows, part in rows_of(torch.arange(2, 9), (2, 9), 3)]
+    >>> [(rows.start, rows.stop, part.tolist()) for rows, part in cut_rows(torch.arange(2, 9), (2, 9), 3)]
     [(0, 1, [[2]]), (1, 3, [[3, 4, 5], [6, 7, 8]])]
     """
     start, end = span

@@ -79,7 +79,7 @@ def list_named_mixtures(problem: MixtureProblem) -> Iterator[NamedMixture]:
 def _build_key(weights: Mapping[str, float]) -> str:
     """A name for a mixture in file names.
 
-    >>> _key({"ja": 0.25, "math": 0.75})
+    >>> _build_key({"ja": 0.25, "math": 0.75})
     'mixture 1a29e11802f1ba56'
     """
     return f"mixture {derived_seed(0, 'mixture', *(f'{name} {weights[name]!r}' for name in sorted(weights))):016x}"

@@ -77,7 +77,7 @@ def refuse_missing_data(sources: Mapping[str, SourceConfig]) -> None:
 
 def _drop_partial_sequences(shares: Shares, sequences: float) -> dict[str, float]:
     """
-    >>> _whole_sequences({"ja": 0.9, "math": 0.099, "code": 0.001}, 100)
+    >>> _drop_partial_sequences({"ja": 0.9, "math": 0.099, "code": 0.001}, 100)
     {'ja': 0.9009009009009009, 'math': 0.0990990990990991}
     """
     whole = {domain: share for domain, share in shares.items() if share * sequences >= 1 - ROUNDING}

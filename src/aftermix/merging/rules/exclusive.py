@@ -57,7 +57,7 @@ def compute_shifts(names: Iterable[str]) -> dict[str, int]:
     A running count instead would give one kind of matrix the same first vector in every block whenever a block has as
     many tensors as there are vectors. Tensors outside any block have shift 0.
 
-    >>> rotation_shifts(["layers.0.a", "layers.0.b", "layers.1.a", "norm"])
+    >>> compute_shifts(["layers.0.a", "layers.0.b", "layers.1.a", "norm"])
     {'layers.0.a': 0, 'layers.0.b': 1, 'layers.1.a': 1, 'norm': 0}
     """
     shifts: dict[str, int] = {}

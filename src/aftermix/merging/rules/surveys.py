@@ -56,7 +56,7 @@ def compute_row_grams(tensors: Sequence[TensorBlocks], info: TensorInfo, *, row:
 def compute_norms_and_cosines(inner: Matrix) -> tuple[Matrix, Matrix]:
     """Norms (..., K) and cosines (..., K, K) in a Gram matrix (..., K, K); what has no length has cosine 0.
 
-    >>> norms_and_cosines(np.array([[4.0, 3.0, 0.0], [3.0, 9.0, 0.0], [0.0, 0.0, 0.0]]))[1][0].tolist()
+    >>> compute_norms_and_cosines(np.array([[4.0, 3.0, 0.0], [3.0, 9.0, 0.0], [0.0, 0.0, 0.0]]))[1][0].tolist()
     [1.0, 0.5, 0.0]
     """
     norms = np.sqrt(np.diagonal(inner, axis1=-2, axis2=-1))

@@ -92,7 +92,7 @@ def _zero_smaller(values: torch.Tensor, bits: int) -> None:
 def count_kept(elements: int, density: float) -> int:
     """`max(1, floor(density * elements))`, or 0 for an empty tensor (docs/methods.md, `magnitude`).
 
-    >>> kept_count(10, 0.35), kept_count(3, 0.1), kept_count(0, 0.5), kept_count(100, 0.29)
+    >>> count_kept(10, 0.35), count_kept(3, 0.1), count_kept(0, 0.5), count_kept(100, 0.29)
     (3, 1, 0, 29)
     """
     return min(elements, max(1, count_share(elements, density))) if elements else 0
@@ -101,7 +101,7 @@ def count_kept(elements: int, density: float) -> int:
 def count_share(elements: int, share: float) -> int:
     """`floor(share * elements)` of the share that was written.
 
-    >>> whole_count(100, 0.29), whole_count(3, 0.3)
+    >>> count_share(100, 0.29), count_share(3, 0.3)
     (29, 0)
     """
     # 0.29 * 100 is 28.999999999999996 in binary; a count that close to a whole number was meant to be it.

@@ -17,7 +17,7 @@ def rank_by_row(values: torch.Tensor, row: int) -> Ranks:
     `values` is a flat block of whole rows; what does not fill a row at its end, and a block that is shorter than a row,
     is ranked by itself.
 
-    >>> row_places(torch.tensor([1.0, -3.0, 3.0, 2.0, 0.0, 0.5]), 3)
+    >>> rank_by_row(torch.tensor([1.0, -3.0, 3.0, 2.0, 0.0, 0.5]), 3)
     array([2, 0, 1, 0, 2, 1])
     """
     whole = len(values) // row * row

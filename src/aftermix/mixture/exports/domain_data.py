@@ -51,7 +51,7 @@ def count_domain(tokens_of_examples: Iterable[int], *, where: str) -> DomainData
 
     Raises :class:`MixtureError` for data without a token.
 
-    >>> counted([3, 0, 5, 2], where="ja").mean_tokens
+    >>> count_domain([3, 0, 5, 2], where="ja").mean_tokens
     2.5
     """
     lengths = np.fromiter(tokens_of_examples, dtype=np.int64)

@@ -36,7 +36,7 @@ def cap_shares(ratios: Mapping[str, float], most: Mapping[str, float]) -> dict[s
 
     Raises `ValueError` when the caps add up to less than 1.
 
-    >>> capped_shares({"ja": 0.5, "math": 0.25, "code": 0.25}, {"ja": 0.2, "math": 1.0, "code": 1.0})
+    >>> cap_shares({"ja": 0.5, "math": 0.25, "code": 0.25}, {"ja": 0.2, "math": 1.0, "code": 1.0})
     {'ja': 0.2, 'math': 0.4, 'code': 0.4}
     """
     if math.fsum(most[name] for name in ratios) < 1 - ROUNDING:
@@ -80,7 +80,7 @@ def count_unrepeated_tokens(ratios: Mapping[str, float], data: Mapping[str, Doma
     """The largest budget at which `ratios` repeat no domain.
 
     >>> held = {"ja": DomainData(2, 90, (0, 90)), "math": DomainData(1, 30, (0, 30))}
-    >>> unrepeated_tokens({"ja": 0.8, "math": 0.2}, held)
+    >>> count_unrepeated_tokens({"ja": 0.8, "math": 0.2}, held)
     112
     """
     # Against the last place: 0.2 * 150 tokens may need 30.000000000000004.

@@ -93,7 +93,7 @@ def format_comments(lines: Iterator[str]) -> str:
 def format_share(value: float) -> str:
     """A share with twelve digits, at which a thousand of them still add up to 1.
 
-    >>> number(0.25), number(1 / 3)
+    >>> format_share(0.25), format_share(1 / 3)
     ('0.25', '0.333333333333')
     """
     return f"{value:.12g}"

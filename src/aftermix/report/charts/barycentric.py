@@ -20,7 +20,7 @@ TETRAHEDRON: Floats = np.array([[0, 0, 0], [1, 0, 0], [0.5, sqrt(3) / 2, 0], [0.
 def project_shares(shares_CK: Floats, corners_KD: Floats) -> Floats:
     """(C, D) the mean of the corners, weighted by the shares.
 
-    >>> projected(np.eye(3), TRIANGLE)[1].tolist()
+    >>> project_shares(np.eye(3), TRIANGLE)[1].tolist()
     [1.0, 0.0]
     """
     return np.asarray(shares_CK @ corners_KD)
@@ -29,7 +29,7 @@ def project_shares(shares_CK: Floats, corners_KD: Floats) -> Floats:
 def invert_projection(points_CD: Floats, corners_KD: Floats) -> Floats:
     """(C, K) the shares whose projection each point is; the inverse of :func:`project_shares`.
 
-    >>> mixtures_at(TRIANGLE.mean(axis=0)[None], TRIANGLE).round(3).tolist()
+    >>> invert_projection(TRIANGLE.mean(axis=0)[None], TRIANGLE).round(3).tolist()
     [[0.333, 0.333, 0.333]]
     """
     square_KK = np.vstack([corners_KD.T, np.ones(len(corners_KD))])

@@ -127,7 +127,7 @@ def _read_coordinate(trial: TrialRecord, name: str) -> float:
 def thin_out(ordered: Sequence[T], limit: int) -> list[T]:
     """At most `limit` of the elements in order: the last third of the limit whole, the rest sampled evenly.
 
-    >>> thinned(range(20), 6)
+    >>> thin_out(range(20), 6)
     [0, 5, 10, 15, 18, 19]
     """
     if len(ordered) <= limit:

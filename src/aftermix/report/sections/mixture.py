@@ -164,7 +164,7 @@ def _compose_lead(record: MixtureRecord) -> str:
 
 def _format_number(value: float | None, interval: Interval | None) -> str:
     """
-    >>> _number(0.5, (-0.25, 1.0)), _number(None, None)
+    >>> _format_number(0.5, (-0.25, 1.0)), _format_number(None, None)
     ('0.50, −0.25 to 1.00', 'no value')
     """
     if value is None:

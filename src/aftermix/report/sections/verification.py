@@ -209,7 +209,7 @@ def _format_factor(value: float | None) -> str:
 
 def format_shares(shares: dict[str, float]) -> str:
     """
-    >>> shares_text({"ja": 0.75, "math": 0.25})
+    >>> format_shares({"ja": 0.75, "math": 0.25})
     'ja 0.75, math 0.25'
     """
     return ", ".join(f"{figures.shorten(name, 16)} {figures.format_weight(share)}" for name, share in shares.items())

@@ -25,7 +25,7 @@ LONGER = ("refuse", "cut", "skip")
 def pack_best_fit(lengths: Sequence[int], *, context: int) -> list[list[int]]:
     """Places in `lengths`, grouped so that no group's sum is above `context`; groups in order of their first place.
 
-    >>> best_fit([5, 3, 4, 2], context=7)
+    >>> pack_best_fit([5, 3, 4, 2], context=7)
     [[0, 3], [1, 2]]
     """
     groups: list[list[int]] = []

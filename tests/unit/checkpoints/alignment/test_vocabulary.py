@@ -396,4 +396,4 @@ def test_any_bounds(data: st.DataObject, models: Family) -> None:
         assert whole.equal(wanted)
     low = data.draw(st.integers(0, whole.numel()))
     high = data.draw(st.integers(low, whole.numel()))
-    assert view.block(name, (low, high)).equal(whole.flatten()[low:high])
+    assert view.read_block(name, (low, high)).equal(whole.flatten()[low:high])
