@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from aftermix.checkpoints.pool import find_largest_magnitude, refuse_non_finite
 from aftermix.checkpoints.reader import SINGLE
 from aftermix.checkpoints.shards import TensorSpec, stream_whole_tensors, write_shards
 from aftermix.merging.blocks import BLOCK_ELEMENTS, list_block_spans, run_in_order, start_threads
-from aftermix.merging.merge import Merger, Weights, check_weights
+from aftermix.merging.merge import Merger, MergeRecipe, Weights, check_weights
 from aftermix.merging.rules.intra import Pruner
 from aftermix.merging.rules.surveys import Combiner
 from aftermix.merging.topk.magnitude import TensorBlocks
@@ -92,6 +92,13 @@ class PreparedVectors:
         """Tensors that no weight moves: they keep the base's values."""
         moved = {info.name for info in self.moved}
         return frozenset(info.name for info in self.merger.pool.layout if info.name not in moved)
+
+    def with_recipe(self, recipe: MergeRecipe) -> PreparedVectors:
+        """The same vectors, combined by another recipe: one under which each of them keeps what it has kept."""
+        if recipe is self.merger.recipe:
+            return self
+        # What was found out over whole vectors holds under it too, so the merger is not built anew.
+        return replace(self, merger=replace(self.merger, recipe=recipe))
 
     def stream_merged(
         self, weights: Weights, *, place: Callable[[str], torch.Tensor | None] | None = None, threads: int | None = None
