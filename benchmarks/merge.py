@@ -131,17 +131,23 @@ def make_statistics(folder: Path, folders: list[Path]) -> Path:
     return statistics
 
 
-def ours(
+def write_config(
     folder: Path, folders: list[Path], method: str, options: Mapping[str, object], statistics: Path | None = None
-) -> Cost:
+) -> Path:
+    """The file of a merge of all models but the first, which is the base, at equal weights."""
     vectors = {path.name: {"model": str(path), "weight": 0.25} for path in folders[1:]}
     merge = {"method": method, **options} | ({"statistics": str(statistics)} if statistics else {})
     values = {"base": str(folders[0]), "vectors": vectors, "merge": merge}
     (folder / "ours.yaml").write_text(json.dumps(values))
+    return folder / "ours.yaml"
+
+
+def ours(
+    folder: Path, folders: list[Path], method: str, options: Mapping[str, object], statistics: Path | None = None
+) -> Cost:
+    config = write_config(folder, folders, method, options, statistics)
     shutil.rmtree(folder / "out", ignore_errors=True)
-    return run(
-        [str(Path(sys.executable).with_name("aftermix")), "merge", str(folder / "ours.yaml"), "-o", str(folder / "out")]
-    )
+    return run([str(Path(sys.executable).with_name("aftermix")), "merge", str(config), "-o", str(folder / "out")])
 
 
 def theirs(folder: Path, folders: list[Path], method: str, mergekit: str, threads: int) -> Cost:

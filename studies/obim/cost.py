@@ -92,10 +92,10 @@ def measured(subject: Subject, scratch: Path) -> Iterator[dict[str, object]]:
 def select(config: Config) -> None:
     """What is looked at before anything is merged: scores, thresholds and whose each entry is."""
     merger = open_merger(config, open_pool(config), MergeRecipe.from_config(config.merge, vectors=config.vectors))
-    surveys = (survey for info in merger.pool.layout for survey in merger.list_surveys(info, merger.vectors))
+    surveys = ((info, group) for info in merger.pool.layout for group in merger.group_surveys(merger.vectors))
     threads = torch.get_num_threads()
     with start_threads(threads) as pool:
-        for _ in run_in_order(pool, lambda survey: survey(), surveys, threads=threads):
+        for _ in run_in_order(pool, lambda survey: merger.build_pruners(*survey), surveys, threads=threads):
             pass
 
 

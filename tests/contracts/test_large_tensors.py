@@ -26,7 +26,7 @@ SHAPES = {
     "scale": ((), torch.float32),
     "zeros": ((4, 3), torch.bfloat16),
 }
-SURVEYING = [name for name, method in METHODS.items() if method.survey]
+SURVEYING = [name for name, method in METHODS.items() if method.inter.surveys_tensors]
 IN_BLOCKS = [name for name in SURVEYING if not bind(MergeConfig(method=name)).needs_whole_tensors]
 CASES = [(name, {}) for name in IN_BLOCKS] + [
     ("model_stock", {"filter_wise": True}),
@@ -93,7 +93,9 @@ def test_blocks_of_another_size_give_the_same_up_to_the_last_place(
     weights = {"a": 0.7, "b": 0.4, "c": 0.2}
     expected = dict(stream_merged_tensors(merger(models, method, dtype="float32", **options), weights))
     for module in ("merge", "prepared"):
-        monkeypatch.setattr(f"aftermix.merging.{module}.list_block_spans", lambda s: list_block_spans(s, 99_999))
+        monkeypatch.setattr(
+            f"aftermix.merging.{module}.list_block_spans", lambda shape: list_block_spans(shape, 99_999)
+        )
     for name, tensor in stream_merged_tensors(merger(models, method, dtype="float32", **options), weights):
         torch.testing.assert_close(tensor, expected[name], rtol=1e-6, atol=1e-7)
 

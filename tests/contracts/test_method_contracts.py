@@ -152,6 +152,17 @@ def test_combined_on_the_device_of_the_model(
     assert move_to_device(prepared, torch.device("cpu")) is prepared
 
 
+def test_prepared_vectors_combine_by_another_recipe(family: Family) -> None:
+    weights = {"a": 0.5, "b": -0.25}
+    half, whole = (config_of(family, "task_arithmetic", weights, **{"lambda": scale}) for scale in (0.5, 1.0))
+    prepared, recipe = prepare_vectors(merger(whole)), merger(half).recipe
+    expected = dict(prepare_vectors(merger(half)).stream_merged(weights))
+    for vectors in (prepared, resident(prepared, torch.device("cpu"))):
+        assert_same_bits(dict(vectors.with_recipe(recipe).stream_merged(weights)), expected)
+        assert vectors.with_recipe(recipe).unchanged == prepared.unchanged
+    assert prepared.with_recipe(prepared.merger.recipe) is prepared
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("fits", [True, False], ids=["resident", "pinned"])
 def test_vectors_stay_where_there_is_room(fits: bool, family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +242,7 @@ def test_scalars_vectors_zeros_and_empty_tensors_work(method: str) -> None:
     for count in (1, 7, 15):
         deltas = [torch.zeros(count), torch.randn(count, generator=torch.Generator().manual_seed(0))]
         kept = [
-            recipe.method.intra(
+            recipe.method.bind_intra(str(i))(
                 TensorBlocks([(0, count)], lambda bounds, delta=delta: delta[bounds[0] : bounds[1]].clone()),
                 TensorKey(0, str(i), "t", count, count),
             )(delta, 0)

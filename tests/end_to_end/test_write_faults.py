@@ -33,14 +33,14 @@ COMMAND = [sys.executable, "-c", "from aftermix.cli import main; main()", "merge
 PAUSED = """
 import sys
 import aftermix.jobs.merge.command as job
-whole = job.merged_pieces
+whole = job.stream_merged_pieces
 def paused(*arguments, **options):
     for number, piece in enumerate(whole(*arguments, **options)):
         if number == 7:
             print("now", flush=True)
             sys.stdin.read()
         yield piece
-job.merged_pieces = paused
+job.stream_merged_pieces = paused
 from aftermix.cli import main
 main()
 """

@@ -16,7 +16,7 @@ In HTML, where a time decides what is drawn:
 In output of commands and in HTML:
 
 - ``12 %|###   | 1/8 [00:01<00:07, 3.2it/s, note]``, redrawn behind carriage returns -> the last state alone; its times
-  and rate are null, the bar is dropped, numbers of steps and note stay
+  and rate, the bar and blanks behind it are dropped, numbers of steps and note stay
 - times: ``4.2 ms``, ``12.3 s``, ``12 min 34 s``, ``2 h 30 min`` -> null
 - ``13,662 tokens/s`` -> null; ``23.6 GB that are free`` -> null
 - ``aftermix 0.1.0``, ``aftermix, version 0.1.0`` -> null
@@ -86,7 +86,9 @@ def settle_bars(text: str) -> str:
     lines = []
     for line in text.split("\n"):
         *redrawn, last = line.split("\r")
-        lines.append(next((state for state in (last, *reversed(redrawn)) if state.strip()), ""))
+        shown = next((state for state in (last, *reversed(redrawn)) if state.strip()), "")
+        # Blanks behind a bar wipe out a longer state, which the clock may have left out.
+        lines.append(shown.rstrip(" ") if redrawn else last)
     text = BAR.sub(r"\1\2", "\n".join(lines))
     return COUNTER.sub(r"\1", text)
 

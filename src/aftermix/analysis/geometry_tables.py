@@ -42,7 +42,7 @@ def print_geometry(geometry: VectorGeometry, *, base: str, console: Console | No
 def format_percent(share: float) -> str:
     """A share as a percentage with about three digits.
 
-    >>> format_percent(0.01234), format_percent(1.0), format_percent(0.00012), format_percent(0.0), format_percent(float("inf"))
+    >>> tuple(map(format_percent, (0.01234, 1.0, 0.00012, 0.0, float("inf"))))
     ('1.23 %', '100.0 %', '0.012 %', '0 %', '-')
     """
     if not math.isfinite(share):

@@ -77,7 +77,8 @@ def read_tensor_kind(name: str) -> TensorKind:
 def label_layers(places: Iterable[TensorKind]) -> dict[tuple[str, int], str]:
     """Label of each layer by stack and number, in order; stacks are named only where there are several.
 
-    >>> label_layers([TensorKind("model.layers", 10, "norm"), TensorKind("", -1, "head"), TensorKind("model.layers", 2, "norm")])
+    >>> layers = [TensorKind("model.layers", number, "norm") for number in (10, 2)]
+    >>> label_layers([*layers, TensorKind("", -1, "head")])
     {('', -1): 'outside layers', ('model.layers', 2): '2', ('model.layers', 10): '10'}
     >>> list(label_layers([TensorKind("encoder.block", 0, "norm"), TensorKind("decoder.block", 0, "norm")]).values())
     ['decoder 0', 'encoder 0']

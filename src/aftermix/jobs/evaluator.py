@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -88,28 +88,14 @@ class MergeEvaluator:
         """Evaluated tasks, in the file's order."""
         return list(self.model_evaluator.suite.tasks)
 
-    def build_config(self, settings: Settings) -> Config:
-        """The configuration under the settings of one point."""
-        return apply_settings(self.config, settings)
-
-    def build_merger(self, settings: Settings) -> Merger:
-        """The merge under the settings of one point; masks and noise are those of the file's seed."""
-        if not settings:
-            return self.merger
-
-        config = self.build_config(settings)
-        recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
-        if self.prepared is not None:
-            return replace(self.merger, recipe=recipe)  # what whole vectors were searched for has not changed
-        return Merger.build(self.merger.pool, recipe, statistics=self.merger.statistics)
-
     def evaluate(self, point: Point, split: Split) -> ItemMeasurement:
         """Score the merge at `point` on one split."""
-        merger = self.build_merger(point.settings)
         if self.prepared is None:
+            merger = self.build_merger(point.settings)
             return self.model_evaluator.evaluate(stream_merged_tensors(merger, point.weights), split)
 
-        prepared = _replace_merger(self.prepared, merger)
+        # The vectors are as every point needs them: what is left is their combination, written into the living model.
+        prepared = self.prepared.with_recipe(self.build_recipe(point.settings))
         merged = prepared.stream_merged(point.weights, place=self.model_evaluator.engine.place)
         return self.model_evaluator.evaluate(merged, split, unchanged=prepared.unchanged)
 
@@ -122,12 +108,26 @@ class MergeEvaluator:
         merger = Merger.build(self.merger.pool, recipe, vectors=tuple(baseline.weights))
         return self.model_evaluator.evaluate(stream_merged_tensors(merger, baseline.weights), split)
 
+    def build_merger(self, settings: Settings) -> Merger:
+        """The merge under the settings of one point; masks and noise are those of the file's seed."""
+        if not settings:
+            return self.merger
 
-def _replace_merger(prepared: PreparedVectors | ResidentVectors, merger: Merger) -> PreparedVectors | ResidentVectors:
-    """`prepared`, combined as `merger` does."""
-    if isinstance(prepared, ResidentVectors):
-        return replace(prepared, prepared=replace(prepared.prepared, merger=merger))
-    return replace(prepared, merger=merger)
+        recipe = self.build_recipe(settings)
+        if self.prepared is not None:
+            return self.prepared.with_recipe(recipe).merger
+        return Merger.build(self.merger.pool, recipe, statistics=self.merger.statistics)
+
+    def build_recipe(self, settings: Settings) -> MergeRecipe:
+        """The recipe under the settings of one point."""
+        if not settings:
+            return self.merger.recipe
+        config = self.build_config(settings)
+        return MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
+
+    def build_config(self, settings: Settings) -> Config:
+        """The configuration under the settings of one point."""
+        return apply_settings(self.config, settings)
 
 
 def build_split_record(suite: TaskSuite) -> dict[str, Any]:

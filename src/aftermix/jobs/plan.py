@@ -150,7 +150,7 @@ def _plan_evaluations(
         tokens={split: count * measurements[split] for split, count in per_model.items()},
         tokens_per_s=_measure_speed(suite.list_requests("search", engine.lm), engine.lm),
         combine_s=_measure_combine_s(merger)
-        if once and merger.recipe.method.survey_rule is None
+        if once and not merger.recipe.method.surveys_tensors
         else _measure_merge_s(merger),
         space=describe_space(config, space) if space is not None else describe_mixtures(config),
         training=list_training_tokens(config),

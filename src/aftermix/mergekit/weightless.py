@@ -8,7 +8,8 @@ from typing import Any
 from aftermix.config import Config
 from aftermix.errors import Problem
 from aftermix.mergekit.references import write_reference
-from aftermix.merging.methods import BoundMethod, Rule
+from aftermix.merging.methods import BoundMethod
+from aftermix.merging.rules.kinds import Rule
 from aftermix.merging.rules.model_stock import model_stock
 from aftermix.merging.rules.spherical import karcher, slerp
 

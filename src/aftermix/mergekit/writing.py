@@ -18,9 +18,10 @@ from aftermix.errors import Problem, refuse_if_any
 from aftermix.mergekit import weightless
 from aftermix.mergekit.references import name_vectors, write_reference
 from aftermix.mergekit.settings import is_part_of_names
-from aftermix.merging.methods import BoundMethod, Rule, bind
+from aftermix.merging.methods import BoundMethod, bind
 from aftermix.merging.rules.inter import disjoint_mean, weighted_mean, weighted_sum
 from aftermix.merging.rules.intra import keep_all, magnitude, random_rescale
+from aftermix.merging.rules.kinds import Rule
 
 NAMES: dict[tuple[Rule, Rule], tuple[str, dict[str, Any]]] = {
     (keep_all, weighted_sum): ("task_arithmetic", {"normalize": False}),

@@ -14,7 +14,8 @@ import torch
 
 from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.errors import MergeError
-from aftermix.merging.merge import MergedBlock, Merger, Weights, widen
+from aftermix.merging.merge import MergedBlock, Merger, Weights
+from aftermix.merging.temporaries import widen
 from aftermix.merging.topk.magnitude import count_share
 
 REPORT = "This is a fault of aftermix, not of your models: please report it with the recipe."

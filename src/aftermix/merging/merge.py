@@ -29,7 +29,7 @@ from aftermix.merging.rules.exclusive import compute_shifts
 from aftermix.merging.rules.intra import Pruner, TensorKey, score_entries
 from aftermix.merging.rules.surveys import Combiner
 from aftermix.merging.saliency import ActivationStatistics, choose_ranking, refuse_unmeasured
-from aftermix.merging.temporaries import allocate_block, allocate_like
+from aftermix.merging.temporaries import allocate_block, allocate_like, widen
 from aftermix.merging.topk.magnitude import TensorBlocks, TopKMask
 from aftermix.merging.topk.whole_model import select_over_model
 
@@ -173,26 +173,24 @@ class Merger:
             partial(self.pool.read_spans, info.name, vector, difference=self.recipe.method.operands == "deltas"),
         )
 
-    def list_surveys(self, info: TensorInfo, vectors: Sequence[str]) -> list[Callable[[], dict[str, Pruner]]]:
-        """Surveys that precede the merging of one tensor's blocks; together they give a pruner for each vector."""
+    def group_surveys(self, vectors: Sequence[str]) -> list[tuple[str, ...]]:
+        """Those of `vectors` that are surveyed together, before the blocks of a tensor are merged."""
         if self.recipe.method.is_exclusive:
             # All vectors have their share whatever their weights: a search prepares them once.
-            return [partial(self._allot_entries, info)] if vectors else []
-        return [partial(self._build_pruner, info, vector) for vector in vectors]
+            return [self.vectors] if vectors else []
+        return [(vector,) for vector in vectors]
 
-    def _allot_entries(self, info: TensorInfo) -> dict[str, Pruner]:
-        entries = {v: score_entries(self.open_blocks(info, v), self._build_key(info, v)) for v in self.vectors}
-        shift = self._shifts[self.resolve_tied_name(info.name)]
-        return self.recipe.method.allot_entries(entries, shift)
+    def build_pruners(self, info: TensorInfo, group: Sequence[str]) -> dict[str, Pruner]:
+        """Survey one tensor of the vectors of a group: a pruner for each of them."""
+        method, keys = self.recipe.method, {vector: self._build_key(info, vector) for vector in group}
+        if method.is_exclusive:
+            entries = {v: score_entries(self.open_blocks(info, v), key) for v, key in keys.items()}
+            return method.allot_entries(entries, self._shifts[self.resolve_tied_name(info.name)])
+        return {v: method.bind_intra(v)(self.open_blocks(info, v), key) for v, key in keys.items()}
 
     @cached_property
     def _shifts(self) -> dict[str, int]:
         return compute_shifts(info.name for info in self.pool.layout)
-
-    def _build_pruner(self, info: TensorInfo, vector: str) -> dict[str, Pruner]:
-        return {
-            vector: self.recipe.method.bind_intra(vector)(self.open_blocks(info, vector), self._build_key(info, vector))
-        }
 
     def _build_key(self, info: TensorInfo, vector: str) -> TensorKey:
         tensor = self.resolve_tied_name(info.name)
@@ -269,11 +267,6 @@ class Merger:
         return block.to(self.recipe.dtype or info.dtype) if info.mergeable else block
 
 
-def widen(block: torch.Tensor) -> torch.Tensor:
-    """The block in float32; itself when it is."""
-    return block if block.dtype == torch.float32 else allocate_like(block, torch.float32).copy_(block)
-
-
 def check_weights(recipe: MergeRecipe, weights: Weights) -> None:
     """Raise :class:`MergeError` for weights that the method cannot use. All 0 is the base, if there is to be one."""
     moves = recipe.method.operands == "models" or any(weights.values())
@@ -303,72 +296,86 @@ def stream_merged_pieces(
     check_weights(merger.recipe, weights)
     threads = threads or torch.get_num_threads()
     with start_threads(threads) as pool:
-        yield from run_in_order(pool, lambda work: work(), _stream_tasks(merger, weights, pool, watch), threads=threads)
+        plans = _survey_ahead(merger, weights, pool)
+        tasks = (
+            BlockTask(merger, weights, plan, span, watch)
+            for plan in plans
+            for span in list_block_spans(plan.info.shape)
+        )
+        yield from run_in_order(pool, BlockTask.run, tasks, threads=threads)
 
 
-def _stream_tasks(
-    merger: Merger, weights: Weights, pool: ThreadPoolExecutor, watch: Watch | None
-) -> Iterator[Callable[[], TensorPiece]]:
-    """Work that is left for each block, once the vectors' tensors have been surveyed.
-
-    The surveys of a few tensors run ahead of the blocks that need them, so that no thread waits for one.
-    """
-    ahead: deque[tuple[TensorInfo, list[Future[dict[str, Pruner]]], Future[Combiner] | None]] = deque()
+def _survey_ahead(merger: Merger, weights: Weights, pool: ThreadPoolExecutor) -> Iterator[TensorPlan]:
+    """Plan every tensor of the frame, and survey a few ahead of the blocks that need it, so that no thread waits."""
+    ahead: deque[TensorPlan] = deque()
     for info in merger.pool.layout:
-        vectors = merger.list_active(weights) if merger.moves(info) else []
-        surveys = [pool.submit(survey) for survey in merger.list_surveys(info, vectors)]
-        ahead.append((info, surveys, pool.submit(_build_combiner, merger, info, weights) if vectors else None))
+        ahead.append(TensorPlan.start(merger, info, weights, pool))
         if len(ahead) > SURVEYS_AHEAD:
-            yield from _stream_tensor_tasks(merger, weights, *ahead.popleft(), watch)
+            yield ahead.popleft().wait()
 
     while ahead:
-        yield from _stream_tensor_tasks(merger, weights, *ahead.popleft(), watch)
+        yield ahead.popleft().wait()
+
+
+@dataclass
+class TensorPlan:
+    """One tensor of the result: its surveys in work, and once they are waited for, what its blocks take."""
+
+    info: TensorInfo
+    moves: bool
+    surveys: list[Future[dict[str, Pruner]]]
+    combining: Future[Combiner] | None
+    pruners: dict[str, Pruner] = field(default_factory=dict)
+    combiner: Combiner | None = None
+
+    @staticmethod
+    def start(merger: Merger, info: TensorInfo, weights: Weights, pool: ThreadPoolExecutor) -> TensorPlan:
+        """Hand the surveys of a tensor to the threads; what keeps the base's values has none."""
+        moves = merger.moves(info)
+        vectors = merger.list_active(weights) if moves else []
+        surveys = [pool.submit(merger.build_pruners, info, group) for group in merger.group_surveys(vectors)]
+        combining = pool.submit(_build_combiner, merger, info, weights) if vectors else None
+        return TensorPlan(info, moves, surveys, combining)
+
+    def wait(self) -> TensorPlan:
+        """The plan itself, when its pruners and its combiner are there."""
+        for survey in self.surveys:
+            self.pruners |= survey.result()
+        self.combiner = self.combining.result() if self.combining else None
+        return self
 
 
 def _build_combiner(merger: Merger, info: TensorInfo, weights: Weights) -> Combiner:
     return merger.build_combiner(merger.survey(info, weights), weights)
 
 
-def _stream_tensor_tasks(
-    merger: Merger,
-    weights: Weights,
-    info: TensorInfo,
-    surveys: list[Future[dict[str, Pruner]]],
-    combining: Future[Combiner] | None,
-    watch: Watch | None,
-) -> Iterator[Callable[[], TensorPiece]]:
-    pruners = {vector: keeper for survey in surveys for vector, keeper in survey.result().items()}
-    combiner = combining.result() if combining else None
+@dataclass(frozen=True)
+class BlockTask:
+    """One block of the result to compute, of a tensor that has been surveyed."""
 
-    for span in list_block_spans(info.shape):
-        if merger.moves(info):
-            yield partial(_merge_piece, merger, info, span, pruners, combiner, weights, watch)
-        else:
-            yield partial(_read_unmoved_piece, merger, info, span)
+    merger: Merger
+    weights: Weights
+    plan: TensorPlan
+    span: Span
+    watch: Watch | None = None
 
+    def run(self) -> TensorPiece:
+        """The block: merged, or the base's where no vector moves the tensor."""
+        info, span = self.plan.info, self.span
+        block = self._merge() if self.plan.moves else self.merger.read_unmoved(info, span)
+        return TensorPiece(info.name, span[0], block)
 
-def _read_unmoved_piece(merger: Merger, info: TensorInfo, span: Span) -> TensorPiece:
-    return TensorPiece(info.name, span[0], merger.read_unmoved(info, span))
+    def _merge(self) -> torch.Tensor:
+        merger, info, span, pruners = self.merger, self.plan.info, self.span, self.plan.pruners
+        active = merger.list_active(self.weights)
+        base = merger.pool.read_base_block(info.name, span)
+        base = widen(base) if merger.recipe.method.operands == "deltas" and active else base
+        kept = {v: pruners[v](merger.read_operand(info, v, span, base=base), span[0]) for v in active}
 
-
-def _merge_piece(
-    merger: Merger,
-    info: TensorInfo,
-    span: Span,
-    pruners: Mapping[str, Pruner],
-    combiner: Combiner | None,
-    weights: Weights,
-    watch: Watch | None,
-) -> TensorPiece:
-    active = [vector for vector in merger.list_active(weights) if vector in pruners]
-    base = merger.pool.read_base_block(info.name, span)
-    base = widen(base) if merger.recipe.method.operands == "deltas" and active else base
-    kept = {v: pruners[v](merger.read_operand(info, v, span, base=base), span[0]) for v in active}
-
-    merged = merger.combine(info, span, base, kept, weights, combiner=combiner)
-    if watch is not None:
-        watch(MergedBlock(info, span, pruners, kept, merged))
-    return TensorPiece(info.name, span[0], merged)
+        merged = merger.combine(info, span, base, kept, self.weights, combiner=self.plan.combiner)
+        if self.watch is not None:
+            self.watch(MergedBlock(info, span, pruners, kept, merged))
+        return merged
 
 
 def stream_merged_tensors(merger: Merger, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:

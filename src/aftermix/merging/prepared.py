@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from aftermix.checkpoints.pool import find_largest_magnitude, refuse_non_finite
 from aftermix.checkpoints.reader import SINGLE
 from aftermix.checkpoints.shards import TensorSpec, stream_whole_tensors, write_shards
 from aftermix.merging.blocks import BLOCK_ELEMENTS, list_block_spans, run_in_order, start_threads
-from aftermix.merging.merge import Merger, Weights, check_weights
+from aftermix.merging.merge import Merger, MergeRecipe, Weights, check_weights
 from aftermix.merging.rules.intra import Pruner
 from aftermix.merging.rules.surveys import Combiner
 from aftermix.merging.topk.magnitude import TensorBlocks
@@ -36,12 +36,41 @@ MEMORY_SHARE = 0.5
 COMBINED_ELEMENTS = 1 << 22
 """Most elements that a thread combines, block by block, before it takes the next: handing over costs time, too."""
 
-BlockRun = tuple[TensorInfo, torch.Tensor, Span, bool, Combiner | None]
-"""A run of blocks of a tensor, the flat tensor for the result, whether that is known to be finite, its combiner."""
 LargestMagnitudes = tuple[float, dict[str, float]]
 """The largest magnitude in the base, and in what each vector keeps."""
 KeptTensors = dict[str, torch.Tensor]
 """By vector, one flattened tensor in float32."""
+
+
+@dataclass(frozen=True)
+class CombinationPlan:
+    """One tensor to combine for a trial."""
+
+    info: TensorInfo
+    combiner: Combiner | None
+    result: torch.Tensor
+    """Flat, for the values to be written to."""
+    known_finite: bool
+    """True where no entry can exceed the stored type, so that none is looked at."""
+
+
+@dataclass(frozen=True)
+class BlockRun:
+    """A run of blocks of one tensor, which a thread combines one after the other."""
+
+    plan: CombinationPlan
+    span: Span
+
+    @property
+    def spans(self) -> Iterator[Span]:
+        """The blocks."""
+        start, stop = self.span
+        return ((first, min(first + BLOCK_ELEMENTS, stop)) for first in range(start, stop, BLOCK_ELEMENTS))
+
+    @property
+    def ends_tensor(self) -> bool:
+        """True for the last run of its tensor."""
+        return self.span[1] == self.plan.info.elements
 
 
 @dataclass(frozen=True)
@@ -64,6 +93,13 @@ class PreparedVectors:
         moved = {info.name for info in self.moved}
         return frozenset(info.name for info in self.merger.pool.layout if info.name not in moved)
 
+    def with_recipe(self, recipe: MergeRecipe) -> PreparedVectors:
+        """The same vectors, combined by another recipe: one under which each of them keeps what it has kept."""
+        if recipe is self.merger.recipe:
+            return self
+        # What was found out over whole vectors holds under it too, so the merger is not built anew.
+        return replace(self, merger=replace(self.merger, recipe=recipe))
+
     def stream_merged(
         self, weights: Weights, *, place: Callable[[str], torch.Tensor | None] | None = None, threads: int | None = None
     ) -> Iterator[tuple[str, torch.Tensor]]:
@@ -76,10 +112,15 @@ class PreparedVectors:
         threads = threads or torch.get_num_threads()
         with start_threads(threads) as pool:
             combiners = run_in_order(pool, partial(self.build_combiner, weights), self.moved, threads=threads)
-            runs = self._list_runs(weights, combiners, place or (lambda _: None))
-            for info, result, span, *_ in run_in_order(pool, partial(self._combine, weights), runs, threads=threads):
-                if span[1] == info.elements:
-                    yield info.name, result.view(info.shape)
+            plans = self._plan_tensors(weights, combiners, place or (lambda _: None))
+            runs = (
+                BlockRun(plan, span)
+                for plan in plans
+                for span in list_block_spans(plan.info.shape, COMBINED_ELEMENTS) or [(0, 0)]
+            )
+            for run in run_in_order(pool, partial(self._combine, weights), runs, threads=threads):
+                if run.ends_tensor:
+                    yield run.plan.info.name, run.plan.result.view(run.plan.info.shape)
 
     def build_combiner(self, weights: Weights, info: TensorInfo) -> Combiner | None:
         """Combiner of the blocks of one tensor; None where no vector has a weight. What it takes to know is kept."""
@@ -96,26 +137,26 @@ class PreparedVectors:
                 self.facts[key] = facts
         return self.merger.build_combiner(facts, weights)
 
-    def _list_runs(
+    def _plan_tensors(
         self, weights: Weights, combiners: Iterator[Combiner | None], place: Callable[[str], torch.Tensor | None]
-    ) -> Iterator[BlockRun]:
+    ) -> Iterator[CombinationPlan]:
         for info, combiner in zip(self.moved, combiners, strict=True):
-            finite = self._is_within_range(info, weights)
+            known_finite = self._is_within_range(info, weights)
             result = place(info.name)
             if result is None:
                 result = torch.empty(info.elements, dtype=self.merger.recipe.dtype or info.dtype)
-            for span in list_block_spans(info.shape, COMBINED_ELEMENTS) or [(0, 0)]:
-                yield info, result, span, finite, combiner
+            yield CombinationPlan(info, combiner, result, known_finite)
 
     def _combine(self, weights: Weights, run: BlockRun) -> BlockRun:
-        info, result, (first, last), finite, combiner = run
+        """The run itself, when its values are in the result."""
+        plan, info = run.plan, run.plan.info
         with torch.no_grad():
-            for start in range(first, last, BLOCK_ELEMENTS):
-                span = (start, min(start + BLOCK_ELEMENTS, last))
+            for span in run.spans:
                 kept = {vector: tensor[slice(*span)] for vector, tensor in self.kept[info.name].items()}
                 base = self.merger.pool.frame.read_block(info.name, span)
-                merged = self.merger.combine(info, span, base, kept, weights, combiner=combiner, known_finite=finite)
-                result[slice(*span)] = merged
+                plan.result[slice(*span)] = self.merger.combine(
+                    info, span, base, kept, weights, combiner=plan.combiner, known_finite=plan.known_finite
+                )
         return run
 
     def _is_within_range(self, info: TensorInfo, weights: Weights) -> bool:
@@ -168,9 +209,9 @@ def _prepare(
     threads = torch.get_num_threads()
     with start_threads(threads) as pool:
         for info in bar(moved, label=label, unit="tensor"):
-            surveys = merger.list_surveys(info, merger.vectors)
-            pruners_by_survey = run_in_order(pool, lambda survey: survey(), surveys, threads=threads)
-            pruners = {vector: keeper for part in pruners_by_survey for vector, keeper in part.items()}
+            groups = merger.group_surveys(merger.vectors)
+            pruners_by_group = run_in_order(pool, partial(merger.build_pruners, info), groups, threads=threads)
+            pruners = {vector: pruner for part in pruners_by_group for vector, pruner in part.items()}
 
             prepare = partial(_prune_tensor, merger, info, pruners)
             tensors = dict(

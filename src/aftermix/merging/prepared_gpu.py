@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
 from aftermix.merging.blocks import run_in_order, start_threads
-from aftermix.merging.merge import Merger, Weights, check_weights
+from aftermix.merging.merge import Merger, MergeRecipe, Weights, check_weights
 from aftermix.merging.prepared import KeptTensors, PreparedVectors, count_prepared_bytes
 from aftermix.merging.rules.surveys import Combiner
 
@@ -38,6 +38,10 @@ class ResidentVectors:
     def unchanged(self) -> frozenset[str]:
         """Tensors that no weight moves."""
         return self.prepared.unchanged
+
+    def with_recipe(self, recipe: MergeRecipe) -> ResidentVectors:
+        """The same vectors, combined by another recipe, as :meth:`PreparedVectors.with_recipe` does."""
+        return replace(self, prepared=self.prepared.with_recipe(recipe))
 
     def stream_merged(
         self,

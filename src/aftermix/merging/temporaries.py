@@ -39,6 +39,11 @@ def allocate_like(like: torch.Tensor, dtype: torch.dtype | None = None) -> torch
     return block if like.dim() == 1 else block.view(like.shape)
 
 
+def widen(block: torch.Tensor) -> torch.Tensor:
+    """The block in float32; itself when it is."""
+    return block if block.dtype == torch.float32 else allocate_like(block, torch.float32).copy_(block)
+
+
 def allocate_block(elements: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """An uninitialised flat tensor on the CPU."""
     if dtype == torch.float32:

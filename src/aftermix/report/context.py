@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from aftermix.config import SEARCH_EXCLUDE, Dimension
-from aftermix.report import number_format as figures
 from aftermix.report import tables
-from aftermix.report.number_format import ScoreScale, choose_scale
+from aftermix.report.number_format import ScoreScale, choose_scale, format_count, format_setting
 from aftermix.report.sections.mixture import is_mixture
 from aftermix.report.sections.mixture_tree import count_searched_groups
 from aftermix.report.trials import select_measured
@@ -137,17 +136,15 @@ def _compose_headline(run: Run, compared: JudgedResult | None) -> str:
     new = sum(not trial.imported for trial in run.trials)
     groups = count_searched_groups(run.folder)
     if groups is not None:
-        return (
-            f"This search is unfinished: {groups[0]} of {figures.format_count(groups[1], 'group')} have been searched."
-        )
+        return f"This search is unfinished: {groups[0]} of {format_count(groups[1], 'group')} have been searched."
     if mixture is not None:  # points that were taken over from another run stand in for its own
         new, wanted = done, mixture.points + sum(mixture.rounds)
 
     if not done:
         return f"This search has not finished its first trial of {wanted}."
     if new < wanted:
-        return f"This search is unfinished: {new} of {figures.format_count(wanted, 'trial')} have ended."
-    return f"All {figures.format_count(wanted, 'trial')} have ended, but the winner is not chosen and measured yet."
+        return f"This search is unfinished: {new} of {format_count(wanted, 'trial')} have ended."
+    return f"All {format_count(wanted, 'trial')} have ended, but the winner is not chosen and measured yet."
 
 
 def _describe_floors(run: Run, scale: ScoreScale) -> str:
@@ -193,7 +190,7 @@ def _describe_optimism(run: Run, scale: ScoreScale) -> str:
 def _describe_progress(run: Run, scale: ScoreScale) -> str:
     scored = select_measured(run.trials)
     failed = sum(trial.state == "failed" for trial in run.trials)
-    parts = [f"{figures.format_count(len(run.trials), 'trial')}, {len(scored)} with a score"]
+    parts = [f"{format_count(len(run.trials), 'trial')}, {len(scored)} with a score"]
     parts += [f"{failed} failed"] if failed else []
 
     feasible = [trial for trial in scored if trial.objective and trial.feasible is not False]
@@ -216,7 +213,7 @@ def _list_merge_facts(run: Run) -> tuple[tuple[str, str], ...]:
     pairs = [
         ("Base", run.config.base or "none"),
         ("Method", _find_method(run)),
-        ("Options", ", ".join(f"{name} {figures.format_setting(value)}" for name, value in options.items()) or "none"),
+        ("Options", ", ".join(f"{name} {format_setting(value)}" for name, value in options.items()) or "none"),
         ("Factor λ", f"{(winner.options or {}).get('lambda', merge.scale):g}"),
         ("Left at the base's values", ", ".join(SEARCH_EXCLUDE if exclude is None else exclude) or "nothing"),
         ("Stored type", merge.dtype or "the base's"),
@@ -237,7 +234,7 @@ def _list_searched(run: Run) -> Iterator[tuple[str, str]]:
     if run.best and run.best.settings:
         yield (
             "Winning settings",
-            "; ".join(f"{n} {figures.format_setting(value)}" for n, value in run.best.settings.items()),
+            "; ".join(f"{n} {format_setting(value)}" for n, value in run.best.settings.items()),
         )
 
 
@@ -247,12 +244,12 @@ def _describe_search(run: Run) -> tuple[str, str]:
     if mixture is not None and is_mixture(run.folder):
         rounds = "".join(f", then {count}" for count in mixture.rounds)
         if (groups := count_searched_groups(run.folder)) is not None:
-            design = f"{mixture.direction.replace('_', ' ')}, {figures.format_count(groups[1], 'group')}"
-            return "Design", f"{design} of at most {figures.format_count(mixture.points, 'point')}{rounds}"
-        return "Design", f"{figures.format_count(mixture.points, 'point')}{rounds}"
+            design = f"{mixture.direction.replace('_', ' ')}, {format_count(groups[1], 'group')}"
+            return "Design", f"{design} of at most {format_count(mixture.points, 'point')}{rounds}"
+        return "Design", f"{format_count(mixture.points, 'point')}{rounds}"
     return (
         "Search",
-        f"preset {search.preset}, {figures.format_count(search.trials, 'trial')}, start-up {search.startup}",
+        f"preset {search.preset}, {format_count(search.trials, 'trial')}, start-up {search.startup}",
     )
 
 
@@ -264,7 +261,7 @@ def _describe_seed(run: Run) -> str:
 def _format_dimension(kind: Dimension) -> str:
     """`0.1 to 0.9`, `0.05 to 0.5 by 0.05` or `rotation / first`"""
     if kind.choices is not None:
-        return " / ".join(map(figures.format_setting, kind.choices))
+        return " / ".join(map(format_setting, kind.choices))
     step = f" by {kind.step:g}" if kind.step is not None else ""
     return f"{kind.low:g} to {kind.high:g}{step}"
 

@@ -10,9 +10,15 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from aftermix.files import write_atomically
-from aftermix.report.charts import result as charts
 from aftermix.report.charts.landscape import read_cosines, read_landscape
-from aftermix.report.charts.result import ComparisonEntry
+from aftermix.report.charts.result import (
+    ComparisonEntry,
+    draw_comparison,
+    draw_optimism,
+    draw_pareto,
+    draw_progress,
+    draw_scan,
+)
 from aftermix.report.charts.weight_space import draw_weight_space
 from aftermix.report.context import ReportContext, build_context
 from aftermix.report.sections.landscape import LandscapeSection, build_landscape_section
@@ -78,7 +84,7 @@ def render(
 def _draw_charts(run: Run, context: ReportContext) -> dict[str, object]:
     winner = run.best.winner.trial if run.best else None
     drawings: dict[str, object] = {
-        "progress": charts.draw_progress(run.trials, names=context.objectives, winner=winner, scale=context.scale)
+        "progress": draw_progress(run.trials, names=context.objectives, winner=winner, scale=context.scale)
         if select_measured(run.trials)
         else None,
         "space": draw_weight_space(run.trials, vectors=_list_axes(run), winner=winner, scale=context.scale),
@@ -101,23 +107,23 @@ def _draw_front(run: Run, context: ReportContext, winner: int | None) -> Markup 
     front = (run.best and run.best.front) or find_nondominated(run.trials)
     if len(context.objectives) < 2 or not front:
         return None
-    return charts.draw_pareto(run.trials, front=front, names=context.objectives, winner=winner, scale=context.scale)
+    return draw_pareto(run.trials, front=front, names=context.objectives, winner=winner, scale=context.scale)
 
 
 def _draw_result(best: BestRecord, judged: JudgedResult, context: ReportContext) -> dict[str, object]:
     return {
         "comparison": tuple(
-            charts.draw_comparison(
+            draw_comparison(
                 _list_entries(judged.best, place), objective=place, scale=judged.scale, title=_name_axis(judged, place)
             )
             for place in range(len(judged.names))
             if best.baselines
         ),
-        "optimism": charts.draw_optimism(
+        "optimism": draw_optimism(
             best.candidates, winner=best.winner.trial, search=best.search, select=best.select, test=best.test,
             scale=context.scale,
         ),
-        "scan": charts.draw_scan(
+        "scan": draw_scan(
             best.scan, chosen=best.weights.get(best.scan.vector), objectives=len(context.objectives),
             scale=context.scale,
         )

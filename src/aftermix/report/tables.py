@@ -7,8 +7,15 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from aftermix.report import number_format as figures
-from aftermix.report.number_format import ScoreScale
+from aftermix.report.number_format import (
+    DASH,
+    ScoreScale,
+    format_duration,
+    format_percent,
+    format_setting,
+    format_tokens,
+    format_weight,
+)
 from aftermix.report.trials import KINDS, classify_trial
 from aftermix.runs.reader import Run
 from aftermix.runs.records import BaselineRecord, BestRecord, ScoresRecord, TrialRecord
@@ -76,7 +83,7 @@ def _build_model_row(
     def format_task(task: str) -> ScoreCell:
         measured = scores.tasks.get(task)
         if measured is None:
-            return ScoreCell(figures.DASH)
+            return ScoreCell(DASH)
 
         between = task_scale.format_interval(measured.interval)
         return ScoreCell(task_scale.format(measured.score), between, measured.score == highest[task])
@@ -109,7 +116,7 @@ def _describe_recipe(baseline: BaselineRecord) -> str:
 
     weights = baseline.weights or {}
     alike = len(weights) > 2 and len(set(weights.values())) == 1
-    text = f"each vector {figures.format_weight(next(iter(weights.values())))}" if alike else format_weights(weights)
+    text = f"each vector {format_weight(next(iter(weights.values())))}" if alike else format_weights(weights)
     density = f" at density {baseline.density:g}" if baseline.density is not None else ""
     return ": ".join(filter(None, [f"{baseline.method or ''}{density}", text]))
 
@@ -120,7 +127,7 @@ def format_weights(weights: Mapping[str, float]) -> str:
     >>> format_weights({"it": 0.62, "ja": 0.0})
     'it 0.62'
     """
-    return ", ".join(f"{name} {figures.format_weight(value)}" for name, value in weights.items() if value)
+    return ", ".join(f"{name} {format_weight(value)}" for name, value in weights.items() if value)
 
 
 def format_point(weights: Mapping[str, float], settings: Mapping[str, object]) -> str:
@@ -129,7 +136,7 @@ def format_point(weights: Mapping[str, float], settings: Mapping[str, object]) -
     >>> format_point({"it": 0.62}, {"density": 0.3, "order": ("ja", "it")})
     'it 0.62; density 0.3; order (ja, it)'
     """
-    parts = [format_weights(weights), *(f"{name} {figures.format_setting(value)}" for name, value in settings.items())]
+    parts = [format_weights(weights), *(f"{name} {format_setting(value)}" for name, value in settings.items())]
     return "; ".join(filter(None, parts))
 
 
@@ -189,13 +196,11 @@ def build_vector_rows(run: Run) -> tuple[VectorRow, ...]:
                 name=name,
                 model=vector.model,
                 role=vector.role,
-                tokens=figures.format_tokens(vector.tokens),
-                range=" to ".join(figures.format_weight(bound) for bound in vector.bounds)
-                if searched
-                else "not searched",
-                weight=figures.format_weight(weights[name]) if name in weights else "",
+                tokens=format_tokens(vector.tokens),
+                range=" to ".join(format_weight(bound) for bound in vector.bounds) if searched else "not searched",
+                weight=format_weight(weights[name]) if name in weights else "",
                 bar=place_bar(weights[name], low, high) if name in weights else None,
-                ratio=figures.format_percent(ratios[name]) if name in ratios else "",
+                ratio=format_percent(ratios[name]) if name in ratios else "",
                 ratio_percent=round(100 * ratios[name], 2) if name in ratios else None,
             )
         )
@@ -273,10 +278,10 @@ def summarise_cost(run: Run) -> RunCost | None:
     return RunCost(
         trials=len(spent),
         phases=_build_segments(totals, medians) if spent else (),
-        phases_total=figures.format_duration(sum(totals.values())),
-        median_total=figures.format_duration(median(sum(seconds.values()) for seconds in spent)) if spent else "",
+        phases_total=format_duration(sum(totals.values())),
+        median_total=format_duration(median(sum(seconds.values()) for seconds in spent)) if spent else "",
         stages=_build_segments(stages, {}) if stages else (),
-        stages_total=figures.format_duration(sum(stages.values())) if stages else "",
+        stages_total=format_duration(sum(stages.values())) if stages else "",
     )
 
 
@@ -295,9 +300,9 @@ def _build_segments(totals: Mapping[str, float], medians: Mapping[str, float]) -
     return tuple(
         BarSegment(
             name=name,
-            total=figures.format_duration(seconds),
+            total=format_duration(seconds),
             percent=round(100 * seconds / whole, 2),
-            median=figures.format_duration(medians[name]) if name in medians else "",
+            median=format_duration(medians[name]) if name in medians else "",
         )
         for name, seconds in totals.items()
     )

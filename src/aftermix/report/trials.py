@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aftermix.report import number_format as figures
-from aftermix.report.number_format import ScoreScale, shorten
+from aftermix.report.number_format import ScoreScale, format_setting, format_weight, shorten
 from aftermix.runs.records import TrialRecord
 
 
@@ -41,8 +40,8 @@ def classify_trial(trial: TrialRecord) -> str:
 def describe_trial(trial: TrialRecord, scale: ScoreScale) -> str:
     """`trial 37: 61.3; it 0.62, ja 0.20`"""
     score = ", ".join(scale.format(value) for value in trial.objective) if trial.objective else trial.state
-    weights = ", ".join(f"{shorten(name, 16)} {figures.format_weight(value)}" for name, value in trial.weights.items())
-    settings = "".join(f"; {name} {figures.format_setting(value)}" for name, value in trial.settings.items())
+    weights = ", ".join(f"{shorten(name, 16)} {format_weight(value)}" for name, value in trial.weights.items())
+    settings = "".join(f"; {name} {format_setting(value)}" for name, value in trial.settings.items())
     floor = "; below a floor" if trial.feasible is False and trial.objective else ""
     source = f"; from {trial.origin}" if trial.imported else ""
     return f"trial {trial.number}: {score}; {weights}{settings}{floor}{source}"

@@ -107,8 +107,8 @@ def find_best_baseline(best: BestRecord, objective: int) -> BaselineRecord | Non
 def judge_standing(interval: tuple[float, float] | None) -> Standing:
     """The standing that the interval of the paired difference, winner minus baseline, allows one to claim.
 
-    >>> judge_standing((0.01, 0.05)), judge_standing((-0.01, 0.05)), judge_standing((-0.05, -0.01)), judge_standing(None)
-    ('better', 'level', 'worse', 'unknown')
+    >>> [judge_standing(interval) for interval in ((0.01, 0.05), (-0.01, 0.05), (-0.05, -0.01), None)]
+    ['better', 'level', 'worse', 'unknown']
     """
     if interval is None:
         return "unknown"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from aftermix.errors import AftermixError, MixtureError
+from aftermix.errors import AftermixError, ManyProblemsError, MixtureError
 from aftermix.mixture.bounds import ShareBounds
 from aftermix.mixture.simplex import order_shares, share_by_tokens
 
@@ -35,6 +35,18 @@ def test_all_limits_are_joined() -> None:
     assert found.high_K.tolist() == [0.4, 0.2, 1.0]
     assert found.free == 2
     assert found.admits(np.array([[0.4, 0.2, 0.4], [0.5, 0.2, 0.3], [0.3, 0.3, 0.4]])).tolist() == [True, False, False]
+
+
+def test_largest_shares_are_a_cap_like_that_of_epochs() -> None:
+    tokens, shares = {"a": 3e8, "b": 7e9, "c": 1e11}, {"a": 0.12, "b": 2.8, "c": 40.0}
+    epochs = ShareBounds.build(list("abc"), tokens=tokens, budget_tokens=1e10, max_epochs=4)
+    assert ShareBounds.build(list("abc"), largest_shares=shares).high_K.tolist() == epochs.high_K.tolist()
+    both = ShareBounds.build(list("ab"), largest_shares={"a": 0.7, "b": 0.9}, bounds={"b": (0.1, 0.6)})
+    assert both.high_K.tolist() == [0.7, 0.6]
+    with pytest.raises(MixtureError, match=r"below 1.*allow more epochs"):
+        ShareBounds.build(list("ab"), largest_shares={"a": 0.3, "b": 0.3})
+    with pytest.raises(ManyProblemsError, match="domain 'b': expected tokens above 0, found 0. Give it data"):
+        ShareBounds.build(list("ab"), largest_shares={"a": 1.0, "b": 0.0})
 
 
 @settings(max_examples=40, deadline=None)

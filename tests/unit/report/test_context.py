@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aftermix.report import number_format as figures
 from aftermix.report import tables
 from aftermix.report.context import build_context, choose_run_scale
-from aftermix.report.number_format import POINTS, RAW, choose_scale
+from aftermix.report.number_format import POINTS, RAW, choose_scale, format_duration
 from aftermix.report.trials import find_nondominated
 from aftermix.runs.reader import read_run
 from aftermix.runs.records import TrialRecord
@@ -132,7 +131,7 @@ def test_cost_leaves_out_imported_trials(make_run):
     assert cost.trials == 10
     assert [part.name for part in cost.phases] == ["combine", "evaluate", "overhead"]
     assert sum(part.percent for part in cost.phases) == pytest.approx(100, abs=0.02)
-    assert cost.phases[1].total == figures.format_duration(sum(seconds["evaluate"] for seconds in own))
+    assert cost.phases[1].total == format_duration(sum(seconds["evaluate"] for seconds in own))
     assert [part.name for part in cost.stages] == ["prepare", "search", "select", "test"]
 
 

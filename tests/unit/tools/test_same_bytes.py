@@ -83,8 +83,8 @@ def test_all_else_stays(name: str, text: str) -> None:
 
 def test_a_bar_is_what_it_ended_as() -> None:
     drawn = "\ra:   0%|          | 0/8 [00:00<?, ?it/s]\ra:  50%|#####     | 4/8 [00:01<00:01,  3.2it/s, loss=5.7]"
-    ended = f"{drawn}\ra: 100%|##########| 8/8 [00:02<00:00,  3.9it/s, best 0.7 at trial 3]\nnext"
-    assert null_volatile("a.output", ended) == "a: 100% 8/8, best 0.7 at trial 3\nnext"
+    ended = f"{drawn}\ra: 100%|##########| 8/8 [00:02<00:00,  3.9it/s, best 0.7 at trial 3]    \nnext "
+    assert null_volatile("a.output", ended) == "a: 100% 8/8, best 0.7 at trial 3\nnext "
     counted = "\rcount b: 0example [00:00, ?example/s]\rcount b: 60example [00:00, 40297.56example/s]"
     assert null_volatile("a.output", counted) == "count b: 60example"
 

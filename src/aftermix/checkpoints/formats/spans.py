@@ -25,7 +25,7 @@ def split_into_spans(elements: int, *, size: int = SPAN_ELEMENTS) -> list[Span]:
 def compute_row_length(shape: tuple[int, ...]) -> int:
     """Elements of a row of the 2-D view: the last dimension; a vector or a scalar is one row.
 
-    >>> compute_row_length((4, 3)), compute_row_length((2, 4, 3)), compute_row_length((7,)), compute_row_length(()), compute_row_length((2, 0))
+    >>> tuple(map(compute_row_length, ((4, 3), (2, 4, 3), (7,), (), (2, 0))))
     (3, 3, 7, 1, 1)
     """
     return max(1, shape[-1] if len(shape) > 1 else int(torch.Size(shape).numel()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from aftermix.jobs.mixture.problem import TOKENS, UNIFORM, MixtureProblem
 from aftermix.jobs.mixture.scores import UtilityScorer
 from aftermix.jobs.search.baselines import BaselineMerge
 from aftermix.jobs.search.score_cache import ScoreCache
-from aftermix.runs.trials import ItemMeasurement, ItemScores, Point, Weights
+from aftermix.runs.trials import ItemScores, Point, Weights
 from aftermix.seeds import derived_seed
 
 BASE = "base"
@@ -36,24 +37,19 @@ class MixtureBaselines:
     @classmethod
     def open(cls, evaluator: MergeEvaluator, scorer: UtilityScorer, folder: Path) -> MixtureBaselines:
         """Open the scores kept in `folder`: a merge that stands there is not measured again."""
-        score_cache = ScoreCache(
-            folder,
-            evaluator.tasks,
-            scorer.objectives,
-            lambda baseline, split: _measure_baseline(evaluator, baseline, split),
-        )
-        return cls(evaluator, scorer, score_cache)
+        return cls(evaluator, scorer, ScoreCache(folder, evaluator.tasks))
 
     def measure_items(self, weights: Weights, split: Split) -> ItemScores:
         """Item scores of one merge, measured now or kept from before."""
-        return self.score_cache.measure_items(BaselineMerge(_build_key(weights), "mixture", weights), split)
+        return self.score_cache.scores(_build_key(weights), split, partial(self.evaluator.evaluate, Point(weights)))
 
     def build_records(self, winner: ItemScores, mixtures: list[NamedMixture]) -> list[dict[str, Any]]:
         """The mixtures that have to be beaten, on test items, as `baselines` of `best.json`."""
+        measure_base = partial(self.evaluator.evaluate_baseline, BaselineMerge(BASE, BASE, {}))
         records = []
         for name, kind, weights in progress.bar(mixtures, label="Baselines", unit="model"):
             if weights is None:
-                items = self.score_cache.measure_items(BaselineMerge(BASE, BASE, {}), "test")
+                items = self.score_cache.scores(BASE, "test", measure_base)
             else:
                 items = self.measure_items(weights, "test")
 
@@ -87,9 +83,3 @@ def _build_key(weights: Mapping[str, float]) -> str:
     'mixture 1a29e11802f1ba56'
     """
     return f"mixture {derived_seed(0, 'mixture', *(f'{name} {weights[name]!r}' for name in sorted(weights))):016x}"
-
-
-def _measure_baseline(evaluator: MergeEvaluator, baseline: BaselineMerge, split: Split) -> ItemMeasurement:
-    if baseline.kind == BASE:
-        return evaluator.evaluate_baseline(baseline, split)
-    return evaluator.evaluate(Point(dict(baseline.weights)), split)

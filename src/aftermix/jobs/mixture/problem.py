@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from aftermix.config import Config, MixtureConfig, Objective
-from aftermix.errors import AftermixError, Problem, refuse_if_any
+from aftermix.errors import Problem
+from aftermix.jobs.mixture.faults import ProblemCollector
 from aftermix.mixture.bounds import ShareBounds
 from aftermix.mixture.design import SimplexDesign, build_design
 from aftermix.mixture.expression import parse_expression
@@ -24,7 +23,6 @@ from aftermix.search.space import SearchSpace
 
 # N points, K domains, M capabilities
 
-T = TypeVar("T")
 UNIFORM, TOKENS = "uniform", "tokens"
 
 
@@ -71,43 +69,32 @@ class MixtureProblem:
         `mixture:` and of its needs of the vectors.
         """
         assert config.evaluate is not None  # noqa: S101 - the job requires it; for the type checker
-        faults, domains = _MixtureFaults(), list(embedding.members)
-        capabilities = _group_capabilities(section, [task.task for task in config.evaluate.tasks], faults)
-        faults.problems += _find_missing(section, domains, tokens)
-        faults.try_building(lambda: _refuse_utility(section, list(capabilities)))
+        problems, domains = ProblemCollector(), list(embedding.members)
 
-        # A cap on epochs is a cap on shares of the budget; a group's own cap comes as shares, of a budget of 1.
-        capped = section.max_epochs is not None and set(tokens) == set(domains)
-        data, budget, epochs = (
-            (tokens, section.budget_tokens, section.max_epochs) if capped else (largest_shares, 1.0, 1.0)
-        )
-        bounds = faults.try_building(
-            lambda: ShareBounds.build(
-                domains,
-                bounds=section.bounds,
-                fixed=section.fixed,
-                tokens=data,
-                budget_tokens=budget if data else None,
-                max_epochs=epochs if data else None,
-            )
-        )
+        # Each part by itself: a fault in one does not hide those of the others.
+        capabilities = _group_capabilities(section, [task.task for task in config.evaluate.tasks], problems)
+        problems.add(*_find_missing(section, domains, tokens))
+        with problems.collect("mixture"):
+            _refuse_utility(section, list(capabilities))
+        bounds = None
+        with problems.collect("mixture"):
+            bounds = _build_bounds(section, domains, tokens, largest_shares)
 
         wanted = dict(_list_named_shares(section, domains, tokens))
-        shares_by_name = {
-            name: faults.try_building(partial(order_shares, shares, domains, where=f"prior '{name}'"))
-            for name, shares in wanted.items()
-        }
-        mixtures = {name: shares_K for name, shares_K in shares_by_name.items() if shares_K is not None}
+        mixtures: dict[str, Floats] = {}
+        for name, shares in wanted.items():
+            with problems.collect("mixture"):
+                mixtures[name] = order_shares(shares, domains, where=f"prior '{name}'")
 
         # The design needs sound bounds and mixtures: with faults there, their own message is enough.
         design = None
         if bounds is not None and len(mixtures) == len(wanted):
-            design = faults.try_building(partial(_build_design, section, bounds, mixtures, stray_priors=stray_priors))
-            utility, prior_K = _build_any_utility(list(capabilities)), mixtures.get(section.toward)
-            if prior_K is not None:  # a name that stands for none has been told
-                faults.try_building(partial(MixtureGoal.build, utility, bounds, prior=prior_K, pull=section.pull))
+            with problems.collect("mixture"):
+                design = _build_design(section, bounds, mixtures, stray_priors=stray_priors)
+            with problems.collect("mixture"):
+                _refuse_pull(section, list(capabilities), bounds, mixtures)
 
-        refuse_if_any(faults.problems)
+        problems.refuse()
         assert bounds is not None  # noqa: S101 - no problems; for the type checker
         assert design is not None  # noqa: S101
         fixed = {name: vector.weight for name, vector in config.vectors.items() if vector.role == "instruction"}
@@ -180,31 +167,8 @@ class MixtureProblem:
         return MixtureGoal.build(utility, self.bounds, prior=self.named_mixtures.get(mixture.toward), pull=mixture.pull)
 
 
-@dataclass
-class _MixtureFaults:
-    """Problems so far; places get the section's name."""
-
-    problems: list[Problem] = field(default_factory=list)
-
-    def try_building(self, build: Callable[[], T]) -> T | None:
-        try:
-            return build()
-        except AftermixError as error:
-            self.problems += [Problem(_locate_fault(each.where), each.found, each.remedy) for each in error.problems]
-            return None
-
-
-def _locate_fault(where: str) -> str:
-    """
-    >>> _locate_fault("bounds.ja"), _locate_fault("prior 'mine', row 0"), _locate_fault("domain 'ja'")
-    ('mixture.bounds.ja', "mixture, prior 'mine'", "mixture, domain 'ja'")
-    """
-    apart = where.startswith(("prior '", "domain '"))
-    return f"mixture, {where.removesuffix(', row 0')}" if apart else f"mixture.{where}"
-
-
 def _group_capabilities(
-    section: MixtureConfig, tasks: Sequence[str], faults: _MixtureFaults
+    section: MixtureConfig, tasks: Sequence[str], problems: ProblemCollector
 ) -> dict[str, tuple[str, ...]]:
     """Groups first, then every task that is in none."""
     for name, group in section.capabilities.items():
@@ -212,16 +176,16 @@ def _group_capabilities(
         for task in group:
             if task not in tasks:
                 found = f"expected tasks that are evaluated ({', '.join(tasks)}), found '{task}'"
-                faults.problems.append(Problem(where, found, "Correct it, or add it to `evaluate.tasks`."))
+                problems.add(Problem(where, found, "Correct it, or add it to `evaluate.tasks`."))
         if len(set(group)) < len(group):
-            faults.problems.append(Problem(where, "names a task twice", "Name each task once."))
+            problems.add(Problem(where, "names a task twice", "Name each task once."))
 
     grouped = {task for group in section.capabilities.values() for task in group}
     alone = {task: (task,) for task in tasks if task not in grouped}
 
     for name in sorted(alone.keys() & section.capabilities.keys()):
         found = "has the name of a task that is a capability of its own"
-        faults.problems.append(Problem(f"mixture.capabilities.{name}", found, "Add that task to it, or rename it."))
+        problems.add(Problem(f"mixture.capabilities.{name}", found, "Add that task to it, or rename it."))
     return {**section.capabilities, **alone}
 
 
@@ -243,6 +207,25 @@ def _find_missing(section: MixtureConfig, domains: Sequence[str], tokens: Mappin
     if section.points < FEWEST_POINTS:
         found = f"expected at least {FEWEST_POINTS} points for surrogates to learn from, found {section.points}"
         yield Problem("mixture.points", found, "Measure more points.")
+
+
+def _build_bounds(
+    section: MixtureConfig,
+    domains: Sequence[str],
+    tokens: Mapping[str, int],
+    largest_shares: Mapping[str, float] | None,
+) -> ShareBounds:
+    """Limits of the section; its cap on epochs needs all tokens, and what is missing of them has been told."""
+    if section.max_epochs is None or set(tokens) != set(domains):
+        return ShareBounds.build(domains, bounds=section.bounds, fixed=section.fixed, largest_shares=largest_shares)
+    return ShareBounds.build(
+        domains,
+        bounds=section.bounds,
+        fixed=section.fixed,
+        tokens=tokens,
+        budget_tokens=section.budget_tokens,
+        max_epochs=section.max_epochs,
+    )
 
 
 def _list_named_shares(
@@ -274,6 +257,15 @@ def _build_design(
         bounds=bounds,
         repeats=section.repeats,
     )
+
+
+def _refuse_pull(
+    section: MixtureConfig, capabilities: Sequence[str], bounds: ShareBounds, mixtures: Mapping[str, Floats]
+) -> None:
+    """All that is wrong with the pull to a prior whatever the scores are."""
+    prior_K = mixtures.get(section.toward)
+    if prior_K is not None:  # a name that stands for none has been told
+        MixtureGoal.build(_build_any_utility(capabilities), bounds, prior=prior_K, pull=section.pull)
 
 
 def _refuse_utility(section: MixtureConfig, capabilities: Sequence[str]) -> None:

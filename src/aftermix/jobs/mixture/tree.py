@@ -44,6 +44,10 @@ LEAST = 0.005
 """A group with a smaller share of the whole is not searched: its members hardly move any score."""
 
 
+class UnsearchableGroupError(Exception):
+    """A group whose shares no search can tell; the message is the note that its result has."""
+
+
 def search_tree(evaluator: MergeEvaluator, run: Path, tree: TreeProblem) -> dict[str, Any]:
     """Search each group that has not been searched in `run`, write the experts asked for, and return `best.json`."""
     inner = dict(tree.start)
@@ -58,25 +62,26 @@ def _settle_group(
     evaluator: MergeEvaluator, run: Path, tree: TreeProblem, group: TreeNode, inner: Inner
 ) -> dict[str, float]:
     """The shares of the group's members: those that its search finds, or its first ones where nothing can be told."""
-    summary = _search_group(evaluator, run, tree, group, inner)
-    if isinstance(summary, str):
-        summary = {"shares": tree.keep_shares(group, inner), "note": summary}
+    try:
+        summary = _search_group(evaluator, run, tree, group, inner)
+    except UnsearchableGroupError as error:
+        summary = {"shares": tree.keep_shares(group, inner), "note": str(error)}
     write_json(locate_level(run, group.name) / run_folder.BEST, {"level": group.name, **summary})
     return dict(summary["shares"])
 
 
 def _search_group(
     evaluator: MergeEvaluator, run: Path, tree: TreeProblem, group: TreeNode, inner: Inner
-) -> dict[str, Any] | str:
-    """The result of the search in a group, or the reason that there is nothing to find."""
+) -> dict[str, Any]:
+    """The result of the search in a group; raises :class:`UnsearchableGroupError` where there is nothing to find."""
     if tree.is_top_down and find_share(tree.root, group.name, inner) < LEAST:
-        return f"has less than {LEAST:.1%} of the whole, so its shares are not searched"
+        raise UnsearchableGroupError(f"has less than {LEAST:.1%} of the whole, so its shares are not searched")
     try:
         problem = tree.build_problem(group, inner)
     except AftermixError as error:
         if tree.section.max_epochs is None:  # nothing else can differ from what was checked
             raise
-        return f"the caps on epochs leave no choice: {error.problem.found}"
+        raise UnsearchableGroupError(f"the caps on epochs leave no choice: {error.problem.found}") from error
 
     folder = locate_level(run, group.name)
     write_json(folder / run_folder.DESIGN, build_design_record(problem) | _describe_embedding(problem, group))
@@ -87,7 +92,7 @@ def _search_group(
     for count in sorted({len(points.planned), points.new_count}):
         trials = _measure_group(evaluator, run, points, folder, count=count)
         if group.name != ROOT and _all_alike(problem, trials):
-            return "every mixture scored the same, so nothing tells its shares apart"
+            raise UnsearchableGroupError("every mixture scored the same, so nothing tells its shares apart")
 
     with _explain_failure(group.name, folder):
         result = MixtureResult.fit(evaluator, folder, problem, objectives=objectives, trials=trials, cache_folder=run)

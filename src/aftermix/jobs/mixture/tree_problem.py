@@ -17,6 +17,7 @@ import numpy as np
 from aftermix.config import Config, LevelConfig, MixtureConfig
 from aftermix.errors import AftermixError, Problem, refuse_if_any
 from aftermix.jobs.mixture.baselines import BASE, LABELS, NamedMixture
+from aftermix.jobs.mixture.faults import ProblemCollector
 from aftermix.jobs.mixture.problem import TOKENS, UNIFORM, MixtureProblem
 from aftermix.jobs.run_folder import BEST
 from aftermix.mixture.bounds import ShareBounds
@@ -125,10 +126,7 @@ class TreeProblem:
         share = find_share(self.root, group.name, inner) if self.is_top_down else 1.0
 
         caps = self._limit_shares(group, share)
-        limit = 1.0 if caps else None
-        bounds = ShareBounds.build(
-            names, bounds=section.bounds, fixed=section.fixed, tokens=caps, budget_tokens=limit, max_epochs=limit
-        )
+        bounds = ShareBounds.build(names, bounds=section.bounds, fixed=section.fixed, largest_shares=caps)
         return _find_nearest_allowed(bounds, inner[group.name])
 
     def build_design_record(self) -> dict[str, Any]:
@@ -255,13 +253,12 @@ class TreeProblem:
                     found = f"expected the name of {kind} ({', '.join(known) or 'there is none'})"
                     yield Problem(f"mixture.{place}.{name}", found, "Correct the name.")
 
-    def _find_faulty_priors(self) -> Iterator[Problem]:
+    def _find_faulty_priors(self) -> list[Problem]:
+        problems = ProblemCollector()
         for name, shares in self.section.priors.items():
-            try:
-                order_shares(shares, self.experts, where=f"mixture, prior '{name}'")
-            except AftermixError as error:
-                yield from (Problem(each.where.removesuffix(", row 0"), each.found, each.remedy)
-                            for each in error.problems)  # fmt: skip
+            with problems.collect("mixture"):
+                order_shares(shares, self.experts, where=f"prior '{name}'")
+        return problems.collected
 
     def _find_faulty_caps(self) -> Iterator[Problem]:
         if self.section.max_epochs is None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from aftermix.config import Config, MergeConfig
-from aftermix.seeds import derived_seed
 
 PAPER_INSTRUCTION_WEIGHT = 0.6
 SCAN_WEIGHTS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -30,12 +29,6 @@ class BaselineMerge:
     """A model as it is: its own embeddings and head too."""
     as_the_file: bool = False
     """Under the file's own merge, settings of the vectors included."""
-
-    @property
-    def slug(self) -> str:
-        """The name as a file name; the seed at its end keeps `a_b` and `a-b` apart."""
-        cleaned = "".join(character if character.isalnum() else "-" for character in self.name.lower())
-        return "-".join([*(part for part in cleaned.split("-") if part), f"{derived_seed(0, self.name):016x}"[-8:]])
 
     def build_merge_config(self, search: MergeConfig) -> MergeConfig:
         """The merge of this baseline beside a search whose merge is `search`."""

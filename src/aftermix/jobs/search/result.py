@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,10 @@ from aftermix.config import Config
 from aftermix.errors import SearchError
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.run_folder import BEST
-from aftermix.jobs.search.baselines import BaselineMerge
-from aftermix.jobs.search.score_cache import ScoreCache, build_baseline_records, build_scan_record
+from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
 from aftermix.merging.merge import MergeRecipe
 from aftermix.mixture.ratios import convert_weights
-from aftermix.runs.trials import ItemScores, Trial, Weights
+from aftermix.runs.trials import Trial, Weights
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import SelectedTrial, WinnerSelection
 from aftermix.search.summary import summarise
@@ -26,11 +26,11 @@ def build_best_record(
 ) -> dict[str, Any]:
     """Measure winner and baselines on the test items of the run in `run`; the content of `best.json`."""
     config, seed = evaluator.config, evaluator.config.search.seed
-    score_cache = ScoreCache(run, evaluator.tasks, objectives, evaluator.evaluate_baseline)
+    score_cache = ScoreCache(run, evaluator.tasks)
 
     winner = chosen.winner.trial
-    test = _measure_winner(evaluator, score_cache, winner)
-    compared = config.search.baselines
+    test = score_cache.scores(f"winner trial {winner.number}", "test", partial(evaluator.evaluate, winner.point))
+    scorer, compared = BaselineScorer(evaluator, score_cache, objectives), config.search.baselines
 
     return {
         "winner": {"trial": winner.number, **build_merge_record(evaluator.build_merger(winner.settings).recipe)},
@@ -46,25 +46,11 @@ def build_best_record(
         "floors_met": chosen.floors_met,
         "candidates": [_build_candidate(candidate, objectives, seed) for candidate in chosen.candidates],
         "front": list(chosen.front) if chosen.front is not None else None,
-        "baselines": build_baseline_records(score_cache, config, test) if compared else [],
-        "scan": build_scan_record(score_cache, config) if compared else None,
+        "baselines": build_baseline_records(scorer, config, test) if compared else [],
+        "scan": build_scan_record(scorer, config) if compared else None,
         "items": count_items(evaluator),
         "seconds": _sum_seconds(evaluator, score_cache, trials, chosen, before=read_earlier_seconds(run)),
     }
-
-
-def _measure_winner(evaluator: MergeEvaluator, score_cache: ScoreCache, trial: Trial) -> ItemScores:
-    """Measure the winner like a baseline, under its trial's number."""
-    winner_cache = ScoreCache(
-        score_cache.run,
-        score_cache.tasks,
-        score_cache.objectives,
-        lambda _, split: evaluator.evaluate(trial.point, split),
-    )
-
-    items = winner_cache.measure_items(BaselineMerge(f"winner trial {trial.number}", "winner", trial.weights), "test")
-    score_cache.seconds["test"] = score_cache.seconds.get("test", 0.0) + winner_cache.seconds.get("test", 0.0)
-    return items
 
 
 def build_merge_record(recipe: MergeRecipe) -> dict[str, Any]:

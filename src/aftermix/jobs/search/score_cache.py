@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from aftermix import progress
 from aftermix.config import Config, Split
 from aftermix.files import write_json
+from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.search.baselines import PAPER_INSTRUCTION_WEIGHT as PAPER_WEIGHT
 from aftermix.jobs.search.baselines import (
     BaselineMerge,
@@ -23,32 +25,49 @@ from aftermix.jobs.search.baselines import (
 from aftermix.runs.trials import ItemMeasurement, ItemScores, average_scores, check_items
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.summary import compare, summarise
+from aftermix.seeds import derived_seed
 
-MeasureBaseline = Callable[[BaselineMerge, Split], ItemMeasurement]
 
-
-@dataclass
+@dataclass(frozen=True)
 class ScoreCache:
-    """Measurements outside the search, by split and name; what is on disk is not measured again."""
+    """Cache of item scores on disk, by split and name: of what is measured outside the search, each once."""
 
     run: Path
     tasks: Sequence[str]
-    objectives: ObjectiveSet
-    measure: MeasureBaseline
     seconds: dict[str, float] = field(default_factory=dict)
+    """By split, what was spent on measuring now."""
 
-    def measure_items(self, baseline: BaselineMerge, split: Split) -> ItemScores:
-        """Item scores of `baseline` on `split`, measured now or read from `items/<split>/baselines/`."""
-        path = self.run / "items" / split / "baselines" / f"{baseline.slug}.json"
+    def scores(self, name: str, split: Split, measure: Callable[[Split], ItemMeasurement]) -> ItemScores:
+        """Item scores of what `name` stands for on `split`: as they are kept, else as `measure` finds them now."""
+        path = self.run / "items" / split / "baselines" / f"{_build_slug(name)}.json"
         if path.exists():
             stored: ItemScores = json.loads(path.read_text(encoding="utf-8"))
             return check_items(stored, tasks=self.tasks, where=str(path))
 
-        measurement = self.measure(baseline, split)
-        items = check_items(measurement.items, tasks=self.tasks, where=f"baseline '{baseline.name}'")
+        measurement = measure(split)
+        items = check_items(measurement.items, tasks=self.tasks, where=f"baseline '{name}'")
         self.seconds[split] = self.seconds.get(split, 0.0) + sum(measurement.seconds.values())
         write_json(path, items)
         return items
+
+
+def _build_slug(name: str) -> str:
+    """`name` as a file name; the seed at its end keeps `a_b` and `a-b` apart."""
+    cleaned = "".join(character if character.isalnum() else "-" for character in name.lower())
+    return "-".join([*(part for part in cleaned.split("-") if part), f"{derived_seed(0, name):016x}"[-8:]])
+
+
+@dataclass(frozen=True)
+class BaselineScorer:
+    """Scorer of the baselines of a search, each measured once under its own method."""
+
+    evaluator: MergeEvaluator
+    score_cache: ScoreCache
+    objectives: ObjectiveSet
+
+    def measure_items(self, baseline: BaselineMerge, split: Split) -> ItemScores:
+        """Item scores of `baseline` on `split`, measured now or kept from before."""
+        return self.score_cache.scores(baseline.name, split, partial(self.evaluator.evaluate_baseline, baseline))
 
     def measure_objective(self, baseline: BaselineMerge, split: Split) -> float:
         """Mean of the objectives of `baseline` on `split`."""
@@ -59,14 +78,14 @@ class ScoreCache:
         return max(candidates, key=lambda candidate: self.measure_objective(candidate, split))
 
 
-def build_baseline_records(score_cache: ScoreCache, config: Config, winner: ItemScores) -> list[dict[str, Any]]:
+def build_baseline_records(scorer: BaselineScorer, config: Config, winner: ItemScores) -> list[dict[str, Any]]:
     """Every baseline on the test items, and the winner's paired difference from it. As `baselines` in `best.json`."""
-    baselines = list(list_fixed_baselines(config)) + _tune_baselines(score_cache, config)
+    baselines = list(list_fixed_baselines(config)) + _tune_baselines(scorer, config)
     seed = config.search.seed
 
     records = []
     for baseline in progress.bar(baselines, label="Baselines", unit="model"):
-        items = score_cache.measure_items(baseline, "test")
+        items = scorer.measure_items(baseline, "test")
         records.append(
             {
                 "name": baseline.name,
@@ -74,26 +93,26 @@ def build_baseline_records(score_cache: ScoreCache, config: Config, winner: Item
                 "method": baseline.method,
                 "density": baseline.density,
                 "weights": dict(baseline.weights),
-                "test": summarise(items, objectives=score_cache.objectives, seed=seed),
-                "difference": compare(winner, items, objectives=score_cache.objectives, seed=seed),
+                "test": summarise(items, objectives=scorer.objectives, seed=seed),
+                "difference": compare(winner, items, objectives=scorer.objectives, seed=seed),
             }
         )
     return records
 
 
-def build_scan_record(score_cache: ScoreCache, config: Config) -> dict[str, Any] | None:
+def build_scan_record(scorer: BaselineScorer, config: Config) -> dict[str, Any] | None:
     """The instruction weight alone, on the select items: `scan` in `best.json`."""
     instruction = _find_instruction(config)
     if instruction is None:
         return None
     points = [
-        {"weight": baseline.weights[instruction], "select": score_cache.measure_objective(baseline, "select")}
+        {"weight": baseline.weights[instruction], "select": scorer.measure_objective(baseline, "select")}
         for baseline in build_instruction_scan(instruction)
     ]
     return {"vector": instruction, "points": points}
 
 
-def _tune_baselines(score_cache: ScoreCache, config: Config) -> list[BaselineMerge]:
+def _tune_baselines(scorer: BaselineScorer, config: Config) -> list[BaselineMerge]:
     """The best instruction weight with no expert, and with the best single expert; both chosen on select items."""
     instruction = _find_instruction(config)
     if instruction is None:
@@ -102,14 +121,14 @@ def _tune_baselines(score_cache: ScoreCache, config: Config) -> list[BaselineMer
     experts = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     baselines = [
         _rename_baseline(
-            score_cache.choose_best(build_instruction_scan(instruction), "select"), f"{instruction} at its best weight"
+            scorer.choose_best(build_instruction_scan(instruction), "select"), f"{instruction} at its best weight"
         )
     ]
 
     if experts:
         singles = [build_single_expert(expert, instruction, PAPER_WEIGHT) for expert in experts]
-        best = experts[singles.index(score_cache.choose_best(singles, "select"))]
-        tuned = score_cache.choose_best(build_expert_scan(best, instruction), "select")
+        best = experts[singles.index(scorer.choose_best(singles, "select"))]
+        tuned = scorer.choose_best(build_expert_scan(best, instruction), "select")
         baselines.append(_rename_baseline(tuned, f"{best} + {instruction} at its best weight"))
     return baselines
 

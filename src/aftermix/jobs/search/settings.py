@@ -8,10 +8,11 @@ from typing import Any
 
 from aftermix.config import Config, MergeConfig
 from aftermix.merging.methods import INTER, INTRA, BoundMethod
+from aftermix.merging.rules.kinds import Rule, list_options
 from aftermix.runs.trials import Setting
 
 SCALE = "lambda"
-TABLES: dict[str, Mapping[str, Any]] = {"intra": INTRA, "inter": INTER}
+TABLES: dict[str, Mapping[str, Rule]] = {"intra": INTRA, "inter": {name: kind.rule for name, kind in INTER.items()}}
 DEFAULTS = {"intra": "all", "inter": "sum"}
 """Rules of an unnamed pair by key of `merge`, and those that hold where the file names only the other."""
 
@@ -36,9 +37,8 @@ def apply_settings(config: Config, settings: Mapping[str, Setting]) -> Config:
 
 def leaves_vectors_as_they_are(method: BoundMethod, names: Iterable[str]) -> bool:
     """True when the settings called `names` decide nothing but how prepared vectors are combined."""
-    surveyed = getattr(method.survey_rule, "keywords", {})
-    before = {**inspect.signature(method.rules[0]).parameters, **surveyed}
-    after = {} if method.is_exclusive else inspect.signature(method.rules[1]).parameters
+    before = list_options(method.row.intra, *method.row.inter.preparing)
+    after = list_options(*method.row.inter.combining)
     return all(name == SCALE or (name in after and name not in before) for name in names)
 
 

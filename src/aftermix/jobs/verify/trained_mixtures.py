@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from aftermix.jobs.mixture.baselines import MixtureBaselines
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import SAME
 from aftermix.jobs.mixture.scores import UtilityScorer
-from aftermix.jobs.search.baselines import BaselineMerge
 from aftermix.jobs.search.score_cache import ScoreCache
 from aftermix.jobs.train.command import train
 from aftermix.jobs.verify.training_file import training_config
@@ -118,21 +118,16 @@ def measure_mixtures(
     folders: Mapping[str, Path],
 ) -> list[TrainedMixture]:
     """Merge and trained model of each of `chosen` on test items, what is on disk not measured again."""
-    problem, by_key = scorer.problem, {_build_key(folders[mixture.name]): folders[mixture.name] for mixture in chosen}
-    baselines = MixtureBaselines.open(evaluator, scorer, run)
-    score_cache = ScoreCache(
-        run,
-        evaluator.tasks,
-        scorer.objectives,
-        lambda baseline, split: _measure_trained(evaluator, problem, by_key[baseline.name], split),
-    )
+    problem, baselines = scorer.problem, MixtureBaselines.open(evaluator, scorer, run)
+    score_cache = ScoreCache(run, evaluator.tasks)
 
     measured = []
     for mixture in progress.bar(chosen, label="trained mixtures", unit="model"):
-        trained = BaselineMerge(_build_key(folders[mixture.name]), KIND, {})
+        folder = folders[mixture.name]
+        key, measure = _build_key(folder), partial(_measure_trained, evaluator, problem, folder)
         merged = baselines.measure_items(problem.compute_weights(mixture.shares_K), "test")
-        test, search = score_cache.measure_items(trained, "test"), score_cache.measure_items(trained, "search")
-        measured.append(TrainedMixture(mixture, folders[mixture.name], merged, test, search))
+        test, search = score_cache.scores(key, "test", measure), score_cache.scores(key, "search", measure)
+        measured.append(TrainedMixture(mixture, folder, merged, test, search))
     return measured
 
 

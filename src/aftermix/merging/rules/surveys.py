@@ -2,8 +2,8 @@
 
 A rule that needs this has a *survey*: `survey(tensors, info, *, options)` reads the tensor of each vector in use, block
 by block, and gives facts that do not depend on the weights. The rule is then `rule(facts, weights, *, options)` and
-gives a :data:`Combiner`. Whatever has to be read whole takes :func:`read_whole_tensors` as its survey, and gives the
-combined tensor itself.
+gives a :data:`Combiner`; a row of the table has `Surveyed(survey, rule)`. A rule that needs all entries at once is
+`Whole(rule)`: :func:`read_whole_tensors` is its survey, and it gives the combined tensor itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,6 @@ from aftermix.merging.topk.magnitude import TensorBlocks
 
 Combiner = Callable[[Sequence[torch.Tensor], int], torch.Tensor]
 """Of blocks, one for each vector in use, and the index of their first element: one block."""
-Survey = Callable[..., Any]
 Matrix = NDArray[np.float64]
 
 

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from aftermix.report.charts.svg import ACCENT, BAD, INK, LINE, MUTED, SECOND, SURFACE, Tooltips, add_legend_above, draw
-from aftermix.report.number_format import ScoreScale, shorten
-from aftermix.report.number_format import format_weight as weight_text
+from aftermix.report.number_format import ScoreScale, format_weight, shorten
 from aftermix.report.trials import KINDS, classify_trial, describe_trial, select_measured
 from aftermix.runs.records import CandidateRecord, ScanRecord, ScoresRecord, TrialRecord
 
@@ -272,12 +271,12 @@ def draw_scan(points: ScanRecord, *, chosen: float | None, objectives: int, scal
         marks.set_gid("scan-points")
 
         if chosen is not None:
-            axes.axvline(chosen, color=ACCENT, lw=1.4, ls=(0, (3, 3)), label=f"winner's weight {weight_text(chosen)}")
+            axes.axvline(chosen, color=ACCENT, lw=1.4, ls=(0, (3, 3)), label=f"winner's weight {format_weight(chosen)}")
             add_legend_above(axes, columns=1)
 
         axes.set_xlabel(f"weight of {shorten(points.vector, 32)}, every other weight 0")
         axes.set_ylabel(label_axis(scale, "select score" if objectives == 1 else "mean select score"))
-        texts = [f"{points.vector} {weight_text(point.weight)}: {scale.format(point.select)}" for point in ordered]
+        texts = [f"{points.vector} {format_weight(point.weight)}: {scale.format(point.select)}" for point in ordered]
         return {"scan-points": texts}
 
     label = f"Select score against the weight of {points.vector} alone"

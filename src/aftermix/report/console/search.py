@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aftermix.report import number_format as figures
+from aftermix.report.number_format import format_setting
 from aftermix.terminal import open_table_console
 
 
@@ -100,5 +100,5 @@ def _tabulate_settings(best: dict[str, Any]) -> Table:
     table.add_column("setting")
     table.add_column("value", justify="right")
     for name, value in best["settings"].items():
-        table.add_row(name, figures.format_setting(value))
+        table.add_row(name, format_setting(value))
     return table

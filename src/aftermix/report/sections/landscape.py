@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from aftermix.report import number_format as figures
 from aftermix.report.charts.landscape import CosinesRecord, LandscapeRecord
 from aftermix.report.charts.landscape_slices import draw_slices
 from aftermix.report.charts.landscape_triangle import draw_triangles
+from aftermix.report.number_format import format_weight
 
 MOST_TRIANGLES, MOST_SLICES = 12, 120
 """Panels on a page, which bound the size of its file; the utility comes first."""
@@ -59,4 +59,4 @@ def _limit_quantities(landscape: LandscapeRecord, quantities: int) -> LandscapeR
 
 
 def _format_cosine(value: float | None) -> str:
-    return "-" if value is None else figures.format_weight(value)
+    return "-" if value is None else format_weight(value)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aftermix.report import number_format as figures
+from aftermix.report.number_format import format_percent, format_weight, shorten
 from aftermix.runs.reader import read_record
 from aftermix.runs.records import Finite, Interval, RunRecord, UtilityScore
 
@@ -121,18 +121,15 @@ def build_mixture_section(record: MixtureRecord | None) -> MixtureSection | None
         ratios=tuple(
             (
                 name,
-                figures.format_percent(ratio),
-                " to ".join(map(figures.format_percent, ends[name])) if name in ends else "",
+                format_percent(ratio),
+                " to ".join(map(format_percent, ends[name])) if name in ends else "",
             )
             for name, ratio in record.ratios.items()
         ),
         verified=tuple(
             (
                 entry.name,
-                ", ".join(
-                    f"{figures.shorten(name, 16)} {figures.format_weight(share)}"
-                    for name, share in entry.shares.items()
-                ),
+                ", ".join(f"{shorten(name, 16)} {format_weight(share)}" for name, share in entry.shares.items()),
                 _format_number(entry.predicted.utility, entry.predicted.interval),
                 _format_number(entry.select.utility.value, entry.select.utility.interval),
                 entry.name == record.winner.point,
@@ -169,8 +166,8 @@ def _format_number(value: float | None, interval: Interval | None) -> str:
     """
     if value is None:
         return "no value"
-    return figures.format_weight(value) + (f", {' to '.join(map(figures.format_weight, interval))}" if interval else "")
+    return format_weight(value) + (f", {' to '.join(map(format_weight, interval))}" if interval else "")
 
 
 def _format_fit(errors: OutOfFoldRecord | None) -> str:
-    return f"{figures.format_weight(errors.spearman)}, {errors.rmse:.2g}" if errors else ""
+    return f"{format_weight(errors.spearman)}, {errors.rmse:.2g}" if errors else ""

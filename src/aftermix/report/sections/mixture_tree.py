@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aftermix.report import number_format as figures
+from aftermix.report.number_format import format_count, format_percent
 from aftermix.report.sections.mixture import DESIGN, MixtureRecord, MixtureSection, UtilityRecord, build_mixture_section
 from aftermix.runs.reader import read_record
 from aftermix.runs.records import Finite, Interval, RunRecord
@@ -87,7 +87,7 @@ def read_tree(run: Path) -> TreeSection | None:
 
     down = record.direction == "top_down"
     order = "Top down: the whole first" if down else "Bottom up: the lowest groups first"
-    groups = figures.format_count(len(_list_groups(record.tree)), "group")
+    groups = format_count(len(_list_groups(record.tree)), "group")
     return TreeSection(
         lead=f"{order}, {groups}. Ratios are products down the tree.",
         rows=tuple(list_tree_rows(record.tree)),
@@ -100,8 +100,8 @@ def list_tree_rows(group: TreeGroupRecord, depth: int = 0) -> Iterator[TreeRow]:
     below = {member.name: member for member in group.groups}
     for name, share in group.shares.items():
         ends = (group.share_intervals or {}).get(name)
-        interval = " to ".join(map(figures.format_percent, ends)) if ends else ""
-        yield TreeRow(name, depth, figures.format_percent(share), interval, figures.format_percent(share * group.share))
+        interval = " to ".join(map(format_percent, ends)) if ends else ""
+        yield TreeRow(name, depth, format_percent(share), interval, format_percent(share * group.share))
         if name in below:
             yield from list_tree_rows(below[name], depth + 1)
 
@@ -122,7 +122,7 @@ def _list_groups(group: TreeGroupRecord) -> list[TreeGroupRecord]:
 
 
 def _build_level_section(run: Path, group: TreeGroupRecord) -> LevelSection:
-    measured = figures.format_count(group.measured, "point")
+    measured = format_count(group.measured, "point")
     if group.note is not None:
         return LevelSection(group.name, f"{measured}. Its shares are those it had at first: {group.note}.", None)
     record = read_record(run / "levels" / group.name / "best.json", MixtureRecord)

@@ -12,10 +12,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aftermix.report import number_format as figures
 from aftermix.report.charts.result import WHOLE_PX
 from aftermix.report.charts.svg import LINE, MUTED, SCORES, SURFACE, Tooltips, add_legend_above, draw
-from aftermix.report.number_format import shorten
+from aftermix.report.number_format import format_count, format_percent, shorten
 from aftermix.runs.reader import read_record
 from aftermix.runs.records import Finite, RunRecord
 
@@ -151,9 +150,9 @@ def _group_by_kind(shares: SharesRecord) -> dict[str, tuple[str, ...]]:
 
 
 def _build_row(name: str, part: SharedCountsRecord, shares: SharesRecord, tensors: Sequence[str]) -> ShareRow:
-    cells = [figures.format_percent(part.shares.get(vector, 0.0)) for vector in shares.vectors]
+    cells = [format_percent(part.shares.get(vector, 0.0)) for vector in shares.vectors]
     if shares.exclusive and part.rest is not None:
-        cells.append(figures.format_percent(part.rest / part.elements if part.elements else 0.0))
+        cells.append(format_percent(part.rest / part.elements if part.elements else 0.0))
     return ShareRow(name, f"{part.elements:,}", tuple(cells), _describe_ranking(shares, tensors))
 
 
@@ -172,7 +171,7 @@ def _list_notes(shares: SharesRecord) -> list[str]:
         notes.append(f"Ranked by magnitude everywhere, without statistics: {', '.join(fallback.without_statistics)}.")
     for vector, names in fallback.without_tokens.items():
         first = ", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else ".")
-        weights = figures.format_count(len(names), "weight")
+        weights = format_count(len(names), "weight")
         notes.append(f"{vector}: no token reached {weights}, ranked by magnitude: {first}")
     return notes
 
@@ -209,7 +208,7 @@ def _draw_bars(axes: Axes, shares: SharesRecord) -> dict[str, Sequence[str]]:
             where = shares.layers[place].block or WITHOUT_BLOCK
             count = _count_positions(shares.layers[place], name)
             tooltips[f"share-{number}-{place}"] = [
-                f"{where}, {name or 'base'}: {figures.format_percent(heights[place] / 100)} ({count:,} positions)"
+                f"{where}, {name or 'base'}: {format_percent(heights[place] / 100)} ({count:,} positions)"
             ]
 
         # The next vector's bars stand on these.
@@ -252,7 +251,7 @@ def _draw_lines(axes: Axes, shares: SharesRecord) -> dict[str, Sequence[str]]:
         points = axes.scatter(places, heights, s=30, color=colour, edgecolors=SURFACE, label=label, zorder=3)
         points.set_gid(f"kept-{number}")
         tooltips[f"kept-{number}"] = [
-            f"{layer.block or WITHOUT_BLOCK}, {name}: {figures.format_percent(layer.shares.get(name, 0.0))}"
+            f"{layer.block or WITHOUT_BLOCK}, {name}: {format_percent(layer.shares.get(name, 0.0))}"
             for layer in shares.layers
         ]
     axes.set_ylim(bottom=0)

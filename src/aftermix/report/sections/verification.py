@@ -10,10 +10,17 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aftermix.report import number_format as figures
 from aftermix.report.charts.result import HALF_PX, WHOLE_PX
 from aftermix.report.charts.svg import ACCENT, MUTED, SURFACE, Tooltips, draw
-from aftermix.report.number_format import RAW, ScoreScale, choose_scale
+from aftermix.report.number_format import (
+    RAW,
+    ScoreScale,
+    choose_scale,
+    format_count,
+    format_tokens,
+    format_weight,
+    shorten,
+)
 from aftermix.runs.reader import read_record
 from aftermix.runs.records import Finite, Interval, RunRecord, UtilityScore
 
@@ -163,9 +170,9 @@ def choose_score_scale(record: VerificationRecord) -> ScoreScale:
 def compose_lead(record: VerificationRecord) -> str:
     """The first words of the section: how many mixtures were trained, on how much, and measured on what."""
     items = sum(record.items.values())
-    tokens = figures.format_tokens(record.tokens)
+    tokens = format_tokens(record.tokens)
     text = f"{len(record.mixtures)} mixtures were trained on {tokens} tokens each and measured "
-    text += f"beside the merges that stand for them, on the same {figures.format_count(items, 'test item')}."
+    text += f"beside the merges that stand for them, on the same {format_count(items, 'test item')}."
     if record.schedule != "constant":
         text += (
             f" They were trained with the schedule “{record.schedule}”; merges stand for trainings at a constant rate."
@@ -195,9 +202,9 @@ def format_cost(cost: MethodCostRecord) -> tuple[str, str, str, str, str, str]:
     """Method, tokens of a run, runs, tokens evaluated, relative cost of training, and with evaluation."""
     return (
         METHODS.get(cost.method, cost.method),
-        figures.format_tokens(cost.tokens),
+        format_tokens(cost.tokens),
         str(cost.runs),
-        figures.format_tokens(cost.evaluated_tokens),
+        format_tokens(cost.evaluated_tokens),
         _format_factor(cost.relative),
         _format_factor(cost.relative_whole),
     )
@@ -212,7 +219,7 @@ def format_shares(shares: dict[str, float]) -> str:
     >>> format_shares({"ja": 0.75, "math": 0.25})
     'ja 0.75, math 0.25'
     """
-    return ", ".join(f"{figures.shorten(name, 16)} {figures.format_weight(share)}" for name, share in shares.items())
+    return ", ".join(f"{shorten(name, 16)} {format_weight(share)}" for name, share in shares.items())
 
 
 def _build_row(name: str, consistency: ConsistencyRecord, scale: ScoreScale) -> tuple[str, ...]:
@@ -222,9 +229,9 @@ def _build_row(name: str, consistency: ConsistencyRecord, scale: ScoreScale) -> 
 
     line = ""
     if consistency.slope is not None and consistency.intercept is not None:
-        line = f"{figures.format_weight(consistency.slope)} x {scale.format_signed(consistency.intercept)}"
+        line = f"{format_weight(consistency.slope)} x {scale.format_signed(consistency.intercept)}"
 
-    between = " to ".join(map(figures.format_weight, consistency.interval)) if consistency.interval else ""
+    between = " to ".join(map(format_weight, consistency.interval)) if consistency.interval else ""
     ranks = (
         _format_optional(consistency.spearman),
         between,
@@ -235,7 +242,7 @@ def _build_row(name: str, consistency: ConsistencyRecord, scale: ScoreScale) -> 
 
 
 def _format_optional(value: float | None) -> str:
-    return "none" if value is None else figures.format_weight(value)
+    return "none" if value is None else format_weight(value)
 
 
 def _format_scores(mixture: TrainedMixtureRecord, names: Sequence[str], scale: ScoreScale) -> Iterator[str]:
@@ -247,7 +254,7 @@ def _format_scores(mixture: TrainedMixtureRecord, names: Sequence[str], scale: S
 
 
 def _format_score(unit: ScoreScale, value: float) -> str:
-    return figures.format_weight(value) if unit is RAW else unit.format(value)
+    return format_weight(value) if unit is RAW else unit.format(value)
 
 
 def _draw_chart(record: VerificationRecord, scale: ScoreScale) -> Markup:
@@ -287,7 +294,7 @@ def _draw_panel(axes: Axes, record: VerificationRecord, name: str | None, place:
 
     marks = axes.scatter(xs, ys, s=44, color=ACCENT, edgecolors=SURFACE, linewidths=1, zorder=3)
     marks.set_gid(f"trained-{place}")
-    axes.set_title(f"{figures.shorten(name or UTILITY, 22)}: rank {_format_optional(consistency.spearman)}", loc="left")
+    axes.set_title(f"{shorten(name or UTILITY, 22)}: rank {_format_optional(consistency.spearman)}", loc="left")
     axes.set_xlabel("merged", color=MUTED)
     axes.set_ylabel("trained", color=MUTED)
 

@@ -83,7 +83,8 @@ def _solve_magnitudes(exponentials: Floats, summands: int) -> Floats:
 def compute_exponentials(magnitudes: Floats, summands: int) -> Floats:
     """`-log P(|S| > x)`.
 
-    >>> compute_exponentials(np.array([0.0, 2.0]), 1).tolist(), compute_exponentials(np.array([2.0]), 2).round(4).tolist()
+    >>> ones, two = compute_exponentials(np.array([0.0, 2.0]), 1), compute_exponentials(np.array([2.0]), 2)
+    >>> ones.tolist(), two.round(4).tolist()
     ([0.0, 2.0], [1.3069])
     """
     shapes = {summands - j: math.comb(summands - 1 + j, j) / 2.0 ** (summands - 1 + j) for j in range(summands)}
