@@ -10,9 +10,14 @@ from typing import Any
 from rich.console import Console
 
 
-def table_console(width: int) -> Console:
+def open_table_console(width: int) -> Console:
     """Standard output; as wide as it is, or `width` where it is a pipe, whose eighty columns would fold wide rows."""
     return Console() if sys.stdout.isatty() else Console(width=width)
+
+
+def print_line(console: Console, text: str, *, style: str | None = None) -> None:
+    """Print `text` as it is on one line: a path that is folded, or read as markup, can be copied no more."""
+    console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def test_inspect_shows_writes_and_draws(family: Family, tmp_path: Path, capsys: 
     numbers, drawing = tmp_path / "deep" / "numbers.json", tmp_path / "picture.svg"
     assert run_cli("inspect", file, "--json", numbers, "--picture", drawing) == 0
     out = capsys.readouterr().out
-    assert f"{family['base']}: " in out.replace("\n", "")
+    assert f"Distribution vectors on {family['base']}: " in out
     for text in ("Cosine between vectors", "By kind", "By layer", "attention q", "outside layers"):
         assert text in out
     record = json.loads(numbers.read_text())

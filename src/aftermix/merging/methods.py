@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import math
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Concatenate, Literal
 
 from pydantic import ConfigDict, ValidationError, create_model
 
@@ -19,8 +18,8 @@ from aftermix.errors import MergeError, Problem, refuse_if_any
 from aftermix.merging.rules.exclusive import exclusive
 from aftermix.merging.rules.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
 from aftermix.merging.rules.intra import (
-    Keeper,
-    Place,
+    Pruner,
+    TensorKey,
     band,
     keep_all,
     magnitude,
@@ -28,23 +27,30 @@ from aftermix.merging.rules.intra import (
     random_rescale,
     saliency,
 )
-from aftermix.merging.rules.model_stock import interpolation, model_stock
-from aftermix.merging.rules.pcb import competition, pcb
+from aftermix.merging.rules.kinds import (
+    Elementwise,
+    Exclusive,
+    InterRule,
+    Rule,
+    Surveyed,
+    Whole,
+    list_options,
+    pick_options,
+)
+from aftermix.merging.rules.model_stock import model_stock, survey_interpolation
+from aftermix.merging.rules.pcb import pcb, survey_competition
 from aftermix.merging.rules.spherical import karcher, slerp
-from aftermix.merging.rules.surveys import Combiner, Survey, gram, slices_of, whole_tensors
+from aftermix.merging.rules.surveys import Combiner, compute_gram
 from aftermix.merging.rules.wudi import wudi
-from aftermix.merging.topk.magnitude import Blocks
-from aftermix.merging.topk.scores import Candidates
+from aftermix.merging.topk.magnitude import TensorBlocks
+from aftermix.merging.topk.scores import ScoredEntries
 
-IntraRule = Callable[..., Keeper]
-InterRule = Callable[..., Any]
-"""Of kept blocks and weights one block; an exclusive rule, of scores and ratios a pruner for each vector; a rule with a
-survey, of its facts and weights a combiner."""
-Rule = IntraRule | InterRule
+IntraRule = Callable[Concatenate[TensorBlocks, TensorKey, ...], Pruner]
+"""Of one tensor of a vector a pruner of its blocks."""
 
 
 @dataclass(frozen=True)
-class Method:
+class MergeMethod:
     """An intra-model rule, an inter-model rule, and where their defaults differ from the rules' own."""
 
     intra: IntraRule
@@ -52,36 +58,35 @@ class Method:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     operands: Literal["deltas", "models"] = "deltas"
     """`models`: the rules see the models themselves, and the result replaces the base instead of moving it."""
-    survey: Survey | None = None
-    """Look of the inter rule at a whole tensor, see `merging/rules/surveys.py`; such a method keeps all."""
     idle: Rule | None = None
     """Its options are taken and checked, and decide nothing: one file serves this method and those with that rule."""
 
     @property
-    def rules(self) -> list[Rule]:
-        """The intra rule, the inter rule, and its survey if it has one."""
-        return [self.intra, self.inter, *([self.survey] if self.survey else [])]
+    def functions(self) -> tuple[Rule, ...]:
+        """Those that take the options of the method."""
+        idle = (self.idle,) if self.idle else ()
+        return (self.intra, *self.inter.combining, *self.inter.preparing, *idle)
 
 
-METHODS: dict[str, Method] = {
-    "linear": Method(keep_all, weighted_mean, operands="models"),
-    "task_arithmetic": Method(keep_all, weighted_sum),
-    "ties": Method(magnitude, disjoint_mean),
-    "dare_linear": Method(random_rescale, weighted_sum),
-    "dare_ties": Method(random_rescale, disjoint_mean, {"normalize": False}),
-    "della": Method(magnitude_sampled, disjoint_mean),
-    "della_linear": Method(magnitude_sampled, weighted_sum),
-    "breadcrumbs": Method(band, weighted_sum),
-    "breadcrumbs_ties": Method(band, disjoint_mean),
-    "tall_mask": Method(keep_all, consensus),
-    "ties_im": Method(magnitude, exclusive),
-    "ties_obm": Method(saliency, disjoint_mean, idle=exclusive),
-    "obim": Method(saliency, exclusive),
-    "slerp": Method(keep_all, slerp, operands="models", survey=gram),
-    "karcher": Method(keep_all, karcher, operands="models", survey=gram),
-    "model_stock": Method(keep_all, model_stock, survey=interpolation),
-    "pcb": Method(keep_all, pcb, survey=competition),
-    "wudi": Method(keep_all, wudi, survey=whole_tensors),
+METHODS: dict[str, MergeMethod] = {
+    "linear": MergeMethod(keep_all, Elementwise(weighted_mean, averages=True), operands="models"),
+    "task_arithmetic": MergeMethod(keep_all, Elementwise(weighted_sum)),
+    "ties": MergeMethod(magnitude, Elementwise(disjoint_mean)),
+    "dare_linear": MergeMethod(random_rescale, Elementwise(weighted_sum)),
+    "dare_ties": MergeMethod(random_rescale, Elementwise(disjoint_mean), {"normalize": False}),
+    "della": MergeMethod(magnitude_sampled, Elementwise(disjoint_mean)),
+    "della_linear": MergeMethod(magnitude_sampled, Elementwise(weighted_sum)),
+    "breadcrumbs": MergeMethod(band, Elementwise(weighted_sum)),
+    "breadcrumbs_ties": MergeMethod(band, Elementwise(disjoint_mean)),
+    "tall_mask": MergeMethod(keep_all, Elementwise(consensus)),
+    "ties_im": MergeMethod(magnitude, Exclusive(exclusive)),
+    "ties_obm": MergeMethod(saliency, Elementwise(disjoint_mean), idle=exclusive),
+    "obim": MergeMethod(saliency, Exclusive(exclusive)),
+    "slerp": MergeMethod(keep_all, Surveyed(compute_gram, slerp, averages=True, takes_two=True), operands="models"),
+    "karcher": MergeMethod(keep_all, Surveyed(compute_gram, karcher, averages=True), operands="models"),
+    "model_stock": MergeMethod(keep_all, Surveyed(survey_interpolation, model_stock, averages=True)),
+    "pcb": MergeMethod(keep_all, Surveyed(survey_competition, pcb)),
+    "wudi": MergeMethod(keep_all, Whole(wudi)),
 }
 
 INTRA: dict[str, IntraRule] = {
@@ -93,11 +98,11 @@ INTRA: dict[str, IntraRule] = {
     "saliency": saliency,
 }
 INTER: dict[str, InterRule] = {
-    "sum": weighted_sum,
-    "mean": weighted_mean,
-    "disjoint_mean": disjoint_mean,
-    "consensus": consensus,
-    "exclusive": exclusive,
+    "sum": Elementwise(weighted_sum),
+    "mean": Elementwise(weighted_mean, averages=True),
+    "disjoint_mean": Elementwise(disjoint_mean),
+    "consensus": Elementwise(consensus),
+    "exclusive": Exclusive(exclusive),
 }
 
 COMPAT: dict[str, dict[Rule, dict[str, Any]]] = {
@@ -115,8 +120,6 @@ COMPAT: dict[str, dict[Rule, dict[str, Any]]] = {
 }
 """By tool, the rules that are alike and its defaults for them (mergekit 0.1.5; docs/methods.md has what is left)."""
 
-AVERAGING: tuple[Rule, ...] = (weighted_mean, slerp, karcher, model_stock)
-"""Rules that divide the weights by their sum."""
 RATIO_TOLERANCE = 1e-9
 DEFAULT_METHOD = "task_arithmetic"
 
@@ -126,76 +129,88 @@ class BoundMethod:
     """A method with every option settled."""
 
     name: str
-    intra: Callable[[Blocks, Place], Keeper]
-    inter: Callable[..., Any]
-    operands: Literal["deltas", "models"]
+    row: MergeMethod
     options: dict[str, Any]
     by_vector: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of the intra rule in which a vector differs from the others."""
-    looks: Callable[[Sequence[Blocks], TensorInfo], Any] | None = None
-    """The survey of the inter rule, where it has one."""
 
     @property
-    def joint(self) -> bool:
-        """True where all vectors decide together what each of them keeps."""
-        return self.rules[1] is exclusive
+    def operands(self) -> Literal["deltas", "models"]:
+        """Operands of the rules: differences from the base, or the models themselves."""
+        return self.row.operands
 
-    def survey(self, tensors: Sequence[Blocks], info: TensorInfo) -> Any:
-        """Look for what the inter rule has to know of one tensor of the vectors in use, whatever their weights."""
-        return self.looks(tensors, info) if self.looks else None
+    @property
+    def rules(self) -> tuple[Rule, Rule]:
+        """The functions of the intra rule and of the inter rule, as in the tables."""
+        return self.row.intra, self.row.inter.rule
+
+    @property
+    def is_exclusive(self) -> bool:
+        """True where all vectors decide together what each of them keeps."""
+        return isinstance(self.row.inter, Exclusive)
+
+    @property
+    def averages(self) -> bool:
+        """True where the weights are divided by their sum."""
+        return self.row.inter.averages
+
+    @property
+    def surveys_tensors(self) -> bool:
+        """True where the inter rule looks at a whole tensor of all vectors before it combines."""
+        return self.row.inter.surveys_tensors
 
     @property
     def needs_whole_tensors(self) -> bool:
         """True where the inter rule combines tensors of all vectors as a whole."""
-        return self.looks is not None and _function(self.looks) is whole_tensors
+        return isinstance(self.row.inter, Whole)
 
-    def combiner(self, facts: Any, weights: Sequence[float], *, vectors: Sequence[str] = ()) -> Combiner:
+    def survey_tensors(self, tensors: Sequence[TensorBlocks], info: TensorInfo) -> Any:
+        """Look for what the inter rule has to know of one tensor of the vectors in use, whatever their weights."""
+        return self.row.inter.survey_tensors(tensors, info, self.options)
+
+    def build_combiner(self, facts: Any, weights: Sequence[float], *, vectors: Sequence[str] = ()) -> Combiner:
         """Combiner of blocks of the vectors in use, `facts` being those of the survey; `vectors` are their names."""
-        if self.needs_whole_tensors:
-            return slices_of(self.inter(facts, weights))
-        if self.looks:
-            combiner: Combiner = self.inter(facts, weights)
-            return combiner
-        inter = weighted_sum if self.joint else self._inter_of(vectors)
-        return lambda tensors, _: inter(tensors, weights)
+        by_vector = {option: value for option, value in self.options.items() if isinstance(value, dict)}
+        own = {option: {vector: value[vector] for vector in vectors} for option, value in by_vector.items()}
+        return self.row.inter.build_combiner(facts, weights, self.options | own)
 
     @property
     def needs_statistics(self) -> bool:
         """True where entries are ranked by what calibration has measured."""
         return self.rules[0] is saliency
 
-    def shared_out(self, candidates: Mapping[str, Candidates], shift: int) -> dict[str, Keeper]:
+    def allot_entries(self, entries: Mapping[str, ScoredEntries], shift: int) -> dict[str, Pruner]:
         """Pruner of each vector under an exclusive rule; :func:`exclusive` says what `shift` is."""
-        found: dict[str, Keeper] = self.inter(candidates, self.ratios(list(candidates)), shift)
-        return found
+        if not isinstance(self.row.inter, Exclusive):
+            raise TypeError(f"{self.name} does not share entries out")
+        return self.row.inter.allot_entries(entries, self.compute_ratios(list(entries)), shift, self.options)
 
-    def ratios(self, vectors: Sequence[str]) -> dict[str, float]:
+    def compute_ratios(self, vectors: Sequence[str]) -> dict[str, float]:
         """Share of a tensor that each of `vectors` gets under an exclusive rule.
 
         Raises :class:`MergeError` when the shares exceed 1 together.
         """
-        found = {v: self.options_of(v)["density"] or 1 / len(vectors) for v in vectors}
-        if sum(found.values()) > 1 + RATIO_TOLERANCE:
-            shown = ", ".join(f"{name} {ratio:g}" for name, ratio in found.items())
+        ratios = {v: self.collect_options(v)["density"] or 1 / len(vectors) for v in vectors}
+        if sum(ratios.values()) > 1 + RATIO_TOLERANCE:
+            shown = ", ".join(f"{name} {ratio:g}" for name, ratio in ratios.items())
             remedy = "Lower `ratio` of the vectors, or `density`, so that they sum to at most 1."
-            raise MergeError("vectors", f"ratios sum to {sum(found.values()):g} ({shown})", remedy)
-        return found
+            raise MergeError("vectors", f"ratios sum to {sum(ratios.values()):g} ({shown})", remedy)
+        return ratios
 
-    def reach(self, weights: Mapping[str, float], largest: Mapping[str, float]) -> float:
+    def largest_possible(self, weights: Mapping[str, float], largest: Mapping[str, float]) -> float:
         """Bound that no entry of a combined block exceeds, `largest` being the largest that each vector keeps.
 
-        Inf for rules that divide by a sum of signed weights, which may be as small as it likes, and for those with a
-        survey.
+        Inf where the inter rule has none.
         """
-        if self.averages or self.looks or self.options.get("divisor") == "signed":
+        if not self.row.inter.is_bounded(self.options):
             return math.inf
         total = sum(abs(weight) * largest[vector] for vector, weight in weights.items())
         return max(total, *largest.values())  # a mean over those that agree is no larger than the largest of them
 
     def refuse_other_count(self, vectors: Sequence[str]) -> None:
         """Raise :class:`MergeError` when the method is not one for so many vectors."""
-        if self.rules[1] is slerp and len(vectors) != 2:
-            found = f"slerp is between two models, there are {len(vectors)} ({', '.join(vectors)})"
+        if self.row.inter.takes_two and len(vectors) != 2:
+            found = f"{self.name} is between two models, there are {len(vectors)} ({', '.join(vectors)})"
             raise MergeError("vectors", found, "Keep two, or use karcher, which takes any number.")
 
     def refuse_other_order(self, vectors: Sequence[str]) -> None:
@@ -214,34 +229,18 @@ class BoundMethod:
                 found = f"is for {', '.join(value) or 'no vector'}, the vectors are {', '.join(vectors)}"
                 raise MergeError(f"merge.{option}", found, "Give one number for all vectors, or one for each.")
 
-    def _inter_of(self, vectors: Sequence[str]) -> Callable[..., Any]:
-        """The inter rule, with what is set by vector in the order of `vectors`."""
-        by_vector = {option: value for option, value in self.options.items() if isinstance(value, dict)}
-        own = {option: {vector: value[vector] for vector in vectors} for option, value in by_vector.items()}
-        return partial(self.inter, **own) if own else self.inter
-
-    def intra_of(self, vector: str) -> Callable[[Blocks, Place], Keeper]:
+    def bind_intra(self, vector: str) -> Callable[[TensorBlocks, TensorKey], Pruner]:
         """The intra rule with the options of one vector."""
-        return partial(self.intra, **self.by_vector.get(vector, {}))
+        return partial(self.row.intra, **pick_options(self.row.intra, self.collect_options(vector)))
 
-    def options_of(self, vector: str) -> dict[str, Any]:
+    def collect_options(self, vector: str) -> dict[str, Any]:
         """Every option as it holds for one vector."""
         return self.options | dict(self.by_vector.get(vector, {}))
-
-    @property
-    def rules(self) -> tuple[Rule, Rule]:
-        """The intra rule and the inter rule, as in the tables."""
-        return _function(self.intra), _function(self.inter)
 
     @property
     def selects_over_model(self) -> bool:
         """True where a tensor's share of the kept entries depends on all tensors."""
         return self.rules[0] is magnitude and self.options.get("scope") == "model"
-
-    @property
-    def averages(self) -> bool:
-        """True where the weights are divided by their sum."""
-        return self.rules[1] in AVERAGING
 
 
 def bind(config: MergeConfig, *, vectors: Mapping[str, VectorConfig] | None = None) -> BoundMethod:
@@ -250,58 +249,61 @@ def bind(config: MergeConfig, *, vectors: Mapping[str, VectorConfig] | None = No
     Raises :class:`MergeError` or :class:`ManyProblemsError` for an unknown method, rule or option, and for a value
     outside its bounds, naming what the method takes.
     """
-    name, method, options = _chosen(config)
+    name, method, options = _choose_method(config)
     compat = COMPAT[config.compat] if config.compat else {}
-    if config.compat and not {method.intra, method.inter} <= compat.keys():
+    if config.compat and not {method.intra, method.inter.rule} <= compat.keys():
         raise MergeError("merge.compat", f"{name} is not as {config.compat} has it", "Remove `compat`.")
-    bound = _bound(name, method, options, compat)
-    return replace(bound, by_vector=_by_vector(bound, vectors or {}))
+    bound = _bind_options(name, method, options, compat)
+    return replace(bound, by_vector=_collect_by_vector(bound, vectors or {}))
 
 
-def _chosen(config: MergeConfig) -> tuple[str, Method, dict[str, Any]]:
+def _choose_method(config: MergeConfig) -> tuple[str, MergeMethod, dict[str, Any]]:
     """Name, rules and given options of what `config` asks for."""
     if config.intra is not None or config.inter is not None:
-        return _pair(config)
+        return _read_pair(config)
     name = config.method or DEFAULT_METHOD
     if name not in METHODS:
-        raise MergeError("merge.method", f"there is no method '{name}'", _did_you_mean(name, METHODS))
+        raise MergeError("merge.method", f"there is no method '{name}'", _suggest_name(name, METHODS))
     return name, METHODS[name], config.options
 
 
-def _pair(config: MergeConfig) -> tuple[str, Method, dict[str, Any]]:
+def _read_pair(config: MergeConfig) -> tuple[str, MergeMethod, dict[str, Any]]:
     """A pair of rules without a name: `intra: {rule: magnitude, density: 0.3}`, `inter: sum`."""
     if config.method is not None or config.options:
         given = config.method or next(iter(config.options))
         remedy = "Name a method with its options, or a pair of rules that hold theirs."
         raise MergeError("merge", f"'{given}' stands beside a pair of rules", remedy)
 
-    intra, intra_options = _rule("intra", config.intra or "all", INTRA)
-    inter, inter_options = _rule("inter", config.inter or "sum", INTER)
-    for table, rule, options in ((INTRA, intra, intra_options), (INTER, inter, inter_options)):
-        _refuse_unknown(options, _parameters(table[rule]), rule)
-    return f"{intra}+{inter}", Method(INTRA[intra], INTER[inter]), intra_options | inter_options
+    intra, intra_options = _read_rule("intra", config.intra or "all", INTRA)
+    inter, inter_options = _read_rule("inter", config.inter or "sum", INTER)
+    method = MergeMethod(INTRA[intra], INTER[inter])
+    _refuse_unknown(intra_options, list_options(method.intra), intra)
+    _refuse_unknown(inter_options, list_options(method.inter.rule), inter)
+    return f"{intra}+{inter}", method, intra_options | inter_options
 
 
-def _by_vector(bound: BoundMethod, vectors: Mapping[str, VectorConfig]) -> dict[str, dict[str, Any]]:
+def _collect_by_vector(bound: BoundMethod, vectors: Mapping[str, VectorConfig]) -> dict[str, dict[str, Any]]:
     """An exclusive rule shares a tensor out by `ratio`; the others keep a `density` of it."""
-    if bound.rules[0] is saliency and not bound.joint:
-        return _densities_by_either_name(vectors)
-    key, other = ("ratio", "density") if bound.joint else ("density", "ratio")
+    if bound.rules[0] is saliency and not bound.is_exclusive:
+        return _read_densities(vectors)
+    key, other = ("ratio", "density") if bound.is_exclusive else ("density", "ratio")
     own = {name: getattr(vector, key) for name, vector in vectors.items() if getattr(vector, key) is not None}
 
     # What decides nothing is refused rather than passed over.
-    idle = [(name, key) for name in own if "density" not in _parameters(bound.rules[0])]
+    idle = [(name, key) for name in own if "density" not in list_options(bound.row.intra)]
     idle += [(name, other) for name, vector in vectors.items() if getattr(vector, other) is not None]
     refuse_if_any(
         [
-            Problem(f"vectors.{name}.{what}", f"{bound.name} has no use for it", "Remove it, or choose another method.")
-            for name, what in idle
+            Problem(
+                f"vectors.{name}.{option}", f"{bound.name} has no use for it", "Remove it, or choose another method."
+            )
+            for name, option in idle
         ]
     )
     return {name: {"density": share} for name, share in own.items()}
 
 
-def _densities_by_either_name(vectors: Mapping[str, VectorConfig]) -> dict[str, dict[str, Any]]:
+def _read_densities(vectors: Mapping[str, VectorConfig]) -> dict[str, dict[str, Any]]:
     """OBIM's n_k is a ratio where vectors share a tensor out, and a density where they do not."""
     remedy = "Give one of them."
     refuse_if_any(
@@ -315,36 +317,37 @@ def _densities_by_either_name(vectors: Mapping[str, VectorConfig]) -> dict[str, 
     return {name: {"density": share} for name, share in shares.items() if share is not None}
 
 
-def _rule(key: str, value: str | dict[str, Any], table: Mapping[str, Rule]) -> tuple[str, dict[str, Any]]:
+def _read_rule(key: str, value: str | dict[str, Any], table: Collection[str]) -> tuple[str, dict[str, Any]]:
     options = {"rule": value} if isinstance(value, str) else dict(value)
     name = str(options.pop("rule", ""))
     if name not in table:
-        raise MergeError(f"merge.{key}", f"there is no rule '{name}'", _did_you_mean(name, table))
+        raise MergeError(f"merge.{key}", f"there is no rule '{name}'", _suggest_name(name, table))
     return name, options
 
 
-def _bound(name: str, method: Method, options: dict[str, Any], compat: Mapping[Rule, Mapping[str, Any]]) -> BoundMethod:
-    takes = [_parameters(rule) for rule in (*method.rules, *([method.idle] if method.idle else []))]
-    _refuse_unknown(options, {key: None for part in takes for key in part}, name)
-    if method.inter is exclusive:
+def _bind_options(
+    name: str, method: MergeMethod, options: dict[str, Any], compat: Mapping[Rule, Mapping[str, Any]]
+) -> BoundMethod:
+    takes = list_options(*method.functions)
+    _refuse_unknown(options, takes, name)
+    if isinstance(method.inter, Exclusive):
         _refuse_unranked(name, method, options)
 
     # A default of the tool in `compat` goes before the method's, and that before the rule's own.
-    equal_shares: dict[str, Any] = {"density": None} if method.inter is exclusive else {}
-    defaults = {**equal_shares, **method.defaults, **compat.get(method.intra, {}), **compat.get(method.inter, {})}
-    fields = {key: (kind, defaults.get(key, default)) for part in takes for key, (kind, default) in part.items()}
+    equal_shares: dict[str, Any] = {"density": None} if isinstance(method.inter, Exclusive) else {}
+    own = [compat.get(rule, {}) for rule in (method.intra, method.inter.rule)]
+    defaults = {**equal_shares, **method.defaults, **own[0], **own[1]}
+    fields = {key: (kind, defaults.get(key, default)) for key, (kind, default) in takes.items()}
     schema = create_model("Options", __config__=ConfigDict(strict=False, extra="forbid"), **typing.cast(Any, fields))
     try:
         settled = schema(**options).model_dump()
     except ValidationError as error:
-        refuse_if_any([_bad_value(name, detail) for detail in error.errors()])
+        refuse_if_any([_describe_bad_value(name, detail) for detail in error.errors()])
         raise
-
-    parts = [partial(rule, **{key: settled[key] for key in _parameters(rule)}) for rule in method.rules]
-    return BoundMethod(name, parts[0], parts[1], method.operands, settled, looks=parts[2] if parts[2:] else None)
+    return BoundMethod(name, method, settled)
 
 
-def _refuse_unranked(name: str, method: Method, options: Mapping[str, Any]) -> None:
+def _refuse_unranked(name: str, method: MergeMethod, options: Mapping[str, Any]) -> None:
     if method.intra not in (magnitude, saliency):
         remedy = "With `exclusive`, use `magnitude` or `saliency`."
         raise MergeError("merge.intra", f"{name} cannot rank entries", remedy)
@@ -352,14 +355,7 @@ def _refuse_unranked(name: str, method: Method, options: Mapping[str, Any]) -> N
         raise MergeError("merge.scope", f"{name} shares out every tensor by itself", "Remove it.")
 
 
-def _parameters(rule: Rule) -> dict[str, tuple[Any, Any]]:
-    """Annotation and default of each option of a rule: its keyword-only arguments."""
-    hints = typing.get_type_hints(rule, include_extras=True)
-    signature = inspect.signature(rule).parameters.values()
-    return {p.name: (hints[p.name], p.default) for p in signature if p.kind is inspect.Parameter.KEYWORD_ONLY}
-
-
-def _refuse_unknown(options: Mapping[str, Any], known: Mapping[str, Any], owner: str) -> None:
+def _refuse_unknown(options: Mapping[str, Any], known: Collection[str], owner: str) -> None:
     takes = ", ".join(known) or "none"
     refuse_if_any(
         [
@@ -370,16 +366,12 @@ def _refuse_unknown(options: Mapping[str, Any], known: Mapping[str, Any], owner:
     )
 
 
-def _bad_value(owner: str, detail: Any) -> Problem:
+def _describe_bad_value(owner: str, detail: Any) -> Problem:
     place = ".".join(str(part) for part in detail["loc"])
     return Problem(f"merge.{place}", f"{detail['msg']}, found {detail.get('input')!r}", f"It is an option of {owner}.")
 
 
-def _did_you_mean(name: str, table: Mapping[str, Any]) -> str:
+def _suggest_name(name: str, table: Collection[str]) -> str:
     close = difflib.get_close_matches(name, table, n=1)
     hint = f"Did you mean '{close[0]}'? " if close else ""
     return f"{hint}There are: {', '.join(table)}."
-
-
-def _function(rule: Any) -> Any:
-    return rule.func if isinstance(rule, partial) else rule

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,55 +13,79 @@ from typing import Any
 from aftermix import progress
 from aftermix.config import Config, Split
 from aftermix.files import write_json
+from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.search.baselines import PAPER_INSTRUCTION_WEIGHT as PAPER_WEIGHT
-from aftermix.jobs.search.baselines import Baseline, fixed_baselines, instruction_scan, single_expert, tuned_expert
-from aftermix.runs.trials import ItemScores, Measurement, checked_items, mean_scores
-from aftermix.search.objective import Objectives
+from aftermix.jobs.search.baselines import (
+    BaselineMerge,
+    build_expert_scan,
+    build_instruction_scan,
+    build_single_expert,
+    list_fixed_baselines,
+)
+from aftermix.runs.trials import ItemMeasurement, ItemScores, average_scores, check_items
+from aftermix.search.objective import ObjectiveSet
 from aftermix.search.summary import compare, summarise
+from aftermix.seeds import derived_seed
 
-MeasureBaseline = Callable[[Baseline, Split], Measurement]
 
-
-@dataclass
-class Contest:
-    """Measurements outside the search, by split and name; what is on disk is not measured again."""
+@dataclass(frozen=True)
+class ScoreCache:
+    """Cache of item scores on disk, by split and name: of what is measured outside the search, each once."""
 
     run: Path
     tasks: Sequence[str]
-    objectives: Objectives
-    measure: MeasureBaseline
     seconds: dict[str, float] = field(default_factory=dict)
+    """By split, what was spent on measuring now."""
 
-    def items(self, baseline: Baseline, split: Split) -> ItemScores:
-        """Item scores of `baseline` on `split`, measured now or read from `items/<split>/baselines/`."""
-        path = self.run / "items" / split / "baselines" / f"{baseline.slug}.json"
+    def scores(self, name: str, split: Split, measure: Callable[[Split], ItemMeasurement]) -> ItemScores:
+        """Item scores of what `name` stands for on `split`: as they are kept, else as `measure` finds them now."""
+        path = self.run / "items" / split / "baselines" / f"{_build_slug(name)}.json"
         if path.exists():
             stored: ItemScores = json.loads(path.read_text(encoding="utf-8"))
-            return checked_items(stored, tasks=self.tasks, where=str(path))
+            return check_items(stored, tasks=self.tasks, where=str(path))
 
-        measurement = self.measure(baseline, split)
-        items = checked_items(measurement.items, tasks=self.tasks, where=f"baseline '{baseline.name}'")
+        measurement = measure(split)
+        items = check_items(measurement.items, tasks=self.tasks, where=f"baseline '{name}'")
         self.seconds[split] = self.seconds.get(split, 0.0) + sum(measurement.seconds.values())
         write_json(path, items)
         return items
 
-    def value(self, baseline: Baseline, split: Split) -> float:
+
+def _build_slug(name: str) -> str:
+    """`name` as a file name; the seed at its end keeps `a_b` and `a-b` apart."""
+    cleaned = "".join(character if character.isalnum() else "-" for character in name.lower())
+    return "-".join([*(part for part in cleaned.split("-") if part), f"{derived_seed(0, name):016x}"[-8:]])
+
+
+@dataclass(frozen=True)
+class BaselineScorer:
+    """Scorer of the baselines of a search, each measured once under its own method."""
+
+    evaluator: MergeEvaluator
+    score_cache: ScoreCache
+    objectives: ObjectiveSet
+
+    def measure_items(self, baseline: BaselineMerge, split: Split) -> ItemScores:
+        """Item scores of `baseline` on `split`, measured now or kept from before."""
+        return self.score_cache.scores(baseline.name, split, partial(self.evaluator.evaluate_baseline, baseline))
+
+    def measure_objective(self, baseline: BaselineMerge, split: Split) -> float:
         """Mean of the objectives of `baseline` on `split`."""
-        return fmean(self.objectives.values(mean_scores(self.items(baseline, split))))
+        return fmean(self.objectives.values(average_scores(self.measure_items(baseline, split))))
 
-    def best_of(self, candidates: Sequence[Baseline], split: Split) -> Baseline:
+    def choose_best(self, candidates: Sequence[BaselineMerge], split: Split) -> BaselineMerge:
         """The candidate with the highest objective on `split`; ties go to the earlier one."""
-        return max(candidates, key=lambda candidate: self.value(candidate, split))
+        return max(candidates, key=lambda candidate: self.measure_objective(candidate, split))
 
 
-def baseline_records(contest: Contest, config: Config, winner: ItemScores) -> list[dict[str, Any]]:
+def build_baseline_records(scorer: BaselineScorer, config: Config, winner: ItemScores) -> list[dict[str, Any]]:
     """Every baseline on the test items, and the winner's paired difference from it. As `baselines` in `best.json`."""
-    field_ = list(fixed_baselines(config)) + _tuned(contest, config)
+    baselines = list(list_fixed_baselines(config)) + _tune_baselines(scorer, config)
     seed = config.search.seed
 
     records = []
-    for baseline in progress.bar(field_, label="Baselines", unit="model"):
-        items = contest.items(baseline, "test")
+    for baseline in progress.bar(baselines, label="Baselines", unit="model"):
+        items = scorer.measure_items(baseline, "test")
         records.append(
             {
                 "name": baseline.name,
@@ -68,47 +93,51 @@ def baseline_records(contest: Contest, config: Config, winner: ItemScores) -> li
                 "method": baseline.method,
                 "density": baseline.density,
                 "weights": dict(baseline.weights),
-                "test": summarise(items, objectives=contest.objectives, seed=seed),
-                "difference": compare(winner, items, objectives=contest.objectives, seed=seed),
+                "test": summarise(items, objectives=scorer.objectives, seed=seed),
+                "difference": compare(winner, items, objectives=scorer.objectives, seed=seed),
             }
         )
     return records
 
 
-def scan_record(contest: Contest, config: Config) -> dict[str, Any] | None:
+def build_scan_record(scorer: BaselineScorer, config: Config) -> dict[str, Any] | None:
     """The instruction weight alone, on the select items: `scan` in `best.json`."""
-    instruction = _instruction(config)
+    instruction = _find_instruction(config)
     if instruction is None:
         return None
     points = [
-        {"weight": baseline.weights[instruction], "select": contest.value(baseline, "select")}
-        for baseline in instruction_scan(instruction)
+        {"weight": baseline.weights[instruction], "select": scorer.measure_objective(baseline, "select")}
+        for baseline in build_instruction_scan(instruction)
     ]
     return {"vector": instruction, "points": points}
 
 
-def _tuned(contest: Contest, config: Config) -> list[Baseline]:
+def _tune_baselines(scorer: BaselineScorer, config: Config) -> list[BaselineMerge]:
     """The best instruction weight with no expert, and with the best single expert; both chosen on select items."""
-    instruction = _instruction(config)
+    instruction = _find_instruction(config)
     if instruction is None:
         return []
 
     experts = [name for name, vector in config.vectors.items() if vector.role == "expert"]
-    found = [_renamed(contest.best_of(instruction_scan(instruction), "select"), f"{instruction} at its best weight")]
+    baselines = [
+        _rename_baseline(
+            scorer.choose_best(build_instruction_scan(instruction), "select"), f"{instruction} at its best weight"
+        )
+    ]
 
     if experts:
-        singles = [single_expert(expert, instruction, PAPER_WEIGHT) for expert in experts]
-        best = experts[singles.index(contest.best_of(singles, "select"))]
-        tuned = contest.best_of(tuned_expert(best, instruction), "select")
-        found.append(_renamed(tuned, f"{best} + {instruction} at its best weight"))
-    return found
+        singles = [build_single_expert(expert, instruction, PAPER_WEIGHT) for expert in experts]
+        best = experts[singles.index(scorer.choose_best(singles, "select"))]
+        tuned = scorer.choose_best(build_expert_scan(best, instruction), "select")
+        baselines.append(_rename_baseline(tuned, f"{best} + {instruction} at its best weight"))
+    return baselines
 
 
-def _renamed(baseline: Baseline, name: str) -> Baseline:
+def _rename_baseline(baseline: BaselineMerge, name: str) -> BaselineMerge:
     # The weight stays in the name: another weight found after more trials is another file.
     weights = ", ".join(f"{vector} {weight:g}" for vector, weight in baseline.weights.items())
-    return Baseline(f"{name} ({weights})", "instruction scan", dict(baseline.weights), baseline.method)
+    return BaselineMerge(f"{name} ({weights})", "instruction scan", dict(baseline.weights), baseline.method)
 
 
-def _instruction(config: Config) -> str | None:
+def _find_instruction(config: Config) -> str | None:
     return next((name for name, vector in config.vectors.items() if vector.role == "instruction"), None)
