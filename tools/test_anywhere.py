@@ -45,7 +45,7 @@ CONDITIONS = {
     "wide": Condition({"COLUMNS": "200", "LINES": "60"}),
     "coloured": Condition({"FORCE_COLOR": "1"}),
     "long": Condition(temporary="/".join(["a-folder-with-a-long-name"] * 6)),
-    "spaces": Condition(temporary="with spaces & ü [x]"),
+    "spaces": Condition(temporary="with spaces & ü"),
     "c-locale": Condition({"LANG": "C", "LC_ALL": "C"}),
     # Without the UTF-8 mode that Python chooses in the C locale: every text without an encoding is ASCII.
     "ascii": Condition(ASCII),

@@ -256,7 +256,7 @@ def test_a_method_of_mergekit_that_is_no_name(method: str, tmp_path: Path) -> No
 
 def test_layers_are_counted_in_files_of_the_model_only(copied: Copy, tmp_path: Path) -> None:
     expert = copied("b")
-    recipe = f"merge_method: linear\nslices: [{{sources: [{{model: {expert}, layer_range: [0, 2]}}]}}]"
+    recipe = f"merge_method: linear\nslices: [{{sources: [{{model: {json.dumps(str(expert))}, layer_range: [0, 2]}}]}}]"
     (tmp_path / "recipe.yaml").write_text(recipe)
     for content in ('{"text_config": [1]}', "[]", "{}"):
         (expert / "config.json").write_text(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,17 @@ def _locate_files(entry: Any, *, folder: Path, task: str) -> Any:
 
     for root in (folder, Path.cwd()):
         candidate = root / Path(entry).expanduser()
-        if candidate.exists() or any(root.glob(entry) if not Path(entry).is_absolute() else ()):
-            return str(candidate.resolve())
+        if candidate.exists():
+            return _escape_start(candidate.resolve(), candidate.resolve())
+        if not Path(entry).is_absolute() and any(root.glob(entry)):
+            return _escape_start(candidate.resolve(), root.resolve())
     raise EvaluationError(
         f"task '{task}'",
         f"data file '{entry}' is neither beside the YAML file ({folder}) nor in the working directory",
         "Correct `dataset_kwargs.data_files`; paths are relative to the YAML file.",
     )
+
+
+def _escape_start(pattern: Path, start: Path) -> str:
+    """`pattern` for `datasets`, which reads every path as one: `start` stands for itself, whatever its name holds."""
+    return glob.escape(str(start)) + str(pattern).removeprefix(str(start))

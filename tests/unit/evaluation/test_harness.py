@@ -226,7 +226,7 @@ def test_nothing_is_printed_or_logged(
     suite, engine = TaskSuite.build(config), opened(model_a, config)
     suite.evaluate(engine.lm, "search")
     assert capfd.readouterr() == ("", "")
-    assert caplog.build_records == []
+    assert caplog.records == []
 
 
 def test_local_tasks_alone_never_read_the_built_in_index(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import pytest
@@ -25,19 +26,26 @@ def files(folder: Path, entry: object) -> object:
 
 
 def test_names_lists_splits_and_globs_become_absolute(folder: Path) -> None:
-    assert files(folder, "a.jsonl") == str(folder / "a.jsonl")
+    place = glob.escape(str(folder))
+    assert files(folder, "a.jsonl") == f"{place}/a.jsonl"
     assert files(folder, {"test": ["a.jsonl", "data/*.jsonl"]}) == {
-        "test": [str(folder / "a.jsonl"), str(folder / "data/*.jsonl")]
+        "test": [f"{place}/a.jsonl", f"{place}/data/*.jsonl"]
     }
 
 
+def test_brackets_in_the_name_of_a_folder_are_no_pattern(folder: Path) -> None:
+    odd = folder.rename(folder.with_name("odd [x] *"))
+    place = glob.escape(str(folder.parent)) + "/odd [[]x] [*]"
+    assert files(odd, ["a.jsonl", "data/*.jsonl"]) == [f"{place}/a.jsonl", f"{place}/data/*.jsonl"]
+
+
 def test_absolute_names_and_addresses_stay(folder: Path) -> None:
-    assert files(folder, str(folder / "a.jsonl")) == str(folder / "a.jsonl")
+    assert files(folder, str(folder / "a.jsonl")) == glob.escape(str(folder / "a.jsonl"))
     assert files(folder, "https://host/a.jsonl") == "https://host/a.jsonl"
 
 
 def test_the_working_directory_comes_second(folder: Path) -> None:
-    assert files(folder, "c.jsonl") == str(folder.parent / "elsewhere" / "c.jsonl")
+    assert files(folder, "c.jsonl") == glob.escape(str(folder.parent / "elsewhere" / "c.jsonl"))
 
 
 def test_a_folder_of_data_is_found(folder: Path) -> None:

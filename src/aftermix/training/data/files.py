@@ -35,8 +35,10 @@ def list_data_parts(path: Path) -> list[Path]:
     """
     if _exists(path):
         parts = list(_find_parts(path))
-    elif glob.has_magic(str(path)):
-        parts = [part for match in sorted(_match_pattern(path)) for part in _find_files(Path(match))]
+    elif glob.has_magic(below := str(path.relative_to(folder := _find_folder(path)))):
+        # Folders that are there stand for themselves, whatever their names hold; Path.glob would give other names.
+        matches = sorted(glob.glob(str(Path(glob.escape(str(folder))) / below), recursive=True))  # noqa: PTH207
+        parts = [part for match in matches for part in _find_files(Path(match))]
         if not parts:
             raise TrainingError(str(path), "matches no file", "Correct the pattern.")
     else:
@@ -55,7 +57,7 @@ def hash_data(path: Path) -> str:
         if parts == [path] and path.is_file():
             return sha256(path)
         files = [file for part in parts for file in (sorted(part.iterdir()) if part.is_dir() else [part])]
-        root = path if path.is_dir() else Path(glob.escape(str(path))).parent
+        root = path if path.is_dir() else path.parent
         lines = [f"{_strip_root(file, root)}\0{sha256(file)}\n" for file in files if file.is_file()]
     except OSError as error:
         raise _build_read_error(path, error) from error
@@ -94,8 +96,9 @@ def is_plain_text(path: Path) -> bool:
     return path.is_file() and find_suffix(path) not in (*JSON_LINES, ".parquet")
 
 
-def _match_pattern(path: Path) -> list[str]:
-    return glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+def _find_folder(path: Path) -> Path:
+    """The last of the folders of `path` that is there."""
+    return next((parent for parent in path.parents if _exists(parent)), Path())
 
 
 def _exists(path: Path) -> bool:

@@ -109,6 +109,19 @@ def test_what_a_name_means_is_refused_when_it_means_nothing(tmp_path: Path) -> N
     assert read_documents(tmp_path / "splits/train").texts == TEXTS[:2]
 
 
+def test_brackets_in_the_name_of_a_folder_are_no_pattern(tmp_path: Path) -> None:
+    folder = tmp_path / "odd [x]"
+    folder.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_text(name)
+    files = [folder / "a.txt", folder / "b.txt"]
+    assert list_data_parts(folder / "*.txt") == list_data_parts(folder / "[ab].txt") == files
+    before = hash_data(folder / "*.txt")
+    with pytest.raises(TrainingError, match="there is no such file"):
+        list_data_parts(folder / "none.txt")
+    assert hash_data(folder.rename(tmp_path / "moved") / "*.txt") == before
+
+
 def test_columns_rows_and_damage(tmp_path: Path) -> None:
     table = pyarrow.Table.from_pylist([{"body": "x", "n": 1}, {"body": None, "n": 2}])
     path = tmp_path / "a.parquet"
