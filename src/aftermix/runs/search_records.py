@@ -1,0 +1,168 @@
+"""Records of `best.json` of a search, and of the parts that a mixture's has too."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from aftermix.runs.json_record import Finite, Interval, OptionValue, RunRecord
+from aftermix.runs.trials import Setting
+
+BEST_FILE = "best.json"
+
+
+class TaskScore(RunRecord):
+    """Mean score of one task over `items` items, with its interval."""
+
+    score: Finite
+    interval: Interval
+    items: int
+
+
+class UtilityScore(RunRecord):
+    """A mixture's utility with its interval; null where an expression has no value."""
+
+    value: Finite | None
+    interval: Interval | None
+
+
+class CapabilityScoreRecord(RunRecord):
+    """Score of a capability with its interval."""
+
+    score: Finite
+    interval: Interval | None
+
+
+class ScoresRecord(RunRecord):
+    """One measurement on one split: a value and an interval per objective, and every task's score.
+
+    A difference of two has no tasks. What is measured of a mixture has a utility, and capabilities beside the tasks.
+    """
+
+    objective: tuple[Finite, ...] = Field(min_length=1)
+    interval: tuple[Interval | None, ...]
+    tasks: dict[str, TaskScore] = Field(default_factory=dict)
+    utility: UtilityScore | None = None
+    """Measure by which a mixture is judged, its objective being a mean of raw scores."""
+    capabilities: dict[str, CapabilityScoreRecord] = Field(default_factory=dict)
+
+    def interval_of(self, index: int) -> Interval | None:
+        """The interval of the objective at `index`, if it was computed."""
+        return self.interval[index] if index < len(self.interval) else None
+
+
+class SearchWinner(RunRecord):
+    """The trial that won, and the merge that it stands for whatever its weights."""
+
+    trial: int
+    method: str
+    options: dict[str, OptionValue]
+    """With `lambda` and `seed`, which every method has."""
+    exclude: tuple[str, ...]
+
+
+class VectorRecord(RunRecord):
+    """A distribution vector."""
+
+    model: str
+    role: Literal["instruction", "expert"]
+    tokens: int | None
+    range: Interval
+
+
+class ObjectiveRecord(RunRecord):
+    """A resolved objective: weights of its tasks (adding up to 1) and floors."""
+
+    name: str
+    tasks: dict[str, Finite]
+    floors: dict[str, Finite]
+
+
+class CandidateRecord(RunRecord):
+    """One of the best distinct trials, measured again on the select items.
+
+    Candidates of a mixture need not be trials, and have scores on search items only where they are.
+    """
+
+    trial: int | None
+    weights: dict[str, Finite]
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    search: ScoresRecord | None
+    select: ScoresRecord
+
+
+class BaselineRecord(RunRecord):
+    """A model that costs no search; `difference` is winner minus baseline over the same test items."""
+
+    name: str
+    kind: str
+    method: str | None
+    density: Finite | None
+    weights: dict[str, Finite]
+    test: ScoresRecord
+    difference: ScoresRecord
+
+
+class ScanPoint(RunRecord):
+    """A weight of one vector alone, and its score on select items."""
+
+    weight: Finite
+    select: Finite
+
+
+class ScanRecord(RunRecord):
+    """The weight of one vector alone against the select score."""
+
+    vector: str
+    points: tuple[ScanPoint, ...]
+
+
+class TaskItemCounts(RunRecord):
+    """Number of items of a task in each split."""
+
+    search: int
+    select: int
+    test: int
+    note: str | None
+
+
+class ItemsRecord(RunRecord):
+    """Split of the items of all tasks, as counts."""
+
+    scheme: str
+    overlap: bool
+    tasks: dict[str, TaskItemCounts]
+
+
+class StageSeconds(RunRecord):
+    """Wall time of each stage of the job, of the search by phase."""
+
+    prepare: Finite
+    search: dict[str, Finite]
+    select: Finite
+    test: Finite
+
+
+class BestRecord(RunRecord):
+    """`best.json` of a finished search."""
+
+    winner: SearchWinner
+    weights: dict[str, Finite]
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    ratios: dict[str, Finite] | None
+    ratios_note: str | None
+    """Reason that there are no ratios."""
+    vectors: dict[str, VectorRecord]
+    objective: tuple[ObjectiveRecord, ...]
+    metrics: dict[str, str]
+    search: ScoresRecord
+    select: ScoresRecord
+    test: ScoresRecord
+    floors_met: bool
+    candidates: tuple[CandidateRecord, ...]
+    front: tuple[int, ...] | None
+    baselines: tuple[BaselineRecord, ...]
+    scan: ScanRecord | None
+    items: ItemsRecord
+    seconds: StageSeconds
