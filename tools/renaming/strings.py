@@ -29,19 +29,52 @@ class StringPlanner:
                     self._plan_string(module, sketch, text)
 
     def _plan_prose(self, module: str, sketch: Sketch, text: Text) -> None:
-        for match in re.finditer(r"`([A-Za-z_]\w*)((?:\.\w+)*)(?:\(\))?`", text.text):
-            word = match[1]
-            if word not in self.code.name_words:
+        for match in re.finditer(r"(:\w+:)?`~?([A-Za-z_]\w*)((?:\.\w+)*)(?:\(\))?`", text.text):
+            start = text.start + match.start(2)
+            if match[3] and match[2] == "aftermix":
+                self._plan_dotted(module, match[2] + match[3], start)
                 continue
-            number = sketch.resolve(word, text.scope)
-            if number is not None and sketch.scopes[number].kind != "class":
-                row = self.code.scopes.get((module, number, word)) or self.code.find_name(module, sketch, number, word)
-            else:
-                row = self._find_unique_name(word)
-                if row is None:
-                    self.code.leave(module, text.line, f"`{word}` in prose may be any of several")
+            row = self._find_prose(module, sketch, text, match[2], in_class=match[1] in {":meth:", ":attr:"})
+            if row is not None and match[3] and row.kind != "name":
+                self.code.leave(module, text.line, f"`{match[2]}{match[3]}` in prose: a key of a file, perhaps")
+                continue
             if row is not None:
-                self.code.put(module, text.start + match.start(1), row)
+                self.code.put(module, start, row)
+
+            # A member after its class: `Class.member`.
+            target = self.code.find_module_of(module, sketch, text.scope, match[2]) if match[3] else None
+            if target is not None and target[1]:
+                name = match[3].split(".")[1]
+                member = self.code.find_member([f"{target[0]}.{target[1]}"], name)
+                if member is not None:
+                    self.code.put(module, text.start + match.start(3) + 1, member)
+
+    def _find_prose(self, module: str, sketch: Sketch, text: Text, word: str, in_class: bool) -> Row | None:
+        number = sketch.resolve(word, text.scope)
+        if in_class and word in self.code.member_words:
+            return self._find_own_member(module, sketch, text.scope, word)
+        if number is not None and sketch.scopes[number].kind not in {"module", "class"}:
+            row = self.code.scopes.get((module, number, word))
+            if row is None or word in sketch.scopes[number].params:
+                return row or self.code.find_name(module, sketch, number, word)
+            self.code.leave(module, text.line, f"`{word}` in prose: the local name, or something else?")
+            return None
+        if word not in self.code.name_words:
+            return None
+        if number is not None and sketch.scopes[number].kind == "module":
+            return self.code.find_name(module, sketch, number, word)
+        row = self._find_unique_name(word)
+        if row is None:
+            self.code.leave(module, text.line, f"`{word}` in prose may be any of several")
+        return row
+
+    def _find_own_member(self, module: str, sketch: Sketch, scope: int | None, word: str) -> Row | None:
+        while scope is not None:
+            here = sketch.scopes[scope]
+            if here.kind == "class":
+                return self.code.find_member([f"{module}.{here.path}"], word)
+            scope = here.parent
+        return None
 
     def _find_unique_name(self, word: str) -> Row | None:
         rows = [

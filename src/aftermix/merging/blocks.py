@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 
 def block_bounds(shape: tuple[int, ...], most: int = BLOCK_ELEMENTS) -> list[Bounds]:
-    """First and last-but-one element of each block of a flattened tensor; whole rows where a row fits in a block.
+    """Half-open span `[start, stop)` of each block of a flattened tensor; whole rows where a row fits in a block.
 
     A block has at most `most` elements.
 

@@ -1,6 +1,6 @@
 """A second look at an exclusive merge while it runs: no position from two vectors, every value and count as it must be.
 
-Each block is computed again by a plainer way: which positions a keeper lets through is found by giving it ones, and the
+Each block is computed again by a plainer way: which positions a pruner lets through is found by giving it ones, and the
 values are those of one vector at a time.
 """
 
@@ -57,18 +57,22 @@ class ExclusiveCheck:
         self._add_counts(block.info, block.bounds, masks)
 
     def summary(self) -> str:
-        """What was looked at."""
+        """Report of what was looked at, on one line."""
         tensors = f"{self.tensors:,} tensor{'' if self.tensors == 1 else 's'}"
         return f"Checked: {tensors}, {self.elements:,} positions, none from two vectors"
 
     def _refuse_other_values(self, block: MergedBlock, masks: Masks) -> None:
         info, bounds = block.info, block.bounds
         base = widened(self.merger.pool.base_block(info.name, bounds))
+
+        # One vector at a time, as if the others were not there.
         expected = base
         for vector, mask in masks.items():
             alone = self.merger.operand(info, vector, bounds, base=base) * self.weights.get(vector, 0.0)
             moved = torch.add(base, alone, alpha=self.merger.recipe.scale)
             expected = torch.where(mask, moved, expected)
+
+        # Compared as numbers: zeros of either sign are equal.
         wrong = (expected.to(block.merged.dtype) != block.merged).nonzero()
         if len(wrong):
             place = int(wrong[0])
@@ -78,6 +82,8 @@ class ExclusiveCheck:
 
     def _add_counts(self, info: TensorInfo, bounds: Bounds, masks: Masks) -> None:
         found = {vector: int(mask.sum()) for vector, mask in masks.items()}
+
+        # Blocks come on several threads, and the last of a tensor may be any of them.
         with self._lock:
             counts = self._counts.setdefault(info.name, Counter())
             counts.update(found)

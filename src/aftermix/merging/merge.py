@@ -1,9 +1,9 @@
 """A merge as a stream of blocks of named tensors: survey each vector once, combine with any weights.
 
 Every tensor of the frame comes out once, in order of name and in its stored type. Arithmetic is float32, with one
-rounding at the end. The path of a merge is five files: `checkpoints.pool` (aligned inputs), this one, `intra` and
-`inter` (the method's two rules), `checkpoints.shards` (tensors to bytes). `together` is for rules that look at a whole
-tensor of all vectors before they combine its blocks.
+rounding at the end. The path of a merge is five files: `checkpoints.pool` (aligned inputs), this one, `rules.intra`
+and `rules.inter` (the method's two rules), `checkpoints.shards` (tensors to bytes). `rules.surveys` is for rules that
+look at a whole tensor of all vectors before they combine its blocks.
 """
 
 from __future__ import annotations
@@ -92,6 +92,8 @@ class Merger:
         merger._refuse_unfit()
         if not method.selects_over_model:
             return merger
+
+        # A tied tensor is counted once, under the name that its twin points to.
         moved = [info for info in pool.layout if merger.moves(info) and merger.canonical(info.name) == info.name]
         cuts = {
             vector: cuts_over_model(
@@ -110,6 +112,8 @@ class Merger:
         if method.operands == "models" and self.recipe.scale != 1.0:
             found = f"{method.name} averages whole models, lambda {self.recipe.scale:g} has nothing to scale"
             raise MergeError("merge.lambda", found, "Remove it, or use a method on distribution vectors.")
+
+        # Then what depends on the vectors in use.
         method.refuse_other_count(self.vectors)
         method.refuse_other_vectors(self.vectors)
         method.refuse_other_order(self.vectors)
@@ -127,7 +131,7 @@ class Merger:
         return self.pool.frame.alias.get(name, name)
 
     def moves(self, info: TensorInfo) -> bool:
-        """Whether the merge changes this tensor: it holds real numbers and is not excluded.
+        """True for a tensor that the merge changes: it holds real numbers and is not excluded.
 
         A head that is tied to an excluded embedding is excluded with it. Excluding the head of a tied model does not
         exclude its embedding.
@@ -165,7 +169,7 @@ class Merger:
         )
 
     def surveys(self, info: TensorInfo, vectors: Sequence[str]) -> list[Callable[[], dict[str, Keeper]]]:
-        """What has to be looked at before blocks of one tensor can be merged; together, a keeper for each vector."""
+        """Surveys that precede the merging of one tensor's blocks; together they give a pruner for each vector."""
         if self.recipe.method.joint:
             # All vectors have their share whatever their weights: a search prepares them once.
             return [partial(self._shared_out, info)] if vectors else []
@@ -192,7 +196,7 @@ class Merger:
         return Place(self.recipe.seed, vector, tensor, info.elements, row, cut, ranking)
 
     def survey(self, info: TensorInfo, weights: Weights, *, kept: Mapping[str, Blocks] | None = None) -> Any:
-        """What the inter rule has to know of one tensor of the active vectors, whatever their weights.
+        """Look for what the inter rule has to know of one tensor of the active vectors, whatever their weights.
 
         `kept` has what the vectors keep where the caller holds that; else the tensors are read, and searched for NaN.
         """
@@ -213,7 +217,7 @@ class Merger:
         return Blocks(blocks.bounds, read, blocks.read_runs)
 
     def combiner(self, facts: Any, weights: Weights) -> Combiner:
-        """How blocks of the active vectors, one at least, become one; `facts` are those of :meth:`survey`."""
+        """Combiner of blocks of the active vectors, one at least; `facts` are those of :meth:`survey`."""
         active = self.active(weights)
         return self.recipe.method.combiner(facts, [float(weights[vector]) for vector in active], vectors=active)
 
@@ -238,9 +242,13 @@ class Merger:
         if active:
             combiner = combiner or self.combiner(None, weights)
             merged = combiner([kept[v] for v in active], bounds[0])
+
+        # A single rounding, after the base is added: models replace it, and distribution vectors move it.
         if active and self.recipe.method.operands == "deltas":
             torch.add(widened(base), merged, alpha=self.recipe.scale, out=merged)
         result = fresh(merged, self.recipe.dtype or info.dtype).copy_(merged)
+
+        # The inputs are named where one of them is at fault, the weights where their sum overflows.
         if not known_finite and not is_finite(result):
             self.pool.refuse_non_finite_inputs(info.name, bounds, vectors=active)
             owner = f"the merge with weights {dict(weights)}, stored as {result.dtype},"
@@ -270,7 +278,7 @@ def check_weights(recipe: Recipe, weights: Weights) -> None:
 
 @dataclass(frozen=True)
 class MergedBlock:
-    """What one block of a tensor was made of, for a look at it; nothing of it may be changed."""
+    """One block of the result with all that it was made of, for a look at it; nothing of it may be changed."""
 
     info: TensorInfo
     bounds: Bounds
@@ -294,7 +302,7 @@ def merged_pieces(
 def _works(
     merger: Merger, weights: Weights, pool: ThreadPoolExecutor, watch: Watch | None
 ) -> Iterator[Callable[[], Piece]]:
-    """What is left to compute for each block, once the vectors' tensors have been surveyed.
+    """Work that is left for each block, once the vectors' tensors have been surveyed.
 
     The surveys of a few tensors run ahead of the blocks that need them, so that no thread waits for one.
     """
@@ -305,6 +313,7 @@ def _works(
         ahead.append((info, keepers, pool.submit(_combiner_of, merger, info, weights) if vectors else None))
         if len(ahead) > SURVEYS_AHEAD:
             yield from _works_of_tensor(merger, weights, *ahead.popleft(), watch)
+
     while ahead:
         yield from _works_of_tensor(merger, weights, *ahead.popleft(), watch)
 
@@ -323,6 +332,7 @@ def _works_of_tensor(
 ) -> Iterator[Callable[[], Piece]]:
     keepers = {vector: keeper for survey in surveys for vector, keeper in survey.result().items()}
     combiner = combining.result() if combining else None
+
     for bounds in block_bounds(info.shape):
         if merger.moves(info):
             yield partial(_merged_piece, merger, info, bounds, keepers, combiner, weights, watch)
@@ -347,6 +357,7 @@ def _merged_piece(
     base = merger.pool.base_block(info.name, bounds)
     base = widened(base) if merger.recipe.method.operands == "deltas" and active else base
     kept = {v: keepers[v](merger.operand(info, v, bounds, base=base), bounds[0]) for v in active}
+
     merged = merger.combine(info, bounds, base, kept, weights, combiner=combiner)
     if watch is not None:
         watch(MergedBlock(info, bounds, keepers, kept, merged))
@@ -357,6 +368,7 @@ def merged_tensors(merger: Merger, weights: Weights) -> Iterator[tuple[str, torc
     """The result tensor by tensor: what goes into a live model. Memory is one whole tensor."""
     whole: dict[str, torch.Tensor] = {}
     specs = {spec.name: spec for spec in merger.layout()}
+
     for piece in merged_pieces(merger, weights):
         spec = specs[piece.name]
         if piece.name not in whole:
@@ -364,4 +376,6 @@ def merged_tensors(merger: Merger, weights: Weights) -> Iterator[tuple[str, torc
         whole[piece.name][piece.start : piece.start + piece.values.numel()] = piece.values
         if piece.start + piece.values.numel() == spec.elements:
             yield piece.name, whole.pop(piece.name).view(spec.shape)
+
+    # A tensor without elements has no pieces.
     yield from ((spec.name, torch.empty(spec.shape, dtype=spec.dtype)) for spec in specs.values() if not spec.elements)

@@ -38,7 +38,7 @@ from aftermix.merging.topk.scores import Candidates
 
 IntraRule = Callable[..., Keeper]
 InterRule = Callable[..., Any]
-"""Of kept blocks and weights one block; a joint rule, of scores and ratios a keeper for each vector; a rule with a
+"""Of kept blocks and weights one block; an exclusive rule, of scores and ratios a pruner for each vector; a rule with a
 survey, of its facts and weights a combiner."""
 Rule = IntraRule | InterRule
 
@@ -53,7 +53,7 @@ class Method:
     operands: Literal["deltas", "models"] = "deltas"
     """`models`: the rules see the models themselves, and the result replaces the base instead of moving it."""
     survey: Survey | None = None
-    """What the inter rule looks at a whole tensor for, see `merging/rules/surveys.py`; such a method keeps all."""
+    """Look of the inter rule at a whole tensor, see `merging/rules/surveys.py`; such a method keeps all."""
     idle: Rule | None = None
     """Its options are taken and checked, and decide nothing: one file serves this method and those with that rule."""
 
@@ -137,20 +137,20 @@ class BoundMethod:
 
     @property
     def joint(self) -> bool:
-        """Whether all vectors decide together what each of them keeps."""
+        """True where all vectors decide together what each of them keeps."""
         return self.rules[1] is exclusive
 
     def survey(self, tensors: Sequence[Blocks], info: TensorInfo) -> Any:
-        """What the inter rule has to know of one tensor of the vectors in use; it does not depend on the weights."""
+        """Look for what the inter rule has to know of one tensor of the vectors in use, whatever their weights."""
         return self.looks(tensors, info) if self.looks else None
 
     @property
     def needs_whole_tensors(self) -> bool:
-        """Whether the inter rule combines tensors of all vectors as a whole."""
+        """True where the inter rule combines tensors of all vectors as a whole."""
         return self.looks is not None and _function(self.looks) is whole_tensors
 
     def combiner(self, facts: Any, weights: Sequence[float], *, vectors: Sequence[str] = ()) -> Combiner:
-        """How blocks of the vectors in use become one, `facts` being those of the survey; `vectors` are their names."""
+        """Combiner of blocks of the vectors in use, `facts` being those of the survey; `vectors` are their names."""
         if self.needs_whole_tensors:
             return slices_of(self.inter(facts, weights))
         if self.looks:
@@ -161,16 +161,16 @@ class BoundMethod:
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether entries are ranked by what calibration has measured."""
+        """True where entries are ranked by what calibration has measured."""
         return self.rules[0] is saliency
 
     def shared_out(self, candidates: Mapping[str, Candidates], shift: int) -> dict[str, Keeper]:
-        """What each vector keeps under a joint rule; :func:`exclusive` says what `shift` is."""
+        """Pruner of each vector under an exclusive rule; :func:`exclusive` says what `shift` is."""
         found: dict[str, Keeper] = self.inter(candidates, self.ratios(list(candidates)), shift)
         return found
 
     def ratios(self, vectors: Sequence[str]) -> dict[str, float]:
-        """Share of a tensor that each of `vectors` gets under a joint rule.
+        """Share of a tensor that each of `vectors` gets under an exclusive rule.
 
         Raises :class:`MergeError` when the shares exceed 1 together.
         """
@@ -182,7 +182,7 @@ class BoundMethod:
         return found
 
     def reach(self, weights: Mapping[str, float], largest: Mapping[str, float]) -> float:
-        """No entry of a combined block is larger, `largest` being the largest that each vector keeps.
+        """Bound that no entry of a combined block exceeds, `largest` being the largest that each vector keeps.
 
         Inf for rules that divide by a sum of signed weights, which may be as small as it likes, and for those with a
         survey.
@@ -235,12 +235,12 @@ class BoundMethod:
 
     @property
     def selects_over_model(self) -> bool:
-        """Whether a tensor's share of the kept entries depends on all tensors."""
+        """True where a tensor's share of the kept entries depends on all tensors."""
         return self.rules[0] is magnitude and self.options.get("scope") == "model"
 
     @property
     def averages(self) -> bool:
-        """Whether the weights are divided by their sum."""
+        """True where the weights are divided by their sum."""
         return self.rules[1] in AVERAGING
 
 
@@ -274,6 +274,7 @@ def _pair(config: MergeConfig) -> tuple[str, Method, dict[str, Any]]:
         given = config.method or next(iter(config.options))
         remedy = "Name a method with its options, or a pair of rules that hold theirs."
         raise MergeError("merge", f"'{given}' stands beside a pair of rules", remedy)
+
     intra, intra_options = _rule("intra", config.intra or "all", INTRA)
     inter, inter_options = _rule("inter", config.inter or "sum", INTER)
     for table, rule, options in ((INTRA, intra, intra_options), (INTER, inter, inter_options)):
@@ -282,11 +283,13 @@ def _pair(config: MergeConfig) -> tuple[str, Method, dict[str, Any]]:
 
 
 def _by_vector(bound: BoundMethod, vectors: Mapping[str, VectorConfig]) -> dict[str, dict[str, Any]]:
-    """A joint rule shares a tensor out by `ratio`; the others keep a `density` of it."""
+    """An exclusive rule shares a tensor out by `ratio`; the others keep a `density` of it."""
     if bound.rules[0] is saliency and not bound.joint:
         return _densities_by_either_name(vectors)
     key, other = ("ratio", "density") if bound.joint else ("density", "ratio")
     own = {name: getattr(vector, key) for name, vector in vectors.items() if getattr(vector, key) is not None}
+
+    # What decides nothing is refused rather than passed over.
     idle = [(name, key) for name in own if "density" not in _parameters(bound.rules[0])]
     idle += [(name, other) for name, vector in vectors.items() if getattr(vector, other) is not None]
     refuse_if_any(
@@ -325,6 +328,8 @@ def _bound(name: str, method: Method, options: dict[str, Any], compat: Mapping[R
     _refuse_unknown(options, {key: None for part in takes for key in part}, name)
     if method.inter is exclusive:
         _refuse_unranked(name, method, options)
+
+    # A default of the tool in `compat` goes before the method's, and that before the rule's own.
     equal_shares: dict[str, Any] = {"density": None} if method.inter is exclusive else {}
     defaults = {**equal_shares, **method.defaults, **compat.get(method.intra, {}), **compat.get(method.inter, {})}
     fields = {key: (kind, defaults.get(key, default)) for part in takes for key, (kind, default) in part.items()}
@@ -334,6 +339,7 @@ def _bound(name: str, method: Method, options: dict[str, Any], compat: Mapping[R
     except ValidationError as error:
         refuse_if_any([_bad_value(name, detail) for detail in error.errors()])
         raise
+
     parts = [partial(rule, **{key: settled[key] for key in _parameters(rule)}) for rule in method.rules]
     return BoundMethod(name, parts[0], parts[1], method.operands, settled, looks=parts[2] if parts[2:] else None)
 

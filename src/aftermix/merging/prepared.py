@@ -82,10 +82,11 @@ class PreparedVectors:
                     yield info.name, result.view(info.shape)
 
     def combiner(self, weights: Weights, info: TensorInfo) -> Combiner | None:
-        """How blocks of one tensor combine; None where no vector has a weight. What it takes to know is kept."""
+        """Combiner of the blocks of one tensor; None where no vector has a weight. What it takes to know is kept."""
         active = self.merger.active(weights)
         if not active:
             return None
+
         key = (info.name, *active)
         facts = self.facts.get(key)
         if facts is None:
@@ -118,7 +119,7 @@ class PreparedVectors:
         return unit
 
     def _is_within_range(self, info: TensorInfo, weights: Weights) -> bool:
-        """Whether no entry of the merged tensor can exceed its stored type, whatever its block."""
+        """True where no entry of the merged tensor can exceed its stored type, whatever its block."""
         recipe, (base, kept) = self.merger.recipe, self.largest[info.name]
         reach = abs(recipe.scale) * recipe.method.reach({v: weights[v] for v in self.merger.active(weights)}, kept)
         # Half of the range leaves room for the rounding of a few sums.
@@ -145,11 +146,14 @@ def prepare_vectors(merger: Merger, *, memory_bytes: int | None = None, scratch:
         if not merger.moves(info):  # checked here, since the result holds them and nothing else reads them
             for bounds in block_bounds(info.shape):
                 merger.unmoved(info, bounds)
+
+    # Memory as far as it goes; one scratch file for all where it does not.
     budget = int(psutil.virtual_memory().available * MEMORY_SHARE) if memory_bytes is None else memory_bytes
     largest: dict[str, Largest] = {}
     if prepared_bytes(merger) <= budget:
         kept = dict(_prepare(merger, moved, largest, label="Preparing vectors"))
         return PreparedVectors(merger, moved, kept, largest)
+
     folder = tempfile.TemporaryDirectory(prefix="aftermix-prepared-", dir=scratch)
     _spill(merger, moved, largest, Path(folder.name))
     return PreparedVectors(merger, moved, _mapped(merger, moved, Path(folder.name)), largest, folder)
@@ -165,6 +169,7 @@ def _prepare(
             surveys = merger.surveys(info, merger.vectors)
             found = in_order(pool, lambda survey: survey(), surveys, threads=threads)
             keepers = {vector: keeper for part in found for vector, keeper in part.items()}
+
             prepare = partial(_kept_tensor, merger, info, keepers)
             tensors = dict(zip(merger.vectors, in_order(pool, prepare, merger.vectors, threads=threads), strict=True))
             largest[info.name] = _largest_of_base(merger, info), {v: reach for v, (_, reach) in tensors.items()}
@@ -184,7 +189,7 @@ def _largest_of_base(merger: Merger, info: TensorInfo) -> float:
 def _kept_tensor(
     merger: Merger, info: TensorInfo, keepers: Mapping[str, Keeper], vector: str
 ) -> tuple[torch.Tensor, float]:
-    """What `vector` keeps of one tensor, flattened, and its largest magnitude."""
+    """Entries that `vector` keeps of one tensor, flattened, and the largest magnitude of them."""
     keeper, largest = keepers[vector], 0.0
     kept = torch.empty(info.elements, dtype=torch.float32)
     for start, end in block_bounds(info.shape):

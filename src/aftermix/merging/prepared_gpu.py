@@ -21,7 +21,7 @@ CHUNK_ELEMENTS = 1 << 25
 
 @dataclass(frozen=True)
 class ResidentVectors:
-    """What :class:`PreparedVectors` gives, computed on `device` from tensors that lie there or in host memory."""
+    """Twin of :class:`PreparedVectors` that computes on `device`, from tensors that lie there or in host memory."""
 
     prepared: PreparedVectors
     device: torch.device

@@ -19,7 +19,7 @@ from aftermix.seeds import derived_seed
 
 
 class Statistics(Protocol):
-    """What was measured of one vector's model: :class:`aftermix.saliency.storage.Statistics`."""
+    """Measurements of one vector's model: :class:`aftermix.saliency.storage.Statistics`."""
 
     @property
     def uncovered(self) -> Collection[str]:
@@ -57,6 +57,8 @@ class Importance:
         """The flat entries `runs` of the weight, end to end in `values`, each times its factor, in place."""
         rows, width = self.shape[-2:]
         first, last = runs[0][0] // width, -(-runs[0][1] // width)
+
+        # Whole rows of one matrix take a broadcast product; all else is looked up entry by entry.
         whole_rows = len(runs) == 1 and runs[0][0] % width == 0 and runs[0][1] % width == 0
         if whole_rows and len(self.shape) <= 3 and first // rows == (last - 1) // rows:
             matrix = self.factor.expand(self.shape).select(0, first // rows) if len(self.shape) == 3 else self.factor
@@ -71,14 +73,14 @@ class Importance:
 
 
 Ranking = Importance | Literal["magnitude", "random"]
-"""How the entries of one tensor are ranked."""
+"""Order of the entries of one tensor: by saliency, by magnitude or by chance."""
 
 
 def ranking_of(statistics: Statistics, name: str, shape: tuple[int, ...]) -> Ranking:
     """Saliency for a linear weight; magnitude where its layer saw no token; a seeded random choice for all else.
 
     Within a tensor of experts, one that saw no token has the mean of the others' factors over all channels: magnitude
-    decides among its own entries, at the level of the others. Source: SPEC section 2.
+    decides among its own entries, at the level of the others. See docs/methods.md.
     """
     factor = statistics.factor(name)
     if factor is None:
@@ -101,7 +103,7 @@ def refuse_unmeasured(method: str, vectors: Sequence[str]) -> None:
 def score_of(
     ranking: Importance | Literal["random"], bounds: Sequence[Bounds], *, seed: int, key: tuple[str, str]
 ) -> Score:
-    """What scores the entries of a tensor that is read in blocks of `bounds`; larger comes first.
+    """Score of the entries of a tensor that is read in blocks of `bounds`; larger comes first.
 
     Formula: `s_ij = h_jj * delta_ij^2`, `h_jj` the mean square of input channel j (OBIM, section 3.1, without the
     constant factor). `key` names vector and tensor for a random ranking, which is drawn block by block.

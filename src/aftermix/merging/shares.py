@@ -1,4 +1,4 @@
-"""What each vector got: counted while a merge runs, from what its keepers let through.
+"""Shares that each vector got: counted while a merge runs, from what its pruners let through.
 
 # share = count / elements; under an exclusive rule, counts and `rest` (what keeps the base's values) sum to elements
 """
@@ -51,7 +51,7 @@ def _kept_count(block: MergedBlock, vector: str) -> int:
 
 
 def drops_entries(method: BoundMethod, vectors: Iterable[str]) -> bool:
-    """Whether some vector gets less than a whole tensor."""
+    """True where some vector gets less than a whole tensor."""
     if method.joint:
         return True
     densities = [method.options_of(vector).get("density", 1.0) for vector in vectors]
@@ -68,6 +68,8 @@ def share_record(merger: Merger, weights: Weights, tally: Tally) -> dict[str, An
     shared = method.joint
     entries = {info.name: Part(info.elements, dict(tally.counts.get(info.name, {})), shared) for info in moved}
     ratios = method.ratios(merger.vectors) if shared else {}
+
+    # The order of keys is that of the file.
     record: dict[str, Any] = {
         "format": "aftermix shares",
         "version": 1,
@@ -124,7 +126,7 @@ def block_of(name: str) -> str | None:
 
 
 def kind_of(name: str) -> str:
-    """What a tensor is in its block: its name without the block, numbers of experts and the final `weight`.
+    """Kind of a tensor in its block: its name without the block, numbers of experts and the final `weight`.
 
     >>> kind_of("model.layers.3.self_attn.q_proj.weight"), kind_of("model.layers.0.mlp.experts.7.up_proj.weight")
     ('self_attn.q_proj', 'mlp.experts.up_proj')
@@ -137,7 +139,7 @@ def kind_of(name: str) -> str:
 
 
 def fallbacks(merger: Merger) -> dict[str, Any]:
-    """What saliency could not rank: vectors without statistics, and by vector the weights whose layer saw no token."""
+    """List what saliency could not rank: vectors without statistics, by vector weights whose layer saw no token."""
     moved = {info.name for info in merger.pool.layout if merger.moves(info)}
     measured = {v: s for v, s in merger.statistics.items() if not isinstance(s, Unmeasured) and v in merger.vectors}
     unseen = {
@@ -157,6 +159,7 @@ def fallback_lines(merger: Merger) -> list[str]:
     found, lines = fallbacks(merger), []
     if found["without_statistics"]:
         lines.append(f"Ranked by magnitude, without statistics: {', '.join(found['without_statistics'])}")
+
     weights = [f"{name} ({vector})" for vector, names in found["without_tokens"].items() for name in names]
     if weights:
         first = ", ".join(weights[:LISTED]) + (", ..." if len(weights) > LISTED else "")

@@ -28,14 +28,14 @@ class View:
     headline: str
     verdicts: tuple[Verdict, ...]
     floors: str
-    """What is to be said about floors; empty when there are none."""
+    """A sentence on the floors; empty when there are none."""
     floors_met: bool
     warnings: tuple[str, ...]
     scale: Scale
     confidence: str
     objectives: tuple[str, ...]
     judged: Judged | None
-    """What winner and baselines are compared by."""
+    """Winner and baselines with the measure that they are compared by."""
     tasks: tuple[str, ...]
     models: tuple[tables.ModelRow, ...]
     vectors: tuple[tables.VectorRow, ...]
@@ -59,6 +59,7 @@ def build_view(run: Run) -> View:
     """The content of the report on `run`."""
     best, scale = run.best, run_scale(run)
     names = run_objectives(run)
+
     compared = judged(best, names=names, scale=scale) if best else None
     return View(
         title=run.folder.resolve().name,
@@ -123,6 +124,7 @@ def objective_records(run: Run) -> tuple[ObjectiveRecord, ...]:
 def _headline(run: Run, compared: Judged | None) -> str:
     if compared:
         return headline(verdicts(compared.best, scale=compared.scale))
+
     mixture = run.config.mixture if is_mixture(run.folder) else None
     done, wanted = len(run.trials), run.config.search.trials
     new = sum(not trial.imported for trial in run.trials)
@@ -131,6 +133,7 @@ def _headline(run: Run, compared: Judged | None) -> str:
         return f"This search is unfinished: {groups[0]} of {figures.count(groups[1], 'group')} have been searched."
     if mixture is not None:  # points that were taken over from another run stand in for its own
         new, wanted = done, mixture.points + sum(mixture.rounds)
+
     if not done:
         return f"This search has not finished its first trial of {wanted}."
     if new < wanted:
@@ -142,6 +145,7 @@ def _floors(run: Run, scale: Scale) -> str:
     floors = {task: floor for record in objective_records(run) for task, floor in record.floors.items()}
     if not floors:
         return ""
+
     listed = ", ".join(f"{task} at least {scale.text(floor)}" for task, floor in floors.items())
     if run.best is None or run.best.floors_met is None:
         return f"Floors: {listed}."
@@ -155,19 +159,21 @@ def _warnings(run: Run) -> tuple[str, ...]:
             "Search and select items overlap (item scheme “first”, the OptiMer paper's own): the winner was chosen on "
             "items that the search had already seen, so its select score is optimistic. Only the test items are unseen."
         )
+
     if run.trials and not measured(run.trials):
         warnings.append("No trial has a score yet: see the failed trials below.")
     return tuple(warnings)
 
 
 def _optimism(run: Run, scale: Scale) -> str:
-    """What the winner's score lost from the items it was picked on to unseen ones, in words."""
+    """Loss of the winner's score from the items it was picked on to unseen ones, in words."""
     best = run.best
     if best is None or best.search is None:
         return ""
     drop = best.search.objective[0] - best.test.objective[0]
     if drop <= 0:
         return "From search to test items the winner's score did not fall: no optimism shows. Quote the test score."
+
     unit = f" {scale.unit}" if scale.unit else ""
     return (
         f"From search to test items the winner's score fell by {scale.text(drop)}{unit}: part chance in the items, "
@@ -180,6 +186,7 @@ def _progress(run: Run, scale: Scale) -> str:
     failed = sum(trial.state == "failed" for trial in run.trials)
     parts = [f"{figures.count(len(run.trials), 'trial')}, {len(scored)} with a score"]
     parts += [f"{failed} failed"] if failed else []
+
     feasible = [trial for trial in scored if trial.objective and trial.feasible is not False]
     if feasible:
         top = max(feasible, key=lambda trial: trial.objective or ())
@@ -191,9 +198,12 @@ def _progress(run: Run, scale: Scale) -> str:
 def _merged(run: Run) -> tuple[tuple[str, str], ...]:
     merge = run.config.merge
     winner = run.best.winner if run.best else Winner()
+
+    # The winner's own values stand before the file's: a search may have set others.
     exclude = winner.exclude if winner.exclude is not None else merge.exclude
     given = winner.options or merge.options
     options = {name: value for name, value in given.items() if name not in _OWN_ROW and value is not None}
+
     pairs = [
         ("Base", run.config.base or "none"),
         ("Method", _method(run)),
@@ -210,7 +220,7 @@ def _merged(run: Run) -> tuple[tuple[str, str], ...]:
 
 
 def _searched(run: Run) -> Iterator[tuple[str, str]]:
-    """What was searched besides the weights, and what won; nothing where only weights were."""
+    """Settings that were searched besides the weights, and those that won; nothing where only weights were."""
     over = run.config.search.over
     if over.settings:
         kinds = ", ".join(f"{name} {_dimension(kind)}" for name, kind in over.settings.items())
@@ -220,7 +230,7 @@ def _searched(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _looked(run: Run) -> tuple[str, str]:
-    """How the points came about."""
+    """The design of a mixture run, or the sampler of a search: the way its points came about."""
     search, mixture = run.config.search, run.config.mixture
     if mixture is not None and is_mixture(run.folder):
         rounds = "".join(f", then {count}" for count in mixture.rounds)

@@ -1,4 +1,4 @@
-"""How numbers are written, so that every table and chart of a report writes them alike."""
+"""Numbers as text, so that every table and chart of a report writes them alike."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ def write_report(run: Path) -> Path:
     found, verification = read_run(run), read_verification(run)
     mixture, tree = read_mixture(run), read_tree(run)
     landscape = landscape_section(read_landscape(run), read_cosines(run))
+
     page = render(
         found, shares=read_shares(run), mixture=mixture, tree=tree, verification=verification, landscape=landscape
     )
@@ -58,6 +59,7 @@ def render(
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters["breakable"] = _breakable
+
     view = build_view(run)
     # The style sheet is ours; no name of the user's is put into it.
     style = Markup(_package_file("style.css"))  # noqa: S704
@@ -89,7 +91,7 @@ def _drawings(run: Run, view: View) -> dict[str, object]:
 
 
 def _axes(run: Run) -> tuple[str, ...]:
-    """What the space is drawn over: weights that were searched, and settings that are numbers."""
+    """Axes of the weight space: weights that were searched, and settings that are numbers."""
     settings = run.trials[0].settings if run.trials else {}
     numbers = [name for name, value in settings.items() if isinstance(value, int | float) and type(value) is not bool]
     return (*(run.config.vectors if run.config.search.over.weights else ()), *numbers)

@@ -31,7 +31,7 @@ class ModelRow:
 
     name: str
     recipe: str
-    """How it was made, in a few words."""
+    """The way it was made, in a few words."""
     winner: bool
     objectives: tuple[Cell, ...]
     leads: tuple[Cell, ...]
@@ -77,6 +77,7 @@ def _model_row(
         measured = scores.tasks.get(task)
         if measured is None:
             return Cell(figures.DASH)
+
         between = task_scale.between(measured.interval)
         return Cell(task_scale.text(measured.score), between, measured.score == highest[task])
 
@@ -105,6 +106,7 @@ def _recipe(baseline: Baseline) -> str:
     """`ties: it 0.20, ja 0.20`, or shorter where the weights say nothing more than the kind or are all alike."""
     if baseline.kind in _ALONE:
         return _ALONE[baseline.kind]
+
     weights = baseline.weights or {}
     alike = len(weights) > 2 and len(set(weights.values())) == 1
     text = f"each vector {figures.weight(next(iter(weights.values())))}" if alike else weights_text(weights)
@@ -173,10 +175,13 @@ def vector_rows(run: Run) -> tuple[VectorRow, ...]:
     """Every vector in the file's order; all bars share one track, so that lengths compare."""
     weights = run.best.weights if run.best else {}
     ratios = (run.best.ratios if run.best else None) or {}
+
+    # The track of the bars: it holds every bound and every weight.
     bounds = [vector.bounds for vector in run.config.vectors.values()]
     searched = run.config.search.over.weights
     low = min([low for low, _ in bounds] + list(weights.values()), default=0.0)
     high = max([high for _, high in bounds] + list(weights.values()), default=1.0)
+
     rows = []
     for name, vector in run.config.vectors.items():
         rows.append(
@@ -238,7 +243,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Cost:
-    """Where the time went: phases of the trials of this run, and stages of the whole job."""
+    """Time spent: on phases of the trials of this run, and on stages of the whole job."""
 
     trials: int
     phases: tuple[Segment, ...]
@@ -254,9 +259,11 @@ def cost(run: Run) -> Cost | None:
     phases = [*PHASES, *sorted({phase for seconds in spent for phase in seconds} - set(PHASES))]
     totals = {phase: sum(seconds.get(phase, 0.0) for seconds in spent) for phase in phases}
     medians = {phase: median(seconds.get(phase, 0.0) for seconds in spent) for phase in phases} if spent else {}
+
     stages = _stages(run, sum(totals.values()))
     if not spent and not stages:
         return None
+
     return Cost(
         trials=len(spent),
         phases=_segments(totals, medians) if spent else (),
@@ -271,6 +278,7 @@ def _stages(run: Run, search_s: float) -> dict[str, float]:
     seconds = run.best.seconds if run.best else None
     if seconds is None:
         return {}
+
     searching_s = sum(seconds.search.values()) or search_s
     stages = {"prepare": seconds.prepare, "search": searching_s, "select": seconds.select, "test": seconds.test}
     return {stage: value for stage, value in stages.items() if value is not None}
@@ -291,7 +299,7 @@ def _segments(totals: Mapping[str, float], medians: Mapping[str, float]) -> tupl
 
 @dataclass(frozen=True)
 class FailureRow:
-    """One trial without a score, and why."""
+    """One trial without a score, and the reason."""
 
     number: int
     state: str
@@ -315,7 +323,7 @@ def failure_rows(trials: Sequence[Trial]) -> tuple[FailureRow, ...]:
 
 @dataclass(frozen=True)
 class OriginRow:
-    """How many trials of one origin ended how."""
+    """Trials of one origin, counted by how they ended."""
 
     label: str
     complete: int

@@ -1,4 +1,4 @@
-"""What the report says of a single trial, and which trials stand out."""
+"""Words and marks of the report for a single trial, and the trials that stand out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aftermix.runs.records import Trial
 
 @dataclass(frozen=True)
 class Kind:
-    """How trials of one origin are named and drawn."""
+    """An origin of trials: its name and the marker it is drawn with."""
 
     key: str
     label: str
@@ -30,7 +30,7 @@ KINDS = (
 
 
 def kind_of(trial: Trial) -> str:
-    """Where a trial's weights came from: imported, prior, startup, sampler, or the design of a mixture run."""
+    """Origin of a trial's weights: imported, prior, startup, sampler, or the design of a mixture run."""
     if trial.imported:
         return "imported"
     if trial.origin is None:

@@ -1,4 +1,4 @@
-"""How to go on from a run: commands and snippets with this run's own paths, to be copied as they are."""
+"""Commands and snippets to go on from a run, with this run's own paths, to be copied as they are."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def usage(run: Path) -> Usage:
     folder = run.as_posix()
     quoted = shlex.quote(folder)
     model = f"{folder}/model"
+
     command, other = ("mixture", "utility") if is_mixture(run) else ("search", "objective")
     return Usage(
         run=folder,

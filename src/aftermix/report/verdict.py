@@ -28,6 +28,7 @@ def judged(best: Best, *, names: tuple[str, ...], scale: Scale) -> Judged:
     apart = [one.difference and _by_utility(one.difference) for one in best.baselines]
     if None in tests:
         return Judged(best, names, scale)
+
     compared = zip(best.baselines, tests[1:], apart, strict=True)
     baselines = tuple(one.model_copy(update={"test": test, "difference": gap}) for one, test, gap in compared)
     return Judged(best.model_copy(update={"test": tests[0], "baselines": baselines}), (NAME,), UTILITY)
@@ -100,7 +101,7 @@ def best_baseline(best: Best, objective: int) -> Baseline | None:
 
 
 def standing(interval: tuple[float, float] | None) -> Standing:
-    """What the interval of the paired difference, winner minus baseline, allows one to say.
+    """The standing that the interval of the paired difference, winner minus baseline, allows one to claim.
 
     >>> standing((0.01, 0.05)), standing((-0.01, 0.05)), standing((-0.05, -0.01)), standing(None)
     ('better', 'level', 'worse', 'unknown')
@@ -115,6 +116,7 @@ def headline(judged: Sequence[Verdict]) -> str:
     """The result in one sentence: the only objective's own, or how many of several stand how."""
     if len(judged) == 1:
         return judged[0].headline
+
     words = {"better": "better than", "level": "within noise of", "worse": "worse than", "unknown": "not compared with"}
     counts = [(words[kind], sum(verdict.standing == kind for verdict in judged)) for kind in BADGES]
     if len({verdict.standing for verdict in judged}) == 1:
@@ -130,9 +132,12 @@ def _verdict(best: Best, place: int, name: str, scale: Scale) -> Verdict:
     judged = standing(interval)
     score = scale.text(best.test.objective[place])
     start = f"{name}: the merge" if name else "The merge"
+
+    # A run without paired differences still tells the plain one, which has no interval.
     gap = difference.objective[place] if difference else None
     if baseline and gap is None:
         gap = best.test.objective[place] - baseline.test.objective[place]
+
     return Verdict(
         objective=name,
         standing=judged,

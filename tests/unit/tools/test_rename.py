@@ -33,6 +33,7 @@ class Place:
     under: int = 2
 
     def told(self, asked: int = 0) -> int:
+        """As :meth:`told` says of `asked`: `Place.over`, :class:`~aftermix.new.shapes.Place`, not `say`."""
         return self.over + asked
 
 
@@ -177,6 +178,11 @@ def test_classes_follow_through_imports_exports_strings_and_prose(renamed: tuple
     assert 'cast("TensorKey", place)' in work
     assert "shapes.TensorKey().first" in work
     assert read(renamed, "src/aftermix/new/__init__.py").count("TensorKey") == 2
+
+
+def test_prose_in_backticks_follows(renamed: tuple[Path, Outcome]) -> None:
+    text = ":meth:`summarise` says of `options`: `TensorKey.first`, :class:`~aftermix.new.shapes.TensorKey`, not `say`"
+    assert text in read(renamed, "src/aftermix/new/shapes.py")
 
 
 def test_members_follow_their_class_and_no_other(renamed: tuple[Path, Outcome]) -> None:

@@ -29,7 +29,7 @@ Order = Literal["rotation"] | tuple[str, ...]
 def exclusive(
     candidates: Mapping[str, Candidates], ratios: Mapping[str, float], shift: int, *, order: Order = "rotation"
 ) -> dict[str, Keeper]:
-    """What each vector keeps of one tensor, so that no entry is kept by two.
+    """Pruners of one tensor, one for each vector, so that no entry is kept by two.
 
     Formula: the vectors take turns; each takes the `floor(n_k * d)` free entries with its largest scores, equal scores
     by larger magnitude, then by lower index, d being the size of the whole tensor. `order: rotation` is the order of
@@ -40,6 +40,8 @@ def exclusive(
     if len(names) > MOST_VECTORS:
         found = f"an exclusive merge takes at most {MOST_VECTORS}, found {len(names)}"
         raise MergeError("vectors", found, "Merge some of them first.")
+
+    # Every turn sees what the earlier ones have left.
     elements = next(iter(candidates.values())).deltas.elements
     owners: Owners = np.zeros(elements, dtype=np.uint8)
     for name in _turns(names, order, shift):
@@ -99,7 +101,7 @@ def _free_only(owners: Owners, score: Score, deltas: torch.Tensor, runs: Sequenc
 
 @dataclass(frozen=True)
 class Owned:
-    """A keeper: what belongs to one vector."""
+    """Pruner that keeps what belongs to one vector."""
 
     owners: Owners
     mark: int
@@ -111,5 +113,5 @@ class Owned:
         return delta
 
     def count(self, bounds: Bounds) -> int:
-        """How many of the entries `bounds` belong to the vector."""
+        """Count those of the entries `bounds` that belong to the vector."""
         return int(np.count_nonzero(self.owners[slice(*bounds)] == self.mark))

@@ -1,7 +1,7 @@
 """Intra-model rules: what a distribution vector keeps, independent of all weights.
 
 A rule is given one tensor of a vector as flat float32 blocks and its :class:`Place`. It surveys them as far as it has
-to and returns a keeper: a function of a block and the index of its first element that gives the block with the dropped
+to and returns a pruner: a function of a block and the index of its first element that gives the block with the dropped
 entries zero, in the block's own memory where that saves a copy. Keyword-only arguments are the rule's options; their
 annotations are their bounds.
 """
@@ -28,7 +28,7 @@ Keeper = Callable[[torch.Tensor, int], torch.Tensor]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor of a vector stands: the key of its random choices, and what is known of the whole vector."""
+    """Key of a tensor of a vector: what its random choices depend on, and what is known of the whole vector."""
 
     seed: int
     vector: str
@@ -89,7 +89,7 @@ def saliency(blocks: Blocks, place: Place, *, density: Density = 0.2) -> Keeper:
 
 
 def candidates_of(blocks: Blocks, place: Place) -> Candidates:
-    """The entries of a tensor with the scores of their place."""
+    """Entries of a tensor with the scores that its key asks for."""
     if place.ranking == "magnitude":
         return Candidates(blocks)
     score = score_of(place.ranking, blocks.bounds, seed=place.seed, key=(place.vector, place.tensor))
@@ -116,6 +116,8 @@ def random_rescale(
 
     if density == 1.0:
         return keep_all(blocks, place)
+
+    # The expectation is restored entry by entry, the norm over the whole tensor, which a block does not know.
     if rescale == "none":
         return kept
     if rescale == "density":
@@ -144,6 +146,7 @@ def magnitude_sampled(
     def kept(delta: torch.Tensor, start: int) -> torch.Tensor:
         rank = 1 - row_places(delta, place.row) / max(place.row - 1, 1) if place.row > 1 else 0.5
         probability = np.clip(density - epsilon + 2 * epsilon * np.broadcast_to(rank, len(delta)), 0, 1)
+
         key = ("magnitude sampled", place.vector, place.tensor, start)
         values = delta.numpy()
         np.multiply(values, keep_mask(len(delta), probability, place.seed, *key), out=values)
@@ -153,6 +156,8 @@ def magnitude_sampled(
 
     if rescale != "l1":
         return kept
+
+    # The norm over the whole tensor, which a block does not know.
     ratio = _l1_ratio(blocks, kept)
     return lambda delta, start: kept(delta, start).mul_(ratio)
 

@@ -17,7 +17,7 @@ SINGULAR = 1e-6
 
 
 def interpolation(tensors: Sequence[Blocks], info: TensorInfo, *, filter_wise: bool = False) -> tuple[Matrix, int]:
-    """How far from the base towards the mean: `t` for the tensor, or for each of its rows; and a row's size.
+    """Step from the base towards the mean: `t` for the tensor, or for each of its rows; and a row's size.
 
     Formula: `t = K c / (1 + (K - 1) c)`, c the mean cosine of the pairs of K vectors. A vector that is zero has cosine
     0 with the others, and t is 0 where the vectors cancel out so that the denominator vanishes. `filter_wise` takes
@@ -28,6 +28,7 @@ def interpolation(tensors: Sequence[Blocks], info: TensorInfo, *, filter_wise: b
     count = len(tensors)
     if count == 1:
         return np.ones(len(cosines)), max(row, 1)
+
     mean = np.triu(cosines, 1).sum(axis=(1, 2)) / (count * (count - 1) / 2)
     denominator = 1 + (count - 1) * mean
     finite = np.abs(denominator) >= SINGULAR

@@ -40,7 +40,7 @@ class Softmax:
 
 @dataclass(frozen=True)
 class Competitor:
-    """What is known of one vector's tensor."""
+    """Range of one vector's tensor: of its magnitudes and of their scores."""
 
     low: float
     high: float
@@ -72,6 +72,7 @@ def competition(
     found = [Competitor(*_magnitudes(tensor, clamp)) for tensor in tensors]
     if scores == "softmax":
         found = _with_softmax(tensors, found)
+
     total = torch.empty(info.elements)
     for bounds in tensors[0].bounds:
         total[slice(*bounds)] = weighted_sum([tensor.read(bounds) for tensor in tensors], [1.0] * len(tensors))
@@ -183,6 +184,7 @@ def _nth_largest(values: Blocks, count: int) -> float:
     found = _as_float(find_threshold(Blocks(values.bounds, lambda bounds: values.read(bounds).relu_()), count).bits)
     if found > 0:
         return found
+
     # It is not positive: then it is the one above so many of the negative ones, whose magnitudes are ranked.
     negative = Blocks(values.bounds, lambda bounds: values.read(bounds).neg_().relu_())
     return -_as_float(find_threshold(negative, values.elements - count + 1).bits)

@@ -33,10 +33,12 @@ def slerp(inner: Matrix, weights: Sequence[float]) -> Combiner:
     if len(weights) == 1:
         return by_coefficients([1.0])
     share = weights[1] / (weights[0] + weights[1])
+
     norms, cosines = norms_and_cosines(inner)
     cosine = float(cosines[0, 1])
     if abs(cosine) > PARALLEL or not norms.all():
         return by_coefficients([1.0 - share, share])
+
     angle = math.acos(cosine)
     return by_coefficients([math.sin((1 - share) * angle) / math.sin(angle), math.sin(share * angle) / math.sin(angle)])
 
@@ -64,6 +66,7 @@ def karcher(
     directed = norms > norms.max() * UNDIRECTED
     if not directed.any():
         return by_coefficients([0.0] * len(weights))
+
     mean = _mean_direction(cosines, np.where(directed, shares, 0.0), max_iterations, tolerance)
     units = np.divide(mean, norms, out=np.zeros_like(mean), where=directed)
     return by_coefficients([float(c) for c in units * (shares @ norms)])
@@ -75,16 +78,20 @@ def _mean_direction(cosines: Matrix, shares: Matrix, max_iterations: int, tolera
     def length(of: Matrix) -> float:
         return math.sqrt(max(float(of @ cosines @ of), 0.0))
 
+    # Directions that cancel out have no mean to begin at; the first of them is as good as any.
     total = float(shares.sum())
     shares = shares / total if total else shares
     first = np.zeros_like(shares)
     first[np.flatnonzero(np.diagonal(cosines))[0]] = 1.0
     mean = shares / length(shares) if length(shares) >= tolerance else first
+
     for _ in range(max_iterations):
         towards = np.clip(cosines @ mean, -1.0, 1.0)
         angles = np.arccos(towards)
         used = (angles >= tolerance) & (angles <= math.pi - tolerance)
         pulls = np.where(used, shares * angles / np.where(used, np.sin(angles), 1.0), 0.0)
+
+        # What is left of the pull in the tangent plane, and the point that far along the sphere.
         step = pulls - float(pulls @ towards) * mean
         distance = length(step)
         if distance < tolerance:

@@ -1,4 +1,4 @@
-"""What an inter rule learns of one tensor, over all vectors at once, before it combines their blocks.
+"""Surveys of inter rules: what a rule learns of one tensor of all vectors before it combines their blocks.
 
 A rule that needs this has a *survey*: `survey(tensors, info, *, options)` reads the tensor of each vector in use, block
 by block, and gives facts that do not depend on the weights. The rule is then `rule(facts, weights, *, options)` and

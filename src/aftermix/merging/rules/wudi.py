@@ -37,7 +37,7 @@ LOOKED_UP = re.compile("|".join((KINDS["embeddings"], KINDS["positions"])))
 
 
 def is_linear(name: str, shape: Sequence[int]) -> bool:
-    """Whether a tensor is the weight of a linear layer, as far as its name and shape tell.
+    """True for the weight of a linear layer, as far as a tensor's name and shape tell.
 
     A matrix that is called a weight and is no embedding, or the fused matrices of a mixture of experts. A head that is
     tied to an embedding goes by the embedding's name.
@@ -124,7 +124,7 @@ def merged_layer(
 
 
 def _drift(deltas: list[torch.Tensor], weights: list[float], steps: int, learning_rate: float) -> torch.Tensor:
-    """How far the merged delta goes from the sum (R, C)."""
+    """Move of the merged delta away from the sum (R, C)."""
     # The gradient at the sum is made of what disturbs each vector, not of a difference that leaves rounding errors:
     # Adam would follow those as readily as a true gradient, and vectors that do not meet would move.
     units = [delta / _norm(delta) for delta in deltas]

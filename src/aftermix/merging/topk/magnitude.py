@@ -54,6 +54,7 @@ class Blocks:
         count = min(max(self.elements // ELEMENTS_PER_SLICE, LEAST_SLICES), MOST_SLICES)
         if self.elements <= count * SLICE_ELEMENTS:
             return torch.cat(list(self))
+
         starts = [bounds[0] for bounds in self.bounds]
         runs = []
         for number in range(count):
@@ -71,7 +72,7 @@ class Cut:
     last: int
 
     def seen_from(self, offset: int) -> Cut:
-        """The same cut for entries counted from `offset` on."""
+        """The same mask for entries counted from `offset` on."""
         return Cut(self.threshold, self.last - offset)
 
     def kept(self, values: torch.Tensor, start: int) -> torch.Tensor:
@@ -89,7 +90,7 @@ def _keep_larger(values: torch.Tensor, bits: int) -> None:
 
 
 def kept_count(elements: int, density: float) -> int:
-    """`max(1, floor(density * elements))`, or 0 for an empty tensor (SPEC section 0, `ties`).
+    """`max(1, floor(density * elements))`, or 0 for an empty tensor (docs/methods.md, `magnitude`).
 
     >>> kept_count(10, 0.35), kept_count(3, 0.1), kept_count(0, 0.5), kept_count(100, 0.29)
     (3, 1, 0, 29)
@@ -114,7 +115,7 @@ def magnitude_bits(values: torch.Tensor) -> Bits:
 
 
 def find_cut(blocks: Blocks, count: int) -> Cut:
-    """The cut that keeps exactly the `count` entries of largest magnitude, equal ones by lower index.
+    """Mask that keeps exactly the `count` entries of largest magnitude, equal ones by lower index.
 
     Holds one block and a few per cent of the entries. `count` is at least 1 and at most the number of entries.
     """
@@ -129,15 +130,15 @@ class Threshold:
     bits: int
     """Its magnitude."""
     wanted: int
-    """How many of those that equal it are among the `count` largest."""
+    """Number of those that equal it and are among the `count` largest."""
     equal: Sequence[int]
-    """How many equal it, by block."""
+    """Number of entries that equal it, by block."""
     places: Sequence[Places] | None
     """Their indices by block, counted from the block's first; None where they would be too many to keep."""
 
     @property
     def takes_all(self) -> bool:
-        """Whether nothing that equals it is left out."""
+        """True where nothing that equals it is left out."""
         return self.wanted == sum(self.equal)
 
     def last_equal(self, blocks: Blocks) -> int:
@@ -163,6 +164,7 @@ def find_threshold(blocks: Blocks, count: int) -> Threshold:
         if found is not None:
             bits, above = found
             return survey.threshold(bits, wanted=count - above)
+
     bits, above = _by_histograms(blocks, count)
     equal = [int(np.count_nonzero(magnitude_bits(block) == bits)) for block in blocks]
     return Threshold(bits, count - above, equal, None)
@@ -187,13 +189,14 @@ class _Survey:
     at_low: list[int] = field(default_factory=list)
     inside: list[Bits] = field(default_factory=list)
     places: list[Places] = field(default_factory=list)
-    """Where the entries within the bracket stand in their block."""
+    """Indices of the entries within the bracket, counted from the first of their block."""
 
     def largest(self, count: int) -> tuple[int, int] | None:
         """The `count`-th largest entry and the number of entries above it; None when the bracket missed it."""
         below_high = self.above + sum(self.at_high)
         if self.above < count <= below_high:
             return self.high, self.above
+
         within = np.concatenate(self.inside)
         wanted = count - below_high
         if 0 < wanted <= len(within):
@@ -204,7 +207,7 @@ class _Survey:
         return None
 
     def threshold(self, bits: int, *, wanted: int) -> Threshold:
-        """What :meth:`largest` has found, and what equals it."""
+        """Threshold that :meth:`largest` has found, and what equals it."""
         if bits in (self.low, self.high):
             return Threshold(bits, wanted, self.at_high if bits == self.high else self.at_low, None)
         places = [where[part == bits] for where, part in zip(self.places, self.inside, strict=True)]
@@ -232,6 +235,7 @@ def _by_histograms(blocks: Blocks, count: int) -> tuple[int, int]:
     for block in blocks:
         upper += np.bincount(magnitude_bits(block) >> HALF_BITS, minlength=len(upper))
     bucket, above = _bucket_of(upper, count)
+
     lower = np.zeros(LOWER_HALF + 1, dtype=np.int64)
     for block in blocks:
         bits = magnitude_bits(block)

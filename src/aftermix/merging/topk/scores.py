@@ -33,7 +33,7 @@ class Candidates:
     deltas: Blocks
     score: Score = by_magnitude
     only_magnitude: bool = True
-    """Whether entries of equal score have equal magnitudes, so that nothing but their index is left to decide."""
+    """True where entries of equal score have equal magnitudes, so that nothing but their index is left to decide."""
 
     @property
     def scores(self) -> Blocks:
@@ -54,16 +54,17 @@ class RankedCut:
     last: int
     """Of what equals it: up to this index, where magnitudes do not decide."""
     magnitude: int | None = None
-    """Where they do: what is larger than these magnitude bits, and what equals them up to `last`."""
+    """Bits where they do: chosen is what is larger than these, and what equals them up to `last`."""
 
     def chosen(self, deltas: torch.Tensor, scores: torch.Tensor, start: int) -> NDArray[np.bool_]:
-        """Which entries of a block, whose first has index `start`, are chosen."""
+        """Mark the chosen entries of a block whose first has index `start`."""
         bits = magnitude_bits(scores)
         chosen: NDArray[np.bool_] = bits > self.threshold
         if self.magnitude is None:
             inside = min(max(self.last + 1 - start, 0), len(bits))
             np.greater_equal(bits[:inside], self.threshold, out=chosen[:inside])
             return chosen
+
         places = np.flatnonzero(bits == self.threshold)
         magnitudes = magnitude_bits(deltas)[places]
         earlier = (magnitudes == self.magnitude) & (places + start <= self.last)
@@ -72,7 +73,7 @@ class RankedCut:
 
 
 def find_ranked_cut(candidates: Candidates, count: int) -> RankedCut:
-    """The cut that chooses exactly `count` entries: by score, then by larger magnitude, then by lower index."""
+    """Mask that chooses exactly `count` entries: by score, then by larger magnitude, then by lower index."""
     scores = candidates.scores
     found = find_threshold(scores, count)
     if candidates.only_magnitude or found.takes_all:
@@ -82,7 +83,7 @@ def find_ranked_cut(candidates: Candidates, count: int) -> RankedCut:
 
 
 def _cut_among(candidates: Candidates, found: Threshold) -> Cut:
-    """Which of the entries that score `found` are wanted, by magnitude."""
+    """Selection by magnitude among the entries that score `found`."""
     deltas = candidates.deltas
     if found.places is not None and sum(found.equal) <= GATHERED:
         starts = [start for start, _ in deltas.bounds]

@@ -13,7 +13,7 @@ from aftermix.merging.topk.magnitude import Blocks, Cut, find_cut, kept_count
 
 
 def cuts_over_model(tensors: Sequence[tuple[TensorInfo, Blocks]], *, density: float) -> dict[str, Cut]:
-    """By tensor, the cut that keeps the `floor(density * n)` largest entries of a vector, n counted over all `tensors`.
+    """By tensor, the mask that keeps the `floor(density * n)` largest entries of a vector, n counted over all tensors.
 
     Equal magnitudes at the threshold go to the earlier tensor. Memory is that of :func:`find_cut` on the whole vector.
     """

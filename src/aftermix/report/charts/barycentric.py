@@ -49,11 +49,13 @@ def allowed_corners(low_3: Floats, high_3: Floats) -> Floats:
 
 
 def _cut(polygon_V3: Floats, inside_V: Floats) -> Floats:
-    """What is left of a convex polygon where `inside_V`, linear along its edges, is at least 0."""
+    """The part of a convex polygon where `inside_V`, linear along its edges, is at least 0."""
     kept: list[Floats] = []
     for place in range(len(polygon_V3)):
         here_3, there_3 = polygon_V3[place - 1], polygon_V3[place]
         here, there = inside_V[place - 1], inside_V[place]
+
+        # An edge that crosses the limit is cut there; its far end is kept where it lies inside.
         if (here < 0) != (there < 0):
             kept.append(here_3 + (there_3 - here_3) * here / (here - there))
         if there >= 0:

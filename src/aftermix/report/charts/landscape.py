@@ -1,4 +1,4 @@
-"""What surrogates expect of all mixtures, from `landscape.json`, and the angles between vectors."""
+"""Expectations of the surrogates over all mixtures, from `landscape.json`, and the angles between vectors."""
 
 from __future__ import annotations
 
@@ -81,15 +81,17 @@ class Landscape(Record):
         return (UTILITY, *self.capabilities)
 
     def scale(self, quantity: int) -> Scale:
-        """How values are written: the utility as it is, scores in points where all are shares."""
+        """Unit of a quantity: the utility as it is, scores in points where all are shares."""
         found = [value for point in self.measured for value in point.values[1:] if value is not None]
         return scale_for(found) if quantity else RAW
 
     @property
     def is_triangle(self) -> bool:
-        """Whether there are three domains, and a surface of mixtures is allowed."""
+        """True where there are three domains and a surface of mixtures is allowed."""
         if len(self.domains) != len(TRIANGLE) or self.surface is None:
             return False
+
+        # The area of a polygon from its corners, by the shoelace formula.
         x_V, y_V = projected(allowed_corners(np.array(self.low), np.array(self.high)), TRIANGLE).T
         return bool(abs(x_V @ np.roll(y_V, 1) - y_V @ np.roll(x_V, 1)) / 2 > LEAST_AREA)
 

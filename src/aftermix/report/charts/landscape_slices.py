@@ -57,6 +57,7 @@ def paint_slices(figure: Figure | SubFigure, landscape: Landscape, look: Look, *
         if place >= len(landscape.slices):
             axes.set_axis_off()
             continue
+
         tooltips |= _panel(axes, landscape, landscape.slices[place], quantity, look)
         if place % columns == 0:
             axes.set_ylabel(axis_label(landscape.scale(quantity), "utility" if quantity == 0 else "score"))
@@ -74,6 +75,8 @@ def _panel(axes: Axes, landscape: Landscape, found: Slice, quantity: int, look: 
     )
     axes.fill_between(shares_C, low_C, high_C, color=look.accent, alpha=0.16, linewidth=0)
     axes.plot(shares_C, values_C, color=look.accent, lw=2)
+
+    # A measured point may have no value of this quantity.
     near = [landscape.measured[row] for row in found.near if landscape.measured[row].values[quantity] is not None]
     gid = f"near-{quantity}-{found.domain}"
     marks = axes.scatter(
@@ -82,11 +85,13 @@ def _panel(axes: Axes, landscape: Landscape, found: Slice, quantity: int, look: 
         s=26, facecolors=look.surface, edgecolors=look.muted, linewidths=1.3, zorder=3,
     )  # fmt: skip
     marks.set_gid(gid)
+
     optimum = landscape.optimum.values[quantity]
     share = landscape.optimum.shares[found.domain]
     axes.axvline(share, color=look.muted, lw=1, ls=(0, (3, 3)), zorder=1)
     if optimum is not None:
         axes.plot([share], [scale.value(optimum)], "*", ms=13, mfc=look.accent, mec=look.surface, mew=1, zorder=4)
+
     axes.set_xlabel(f"share of {shorten(landscape.domains[found.domain], 20)}")
     axes.grid(visible=True, color=look.line, lw=0.8)
     axes.spines[["top", "right"]].set_visible(False)

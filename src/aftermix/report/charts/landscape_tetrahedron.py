@@ -48,7 +48,7 @@ def tetrahedron(landscape: Landscape, *, title: str) -> str:
 
 
 def _traces(landscape: Landscape) -> list[dict[str, Any]]:
-    """What is always there, then `TRACES` of each quantity, of which the first quantity's are shown."""
+    """Traces that are always there, then `TRACES` of each quantity, of which the first quantity's are shown."""
     edges = [_edge(first, second) for first, second in combinations(TETRAHEDRON, 2)]
     found = [*edges, _corners(landscape), _spot(landscape.winner, landscape), _spot(landscape.optimum, landscape)]
     for quantity in range(len(landscape.quantities)):
@@ -71,6 +71,7 @@ def _layout(landscape: Landscape, title: str) -> dict[str, Any]:
         }
         for quantity, name in enumerate(landscape.quantities)
     ]
+
     hidden = {"visible": False}
     return {
         "title": {"text": escape(title), "x": 0.01, "y": 0.98},
@@ -87,6 +88,8 @@ def _layout(landscape: Landscape, title: str) -> dict[str, Any]:
 def _quantity(landscape: Landscape, quantity: int) -> list[dict[str, Any]]:
     assert landscape.surface is not None  # noqa: S101 - there for four domains; for the type checker
     scale = landscape.scale(quantity)
+
+    # Mixtures within the limits that have a value, the best of them apart.
     shares_C4, values_C = np.array(landscape.surface.shares), table(landscape.surface.values)[:, quantity]
     inside_C = ((shares_C4 >= np.array(landscape.low) - 1e-9) & (shares_C4 <= np.array(landscape.high) + 1e-9)).all(
         axis=1
@@ -95,8 +98,10 @@ def _quantity(landscape: Landscape, quantity: int) -> list[dict[str, Any]]:
     shares_C4, values_C = shares_C4[kept_C], scale.factor * values_C[kept_C]
     best_C = values_C >= np.quantile(values_C, 1 - BEST_SHARE) if len(values_C) else np.zeros(0, dtype=bool)
     ends = (float(values_C.min()), float(values_C.max())) if len(values_C) else (0.0, 1.0)
+
     measured_N4 = np.array([point.shares for point in landscape.measured])
     measured_N = scale.factor * table(tuple(point.values for point in landscape.measured))[:, quantity]
+
     best = _cloud(
         shares_C4[best_C], values_C[best_C], landscape, scale, ends, f"best {BEST_SHARE:.0%} by prediction", 6
     )

@@ -61,11 +61,14 @@ def paint_triangles(figure: Figure, landscape: Landscape, look: Look) -> Tooltip
     names = landscape.quantities
     columns = _columns(landscape)
     panels = figure.subplots(ceil(len(names) / columns), columns, squeeze=False).ravel()
+
     tooltips: dict[str, Sequence[str]] = {}
     for quantity, axes in enumerate(panels):
         axes.set_axis_off()
         if quantity < len(names):
             tooltips |= _panel(figure, axes, landscape, quantity, look)
+
+    # All panels have the same marks: one legend serves them.
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, labelcolor=look.muted)
     return tooltips
@@ -76,20 +79,25 @@ def _panel(figure: Figure, axes: Axes, landscape: Landscape, quantity: int, look
     scale = landscape.scale(quantity)
     shares_C3 = np.array(landscape.surface.shares)
     values_C = scale.factor * table(landscape.surface.values)[:, quantity]
+
+    # Colours run over the allowed mixtures alone, so that their differences show.
     low_3, high_3 = np.array(landscape.low), np.array(landscape.high)
     allowed_C = ((shares_C3 >= low_3 - 1e-9) & (shares_C3 <= high_3 + 1e-9)).all(axis=1) & np.isfinite(values_C)
     edges = _edges(values_C[allowed_C] if allowed_C.any() else values_C, len(look.scores))
     norm, colours = BoundaryNorm(edges, len(look.scores)), ListedColormap(look.scores)
+
     _frame(axes, landscape, quantity, look)
     _fill(axes, shares_C3, values_C, edges, look, clip=allowed_corners(low_3, high_3))
     marks = _points(axes, landscape.measured, quantity, scale, look, norm=norm, colours=colours)
     _spots(axes, landscape, look)
+
     bar = figure.colorbar(marks, ax=axes, shrink=0.62, aspect=18, pad=0.02, spacing="proportional")
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(4)
     bar.formatter = FuncFormatter(lambda value, _: f"{value:.3g}".replace("-", "\N{MINUS SIGN}"))
     bar.ax.tick_params(length=0, labelcolor=look.muted)
     bar.minorticks_off()
+
     gid = f"triangle-points-{quantity}"
     marks.set_gid(gid)
     return {gid: [text for point in landscape.measured if (text := _told(point, landscape, quantity, scale))]}
@@ -120,6 +128,7 @@ def _fill(axes: Axes, shares_C3: Floats, values_C: Floats, edges: Floats, look: 
     unknown_C = ~np.isfinite(values_C)
     if unknown_C.any():
         mesh.set_mask(unknown_C[mesh.triangles].any(axis=1))
+
     # A value at the very top belongs to no level; beyond the allowed part it counts as the nearest level.
     inside_C = np.clip(np.where(unknown_C, edges[0], values_C), edges[0], edges[-1] - 1e-6 * (edges[-1] - edges[0]))
     filled = axes.tricontourf(mesh, inside_C, levels=edges, colors=look.scores, zorder=1)
@@ -151,6 +160,7 @@ def _points(
 def _spots(axes: Axes, landscape: Landscape, look: Look) -> None:
     # For the legend alone: a white edge would not be seen there.
     axes.plot([], [], "o", ms=6, mfc=look.scores[8], mec=look.muted, label="measured, filled with its own score")
+
     spots = ((landscape.winner, "o", 15, "none", look.winner), (landscape.optimum, "*", 15, look.surface, look.ink))
     for spot, marker, size, fill, edge in spots:
         x, y = projected(np.array([spot.shares]), TRIANGLE)[0]

@@ -42,18 +42,22 @@ def comparison(entries: Sequence[Entry], *, objective: int, scale: Scale, title:
         axes = figure.add_subplot()
         for row, entry in enumerate(entries):
             _interval_row(axes, row, entry, objective, scale)
+
         for entry in entries:
             if entry.winner:
                 axes.axvline(scale.value(entry.test.objective[objective]), color=ACCENT, lw=1, ls=(0, (3, 3)), zorder=1)
+
         axes.set_yticks(range(len(entries)), [shorten(entry.name, 44) for entry in entries])
         for label, entry in zip(axes.get_yticklabels(), entries, strict=True):
             label.set_color(ACCENT if entry.winner else INK)
             label.set_fontweight("bold" if entry.winner else "normal")
+
         axes.set_ylim(len(entries) - 0.5, -0.6)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(axis_label(scale, title))
+
         return {f"row-{row}": [_entry_text(entry, objective, scale)] for row, entry in enumerate(entries)}
 
     height_px = 26 * len(entries) + 60
@@ -67,10 +71,13 @@ def _interval_row(axes: Axes, row: int, entry: Entry, objective: int, scale: Sca
     colour = ACCENT if entry.winner else MUTED
     score = scale.value(entry.test.objective[objective])
     interval = entry.test.interval_of(objective)
+
+    # The number stands behind the interval, or behind the point where there is none.
     right = score
     if interval:
         left, right = (scale.value(bound) for bound in interval)
         axes.hlines(row, left, right, color=colour, lw=2.5 if entry.winner else 2, zorder=2)
+
     points = axes.scatter([score], [row], s=62, color=colour, edgecolors=SURFACE, linewidths=1, zorder=3)
     points.set_gid(f"row-{row}")
     axes.annotate(
@@ -99,6 +106,8 @@ def optimism(
                 axes.plot([0, 1], values, color=MUTED, lw=1.2, marker="o", ms=5, mec=SURFACE, alpha=0.8)
         if any(candidate.trial != winner for candidate in candidates):
             axes.plot([], [], color=MUTED, lw=1.2, marker="o", ms=5, mec=SURFACE, label="other candidates")
+
+        # The winner's line leaves out a split that was not measured.
         splits = [(place, scores) for place, scores in enumerate((search, select, test)) if scores]
         places = [place for place, _ in splits]
         values = [scale.value(scores.objective[0]) for _, scores in splits]
@@ -107,12 +116,14 @@ def optimism(
                 low, high = (scale.value(bound) for bound in interval)
                 axes.vlines(place, low, high, color=ACCENT, lw=2)
         axes.plot(places, values, color=ACCENT, lw=2, marker="o", ms=8, mec=SURFACE, label="winner, with interval")
+
         for (place, scores), value, following in zip(splits, values, [*values[1:], values[-1]], strict=True):
             # Under a line that rises, above one that falls.
             axes.annotate(
                 scale.text(scores.objective[0]), (place, value), (9, -15 if following > value else 5),
                 textcoords="offset points", color=ACCENT, fontweight="bold",
             )  # fmt: skip
+
         axes.set_xticks([0, 1, 2], ["search items", "select items", "test items"])
         axes.set_xlim(-0.25, 2.4)
         axes.set_ylabel(axis_label(scale, "score"))
@@ -133,6 +144,7 @@ def progress(trials: Sequence[Trial], *, names: Sequence[str], winner: int | Non
         for objective, axes in enumerate(panels):
             tooltips |= _progress_panel(axes, trials, objective, winner, scale)
             axes.set_ylabel(axis_label(scale, "score" if len(names) == 1 else shorten(names[objective], 20)))
+
         panels[-1].set_xlabel("trial")
         panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         legend_above(panels[0], columns=9)
@@ -148,6 +160,7 @@ def _progress_panel(
 ) -> dict[str, Sequence[str]]:
     tooltips: dict[str, Sequence[str]] = {}
     scored = measured(trials)
+
     for kind in KINDS:
         origin = [trial for trial in scored if kind_of(trial) == kind.key]
         for fit, colour in ((True, MUTED), (False, SECOND)):
@@ -161,11 +174,13 @@ def _progress_panel(
             tooltips[f"p{objective}-{kind.key}-{fit}"] = [trial_text(trial, scale) for trial in members]
     if any(trial.feasible is False for trial in scored):
         axes.plot([], [], "o", ms=5.5, color=SECOND, label="below a floor")
+
     for trial in scored:
         if trial.number == winner and trial.objective:
             spot = ([trial.number], [scale.value(trial.objective[objective])])
             axes.plot(*spot, "o", ms=12, mfc="none", mec=ACCENT, mew=2, label="winner", zorder=4)
     _best_so_far(axes, [trial for trial in scored if trial.feasible is not False], objective, scale)
+
     numbers = [trial.number for trial in trials]
     margin = 0.5 + 0.02 * (max(numbers) - min(numbers))
     axes.set_xlim(min(numbers) - margin, max(numbers) + margin)
@@ -217,6 +232,8 @@ def pareto(
                 )  # fmt: skip
                 points.set_gid(f"{key}{panel}")
                 tooltips[f"{key}{panel}"] = [trial_text(trial, scale) for trial in members]
+
+            # In the plane of two objectives of three the front is no line.
             if len(names) == 2:
                 steps = sorted((trial.objective for trial in ahead if trial.objective), reverse=True)
                 x, y = ([scale.value(point[side]) for point in steps] for side in (first, second))
@@ -225,6 +242,7 @@ def pareto(
                 if trial.number == winner and trial.objective:
                     spot = ([scale.value(trial.objective[side])] for side in (first, second))
                     axes.plot(*spot, "o", ms=13, mfc="none", mec=ACCENT, mew=2, label="winner", zorder=4)
+
             axes.set_xlabel(axis_label(scale, shorten(names[first], 28)))
             axes.set_ylabel(axis_label(scale, shorten(names[second], 28)))
             if panel == 0:
@@ -246,9 +264,11 @@ def scan(points: Scan, *, chosen: float | None, objectives: int, scale: Scale) -
         axes.plot(weights, values, color=SECOND, lw=1.8, zorder=2)
         marks = axes.scatter(weights, values, s=44, color=SECOND, edgecolors=SURFACE, linewidths=1, zorder=3)
         marks.set_gid("scan-points")
+
         if chosen is not None:
             axes.axvline(chosen, color=ACCENT, lw=1.4, ls=(0, (3, 3)), label=f"winner's weight {weight_text(chosen)}")
             legend_above(axes, columns=1)
+
         axes.set_xlabel(f"weight of {shorten(points.vector, 32)}, every other weight 0")
         axes.set_ylabel(axis_label(scale, "select score" if objectives == 1 else "mean select score"))
         texts = [f"{points.vector} {weight_text(point.weight)}: {scale.text(point.select)}" for point in ordered]

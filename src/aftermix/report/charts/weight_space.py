@@ -70,18 +70,23 @@ def weight_space(
     scored = measured(trials)
     if not scored or not vectors:
         return None
+
     points = _points(scored, tuple(vectors), winner, scale)
     low = float(np.quantile(points.scores, 0.1)) if len(vectors) > 1 else float(points.scores.min())
     high = max(float(points.scores.max()), low + 1e-9)
     norm = Normalize(low, high, clip=True)
     ends = scale.text(low / scale.factor), scale.text(high / scale.factor)
+
     if len(vectors) == 1:
         return WeightSpace((_curve(points, scale),), *ends, "")
     if len(vectors) <= 4:
         pairs = list(combinations(range(len(vectors)), 2))
         return WeightSpace((_pairs(points, pairs, norm),), *ends, "Each panel is one pair.")
+
+    # Too many vectors for all pairs.
     top = sorted(np.argsort(-influence(points.weights, points.scores), kind="stable")[:3].tolist())
     charts = (_parallel(points, norm), _pairs(points, list(combinations(top, 2)), norm))
+
     chosen = ", ".join(vectors[place] for place in top)
     note = f"Below, the pairs of the three that go with the score most (rank correlation): {chosen}."
     if len(points.texts) > MAX_LINES:
@@ -144,6 +149,7 @@ def _curve(points: _Points, scale: Scale) -> Markup:
             linewidths=0.6, zorder=3,
         )  # fmt: skip
         marks.set_gid("curve")
+
         if points.winner is not None:
             _ring(axes, points.weights[points.winner, 0], points.scores[points.winner])
         axes.set_xlabel(shorten(points.names[0], 40))
@@ -168,10 +174,12 @@ def _pairs(points: _Points, pairs: Sequence[tuple[int, int]], norm: Normalize) -
             )
             marks.set_gid(f"pair{panel}")
             tooltips[f"pair{panel}"] = points.texts
+
             if points.winner is not None:
                 _ring(axes, x_T[points.winner], y_T[points.winner])
             axes.set_xlabel(shorten(points.names[first], 28))
             axes.set_ylabel(shorten(points.names[second], 28))
+
         for axes in panels[len(pairs) :]:
             axes.set_axis_off()
         return tooltips
@@ -196,17 +204,20 @@ def _parallel(points: _Points, norm: Normalize) -> Markup:
         )  # fmt: skip
         lines.set_gid("lines")
         axes.add_collection(lines)
+
         if points.winner is not None:
             axes.plot(places_V, points.weights[points.winner], "o-", color=ACCENT, lw=3, ms=8, zorder=4)
             axes.annotate(
                 "winner", (places_V[-1], points.weights[points.winner, -1]), (9, 0), textcoords="offset points",
                 color=ACCENT, fontweight="bold", va="center",
             )  # fmt: skip
+
         axes.set_xticks(places_V, [_two_lines(name) for name in points.names])
         axes.set_xlim(-0.15, len(places_V) - 0.65)
         axes.vlines(places_V, 0, 1, transform=axes.get_xaxis_transform(), color=MUTED, lw=0.8, zorder=1)
         axes.margins(y=0.06)
         axes.set_ylabel("value")
+
         return {"lines": [points.texts[trial] for trial in shown]}
 
     label = "Weights of the trials, one line a trial over all vectors, coloured by score"

@@ -19,6 +19,8 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
     """Print surrogates, verified mixtures, comparison and ratios of the finished mixture run in `run`."""
     console = console or table_console(140)
     best: dict[str, Any] = json.loads((run / "best.json").read_text(encoding="utf-8"))
+
+    # Surrogates and verified mixtures of a tree belong to its groups, which have files of their own.
     tree = GroupRecord.model_validate(best["tree"]) if "tree" in best else None
     if tree is None:
         tables = [_surrogates(best), _verified(best), _compared(best), _ratios(best)]
@@ -26,6 +28,7 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
         tables = [_compared(best), _tree(tree)]
     for table in tables:
         console.print(table)
+
     for note in level_notes(tree) if tree else ():
         console.print(note, markup=False)
     for name in best["utility"]["left_out"]:
@@ -34,6 +37,7 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
         console.print(f"{best['points']['failed']} points failed and were left out; trials.jsonl says why.")
     if not best["floors_met"]:
         console.print("No verified mixture meets every floor on the select items; this one breaks them least.")
+
     print_verification(run, console=console)
     console.print(
         f"Ratios: {run / 'best.json'}\nModel:  {run / 'model'}\nReport: {run / 'report.html'}",
@@ -50,6 +54,7 @@ def _surrogates(best: dict[str, Any]) -> Table:
     names = list(dict.fromkeys(name for entry in entries.values() for name in entry["candidates"]))
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
+
     for capability, entry in entries.items():
         cells = [_figures(entry["candidates"].get(name), chosen=entry["choice"] == name) for name in names]
         table.add_row(capability, *cells)
@@ -61,12 +66,13 @@ def _figures(found: dict[str, float] | None, *, chosen: bool) -> str:
 
 
 def _verified(best: dict[str, Any]) -> Table:
-    """What was merged and measured on select items; the winner in bold."""
+    """Mixtures that were merged and measured on select items; the winner in bold."""
     table = Table(title="Verified by merging: utility predicted, and measured on select items; 95 % intervals")
     for column in ("mixture", "shares"):
         table.add_column(column, overflow="fold")
     for column in ("predicted", "measured"):
         table.add_column(column, justify="right")
+
     for entry in best["verified"]:
         predicted = entry["predicted"]
         table.add_row(
@@ -95,6 +101,7 @@ def _ratios(best: dict[str, Any]) -> Table:
     table.add_column("data")
     for column in ("ratio", "interval of the optimum"):
         table.add_column(column, justify="right")
+
     for name, ratio in best["ratios"].items():
         low, high = best["optimum"]["share_intervals"][name]
         table.add_row(name, f"{ratio:.1%}", f"{low:.1%} to {high:.1%}")
@@ -107,6 +114,7 @@ def _tree(tree: GroupRecord) -> Table:
     table.add_column("data", overflow="fold")
     for column in ("share of its group", "interval of the optimum", "ratio"):
         table.add_column(column, justify="right")
+
     for row in tree_rows(tree):
         table.add_row("  " * row.depth + row.name, row.share, row.interval, row.whole)
     return table

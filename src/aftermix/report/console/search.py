@@ -18,10 +18,12 @@ def print_result(run: Path, *, console: Console | None = None) -> None:
     """Print winner, baselines, weights and ratios of the finished run in `run`."""
     console = console or table_console(140)
     best: dict[str, Any] = json.loads((run / "best.json").read_text(encoding="utf-8"))
+
     console.print(_scores(best))
     console.print(_weights(best))
     if best.get("settings"):
         console.print(_settings(best))
+
     if best.get("ratios_note"):
         console.print(best["ratios_note"], markup=False)
     if not best["floors_met"]:
@@ -61,6 +63,8 @@ def models_table(
     table.add_column(columns[0], overflow="fold")
     for column in (columns[1], "difference", *names):
         table.add_column(column, justify="right")
+
+    # The winner is the row without a difference to the winner.
     rows = [("winner", best["test"], None)]
     rows += [(entry["name"], entry["test"], entry["difference"]) for entry in best["baselines"]]
     for name, test, difference in sorted(rows, key=lambda row: -key(row[1])):
@@ -83,6 +87,7 @@ def _weights(best: dict[str, Any]) -> Table:
     table = Table(title=f"Trial {best['winner']['trial']}, {best['winner']['method']}")
     for column in ("vector", "role", "merge weight", "data ratio"):
         table.add_column(column, justify="left" if column in ("vector", "role") else "right")
+
     ratios = best.get("ratios") or {}
     for name, weight in best["weights"].items():
         ratio = f"{ratios[name]:.1%}" if name in ratios else "-"

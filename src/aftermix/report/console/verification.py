@@ -39,6 +39,7 @@ def _ranks(record: VerificationRecord) -> Table:
     table.add_column("score", overflow="fold")
     for column in ("Spearman", "Kendall", "surrogates", "offset", "slope"):
         table.add_column(column, justify="right")
+
     for name, found in consistencies(record):
         table.add_row(name, *_cells(found, RAW if name == UTILITY else unit))
     return table
@@ -47,8 +48,10 @@ def _ranks(record: VerificationRecord) -> Table:
 def _cells(found: ConsistencyRecord, unit: Scale) -> tuple[str, ...]:
     rank = "none" if found.spearman is None else f"{found.spearman:.2f}"
     rank += f" [{found.interval[0]:.2f}, {found.interval[1]:.2f}]" if found.interval else ""
+
     offset = "" if found.offset is None else unit.signed(found.offset)
     offset += f" [{', '.join(map(unit.signed, found.offset_interval))}]" if found.offset_interval else ""
+
     kendall, predicted, slope = (
         "none" if value is None else f"{value:.2f}" for value in (found.kendall, found.predicted_spearman, found.slope)
     )
@@ -69,6 +72,7 @@ def _costs(record: VerificationRecord) -> Table:
     table.add_column("method")
     for column in ("tokens of a run", "runs", "tokens evaluated", "training", "with evaluation"):
         table.add_column(column, justify="right")
+
     for cost in record.cost:
         table.add_row(*cost_cells(cost))
     return table

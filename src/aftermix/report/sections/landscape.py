@@ -31,6 +31,7 @@ def landscape_section(landscape: Landscape | None, cosines: Cosines | None) -> L
     """The section on what is known."""
     if landscape is None and cosines is None:
         return None
+
     rows = zip(cosines.vectors, cosines.cosines, strict=True) if cosines else ()
     lines = len(landscape.slices) if landscape else 0
     drawn = max(1, MOST_SLICES // lines) if lines else 0

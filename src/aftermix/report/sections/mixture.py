@@ -1,4 +1,4 @@
-"""What a mixture run found, from `best.json`: ratios, verified mixtures, and the surrogates behind them."""
+"""Result of a mixture run, from `best.json`: ratios, verified mixtures, and the surrogates behind them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DESIGN = "design.json"
 
 
 class Predicted(Record):
-    """What the surrogates foretold of a mixture; null where an expression has no value."""
+    """Utility that the surrogates predicted of a mixture; null where an expression has no value."""
 
     utility: Finite | None
     interval: Interval | None
@@ -36,7 +36,7 @@ class VerifiedRecord(Record):
 
 
 class Figures(Record):
-    """How one regressor foretold points that it was not fitted to."""
+    """Agreement of one regressor with points that it was not fitted to."""
 
     spearman: Finite
     rmse: Finite
@@ -57,7 +57,7 @@ class OptimumRecord(Record):
 
 
 class WinnerRecord(Record):
-    """Which of the verified mixtures won."""
+    """The verified mixture that won."""
 
     point: str
 
@@ -73,7 +73,7 @@ class UtilityRecord(Record):
 
 
 class MixtureRecord(Record):
-    """What `best.json` of a mixture run has beside a search's."""
+    """Content of `best.json` that only a mixture run has, beside a search's."""
 
     winner: WinnerRecord
     ratios: dict[str, Finite]
@@ -99,7 +99,7 @@ class MixtureSection:
 
 
 def is_mixture(run: Path) -> bool:
-    """Whether `run` is the run of a mixture, not of a search."""
+    """True where `run` is the run of a mixture, not of a search."""
     return (run / DESIGN).is_file()
 
 
@@ -113,6 +113,7 @@ def mixture_section(record: MixtureRecord | None) -> MixtureSection | None:
     """The section on `record`."""
     if record is None:
         return None
+
     names = dict.fromkeys(name for entry in record.surrogates.values() for name in entry.candidates)
     ends = record.optimum.share_intervals
     return MixtureSection(
@@ -147,6 +148,7 @@ def _lead(record: MixtureRecord) -> str:
     what = f"“{wanted.expression}”" if wanted.expression else "mean of " + ", ".join(weighed)
     if not wanted.expression and len(set(weighed.values())) > 1:
         what = "weighted mean of " + ", ".join(f"{name} ({share:.2f})" for name, share in weighed.items())
+
     scores = {"zscore": "z-scores", "percentile": "percentiles", "raw": "raw scores"}[wanted.normalisation]
     floors = "".join(f", {name} at least {floor:g}" for name, floor in wanted.floors.items())
     left_out = f" Scored the same everywhere and does not count: {', '.join(wanted.left_out)}." * bool(wanted.left_out)

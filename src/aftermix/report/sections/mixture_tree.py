@@ -1,4 +1,4 @@
-"""What the run of a tree of domains found: shares in each group and of the whole, and the search behind each."""
+"""Result of the run of a tree of domains: shares in each group and of the whole, and the search behind each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GroupRecord(Record):
 
 
 class TreeRecord(Record):
-    """What `best.json` of a tree has beside a search's."""
+    """Content of `best.json` that only the run of a tree has, beside a search's."""
 
     direction: str
     tree: GroupRecord
@@ -70,7 +70,7 @@ class TreeSection:
 
 
 def searched_groups(run: Path) -> tuple[int, int] | None:
-    """How many groups of the tree have been searched, and how many there are; None for the run of no tree."""
+    """Count of the tree's groups that have been searched, and of all; None for the run of no tree."""
     design = read_record(run / DESIGN, _Design)
     if design is None or design.levels is None:
         return None
@@ -84,6 +84,7 @@ def read_tree(run: Path) -> TreeSection | None:
     record = read_record(run / "best.json", TreeRecord)
     if record is None:
         return None
+
     down = record.direction == "top_down"
     order = "Top down: the whole first" if down else "Bottom up: the lowest groups first"
     return TreeSection(
@@ -105,7 +106,7 @@ def tree_rows(group: GroupRecord, depth: int = 0) -> Iterator[TreeRow]:
 
 
 def level_notes(group: GroupRecord) -> Iterator[str]:
-    """Why groups keep the shares that they had at first."""
+    """Reasons why groups keep the shares that they had at first, a sentence each."""
     for one in _groups(group):
         if one.note:
             yield f"'{one.name}' {one.note}." if one.note.startswith("has ") else f"'{one.name}': {one.note}."

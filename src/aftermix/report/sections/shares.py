@@ -1,4 +1,4 @@
-"""What each vector got of the winner, from `model/shares.json`: a table by kind of tensor and a picture by layer."""
+"""Shares of the winner by vector, from `model/shares.json`: a table by kind of tensor and a picture by layer."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class TensorShares(Shared):
 
 
 class Fallback(Record):
-    """What saliency could not rank."""
+    """Weights that saliency could not rank."""
 
     without_statistics: tuple[str, ...] = ()
     without_tokens: dict[str, tuple[str, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
 
 
 class Asked(Record):
-    """What the recipe gives a vector."""
+    """Weight and ratio that the recipe gives a vector."""
 
     weight: Finite
     ratio: Finite | None = None
@@ -95,7 +95,7 @@ class ShareRow:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of it."""
+    """The section's words, table and drawing."""
 
     lead: str
     vectors: tuple[str, ...]
@@ -118,9 +118,11 @@ def share_section(shares: Shares | None) -> Section | None:
     """The section of the report on `shares`."""
     if shares is None or not shares.vectors:
         return None
+
     rows = [_row("all", shares.total, shares, tuple(shares.tensors))]
     by_kind = _names_by_kind(shares)
     rows += [_row(kind.kind, kind, shares, by_kind.get(kind.kind, ())) for kind in shares.kinds]
+
     return Section(
         lead=_lead(shares),
         vectors=tuple(shares.vectors),
@@ -186,6 +188,7 @@ def share_chart(shares: Shares) -> Markup:
         legend_above(axes, columns=max(1, min(6, len(shares.vectors) + 1)))
         return tooltips
 
+    # The legend takes a row of the picture for six names.
     rows = -(-(len(shares.vectors) + 1) // 6)
     label = "Share of positions of each vector, layer by layer"
     return draw(paint, name="shares", label=label, width_px=WHOLE_PX, height_px=280 + 22 * rows)
@@ -200,6 +203,7 @@ def _bars(axes: Axes, shares: Shares) -> dict[str, Sequence[str]]:
             range(len(heights)), heights, 0.86, bottom=floors, color=colour, edgecolor=SURFACE, linewidth=0.6,
             label="base" if name is None else shorten(name, 24), zorder=2,
         )  # fmt: skip
+
         for place, bar in enumerate(bars):
             bar.set_gid(f"share-{number}-{place}")
             where = shares.layers[place].block or WITHOUT_BLOCK
@@ -207,7 +211,10 @@ def _bars(axes: Axes, shares: Shares) -> dict[str, Sequence[str]]:
             tooltips[f"share-{number}-{place}"] = [
                 f"{where}, {name or 'base'}: {figures.percent(heights[place] / 100)} ({count:,} positions)"
             ]
+
+        # The next vector's bars stand on these.
         floors = [floor + height for floor, height in zip(floors, heights, strict=True)]
+
     axes.set_ylim(0, 100)
     axes.grid(visible=False)
     return tooltips
@@ -234,6 +241,7 @@ def _lines(axes: Axes, shares: Shares) -> dict[str, Sequence[str]]:
         heights = [100 * layer.shares.get(name, 0.0) for layer in shares.layers]
         colour = _colour(number, len(shares.vectors))
         axes.plot(places, heights, color=colour, lw=1.6, zorder=2)
+
         label = shorten(name, 24)
         points = axes.scatter(places, heights, s=30, color=colour, edgecolors=SURFACE, label=label, zorder=3)
         points.set_gid(f"kept-{number}")
@@ -259,11 +267,14 @@ def _layer_axis(axes: Axes, layers: Sequence[Layer]) -> None:
     axes.set_xticks(shown, [numbers[place] for place in shown])
     axes.set_xlim(-0.6, len(layers) - 0.4)
     axes.tick_params(axis="x", length=0)
+
+    # One stack of blocks is named in the label of the axis, several each below their own numbers.
     borders = [0, *(place for place in range(1, len(layers)) if stacks[place] != stacks[place - 1]), len(layers)]
     named = [(first, end) for first, end in pairwise(borders) if stacks[first]]
     if len(named) == 1:
         axes.set_xlabel(f"block of {shorten(stacks[named[0][0]], 60)}; “rest”: outside of all blocks")
         return
+
     for first, end in named:
         axes.annotate(
             shorten(stacks[first], 30), ((first + end - 1) / 2, 0), (0, -26), xycoords=("data", "axes fraction"),

@@ -50,7 +50,7 @@ class TrainedRecord(Record):
 
 
 class ConsistencyRecord(Record):
-    """How both sides agree."""
+    """Agreement of both sides."""
 
     spearman: Finite | None = None
     interval: Interval | None = None
@@ -79,7 +79,7 @@ class RatiosRecord(Record):
 
 
 class CostRecord(Record):
-    """What one method spends."""
+    """Tokens and runs that one method spends."""
 
     method: str
     tokens: Finite
@@ -91,7 +91,7 @@ class CostRecord(Record):
 
 
 class VerificationRecord(Record):
-    """What `verification.json` says."""
+    """Content of `verification.json`."""
 
     mixtures: tuple[TrainedRecord, ...]
     items: dict[str, int]
@@ -130,6 +130,7 @@ def verification_section(record: VerificationRecord | None) -> VerificationSecti
     """The section on `record`."""
     if record is None:
         return None
+
     names = tuple(record.consistency.capabilities)
     scale = scale_of(record)
     return VerificationSection(
@@ -156,7 +157,7 @@ def scale_of(record: VerificationRecord) -> Scale:
 
 
 def lead_of(record: VerificationRecord) -> str:
-    """What was done, in words."""
+    """The first words of the section: how many mixtures were trained, on how much, and measured on what."""
     items = sum(record.items.values())
     text = f"{len(record.mixtures)} mixtures were trained on {figures.tokens(record.tokens)} tokens each and measured "
     text += f"beside the merges that stand for them, on the same {figures.count(items, 'test item')}."
@@ -174,7 +175,7 @@ def consistencies(record: VerificationRecord) -> Iterator[tuple[str, Consistency
 
 
 def found_ratios(record: VerificationRecord) -> Iterator[tuple[str, str]]:
-    """What other methods found from the same data."""
+    """Ratios, or a note, that other methods come to from the same data."""
     if record.regmix.ratios is not None:
         yield "RegMix", shares_text(record.regmix.ratios)
     elif record.regmix.note:
@@ -213,9 +214,11 @@ def _row(name: str, found: ConsistencyRecord, scale: Scale) -> tuple[str, ...]:
     offset = "" if found.offset is None else scale.signed(found.offset)
     if found.offset_interval:
         offset += f", {scale.signed_between(found.offset_interval)}"
+
     line = ""
     if found.slope is not None and found.intercept is not None:
         line = f"{figures.weight(found.slope)} x {scale.signed(found.intercept)}"
+
     between = " to ".join(map(figures.weight, found.interval)) if found.interval else ""
     ranks = (_optional(found.spearman), between, _optional(found.kendall), _optional(found.predicted_spearman))
     return name, *ranks, offset, line
@@ -262,6 +265,8 @@ def _panel(axes: Axes, record: VerificationRecord, name: str | None, place: int,
         if (x := one.merged.of(name)) is not None and (y := one.trained.of(name)) is not None
     ]
     xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
+
+    # Lines first, so that points lie on them.
     if points:
         ends = [min(*xs, *ys), max(*xs, *ys)]
         axes.plot(ends, ends, color=MUTED, lw=1.2, zorder=1)
@@ -269,11 +274,13 @@ def _panel(axes: Axes, record: VerificationRecord, name: str | None, place: int,
         reach = [min(xs), max(xs)]
         fitted = [found.slope * x + scale.value(found.intercept) for x in reach]
         axes.plot(reach, fitted, color=ACCENT, lw=1.6, ls=(0, (4, 3)), zorder=2)
+
     marks = axes.scatter(xs, ys, s=44, color=ACCENT, edgecolors=SURFACE, linewidths=1, zorder=3)
     marks.set_gid(f"trained-{place}")
     axes.set_title(f"{figures.shorten(name or UTILITY, 22)}: rank {_optional(found.spearman)}", loc="left")
     axes.set_xlabel("merged", color=MUTED)
     axes.set_ylabel("trained", color=MUTED)
+
     both = [tuple(scale.text(value / scale.factor) for value in (x, y)) for x, y, _ in points]
     return [
         f"{one.point} ({shares_text(one.shares)}): merged {merged}, trained {trained}"
