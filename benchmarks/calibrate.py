@@ -19,7 +19,7 @@ from measure import machine
 from tiny import parse_options
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from aftermix.saliency.observer import Observer
+from aftermix.saliency.observer import LayerObserver
 
 KINDS = {
     "llama": {},
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def line(kind: str, model: torch.nn.Module, tokens: torch.Tensor, *, rounds: int) -> str:
-    observer = Observer("second_moment")
+    observer = LayerObserver("second_moment")
     observer.watch(model)
 
     def whole_head() -> None:
@@ -75,7 +75,7 @@ def line(kind: str, model: torch.nn.Module, tokens: torch.Tensor, *, rounds: int
         model(tokens, use_cache=False, logits_to_keep=1)
 
     def watched() -> None:
-        with observer.short_head(model), observer:
+        with observer.shorten_head(model), observer:
             model(tokens, use_cache=False)
 
     passes: dict[str, Callable[[], None]] = {"plain": plain, "watched": watched, "whole head": whole_head}

@@ -21,7 +21,7 @@ from tiny import parse_options
 
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
-from aftermix.merging.merge import Merger, Recipe
+from aftermix.merging.merge import Merger, MergeRecipe
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
 
 WEIGHT = 0.25
@@ -30,11 +30,13 @@ WEIGHT = 0.25
 def prepared(folders: list[Path]) -> PreparedVectors:
     vectors = {path.name: VectorConfig(model=str(path), weight=WEIGHT) for path in folders[1:]}
     config = Config(base=str(folders[0]), vectors=vectors, merge=MergeConfig(method="task_arithmetic"))
-    return prepare_vectors(Merger.of(open_pool(config), Recipe.of(config.merge)))
+    return prepare_vectors(Merger.build(open_pool(config), MergeRecipe.from_config(config.merge)))
 
 
 def combine(vectors: PreparedVectors, live: dict[str, torch.Tensor]) -> None:
-    for _ in vectors.merged(dict.fromkeys(vectors.merger.vectors, WEIGHT), place=lambda name: live[name].view(-1)):
+    for _ in vectors.stream_merged(
+        dict.fromkeys(vectors.merger.vectors, WEIGHT), place=lambda name: live[name].view(-1)
+    ):
         pass
 
 
@@ -47,7 +49,7 @@ def fused_pass(vectors: PreparedVectors, live: dict[str, torch.Tensor], *, backe
 
     compiled = torch.compile(kernel, dynamic=True, backend=backend)
     operands = [
-        (vectors.merger.pool.frame.block(info.name, (0, info.elements)), live[info.name].reshape(-1), kept)
+        (vectors.merger.pool.frame.read_block(info.name, (0, info.elements)), live[info.name].reshape(-1), kept)
         for info in vectors.moved
         for kept in [list(vectors.kept[info.name].values())]
     ]

@@ -27,8 +27,8 @@ from measure import Cost, machine, median, run, side_by_side
 from tiny import parse_options
 
 from aftermix.checkpoints.reader import open_checkpoint
-from aftermix.saliency.naming import Statistic
-from aftermix.saliency.storage import DataNote, Note, save_statistics, weight_notes
+from aftermix.saliency.naming import ChannelStatistic
+from aftermix.saliency.storage import DataNote, StatisticsNote, note_weights, save_statistics
 
 METHODS: dict[str, dict[str, float]] = {
     "linear": {},
@@ -44,7 +44,8 @@ SHARED: dict[str, dict[str, float]] = {
     "obim": {"density": 0.25},
 }
 """What shares positions out, against TIES at the same density."""
-TINY = {"parameters": 1e4, "experts": 2, "methods": ["ties"], "rounds": 1}
+TINY = {"parameters": 1e4, "experts": 2, "methods": [], "rounds": 1}
+"""The tables of methods are left with the plain copy and the start; the one of shared positions has two merges."""
 COPY = """
 import os, sys
 buffer = bytearray(1 << 23)
@@ -109,12 +110,12 @@ def make_statistics(folder: Path, folders: list[Path]) -> Path:
         model = open_checkpoint(path)
         noise = torch.Generator().manual_seed(0)
         matrices = {
-            name: Statistic(torch.rand(info.shape[1], generator=noise), (1,), 1)
+            name: ChannelStatistic(torch.rand(info.shape[1], generator=noise), (1,), 1)
             for name, info in model.tensors.items()
             if len(info.shape) == 2 and "embed" not in name
         }
         data = DataNote(source="noise", sha256="", samples_sha256="", texts=1, samples=1, context=1, tokens=1)
-        note = Note(
+        note = StatisticsNote(
             format="aftermix statistics",
             version=1,
             vector=path.name,
@@ -123,7 +124,7 @@ def make_statistics(folder: Path, folders: list[Path]) -> Path:
             options={},
             uncovered=(),
             alias={},
-            weights=weight_notes(matrices, model),
+            weights=note_weights(matrices, model),
             versions={},
         )
         save_statistics(statistics, note, matrices)

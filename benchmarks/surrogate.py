@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from tiny import parse_options
 
 from aftermix.mixture import Surrogate
-from aftermix.mixture.simplex import on_simplex
+from aftermix.mixture.simplex import check_simplex
 from aftermix.mixture.surrogates.regressors import BLENDS, REGRESSORS, fit
 
 TINY_LOSSES = ["pile_cc", "github"]
@@ -39,7 +39,7 @@ def correlations(predicted: np.ndarray, measured: np.ndarray) -> list[float]:
 
 def alone(name: str, weights: np.ndarray, scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Predictions of one regressor for all columns."""
-    rows, candidates = on_simplex(weights), on_simplex(others)
+    rows, candidates = check_simplex(weights), check_simplex(others)
     with threadpool_limits(limits=1):
         return np.stack([fit(name, rows, column).predict(candidates) for column in scores.T], axis=1)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aftermix.cli import _guarded, cli
+from aftermix.cli import _run_guarded, cli
 
 Family = dict[str, Path]
 VOCABULARY = 320
@@ -23,7 +23,7 @@ VOCABULARY = 320
 
 def run_cli(*arguments: object) -> int:
     """The exit code of `aftermix ARGUMENTS`, run in this process."""
-    return _guarded(lambda: cli.main([str(argument) for argument in arguments], standalone_mode=False))
+    return _run_guarded(lambda: cli.main([str(argument) for argument in arguments], standalone_mode=False))
 
 
 def save_tokenizer(folder: Path, *, chat_template: str | None = None) -> None:
@@ -97,8 +97,8 @@ def untied_family(tmp_path_factory: pytest.TempPathFactory) -> Family:
 def write_statistics(folder: Path, family: Family, vectors: Sequence[str] = ("a", "b", "c")) -> Path:
     """Statistics of the linear weights of `family`, drawn by name; `q_proj` of layer 0 saw no token."""
     from aftermix.checkpoints.reader import open_checkpoint
-    from aftermix.saliency.naming import Statistic
-    from aftermix.saliency.storage import DataNote, Note, save_statistics, uncovered, weight_notes
+    from aftermix.saliency.naming import ChannelStatistic
+    from aftermix.saliency.storage import DataNote, StatisticsNote, list_uncovered, note_weights, save_statistics
 
     folder.mkdir()
     for vector in vectors:
@@ -109,17 +109,17 @@ def write_statistics(folder: Path, family: Family, vectors: Sequence[str] = ("a"
                 seen = "layers.0.self_attn.q_proj" not in name
                 draw = torch.Generator().manual_seed(len(found) + 100 * ord(vector))
                 values = torch.rand(info.shape[1], generator=draw) * seen
-                found[name] = Statistic(values, (100 if seen else 0,), 1)
-        note = Note(
+                found[name] = ChannelStatistic(values, (100 if seen else 0,), 1)
+        note = StatisticsNote(
             format="aftermix statistics",
             version=1,
             vector=vector,
             model=model.label,
             data=DataNote(source="-", sha256="-", samples_sha256="-", texts=1, samples=1, context=1, tokens=100),
             options={},
-            uncovered=uncovered(found),
+            uncovered=list_uncovered(found),
             alias={},
-            weights=weight_notes(found, model),
+            weights=note_weights(found, model),
             versions={},
         )
         save_statistics(folder, note, found)

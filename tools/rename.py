@@ -110,7 +110,7 @@ def write_texts(tree: Tree, texts: dict[str, str]) -> None:
             files.append(str(module.file))
     if files:
         ruff = [sys.executable, "-m", "ruff"]
-        subprocess.run([*ruff, "check", "--quiet", "--select", "I", "--fix", *files], cwd=tree.root, check=False)
+        subprocess.run([*ruff, "check", "--quiet", "--select", "I,RUF022", "--fix", *files], cwd=tree.root, check=False)
         subprocess.run([*ruff, "format", "--quiet", *files], cwd=tree.root, check=False)
 
 

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from aftermix.checkpoints.reader import open_checkpoint
-from aftermix.training.base_model import document_encoder, load_base, load_tokenizer
+from aftermix.training.base_model import build_document_encoder, load_base, load_tokenizer
 from aftermix.training.data.examples import read_documents
-from aftermix.training.data.packing import PackedTokens, pack
+from aftermix.training.data.packing import PackedTokens, pack_documents
 from aftermix.training.expert import write_expert
-from aftermix.training.trainer import Recipe, train_one
+from aftermix.training.trainer import TrainingRecipe, train_one
 
 RANK = 16
-RECIPE = Recipe(batch_size=2, learning_rate=5e-4, warmup_steps=3, weight_decay=0.0)
+RECIPE = TrainingRecipe(batch_size=2, learning_rate=5e-4, warmup_steps=3, weight_decay=0.0)
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def make_expert(
 
 def packed_tokens(base_folder: Path, data: Path, budget: TextBudget) -> PackedTokens:
     """The first tokens of the documents in `data`, in a seeded order, cut into sequences."""
-    encode = document_encoder(load_tokenizer(base_folder), where=str(base_folder))
-    return pack(read_documents(data), encode, context=budget.context, tokens=budget.tokens, seed=0)
+    encode = build_document_encoder(load_tokenizer(base_folder), where=str(base_folder))
+    return pack_documents(read_documents(data), encode, context=budget.context, tokens=budget.tokens, seed=0)
 
 
 def can_train_adapters() -> bool:

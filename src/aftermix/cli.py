@@ -45,13 +45,13 @@ def doctor(file: Path) -> int:
     """List every mismatch of what FILE names, each with its remedy; exit code 2 if there is one."""
     from aftermix.mergekit.reading import load_recipe
 
-    config = _fetching(load_recipe(file))
+    config = _prefetch_weights(load_recipe(file))
     from aftermix.jobs.doctor import doctor as job
-    from aftermix.jobs.terminal_text import diagnosis_lines
+    from aftermix.jobs.terminal_text import describe_diagnosis
 
-    found = job(config)
-    click.echo("\n".join(diagnosis_lines(found)))
-    return 2 if found.problems else 0
+    diagnosis = job(config)
+    click.echo("\n".join(describe_diagnosis(diagnosis)))
+    return 2 if diagnosis.problems else 0
 
 
 @cli.command()
@@ -60,9 +60,9 @@ def plan(file: Path) -> None:
     """Tell disk, memory, evaluations, tokens and time of FILE's job, before it runs."""
     from aftermix.config import load_config
     from aftermix.jobs.plan import plan as job
-    from aftermix.jobs.terminal_text import plan_lines
+    from aftermix.jobs.terminal_text import describe_estimate
 
-    click.echo("\n".join(plan_lines(job(load_config(file)))))
+    click.echo("\n".join(describe_estimate(job(load_config(file)))))
 
 
 @cli.command()
@@ -76,10 +76,9 @@ def train(file: Path, output: Path) -> None:
     try:
         folders = job(load_config(file), output)
     except KeyboardInterrupt:
-        kept = "Interrupted. Finished experts and resume points are kept; go on with:"
-        click.echo(f"\n{kept}\n  aftermix train {file} -o {output}", err=True)
+        notice = "Interrupted. Finished experts and resume points are kept; go on with:"
+        click.echo(f"\n{notice}\n  aftermix train {file} -o {output}", err=True)
         raise
-
     for name, folder in folders.items():
         click.echo(f"{name}: {folder}")
 
@@ -113,10 +112,10 @@ def average(checkpoints: tuple[Path, ...], output: Path, by: Path | None, **opti
 @click.option("--dtype", type=click.Choice(["bfloat16", "int8"]), default="bfloat16", show_default=True)
 def diff(expert: str, base: str, output: Path, dtype: Any) -> None:
     """Store EXPERT minus its base as a vector folder, usable wherever a model of that base is."""
+    from aftermix.jobs.diff import describe_diff
     from aftermix.jobs.diff import diff as job
-    from aftermix.jobs.diff import diff_lines
 
-    click.echo("\n".join(diff_lines(job(expert, base=base, output=output, dtype=dtype), output)))
+    click.echo("\n".join(describe_diff(job(expert, base=base, output=output, dtype=dtype), output)))
 
 
 @cli.command()
@@ -144,10 +143,10 @@ def analyze(target: str, base: str | None, json_file: Path | None, picture: Path
     if curvature:
         from aftermix.analysis.curvature_tables import print_derivatives
         from aftermix.jobs.analysis.curvature import analyze_curvature
-        from aftermix.jobs.analysis.targets import vectors_of
+        from aftermix.jobs.analysis.targets import load_target
 
-        found, label = analyze_curvature(vectors_of(target, base=base), json=json_file, picture=picture)
-        print_derivatives(found, base=label)
+        derivatives, label = analyze_curvature(load_target(target, base=base), json=json_file, picture=picture)
+        print_derivatives(derivatives, base=label)
         return
 
     from aftermix.analysis.distribution_tables import print_fits
@@ -164,12 +163,11 @@ def calibrate(file: Path, output: Path) -> None:
     """Measure what the linear layers of FILE's experts are fed on their calibration text; `merge` can use it."""
     from aftermix.config import load_config
 
-    config = _fetching(load_config(file))
-
+    config = _prefetch_weights(load_config(file))
     from aftermix.jobs.calibrate.command import calibrate as job
-    from aftermix.jobs.calibrate.command import calibration_lines
+    from aftermix.jobs.calibrate.command import describe_calibration
 
-    for line in calibration_lines(job(config, output)):
+    for line in describe_calibration(job(config, output)):
         click.echo(printable(line))
     click.echo(f"Statistics: {output}")
 
@@ -195,8 +193,7 @@ def merge(file: Path, output: Path, repo_id: str | None, private: bool, check: b
 
         refuse_push(repo_id)
 
-    _fetching(config)
-
+    _prefetch_weights(config)
     from aftermix.jobs.merge.command import merge as job
 
     click.echo(f"Model: {job(config, output, say=lambda line: click.echo(printable(line)), check=check)}")
@@ -238,9 +235,9 @@ def export(source: Path, target: str, output: Path, **options: Any) -> None:
         click.echo(f"Recipe: {output}")
         return
 
-    from aftermix.jobs.export.mixture import Asked, export_mixture
+    from aftermix.jobs.export.mixture import ExportOptions, export_mixture
 
-    for file in export_mixture(source, output, to=target, asked=Asked(**given), say=click.echo):
+    for file in export_mixture(source, output, to=target, options=ExportOptions(**given), say=click.echo):
         click.echo(f"File: {file}")
 
 
@@ -251,13 +248,12 @@ def export(source: Path, target: str, output: Path, **options: Any) -> None:
 @click.option("--from", "source", type=FOLDER, help="Start from this run's stored scores, under FILE's objective.")
 def search(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> None:
     """Search the merge weights of FILE by measured score; write the best model and a report."""
-    run = _run_folder(file, output, resume, source)
-    config = _config_of_run(file, run)
-
+    run = _choose_run_folder(file, output, resume, source)
+    config = _load_run_config(file, run)
     from aftermix.jobs.search.command import search as job
     from aftermix.report.console.search import print_result
 
-    with _resumable(f"aftermix search {f'{file} ' if file else ''}--resume {run}", kept="finished trial"):
+    with _announce_resume(f"aftermix search {f'{file} ' if file else ''}--resume {run}", unit="finished trial"):
         job(config, run, resume=resume is not None, source=source)
     print_result(run)
 
@@ -274,10 +270,10 @@ def mixture(
     file: Path | None, output: Path | None, resume: Path | None, source: Path | None, verify: int | None, **trained: Any
 ) -> None:
     """Find the data ratios of FILE's experts whose merge scores best; write them, that merge and a report."""
-    run = _run_folder(file, output, resume, source)
+    run = _choose_run_folder(file, output, resume, source)
     if verify is None and any(trained.values()):
         raise click.UsageError("--tokens and --doremi are about the mixtures that --verify N trains.")
-    config = _config_of_run(file, run)
+    config = _load_run_config(file, run)
 
     from aftermix.jobs.mixture.command import mixture as job
     from aftermix.report.console.mixture import print_mixture
@@ -285,16 +281,17 @@ def mixture(
     # The command that goes on has the options of this one.
     tokens = int(trained["tokens"]) if trained["tokens"] else None
     given = {"verify": verify, "tokens": tokens, "doremi": "" if trained["doremi"] else None}
-    asked = "".join(f" --{name} {value}".rstrip() for name, value in given.items() if value is not None)
+    options = "".join(f" --{name} {value}".rstrip() for name, value in given.items() if value is not None)
 
-    with _resumable(f"aftermix mixture {f'{file} ' if file else ''}--resume {run}{asked}", kept="measured point"):
+    command = f"aftermix mixture {f'{file} ' if file else ''}--resume {run}{options}"
+    with _announce_resume(command, unit="measured point"):
         if verify is None:
             job(config, run, resume=resume is not None, source=source)
         else:
-            from aftermix.jobs.verify.command import verified_mixture
+            from aftermix.jobs.verify.command import run_and_verify
 
             trainings = {"mixtures": verify, "tokens": tokens, "doremi": trained["doremi"]}
-            verified_mixture(config, run, resume=resume is not None, source=source, **trainings)
+            run_and_verify(config, run, resume=resume is not None, source=source, **trainings)
     print_mixture(run)
 
 
@@ -306,12 +303,12 @@ def evaluate(file: Path, split: Any, as_json: bool) -> None:
     """Score the merge of FILE at its own weights (without vectors: its base)."""
     from aftermix.config import load_config
 
-    config = _fetching(load_config(file))
+    config = _prefetch_weights(load_config(file))
     from aftermix.jobs.evaluate import evaluate as job
-    from aftermix.jobs.terminal_text import score_lines
+    from aftermix.jobs.terminal_text import describe_scores
 
     summary = job(config, split=split)
-    click.echo(json.dumps(summary, indent=2) if as_json else "\n".join(score_lines(summary)))
+    click.echo(json.dumps(summary, indent=2) if as_json else "\n".join(describe_scores(summary)))
 
 
 @cli.command()
@@ -338,45 +335,43 @@ def main() -> None:
     # Modules are no garbage: looking for it while they load, and once more at exit, is a third of the start-up.
     gc.set_threshold(100_000, 20, 100)
     atexit.register(gc.freeze)
-    sys.exit(_guarded(lambda: cli.main(standalone_mode=False)))
+    sys.exit(_run_guarded(lambda: cli.main(standalone_mode=False)))
 
 
-def _run_folder(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> Path:
+def _choose_run_folder(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> Path:
     """Folder of the run that the options name: a new one or an earlier one."""
     if (output is None) == (resume is None):
         raise click.UsageError("Name one of -o/--output (a new run) and --resume (an earlier one).")
     if resume is not None and source is not None:
         raise click.UsageError("--from starts a new run: name it with -o/--output.")
-
     run = output or resume
     if run is None or (file is None and resume is None):
         raise click.UsageError("A new run needs FILE.")
     return run
 
 
-def _config_of_run(file: Path | None, run: Path) -> Config:
+def _load_run_config(file: Path | None, run: Path) -> Config:
     """Configuration that FILE holds, or without it the run's own."""
     if file is not None:
         from aftermix.config import load_config
 
-        return _fetching(load_config(file))
-
+        return _prefetch_weights(load_config(file))
     from aftermix.jobs.run_folder import read_run_config
 
     return read_run_config(run)
 
 
 @contextmanager
-def _resumable(command: str, *, kept: str) -> Iterator[None]:
-    """Say, when interrupted, that every `kept` is, and the `command` that goes on."""
+def _announce_resume(command: str, *, unit: str) -> Iterator[None]:
+    """Say, when interrupted, that every `unit` is kept, and the `command` that goes on."""
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. Every {kept} is kept; go on with:\n  {command}", err=True)
+        click.echo(f"\nInterrupted. Every {unit} is kept; go on with:\n  {command}", err=True)
         raise
 
 
-def _fetching(config: Config) -> Config:
+def _prefetch_weights(config: Config) -> Config:
     """`config`, whose weights the disk begins to fetch while the job's libraries are loaded."""
     from aftermix.readahead import read_ahead
 
@@ -384,7 +379,7 @@ def _fetching(config: Config) -> Config:
     return config
 
 
-def _guarded(run: Callable[[], Any]) -> int:
+def _run_guarded(run: Callable[[], Any]) -> int:
     try:
         result = run()
     except AftermixError as error:

@@ -7,7 +7,7 @@ import torch
 from aftermix.errors import AftermixError
 
 
-def usable_device(name: str, *, where: str, error: type[AftermixError]) -> torch.device:
+def open_device(name: str, *, where: str, error: type[AftermixError]) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU. Raises `error` about `where` for one that cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

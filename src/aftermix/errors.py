@@ -23,7 +23,7 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        """`where: found. remedy`, on one line.
+        """Text on one line: `where: found. remedy`.
 
         >>> str(Problem("merge.density", "expected a number above 0, found -1", "Use a value in (0, 1]."))
         'merge.density: expected a number above 0, found -1. Use a value in (0, 1].'

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 
-def table_console(width: int) -> Console:
+def open_table_console(width: int) -> Console:
     """Standard output; as wide as it is, or `width` where it is a pipe, whose eighty columns would fold wide rows."""
     return Console() if sys.stdout.isatty() else Console(width=width)
 

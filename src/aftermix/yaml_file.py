@@ -90,7 +90,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse_yaml(text: str, *, where: str) -> dict[str, Any]:
     """The mapping in `text`; `where` names the source in errors."""
     try:
-        value = _value(text, where)
+        value = _construct_value(text, where)
     except (yaml.YAMLError, RecursionError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         # The last four: what the constructors of PyYAML raise for a scalar that is not of the type its tag names.
         detail = " ".join(str(error).split())
@@ -101,7 +101,7 @@ def parse_yaml(text: str, *, where: str) -> dict[str, Any]:
     return value
 
 
-def _value(text: str, where: str) -> Any:
+def _construct_value(text: str, where: str) -> Any:
     loader = _Loader(text, where)
     try:
         node = loader.get_single_node()
@@ -127,7 +127,7 @@ def _refuse_unreasonable(root: yaml.Node, where: str) -> None:
 
         if id(node) not in expanded:
             open_nodes.add(id(node))
-            expanded[id(node)] = 1 + sum(visit(child, depth + 1) for child in _children(node, where))
+            expanded[id(node)] = 1 + sum(visit(child, depth + 1) for child in _list_children(node, where))
             open_nodes.remove(id(node))
 
         if expanded[id(node)] > MAX_NODES:
@@ -139,7 +139,7 @@ def _refuse_unreasonable(root: yaml.Node, where: str) -> None:
     visit(root, 0)
 
 
-def _children(node: yaml.Node, where: str) -> list[yaml.Node]:
+def _list_children(node: yaml.Node, where: str) -> list[yaml.Node]:
     if isinstance(node, yaml.SequenceNode):
         return list(node.value)
     if not isinstance(node, yaml.MappingNode):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aftermix.mixture.rank_consistency import spearman
+from aftermix.mixture.rank_consistency import measure_spearman
 from studies.mergemix.domains import CAPABILITIES
 from studies.mergemix.measure import Bits, Floats, relative, scores
 from studies.world.figures import Mean, difference, mean
@@ -34,7 +34,7 @@ def columns(rows: Sequence[Bits]) -> dict[str, Floats]:
 def correlation(result: Result, *, of: str = "merged") -> dict[str, float]:
     """Spearman between merges and trained models over the mixtures of one seed."""
     merged, trained = columns(result[of]), columns(result["trained"])
-    return {name: _defined(spearman(merged[name], trained[name])) for name in merged}
+    return {name: _defined(measure_spearman(merged[name], trained[name])) for name in merged}
 
 
 def reproduced(results: Sequence[Result]) -> dict[str, Mean]:
@@ -42,7 +42,7 @@ def reproduced(results: Sequence[Result]) -> dict[str, Mean]:
     tables = [columns(result["trained"]) for result in results]
     pairs = list(combinations(tables, 2))
     return {
-        name: Mean(fmean(_defined(spearman(one[name], other[name])) for one, other in pairs), None)
+        name: Mean(fmean(_defined(measure_spearman(one[name], other[name])) for one, other in pairs), None)
         for name in (OVERALL, *CAPABILITIES)
         if pairs
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.tiny import copy_results, parse_options
 
 from aftermix.files import write_atomically
-from aftermix.mixture.cost import MANUAL_RUNS, mixture_costs
+from aftermix.mixture.cost import MANUAL_RUNS, list_mixture_costs
 from studies.mergemix.domains import CAPABILITIES, DOMAINS, PARTS, WINDOW_TOKENS
 from studies.mergemix.figures import (
     OVERALL,
@@ -169,7 +169,7 @@ def _cost() -> str:
     """Training alone, as the paper counts it."""
     search, select = (ITEMS[part] * WINDOW_TOKENS * len(CAPABILITIES) for part in ("search", "select"))
     text = SELECT_TOKENS * len(CAPABILITIES)
-    rows = mixture_costs(
+    rows = list_mixture_costs(
         parameters=PARAMETERS,
         expert_tokens=[SHORT] * len(DOMAINS),
         run_tokens=SHORT,

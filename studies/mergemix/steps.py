@@ -13,8 +13,8 @@ import numpy as np
 
 from aftermix.config import parse_config
 from aftermix.jobs.verify.doremi import doremi_ratios
-from aftermix.mixture.regmix import regmix
-from aftermix.mixture.utility import Utility
+from aftermix.mixture.regmix import find_regmix
+from aftermix.mixture.utility import MixtureUtility
 from studies.mergemix.domains import CAPABILITIES, DOMAINS, MANIFEST, PARTS
 from studies.mergemix.measure import Bits, Floats, Scale, scores
 from studies.mergemix.models import TINY_SHARE, Trainer, part_names, settings_of_training, small_base
@@ -87,10 +87,10 @@ class Seed:
         mixtures = {**self.checked, **corners}
         folders = [self.trainer.mixed(name, shares, tokens=SHORT) for name, shares in mixtures.items()]
         scores_NM = scores([self.scale.model(folder, "select") for folder in folders])
-        shares_K = regmix(
+        shares_K = find_regmix(
             table_of(mixtures.values()),
             scores_NM,
-            Utility.build(CAPABILITIES, scores_NM),
+            MixtureUtility.build(CAPABILITIES, scores_NM),
             prior_K=table_of([uniform()])[0],
             seed=self.seed,
         )

@@ -13,7 +13,7 @@ from transformers import ViTForImageClassification
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.files import fingerprint
-from aftermix.merging.merge import Merger, Recipe, merged_tensors
+from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from studies.mergopt.bench import NotMeasured
 from studies.mergopt.measure import Grouped, whole
 from studies.mergopt.methods import METHODS, Method, lowest
@@ -97,9 +97,9 @@ class Room:
         if folders:
             vectors = {name: VectorConfig(model=str(path)) for name, path in folders.items()}
             pool = open_pool(Config(base=str(self.folder / "base"), vectors=vectors))
-            recipe = Recipe.of(MergeConfig.model_validate({"exclude": (), **point.merge}))
-            merger = Merger.of(pool, recipe, vectors=tuple(point.weights))
-            self.model.load_state_dict(dict(merged_tensors(merger, point.weights)))
+            recipe = MergeRecipe.from_config(MergeConfig.model_validate({"exclude": (), **point.merge}))
+            merger = Merger.build(pool, recipe, vectors=tuple(point.weights))
+            self.model.load_state_dict(dict(stream_merged_tensors(merger, point.weights)))
         else:
             self.model = ViTForImageClassification.from_pretrained(self.folder / "base").eval()
         found = [self._scores(task, part) for task in tasks]

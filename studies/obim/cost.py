@@ -25,9 +25,9 @@ from aftermix.config import CalibrateConfig, CalibrationConfig, Config, MergeCon
 from aftermix.files import write_json
 from aftermix.jobs.calibrate.command import calibrate
 from aftermix.jobs.merge.command import merge
-from aftermix.jobs.merge.statistics import merger_of
-from aftermix.merging.blocks import in_order, worker_threads
-from aftermix.merging.merge import Recipe
+from aftermix.jobs.merge.statistics import open_merger
+from aftermix.merging.blocks import run_in_order, start_threads
+from aftermix.merging.merge import MergeRecipe
 from studies.obim.case import distinct_experts, parse_arguments
 from studies.obim.page import write_page
 from studies.world.layout import World
@@ -91,11 +91,11 @@ def measured(subject: Subject, scratch: Path) -> Iterator[dict[str, object]]:
 
 def select(config: Config) -> None:
     """What is looked at before anything is merged: scores, thresholds and whose each entry is."""
-    merger = merger_of(config, open_pool(config), Recipe.of(config.merge, vectors=config.vectors))
-    surveys = (survey for info in merger.pool.layout for survey in merger.surveys(info, merger.vectors))
+    merger = open_merger(config, open_pool(config), MergeRecipe.from_config(config.merge, vectors=config.vectors))
+    surveys = (survey for info in merger.pool.layout for survey in merger.list_surveys(info, merger.vectors))
     threads = torch.get_num_threads()
-    with worker_threads(threads) as pool:
-        for _ in in_order(pool, lambda survey: survey(), surveys, threads=threads):
+    with start_threads(threads) as pool:
+        for _ in run_in_order(pool, lambda survey: survey(), surveys, threads=threads):
             pass
 
 

@@ -15,9 +15,9 @@ from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, TaskConfig
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.files import fingerprint
 from aftermix.jobs.calibrate.command import calibrate
-from aftermix.jobs.evaluator import LiveScorer
-from aftermix.merging.merge import Merger, Recipe, merged_tensors
-from aftermix.saliency.storage import Statistics, read_statistics
+from aftermix.jobs.evaluator import ModelEvaluator
+from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
+from aftermix.saliency.storage import StoredStatistics, read_statistics
 from studies.world.bits import HeldOut, bits_per_byte
 from studies.world.data import texts_of
 from studies.world.layout import World
@@ -81,7 +81,7 @@ class Lab:
         )
         self._evaluate = config
         self._suites: dict[tuple[str, ...], TaskSuite] = {}
-        self._live = LiveScorer.open(base, config, TaskSuite.build(config))
+        self._live = ModelEvaluator.open(base, config, TaskSuite.build(config))
 
     def pool(self, models: Mapping[str, Path]) -> Pool:
         """The base and `models`, aligned."""
@@ -102,7 +102,7 @@ class Lab:
         )
         return Scores(row["bits"], row["accuracy"])
 
-    def statistics(self, models: Mapping[str, Path], readings: Mapping[str, Reading]) -> dict[str, Statistics]:
+    def statistics(self, models: Mapping[str, Path], readings: Mapping[str, Reading]) -> dict[str, StoredStatistics]:
         """Statistics by vector, calibrated now where they are not there yet."""
         return {name: self._calibrated(name, models[name], reading) for name, reading in readings.items()}
 
@@ -110,12 +110,12 @@ class Lab:
         self, models: Mapping[str, Path], point: Point, domains: Sequence[str], part: Part, answered: bool
     ) -> dict[str, Any]:
         started = perf_counter()
-        recipe = Recipe.of(MergeConfig.model_validate({"exclude": (), **point.merge}))
+        recipe = MergeRecipe.from_config(MergeConfig.model_validate({"exclude": (), **point.merge}))
         # A merge without vectors is the base; a pool needs one all the same.
         pool = self.pool(models or {"base": Path(self.world.base)})
         statistics = self.statistics(models, point.readings)
-        merger = Merger.of(pool, recipe, vectors=tuple(point.weights), statistics=statistics)
-        self._live.engine.load(merged_tensors(merger, point.weights))
+        merger = Merger.build(pool, recipe, vectors=tuple(point.weights), statistics=statistics)
+        self._live.engine.load(stream_merged_tensors(merger, point.weights))
         merged = perf_counter()
         bits = {domain: bits_per_byte(self._live.engine.lm.model, self._held_out(domain, part)) for domain in domains}
         accuracy = self._accuracy(domains) if answered else {}
@@ -135,7 +135,7 @@ class Lab:
         texts = texts_of(self.world.held_out(domain, part))
         return HeldOut.of(texts, self._live.engine.lm.tokenizer, context=self.world.context)
 
-    def _calibrated(self, name: str, model: Path, reading: Reading) -> Statistics:
+    def _calibrated(self, name: str, model: Path, reading: Reading) -> StoredStatistics:
         identity = {"model": _model_print(model), "reading": _described(reading)}
         folder = self.world.folder / "statistics" / f"{name}-{key_of(identity)}"
         if not folder.is_dir():

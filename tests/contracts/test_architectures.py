@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.names import matcher
+from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import SEARCH_EXCLUDE, Config, EvaluateConfig, MergeConfig, VectorConfig
@@ -21,7 +21,7 @@ from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.engines.live_weights import LiveWeights
 from aftermix.jobs.doctor import doctor
 from aftermix.jobs.merge.command import merge
-from aftermix.merging.merge import Merger, Recipe, merged_tensors
+from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.merging.prepared import prepare_vectors
 from contracts.families import FAMILIES, IMAGE_TOKEN, IMAGES, PAIRED, TOKENS, Family
 
@@ -51,7 +51,7 @@ class Instance:
 
     def merger(self, method: str, weights: Mapping[str, float], *, for_search: bool = False) -> Merger:
         config = self.config(method, weights)
-        return Merger.of(open_pool(config), Recipe.of(config.merge, for_search=for_search))
+        return Merger.build(open_pool(config), MergeRecipe.from_config(config.merge, for_search=for_search))
 
     def outputs(self, model: Any) -> torch.Tensor:
         """Logits of a fixed input."""
@@ -131,7 +131,7 @@ def stored(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def merged(merger: Merger, weights: Mapping[str, float]) -> dict[str, torch.Tensor]:
-    return dict(merged_tensors(merger, weights))
+    return dict(stream_merged_tensors(merger, weights))
 
 
 def assert_same_bits(found: Tensors, expected: Tensors) -> None:
@@ -193,7 +193,7 @@ def test_streamed_is_prepared_is_written(
     assert_same_bits(streamed, stored(written[method]))
     for prepared in (prepare_vectors(merger), prepare_vectors(merger, memory_bytes=0, scratch=tmp_path)):
         assert prepared.unchanged == set(made.family.passed)
-        live = dict(prepared.merged(A))
+        live = dict(prepared.stream_merged(A))
         assert_same_bits(live, {name: tensor for name, tensor in streamed.items() if name in live})
 
 
@@ -211,7 +211,7 @@ def test_the_weights_of_a_live_model_leave_no_trace(made: Instance) -> None:
     live = LiveWeights(model, open_checkpoint(made.folder / "base"))
     seen = []
     for weights in (A, B, A):
-        live.load(prepared.merged(weights), unchanged=prepared.unchanged)
+        live.load(prepared.stream_merged(weights), unchanged=prepared.unchanged)
         seen.append((made.outputs(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}))
     assert seen[0][0].equal(seen[2][0])
     assert not seen[0][0].equal(seen[1][0])
@@ -261,7 +261,7 @@ def test_second_names_of_an_embedding_may_be_stored_or_not(name: str, with_names
 
 def test_an_unknown_kind_of_tensors_is_refused() -> None:
     with pytest.raises(ConfigError) as error:
-        matcher(["kind:heads"], where="merge.exclude")
+        build_matcher(["kind:heads"], where="merge.exclude")
     assert str(error.value) == (
         "merge.exclude: there is no kind 'heads' of tensors. There are: embeddings, head, positions."
     )
@@ -342,7 +342,7 @@ def test_tied_tensors_stay_tied(made: Instance, written: Mapping[str, Path]) -> 
 
 
 def test_a_search_leaves_embeddings_head_and_positions_at_the_base(made: Instance) -> None:
-    held = matcher(SEARCH_EXCLUDE, where="merge.exclude")
+    held = build_matcher(SEARCH_EXCLUDE, where="merge.exclude")
     names = sorted(stored(made.folder / "base").keys() - set(made.family.passed))
     assert tuple(name for name in names if held(name)) == made.family.held
     merger = made.merger("task_arithmetic", A, for_search=True)

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError
-from aftermix.merging.blocks import block_bounds
-from aftermix.merging.merge import Merger, Recipe, merged_pieces, merged_tensors
+from aftermix.merging.blocks import list_block_spans
+from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_pieces, stream_merged_tensors
 from aftermix.merging.methods import METHODS, bind
 from aftermix.merging.prepared import prepare_vectors
 from aftermix.merging.prepared_gpu import ResidentVectors
@@ -63,7 +63,7 @@ def config_of(models: dict[str, Path], method: str, **options: object) -> Config
 def merger(models: dict[str, Path], method: str, **options: object) -> Merger:
     config = config_of(models, method, **options)
     pool: Pool = open_pool(config)
-    return Merger.of(pool, Recipe.of(config.merge))
+    return Merger.build(pool, MergeRecipe.from_config(config.merge))
 
 
 @pytest.mark.parametrize(("method", "options"), CASES, ids=NAMES)
@@ -71,18 +71,18 @@ def test_streamed_prepared_and_resident_are_the_same_bits_on_any_number_of_threa
     method: str, options: dict[str, object], models: dict[str, Path]
 ) -> None:
     merges, weights = merger(models, method, **options), {"a": 0.7, "b": 0.4, "c": 0.2}
-    streamed = dict(merged_tensors(merges, weights))
-    assert len(block_bounds(SHAPES["layers.0.b.weight"][0])) == 3
+    streamed = dict(stream_merged_tensors(merges, weights))
+    assert len(list_block_spans(SHAPES["layers.0.b.weight"][0])) == 3
     assert not streamed["zeros"].any()
-    pieces = list(merged_pieces(merges, weights, threads=3))
+    pieces = list(stream_merged_pieces(merges, weights, threads=3))
     for piece in pieces:
         part = streamed[piece.name].view(-1)[piece.start : piece.start + piece.values.numel()]
         assert piece.values.equal(part), piece.name
     prepared = prepare_vectors(merges)
-    base = {info.name: merges.pool.base_block(info.name, (0, info.elements)) for info in prepared.moved}
+    base = {info.name: merges.pool.read_base_block(info.name, (0, info.elements)) for info in prepared.moved}
     resident = ResidentVectors(prepared, torch.device("cpu"), base, prepared.kept)
     for vectors in (prepared, prepared, resident):  # twice: what a survey found is kept
-        for name, tensor in vectors.merged(weights):
+        for name, tensor in vectors.stream_merged(weights):
             assert tensor.equal(streamed[name]), name
 
 
@@ -91,10 +91,10 @@ def test_blocks_of_another_size_give_the_same_up_to_the_last_place(
     method: str, options: dict[str, object], models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = {"a": 0.7, "b": 0.4, "c": 0.2}
-    expected = dict(merged_tensors(merger(models, method, dtype="float32", **options), weights))
+    expected = dict(stream_merged_tensors(merger(models, method, dtype="float32", **options), weights))
     for module in ("merge", "prepared"):
-        monkeypatch.setattr(f"aftermix.merging.{module}.block_bounds", lambda shape: block_bounds(shape, 99_999))
-    for name, tensor in merged_tensors(merger(models, method, dtype="float32", **options), weights):
+        monkeypatch.setattr(f"aftermix.merging.{module}.list_block_spans", lambda s: list_block_spans(s, 99_999))
+    for name, tensor in stream_merged_tensors(merger(models, method, dtype="float32", **options), weights):
         torch.testing.assert_close(tensor, expected[name], rtol=1e-6, atol=1e-7)
 
 
@@ -114,4 +114,4 @@ def test_a_faulty_number_is_found_where_it_is(method: str, model: str, models: d
     merges = merger({**models, model: folder}, method, exclude=["layers.0.b", "layers.1"])
     owner = str(folder) if model == "base" else "vector 'b'"
     with pytest.raises(CheckpointError, match=rf"layers\.0\.a\.weight: {owner}.* holds 1 NaN or Inf values"):
-        list(merged_pieces(merges, {"a": 0.5, "b": 0.5, "c": 0.5}))
+        list(stream_merged_pieces(merges, {"a": 0.5, "b": 0.5, "c": 0.5}))

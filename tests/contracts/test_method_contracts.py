@@ -14,11 +14,11 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError, MergeError
 from aftermix.jobs.merge.command import merge
-from aftermix.jobs.merge.statistics import merger_of
-from aftermix.merging.merge import Merger, Recipe, merged_tensors
+from aftermix.jobs.merge.statistics import open_merger
+from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.merging.methods import METHODS, bind
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
-from aftermix.merging.prepared_gpu import ResidentVectors, beside
+from aftermix.merging.prepared_gpu import ResidentVectors, move_to_device
 
 Family = Mapping[str, Path]
 Copied = Callable[[str], Path]
@@ -43,7 +43,7 @@ def _measured(statistics: dict[str, Path]) -> None:
 ON_VECTORS = sorted(name for name, method in METHODS.items() if method.operands == "deltas")
 DROPPING = sorted(name for name in METHODS if "density" in bind(MergeConfig(method=name)).options)
 # Shares of a tensor, where vectors share it out, sum to at most 1.
-HALF = {name: {"density": 0.25 if bind(MergeConfig(method=name)).joint else 0.5} for name in DROPPING}
+HALF = {name: {"density": 0.25 if bind(MergeConfig(method=name)).is_exclusive else 0.5} for name in DROPPING}
 KEEP_ALL = {name: {"density": 1.0} for name in DROPPING}
 for name in DROPPING:
     KEEP_ALL[name] |= {"epsilon": 0.0} if name.startswith("della") else {}
@@ -63,12 +63,12 @@ def config_of(family: Family, method: str, weights: Mapping[str, float], **optio
 
 
 def merger(config: Config) -> Merger:
-    return merger_of(config, open_pool(config), Recipe.of(config.merge))
+    return open_merger(config, open_pool(config), MergeRecipe.from_config(config.merge))
 
 
 def merged(config: Config) -> dict[str, torch.Tensor]:
     weights = {name: vector.weight for name, vector in config.vectors.items()}
-    return dict(merged_tensors(merger(config), weights))
+    return dict(stream_merged_tensors(merger(config), weights))
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
@@ -115,16 +115,16 @@ def test_prepared_once_equals_streamed_for_any_weights(method: str, family: Fami
     on_disk = prepare_vectors(merges, memory_bytes=0, scratch=tmp_path)
     assert on_disk.scratch is not None
     for weights in ({"a": 0.5, "b": 0.25, "c": 0.125}, {"a": 1.0, "b": -0.5, "c": 0.0}):
-        streamed = dict(merged_tensors(merges, weights))
+        streamed = dict(stream_merged_tensors(merges, weights))
         for prepared in (in_memory, on_disk):
-            live = dict(prepared.merged(weights))
+            live = dict(prepared.stream_merged(weights))
             assert set(streamed) == set(live) | prepared.unchanged
             for name, tensor in live.items():
                 assert tensor.equal(streamed[name]), name
 
 
 def resident(prepared: PreparedVectors, device: torch.device) -> ResidentVectors:
-    base = {info.name: prepared.merger.pool.base_block(info.name, (0, info.elements)) for info in prepared.moved}
+    base = {info.name: prepared.merger.pool.read_base_block(info.name, (0, info.elements)) for info in prepared.moved}
     return ResidentVectors(
         prepared,
         device,
@@ -141,15 +141,15 @@ def test_combined_on_the_device_of_the_model(
     config = config_of(family, method, {"a": 1.0, "b": 1.0}, **HALF.get(method, {}))
     prepared = prepare_vectors(merger(config))
     vectors = resident(prepared, device)
-    expected = dict(prepared.merged({"a": 0.5, "b": -0.25}))
-    for name, tensor in vectors.merged({"a": 0.5, "b": -0.25}):
+    expected = dict(prepared.stream_merged({"a": 0.5, "b": -0.25}))
+    for name, tensor in vectors.stream_merged({"a": 0.5, "b": -0.25}):
         assert tensor.device.type == device.type
         if device.type == "cpu":
             assert tensor.equal(expected[name]), name
         else:  # a device may fuse a multiplication and an addition where the CPU rounds between them, and back
             torch.testing.assert_close(tensor.cpu(), expected[name], rtol=2**-7, atol=1e-8)
     assert vectors.unchanged == prepared.unchanged
-    assert beside(prepared, torch.device("cpu")) is prepared
+    assert move_to_device(prepared, torch.device("cpu")) is prepared
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -158,12 +158,12 @@ def test_vectors_stay_where_there_is_room(fits: bool, family: Family, monkeypatc
     config = config_of(family, "task_arithmetic", {"a": 1.0, "b": 1.0})
     prepared = prepare_vectors(merger(config))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 40 if fits else 0, 1 << 40))
-    vectors = beside(prepared, torch.device("cuda"))
+    vectors = move_to_device(prepared, torch.device("cuda"))
     assert isinstance(vectors, ResidentVectors)
     tensor = next(iter(next(iter(vectors.kept.values())).values()))
     assert tensor.is_cuda == fits
     assert tensor.is_pinned() != fits
-    for name, merged_tensor in vectors.merged({"a": 0.5, "b": 0.25}):
+    for name, merged_tensor in vectors.stream_merged({"a": 0.5, "b": 0.25}):
         assert merged_tensor.is_cuda, name
 
 
@@ -186,11 +186,11 @@ def test_a_faulty_value_is_found_when_vectors_are_prepared(value: float, model: 
 def test_a_weight_that_overflows_is_refused_by_the_trial(family: Family) -> None:
     config = config_of(family, "task_arithmetic", {"a": 1.0}, dtype="float16")
     prepared = prepare_vectors(merger(config))
-    list(prepared.merged({"a": 1.0}))
+    list(prepared.stream_merged({"a": 1.0}))
     with pytest.raises(
         CheckpointError, match=r"the merge with weights \{'a': 10000000\.0\}, stored as torch.float16, holds"
     ):
-        list(prepared.merged({"a": 1e7}))
+        list(prepared.stream_merged({"a": 1e7}))
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -224,22 +224,24 @@ def test_excluded_tensors_keep_the_bits_of_the_base(method: str, untied_family: 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_scalars_vectors_zeros_and_empty_tensors_work(method: str) -> None:
-    recipe = Recipe.of(MergeConfig.model_validate({"method": method, **HALF.get(method, {})}))
-    from aftermix.merging.rules.intra import Place
-    from aftermix.merging.topk.magnitude import Blocks
+    recipe = MergeRecipe.from_config(MergeConfig.model_validate({"method": method, **HALF.get(method, {})}))
+    from aftermix.merging.rules.intra import TensorKey
+    from aftermix.merging.topk.magnitude import TensorBlocks
 
     for count in (1, 7, 15):
         deltas = [torch.zeros(count), torch.randn(count, generator=torch.Generator().manual_seed(0))]
         kept = [
             recipe.method.intra(
-                Blocks([(0, count)], lambda bounds, delta=delta: delta[bounds[0] : bounds[1]].clone()),
-                Place(0, str(i), "t", count, count),
+                TensorBlocks([(0, count)], lambda bounds, delta=delta: delta[bounds[0] : bounds[1]].clone()),
+                TensorKey(0, str(i), "t", count, count),
             )(delta, 0)
             for i, delta in enumerate(deltas)
         ]
         info = TensorInfo("t", (count,), torch.float32, Path())
-        facts = recipe.method.survey([Blocks([(0, count)], lambda _, kept=block: kept.clone()) for block in kept], info)
-        result = recipe.method.combiner(facts, [0.5, 0.5])(kept, 0)
+        facts = recipe.method.survey_tensors(
+            [TensorBlocks([(0, count)], lambda _, kept=block: kept.clone()) for block in kept], info
+        )
+        result = recipe.method.build_combiner(facts, [0.5, 0.5])(kept, 0)
         assert result.shape == (count,)
         assert result.isfinite().all()
 

@@ -15,7 +15,7 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.cli import cli
 from aftermix.config import Config, load_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.calibrate.command import calibrate, calibration_lines
+from aftermix.jobs.calibrate.command import calibrate, describe_calibration
 from aftermix.saliency.storage import read_statistics
 
 TEXT = "the sum of the numbers is even and the answer is one of these "
@@ -206,7 +206,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
 def test_weights_without_a_token_are_named(texts: Path, family: dict[str, Path]) -> None:
     note = calibrate(job(texts, family), texts / "out")["a"]
     seen = note.model_copy(update={"uncovered": ("x[1]", "y", "z", "u")})
-    assert list(calibration_lines({"a": seen}))[1] == "a: 4 weights saw no token: x[1], y, z, ..."
+    assert list(describe_calibration({"a": seen}))[1] == "a: 4 weights saw no token: x[1], y, z, ..."
 
 
 def test_doctor_looks_at_calibration_text_too(texts: Path, family: dict[str, Path]) -> None:

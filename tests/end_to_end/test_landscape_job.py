@@ -14,8 +14,8 @@ from aftermix.config import load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.landscape import draw_landscape, read_again, write_cosines, write_landscape
 from aftermix.jobs.mixture.command import mixture
-from aftermix.jobs.mixture.points import Learned
-from aftermix.jobs.mixture.problem import Setting
+from aftermix.jobs.mixture.points import FittedSurrogates
+from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
 
@@ -42,10 +42,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, family: Family, tasks: Pa
 
 def written(run: Path) -> None:
     config = load_config(run / "config.yaml")
-    setting, trials = Setting.of(config), read_trials(run)
+    setting, trials = MixtureProblem.build_flat(config), read_trials(run)
     best = json.loads((run / "best.json").read_text())
-    learned = Learned.of(setting, trials)
-    write_landscape(run, setting=setting, learned=learned, trials=trials, best=best)
+    learned = FittedSurrogates.fit(setting, trials)
+    write_landscape(run, problem=setting, fitted=learned, trials=trials, best=best)
     write_cosines(run, open_pool(config))
 
 

@@ -15,11 +15,11 @@ import pytest
 
 from aftermix.config import Config, Split, load_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.evaluator import Bench
+from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture import tree as mixture_tree
 from aftermix.jobs.mixture.command import mixture
-from aftermix.jobs.mixture.tree_problem import Levels, level_setting
-from aftermix.runs.trials import Measurement, Point
+from aftermix.jobs.mixture.tree_problem import TreeProblem, build_level_problem
+from aftermix.runs.trials import ItemMeasurement, Point
 from conftest import make_family, run_cli
 from support.killed_mixture import KILLED
 
@@ -199,7 +199,7 @@ def test_the_ratios_go_to_a_trainer_and_into_a_training(
     top_down: Path, bottom_up: Path, wide: Family, tmp_path: Path
 ) -> None:
     from aftermix.config import TrainConfig
-    from aftermix.jobs.train.expert_data import ingredients
+    from aftermix.jobs.train.expert_data import collect_sources
 
     ratios = best_of(top_down)["ratios"]
     kept = pytest.approx({name: ratio for name, ratio in ratios.items() if ratio > 0}, abs=1e-9)
@@ -207,11 +207,11 @@ def test_the_ratios_go_to_a_trainer_and_into_a_training(
     for name, path in data.items():
         Path(path).write_text("".join(json.dumps({"text": f"the sum of {name} is {i}"}) + "\n" for i in range(50)))
     sections = {**data, "mixed": {"mixture": str(top_down / "best.json"), "tokens": 1000}}
-    assert ingredients("mixed", TrainConfig.model_validate({"datasets": sections})).ratios == kept
+    assert collect_sources("mixed", TrainConfig.model_validate({"datasets": sections})).ratios == kept
     deep = bottom_up / "levels" / "deep" / "best.json"
     sections |= {"deep": {"mixture": str(deep), "tokens": 1000}}
     own = {name: share for name, share in read(deep)["shares"].items() if share > 0}
-    assert ingredients("deep", TrainConfig.model_validate({"datasets": sections})).ratios == pytest.approx(
+    assert collect_sources("deep", TrainConfig.model_validate({"datasets": sections})).ratios == pytest.approx(
         own, abs=1e-9
     )
     (tmp_path / "train.yaml").write_text(json.dumps({"base": str(wide["base"]), "train": {"datasets": data}}))
@@ -220,7 +220,7 @@ def test_the_ratios_go_to_a_trainer_and_into_a_training(
     assert run_cli("export", top_down, *asked) == 0
     header, *rows = [line.split(",") for line in exported.read_text().splitlines()]
     told = {row[0]: float(row[header.index("ratio")]) for row in rows}
-    assert told == pytest.approx(kept.expected, abs=1e-4)
+    assert told == pytest.approx(kept.predict_mean, abs=1e-4)
 
 
 def test_a_tree_killed_in_its_second_group_ends_the_same_and_makes_no_finished_group_again(
@@ -250,10 +250,10 @@ def test_a_tree_killed_in_its_second_group_ends_the_same_and_makes_no_finished_g
 def test_what_is_finished_costs_nothing_on_resume_and_experts_may_be_asked_for_then(
     top_down: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wide: Family, tasks: Path
 ) -> None:
-    def refuse(self: Bench, *asked: Any) -> Any:
+    def refuse(self: MergeEvaluator, *asked: Any) -> Any:
         raise AssertionError("nothing is left to measure")
 
-    monkeypatch.setattr(Bench, "measure", refuse)
+    monkeypatch.setattr(MergeEvaluator, "evaluate", refuse)
     run = shutil.copytree(top_down, tmp_path / "run")
     mixture(load_config(write_file(tmp_path, wide, tasks, **TOP_DOWN, experts=True)), run, resume=True)
     assert best_of(run) == best_of(top_down)
@@ -280,11 +280,11 @@ def test_a_group_with_next_to_no_share_keeps_the_shares_that_it_had_at_first(
 def test_the_setting_of_a_group_is_had_again_from_the_run(top_down: Path) -> None:
     config = load_config(top_down / "config.yaml")
     top = read(top_down / "levels" / "all" / "best.json")["shares"]
-    setting = level_setting(config, top_down, "left")
+    setting = build_level_problem(config, top_down, "left")
     assert setting.domains == ("b", "c")
-    assert setting.weights(np.array([1.0, 0.0]))["b"] == pytest.approx(top["left"])
+    assert setting.compute_weights(np.array([1.0, 0.0]))["b"] == pytest.approx(top["left"])
     with pytest.raises(AftermixError, match=r"mixture\.tree: 'leaf': is no group; they are all, left, right"):
-        level_setting(config, top_down, "leaf")
+        build_level_problem(config, top_down, "leaf")
 
 
 @pytest.mark.parametrize("direction", ["top_down", "bottom_up"])
@@ -294,11 +294,11 @@ def test_both_directions_find_a_known_optimum(
     """Scores whose largest is where shares are in proportion to `wanted`, in the whole and in each group."""
     wanted = {"b": 0.4, "c": 0.1, "d": 0.2, "e": 0.3}
 
-    def measure(self: Bench, point: Point, split: Split) -> Measurement:
+    def measure(self: MergeEvaluator, point: Point, split: Split) -> ItemMeasurement:
         score = 1 + sum(part * np.log(point.weights[name] + 0.02) / 4 for name, part in wanted.items())
-        return Measurement({task: [float(score)] * 20 for task in TASKS})
+        return ItemMeasurement({task: [float(score)] * 20 for task in TASKS})
 
-    monkeypatch.setattr(Bench, "measure", measure)
+    monkeypatch.setattr(MergeEvaluator, "evaluate", measure)
     file = write_file(tmp_path, wide, tasks, tree=FLAT, direction=direction, points=12)
     best = best_of(mixture(load_config(file), tmp_path / "run"))
     assert best["ratios"] == pytest.approx(wanted, abs=0.05)
@@ -307,11 +307,11 @@ def test_both_directions_find_a_known_optimum(
 def test_a_group_that_tells_nothing_has_no_rounds_and_does_not_stop_the_run(
     tmp_path: Path, wide: Family, tasks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measure(self: Bench, point: Point, split: Split) -> Measurement:
+    def measure(self: MergeEvaluator, point: Point, split: Split) -> ItemMeasurement:
         right = round(point.weights["d"] + point.weights["e"], 9)
-        return Measurement({task: [float(1 - (right - 0.3) ** 2)] * 20 for task in TASKS})
+        return ItemMeasurement({task: [float(1 - (right - 0.3) ** 2)] * 20 for task in TASKS})
 
-    monkeypatch.setattr(Bench, "measure", measure)
+    monkeypatch.setattr(MergeEvaluator, "evaluate", measure)
     asked = {"tree": FLAT, "direction": "bottom_up", "points": 6, "rounds": [2], "repeats": 0, "verify": 0}
     best = best_of(mixture(load_config(write_file(tmp_path, wide, tasks, **asked)), tmp_path / "run"))
     assert [len(weights_of(tmp_path / "run", name)) for name in ("all", "left", "right")] == [8, 6, 6]
@@ -354,8 +354,8 @@ def test_bad_trees_and_other_runs_are_refused_and_nothing_is_written(
 def test_a_group_whose_mixtures_all_score_the_same_tells_nothing(wide: Family, tasks: Path, tmp_path: Path) -> None:
     from aftermix.runs.trials import Trial
 
-    levels = Levels.of(load_config(write_file(tmp_path, wide, tasks, tree=FLAT)))
-    setting = level_setting(levels.config, tmp_path, "left")
+    levels = TreeProblem.from_config(load_config(write_file(tmp_path, wide, tasks, tree=FLAT)))
+    setting = build_level_problem(levels.config, tmp_path, "left")
 
     def trial(number: int, score: float) -> Trial:
         scores = {"colours": 0.5, "numbers": score}

@@ -15,7 +15,7 @@ import pytest
 
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.evaluator import Bench
+from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.command import mixture
 from conftest import run_cli
 from support.killed_mixture import KILLED
@@ -153,10 +153,10 @@ def test_the_page_shows_the_mixture_and_its_own_commands(finished: Path) -> None
 
 def test_the_ratios_are_what_a_training_takes(finished: Path) -> None:
     from aftermix.config import TrainConfig
-    from aftermix.jobs.train.expert_data import ingredients
+    from aftermix.jobs.train.expert_data import collect_sources
 
     datasets = {"mixed": {"mixture": str(finished / "best.json"), "tokens": 1000}, "b": "b.jsonl", "c": "c.jsonl"}
-    found = ingredients("mixed", TrainConfig.model_validate({"datasets": datasets}))
+    found = collect_sources("mixed", TrainConfig.model_validate({"datasets": datasets}))
     ratios = best_of(finished)["ratios"]
     assert found.ratios == pytest.approx({name: ratio for name, ratio in ratios.items() if ratio > 0})
 
@@ -198,13 +198,13 @@ def test_another_utility_on_stored_scores_measures_no_point(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    splits, real = [], Bench.measure
+    splits, real = [], MergeEvaluator.evaluate
 
-    def measure(self: Bench, point: Any, split: Any) -> Any:
+    def measure(self: MergeEvaluator, point: Any, split: Any) -> Any:
         splits.append(split)
         return real(self, point, split)
 
-    monkeypatch.setattr(Bench, "measure", measure)
+    monkeypatch.setattr(MergeEvaluator, "evaluate", measure)
     file = write_file(tmp_path, family, tasks, utility="numbers - 0.5*colours", bounds={"b": [0.2, 0.6]}, priors={})
     run = tmp_path / "run"
     assert run_cli("mixture", str(file), "-o", str(run), "--from", str(finished)) == 0

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.verify.command import refuse_unverifiable, verified_mixture, verify
+from aftermix.jobs.verify.command import refuse_unverifiable, run_and_verify, verify
 from aftermix.jobs.verify.doremi import doremi_ratios
 from aftermix.report.console.mixture import print_mixture
 from conftest import run_cli
@@ -293,7 +293,7 @@ def test_what_is_lacking_is_told_before_the_run(
 ) -> None:
     config = load_config(write_file(tmp_path, family, tasks, **changed))
     with pytest.raises(AftermixError) as caught:
-        verified_mixture(config, tmp_path / "run", **{"mixtures": 3, **asked})
+        run_and_verify(config, tmp_path / "run", **{"mixtures": 3, **asked})
     assert message in str(caught.value)
     assert not (tmp_path / "run").exists()
 

@@ -106,7 +106,7 @@ def test_the_model_serves_and_says_what_the_live_merge_said(finished: Path, fami
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from aftermix.checkpoints.pool import open_pool
-    from aftermix.merging.merge import Merger, Recipe
+    from aftermix.merging.merge import Merger, MergeRecipe
     from aftermix.merging.prepared import prepare_vectors
 
     model, report = AutoModelForCausalLM.from_pretrained(
@@ -116,9 +116,9 @@ def test_the_model_serves_and_says_what_the_live_merge_said(finished: Path, fami
     config = read_run_config(finished)
     best = json.loads((finished / "best.json").read_text())
     live = AutoModelForCausalLM.from_pretrained(family["base"], dtype=torch.float32)
-    prepared = prepare_vectors(Merger.of(open_pool(config), Recipe.of(config.merge, for_search=True)))
+    prepared = prepare_vectors(Merger.build(open_pool(config), MergeRecipe.from_config(config.merge, for_search=True)))
     with torch.no_grad():
-        for name, tensor in prepared.merged(best["weights"]):
+        for name, tensor in prepared.stream_merged(best["weights"]):
             live.get_parameter(name).copy_(tensor)
         tokens = torch.arange(40).view(2, 20)
         assert model(tokens).logits.equal(live(tokens).logits)

@@ -16,13 +16,13 @@ import os, signal, sys
 from pathlib import Path
 from aftermix import files
 from aftermix.config import Objective, SearchConfig
-from aftermix.search.space import Choices, Range
-from aftermix.runs.trials import Measurement
-from aftermix.search.space import Space
+from aftermix.search.space import ChoiceSet, NumberRange
+from aftermix.runs.trials import ItemMeasurement
+from aftermix.search.space import SearchSpace
 from aftermix.search.study import run_study
 
 folder, preset, fatal_sync = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-ratio, order = Range(0.1, 0.9, 0.1), Choices(("rotation", ("ja", "en")))
+ratio, order = NumberRange(0.1, 0.9, 0.1), ChoiceSet(("rotation", ("ja", "en")))
 kinds = {"ratio.ja": ratio, "ratio.en": ratio, "order": order}
 settings = kinds if preset == "settings" else {}
 shares = tuple(name for name in settings if name.startswith("ratio."))
@@ -46,11 +46,11 @@ def measure(point, split):
         raise RuntimeError("this merge does not answer")
     near = {"a": abs(weights["it"] - 0.7), "b": abs(weights["ja"] - 0.2) + abs(weights["en"])}
     near["a"] += abs(point.settings.get("ratio.ja", 0.3) - 0.3) + 0.1 * (point.settings.get("order") == "rotation")
-    return Measurement({t: [float(d < 0.03 * k) for k in range(1, 30)] for t, d in near.items()})
+    return ItemMeasurement({t: [float(d < 0.03 * k) for k in range(1, 30)] for t, d in near.items()})
 
 run_study(
     folder,
-    space=Space({"it": (0.3, 1.0), "ja": (0.0, 1.0), "en": (-1.0, 1.0)}, ("it",), settings, shares, own),
+    space=SearchSpace({"it": (0.3, 1.0), "ja": (0.0, 1.0), "en": (-1.0, 1.0)}, ("it",), settings, shares, own),
     config=SearchConfig(
         trials=TRIALS,
         startup=10,

@@ -137,20 +137,20 @@ def test_a_point_scores_the_same_on_every_split_whenever_it_is_measured(obim: Pa
     """The streamed trial, the candidate on its select items and the written model are one merge."""
     from aftermix.checkpoints.pool import open_pool
     from aftermix.evaluation.harness import TaskSuite
-    from aftermix.jobs.evaluator import Bench
+    from aftermix.jobs.evaluator import MergeEvaluator
     from aftermix.jobs.run_folder import read_run_config
-    from aftermix.jobs.search.space_from_config import space_of
-    from aftermix.merging.merge import Recipe
+    from aftermix.jobs.search.space_from_config import build_space
+    from aftermix.merging.merge import MergeRecipe
     from aftermix.runs.journal import read_items, read_trials
 
     config = read_run_config(obim)
-    recipe = Recipe.of(config.merge, vectors=config.vectors, for_search=True)
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
     assert config.evaluate is not None
     suite = TaskSuite.build(config.evaluate)
-    bench = Bench.open(config, open_pool(config), recipe, space=space_of(config), suite=suite)
+    bench = MergeEvaluator.open(config, open_pool(config), recipe, space=build_space(config), suite=suite)
     assert bench.prepared is None
     for trial in reversed(read_trials(obim)[-3:]):
-        assert bench.measure(trial.point, "search").items == read_items(obim, "search", trial.number)
+        assert bench.evaluate(trial.point, "search").items == read_items(obim, "search", trial.number)
 
 
 def test_two_parts_of_a_search_over_settings_are_one(obim: Path, tmp_path: Path) -> None:
@@ -243,25 +243,27 @@ def test_settings_of_the_combination_leave_the_prepared_vectors_as_they_are(
 
     from aftermix.checkpoints.pool import open_pool
     from aftermix.evaluation.harness import TaskSuite
-    from aftermix.jobs.evaluator import Bench
+    from aftermix.jobs.evaluator import MergeEvaluator
     from aftermix.jobs.run_folder import read_run_config
-    from aftermix.jobs.search.space_from_config import space_of
-    from aftermix.merging.merge import Recipe, merged_tensors
+    from aftermix.jobs.search.space_from_config import build_space
+    from aftermix.merging.merge import MergeRecipe, stream_merged_tensors
     from aftermix.runs.trials import Point
 
     config = read_run_config(run)
     assert config.evaluate is not None
-    bench = Bench.open(
+    bench = MergeEvaluator.open(
         config,
         open_pool(config),
-        Recipe.of(config.merge, vectors=config.vectors, for_search=True),
-        space=space_of(config),
+        MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True),
+        space=build_space(config),
         suite=TaskSuite.build(config.evaluate),
     )
     assert bench.prepared is not None
     point = Point({"a": 0.9, "b": 1.0, "c": 1.0}, {"lambda": 0.7, "normalize": False})
-    prepared = bench.measure(point, "search").items
-    streamed = bench.live.measure(merged_tensors(bench.merger_at(point.settings), point.weights), "search").items
+    prepared = bench.evaluate(point, "search").items
+    streamed = bench.model_evaluator.evaluate(
+        stream_merged_tensors(bench.build_merger(point.settings), point.weights), "search"
+    ).items
     assert prepared == streamed
 
 

@@ -18,13 +18,13 @@ import pytest
 from safetensors.torch import load_file
 
 from aftermix.checkpoints.pool import Pool, open_pool
-from aftermix.checkpoints.writer import appearing_folder
+from aftermix.checkpoints.writer import stage_folder
 from aftermix.cli import main
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError
 from aftermix.jobs.doctor import doctor
 from aftermix.jobs.merge.command import merge, write_model
-from aftermix.merging.merge import Merger, Recipe
+from aftermix.merging.merge import Merger, MergeRecipe
 
 Family = Mapping[str, Path]
 Copy = Callable[[str], Path]
@@ -32,14 +32,14 @@ COMMAND = [sys.executable, "-c", "from aftermix.cli import main; main()", "merge
 PAUSED = """
 import sys
 import aftermix.jobs.merge.command as job
-whole = job.merged_pieces
+whole = job.stream_merged_pieces
 def paused(*arguments, **options):
     for number, piece in enumerate(whole(*arguments, **options)):
         if number == 7:
             print("now", flush=True)
             sys.stdin.read()
         yield piece
-job.merged_pieces = paused
+job.stream_merged_pieces = paused
 from aftermix.cli import main
 main()
 """
@@ -147,9 +147,9 @@ def test_an_input_that_changes_after_it_was_opened_is_refused(
     expert = copied("b")
     config, pool = opened(family["base"], expert)
     if read_before:
-        pool.experts["b"].block("model.norm.weight", (0, 4))
+        pool.experts["b"].read_block("model.norm.weight", (0, 4))
     happens(expert / "model.safetensors")
-    merger = Merger.of(pool, Recipe.of(config.merge))
+    merger = Merger.build(pool, MergeRecipe.from_config(config.merge))
     with pytest.raises(CheckpointError, match=message):
         write_model(merger, {"b": 1.0}, config=config, output=tmp_path / "deep" / "out")
     assert not list((tmp_path / "deep").iterdir())
@@ -159,7 +159,7 @@ def test_a_configuration_that_vanishes_is_one_error(copied: Copy, family: Family
     base = copied("base")
     config, pool = opened(base, family["b"])
     (base / "config.json").unlink()
-    merger = Merger.of(pool, Recipe.of(config.merge))
+    merger = Merger.build(pool, MergeRecipe.from_config(config.merge))
     with pytest.raises(CheckpointError, match=r"copy-of-base/config\.json: cannot be read \(No such file"):
         write_model(merger, {"b": 1.0}, config=config, output=tmp_path / "deep" / "out")
     assert not (tmp_path / "deep").exists()
@@ -288,11 +288,11 @@ def ended_process() -> int:
 
 
 def test_two_writers_of_one_process_do_not_remove_each_others_work(tmp_path: Path) -> None:
-    with appearing_folder(tmp_path / "out") as hidden:
+    with stage_folder(tmp_path / "out") as hidden:
         (hidden / "config.json").write_text("{}")
         with (
             pytest.raises(CheckpointError, match=r"cannot be written \(File exists\)"),
-            appearing_folder(tmp_path / "out"),
+            stage_folder(tmp_path / "out"),
         ):
             pass
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.json"]

@@ -14,7 +14,7 @@ from aftermix.checkpoints.model import StoredDifference
 from aftermix.checkpoints.open_model import open_model
 from aftermix.jobs.diff import diff
 from aftermix.mergekit.reading import load_recipe
-from aftermix.mergekit.writing import to_mergekit
+from aftermix.mergekit.writing import translate_to_mergekit
 from fuzz.draw import Draw, as_json
 from fuzz.models import DTYPES, refuse_changes, touch
 from fuzz.oracle import check
@@ -103,7 +103,7 @@ def vector_file(data: bytes) -> None:
 def mergekit_text(data: bytes) -> None:
     """`data` is a recipe."""
     file = place().fill({"recipe.yaml": data}) / "recipe.yaml"
-    check(lambda: to_mergekit(load_recipe(file)), readable=place().readable)
+    check(lambda: translate_to_mergekit(load_recipe(file)), readable=place().readable)
 
 
 def mergekit_values(data: bytes) -> None:

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from aftermix.checkpoints.alignment.mismatches import remarks
+from aftermix.checkpoints.alignment.mismatches import list_remarks
 from aftermix.checkpoints.model import Model, read_tensor
-from aftermix.checkpoints.model_files import companion_files, companion_remarks
+from aftermix.checkpoints.model_files import list_companion_remarks, read_companion_files
 from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.pool import examine_pool, is_finite
 from aftermix.config import Config, VectorConfig
@@ -196,9 +196,9 @@ def _examined(config: Config) -> None:
     found = examine_pool(config)
     if found.pool is not None:
         base, expert = found.pool.frame, found.pool.experts["v"]
-        notes = remarks(base, expert, vector="v") + companion_remarks(found.pool)
+        notes = list_remarks(base, expert, vector="v") + list_companion_remarks(found.pool)
         touch(expert)
-        companion_files(found.pool, dtype=None)
+        read_companion_files(found.pool, dtype=None)
         found.problems.extend(notes)
     refuse_if_any(found.problems)
 

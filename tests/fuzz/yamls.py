@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from aftermix.checkpoints.names import matcher
+from aftermix.checkpoints.names import build_matcher
 from aftermix.config import Config, as_yaml_values, load_config, parse_config, require
-from aftermix.jobs.provenance import recipe_yaml
-from aftermix.merging.merge import Recipe, check_weights
+from aftermix.jobs.provenance import format_recipe
+from aftermix.merging.merge import MergeRecipe, check_weights
 from fuzz.draw import Draw, as_json
 from fuzz.oracle import check
 from fuzz.place import place
@@ -91,11 +91,11 @@ def _word(draw: Draw) -> Any:
 
 def _use(config: Config) -> None:
     """All that a merge does with a file before it opens a model, and that a run folder does with it."""
-    recipe = Recipe.of(config.merge)
-    excluded = matcher(recipe.exclude, where="merge.exclude")
+    recipe = MergeRecipe.from_config(config.merge)
+    excluded = build_matcher(recipe.exclude, where="merge.exclude")
     excluded("model.layers.0.self_attn.q_proj.weight")
     weights = {name: vector.weight for name, vector in config.vectors.items()}
     check_weights(recipe, weights)
-    yaml.safe_load(recipe_yaml(config, recipe, weights))
+    yaml.safe_load(format_recipe(config, recipe, weights))
     parse_config(as_yaml_values(config), where="again.yaml", folder=Path("/"))
     require(config, "base", "vectors")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aftermix.jobs.export.mixture import Asked, export_mixture
+from aftermix.jobs.export.mixture import ExportOptions, export_mixture
 from conftest import save_tokenizer
 from support.export_world import RATIOS, ExportWorld, make_export_world, write_records
 
@@ -34,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> ExportWorld:
 
 
 def exported(world: ExportWorld, folder: Path, to: str, *, tokens: int = BUDGET) -> Path:
-    export_mixture(world.run, folder, to=to, asked=Asked(data=world.file, tokens=tokens), say=lambda _: None)
+    export_mixture(world.run, folder, to=to, options=ExportOptions(data=world.file, tokens=tokens), say=lambda _: None)
     return folder
 
 

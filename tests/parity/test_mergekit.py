@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from aftermix.config import Config, parse_config
 from aftermix.jobs.merge.command import merge
 from aftermix.mergekit.reading import load_recipe
-from aftermix.mergekit.writing import to_mergekit
+from aftermix.mergekit.writing import translate_to_mergekit
 
 MERGEKIT = os.environ.get("MERGEKIT") or shutil.which("mergekit-yaml")
 pytestmark = pytest.mark.skipif(MERGEKIT is None, reason="mergekit-yaml is not installed; set MERGEKIT to its path")
@@ -199,7 +199,7 @@ def recipes_of(kind: str, members: Family) -> dict[str, dict[str, Any]]:
     values["bfloat16"] = changed(recipe("task_arithmetic"), dtype="bfloat16")(members)
     tensors = list(stored(members["base"]))
     return values | {
-        name: to_mergekit(config, tensors=tensors, dtype=STORED_AS[kind]).recipe
+        name: translate_to_mergekit(config, tensors=tensors, dtype=STORED_AS[kind]).recipe
         for name, config in written_by_us(members).items()
     }
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from aftermix.checkpoints.model import TensorInfo
-from aftermix.merging.rules.pcb import competition, pcb
-from aftermix.merging.topk.magnitude import Blocks
+from aftermix.merging.rules.pcb import pcb, survey_competition
+from aftermix.merging.topk.magnitude import TensorBlocks
 
 PUBLISHED = json.loads((Path(__file__).parent / "data/pcb_merging.json").read_text())
 
@@ -20,10 +20,10 @@ PUBLISHED = json.loads((Path(__file__).parent / "data/pcb_merging.json").read_te
 def test_competition_is_its_authors_with_their_outliers_clamped(ratio: str) -> None:
     deltas = torch.tensor(PUBLISHED["deltas"])
     bounds = [(0, 16), (16, 32), (32, 40)]
-    tensors = [Blocks(bounds, lambda run, delta=delta: delta[slice(*run)].clone()) for delta in deltas]
+    tensors = [TensorBlocks(bounds, lambda run, delta=delta: delta[slice(*run)].clone()) for delta in deltas]
     info = TensorInfo("t", (40,), torch.float32, Path())
     # Their 0.0001 of 40 entries still moves the largest magnitude to the second largest.
-    found = competition(tensors, info, density=float(ratio), clamp=0.0001)
+    found = survey_competition(tensors, info, density=float(ratio), clamp=0.0001)
     merged = pcb(found, [1.0] * len(tensors))(list(deltas), 0)
     theirs = np.array(PUBLISHED["merged_by_ratio"][ratio])
     assert 0 < (theirs == 0).sum() < 40

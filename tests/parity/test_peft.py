@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aftermix.checkpoints.formats.lora.adapter import Adapter
+from aftermix.checkpoints.formats.lora.adapter import LoraAdapter
 from aftermix.checkpoints.open_model import open_model
 from aftermix.config import Config, VectorConfig
 from aftermix.jobs.merge.command import merge
@@ -90,5 +90,5 @@ def check_parity(model: Any, base: Path, folder: Path, settings: dict[str, Any])
     stored = load_file(base / "model.safetensors")
     moved = [name for name in ours if not ours[name].equal(stored[name])]
     adapter = open_model(str(folder / "adapter"), base=open_model(str(base)))
-    assert isinstance(adapter, Adapter)
+    assert isinstance(adapter, LoraAdapter)
     assert len(moved) == len(adapter.changes) >= 3

@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 
 from aftermix.merging.rules import intra
 from aftermix.merging.rules.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
-from aftermix.merging.rules.intra import Place, band, magnitude_sampled
+from aftermix.merging.rules.intra import TensorKey, band, magnitude_sampled
 from aftermix.merging.rules.surveys import WholeTensors
-from aftermix.merging.rules.wudi import merged_layer, wudi
-from aftermix.merging.topk.magnitude import Blocks
+from aftermix.merging.rules.wudi import merge_layer, wudi
+from aftermix.merging.topk.magnitude import TensorBlocks
 
 PUBLISHED = json.loads((Path(__file__).parent / "data/public_methods.json").read_text())
 MERGEKIT = os.environ.get("MERGEKIT") or shutil.which("mergekit-yaml")
@@ -35,8 +35,8 @@ Probabilities = list[np.ndarray]
 def kept(rule: Any, delta: torch.Tensor, **options: Any) -> torch.Tensor:
     """`rule` applied to a tensor that is one block."""
     flat, row = delta.reshape(-1), delta.shape[-1]
-    blocks = Blocks([(0, len(flat))], lambda bounds: flat[bounds[0] : bounds[1]].clone())
-    keeper = rule(blocks, Place(0, "v", "t", len(flat), row), **options)
+    blocks = TensorBlocks([(0, len(flat))], lambda bounds: flat[bounds[0] : bounds[1]].clone())
+    keeper = rule(blocks, TensorKey(0, "v", "t", len(flat), row), **options)
     return keeper(flat.clone(), 0).view(delta.shape)
 
 
@@ -57,7 +57,7 @@ def all_drawn(monkeypatch: pytest.MonkeyPatch) -> Probabilities:
 def test_wudi_is_its_authors(name: str) -> None:
     case = PUBLISHED["wudi"]["cases"][name]
     vectors, theirs = list(torch.tensor(case["vectors"])), torch.tensor(case["merged"])
-    ours = merged_layer(vectors, [1.0] * len(vectors))
+    ours = merge_layer(vectors, [1.0] * len(vectors))
     # They step in float32 from the sum itself, so each of 300 steps is rounded to the last place of an entry.
     rounding = 300 * torch.finfo(torch.float32).eps * theirs.abs() / 2
     assert ((ours - theirs).abs() <= rounding + 1e-8).all()

@@ -16,13 +16,13 @@ from pydantic.fields import FieldInfo
 from aftermix import config
 from aftermix.cli import cli
 from aftermix.config import Config, MergeConfig, parse_config
-from aftermix.jobs.mixture.problem import Setting
-from aftermix.jobs.mixture.tree_problem import Levels
-from aftermix.jobs.search.space_from_config import space_of
+from aftermix.jobs.mixture.problem import MixtureProblem
+from aftermix.jobs.mixture.tree_problem import TreeProblem
+from aftermix.jobs.search.space_from_config import build_space
 from aftermix.merging.methods import INTER, INTRA, METHODS, bind
-from aftermix.runs.records import Best
+from aftermix.runs.records import BestRecord
 from aftermix.runs.trials import Trial
-from aftermix.search.objective import Objectives
+from aftermix.search.objective import ObjectiveSet
 from aftermix.yaml_file import parse_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "evaluate.items": config.ItemsConfig,
     "search": config.SearchConfig,
     "search.objective": config.Objective,
-    "search.over": config.Over,
+    "search.over": config.SearchedSettings,
     "search.over.OPTION": config.Dimension,
     "mixture": config.MixtureConfig,
     "mixture.utility": config.UtilityConfig,
@@ -115,7 +115,7 @@ def configuration() -> dict[str, str]:
 
 def test_every_section_of_the_file_has_its_heading() -> None:
     known = {kind for _, kind in inspect.getmembers(config, inspect.isclass) if issubclass(kind, BaseModel)}
-    assert known - {BaseModel, config.Section} == set(SECTIONS.values())
+    assert known - {BaseModel, config.ConfigSection} == set(SECTIONS.values())
     assert set(SECTIONS) <= set(configuration())
 
 
@@ -179,7 +179,7 @@ def test_every_field_of_a_run_is_documented() -> None:
     pages = headed((DOCS / "run-folder.md").read_text(encoding="utf-8"), 2)
     assert set(table(pages["trials.jsonl"])) == {field.name for field in fields(Trial)}
     named = set(re.findall(r"`(\w+)`", pages["best.json"]))
-    assert set(Best.model_fields) - {"confidence"} <= named
+    assert set(BestRecord.model_fields) - {"confidence"} <= named
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -196,11 +196,11 @@ def accept(example: Config) -> None:
     """What is checked before weights are read: method and options, what is searched, mixtures, and objectives."""
     bind(example.merge)
     if example.vectors:
-        space_of(example)
+        build_space(example)
     if example.vectors and example.evaluate is not None and example.mixture is not None:
-        Setting.of(example) if example.mixture.tree is None else Levels.of(example)
+        MixtureProblem.build_flat(example) if example.mixture.tree is None else TreeProblem.from_config(example)
     if example.evaluate is not None:
-        Objectives.build(example.search.objective, tasks=[task.task for task in example.evaluate.tasks])
+        ObjectiveSet.build(example.search.objective, tasks=[task.task for task in example.evaluate.tasks])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from aftermix.checkpoints.hub import locate
-from aftermix.checkpoints.names import matcher
+from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.reader import open_checkpoint
-from aftermix.checkpoints.safe_files import links_out
+from aftermix.checkpoints.safe_files import find_outward_links
 from aftermix.config import Config, VectorConfig, parse_config
 from aftermix.errors import AftermixError, CheckpointError, ConfigError, ManyProblemsError, Problem
-from aftermix.jobs.doctor import Diagnosis
+from aftermix.jobs.doctor import ConfigDiagnosis
 from aftermix.jobs.merge.command import merge
-from aftermix.jobs.terminal_text import diagnosis_lines
+from aftermix.jobs.terminal_text import describe_diagnosis
 from aftermix.mergekit.reading import load_recipe
 from aftermix.yaml_file import parse_yaml, read_yaml
 from fuzz.oracle import Violation, check
@@ -113,7 +113,7 @@ def test_weights_may_be_links_to_anywhere(copied: Copy, tmp_path: Path) -> None:
         for key, tensor in tensors.items():
             info = model.info(key)
             assert info.file.name == name
-            assert model.block(key, (0, info.elements)).equal(tensor.reshape(-1))
+            assert model.read_block(key, (0, info.elements)).equal(tensor.reshape(-1))
 
 
 def test_other_files_must_not_be_links_out_of_the_folder(copied: Copy, family: Family, tmp_path: Path) -> None:
@@ -139,13 +139,13 @@ def test_links_of_the_hubs_cache_stay_with_the_model(copied: Copy, tmp_path: Pat
     for number, file in enumerate(sorted(copied("b").iterdir())):
         file.rename(blobs / f"{number:040x}")
         (snapshot / file.name).symlink_to(f"../../blobs/{number:040x}")
-    assert links_out(snapshot) == []
+    assert find_outward_links(snapshot) == []
     assert open_model(str(snapshot)).config["model_type"] == "llama"
     (snapshot / "config.json").unlink()
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / "other").write_text("{}")
     (snapshot / "config.json").symlink_to("../../../blobs/other")
-    assert [Path(problem.where).name for problem in links_out(snapshot)] == ["config.json"]
+    assert [Path(problem.where).name for problem in find_outward_links(snapshot)] == ["config.json"]
 
 
 @pytest.mark.parametrize("name", ["config.json", INDEX])
@@ -200,7 +200,7 @@ def test_messages_do_not_steer_the_terminal() -> None:
     many = ManyProblemsError([problem] * 500)
     assert str(many).startswith("500 problems:\n  1. ")
     assert str(many).endswith("\n  ...")
-    lines = list(diagnosis_lines(Diagnosis(facts=["tied: \x1b[2J is \ud800"])))
+    lines = list(describe_diagnosis(ConfigDiagnosis(facts=["tied: \x1b[2J is \ud800"])))
     assert lines[0] == "  tied: \\x1b[2J is \\ud800"
 
 
@@ -296,11 +296,11 @@ def test_names_that_are_no_path(model: str) -> None:
 )
 def test_patterns_that_are_not_run(expression: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        matcher([expression], where="merge.exclude")
+        build_matcher([expression], where="merge.exclude")
 
 
 def test_a_pattern_that_would_run_for_years_is_stopped() -> None:
-    excluded = matcher(["re:^(a|aa)+$"], where="merge.exclude")
+    excluded = build_matcher(["re:^(a|aa)+$"], where="merge.exclude")
     assert excluded("aaaa")
     with pytest.raises(ConfigError, match=r"merge\.exclude: 're:\^\(a\|aa\)\+\$' takes too long to search for in 'aaa"):
         excluded("a" * 100 + "!")
@@ -337,9 +337,9 @@ def test_a_pattern_finds_what_pythons_own_would(tokens: list[str], name: str) ->
         expected = re.search(expression, name) is not None
     except re.error:
         with pytest.raises(ConfigError, match="is no regular expression"):
-            matcher([f"re:{expression}"], where="f")
+            build_matcher([f"re:{expression}"], where="f")
     else:
-        assert matcher([f"re:{expression}"], where="f")(name) == expected
+        assert build_matcher([f"re:{expression}"], where="f")(name) == expected
 
 
 def test_too_many_values_are_refused_while_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

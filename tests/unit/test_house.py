@@ -16,22 +16,18 @@ def house() -> dict[str, Measure]:
     return {measure.key: measure for measure in measure_house(read_package(Path(__file__).parents[2]))}
 
 
-@pytest.mark.xfail(strict=True, reason="classes still share their names")
 def test_no_name_stands_for_two_classes(house: dict[str, Measure]) -> None:
     assert house["repeated_classes"].places == ()
 
 
-@pytest.mark.xfail(strict=True, reason="some public names are still all but the same")
 def test_no_public_class_names_differ_by_a_digit_case_or_s_alone(house: dict[str, Measure]) -> None:
     assert house["similar_classes"].places == ()
 
 
-@pytest.mark.xfail(strict=True, reason="docstrings still open with What, Which, Whether, ...")
 def test_no_docstring_opens_with_a_question_word(house: dict[str, Measure]) -> None:
     assert house["question_docstrings"].places == ()
 
 
-@pytest.mark.xfail(strict=True, reason="docstrings of fields still open with What, Which, Whether, ...")
 def test_no_docstring_of_an_attribute_opens_with_a_question_word(house: dict[str, Measure]) -> None:
     assert house["question_attributes"].places == ()
 
@@ -40,12 +36,10 @@ def test_no_folder_has_more_than_twelve_files(house: dict[str, Measure]) -> None
     assert house["full_folders"].places == ()
 
 
-@pytest.mark.xfail(strict=True, reason="most functions still have the names of things")
 def test_half_of_the_functions_begin_with_a_verb(house: dict[str, Measure]) -> None:
     assert house["verbs"].value >= 50
 
 
-@pytest.mark.xfail(strict=True, reason="most bodies are still without paragraphs")
 def test_bodies_of_fifteen_lines_or_more_have_paragraphs(house: dict[str, Measure]) -> None:
     assert house["paragraphs_15"].value >= 60
 

@@ -35,6 +35,7 @@ class World:
     definers: dict[str, set[str]]
     orders: dict[str, list[str]]
     errors: list[str]
+    protocols: dict[str, set[str]] = field(default_factory=dict)
 
 
 def gather_facts(sources: dict[str, Path], root: Path, members: set[str], keywords: set[str]) -> World:
@@ -56,7 +57,7 @@ def gather_facts(sources: dict[str, Path], root: Path, members: set[str], keywor
     for name, tree in trees.items():
         lister.index(name, tree)
     files = {name: lister.read(name, tree) for name, tree in trees.items()}
-    return World(files, lister.definers, lister.orders, list(result.errors))
+    return World(files, lister.definers, lister.orders, list(result.errors), lister.protocols)
 
 
 _FIELDS: dict[type, list[str]] = {}
@@ -92,6 +93,7 @@ class _Lister:
         self.functions: dict[int, tuple[nodes.FuncDef, str]] = {}
         self.definers: dict[str, set[str]] = {}
         self.orders: dict[str, list[str]] = {}
+        self.protocols: dict[str, set[str]] = {}
         self.local_classes: dict[str, dict[str, list[tuple[int, list[str]]]]] = {}
 
     def index(self, module: str, tree: nodes.MypyFile) -> None:
@@ -103,6 +105,8 @@ class _Lister:
             elif isinstance(node, nodes.ClassDef) and isinstance(node.info, nodes.TypeInfo):
                 order = [info.fullname for info in node.info.mro]
                 self.orders[node.info.fullname] = order
+                if node.info.is_protocol:
+                    self.protocols[node.info.fullname] = set(node.info.protocol_members)
                 classes.setdefault(node.name, []).append((node.line, order))
                 for name in node.info.names:
                     self.definers.setdefault(name, set()).add(node.info.fullname)
@@ -114,7 +118,7 @@ class _Lister:
             if isinstance(node, nodes.MemberExpr) and node.name in self.members and node.end_line is not None:
                 key = (node.end_line, node.end_column or 0, node.name)
                 of_module = isinstance(node.expr, nodes.RefExpr) and isinstance(node.expr.node, nodes.MypyFile)
-                facts.members[key] = [] if of_module else self._find_definers(self.known.get(node.expr), node.name)
+                facts.members[key] = [] if of_module else self._find_definers(self._find_type(node.expr), node.name)
             elif isinstance(node, nodes.SuperExpr) and node.name in self.members and node.end_line is not None:
                 if node.info is not None:
                     order = node.info.mro[1:]
@@ -127,12 +131,20 @@ class _Lister:
     def _read_call(self, node: nodes.CallExpr, facts: Facts) -> None:
         end = (node.callee.end_line or 0, node.callee.end_column or 0)
         if isinstance(node.callee, nodes.MemberExpr) and node.callee.name == "model_copy":
-            facts.copies[end] = self._find_order(self.known.get(node.callee.expr))
+            facts.copies[end] = self._find_order(self._find_type(node.callee.expr))
         for name in node.arg_names:
             if name in self.keywords:
                 facts.keywords[*end, name] = self._find_targets(node, node.callee, name)
 
     # Members
+
+    def _find_type(self, expression: nodes.Expression) -> Any:
+        """Type of an expression; of a name in code that was not checked, the type of its variable."""
+        kind = self.known.get(expression)
+        unknown = kind is None or isinstance(kinds.get_proper_type(kind), kinds.AnyType)
+        if unknown and isinstance(expression, nodes.NameExpr) and isinstance(expression.node, nodes.Var):
+            return expression.node.type or kind
+        return kind
 
     def _find_infos(self, kind: Any) -> list[nodes.TypeInfo | None]:
         kind = kinds.get_proper_type(kind)
@@ -181,10 +193,10 @@ class _Lister:
         if full == "functools.partial" and call.args:
             return self._find_targets(call, call.args[0], name)
         if full == "dataclasses.replace" and call.args:
-            found = self._find_definers(self.known.get(call.args[0]), name)
+            found = self._find_definers(self._find_type(call.args[0]), name)
             return None if found is None else [("field", *found)]
         if isinstance(callee, nodes.MemberExpr) and callee.name == "_replace":
-            found = self._find_definers(self.known.get(callee.expr), name)
+            found = self._find_definers(self._find_type(callee.expr), name)
             return None if found is None else [("field", *found)]
 
         kind = self.known.get(callee)

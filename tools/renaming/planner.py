@@ -147,6 +147,7 @@ class Planner:
         """Edits that types decide."""
         self.world = world
         self._check_members()
+        self._list_implementers()
         for module, sketch in self.sketches.items():
             facts = world.files.get(module, Facts())
             self._plan_class_bodies(module, sketch, facts)
@@ -179,6 +180,17 @@ class Planner:
                 other = self.wanted.members.get(f"{base}.{row.old}")
                 if base in self.world.definers.get(row.old, ()) and (other is None or other.new != row.new):
                     self.plan.errors.append(f"{row}: overrides {base}.{row.old}, which needs the row")
+
+    def _list_implementers(self) -> None:
+        """Classes with all members of a protocol of which one is renamed: they may need a row of their own."""
+        for full, row in self.wanted.members.items():
+            protocol = full.rpartition(".")[0]
+            for one, order in self.world.orders.items():
+                members = self.world.protocols.get(protocol)
+                if not members or protocol in order or self.find_member([one], row.old) is not None:
+                    continue
+                if all(any(base in self.world.definers.get(name, ()) for base in order) for name in members):
+                    self.plan.unresolved.append(f"{one}.{row.old}: of a class that looks like {protocol} ({row})")
 
     def _plan_class_bodies(self, module: str, sketch: Sketch, facts: Facts) -> None:
         owners: dict[int, list[str]] = {}

@@ -27,7 +27,7 @@ Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Domain:
+class CurvatureDomain:
     """Text that one domain's loss is measured on."""
 
     name: str
@@ -41,7 +41,7 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class Curvature:
+class LossCurvature:
     """First and second derivatives of K domains' mean token losses at one point."""
 
     domains: tuple[str, ...]
@@ -64,9 +64,9 @@ class Curvature:
             return np.where(own_K[:, None] > 0, self.responses_KK / own_K[:, None], np.nan)
 
 
-def curvature(
-    loss: Loss, parameters: Sequence[torch.Tensor], domains: Sequence[Domain]
-) -> tuple[Curvature, list[Direction]]:
+def measure_curvature(
+    loss: Loss, parameters: Sequence[torch.Tensor], domains: Sequence[CurvatureDomain]
+) -> tuple[LossCurvature, list[Direction]]:
     """The derivatives of the mean losses of `domains` at `parameters`, and each domain's gradient, on the host.
 
     Every domain is read K + 1 times: once for its gradient, once along each gradient.
@@ -76,25 +76,29 @@ def curvature(
     gradients: list[Direction] = []
     with counter(label="Curvature", total=count * (count + 1), unit="pass") as done:
         for place, domain in enumerate(domains):
-            losses_K[place], found = gradient(loss, parameters, domain)
-            gradients.append(tuple(part.cpu() for part in found))
+            losses_K[place], direction = compute_gradient(loss, parameters, domain)
+            gradients.append(tuple(part.cpu() for part in direction))
             done(domain.name)
 
-        norms_K = np.array([norm(found) for found in gradients])
-        for column, found in enumerate(gradients):
-            along = [part.to(held.device) for part, held in zip(found, parameters, strict=True)]
+        norms_K = np.array([measure_norm(direction) for direction in gradients])
+        for column, direction in enumerate(gradients):
+            along = [part.to(held.device) for part, held in zip(direction, parameters, strict=True)]
             for row, domain in enumerate(domains):
                 if norms_K[column] > 0:
-                    bent = hessian_vector(loss, parameters, domain, along)
-                    responses_KK[row, column] = norm(bent) / norms_K[column]
+                    bent = multiply_hessian(loss, parameters, domain, along)
+                    responses_KK[row, column] = measure_norm(bent) / norms_K[column]
                 done(f"{domain.name} along {domains[column].name}")
 
     names = tuple(domain.name for domain in domains)
-    found_KK = np.array([[inner(one, other) for other in gradients] for one in gradients])
-    return Curvature(names, losses_K, norms_K, _over(found_KK, norms_K, norms_K), responses_KK), gradients
+    products_KK = np.array([[multiply_inner(one, other) for other in gradients] for one in gradients])
+    return LossCurvature(
+        names, losses_K, norms_K, _divide_by_norms(products_KK, norms_K, norms_K), responses_KK
+    ), gradients
 
 
-def gradient(loss: Loss, parameters: Sequence[torch.Tensor], domain: Domain) -> tuple[float, Direction]:
+def compute_gradient(
+    loss: Loss, parameters: Sequence[torch.Tensor], domain: CurvatureDomain
+) -> tuple[float, Direction]:
     """Mean loss of `domain` in nats, and its gradient."""
     total, mean = tuple(torch.zeros_like(held) for held in parameters), 0.0
     for tokens_BT in domain.batches:
@@ -105,8 +109,8 @@ def gradient(loss: Loss, parameters: Sequence[torch.Tensor], domain: Domain) -> 
     return mean, total
 
 
-def hessian_vector(
-    loss: Loss, parameters: Sequence[torch.Tensor], domain: Domain, along: Sequence[torch.Tensor]
+def multiply_hessian(
+    loss: Loss, parameters: Sequence[torch.Tensor], domain: CurvatureDomain, along: Sequence[torch.Tensor]
 ) -> Direction:
     """`H v`: the Hessian of the mean loss of `domain` times `along`."""
     total = tuple(torch.zeros_like(held) for held in parameters)
@@ -119,7 +123,7 @@ def hessian_vector(
     return total
 
 
-def descent_cosines(
+def measure_descent_cosines(
     vectors: Iterable[Mapping[str, torch.Tensor]], names: Sequence[str], gradients: Sequence[Direction]
 ) -> Floats:
     """(V, K) cosine between each vector, given by name of the parameter, and minus each gradient; NaN for one of 0.
@@ -130,12 +134,12 @@ def descent_cosines(
     for vector in vectors:
         at = [(place, vector[name]) for place, name in enumerate(names) if name in vector]
         moved = tuple(part for _, part in at)
-        rows.append([-inner(moved, tuple(found[place] for place, _ in at)) for found in gradients])
-        lengths.append(norm(moved))
-    return _over(np.array(rows), np.array(lengths), np.array([norm(found) for found in gradients]))
+        rows.append([-multiply_inner(moved, tuple(found[place] for place, _ in at)) for found in gradients])
+        lengths.append(measure_norm(moved))
+    return _divide_by_norms(np.array(rows), np.array(lengths), np.array([measure_norm(found) for found in gradients]))
 
 
-def inner(one: Direction, other: Direction) -> float:
+def multiply_inner(one: Direction, other: Direction) -> float:
     """Inner product, added up in float64."""
     return sum(
         float(torch.dot(a.flatten().to(torch.float64), b.flatten().to(torch.float64)))
@@ -143,7 +147,7 @@ def inner(one: Direction, other: Direction) -> float:
     )
 
 
-def norm(direction: Direction) -> float:
+def measure_norm(direction: Direction) -> float:
     """L2 norm, added up in float64."""
     return float(np.sqrt(sum(float(part.to(torch.float64).square().sum()) for part in direction)))
 
@@ -153,7 +157,7 @@ def _add(total: Direction, parts: Sequence[torch.Tensor]) -> None:
         held.add_(part.detach())
 
 
-def _over(products: Floats, rows: Floats, columns: Floats) -> Floats:
+def _divide_by_norms(products: Floats, rows: Floats, columns: Floats) -> Floats:
     """Inner products over both norms."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.clip(products / np.outer(rows, columns), -1.0, 1.0))

@@ -15,30 +15,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from aftermix.analysis.curvature_tables import Derivatives, matrices
-from aftermix.analysis.drawing import INK, STILL, rendered, shortened
+from aftermix.analysis.curvature_tables import DomainDerivatives, list_matrices
+from aftermix.analysis.drawing import INK, STILL, render_figure, shorten_name
 from aftermix.analysis.geometry import Floats
 
 CELL_INCHES, LEAST_INCHES, LABELS_INCHES = 0.62, 2.6, 1.5
 MINUS = "\N{MINUS SIGN}"
 
 
-def derivatives_picture(found: Derivatives, *, kind: str) -> bytes:
+def draw_derivatives(derivatives: DomainDerivatives, *, kind: str) -> bytes:
     """The picture as `kind`, `svg` or `png`."""
-    return rendered(lambda: _figure(found), kind=kind)
+    return render_figure(lambda: _build_derivatives_figure(derivatives), kind=kind)
 
 
-def _figure(found: Derivatives) -> Figure:
-    side = max(LEAST_INCHES, CELL_INCHES * len(found.curvature.domains)) + LABELS_INCHES
+def _build_derivatives_figure(derivatives: DomainDerivatives) -> Figure:
+    side = max(LEAST_INCHES, CELL_INCHES * len(derivatives.curvature.domains)) + LABELS_INCHES
     figure = Figure(figsize=(2 * side, 2 * side), layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15))
     panels = figure.subplots(2, 2).ravel()
-    for axes, (key, (title, values_KK)) in zip(panels, matrices(found).items(), strict=True):
-        _draw(axes, found.curvature.domains, values_KK, cosines=key != "gamma")
+    for axes, (key, (title, values_KK)) in zip(panels, list_matrices(derivatives).items(), strict=True):
+        _draw_matrix(axes, derivatives.curvature.domains, values_KK, cosines=key != "gamma")
         axes.set_title(fill(title, 34), fontsize=11)
     return figure
 
 
-def _draw(axes: Axes, domains: tuple[str, ...], values_KK: Floats, *, cosines: bool) -> None:
+def _draw_matrix(axes: Axes, domains: tuple[str, ...], values_KK: Floats, *, cosines: bool) -> None:
     high = 1.0 if cosines else max(1.0, float(np.nanmax(values_KK, initial=1.0)))
     low = -1.0 if cosines else 0.0
 
@@ -49,7 +49,7 @@ def _draw(axes: Axes, domains: tuple[str, ...], values_KK: Floats, *, cosines: b
         dark = isfinite(value) and (abs(value) > 0.6 if cosines else value > 0.55 * high)
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color="white" if dark else INK)
 
-    places, names = [place + 0.5 for place in range(len(domains))], [shortened(name, 18) for name in domains]
+    places, names = [place + 0.5 for place in range(len(domains))], [shorten_name(name, 18) for name in domains]
     axes.set_xticks(places, names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(places, names)
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from aftermix.checkpoints.formats.spans import runs
+from aftermix.checkpoints.formats.spans import split_into_spans
 from aftermix.checkpoints.pool import Pool
 from aftermix.errors import CheckpointError
 from aftermix.progress import bar
@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Tally:
+class EntryTally:
     """Counts and sums by bin, for occupied bins in rising order; tallies of parts add up."""
 
     bins: Counts
@@ -49,11 +49,11 @@ class Tally:
     @property
     def edges(self) -> tuple[Floats, Floats]:
         """Lower (inclusive) and upper (exclusive) ends of the occupied bins."""
-        return _value(self.bins), _value(self.bins + 1)
+        return _invert_bins(self.bins), _invert_bins(self.bins + 1)
 
 
 @dataclass(frozen=True)
-class Distribution:
+class FittedDistribution:
     """A fitted distribution of a vector's entries."""
 
     location: float
@@ -66,30 +66,30 @@ class Distribution:
 
 
 @dataclass(frozen=True)
-class Fit:
+class DistributionFit:
     """Both distributions on the same entries."""
 
     elements: int
-    laplace: Distribution
-    gaussian: Distribution
+    laplace: FittedDistribution
+    gaussian: FittedDistribution
 
 
-def tally(blocks: Iterable[torch.Tensor]) -> Tally:
+def tally_entries(blocks: Iterable[torch.Tensor]) -> EntryTally:
     """Count the entries of `blocks`, taken as float32; finite numbers only."""
     counts, sums, squares = np.zeros(BINS, np.int64), np.zeros(BINS), 0.0
     for block in blocks:
         # Adding zero makes -0.0 the same entry as 0.0.
         values = block.detach().reshape(-1).to(torch.float32).numpy() + np.float32(0.0)
         exact = values.astype(np.float64)
-        places = _bin(values)
+        places = _find_bins(values)
         counts += np.bincount(places, minlength=BINS)
         sums += np.bincount(places, weights=exact, minlength=BINS)
         squares += float(exact @ exact)
     occupied = np.flatnonzero(counts)
-    return Tally(occupied, counts[occupied], sums[occupied], squares)
+    return EntryTally(occupied, counts[occupied], sums[occupied], squares)
 
 
-def joined(tallies: Iterable[Tally]) -> Tally:
+def join_tallies(tallies: Iterable[EntryTally]) -> EntryTally:
     """The tally of all parts together."""
     parts = list(tallies)
     counts, sums = np.zeros(BINS, np.int64), np.zeros(BINS)
@@ -97,10 +97,10 @@ def joined(tallies: Iterable[Tally]) -> Tally:
         counts[part.bins] += part.counts
         sums[part.bins] += part.sums
     occupied = np.flatnonzero(counts)
-    return Tally(occupied, counts[occupied], sums[occupied], math.fsum(part.squares for part in parts))
+    return EntryTally(occupied, counts[occupied], sums[occupied], math.fsum(part.squares for part in parts))
 
 
-def fit(tallied: Tally) -> Fit | None:
+def fit_distributions(tallied: EntryTally) -> DistributionFit | None:
     """Both distributions by maximum likelihood; None where all entries are equal, which no density describes.
 
     Laplace: location the median, scale `b` the mean of `|x - median|`, log-likelihood `-log(2 b) - 1`. Gaussian: mean,
@@ -120,16 +120,18 @@ def fit(tallied: Tally) -> Fit | None:
     spread = math.sqrt(deviation_squared + within)
 
     laplace, gaussian = stats.laplace(median, deviation), stats.norm(mean, spread)
-    return Fit(
+    return DistributionFit(
         elements=count,
-        laplace=Distribution(median, deviation, ks_distance(tallied, laplace.cdf), -math.log(2 * deviation) - 1.0),
-        gaussian=Distribution(
-            mean, spread, ks_distance(tallied, gaussian.cdf), -math.log(spread * math.sqrt(2 * math.pi)) - 0.5
+        laplace=FittedDistribution(
+            median, deviation, measure_ks_distance(tallied, laplace.cdf), -math.log(2 * deviation) - 1.0
+        ),
+        gaussian=FittedDistribution(
+            mean, spread, measure_ks_distance(tallied, gaussian.cdf), -math.log(spread * math.sqrt(2 * math.pi)) - 0.5
         ),
     )
 
 
-def ks_distance(tallied: Tally, cdf: Callable[[Floats], Floats]) -> float:
+def measure_ks_distance(tallied: EntryTally, cdf: Callable[[Floats], Floats]) -> float:
     """Largest `|F_n - F|` over the ends of the occupied bins."""
     below, above = tallied.edges
     cumulative = np.cumsum(tallied.counts) / tallied.elements
@@ -141,9 +143,9 @@ def ks_distance(tallied: Tally, cdf: Callable[[Floats], Floats]) -> float:
 class VectorFit:
     """One vector: all its entries together, and each tensor by itself. None stands for entries that are all equal."""
 
-    tallied: Tally
-    whole: Fit | None
-    tensors: dict[str, Fit | None]
+    tallied: EntryTally
+    whole: DistributionFit | None
+    tensors: dict[str, DistributionFit | None]
 
 
 def fit_vectors(pool: Pool) -> dict[str, VectorFit]:
@@ -151,46 +153,48 @@ def fit_vectors(pool: Pool) -> dict[str, VectorFit]:
 
     Raises :class:`CheckpointError` for the first tensor that holds NaN or Inf.
     """
-    found = {}
-    for vector, parts in _tallies(pool).items():
-        whole = joined(parts.values())
-        found[vector] = VectorFit(whole, fit(whole), {name: fit(part) for name, part in parts.items()})
-    return found
+    fits = {}
+    for vector, parts in _tally_pool(pool).items():
+        whole = join_tallies(parts.values())
+        fits[vector] = VectorFit(
+            whole, fit_distributions(whole), {name: fit_distributions(part) for name, part in parts.items()}
+        )
+    return fits
 
 
-def fit_whole(pool: Pool) -> dict[str, Fit | None]:
+def fit_whole(pool: Pool) -> dict[str, DistributionFit | None]:
     """Fits by vector, of all its tensors together. Raises as :func:`fit_vectors`."""
-    return {vector: fit(joined(parts.values())) for vector, parts in _tallies(pool).items()}
+    return {vector: fit_distributions(join_tallies(parts.values())) for vector, parts in _tally_pool(pool).items()}
 
 
-def _tallies(pool: Pool) -> dict[str, dict[str, Tally]]:
+def _tally_pool(pool: Pool) -> dict[str, dict[str, EntryTally]]:
     """By vector and tensor."""
     counted = [info for info in pool.layout if info.mergeable and info.name not in pool.frame.alias]
-    found: dict[str, dict[str, Tally]] = {vector: {} for vector in pool.experts}
+    tallies: dict[str, dict[str, EntryTally]] = {vector: {} for vector in pool.experts}
     for info in bar(counted, label="Fitting", unit="tensor"):
         for vector in pool.experts:
-            found[vector][info.name] = tally(_differences(pool, info.name, vector, info.elements))
-    return found
+            tallies[vector][info.name] = tally_entries(_stream_differences(pool, info.name, vector, info.elements))
+    return tallies
 
 
-def _differences(pool: Pool, name: str, vector: str, elements: int) -> Iterable[torch.Tensor]:
-    for bounds in runs(elements, size=TALLIED_ELEMENTS):
-        base = pool.base_block(name, bounds).to(torch.float32)
-        block = pool.difference_block(name, vector, bounds, base=base, out=torch.empty(bounds[1] - bounds[0]))
+def _stream_differences(pool: Pool, name: str, vector: str, elements: int) -> Iterable[torch.Tensor]:
+    for span in split_into_spans(elements, size=TALLIED_ELEMENTS):
+        base = pool.read_base_block(name, span).to(torch.float32)
+        block = pool.read_difference_block(name, vector, span, base=base, out=torch.empty(span[1] - span[0]))
         if not bool(block.isfinite().all()):
             remedy = "Use an earlier checkpoint of that model, or train it again."
             raise CheckpointError(name, f"vector '{vector}' holds NaN or Inf", remedy)
         yield block
 
 
-def _bin(values: NDArray[np.float32]) -> Counts:
+def _find_bins(values: NDArray[np.float32]) -> Counts:
     """Bin of each value: its bits, in the order of the values, without the last `SHIFT`."""
     bits = values.view(np.int32)
     ordered = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
     return (ordered >> SHIFT).astype(np.int64) + BINS // 2
 
 
-def _value(bins: Counts) -> Floats:
+def _invert_bins(bins: Counts) -> Floats:
     """The lowest value of each bin; beyond the largest number, infinity."""
     ordered = ((bins - BINS // 2) << SHIFT).clip(-(2**31), 2**31 - 1).astype(np.int32)
     bits = ordered ^ ((ordered >> 31) & np.int32(0x7FFFFFFF))

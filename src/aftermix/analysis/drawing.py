@@ -31,7 +31,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def rendered(draw: Callable[[], Figure], *, kind: str) -> bytes:
+def render_figure(draw: Callable[[], Figure], *, kind: str) -> bytes:
     """The figure that `draw` makes, as `svg` or `png`."""
     # Over the defaults, so that the reader's own matplotlibrc changes nothing.
     with warnings.catch_warnings(), mpl.rc_context(dict(mpl.rcParamsDefault) | STYLE):
@@ -42,6 +42,6 @@ def rendered(draw: Callable[[], Figure], *, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def shortened(name: str, limit: int) -> str:
+def shorten_name(name: str, limit: int) -> str:
     """A name of at most `limit` letters."""
     return name if len(name) <= limit else f"{name[: limit - 1]}…"

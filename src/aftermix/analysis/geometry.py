@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aftermix.analysis.tensor_kinds import KINDS, Place, layer_labels, place_of
-from aftermix.checkpoints.formats.spans import runs
-from aftermix.checkpoints.model import Bounds, TensorInfo
+from aftermix.analysis.tensor_kinds import KINDS, TensorKind, label_layers, read_tensor_kind
+from aftermix.checkpoints.formats.spans import split_into_spans
+from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.checkpoints.pool import Pool, is_finite
 from aftermix.errors import Problem, refuse_if_any
 from aftermix.progress import bar
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Part:
+class GeometryPart:
     """Sums over some tensors, for all vectors together; parts of one model add up."""
 
     elements: int
@@ -67,9 +67,9 @@ class Part:
         return cosines_VV
 
 
-def joined(parts: Sequence[Part]) -> Part:
+def join_parts(parts: Sequence[GeometryPart]) -> GeometryPart:
     """The part that all of `parts` (at least one) make."""
-    return Part(
+    return GeometryPart(
         elements=sum(part.elements for part in parts),
         base=float(np.sum([part.base for part in parts])),
         gram_VV=np.sum([part.gram_VV for part in parts], axis=0),
@@ -79,67 +79,71 @@ def joined(parts: Sequence[Part]) -> Part:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class VectorGeometry:
     """Sums of every tensor that holds real numbers; tied tensors stand once."""
 
     vectors: tuple[str, ...]
-    tensors: dict[str, Part]
+    tensors: dict[str, GeometryPart]
 
     @cached_property
-    def places(self) -> dict[str, Place]:
+    def places(self) -> dict[str, TensorKind]:
         """Place by tensor."""
-        return {name: place_of(name) for name in self.tensors}
+        return {name: read_tensor_kind(name) for name in self.tensors}
 
     @cached_property
-    def whole(self) -> Part:
+    def whole(self) -> GeometryPart:
         """All tensors."""
-        return joined(list(self.tensors.values()))
+        return join_parts(list(self.tensors.values()))
 
     @cached_property
-    def layers(self) -> dict[str, Part]:
+    def layers(self) -> dict[str, GeometryPart]:
         """By label of the layer, in order."""
-        labels = layer_labels(self.places.values())
+        labels = label_layers(self.places.values())
         return {
-            label: self._of([name for name, place in self.places.items() if (place.stack, place.number) == key])
+            label: self._join_tensors(
+                [name for name, place in self.places.items() if (place.stack, place.number) == key]
+            )
             for key, label in labels.items()
         }
 
     @cached_property
-    def kinds(self) -> dict[str, Part]:
+    def kinds(self) -> dict[str, GeometryPart]:
         """By kind, in the order of `KINDS`; kinds that the model lacks are left out."""
         present = {place.kind for place in self.places.values()}
         return {
-            kind: self._of([name for name, place in self.places.items() if place.kind == kind])
+            kind: self._join_tensors([name for name, place in self.places.items() if place.kind == kind])
             for kind in KINDS
             if kind in present
         }
 
     @cached_property
-    def cells(self) -> dict[tuple[str, str], Part]:
+    def cells(self) -> dict[tuple[str, str], GeometryPart]:
         """By label of the layer and kind."""
-        labels = layer_labels(self.places.values())
-        groups: dict[tuple[str, str], list[Part]] = {}
+        labels = label_layers(self.places.values())
+        groups: dict[tuple[str, str], list[GeometryPart]] = {}
         for name, place in self.places.items():
             groups.setdefault((labels[place.stack, place.number], place.kind), []).append(self.tensors[name])
-        return {key: joined(parts) for key, parts in groups.items()}
+        return {key: join_parts(parts) for key, parts in groups.items()}
 
-    def unmoved(self, vector: str) -> list[str]:
+    def list_unmoved(self, vector: str) -> list[str]:
         """Tensors in which `vector` differs nowhere from the base."""
         row = self.vectors.index(vector)
         return [name for name, part in self.tensors.items() if not part.changed_V[row]]
 
-    def _of(self, names: Sequence[str]) -> Part:
-        return joined([self.tensors[name] for name in names])
+    def _join_tensors(self, names: Sequence[str]) -> GeometryPart:
+        return join_parts([self.tensors[name] for name in names])
 
 
-def measure(pool: Pool) -> Geometry:
+def measure_geometry(pool: Pool) -> VectorGeometry:
     """Read base and vectors of `pool` once; memory is one run of elements of each.
 
     Raises :class:`ManyProblemsError` with every model and tensor that holds NaN or Inf.
     """
     non_finite: Counter[tuple[str, str]] = Counter()
     counted = [info for info in pool.layout if info.mergeable and info.name not in pool.frame.alias]
-    tensors = {info.name: _part(pool, info, non_finite) for info in bar(counted, label="Measuring", unit="tensor")}
+    tensors = {
+        info.name: _sum_tensor(pool, info, non_finite) for info in bar(counted, label="Measuring", unit="tensor")
+    }
     remedy = "Use an earlier checkpoint of that model, or train it again."
     refuse_if_any(
         [
@@ -147,37 +151,39 @@ def measure(pool: Pool) -> Geometry:
             for (name, owner), count in non_finite.items()
         ]
     )
-    return Geometry(tuple(pool.experts), tensors)
+    return VectorGeometry(tuple(pool.experts), tensors)
 
 
-def _part(pool: Pool, info: TensorInfo, non_finite: Counter[tuple[str, str]]) -> Part:
+def _sum_tensor(pool: Pool, info: TensorInfo, non_finite: Counter[tuple[str, str]]) -> GeometryPart:
     """The sums of one tensor, added up run by run."""
     count, base = len(pool.experts), 0.0
     gram_VV, changed_V, max_abs_V = np.zeros((count, count)), np.zeros(count, dtype=np.int64), np.zeros(count)
 
-    for bounds in runs(info.elements):
-        base_N = pool.base_block(info.name, bounds).to(torch.float32)
-        differences_VN = torch.stack([_difference(pool, info.name, vector, bounds, base_N) for vector in pool.experts])
+    for span in split_into_spans(info.elements):
+        base_N = pool.read_base_block(info.name, span).to(torch.float32)
+        differences_VN = torch.stack(
+            [_read_difference(pool, info.name, vector, span, base_N) for vector in pool.experts]
+        )
         if not (is_finite(base_N) and is_finite(differences_VN)):
-            non_finite.update(_non_finite(pool, info.name, bounds, differences_VN))
+            non_finite.update(_count_non_finite(pool, info.name, span, differences_VN))
 
         exact_VN = differences_VN.to(torch.float64)
         base += float(base_N.to(torch.float64).square().sum())
         gram_VV += (exact_VN @ exact_VN.T).numpy()
         changed_V += differences_VN.count_nonzero(dim=1).numpy()
         np.maximum(max_abs_V, exact_VN.abs().amax(dim=1).numpy(), out=max_abs_V)
-    return Part(info.elements, base, gram_VV, changed_V, max_abs_V)
+    return GeometryPart(info.elements, base, gram_VV, changed_V, max_abs_V)
 
 
-def _difference(pool: Pool, name: str, vector: str, bounds: Bounds, base: torch.Tensor) -> torch.Tensor:
-    return pool.difference_block(name, vector, bounds, base=base, out=torch.empty(bounds[1] - bounds[0]))
+def _read_difference(pool: Pool, name: str, vector: str, span: Span, base: torch.Tensor) -> torch.Tensor:
+    return pool.read_difference_block(name, vector, span, base=base, out=torch.empty(span[1] - span[0]))
 
 
-def _non_finite(pool: Pool, name: str, bounds: Bounds, differences_VN: torch.Tensor) -> Counter[tuple[str, str]]:
+def _count_non_finite(pool: Pool, name: str, span: Span, differences_VN: torch.Tensor) -> Counter[tuple[str, str]]:
     """NaN and Inf of this run by tensor and owner: models, or else differences that float32 cannot hold."""
     owners = {f"vector '{vector}' ({expert.label})": expert for vector, expert in pool.experts.items()}
-    blocks = {owner: model.block(name, bounds) for owner, model in ({pool.frame.label: pool.frame} | owners).items()}
-    found = Counter({(name, owner): int((~block.isfinite()).sum()) for owner, block in blocks.items()})
-    if not +found:
-        found[name, "a difference in float32"] = int((~differences_VN.isfinite()).sum())
-    return +found
+    blocks = {owner: model.read_block(name, span) for owner, model in ({pool.frame.label: pool.frame} | owners).items()}
+    counts = Counter({(name, owner): int((~block.isfinite()).sum()) for owner, block in blocks.items()})
+    if not +counts:
+        counts[name, "a difference in float32"] = int((~differences_VN.isfinite()).sum())
+    return +counts

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from aftermix.analysis.drawing import INK, STILL, rendered, shortened
-from aftermix.analysis.geometry import Floats, Geometry
+from aftermix.analysis.drawing import INK, STILL, render_figure, shorten_name
+from aftermix.analysis.geometry import Floats, VectorGeometry
 from aftermix.analysis.tensor_kinds import OUTSIDE
 
 COLUMNS = 3
@@ -28,12 +28,12 @@ BEYOND = "#a40e26"
 ROW_PX, COLUMN_PX, COSINE_PX, LABELS_PX = 17, 27, 62, 150
 
 
-def picture(geometry: Geometry, *, kind: str) -> bytes:
+def draw_geometry(geometry: VectorGeometry, *, kind: str) -> bytes:
     """The picture as `kind`, `svg` or `png`."""
-    return rendered(lambda: _figure(geometry), kind=kind)
+    return render_figure(lambda: _build_geometry_figure(geometry), kind=kind)
 
 
-def _figure(geometry: Geometry) -> Figure:
+def _build_geometry_figure(geometry: VectorGeometry) -> Figure:
     count = len(geometry.vectors)
     columns = 2 if count in (2, 4) else min(COLUMNS, count)
     rows = ceil(count / columns)
@@ -53,10 +53,10 @@ def _figure(geometry: Geometry) -> Figure:
     return figure
 
 
-def _draw_maps(figure: Any, geometry: Geometry, rows: int, columns: int) -> None:
+def _draw_maps(figure: Any, geometry: VectorGeometry, rows: int, columns: int) -> None:
     layers, kinds = list(geometry.layers), list(geometry.kinds)
-    values_VLK = _relative(geometry, layers, kinds)
-    low, high = _scale(values_VLK)
+    values_VLK = _tabulate_relative(geometry, layers, kinds)
+    low, high = _choose_scale(values_VLK)
     norm = LogNorm(low, high)
     # Below the scale stands only what did not move, which has a colour of its own.
     shown_VLK = np.where(values_VLK > 0, np.maximum(values_VLK, low), values_VLK + low / 2)
@@ -68,7 +68,7 @@ def _draw_maps(figure: Any, geometry: Geometry, rows: int, columns: int) -> None
             axes.set_axis_off()
             continue
         axes.pcolormesh(shown_VLK[place], cmap=colours, norm=norm, edgecolors="white", linewidth=1)
-        axes.set_title(shortened(geometry.vectors[place], 28))
+        axes.set_title(shorten_name(geometry.vectors[place], 28))
         _label_map(axes, layers, kinds)
 
     bar = figure.colorbar(
@@ -77,7 +77,7 @@ def _draw_maps(figure: Any, geometry: Geometry, rows: int, columns: int) -> None
         fraction=0.09 / columns,
         aspect=14 * rows,
         pad=0.02,
-        extend=_extension(values_VLK),
+        extend=_choose_extension(values_VLK),
     )
     bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
@@ -86,7 +86,7 @@ def _draw_maps(figure: Any, geometry: Geometry, rows: int, columns: int) -> None
     bar.set_label("norm of the vector over the base's\n(grey: not moved; white: no such tensor)")
 
 
-def _relative(geometry: Geometry, layers: list[str], kinds: list[str]) -> Floats:
+def _tabulate_relative(geometry: VectorGeometry, layers: list[str], kinds: list[str]) -> Floats:
     """(V, L, K) relative norms; NaN where the model has no such tensor."""
     values_VLK = np.full((len(geometry.vectors), len(layers), len(kinds)), np.nan)
     for (layer, kind), part in geometry.cells.items():
@@ -94,7 +94,7 @@ def _relative(geometry: Geometry, layers: list[str], kinds: list[str]) -> Floats
     return values_VLK
 
 
-def _scale(values_VLK: Floats) -> tuple[float, float]:
+def _choose_scale(values_VLK: Floats) -> tuple[float, float]:
     """From the smallest movement to the largest, over at most three decades and at least a factor of four."""
     moved = values_VLK[np.isfinite(values_VLK) & (values_VLK > 0)]
     high = float(moved.max()) if moved.size else 1.0
@@ -102,7 +102,7 @@ def _scale(values_VLK: Floats) -> tuple[float, float]:
     return min(low, high / 4), high
 
 
-def _extension(values_VLK: Floats) -> str:
+def _choose_extension(values_VLK: Floats) -> str:
     """The colour above the scale stands for a part of the base that is 0 and has been moved."""
     return "max" if np.isposinf(values_VLK).any() else "neither"
 
@@ -120,7 +120,7 @@ def _label_map(axes: Axes, layers: list[str], kinds: list[str]) -> None:
         spine.set_visible(False)
 
 
-def _draw_cosines(axes: Axes, geometry: Geometry) -> None:
+def _draw_cosines(axes: Axes, geometry: VectorGeometry) -> None:
     cosines_VV = geometry.whole.cosines
     places = range(len(geometry.vectors))
     colours = mpl.colormaps["RdBu"].with_extremes(bad=STILL)
@@ -133,7 +133,7 @@ def _draw_cosines(axes: Axes, geometry: Geometry) -> None:
             colour = "white" if abs(cosine) > 0.6 else INK
             axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=12)
 
-    names = [shortened(vector, 22) for vector in geometry.vectors]
+    names = [shorten_name(vector, 22) for vector in geometry.vectors]
     axes.set_xticks([place + 0.5 for place in places], names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks([place + 0.5 for place in places], names)
     axes.tick_params(length=0)

@@ -9,26 +9,26 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aftermix.analysis.geometry import Floats, Geometry, Part
-from aftermix.analysis.tensor_kinds import layer_labels
-from aftermix.terminal import table_console
+from aftermix.analysis.geometry import Floats, GeometryPart, VectorGeometry
+from aftermix.analysis.tensor_kinds import label_layers
+from aftermix.terminal import open_table_console
 
 LISTED = 8
 MEASURES = ("norm", "over the base's", "changed", "largest")
 
 
-def print_geometry(geometry: Geometry, *, base: str, console: Console | None = None) -> None:
+def print_geometry(geometry: VectorGeometry, *, base: str, console: Console | None = None) -> None:
     """Print norms and shares of each vector, the cosines between them, and both by kind and by layer."""
-    console = console or table_console(160)
-    console.print(_vectors(geometry, base))
+    console = console or open_table_console(160)
+    console.print(_tabulate_vectors(geometry, base))
     if len(geometry.vectors) > 1:
-        console.print(_cosines(geometry))
+        console.print(_tabulate_cosines(geometry))
 
-    console.print(_parts(geometry, "kind", geometry.kinds))
-    console.print(_parts(geometry, "layer", geometry.layers))
+    console.print(_tabulate_parts(geometry, "kind", geometry.kinds))
+    console.print(_tabulate_parts(geometry, "layer", geometry.layers))
 
     for vector in geometry.vectors:
-        names = geometry.unmoved(vector)
+        names = geometry.list_unmoved(vector)
         if names:
             more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
             text = (
@@ -37,10 +37,10 @@ def print_geometry(geometry: Geometry, *, base: str, console: Console | None = N
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share as a percentage with about three digits.
 
-    >>> percent(0.01234), percent(1.0), percent(0.00012), percent(0.0), percent(float("inf"))
+    >>> format_percent(0.01234), format_percent(1.0), format_percent(0.00012), format_percent(0.0), format_percent(float("inf"))
     ('1.23 %', '100.0 %', '0.012 %', '0 %', '-')
     """
     if not math.isfinite(share):
@@ -49,7 +49,7 @@ def percent(share: float) -> str:
     return f"{value:.1f} %" if value >= 10 else f"{value:.2f} %" if value >= 1 else f"{value:.3g} %"
 
 
-def _table(title: str, first: str, *columns: str) -> Table:
+def _start_table(title: str, first: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column(first, overflow="fold")
     for column in columns:
@@ -57,77 +57,79 @@ def _table(title: str, first: str, *columns: str) -> Table:
     return table
 
 
-def _vectors(geometry: Geometry, base: str) -> Table:
+def _tabulate_vectors(geometry: VectorGeometry, base: str) -> Table:
     title = f"Distribution vectors on {base}: {geometry.whole.elements:,} elements"
-    table = _table(title, "vector", *MEASURES, "tensors not moved")
+    table = _start_table(title, "vector", *MEASURES, "tensors not moved")
     for row, vector in enumerate(geometry.vectors):
-        table.add_row(vector, *_measures(geometry.whole, row), f"{len(geometry.unmoved(vector))}")
+        table.add_row(vector, *_format_measures(geometry.whole, row), f"{len(geometry.list_unmoved(vector))}")
     return table
 
 
-def _measures(part: Part, row: int) -> tuple[str, ...]:
+def _format_measures(part: GeometryPart, row: int) -> tuple[str, ...]:
     norm, largest = f"{part.norms[row]:.4g}", f"{part.max_abs_V[row]:.3g}"
-    return norm, percent(part.relative[row]), percent(part.shares[row]), largest
+    return norm, format_percent(part.relative[row]), format_percent(part.shares[row]), largest
 
 
-def _cosines(geometry: Geometry) -> Table:
-    table = _table("Cosine between vectors", "", *geometry.vectors)
+def _tabulate_cosines(geometry: VectorGeometry) -> Table:
+    table = _start_table("Cosine between vectors", "", *geometry.vectors)
     for vector, cosines in zip(geometry.vectors, geometry.whole.cosines, strict=True):
         table.add_row(vector, *(f"{cosine:z.3f}" if math.isfinite(cosine) else "-" for cosine in cosines))
     return table
 
 
-def _parts(geometry: Geometry, noun: str, parts: Mapping[str, Part]) -> Table:
+def _tabulate_parts(geometry: VectorGeometry, noun: str, parts: Mapping[str, GeometryPart]) -> Table:
     """All measures of one vector; of several, the two that compare them."""
     if len(geometry.vectors) == 1:
-        table = _table(f"By {noun}", noun, *MEASURES)
+        table = _start_table(f"By {noun}", noun, *MEASURES)
         for label, part in parts.items():
-            table.add_row(label, *_measures(part, 0))
+            table.add_row(label, *_format_measures(part, 0))
         return table
 
-    table = _table(f"By {noun}: norm over the base's, share of elements changed", noun, *geometry.vectors)
+    table = _start_table(f"By {noun}: norm over the base's, share of elements changed", noun, *geometry.vectors)
     for label, part in parts.items():
         relative, shares = part.relative, part.shares
-        cells = (f"{percent(relative[row])}, {percent(shares[row])}" for row in range(len(geometry.vectors)))
+        cells = (
+            f"{format_percent(relative[row])}, {format_percent(shares[row])}" for row in range(len(geometry.vectors))
+        )
         table.add_row(label, *cells)
     return table
 
 
-def geometry_record(geometry: Geometry) -> dict[str, Any]:
+def dump_geometry(geometry: VectorGeometry) -> dict[str, Any]:
     """Every number of the tables, the cosines by layer and kind, and each tensor on its own."""
-    whole = _by_vector(geometry, geometry.whole)
-    labels = layer_labels(geometry.places.values())
+    whole = _dump_part(geometry, geometry.whole)
+    labels = label_layers(geometry.places.values())
     return {
         "elements": geometry.whole.elements,
         "base_norm": math.sqrt(geometry.whole.base),
-        "vectors": {vector: entry | {"unmoved": geometry.unmoved(vector)} for vector, entry in whole.items()},
+        "vectors": {vector: entry | {"unmoved": geometry.list_unmoved(vector)} for vector, entry in whole.items()},
         "cosines": {
             "vectors": list(geometry.vectors),
-            "whole": _matrix(geometry.whole.cosines),
-            "layers": {label: _matrix(part.cosines) for label, part in geometry.layers.items()},
-            "kinds": {kind: _matrix(part.cosines) for kind, part in geometry.kinds.items()},
+            "whole": _dump_matrix(geometry.whole.cosines),
+            "layers": {label: _dump_matrix(part.cosines) for label, part in geometry.layers.items()},
+            "kinds": {kind: _dump_matrix(part.cosines) for kind, part in geometry.kinds.items()},
         },
-        "layers": {label: _by_vector(geometry, part) for label, part in geometry.layers.items()},
-        "kinds": {kind: _by_vector(geometry, part) for kind, part in geometry.kinds.items()},
+        "layers": {label: _dump_part(geometry, part) for label, part in geometry.layers.items()},
+        "kinds": {kind: _dump_part(geometry, part) for kind, part in geometry.kinds.items()},
         "tensors": {
             name: {
                 "layer": labels[geometry.places[name].stack, geometry.places[name].number],
                 "kind": geometry.places[name].kind,
                 "elements": part.elements,
                 "base_norm": math.sqrt(part.base),
-                "vectors": _by_vector(geometry, part),
+                "vectors": _dump_part(geometry, part),
             }
             for name, part in geometry.tensors.items()
         },
     }
 
 
-def _by_vector(geometry: Geometry, part: Part) -> dict[str, dict[str, Any]]:
+def _dump_part(geometry: VectorGeometry, part: GeometryPart) -> dict[str, dict[str, Any]]:
     norms, relative, shares = part.norms, part.relative, part.shares
     return {
         vector: {
             "norm": float(norms[row]),
-            "relative": _finite(relative[row]),
+            "relative": _drop_non_finite(relative[row]),
             "changed": float(shares[row]),
             "max_abs": float(part.max_abs_V[row]),
         }
@@ -135,9 +137,9 @@ def _by_vector(geometry: Geometry, part: Part) -> dict[str, dict[str, Any]]:
     }
 
 
-def _matrix(values: Floats) -> list[list[float | None]]:
-    return [[_finite(value) for value in row] for row in values]
+def _dump_matrix(values: Floats) -> list[list[float | None]]:
+    return [[_drop_non_finite(value) for value in row] for row in values]
 
 
-def _finite(value: float) -> float | None:
+def _drop_non_finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None

@@ -52,7 +52,7 @@ OUTSIDE = "outside layers"
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorKind:
     """Stack of layers (`model.layers`; empty outside of any), number in it, and kind."""
 
     stack: str
@@ -60,38 +60,38 @@ class Place:
     kind: str
 
 
-def place_of(name: str) -> Place:
+def read_tensor_kind(name: str) -> TensorKind:
     """Place of the tensor `name`.
 
-    >>> place_of("model.layers.3.self_attn.q_proj.weight")
-    Place(stack='model.layers', number=3, kind='attention q')
-    >>> place_of("transformer.h.0.mlp.c_proj.bias").kind, place_of("lm_head.weight")
-    ('mlp down', Place(stack='', number=-1, kind='head'))
+    >>> read_tensor_kind("model.layers.3.self_attn.q_proj.weight")
+    TensorKind(stack='model.layers', number=3, kind='attention q')
+    >>> read_tensor_kind("transformer.h.0.mlp.c_proj.bias").kind, read_tensor_kind("lm_head.weight")
+    ('mlp down', TensorKind(stack='', number=-1, kind='head'))
     """
-    found = LAYER.match(name)
-    stack, number, rest = (found[1], int(found[2]), found[3]) if found else ("", -1, name)
+    match = LAYER.match(name)
+    stack, number, rest = (match[1], int(match[2]), match[3]) if match else ("", -1, name)
     kind = next((kind for kind, expression in RULES if expression.search(rest)), "other")
-    return Place(stack, number, kind)
+    return TensorKind(stack, number, kind)
 
 
-def layer_labels(places: Iterable[Place]) -> dict[tuple[str, int], str]:
+def label_layers(places: Iterable[TensorKind]) -> dict[tuple[str, int], str]:
     """Label of each layer by stack and number, in order; stacks are named only where there are several.
 
-    >>> layer_labels([Place("model.layers", 10, "norm"), Place("", -1, "head"), Place("model.layers", 2, "norm")])
+    >>> label_layers([TensorKind("model.layers", 10, "norm"), TensorKind("", -1, "head"), TensorKind("model.layers", 2, "norm")])
     {('', -1): 'outside layers', ('model.layers', 2): '2', ('model.layers', 10): '10'}
-    >>> list(layer_labels([Place("encoder.block", 0, "norm"), Place("decoder.block", 0, "norm")]).values())
+    >>> list(label_layers([TensorKind("encoder.block", 0, "norm"), TensorKind("decoder.block", 0, "norm")]).values())
     ['decoder 0', 'encoder 0']
     """
     keys = sorted({(place.stack, place.number) for place in places})
     stacks = sorted({stack for stack, _ in keys if stack})
-    names = _short_names(stacks)
+    names = _shorten_stacks(stacks)
     return {
         (stack, number): OUTSIDE if not stack else f"{names[stack]} {number}" if len(stacks) > 1 else str(number)
         for stack, number in keys
     }
 
 
-def _short_names(stacks: list[str]) -> dict[str, str]:
+def _shorten_stacks(stacks: list[str]) -> dict[str, str]:
     """The first part of each stack's name in which it differs from the others; else the whole name."""
     parts = {stack: stack.split(".") for stack in stacks}
     for place in range(min((len(path) for path in parts.values()), default=0)):

@@ -23,29 +23,29 @@ SEARCH_S = 1.0
 """Of processor time for one name; a sound expression takes microseconds."""
 
 
-def searcher(expression: str, *, where: str) -> Callable[[str], bool]:
+def build_searcher(expression: str, *, where: str) -> Callable[[str], bool]:
     """A test whether `expression` is found in a name.
 
     Raises :class:`ConfigError` for what is no expression or an unreasonable one, and while searching, when a name takes
     longer than `SEARCH_S`.
     """
-    fault = _fault(expression)
+    fault = _find_fault(expression)
     if fault is not None:
         raise ConfigError(where, f"'re:{expression}' is no regular expression that is run ({fault})", "Correct it.")
 
     compiled = regex.compile(expression, regex.V0)
 
-    def found(name: str) -> bool:
+    def is_found(name: str) -> bool:
         try:
             return compiled.search(name, timeout=SEARCH_S) is not None
         except (TimeoutError, MemoryError) as error:
             problem = f"'re:{expression}' takes too long to search for in '{name}'"
             raise ConfigError(where, problem, "Write it without repetitions within repetitions.") from error
 
-    return found
+    return is_found
 
 
-def _fault(expression: str) -> str | None:
+def _find_fault(expression: str) -> str | None:
     if len(expression) > LONGEST:
         return f"longer than {LONGEST} characters"
 

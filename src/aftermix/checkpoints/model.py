@@ -11,7 +11,7 @@ import torch
 
 from aftermix.checkpoints.names import is_computed
 
-Bounds = tuple[int, int]
+Span = tuple[int, int]
 """Run of elements of a flattened tensor, half-open: `[start, stop)`."""
 
 
@@ -74,7 +74,7 @@ class Model(Protocol):
     def info(self, name: str) -> TensorInfo:
         """Entry of `name`, through a tie if it is tied."""
 
-    def block(self, name: str, bounds: Bounds) -> torch.Tensor:
+    def read_block(self, name: str, span: Span) -> torch.Tensor:
         """Elements `span` of the flattened tensor, possibly memory-mapped: treat them as read-only.
 
         A tensor that is stored plainly comes in its stored type; one that has to be computed may come in float32.
@@ -88,24 +88,24 @@ class Model(Protocol):
 class StoredDifference(Protocol):
     """A model that is known by its difference from the base (an adapter, a vector file), which needs no subtraction."""
 
-    def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
+    def difference(self, name: str, span: Span) -> torch.Tensor | None:
         """Elements `span` of expert - base in float32; None for a tensor that does not differ."""
 
 
 def read_tensor(model: Model, name: str) -> torch.Tensor:
     """The whole tensor in its shape; treat it as read-only."""
     info = model.info(name)
-    return model.block(name, (0, info.elements)).reshape(info.shape)
+    return model.read_block(name, (0, info.elements)).reshape(info.shape)
 
 
 @runtime_checkable
 class StoredOtherwise(Protocol):
     """A model that says how it is stored."""
 
-    def storage_facts(self) -> list[str]:
+    def describe_storage(self) -> list[str]:
         """Sentences without their subject: `is a LoRA adapter: rank 16, 84 tensors moved`."""
 
 
-def storage_facts(model: Model) -> tuple[str, ...]:
+def describe_storage(model: Model) -> tuple[str, ...]:
     """Sentences on the form in which `model` is stored; none for plain safetensors."""
-    return tuple(model.storage_facts()) if isinstance(model, StoredOtherwise) else ()
+    return tuple(model.describe_storage()) if isinstance(model, StoredOtherwise) else ()

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from aftermix.checkpoints.alignment.tokens import extends
-from aftermix.checkpoints.alignment.vocabulary import vocabulary_notes
+from aftermix.checkpoints.alignment.vocabulary import list_vocabulary_remarks
 from aftermix.checkpoints.pool import Pool
-from aftermix.checkpoints.safe_files import companion_bytes
+from aftermix.checkpoints.safe_files import read_companion
 from aftermix.errors import Problem
 
 TOKENIZER_FILES = (
@@ -29,7 +29,7 @@ TOKENIZER_FILES = (
 OTHER_FILES = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
 
 
-def companion_files(pool: Pool, *, dtype: torch.dtype | None) -> dict[str, bytes]:
+def read_companion_files(pool: Pool, *, dtype: torch.dtype | None) -> dict[str, bytes]:
     """Content by file name of everything but weights, card, recipe and lock.
 
     Configuration comes from the frame (with `dtype` when the result is stored in another type). Tokenizer, chat
@@ -38,22 +38,22 @@ def companion_files(pool: Pool, *, dtype: torch.dtype | None) -> dict[str, bytes
     model that has it: the numbers of tokens must be those of the rows.
     """
     frame = pool.frame.folder
-    files = {"config.json": _configuration(pool, dtype)}
+    files = {"config.json": _encode_configuration(pool, dtype)}
 
-    tokenizer_owner = tokenizer_folder(pool)
+    tokenizer_owner = find_tokenizer_folder(pool)
     files |= {
-        str(path.relative_to(tokenizer_owner)): companion_bytes(path, tokenizer_owner)
-        for path in _tokenizer_files(tokenizer_owner)
+        str(path.relative_to(tokenizer_owner)): read_companion(path, tokenizer_owner)
+        for path in _list_tokenizer_files(tokenizer_owner)
     }
-    files |= {name: companion_bytes(frame / name, frame) for name in OTHER_FILES if (frame / name).is_file()}
+    files |= {name: read_companion(frame / name, frame) for name in OTHER_FILES if (frame / name).is_file()}
 
-    settings = _generation_settings(pool)
+    settings = _find_generation_settings(pool)
     if settings is not None:
-        files[settings.name] = companion_bytes(settings, settings.parent)
+        files[settings.name] = read_companion(settings, settings.parent)
     return files
 
 
-def tokenizer_folder(pool: Pool) -> Path:
+def find_tokenizer_folder(pool: Pool) -> Path:
     """The folder whose tokenizer the result takes and an evaluation uses."""
     frame = pool.frame.folder
     if pool.vocabulary in pool.experts:
@@ -63,27 +63,27 @@ def tokenizer_folder(pool: Pool) -> Path:
     else:
         speaker = frame
 
-    return speaker if _tokenizer_files(speaker) else frame
+    return speaker if _list_tokenizer_files(speaker) else frame
 
 
-def companion_remarks(pool: Pool) -> list[Problem]:
+def list_companion_remarks(pool: Pool) -> list[Problem]:
     """Problems of the files beside the weights: what a server of the result would miss."""
-    owner = tokenizer_folder(pool)
+    owner = find_tokenizer_folder(pool)
     notes = []
-    if not _tokenizer_files(owner):
+    if not _list_tokenizer_files(owner):
         notes.append(Problem(str(owner), "no tokenizer files found", "Add them, or the result cannot be served."))
-    if _generation_settings(pool) is None:
+    if _find_generation_settings(pool) is None:
         found = "no generation_config.json found"
         notes.append(Problem(str(owner), found, "A server may not know at which token to stop."))
 
     if pool.vocabulary is None and pool.instruction and owner != pool.experts[pool.instruction].folder:
         found = f"the tokenizer of '{pool.instruction}' numbers the base's tokens otherwise"
         notes.append(Problem("tokenizer.json", found, "The result takes the base's tokenizer and chat template."))
-    return notes + vocabulary_notes(pool.frame, pool.experts, pool.vocabulary)
+    return notes + list_vocabulary_remarks(pool.frame, pool.experts, pool.vocabulary)
 
 
-def _generation_settings(pool: Pool) -> Path | None:
-    owner, frame = tokenizer_folder(pool), pool.frame.folder
+def _find_generation_settings(pool: Pool) -> Path | None:
+    owner, frame = find_tokenizer_folder(pool), pool.frame.folder
     for folder in (owner, frame):
         path = folder / "generation_config.json"
         if path.is_file() and (folder == owner or extends(frame, owner)):
@@ -91,15 +91,15 @@ def _generation_settings(pool: Pool) -> Path | None:
     return None
 
 
-def _tokenizer_files(folder: Path) -> list[Path]:
-    found = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+def _list_tokenizer_files(folder: Path) -> list[Path]:
+    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     templates = sorted((folder / "additional_chat_templates").glob("*.jinja"))
-    return found + templates if found else []
+    return files + templates if files else []
 
 
-def _configuration(pool: Pool, dtype: torch.dtype | None) -> bytes:
+def _encode_configuration(pool: Pool, dtype: torch.dtype | None) -> bytes:
     """The frame's own bytes where nothing in them changes."""
-    content = companion_bytes(pool.frame.folder / "config.json", pool.frame.folder)
+    content = read_companion(pool.frame.folder / "config.json", pool.frame.folder)
     values = dict(pool.frame.config)
     if dtype is not None:
         key = "torch_dtype" if "torch_dtype" in values and "dtype" not in values else "dtype"

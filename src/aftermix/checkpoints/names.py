@@ -45,40 +45,40 @@ COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|masked_bias|position_ids)$")
 CAUSAL_MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
 
 
-def matcher(patterns: Sequence[str], *, where: str) -> Callable[[str], bool]:
+def build_matcher(patterns: Sequence[str], *, where: str) -> Callable[[str], bool]:
     """A test whether a tensor name is meant by one of `patterns`.
 
     A pattern is a part of the name (`lm_head`), a shell glob over the whole name when it holds `*`, `?` or `[`
     (`model.layers.0.*`), `re:` and a regular expression that is searched for, or `kind:` and one of :data:`KINDS`.
 
-    >>> excluded = matcher(["embed_tokens", "*.layers.0.*", r"re:norm\\.weight$"], where="merge.exclude")
+    >>> excluded = build_matcher(["embed_tokens", "*.layers.0.*", r"re:norm\\.weight$"], where="merge.exclude")
     >>> [excluded(name) for name in ("model.embed_tokens.weight", "model.layers.0.mlp.weight", "model.layers.10.mlp")]
     [True, True, False]
-    >>> positions = matcher(["kind:positions"], where="merge.exclude")
+    >>> positions = build_matcher(["kind:positions"], where="merge.exclude")
     >>> [positions(name) for name in ("transformer.wpe.weight", "h.0.rotary_emb.inv_freq", "h.0.ln_1.weight")]
     [True, True, False]
     """
-    tests = [_single_matcher(pattern, where) for pattern in patterns]
+    tests = [_build_single_matcher(pattern, where) for pattern in patterns]
     return lambda name: any(test(name) for test in tests)
 
 
-def _single_matcher(pattern: str, where: str) -> Callable[[str], bool]:
+def _build_single_matcher(pattern: str, where: str) -> Callable[[str], bool]:
     if not pattern.strip():
         raise ConfigError(where, "an empty pattern would match every tensor", "Remove it, or write `*`.")
 
     if pattern.startswith("kind:"):
-        return _searching(_kind(pattern.removeprefix("kind:"), where))
+        return _compile_search(_look_up_kind(pattern.removeprefix("kind:"), where))
     if pattern.startswith("re:"):
-        from aftermix.checkpoints.expressions import searcher  # what few recipes need, and a library for it
+        from aftermix.checkpoints.expressions import build_searcher  # what few recipes need, and a library for it
 
-        return searcher(pattern.removeprefix("re:"), where=where)
+        return build_searcher(pattern.removeprefix("re:"), where=where)
 
     if any(character in pattern for character in "*?["):
-        return _globbing(pattern, where)
+        return _compile_glob(pattern, where)
     return lambda name: pattern in name
 
 
-def _globbing(pattern: str, where: str) -> Callable[[str], bool]:
+def _compile_glob(pattern: str, where: str) -> Callable[[str], bool]:
     try:
         glob = re.compile(fnmatch.translate(pattern))
     except (re.error, RecursionError) as error:
@@ -86,28 +86,28 @@ def _globbing(pattern: str, where: str) -> Callable[[str], bool]:
     return lambda name: glob.match(name) is not None
 
 
-def _kind(kind: str, where: str) -> str:
+def _look_up_kind(kind: str, where: str) -> str:
     if kind not in KINDS:
         raise ConfigError(where, f"there is no kind '{kind}' of tensors", f"There are: {', '.join(KINDS)}.")
     return KINDS[kind]
 
 
-def _searching(expression: str) -> Callable[[str], bool]:
+def _compile_search(expression: str) -> Callable[[str], bool]:
     compiled = re.compile(expression)
     return lambda name: compiled.search(name) is not None
 
 
-def tied_head(names: Iterable[str], config: dict[str, Any]) -> dict[str, str]:
+def find_tied_head(names: Iterable[str], config: dict[str, Any]) -> dict[str, str]:
     """`{second name: name}` of the embedding that has several names, whether or not the checkpoint stores the second.
 
     The head is one of them when the configuration ties it, or when it is silent and no head is stored. The two halves
     of an encoder-decoder share their embedding in any case.
 
-    >>> tied_head(["model.embed_tokens.weight", "model.norm.weight"], {"tie_word_embeddings": True})
+    >>> find_tied_head(["model.embed_tokens.weight", "model.norm.weight"], {"tie_word_embeddings": True})
     {'lm_head.weight': 'model.embed_tokens.weight'}
-    >>> tied_head(["model.embed_tokens.weight", "lm_head.weight"], {})
+    >>> find_tied_head(["model.embed_tokens.weight", "lm_head.weight"], {})
     {}
-    >>> sorted(tied_head(["shared.weight", "lm_head.weight"], {"tie_word_embeddings": False}))
+    >>> sorted(find_tied_head(["shared.weight", "lm_head.weight"], {"tie_word_embeddings": False}))
     ['decoder.embed_tokens.weight', 'encoder.embed_tokens.weight']
     """
     known = set(names)
@@ -119,13 +119,13 @@ def tied_head(names: Iterable[str], config: dict[str, Any]) -> dict[str, str]:
         return {}
 
     heads = sorted(name for name in known if name.endswith(HEADS))
-    tied = config.get("tie_word_embeddings", text_part(config).get("tie_word_embeddings", not heads))
+    tied = config.get("tie_word_embeddings", select_text_config(config).get("tie_word_embeddings", not heads))
     if not tied:
         return copies
-    return copies | dict.fromkeys(heads or [_usual_head(originals[0], known)], originals[0])
+    return copies | dict.fromkeys(heads or [_guess_head_name(originals[0], known)], originals[0])
 
 
-def _usual_head(embedding: str, known: Iterable[str]) -> str:
+def _guess_head_name(embedding: str, known: Iterable[str]) -> str:
     """The name under which `transformers` would store the head."""
     for sign, head in UNUSUAL_HEADS.items():
         if any(name.endswith(sign) for name in known):
@@ -134,7 +134,7 @@ def _usual_head(embedding: str, known: Iterable[str]) -> str:
     return f"{outer if inner else ''}lm_head.weight"
 
 
-def text_part(config: dict[str, Any]) -> dict[str, Any]:
+def select_text_config(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration of the language model: a part of a multimodal one, or all of it."""
     nested = config.get("text_config")
     return nested if isinstance(nested, dict) else config

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from aftermix.checkpoints.formats.fp8 import dequantised
-from aftermix.checkpoints.formats.gguf import gguf_file, open_gguf
+from aftermix.checkpoints.formats.fp8 import dequantise
+from aftermix.checkpoints.formats.gguf import find_gguf_file, open_gguf
 from aftermix.checkpoints.formats.lora.open import is_adapter, open_adapter
 from aftermix.checkpoints.formats.vector_file import is_vector, open_vector
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.reader import open_checkpoint
-from aftermix.checkpoints.safe_files import links_out
+from aftermix.checkpoints.safe_files import find_outward_links
 from aftermix.errors import refuse_if_any
 
 
@@ -21,12 +21,12 @@ def open_model(model: str, *, base: Model | None = None) -> Model:
     """
     folder = locate(model)
     if folder.is_dir():
-        refuse_if_any(links_out(folder))
+        refuse_if_any(find_outward_links(folder))
 
     if is_vector(folder):
         return open_vector(folder, label=model, base=base)
     if is_adapter(folder):
         return open_adapter(folder, label=model, base=base)
-    if (file := gguf_file(folder)) is not None:
+    if (file := find_gguf_file(folder)) is not None:
         return open_gguf(file, label=model)
-    return dequantised(open_checkpoint(folder, label=model))
+    return dequantise(open_checkpoint(folder, label=model))

@@ -9,9 +9,9 @@ from functools import cached_property
 
 import torch
 
-from aftermix.checkpoints.alignment.align import aligned, read_against
+from aftermix.checkpoints.alignment.align import align, select_reading_base
 from aftermix.checkpoints.alignment.view import stores_difference
-from aftermix.checkpoints.model import Bounds, Model, StoredDifference, TensorInfo
+from aftermix.checkpoints.model import Model, Span, StoredDifference, TensorInfo
 from aftermix.checkpoints.open_model import open_model
 from aftermix.config import Config
 from aftermix.errors import AftermixError, CheckpointError, Problem, refuse_if_any
@@ -53,50 +53,50 @@ class Pool:
         """Elements of the frame, tied embeddings counted once."""
         return sum(info.elements for info in self.layout if info.name not in self.frame.alias)
 
-    def base_block(self, name: str, bounds: Bounds) -> torch.Tensor:
+    def read_base_block(self, name: str, span: Span) -> torch.Tensor:
         """Elements `span` of the frame's flattened tensor; read-only, not yet widened."""
-        return self.frame.block(name, bounds)
+        return self.frame.read_block(name, span)
 
-    def expert_block(self, name: str, vector: str, bounds: Bounds, *, out: torch.Tensor) -> torch.Tensor:
+    def read_expert_block(self, name: str, vector: str, span: Span, *, out: torch.Tensor) -> torch.Tensor:
         """Elements `span` of the expert itself, widened to float32 into `out`."""
-        return out.copy_(self.experts[vector].block(name, bounds))
+        return out.copy_(self.experts[vector].read_block(name, span))
 
-    def difference_block(
-        self, name: str, vector: str, bounds: Bounds, *, base: torch.Tensor, out: torch.Tensor
+    def read_difference_block(
+        self, name: str, vector: str, span: Span, *, base: torch.Tensor, out: torch.Tensor
     ) -> torch.Tensor:
         """Elements `span` of expert - base in float32 into `out`; `base` is the base's block, widened."""
         if vector not in self._differences:
-            return self.expert_block(name, vector, bounds, out=out).sub_(base)
+            return self.read_expert_block(name, vector, span, out=out).sub_(base)
 
-        difference = self._differences[vector].difference(name, bounds)
+        difference = self._differences[vector].difference(name, span)
         return out.zero_() if difference is None else out.copy_(difference)
 
-    def sample(self, name: str, vector: str, runs: Sequence[Bounds], *, difference: bool) -> torch.Tensor:
+    def read_spans(self, name: str, vector: str, spans: Sequence[Span], *, difference: bool) -> torch.Tensor:
         """Several short runs of the expert, or of its difference from the base, as one float32 tensor."""
         if difference and vector in self._differences:
-            found = [self._differences[vector].difference(name, bounds) for bounds in runs]
-            zeros = (torch.zeros(end - start) for start, end in runs)
-            return torch.cat([zero if part is None else part for part, zero in zip(found, zeros, strict=True)])
+            differences = [self._differences[vector].difference(name, span) for span in spans]
+            zeros = (torch.zeros(end - start) for start, end in spans)
+            return torch.cat([zero if part is None else part for part, zero in zip(differences, zeros, strict=True)])
 
-        expert = torch.cat([self.experts[vector].block(name, bounds) for bounds in runs]).to(torch.float32)
+        expert = torch.cat([self.experts[vector].read_block(name, span) for span in spans]).to(torch.float32)
         if not difference:
             return expert
-        return expert.sub_(torch.cat([self.frame.block(name, bounds) for bounds in runs]).to(torch.float32))
+        return expert.sub_(torch.cat([self.frame.read_block(name, span) for span in spans]).to(torch.float32))
 
-    def refuse_non_finite_inputs(self, name: str, bounds: Bounds, *, vectors: Iterable[str]) -> None:
+    def refuse_non_finite_inputs(self, name: str, span: Span, *, vectors: Iterable[str]) -> None:
         """Raise :class:`CheckpointError` naming the model whose elements `span` hold NaN or Inf, if one does."""
-        refuse_non_finite(self.frame.block(name, bounds), name, self.frame.label)
+        refuse_non_finite(self.frame.read_block(name, span), name, self.frame.label)
         for vector in vectors:
             expert = self.experts[vector]
-            refuse_non_finite(expert.block(name, bounds), name, f"vector '{vector}' ({expert.label})")
+            refuse_non_finite(expert.read_block(name, span), name, f"vector '{vector}' ({expert.label})")
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
     """Tell whether no element is NaN or Inf."""
-    return not tensor.is_floating_point() or math.isfinite(largest_of(tensor))
+    return not tensor.is_floating_point() or math.isfinite(find_largest_magnitude(tensor))
 
 
-def largest_of(tensor: torch.Tensor) -> float:
+def find_largest_magnitude(tensor: torch.Tensor) -> float:
     """The largest magnitude; NaN or Inf when an element is, 0 when there is none."""
     if tensor.numel() == 0:
         return 0.0
@@ -115,7 +115,7 @@ def refuse_non_finite(tensor: torch.Tensor, name: str, owner: str) -> None:
 
 
 @dataclass(frozen=True)
-class Examination:
+class PoolExamination:
     """Checkpoints of a configuration, as far as they open and align, with their faults collected instead of raised."""
 
     pool: Pool | None
@@ -129,32 +129,32 @@ def open_pool(config: Config) -> Pool:
 
     Raises :class:`ManyProblemsError` with every fault of every input, not only the first.
     """
-    found = examine_pool(config)
-    refuse_if_any(found.problems)
-    if found.pool is None:
+    examination = examine_pool(config)
+    refuse_if_any(examination.problems)
+    if examination.pool is None:
         raise CheckpointError("vectors", "no model is named", "Add `vectors:` with at least one model.")
-    return found.pool
+    return examination.pool
 
 
-def examine_pool(config: Config) -> Examination:
+def examine_pool(config: Config) -> PoolExamination:
     """As :func:`open_pool`, with the problems returned."""
     problems: list[Problem] = []
-    base = _opened(config.base, problems) if config.base else None
+    base = _try_open(config.base, problems) if config.base else None
     vectors = {name: config.vectors[name] for name in sorted(config.vectors)}
-    models = {name: _opened(v.model, problems, base=read_against(base, v)) for name, v in vectors.items()}
+    models = {name: _try_open(v.model, problems, base=select_reading_base(base, v)) for name, v in vectors.items()}
     experts = {name: expert for name, expert in models.items() if expert is not None}
 
-    found = aligned(base, experts, config)
-    problems += found.problems
+    alignment = align(base, experts, config)
+    problems += alignment.problems
 
     # A pool that lacks a model would be merged without it.
     complete = bool(experts or base) and len(experts) == len(models) and (base is not None or not config.base)
     opened = tuple(checkpoint for checkpoint in (base, *experts.values()) if checkpoint is not None)
-    pool = Pool(found.base, found.experts, _instruction(config), config.merge.vocabulary)
-    return Examination(pool if complete else None, opened, problems)
+    pool = Pool(alignment.base, alignment.experts, _find_instruction(config), config.merge.vocabulary)
+    return PoolExamination(pool if complete else None, opened, problems)
 
 
-def _opened(model: str, problems: list[Problem], *, base: Model | None = None) -> Model | None:
+def _try_open(model: str, problems: list[Problem], *, base: Model | None = None) -> Model | None:
     try:
         return open_model(model, base=base)
     except AftermixError as error:
@@ -162,6 +162,6 @@ def _opened(model: str, problems: list[Problem], *, base: Model | None = None) -
     return None
 
 
-def _instruction(config: Config) -> str | None:
+def _find_instruction(config: Config) -> str | None:
     names = sorted(name for name, vector in config.vectors.items() if vector.role == "instruction")
     return names[0] if names else None

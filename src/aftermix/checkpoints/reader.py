@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from aftermix.checkpoints.model import Bounds, TensorInfo
-from aftermix.checkpoints.names import tied_head
-from aftermix.checkpoints.safe_files import holds_file, read_entry, stamp
+from aftermix.checkpoints.model import Span, TensorInfo
+from aftermix.checkpoints.names import find_tied_head
+from aftermix.checkpoints.safe_files import holds_file, read_entry, take_stamp
 from aftermix.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
@@ -70,7 +70,7 @@ class Checkpoint:
     @cached_property
     def alias(self) -> dict[str, str]:
         """Output head by the embedding it is tied to; empty for an untied model."""
-        return tied_head(self.tensors.keys(), self.config)
+        return find_tied_head(self.tensors.keys(), self.config)
 
     def has(self, name: str) -> bool:
         """Tell whether the model has this tensor, stored or through a tie."""
@@ -101,12 +101,12 @@ class Checkpoint:
         passed_s = monotonic() - self._compared_s.get(file, 0.0)
         if file in self._stamps and (now or passed_s > COMPARE_AFTER_S):
             self._compared_s[file] = monotonic()
-            if stamp(file) != self._stamps[file]:
+            if take_stamp(file) != self._stamps[file]:
                 raise CheckpointError(str(file), "has changed since it was opened", "Merge when it is at rest.")
 
-    def block(self, name: str, bounds: Bounds) -> torch.Tensor:
+    def read_block(self, name: str, span: Span) -> torch.Tensor:
         """Elements `span` of the flattened tensor as stored, memory-mapped."""
-        return self.read(name).reshape(-1)[bounds[0] : bounds[1]]
+        return self.read(name).reshape(-1)[span[0] : span[1]]
 
     def files(self) -> list[Path]:
         """The safetensors files, in order of name."""
@@ -126,10 +126,10 @@ def open_checkpoint(folder: Path, *, label: str | None = None) -> Checkpoint:
     config = read_json(folder / "config.json", remedy="Copy the model's config.json into the folder.")
     tensors: dict[str, TensorInfo] = {}
     stamps: dict[Path, tuple[int, ...]] = {}
-    weight_map = _weight_map(folder)
-    for file in sorted(set(weight_map.values())) if weight_map else [_single_file(folder, label)]:
-        stamps[file] = stamp(file)
-        for info in headers(file):
+    weight_map = _read_weight_map(folder)
+    for file in sorted(set(weight_map.values())) if weight_map else [_find_single_file(folder, label)]:
+        stamps[file] = take_stamp(file)
+        for info in read_headers(file):
             if weight_map and weight_map.get(info.name) != file:
                 raise CheckpointError(
                     str(file), f"holds '{info.name}', which {INDEX} places elsewhere", "Download the model again."
@@ -175,7 +175,7 @@ def _is_deep(value: Any) -> bool:
     return bool(level)
 
 
-def _weight_map(folder: Path) -> dict[str, Path]:
+def _read_weight_map(folder: Path) -> dict[str, Path]:
     """File by tensor name from the index; empty when the folder has none."""
     path = folder / INDEX
     if not path.exists():
@@ -197,7 +197,7 @@ def _weight_map(folder: Path) -> dict[str, Path]:
     return {name: folder / file for name, file in entries.items()}
 
 
-def _single_file(folder: Path, label: str) -> Path:
+def _find_single_file(folder: Path, label: str) -> Path:
     if holds_file(folder / SINGLE):
         return folder / SINGLE
 
@@ -224,14 +224,14 @@ def _single_file(folder: Path, label: str) -> Path:
     raise CheckpointError(label, f"expected {SINGLE} or {INDEX}, found neither", "Name a complete model folder.")
 
 
-def headers(file: Path) -> list[TensorInfo]:
+def read_headers(file: Path) -> list[TensorInfo]:
     """Name, shape and type of every tensor of a safetensors file; :class:`CheckpointError` for a file that is none."""
     try:
         with safe_open(str(file), framework="pt") as handle:
             slices = [(name, handle.get_slice(name)) for name in handle.keys()]  # noqa: SIM118 - not a mapping
             entries = [(name, tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices]
     except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(str(file), _damage(file, error), "Download or copy the file again.") from error
+        raise CheckpointError(str(file), _describe_damage(file, error), "Download or copy the file again.") from error
 
     for name, shape, dtype in entries:
         if math.prod(max(length, 1) for length in shape) > MAX_ELEMENTS:
@@ -248,7 +248,7 @@ def headers(file: Path) -> list[TensorInfo]:
     return [TensorInfo(name, shape, DTYPES[dtype], file) for name, shape, dtype in entries]
 
 
-def _damage(file: Path, error: Exception) -> str:
+def _describe_damage(file: Path, error: Exception) -> str:
     with file.open("rb") as opened:
         start = opened.read(2)
     if start[:1] == b"\x80" or start == b"PK":

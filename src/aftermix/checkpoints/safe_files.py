@@ -51,7 +51,7 @@ def read_entry(path: Path, *, folder: Path, remedy: str, max_bytes: int) -> byte
     return path.read_bytes()
 
 
-def companion_bytes(path: Path, folder: Path) -> bytes:
+def read_companion(path: Path, folder: Path) -> bytes:
     """Content of a file beside the weights in the model folder `folder`; :class:`CheckpointError` for anything else."""
     remedy = "Copy the file into the folder again."
     try:
@@ -60,7 +60,7 @@ def companion_bytes(path: Path, folder: Path) -> bytes:
         raise CheckpointError(str(path), f"cannot be read ({error.strerror or error})", remedy) from error
 
 
-def links_out(folder: Path) -> list[Problem]:
+def find_outward_links(folder: Path) -> list[Problem]:
     """Every link in the model folder `folder` that stands for something else than weights and leads out of it."""
     home = folder.resolve()
     return [
@@ -70,7 +70,7 @@ def links_out(folder: Path) -> list[Problem]:
     ]
 
 
-def stamp(file: Path) -> tuple[int, ...]:
+def take_stamp(file: Path) -> tuple[int, ...]:
     """Numbers of a file, some of which change when it is written to or replaced."""
     status = file.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -26,7 +26,7 @@ class TensorSpec:
     dtype: torch.dtype
 
     @staticmethod
-    def of(info: TensorInfo, dtype: torch.dtype | None = None) -> TensorSpec:
+    def from_info(info: TensorInfo, dtype: torch.dtype | None = None) -> TensorSpec:
         """The place of a stored tensor in a result whose real-valued tensors are stored as `dtype`."""
         return TensorSpec(info.name, info.shape, dtype if dtype is not None and info.mergeable else info.dtype)
 
@@ -55,17 +55,17 @@ def plan_shards(layout: Sequence[TensorSpec], max_shard_bytes: int) -> list[list
     return shards
 
 
-def shard_names(count: int) -> list[str]:
+def name_shards(count: int) -> list[str]:
     """File names in Hugging Face's scheme.
 
-    >>> shard_names(1), shard_names(2)
+    >>> name_shards(1), name_shards(2)
     (['model.safetensors'], ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'])
     """
     return [SINGLE] if count == 1 else [f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)]
 
 
 @dataclass(frozen=True)
-class Piece:
+class TensorPiece:
     """A run of elements of a flattened tensor, from element `start` on."""
 
     name: str
@@ -73,18 +73,18 @@ class Piece:
     values: torch.Tensor
 
 
-def whole_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[Piece]:
+def stream_whole_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[TensorPiece]:
     """Each tensor as one piece; an empty one has none."""
-    return (Piece(name, 0, tensor) for name, tensor in tensors if tensor.numel())
+    return (TensorPiece(name, 0, tensor) for name, tensor in tensors if tensor.numel())
 
 
-def write_shards(folder: Path, pieces: Iterable[Piece], shards: list[list[TensorSpec]]) -> None:
+def write_shards(folder: Path, pieces: Iterable[TensorPiece], shards: list[list[TensorSpec]]) -> None:
     """Write `pieces`, which cover every tensor of `shards` once in order, and the index when there are several files.
 
     Raises :class:`CheckpointError` when a piece is not the one that the shards announce.
     """
     stream = iter(pieces)
-    names = shard_names(len(shards))
+    names = name_shards(len(shards))
     for file_name, shard in zip(names, shards, strict=True):
         with (folder / file_name).open("wb") as file:
             _write_shard(file, stream, shard)
@@ -99,14 +99,16 @@ def write_shards(folder: Path, pieces: Iterable[Piece], shards: list[list[Tensor
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_shard(file: IO[bytes], stream: Iterator[Piece], shard: list[TensorSpec]) -> None:
-    file.write(_header(shard))
+def _write_shard(file: IO[bytes], stream: Iterator[TensorPiece], shard: list[TensorSpec]) -> None:
+    file.write(_build_header(shard))
     for spec in shard:
         written = 0
         while written < spec.elements:
             piece = next(stream, None)
             if piece is None or (piece.name, piece.start, piece.values.dtype) != (spec.name, written, spec.dtype):
-                found = f"expected {spec.dtype} of '{spec.name}' from element {written} on, found {_shown(piece)}"
+                found = (
+                    f"expected {spec.dtype} of '{spec.name}' from element {written} on, found {_describe_piece(piece)}"
+                )
                 raise CheckpointError(spec.name, found, "Report this as a fault.")
             file.write(piece.values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
             written += piece.values.numel()
@@ -115,11 +117,11 @@ def _write_shard(file: IO[bytes], stream: Iterator[Piece], shard: list[TensorSpe
             raise CheckpointError(spec.name, f"expected {spec.elements} elements, found {written}", "Report this.")
 
 
-def _shown(piece: Piece | None) -> str:
+def _describe_piece(piece: TensorPiece | None) -> str:
     return "nothing" if piece is None else f"{piece.values.dtype} of '{piece.name}' from element {piece.start} on"
 
 
-def _header(shard: list[TensorSpec]) -> bytes:
+def _build_header(shard: list[TensorSpec]) -> bytes:
     """Length-prefixed JSON of the safetensors format, padded so that the data begins at a multiple of 8 bytes."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0

@@ -11,26 +11,26 @@ from pathlib import Path
 import torch
 import xxhash
 
-from aftermix.checkpoints.formats.int8 import dequantised, quantised, raise_largest, scales_of
-from aftermix.checkpoints.formats.spans import row_count, row_length, runs
+from aftermix.checkpoints.formats.int8 import compute_scales, dequantise, quantise, raise_largest
+from aftermix.checkpoints.formats.spans import compute_row_length, count_rows, split_into_spans
 from aftermix.checkpoints.formats.vector_file import (
     DIFFERENCE,
     FACTS,
     SCALES,
     VALUES,
-    Accuracy,
     BaseFacts,
-    Error,
-    Facts,
+    StorageAccuracy,
     StoredType,
-    TensorPrint,
-    element_bytes,
-    tensor_print,
+    TensorFingerprint,
+    VectorAccuracy,
+    VectorFacts,
+    take_fingerprint,
+    view_bytes,
 )
-from aftermix.checkpoints.model import Bounds, TensorInfo
+from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.checkpoints.pool import Pool, is_finite, refuse_non_finite
-from aftermix.checkpoints.shards import Piece, TensorSpec, plan_shards, write_shards
-from aftermix.checkpoints.writer import appearing_folder, refuse_occupied
+from aftermix.checkpoints.shards import TensorPiece, TensorSpec, plan_shards, write_shards
+from aftermix.checkpoints.writer import refuse_occupied, stage_folder
 from aftermix.errors import CheckpointError
 from aftermix.progress import bar
 
@@ -38,11 +38,11 @@ STORED = {"bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 @dataclass(frozen=True)
-class Seen:
+class TensorSurvey:
     """Result of the first reading of one tensor: its base's fingerprint, and how far its rows differ."""
 
     info: TensorInfo
-    base: TensorPrint
+    base: TensorFingerprint
     largest_R: torch.Tensor
     """Largest magnitude of each row of the difference; empty for a tensor without real numbers."""
 
@@ -53,7 +53,7 @@ class Seen:
 
 
 @dataclass
-class Deviation:
+class StorageDeviation:
     """Sums of squares of a difference and of the error of storing it, in float64."""
 
     error: float = 0.0
@@ -67,9 +67,11 @@ class Deviation:
         self.error += float(error.square_().sum())
         self.total += float(exact.to(torch.float64).square_().sum())
 
-    def accuracy(self) -> Accuracy:
+    def compute_accuracy(self) -> StorageAccuracy:
         """Relative L2 error and largest error."""
-        return Accuracy(relative_l2=math.sqrt(self.error / self.total) if self.total else 0.0, max_abs=self.max_abs)
+        return StorageAccuracy(
+            relative_l2=math.sqrt(self.error / self.total) if self.total else 0.0, max_abs=self.max_abs
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class VectorWriter:
     vector: str
     dtype: StoredType
 
-    def write(self, output: Path, *, companions: Mapping[str, bytes], max_shard_bytes: int) -> Facts:
+    def write(self, output: Path, *, companions: Mapping[str, bytes], max_shard_bytes: int) -> VectorFacts:
         """Write the new folder `output` and return what its `vector.json` says; memory is a few runs of elements.
 
         Raises :class:`CheckpointError`, with nothing written, for an occupied `output`, NaN or Inf in base or expert,
@@ -88,100 +90,105 @@ class VectorWriter:
         """
         refuse_occupied(output)
         learned = [info for info in self.pool.layout if not info.computed]
-        seen = [self._seen(info) for info in bar(learned, label="Reading", unit="tensor")]
-        differing = [entry for entry in seen if entry.differs]
+        surveys = [self._survey_tensor(info) for info in bar(learned, label="Reading", unit="tensor")]
+        differing = [entry for entry in surveys if entry.differs]
         if not differing:
             found = f"no tensor differs from the base {self.pool.frame.label}"
             raise CheckpointError(self.pool.experts[self.vector].label, found, "Name the model trained from it.")
 
-        deviations = {entry.info.name: Deviation() for entry in differing}
-        shards = plan_shards([spec for entry in differing for spec in self._specs(entry)], max_shard_bytes)
+        deviations = {entry.info.name: StorageDeviation() for entry in differing}
+        shards = plan_shards([spec for entry in differing for spec in self._list_specs(entry)], max_shard_bytes)
 
-        with appearing_folder(output) as hidden:
+        with stage_folder(output) as hidden:
             (hidden / DIFFERENCE).mkdir()
-            write_shards(hidden / DIFFERENCE, self._pieces(differing, deviations), shards)
+            write_shards(hidden / DIFFERENCE, self._encode_pieces(differing, deviations), shards)
 
             # The error is known once everything is written: the description comes last.
-            facts = self._facts(seen, deviations)
-            about = {f"{DIFFERENCE}/config.json": b'{"model_type": "aftermix_difference"}\n', FACTS: _as_json(facts)}
+            facts = self._build_facts(surveys, deviations)
+            about = {
+                f"{DIFFERENCE}/config.json": b'{"model_type": "aftermix_difference"}\n',
+                FACTS: _serialise_facts(facts),
+            }
             for name, content in {**companions, **about}.items():
                 (hidden / name).parent.mkdir(parents=True, exist_ok=True)
                 (hidden / name).write_bytes(content)
         return facts
 
-    def _difference(self, info: TensorInfo, bounds: Bounds) -> torch.Tensor:
+    def _read_difference(self, info: TensorInfo, span: Span) -> torch.Tensor:
         """One run of expert - base in float32."""
-        base = self.pool.base_block(info.name, bounds).to(torch.float32)
-        return self.pool.difference_block(
-            info.name, self.vector, bounds, base=base, out=torch.empty(bounds[1] - bounds[0])
+        base = self.pool.read_base_block(info.name, span).to(torch.float32)
+        return self.pool.read_difference_block(
+            info.name, self.vector, span, base=base, out=torch.empty(span[1] - span[0])
         )
 
-    def _seen(self, info: TensorInfo) -> Seen:
+    def _survey_tensor(self, info: TensorInfo) -> TensorSurvey:
         """The first reading of one tensor: the base's hash, the largest differences, NaN and Inf."""
         digest = xxhash.xxh3_128()
-        largest_R = torch.zeros(row_count(info.shape) if info.mergeable else 0)
-        for bounds in runs(info.elements):
-            digest.update(element_bytes(self.pool.base_block(info.name, bounds)))
+        largest_R = torch.zeros(count_rows(info.shape) if info.mergeable else 0)
+        for span in split_into_spans(info.elements):
+            digest.update(view_bytes(self.pool.read_base_block(info.name, span)))
             if not info.mergeable:
                 continue
 
-            difference = self._difference(info, bounds)
+            difference = self._read_difference(info, span)
             if not is_finite(difference):
-                self.pool.refuse_non_finite_inputs(info.name, bounds, vectors=[self.vector])
+                self.pool.refuse_non_finite_inputs(info.name, span, vectors=[self.vector])
                 refuse_non_finite(difference, info.name, f"the difference of {self.pool.experts[self.vector].label}")
-            raise_largest(largest_R, difference, bounds, row=row_length(info.shape))
+            raise_largest(largest_R, difference, span, row=compute_row_length(info.shape))
 
-        base = tensor_print(self.pool.frame, info, content=digest.hexdigest())
-        return Seen(info, base, largest_R)
+        base = take_fingerprint(self.pool.frame, info, content=digest.hexdigest())
+        return TensorSurvey(info, base, largest_R)
 
-    def _specs(self, entry: Seen) -> Iterator[TensorSpec]:
+    def _list_specs(self, entry: TensorSurvey) -> Iterator[TensorSpec]:
         yield TensorSpec(VALUES + entry.info.name, entry.info.shape, STORED[self.dtype])
         if self.dtype == "int8":
             yield TensorSpec(SCALES + entry.info.name, (len(entry.largest_R),), torch.float32)
 
-    def _pieces(self, differing: list[Seen], deviations: Mapping[str, Deviation]) -> Iterator[Piece]:
+    def _encode_pieces(
+        self, differing: list[TensorSurvey], deviations: Mapping[str, StorageDeviation]
+    ) -> Iterator[TensorPiece]:
         """The second reading: what is stored, in order, its error measured on the way."""
         for entry in bar(differing, label="Writing", unit="tensor"):
-            name, scales = entry.info.name, scales_of(entry.largest_R)
-            for bounds in runs(entry.info.elements):
-                exact = self._difference(entry.info, bounds)
-                values, read_back = self._stored(exact, bounds, scales, row=row_length(entry.info.shape))
+            name, scales = entry.info.name, compute_scales(entry.largest_R)
+            for span in split_into_spans(entry.info.elements):
+                exact = self._read_difference(entry.info, span)
+                values, read_back = self._encode_span(exact, span, scales, row=compute_row_length(entry.info.shape))
                 refuse_non_finite(read_back, name, f"the difference stored as {self.dtype}")
                 deviations[name].add(exact, read_back)
-                yield Piece(VALUES + name, bounds[0], values)
+                yield TensorPiece(VALUES + name, span[0], values)
 
             if self.dtype == "int8":
-                yield Piece(SCALES + name, 0, scales)
+                yield TensorPiece(SCALES + name, 0, scales)
 
-    def _stored(
-        self, exact: torch.Tensor, bounds: Bounds, scales: torch.Tensor, *, row: int
+    def _encode_span(
+        self, exact: torch.Tensor, span: Span, scales: torch.Tensor, *, row: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """One run as it is stored, and as a reader will see it."""
         if self.dtype == "bfloat16":
             values = exact.to(torch.bfloat16)
             return values, values.to(torch.float32)
 
-        values = quantised(exact, bounds, scales, row=row)
-        return values, dequantised(values, bounds, scales[bounds[0] // row :], row=row)
+        values = quantise(exact, span, scales, row=row)
+        return values, dequantise(values, span, scales[span[0] // row :], row=row)
 
-    def _facts(self, seen: list[Seen], deviations: Mapping[str, Deviation]) -> Facts:
-        whole = Deviation()
+    def _build_facts(self, surveys: list[TensorSurvey], deviations: Mapping[str, StorageDeviation]) -> VectorFacts:
+        whole = StorageDeviation()
         for deviation in deviations.values():
             whole.error += deviation.error
             whole.total += deviation.total
             whole.max_abs = max(whole.max_abs, deviation.max_abs)
 
-        tensors = {name: deviation.accuracy() for name, deviation in deviations.items()}
-        return Facts(
+        tensors = {name: deviation.compute_accuracy() for name, deviation in deviations.items()}
+        return VectorFacts(
             format="aftermix vector",
             version=1,
             dtype=self.dtype,
             expert=self.pool.experts[self.vector].label,
-            base=BaseFacts(model=self.pool.frame.label, tensors={entry.info.name: entry.base for entry in seen}),
-            unchanged=tuple(e.info.name for e in seen if e.info.mergeable and not e.differs),
-            error=Error(**whole.accuracy().model_dump(), tensors=tensors),
+            base=BaseFacts(model=self.pool.frame.label, tensors={entry.info.name: entry.base for entry in surveys}),
+            unchanged=tuple(e.info.name for e in surveys if e.info.mergeable and not e.differs),
+            error=VectorAccuracy(**whole.compute_accuracy().model_dump(), tensors=tensors),
         )
 
 
-def _as_json(facts: Facts) -> bytes:
+def _serialise_facts(facts: VectorFacts) -> bytes:
     return (json.dumps(facts.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()

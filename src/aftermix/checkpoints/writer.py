@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from aftermix.checkpoints.safe_files import exists
-from aftermix.checkpoints.shards import Piece, TensorSpec, plan_shards, write_shards
+from aftermix.checkpoints.shards import TensorPiece, TensorSpec, plan_shards, write_shards
 from aftermix.errors import CheckpointError
 
 MARK = ".incomplete-"
@@ -20,7 +20,7 @@ MARK = ".incomplete-"
 
 def write_checkpoint(
     folder: Path,
-    pieces: Iterable[Piece],
+    pieces: Iterable[TensorPiece],
     *,
     layout: Sequence[TensorSpec],
     companions: Mapping[str, bytes | Callable[[], bytes]],
@@ -33,7 +33,7 @@ def write_checkpoint(
     Everything is written to a hidden folder beside it, forced to disk and renamed, `config.json` last: a killed process
     leaves no folder that a loader would take for a model. Raises :class:`CheckpointError` when `folder` holds anything.
     """
-    with appearing_folder(folder) as hidden:
+    with stage_folder(folder) as hidden:
         write_shards(hidden, pieces, plan_shards(layout, max_shard_bytes))
         for name, content in sorted(companions.items(), key=lambda item: item[0] == "config.json"):
             (hidden / name).parent.mkdir(parents=True, exist_ok=True)
@@ -42,17 +42,17 @@ def write_checkpoint(
 
 
 @contextmanager
-def appearing_folder(folder: Path) -> Iterator[Path]:
+def stage_folder(folder: Path) -> Iterator[Path]:
     """A hidden folder that becomes `folder` when the block ends well, and goes when it does not."""
     refuse_occupied(folder)
-    folder = landing(folder)  # `.` has no name, and a link cannot be renamed over
+    folder = follow_links(folder)  # `.` has no name, and a link cannot be renamed over
     hidden = folder.with_name(f".{folder.name}{MARK}{socket.gethostname()}-{os.getpid()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder)
         hidden.mkdir()
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _explain_unwritable(folder, error) from error
 
     # The rename comes last, when all is on disk: whatever stands under the final name is complete.
     try:
@@ -63,17 +63,17 @@ def appearing_folder(folder: Path) -> Iterator[Path]:
         hidden.rename(folder)
         _sync_folder(folder.parent)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _explain_unwritable(folder, error) from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _unwritable(folder: Path, error: OSError) -> CheckpointError:
+def _explain_unwritable(folder: Path, error: OSError) -> CheckpointError:
     remedy = "Free space or choose another folder; nothing was left behind."
     return CheckpointError(str(folder), f"cannot be written ({error.strerror or error})", remedy)
 
 
-def landing(folder: Path) -> Path:
+def follow_links(folder: Path) -> Path:
     """The place of `folder` once links are followed; :class:`CheckpointError` for one that leads to itself."""
     try:
         return folder.resolve()

@@ -6,11 +6,11 @@ Paths are taken relative to the YAML file's folder. Options of merge methods are
 
 from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
 from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, Split, TaskConfig
-from aftermix.config.fields import Section
+from aftermix.config.fields import ConfigSection
 from aftermix.config.file import Config, as_yaml_values, load_config, parse_config, require
 from aftermix.config.merge import SEARCH_EXCLUDE, MergeConfig, VectorConfig
 from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
-from aftermix.config.search import Dimension, Objective, Over, SearchConfig
+from aftermix.config.search import Dimension, Objective, SearchConfig, SearchedSettings
 from aftermix.config.train import DatasetConfig, LoraConfig, OptimizerConfig, SourceConfig, TrainConfig
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "CalibrateConfig",
     "CalibrationConfig",
     "Config",
+    "ConfigSection",
     "DatasetConfig",
     "Dimension",
     "EvaluateConfig",
@@ -28,9 +29,8 @@ __all__ = [
     "MixtureConfig",
     "Objective",
     "OptimizerConfig",
-    "Over",
     "SearchConfig",
-    "Section",
+    "SearchedSettings",
     "SourceConfig",
     "Split",
     "TaskConfig",

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from aftermix.config.fields import Count, Section
+from aftermix.config.fields import ConfigSection, Count
 
 
-class CalibrationConfig(Section):
+class CalibrationConfig(ConfigSection):
     """Text that an expert reads while the inputs of its linear layers are measured: a file or the prompts of a task."""
 
     data: str | None = None
@@ -31,7 +31,7 @@ def _calibration(value: Any) -> Any:
     return {"data": value} if isinstance(value, str) else value
 
 
-class CalibrateConfig(Section):
+class CalibrateConfig(ConfigSection):
     """Measuring of the inputs of the experts' linear layers (OBIM, section 3.1)."""
 
     samples: Count = 100

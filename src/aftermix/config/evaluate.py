@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from aftermix.config.fields import Count, Section
+from aftermix.config.fields import ConfigSection, Count
 
 Split = Literal["search", "select", "test"]
 
 
-class ItemsConfig(Section):
+class ItemsConfig(ConfigSection):
     """Number of items of each task that search, select and test the weights; the three are disjoint."""
 
     search: Count = 100
@@ -22,7 +22,7 @@ class ItemsConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class TaskConfig(Section):
+class TaskConfig(ConfigSection):
     """One lm-evaluation-harness task or group, and the metric that counts."""
 
     task: str
@@ -37,7 +37,7 @@ def _task(value: Any) -> Any:
     return {"task": value} if isinstance(value, str) else value
 
 
-class EvaluateConfig(Section):
+class EvaluateConfig(ConfigSection):
     """Tasks that are measured, their items, and the engine."""
 
     tasks: tuple[Annotated[TaskConfig, BeforeValidator(_task)], ...] = Field(min_length=1)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
 from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, TaskConfig
-from aftermix.config.fields import Name, Section
+from aftermix.config.fields import ConfigSection, Name
 from aftermix.config.merge import MergeConfig, VectorConfig
 from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
 from aftermix.config.search import Dimension, Objective, SearchConfig
@@ -19,7 +19,7 @@ from aftermix.errors import Problem, refuse_if_any
 from aftermix.yaml_file import read_yaml
 
 
-class Config(Section):
+class Config(ConfigSection):
     """The whole file. Which sections a job needs is checked by :func:`require`."""
 
     base: str | None = None
@@ -46,9 +46,9 @@ def parse_config(values: dict[str, Any], *, where: str, folder: Path) -> Config:
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        refuse_if_any([_problem(where, detail) for detail in error.errors()])
+        refuse_if_any([_translate_error(where, detail) for detail in error.errors()])
         raise  # unreachable: a ValidationError has at least one detail
-    return _with_absolute_paths(config, folder.resolve())
+    return _resolve_paths(config, folder.resolve())
 
 
 def require(config: Config, *sections: str) -> None:
@@ -61,11 +61,11 @@ def require(config: Config, *sections: str) -> None:
     refuse_if_any(problems)
 
 
-def _problem(where: str, detail: Any) -> Problem:
+def _translate_error(where: str, detail: Any) -> Problem:
     """One pydantic error in our words."""
     place = ".".join(str(part) for part in detail["loc"]) or "top level"
     if detail["type"] == "extra_forbidden":
-        known = ", ".join(_fields_at(detail["loc"][:-1]))
+        known = ", ".join(_list_fields(detail["loc"][:-1]))
         return Problem(f"{where}: {place}", "is not a known key", f"This section takes: {known}.")
     found = detail.get("input")
     shown = f"{found!r}" if isinstance(found, str | int | float | bool) or found is None else type(found).__name__
@@ -73,11 +73,11 @@ def _problem(where: str, detail: Any) -> Problem:
         shown = str(found)
     message = detail["msg"].removeprefix("Value error, ")
     # A section that contradicts itself has said what is wrong; that it is a mapping tells nothing more.
-    told = message if isinstance(found, dict) and detail["type"] == "value_error" else f"{message}, found {shown}"
-    return Problem(f"{where}: {place}", told, "See docs/configuration.md for this field.")
+    text = message if isinstance(found, dict) and detail["type"] == "value_error" else f"{message}, found {shown}"
+    return Problem(f"{where}: {place}", text, "See docs/configuration.md for this field.")
 
 
-def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
+def _list_fields(loc: tuple[str | int, ...]) -> list[str]:
     """Names of the fields of the section that `loc` points at, for error messages."""
     sections: dict[str, type[BaseModel]] = {
         "vectors": VectorConfig,
@@ -102,21 +102,21 @@ def _fields_at(loc: tuple[str | int, ...]) -> list[str]:
         "levels": LevelConfig,
     }
 
-    found: type[BaseModel] = Config
+    section: type[BaseModel] = Config
     for part in loc:
-        found = sections.get(str(part), nested.get(str(part), found))
-    return [field.alias or name for name, field in found.model_fields.items()]
+        section = sections.get(str(part), nested.get(str(part), section))
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
-def _with_absolute_paths(config: Config, folder: Path) -> Config:
-    def local(path: str) -> str:
+def _resolve_paths(config: Config, folder: Path) -> Config:
+    def resolve_model(path: str) -> str:
         resolved = _below(folder, path)
         return str(resolved) if _exists(resolved) or _looks_local(path) else path
 
     update: dict[str, Any] = {"vectors": {}}
-    update["base"] = local(config.base) if config.base else None
+    update["base"] = resolve_model(config.base) if config.base else None
     for name, vector in config.vectors.items():
-        changed: dict[str, Any] = {"model": local(vector.model)}
+        changed: dict[str, Any] = {"model": resolve_model(vector.model)}
         if vector.calibration and vector.calibration.data is not None:
             data = str(_below(folder, vector.calibration.data))
             changed["calibration"] = vector.calibration.model_copy(update={"data": data})
@@ -130,24 +130,25 @@ def _with_absolute_paths(config: Config, folder: Path) -> Config:
         update["evaluate"] = config.evaluate.model_copy(update={"include_path": include_path})
 
     if config.train:
-        update["train"] = _with_absolute_data(config.train, folder)
+        update["train"] = _resolve_data_paths(config.train, folder)
         optimizer = config.train.optimizer
         if optimizer.pilot:
-            with_pilot = optimizer.model_copy(update={"pilot": local(optimizer.pilot)})
+            with_pilot = optimizer.model_copy(update={"pilot": resolve_model(optimizer.pilot)})
             update["train"] = update["train"].model_copy(update={"optimizer": with_pilot})
     return config.model_copy(update=update)
 
 
-def _with_absolute_data(train: TrainConfig, folder: Path) -> TrainConfig:
-    def local(section: BaseModel, *keys: str) -> dict[str, str]:
+def _resolve_data_paths(train: TrainConfig, folder: Path) -> TrainConfig:
+    def resolve_source(section: BaseModel, *keys: str) -> dict[str, str]:
         written = {key: getattr(section, key) for key in keys}
         return {key: str(_below(folder, value)) for key, value in written.items() if isinstance(value, str)}
 
     datasets = {
-        name: dataset.model_copy(update=local(dataset, "data", "mixture")) for name, dataset in train.datasets.items()
+        name: dataset.model_copy(update=resolve_source(dataset, "data", "mixture"))
+        for name, dataset in train.datasets.items()
     }
-    sources = {name: source.model_copy(update=local(source, "data")) for name, source in train.sources.items()}
-    return train.model_copy(update={"datasets": datasets, "sources": sources, **local(train, "cache")})
+    sources = {name: source.model_copy(update=resolve_source(source, "data")) for name, source in train.sources.items()}
+    return train.model_copy(update={"datasets": datasets, "sources": sources, **resolve_source(train, "cache")})
 
 
 def _below(folder: Path, path: str) -> Path:

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from aftermix.config.calibrate import CalibrationConfig, _calibration
-from aftermix.config.fields import Finite, Name, Section, Tokens
+from aftermix.config.fields import ConfigSection, Finite, Name, Tokens
 
 SEARCH_EXCLUDE = ("kind:embeddings", "kind:head", "kind:positions")
 """Tensors that a search leaves at the base's values unless the recipe says otherwise (OptiMer, section 4.1)."""
 
 
-class VectorConfig(Section):
+class VectorConfig(ConfigSection):
     """One expert (or instruction model) whose distance from the base is a distribution vector."""
 
     model: str

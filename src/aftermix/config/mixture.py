@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from aftermix.config.fields import Count, Finite, Name, Positive, Section, Tokens
+from aftermix.config.fields import ConfigSection, Count, Finite, Name, Positive, Tokens
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Shares = Annotated[dict[Name, Share], Field(min_length=1)]
 
 
-class UtilityConfig(Section):
+class UtilityConfig(ConfigSection):
     """One number for the scores of all capabilities."""
 
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
@@ -35,7 +35,7 @@ def _utility(value: Any) -> Any:
     return {"expression": value} if isinstance(value, str) else value
 
 
-class LevelConfig(Section):
+class LevelConfig(ConfigSection):
     """Departures of the search within one group of the tree from the section."""
 
     points: Count | None = None
@@ -50,7 +50,7 @@ def _priors(value: Any) -> Any:
     return {str(number): shares for number, shares in enumerate(value, 1)} if isinstance(value, list | tuple) else value
 
 
-class MixtureConfig(Section):
+class MixtureConfig(ConfigSection):
     """The mixture of the experts' data, found by merging them (MergeMix, section 3)."""
 
     points: Count = 40
@@ -93,8 +93,8 @@ class MixtureConfig(Section):
     @model_validator(mode="after")
     def _levels_are_of_a_tree(self) -> MixtureConfig:
         if self.tree is None:
-            told = {name: type(self).model_fields[name].default for name in ("direction", "levels", "experts")}
-            given = [name for name, default in told.items() if getattr(self, name) != default]
+            defaults = {name: type(self).model_fields[name].default for name in ("direction", "levels", "experts")}
+            given = [name for name, default in defaults.items() if getattr(self, name) != default]
             if given:
                 raise ValueError(f"'{given[0]}' is about the groups of a 'tree', and there is none")
         return self

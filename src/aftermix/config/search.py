@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from aftermix.config.fields import Count, Finite, Positive, Section
+from aftermix.config.fields import ConfigSection, Count, Finite, Positive
 
 
-class Objective(Section):
+class Objective(ConfigSection):
     """A weighted mean of task scores, with floors that other tasks must not fall below."""
 
     tasks: dict[str, Positive] = {}  # noqa: RUF012 - pydantic copies defaults
@@ -41,7 +41,7 @@ def _dimension(value: Any) -> Any:
     return {"choices": value} if isinstance(value, list | tuple) else value
 
 
-class Dimension(Section):
+class Dimension(ConfigSection):
     """Values that one setting may have: an interval, perhaps in steps, or one of several choices."""
 
     low: Finite | None = None
@@ -54,7 +54,7 @@ class Dimension(Section):
     """A list alone stands for this."""
 
 
-class Over(BaseModel):
+class SearchedSettings(BaseModel):
     """Dimensions of the search: merge weights, and settings of the merge by the name of the method's option."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -69,7 +69,7 @@ class Over(BaseModel):
         return dict(self.__pydantic_extra__)
 
 
-class SearchConfig(Section):
+class SearchConfig(ConfigSection):
     """The search for merge weights (OptiMer, Algorithm 1)."""
 
     trials: Annotated[int, Field(ge=0)] = 100
@@ -83,7 +83,7 @@ class SearchConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     objective: Annotated[tuple[Objective, ...], BeforeValidator(_objectives)] = (Objective(),)
     """One objective, or several for a Pareto front."""
-    over: Over = Over()
+    over: SearchedSettings = SearchedSettings()
     """Settings of the merge that are searched beside the weights, or instead of them."""
     baselines: bool = True
     """Measure the baselines that cost no training beside the winner."""

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from aftermix.config.fields import Count, Finite, Name, Positive, Section, Tokens
+from aftermix.config.fields import ConfigSection, Count, Finite, Name, Positive, Tokens
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class SourceConfig(Section):
+class SourceConfig(ConfigSection):
     """Data that mixtures draw on; no expert of its own."""
 
     data: str
@@ -23,7 +23,7 @@ class SourceConfig(Section):
     """Fate of a conversation or completion that is longer than the context."""
 
 
-class DatasetConfig(Section):
+class DatasetConfig(ConfigSection):
     """One dataset: one expert. Either `data`, read as a source is, or a `mixture` of sources."""
 
     data: str | None = None
@@ -91,7 +91,7 @@ OPTIMIZER_OPTIONS = {
 """Keys of `train.optimizer` that each optimizer takes."""
 
 
-class OptimizerConfig(Section):
+class OptimizerConfig(ConfigSection):
     """The optimizer; learning rate, weight decay and AdamW's betas stand in `train` for all of them."""
 
     name: Literal["adamw", "sgd", "merge_aware", "sam", "asam"] = "adamw"
@@ -147,7 +147,7 @@ class OptimizerConfig(Section):
         return {key: value for key, value in plain(self).items() if key in ("name", *self.options)}
 
 
-class LoraConfig(Section):
+class LoraConfig(ConfigSection):
     """Low-rank adapters in place of the weights; folded into them when the expert is written."""
 
     rank: Count = 8
@@ -161,7 +161,7 @@ def _optimizer(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class TrainConfig(Section):
+class TrainConfig(ConfigSection):
     """Continual pre-training of one expert per dataset (docs/how-to/train.md)."""
 
     datasets: dict[Name, Annotated[DatasetConfig, BeforeValidator(_dataset)]] = Field(min_length=1)

@@ -27,7 +27,7 @@ class ExamplePool:
     """Numbers of evaluated documents that must not be scored."""
 
 
-def example_pool(
+def choose_examples(
     pool: Sequence[Document], documents: Sequence[Document], *, shots: int, task: str, seed: int, in_order: bool
 ) -> ExamplePool:
     """The pool for `shots` examples a prompt that shares no document with the scored ones.
@@ -41,9 +41,9 @@ def example_pool(
     """
     numbers: dict[bytes, list[int]] = {}
     for number, document in enumerate(documents):
-        numbers.setdefault(_content(document), []).append(number)
+        numbers.setdefault(_hash_document(document), []).append(number)
 
-    contents = [_content(document) for document in pool]
+    contents = [_hash_document(document) for document in pool]
     apart = [document for document, content in zip(pool, contents, strict=True) if content not in numbers]
     if len(apart) == len(pool) >= shots or len(apart) > shots:
         return ExamplePool(list(apart), frozenset())
@@ -62,11 +62,11 @@ def example_pool(
         raw = np.random.SFC64(derived_seed(seed, "few-shot", task)).random_raw(len(shared))
         shared = [shared[index] for index in np.argsort(raw, kind="stable")]
 
-    kept = set(shared[:wanted])
-    examples = [document for document, content in zip(pool, contents, strict=True) if content in kept] + apart
-    return ExamplePool(examples, frozenset(number for content in kept for number in numbers[content]))
+    chosen = set(shared[:wanted])
+    examples = [document for document, content in zip(pool, contents, strict=True) if content in chosen] + apart
+    return ExamplePool(examples, frozenset(number for content in chosen for number in numbers[content]))
 
 
-def _content(document: Document) -> bytes:
+def _hash_document(document: Document) -> bytes:
     text = json.dumps(document, sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

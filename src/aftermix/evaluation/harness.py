@@ -13,16 +13,16 @@ from lm_eval.api.samplers import FirstNSampler
 
 from aftermix.config import EvaluateConfig, Split
 from aftermix.errors import EvaluationError
-from aftermix.evaluation.fewshot import example_pool
-from aftermix.evaluation.items import SPLITS, TaskItems, fixed_counts, split_items
+from aftermix.evaluation.fewshot import choose_examples
+from aftermix.evaluation.items import SPLITS, TaskItems, list_fixed_counts, split_items
 from aftermix.evaluation.loading import Leaves, load_tasks
-from aftermix.evaluation.metrics import Metric, primary_metric
+from aftermix.evaluation.metrics import TaskMetric, choose_metric
 from aftermix.evaluation.quiet import quiet
 from aftermix.evaluation.requests import (
     ChatTemplate,
     LeafRequests,
     build_requests,
-    compiled_templates,
+    compile_templates_once,
     forget_answers,
     score_items,
 )
@@ -32,7 +32,7 @@ MAX_GOLD_ANSWERS = 32
 
 
 @dataclass(frozen=True)
-class Measured:
+class SuiteScores:
     """Scores of one candidate on one split."""
 
     items: dict[str, list[float]]
@@ -55,7 +55,7 @@ class TaskSuite:
     """The tasks of a configuration with their splits and, once asked for, their requests."""
 
     tasks: dict[str, TaskItems]
-    primary: dict[str, Metric]
+    primary: dict[str, TaskMetric]
     """Task -> the metric that counts."""
     chat: bool
     _leaves: dict[str, Leaves] = field(repr=False)
@@ -68,31 +68,33 @@ class TaskSuite:
         Raises :class:`EvaluationError` for everything that is wrong with a task, its metric or its number of items.
         """
         loaded = load_tasks(config)
-        primary = {task.task: primary_metric(task, loaded[task.task]) for task in config.tasks}
+        primary = {task.task: choose_metric(task, loaded[task.task]) for task in config.tasks}
         with quiet():
-            tasks = {name: _items_of(name, leaves, config) for name, leaves in loaded.items()}
+            tasks = {name: _split_task(name, leaves, config) for name, leaves in loaded.items()}
         suite = TaskSuite(tasks=tasks, primary=primary, chat=config.apply_chat_template, _leaves=loaded)
         if not suite.chat:  # a chat template comes with the engine's tokenizer
-            suite._requests_of("search", None)
+            suite._build_split("search", None)
         return suite
 
-    def sizes(self) -> dict[str, dict[str, int]]:
+    def count_items(self) -> dict[str, dict[str, int]]:
         """Task -> split -> number of items."""
         return {name: {split: len(items.of(split)) for split in SPLITS} for name, items in self.tasks.items()}
 
-    def requests(self, split: Split, lm: Any) -> dict[str, list[Any]]:
+    def list_requests(self, split: Split, lm: Any) -> dict[str, list[Any]]:
         """Task -> all requests of `split`; `lm` is asked for its chat template where one applies."""
-        by_task = self._requests_of(split, lm)
-        return {task: [instance for part in parts for instance in part.flat()] for task, parts in by_task.items()}
+        by_task = self._build_split(split, lm)
+        return {
+            task: [instance for part in parts for instance in part.list_instances()] for task, parts in by_task.items()
+        }
 
-    def tokens(self, split: Split, lm: Any) -> dict[str, int]:
+    def count_tokens(self, split: Split, lm: Any) -> dict[str, int]:
         """Task -> tokens that the model must be run on for `split`, each task alone; generated text at its limit.
 
-        `lm` needs `request_tokens`: the live model has it, and :func:`aftermix.evaluation.engines.hf.planning_model`.
+        `lm` needs `count_request_tokens`, as the live model and that of :func:`~.engines.hf.open_planning_model` have.
         """
-        return {task: lm.request_tokens(instances) for task, instances in self.requests(split, lm).items()}
+        return {task: lm.count_request_tokens(instances) for task, instances in self.list_requests(split, lm).items()}
 
-    def evaluate(self, lm: Any, split: Split) -> Measured:
+    def evaluate(self, lm: Any, split: Split) -> SuiteScores:
         """Scores of the model that `lm` holds now on the items of `split`, and on no others.
 
         `lm` is any lm-eval `LM`; no answer of an earlier candidate is seen. Raises :class:`EvaluationError` for a model
@@ -106,48 +108,49 @@ class TaskSuite:
                 "Unwrap it.",
             )
 
-        by_task = self._requests_of(split, lm)
-        flat = [instance for parts in by_task.values() for part in parts for instance in part.flat()]
+        by_task = self._build_split(split, lm)
+        flat = [instance for parts in by_task.values() for part in parts for instance in part.list_instances()]
         forwarded, truncated = getattr(lm, "forwarded_tokens", 0), getattr(lm, "truncated_requests", 0)
         try:
             with quiet():
-                _answer(lm, flat)
-                scored = {task: _score(task, parts, self.primary[task]) for task, parts in by_task.items()}
+                _collect_answers(lm, flat)
+                scored = {task: _score_task(task, parts, self.primary[task]) for task, parts in by_task.items()}
         finally:
             forget_answers(flat)
 
-        return Measured(
+        return SuiteScores(
             items={task: primary for task, (primary, _) in scored.items()},
             metrics={task: metrics for task, (_, metrics) in scored.items()},
             tokens=getattr(lm, "forwarded_tokens", 0) - forwarded,
             truncated=getattr(lm, "truncated_requests", 0) - truncated,
         )
 
-    def _requests_of(self, split: Split, lm: Any) -> dict[str, list[LeafRequests]]:
+    def _build_split(self, split: Split, lm: Any) -> dict[str, list[LeafRequests]]:
         if split not in self._requests:
             template: ChatTemplate | None = lm.apply_chat_template if self.chat else None
             with quiet():
                 self._requests[split] = {
-                    name: _build(items.of(split), self._leaves[name], template) for name, items in self.tasks.items()
+                    name: _build_task_requests(items.of(split), self._leaves[name], template)
+                    for name, items in self.tasks.items()
                 }
         return self._requests[split]
 
 
-def _items_of(name: str, leaves: Leaves, config: EvaluateConfig) -> TaskItems:
+def _split_task(name: str, leaves: Leaves, config: EvaluateConfig) -> TaskItems:
     golds: dict[str, str] = {}
-    kept = 0
-    with compiled_templates():
+    example_count = 0
+    with compile_templates_once():
         for leaf_name, leaf in leaves.items():
             reserved = _reserve_examples(leaf_name, leaf, seed=config.items.seed)
-            kept += len(reserved)
-            for number, gold in enumerate(_gold_answers(leaf)):
+            example_count += len(reserved)
+            for number, gold in enumerate(_read_golds(leaf)):
                 if number not in reserved:
                     golds[f"{leaf_name}/{number}"] = gold
 
-    items = split_items(golds, task=name, items=config.items, fixed=fixed_counts(config.items))
-    if not kept:
+    items = split_items(golds, task=name, items=config.items, fixed=list_fixed_counts(config.items))
+    if not example_count:
         return items
-    note = f"{kept} items are few-shot examples and not scored"
+    note = f"{example_count} items are few-shot examples and not scored"
     return replace(items, note=f"{items.note}; {note}" if items.note else note)
 
 
@@ -157,7 +160,7 @@ def _reserve_examples(name: str, leaf: Any, *, seed: int) -> frozenset[int]:
     if shots == 0:
         return frozenset()
 
-    pool = example_pool(
+    pool = choose_examples(
         leaf.sampler.df,
         list(leaf.task_docs),
         shots=shots,
@@ -169,7 +172,7 @@ def _reserve_examples(name: str, leaf: Any, *, seed: int) -> frozenset[int]:
     return pool.reserved
 
 
-def _gold_answers(leaf: Any) -> list[str]:
+def _read_golds(leaf: Any) -> list[str]:
     """The gold answer of every document, or nothing where answers are texts of their own rather than classes."""
     documents = leaf.task_docs
     answers = [""] * len(documents)
@@ -187,7 +190,7 @@ def _gold_answers(leaf: Any) -> list[str]:
     return answers if len(set(answers)) <= MAX_GOLD_ANSWERS else [""] * len(documents)
 
 
-def _build(items: Sequence[str], leaves: Leaves, template: ChatTemplate | None) -> list[LeafRequests]:
+def _build_task_requests(items: Sequence[str], leaves: Leaves, template: ChatTemplate | None) -> list[LeafRequests]:
     numbers: dict[str, list[int]] = defaultdict(list)
     for item in items:
         leaf_name, _, number = item.rpartition("/")
@@ -202,19 +205,21 @@ def _build(items: Sequence[str], leaves: Leaves, template: ChatTemplate | None) 
     return parts
 
 
-def _answer(lm: Any, instances: Sequence[Any]) -> None:
+def _collect_answers(lm: Any, instances: Sequence[Any]) -> None:
     """Have `lm` answer all requests, one call for each kind, and store the answers in the instances."""
     forget_answers(instances)
     by_kind: dict[str, list[Any]] = defaultdict(list)
     for instance in instances:
         by_kind[instance.request_type].extend([instance] * (instance.repeats or 1))
-    for kind, asked in by_kind.items():
-        answers = getattr(lm, kind)(asked, disable_tqdm=True)
-        for instance, answer in zip(asked, answers, strict=True):
+    for kind, of_kind in by_kind.items():
+        answers = getattr(lm, kind)(of_kind, disable_tqdm=True)
+        for instance, answer in zip(of_kind, answers, strict=True):
             instance.resps.append(answer)
 
 
-def _score(task: str, parts: Sequence[LeafRequests], metric: Metric) -> tuple[list[float], dict[str, list[float]]]:
+def _score_task(
+    task: str, parts: Sequence[LeafRequests], metric: TaskMetric
+) -> tuple[list[float], dict[str, list[float]]]:
     primary: list[float] = []
     metrics: dict[str, list[float]] = defaultdict(list)
     for part in parts:

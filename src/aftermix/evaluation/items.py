@@ -35,7 +35,7 @@ class TaskItems:
         return items
 
 
-def fixed_counts(items: ItemsConfig) -> frozenset[str]:
+def list_fixed_counts(items: ItemsConfig) -> frozenset[str]:
     """The counts that the user's file sets itself. The others are shares, and shrink for a small task."""
     written = items.model_fields_set
     return frozenset(name for name in SPLITS if name in written and isinstance(getattr(items, name), int))
@@ -61,8 +61,8 @@ def split_items(golds: Mapping[str, str], *, task: str, items: ItemsConfig, fixe
         )
 
     first = items.scheme == "first"
-    counts = _counts(available, task=task, items=items, fixed=fixed)
-    order = _document_order(golds) if first else _stratified_order(golds, task=task, seed=items.seed)
+    counts = _settle_counts(available, task=task, items=items, fixed=fixed)
+    order = _sort_by_document(golds) if first else _stratify(golds, task=task, seed=items.seed)
 
     start = max(counts["search"], counts["select"]) if first else counts["search"] + counts["select"]
     chosen = {
@@ -73,32 +73,32 @@ def split_items(golds: Mapping[str, str], *, task: str, items: ItemsConfig, fixe
 
     place = {item: index for index, item in enumerate(golds)}
     parts = {name: tuple(sorted(chosen[name], key=place.__getitem__)) for name in SPLITS}
-    return TaskItems(task=task, overlap=first, note=_note(available, counts, items), **parts)
+    return TaskItems(task=task, overlap=first, note=_describe_counts(available, counts, items), **parts)
 
 
-def _document_order(golds: Mapping[str, str]) -> list[str]:
+def _sort_by_document(golds: Mapping[str, str]) -> list[str]:
     """By document number, so that the first items of a group are the first of each of its leaves."""
     return sorted(golds, key=lambda item: int(item.rpartition("/")[2]))
 
 
-def _stratified_order(golds: Mapping[str, str], *, task: str, seed: int) -> list[str]:
+def _stratify(golds: Mapping[str, str], *, task: str, seed: int) -> list[str]:
     by_leaf: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for item, gold in golds.items():
         by_leaf[item.rpartition("/")[0]][gold].append(item)
 
     leaves = {}
     for leaf, by_gold in by_leaf.items():
-        shuffled = {gold: _shuffled(items, seed, "items", task, leaf, gold) for gold, items in by_gold.items()}
-        leaves[leaf] = _interleaved(shuffled, seed, "interleave", task, leaf)
-    return _interleaved(leaves, seed, "interleave", task)
+        shuffled = {gold: _shuffle(items, seed, "items", task, leaf, gold) for gold, items in by_gold.items()}
+        leaves[leaf] = _interleave(shuffled, seed, "interleave", task, leaf)
+    return _interleave(leaves, seed, "interleave", task)
 
 
-def _shuffled(items: list[str], seed: int, *key: str) -> list[str]:
+def _shuffle(items: list[str], seed: int, *key: str) -> list[str]:
     raw = np.random.SFC64(derived_seed(seed, *key)).random_raw(len(items))
     return [items[index] for index in np.argsort(raw, kind="stable")]
 
 
-def _interleaved(strata: Mapping[str, list[str]], seed: int, *key: str) -> list[str]:
+def _interleave(strata: Mapping[str, list[str]], seed: int, *key: str) -> list[str]:
     """One list in which every run holds the strata in proportion: rank `r` of `n` takes the place `(r + u) / n`."""
     place: dict[str, float] = {}
     for name, members in strata.items():
@@ -107,23 +107,23 @@ def _interleaved(strata: Mapping[str, list[str]], seed: int, *key: str) -> list[
     return sorted(place, key=lambda item: (place[item], item))
 
 
-def _counts(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> dict[str, int]:
+def _settle_counts(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> dict[str, int]:
     """Items of each split: as asked where they fit; otherwise what is not `fixed` shares the rest in proportion."""
-    asked = {"search": items.search, "select": items.select}
-    before_test = max(asked.values()) if items.scheme == "first" else sum(asked.values())
+    wanted = {"search": items.search, "select": items.select}
+    before_test = max(wanted.values()) if items.scheme == "first" else sum(wanted.values())
     rest = available - before_test
     least_test = items.test if isinstance(items.test, int) else (1 if fixed >= {"search", "select"} else items.search)
     if rest >= least_test:
-        return {**asked, "test": items.test if isinstance(items.test, int) else rest}
+        return {**wanted, "test": items.test if isinstance(items.test, int) else rest}
     if items.scheme == "first":
-        return _first_in_proportion(available, task=task, items=items, fixed=fixed)
+        return _share_first_items(available, task=task, items=items, fixed=fixed)
     # A `rest` that does not fit has no count of its own; it is as long as select, the other held-out part.
-    weights = {**asked, "test": items.test if isinstance(items.test, int) else items.select}
+    weights = {**wanted, "test": items.test if isinstance(items.test, int) else items.select}
 
     shared = [name for name in SPLITS if name not in fixed]
     left = available - sum(weights[name] for name in fixed)
     if left < len(shared) or not shared:
-        raise _too_few(available, task=task, items=items)
+        raise _explain_too_few(available, task=task, items=items)
 
     total = sum(weights[name] for name in shared)
     counts: dict[str, int] = {
@@ -135,9 +135,9 @@ def _counts(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[s
     return counts
 
 
-def _first_in_proportion(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> dict[str, int]:
+def _share_first_items(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> dict[str, int]:
     if fixed:
-        raise _too_few(available, task=task, items=items)
+        raise _explain_too_few(available, task=task, items=items)
     before, after = max(items.search, items.select), items.select
     counts: dict[str, int] = {
         name: max(1, available * count // (before + after))
@@ -146,7 +146,7 @@ def _first_in_proportion(available: int, *, task: str, items: ItemsConfig, fixed
     return {**counts, "test": available - max(counts.values())}
 
 
-def _too_few(available: int, *, task: str, items: ItemsConfig) -> EvaluationError:
+def _explain_too_few(available: int, *, task: str, items: ItemsConfig) -> EvaluationError:
     wanted = f"search {items.search}, select {items.select}, test {items.test}"
     return EvaluationError(
         f"task '{task}'",
@@ -155,7 +155,7 @@ def _too_few(available: int, *, task: str, items: ItemsConfig) -> EvaluationErro
     )
 
 
-def _note(available: int, counts: Mapping[str, int], items: ItemsConfig) -> str | None:
+def _describe_counts(available: int, counts: Mapping[str, int], items: ItemsConfig) -> str | None:
     if all(getattr(items, name) in ("rest", counts[name]) for name in SPLITS):
         return None
     shares = ", ".join(f"{name} {counts[name]}" for name in SPLITS)

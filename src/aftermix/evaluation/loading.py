@@ -15,7 +15,7 @@ from lm_eval.tasks._factory import TaskFactory
 
 from aftermix.config import EvaluateConfig, TaskConfig
 from aftermix.errors import AftermixError, EvaluationError, Problem, refuse_if_any
-from aftermix.evaluation.local_files import with_absolute_files
+from aftermix.evaluation.local_files import resolve_data_files
 from aftermix.evaluation.quiet import quiet
 
 BUILT_IN = Path(lm_eval.tasks.__file__).parent
@@ -30,7 +30,7 @@ class _LocalFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no types
         loaded: dict[str, Any] = super()._load_full_config(entry, overrides)
         if entry.yaml_path is None or BUILT_IN in entry.yaml_path.parents:
             return loaded
-        return with_absolute_files(loaded, folder=entry.yaml_path.parent)
+        return resolve_data_files(loaded, folder=entry.yaml_path.parent)
 
 
 def load_tasks(config: EvaluateConfig) -> dict[str, Leaves]:
@@ -41,9 +41,11 @@ def load_tasks(config: EvaluateConfig) -> dict[str, Leaves]:
     code without `unsafe_code: true`, images or sound, lm-eval's old Python interface, and data that cannot be loaded.
     """
     with quiet():
-        manager = _manager_for(config)
+        manager = _open_manager(config)
         index = manager.task_index
-        refuse_if_any([_unknown(task.task, list(index), config) for task in config.tasks if task.task not in index])
+        refuse_if_any(
+            [_explain_unknown(task.task, list(index), config) for task in config.tasks if task.task not in index]
+        )
         for task in config.tasks:
             _refuse_code(task.task, index, allowed=config.unsafe_code)
         if config.unsafe_code:  # the metric of HumanEval and MBPP asks for this too
@@ -53,7 +55,7 @@ def load_tasks(config: EvaluateConfig) -> dict[str, Leaves]:
     return loaded
 
 
-def _manager_for(config: EvaluateConfig) -> Any:
+def _open_manager(config: EvaluateConfig) -> Any:
     include_path = config.include_path
     if include_path is not None and not Path(include_path).is_dir():
         raise EvaluationError(
@@ -67,7 +69,7 @@ def _manager_for(config: EvaluateConfig) -> Any:
     return manager
 
 
-def _members(name: str, index: dict[str, Any]) -> list[str]:
+def _list_members(name: str, index: dict[str, Any]) -> list[str]:
     """Names of other tasks that a group or tag refers to; members defined on the spot are left out."""
     entry = index[name]
     if entry.kind.name == "TAG":
@@ -85,21 +87,21 @@ def _is_complete(name: str, index: dict[str, Any], above: tuple[str, ...] = ()) 
     """Say if `name` and all that it refers to are in `index`."""
     if name not in index or name in above:
         return name in index
-    return all(_is_complete(member, index, (*above, name)) for member in _members(name, index))
+    return all(_is_complete(member, index, (*above, name)) for member in _list_members(name, index))
 
 
-def _unknown(name: str, known: Sequence[str], config: EvaluateConfig) -> Problem:
+def _explain_unknown(name: str, known: Sequence[str], config: EvaluateConfig) -> Problem:
     places = "lm-eval" + (f" or in {config.include_path}" if config.include_path else "")
     close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    listed = f"Did you mean {', '.join(close)}?" if close else "List lm-eval's tasks with `lm-eval ls tasks`."
-    return Problem("evaluate.tasks", f"there is no task '{name}' in {places}", listed)
+    remedy = f"Did you mean {', '.join(close)}?" if close else "List lm-eval's tasks with `lm-eval ls tasks`."
+    return Problem("evaluate.tasks", f"there is no task '{name}' in {places}", remedy)
 
 
 def _refuse_code(name: str, index: dict[str, Any], *, allowed: bool, above: tuple[str, ...] = ()) -> None:
     """Refuse before the task is built: building it may already run code."""
     if (index[name].cfg or {}).get("unsafe_code") and not allowed:
-        raise _runs_code(name)
-    for member in _members(name, index):
+        raise _explain_code(name)
+    for member in _list_members(name, index):
         if member in index and member not in above:
             _refuse_code(member, index, allowed=allowed, above=(*above, name))
 
@@ -119,7 +121,7 @@ def _load(task: TaskConfig, manager: Any, config: EvaluateConfig) -> Leaves:
 
     for name, leaf in leaves.items():
         _refuse_unusable(name, leaf, unsafe_code=config.unsafe_code)
-        leaf.set_config(key="num_fewshot", value=_shots(task, config, leaf.get_config("num_fewshot")))
+        leaf.set_config(key="num_fewshot", value=_choose_shots(task, config, leaf.get_config("num_fewshot")))
     return leaves
 
 
@@ -132,10 +134,10 @@ def _refuse_unusable(name: str, leaf: Any, *, unsafe_code: bool) -> None:
         raise EvaluationError(f"task '{name}'", "needs images or sound", "Take a task of text alone.")
     # An inline member of a group is not in the index, so `_refuse_code` has not seen it.
     if getattr(leaf, "UNSAFE_CODE", False) and not unsafe_code:
-        raise _runs_code(name)
+        raise _explain_code(name)
 
 
-def _runs_code(name: str) -> EvaluationError:
+def _explain_code(name: str) -> EvaluationError:
     return EvaluationError(
         f"task '{name}'",
         "runs code that the model writes",
@@ -154,7 +156,7 @@ def _refuse_shared_leaves(loaded: dict[str, Leaves]) -> None:
                 )
 
 
-def _shots(task: TaskConfig, config: EvaluateConfig, own: int | None) -> int:
+def _choose_shots(task: TaskConfig, config: EvaluateConfig, own: int | None) -> int:
     """Few-shot examples: the task's line in the file, else `evaluate.num_fewshot`, else the task's own setting.
 
     As in lm-eval, the setting for all tasks leaves a task alone whose YAML says 0: its prompt holds its examples.

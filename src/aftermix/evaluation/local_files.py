@@ -8,7 +8,7 @@ from typing import Any
 from aftermix.errors import EvaluationError
 
 
-def with_absolute_files(task: dict[str, Any], *, folder: Path) -> dict[str, Any]:
+def resolve_data_files(task: dict[str, Any], *, folder: Path) -> dict[str, Any]:
     """A copy of the task configuration `task`, found in `folder`, whose local files are absolute.
 
     `dataset_kwargs.data_files` (a name, a list, or either by split; globs allowed), `dataset_kwargs.data_dir` and a
@@ -19,7 +19,7 @@ def with_absolute_files(task: dict[str, Any], *, folder: Path) -> dict[str, Any]
     kwargs = dict(task.get("dataset_kwargs") or {})
     for key in ("data_files", "data_dir"):
         if kwargs.get(key):
-            kwargs[key] = _located(kwargs[key], folder=folder, task=name)
+            kwargs[key] = _locate_files(kwargs[key], folder=folder, task=name)
 
     resolved = {**task, **({"dataset_kwargs": kwargs} if kwargs else {})}
     path = task.get("dataset_path")
@@ -28,11 +28,11 @@ def with_absolute_files(task: dict[str, Any], *, folder: Path) -> dict[str, Any]
     return resolved
 
 
-def _located(entry: Any, *, folder: Path, task: str) -> Any:
+def _locate_files(entry: Any, *, folder: Path, task: str) -> Any:
     if isinstance(entry, dict):
-        return {split: _located(value, folder=folder, task=task) for split, value in entry.items()}
+        return {split: _locate_files(value, folder=folder, task=task) for split, value in entry.items()}
     if isinstance(entry, list | tuple):
-        return [_located(value, folder=folder, task=task) for value in entry]
+        return [_locate_files(value, folder=folder, task=task) for value in entry]
     if not isinstance(entry, str) or "://" in entry:
         return entry
 

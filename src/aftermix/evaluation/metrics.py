@@ -15,7 +15,7 @@ from aftermix.errors import EvaluationError
 
 
 @dataclass(frozen=True)
-class Metric:
+class TaskMetric:
     """A metric as computed on the answers that one filter leaves."""
 
     name: str
@@ -24,32 +24,32 @@ class Metric:
     def __str__(self) -> str:
         """As lm-eval writes it.
 
-        >>> str(Metric("acc", "none"))
+        >>> str(TaskMetric("acc", "none"))
         'acc,none'
         """
         return f"{self.name},{self.filter}"
 
 
-def primary_metric(task: TaskConfig, leaves: Mapping[str, Any]) -> Metric:
+def choose_metric(task: TaskConfig, leaves: Mapping[str, Any]) -> TaskMetric:
     """The metric and filter that `task` names, else the first ones of its first leaf.
 
     Raises :class:`EvaluationError` unless every leaf has both, the task's score is the plain mean of the metric over
     items, and higher is better: a search compares items one by one and maximises.
     """
     first = next(iter(leaves.values()))
-    metric = Metric(task.metric or next(iter(first.aggregation())), task.filter or _filters(first)[0])
+    metric = TaskMetric(task.metric or next(iter(first.aggregation())), task.filter or _list_filters(first)[0])
     for name, leaf in leaves.items():
         _refuse_unusable(metric, name, leaf)
     return metric
 
 
-def _refuse_unusable(metric: Metric, name: str, leaf: Any) -> None:
+def _refuse_unusable(metric: TaskMetric, name: str, leaf: Any) -> None:
     where = f"task '{name}'"
     usable = [known for known in leaf.aggregation() if _is_usable(known, leaf)]
     remedy = f"Set `metric` to one of: {', '.join(usable)}." if usable else "Take another task: none of its metrics is."
 
-    if metric.filter not in _filters(leaf):
-        known = ", ".join(_filters(leaf))
+    if metric.filter not in _list_filters(leaf):
+        known = ", ".join(_list_filters(leaf))
         raise EvaluationError(where, f"has no filter '{metric.filter}'", f"Set `filter` to one of: {known}.")
     if metric.name not in leaf.aggregation():
         raise EvaluationError(where, f"has no metric '{metric.name}'", remedy)
@@ -67,16 +67,16 @@ def _is_usable(name: str, leaf: Any) -> bool:
     return leaf.aggregation()[name] is mean and bool(leaf.higher_is_better().get(name, False))
 
 
-def _filters(leaf: Any) -> list[str]:
+def _list_filters(leaf: Any) -> list[str]:
     return [ensemble.name for ensemble in leaf._filters]
 
 
-def item_values(results: Mapping[str, Any]) -> dict[str, float]:
+def read_item_values(results: Mapping[str, Any]) -> dict[str, float]:
     """The results of one item that are numbers; parts of corpus metrics (pairs, texts) are left out."""
     return {name: float(value) for name, value in results.items() if isinstance(value, Real | np.bool_)}
 
 
-def primary_value(values: Mapping[str, float], metric: Metric, *, item: str) -> float:
+def read_primary_value(values: Mapping[str, float], metric: TaskMetric, *, item: str) -> float:
     """The primary metric of one item.
 
     A metric that a function computes may name its result otherwise (`pass_at_k` gives `pass@1`): where there is only

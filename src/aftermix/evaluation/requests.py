@@ -12,7 +12,7 @@ import lm_eval.utils
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
 from aftermix.errors import EvaluationError
-from aftermix.evaluation.metrics import Metric, item_values, primary_value
+from aftermix.evaluation.metrics import TaskMetric, read_item_values, read_primary_value
 
 FEWSHOT_SEED = DEFAULT_OTHER_SEED
 """lm-eval's own default, so that the same items get the same prompts from `lm_eval.simple_evaluate`."""
@@ -28,7 +28,7 @@ class LeafRequests:
     items: tuple[str, ...]
     instances: tuple[tuple[Any, ...], ...]
 
-    def flat(self) -> list[Any]:
+    def list_instances(self) -> list[Any]:
         """All requests, item after item."""
         return [instance for group in self.instances for instance in group]
 
@@ -45,7 +45,7 @@ def build_requests(
     leaf.set_fewshot_seed(FEWSHOT_SEED)
     chat = {"apply_chat_template": chat_template is not None, "chat_template": chat_template}
     built = []
-    with compiled_templates():
+    with compile_templates_once():
         for item, number, document in documents:
             try:
                 context = leaf.fewshot_context(
@@ -75,30 +75,30 @@ def forget_answers(instances: Sequence[Any]) -> None:
         instance.filtered_resps = {}
 
 
-def score_items(requests: LeafRequests, metric: Metric) -> tuple[list[float], dict[str, list[float]]]:
+def score_items(requests: LeafRequests, metric: TaskMetric) -> tuple[list[float], dict[str, list[float]]]:
     """The primary metric of every item, and all per-item metrics by `metric,filter`, from the instances' answers."""
     leaf = requests.leaf
-    leaf._instances = requests.flat()
+    leaf._instances = requests.list_instances()
     leaf.apply_filters()
 
     primary: list[float] = []
     metrics: dict[str, list[float]] = {}
-    with compiled_templates():
+    with compile_templates_once():
         for name in [ensemble.name for ensemble in leaf._filters]:
             for item, group in zip(requests.items, requests.instances, strict=True):
                 answers = [instance.filtered_resps[name] for instance in group]
-                values = item_values(leaf.process_results(group[0].doc, answers))
+                values = read_item_values(leaf.process_results(group[0].doc, answers))
                 for key, value in values.items():
                     metrics.setdefault(f"{key},{name}", []).append(value)
                 if name == metric.filter:
-                    primary.append(primary_value(values, metric, item=item))
+                    primary.append(read_primary_value(values, metric, item=item))
 
     complete = {key: values for key, values in metrics.items() if len(values) == len(requests.items)}
     return primary, complete
 
 
 @contextmanager
-def compiled_templates() -> Iterator[None]:
+def compile_templates_once() -> Iterator[None]:
     """lm-eval compiles a task's Jinja templates anew for every document; inside this block each is compiled once."""
     environment = lm_eval.utils.env
     original = environment.from_string

@@ -15,16 +15,16 @@ from aftermix.config import Config, MergeConfig, VectorConfig, require
 from aftermix.errors import TrainingError
 from aftermix.files import write_json
 from aftermix.jobs.merge.command import merge
-from aftermix.training.averaging import decay_weights
+from aftermix.training.averaging import compute_decay_weights
 from aftermix.training.checkpoint_schedule import RECORD
-from aftermix.training.resuming import differences
+from aftermix.training.resuming import describe_differences
 from aftermix.training.schedules import DecayShape
 
 RESULT = "average.json"
 
 
 @dataclass(frozen=True)
-class Stage:
+class RunCheckpoint:
     """One checkpoint of a run."""
 
     folder: Path
@@ -56,31 +56,31 @@ def average(
 
     `checkpoints` are model folders that `train` wrote, or folders of these. All of them are taken, or the `last` few by
     tokens, or the `best` few by the objective of `by` on its select items. They have equal weights, or those of
-    :func:`decay_weights` down to `min_rate` (default 0).
+    :func:`compute_decay_weights` down to `min_rate` (default 0).
     Raises :class:`AftermixError` before anything is written.
     """
     _refuse_useless(last=last, best=best, by=by, decay=decay, min_rate=min_rate)
     refuse_occupied(output)
-    stages = found_stages(checkpoints)
+    chosen = find_checkpoints(checkpoints)
 
     # A rate that decayed in training would decay twice.
-    if decay is not None and stages[0].recipe.get("schedule") != "constant":
-        found = f"the rate of this run was '{stages[0].recipe.get('schedule')}' already"
+    if decay is not None and chosen[0].recipe.get("schedule") != "constant":
+        found = f"the rate of this run was '{chosen[0].recipe.get('schedule')}' already"
         raise TrainingError("--decay", found, "Leave it out, or train with `schedule: constant`.")
 
     if best is not None and by is not None:
-        stages = _best(stages, _counted("--best", best, stages), by, say)
+        chosen = _choose_best(chosen, _check_count("--best", best, chosen), by, say)
     elif last is not None:
-        stages = stages[-_counted("--last", last, stages) :]
+        chosen = chosen[-_check_count("--last", last, chosen) :]
 
-    weighted = _weighted(stages, decay, min_rate or 0.0)
-    for stage in weighted:
-        say(f"{stage.name}: weight {stage.weight:.4f}")
+    weighted = _weigh_checkpoints(chosen, decay, min_rate or 0.0)
+    for checkpoint in weighted:
+        say(f"{checkpoint.name}: weight {checkpoint.weight:.4f}")
 
-    folder = merge(_recipe([stage for stage in weighted if stage.weight]), output, say=say)
-    listed = [{"folder": str(s.folder), "tokens": s.tokens, "weight": s.weight, "select": s.score} for s in weighted]
+    folder = merge(_build_config([checkpoint for checkpoint in weighted if checkpoint.weight]), output, say=say)
+    records = [{"folder": str(s.folder), "tokens": s.tokens, "weight": s.weight, "select": s.score} for s in weighted]
     write_json(
-        folder / RESULT, {"decay": decay, "min_rate": (min_rate or 0.0) if decay else None, "checkpoints": listed}
+        folder / RESULT, {"decay": decay, "min_rate": (min_rate or 0.0) if decay else None, "checkpoints": records}
     )
     return folder
 
@@ -107,88 +107,97 @@ def _refuse_useless(
         )
 
 
-def found_stages(places: Sequence[Path]) -> list[Stage]:
+def find_checkpoints(places: Sequence[Path]) -> list[RunCheckpoint]:
     """The checkpoints in `places` by tokens; one that is there twice (the last one and the expert) counts once.
 
     Raises :class:`TrainingError` when there are fewer than two, or they are of several runs.
     """
-    folders = [folder for place in places for folder in _model_folders(place)]
-    found_there: list[Stage] = []
+    folders = [folder for place in places for folder in _find_model_folders(place)]
+    checkpoints: list[RunCheckpoint] = []
     for folder in folders:
         record = read_json(folder / RECORD, remedy="Name folders that `aftermix train` wrote.")
-        found_there.append(Stage(folder.absolute(), int(record["tokens"]), record["recipe"]))
+        checkpoints.append(RunCheckpoint(folder.absolute(), int(record["tokens"]), record["recipe"]))
 
-    found_there.sort(key=lambda stage: stage.tokens)
-    for stage in found_there[1:]:
-        different = differences(found_there[0].recipe, stage.recipe)
+    checkpoints.sort(key=lambda checkpoint: checkpoint.tokens)
+    for checkpoint in checkpoints[1:]:
+        different = describe_differences(checkpoints[0].recipe, checkpoint.recipe)
         if different:
-            found = f"is of another run than {found_there[0].folder} ({'; '.join(different[:3])})"
-            raise TrainingError(str(stage.folder), found, "Average checkpoints of one run; `merge` takes any models.")
+            found = f"is of another run than {checkpoints[0].folder} ({'; '.join(different[:3])})"
+            raise TrainingError(
+                str(checkpoint.folder), found, "Average checkpoints of one run; `merge` takes any models."
+            )
 
     # Compared before: the same number of tokens of another run is no repetition.
-    stages = list({stage.tokens: stage for stage in reversed(found_there)}.values())[::-1]
-    if len(stages) < 2:
-        found = f"expected at least two checkpoints, found {len(stages)}"
+    distinct = list({checkpoint.tokens: checkpoint for checkpoint in reversed(checkpoints)}.values())[::-1]
+    if len(distinct) < 2:
+        found = f"expected at least two checkpoints, found {len(distinct)}"
         raise TrainingError(str(places[0]), found, "Train with `checkpoint_tokens`, and name NAME-checkpoints.")
-    return stages
+    return distinct
 
 
-def _model_folders(place: Path) -> list[Path]:
+def _find_model_folders(place: Path) -> list[Path]:
     if (place / RECORD).is_file():
         return [place]
 
-    found = sorted(path.parent for path in place.glob(f"*/{RECORD}") if not path.parent.name.startswith("."))
-    if not found:
+    folders = sorted(path.parent for path in place.glob(f"*/{RECORD}") if not path.parent.name.startswith("."))
+    if not folders:
         remedy = "Name NAME-checkpoints of a run with `checkpoint_tokens`, or model folders that `train` wrote."
         raise TrainingError(str(place), f"holds no checkpoint (no {RECORD} in it or one level below)", remedy)
-    return found
+    return folders
 
 
-def _counted(option: str, count: int, stages: Sequence[Stage]) -> int:
-    if not 2 <= count <= len(stages):
-        found = f"expected 2 to {len(stages)}, as many as there are checkpoints, found {count}"
+def _check_count(option: str, count: int, checkpoints: Sequence[RunCheckpoint]) -> int:
+    if not 2 <= count <= len(checkpoints):
+        found = f"expected 2 to {len(checkpoints)}, as many as there are checkpoints, found {count}"
         raise TrainingError(option, found, "Correct the number.")
     return count
 
 
-def _weighted(stages: list[Stage], decay: DecayShape | None, min_rate: float) -> list[Stage]:
+def _weigh_checkpoints(
+    checkpoints: list[RunCheckpoint], decay: DecayShape | None, min_rate: float
+) -> list[RunCheckpoint]:
     if decay is None:
-        return [replace(stage, weight=1 / len(stages)) for stage in stages]
+        return [replace(checkpoint, weight=1 / len(checkpoints)) for checkpoint in checkpoints]
 
-    weights = decay_weights([stage.tokens for stage in stages], decay, min_rate=min_rate)
-    return [replace(stage, weight=weight) for stage, weight in zip(stages, weights, strict=True)]
+    weights = compute_decay_weights([checkpoint.tokens for checkpoint in checkpoints], decay, min_rate=min_rate)
+    return [replace(checkpoint, weight=weight) for checkpoint, weight in zip(checkpoints, weights, strict=True)]
 
 
-def _recipe(stages: Sequence[Stage]) -> Config:
-    vectors = {stage.name: VectorConfig(model=str(stage.folder), weight=stage.weight) for stage in stages}
+def _build_config(checkpoints: Sequence[RunCheckpoint]) -> Config:
+    vectors = {
+        checkpoint.name: VectorConfig(model=str(checkpoint.folder), weight=checkpoint.weight)
+        for checkpoint in checkpoints
+    }
     return Config(vectors=vectors, merge=MergeConfig(method="linear"))
 
 
-def _best(stages: list[Stage], count: int, by: Config, say: Callable[[str], object]) -> list[Stage]:
+def _choose_best(
+    checkpoints: list[RunCheckpoint], count: int, by: Config, say: Callable[[str], object]
+) -> list[RunCheckpoint]:
     """The `count` checkpoints with the highest objective on the select items, by tokens; ties go to the later one."""
     from aftermix.evaluation.harness import TaskSuite
-    from aftermix.jobs.evaluator import LiveScorer
-    from aftermix.merging.merge import Merger, Recipe, merged_tensors
-    from aftermix.runs.trials import mean_scores
-    from aftermix.search.objective import Objectives
+    from aftermix.jobs.evaluator import ModelEvaluator
+    from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
+    from aftermix.runs.trials import average_scores
+    from aftermix.search.objective import ObjectiveSet
 
     require(by, "evaluate")
     assert by.evaluate is not None  # noqa: S101 - required above; for the type checker
     suite = TaskSuite.build(by.evaluate)
-    objectives = Objectives.build(by.search.objective, tasks=list(suite.tasks))
+    objectives = ObjectiveSet.build(by.search.objective, tasks=list(suite.tasks))
 
-    config = _recipe(stages)
+    config = _build_config(checkpoints)
     pool = open_pool(config)
-    merger = Merger.of(pool, Recipe.of(config.merge, vectors=config.vectors))
-    scorer = LiveScorer.open(pool, by.evaluate, suite)
+    merger = Merger.build(pool, MergeRecipe.from_config(config.merge, vectors=config.vectors))
+    evaluator = ModelEvaluator.open(pool, by.evaluate, suite)
 
     # Each checkpoint by itself is the merge that has all weight on it.
     scored = []
-    for stage in stages:
-        alone = {other.name: float(other is stage) for other in stages}
-        scores = mean_scores(scorer.measure(merged_tensors(merger, alone), "select").items)
-        scored.append(replace(stage, score=fmean(objectives.values(scores))))
-        say(f"{stage.name}: {scored[-1].score:.4f} on the select items")
+    for checkpoint in checkpoints:
+        weights = {other.name: float(other is checkpoint) for other in checkpoints}
+        scores = average_scores(evaluator.evaluate(stream_merged_tensors(merger, weights), "select").items)
+        scored.append(replace(checkpoint, score=fmean(objectives.values(scores))))
+        say(f"{checkpoint.name}: {scored[-1].score:.4f} on the select items")
 
-    ranked = sorted(scored, key=lambda stage: (stage.score or 0.0, stage.tokens), reverse=True)
-    return sorted(ranked[:count], key=lambda stage: stage.tokens)
+    ranked = sorted(scored, key=lambda checkpoint: (checkpoint.score or 0.0, checkpoint.tokens), reverse=True)
+    return sorted(ranked[:count], key=lambda checkpoint: checkpoint.tokens)

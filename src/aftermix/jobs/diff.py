@@ -7,18 +7,18 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from aftermix.checkpoints.formats.vector_file import Facts, StoredType
-from aftermix.checkpoints.model_files import companion_files
+from aftermix.checkpoints.formats.vector_file import StoredType, VectorFacts
+from aftermix.checkpoints.model_files import read_companion_files
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.vector_writer import VectorWriter
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.jobs.merge.command import refuse_output
-from aftermix.jobs.merge.model_card import public_name
+from aftermix.jobs.merge.model_card import choose_public_name
 
 VECTOR = "expert"
 
 
-def diff(expert: str, *, base: str, output: Path, dtype: StoredType = "bfloat16") -> Facts:
+def diff(expert: str, *, base: str, output: Path, dtype: StoredType = "bfloat16") -> VectorFacts:
     """Store `expert` - `base` in the new folder `output`, usable wherever a model is beside the same base.
 
     Raises :class:`AftermixError`, with nothing written, when the two do not align or hold NaN or Inf.
@@ -27,20 +27,20 @@ def diff(expert: str, *, base: str, output: Path, dtype: StoredType = "bfloat16"
     refuse_output(output, pool)
 
     # The expert speaks: a merge takes its tokenizer, chat template and generation settings from the vector's folder.
-    companions = companion_files(dataclasses.replace(pool, instruction=VECTOR), dtype=None)
+    companions = read_companion_files(dataclasses.replace(pool, instruction=VECTOR), dtype=None)
     config = json.dumps(pool.experts[VECTOR].config, indent=2, ensure_ascii=False) + "\n"
 
     return VectorWriter(pool, VECTOR, dtype).write(
         output,
-        companions=companions | {"config.json": config.encode(), "README.md": _card(expert, base, output, dtype)},
+        companions=companions | {"config.json": config.encode(), "README.md": _build_card(expert, base, output, dtype)},
         max_shard_bytes=MergeConfig().max_shard_bytes,
     )
 
 
-def _card(expert: str, base: str, output: Path, dtype: StoredType) -> bytes:
+def _build_card(expert: str, base: str, output: Path, dtype: StoredType) -> bytes:
     from huggingface_hub import ModelCardData
 
-    models = [public_name(base), public_name(expert)]
+    models = [choose_public_name(base), choose_public_name(expert)]
     metadata = ModelCardData(base_model=models, tags=["aftermix", "distribution-vector"]).to_yaml()
 
     name = output.resolve().name
@@ -60,7 +60,7 @@ vectors:
     return f"---\n{metadata}\n---\n\n{text}".encode()
 
 
-def diff_lines(facts: Facts, output: Path) -> Iterator[str]:
+def describe_diff(facts: VectorFacts, output: Path) -> Iterator[str]:
     """Describe what was stored, what was left out, and how exact it is."""
     stored, left_out = len(facts.error.tensors), len(facts.unchanged)
     yield f"Stored          {stored} tensors as {facts.dtype}"

@@ -7,34 +7,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aftermix import progress
-from aftermix.checkpoints.alignment.align import alignment_lines
-from aftermix.checkpoints.alignment.mismatches import remarks
-from aftermix.checkpoints.formats.vector_file import VectorFile, content_problems
+from aftermix.checkpoints.alignment.align import describe_alignment
+from aftermix.checkpoints.alignment.mismatches import list_remarks
+from aftermix.checkpoints.formats.vector_file import VectorFile, find_content_problems
 from aftermix.checkpoints.model import Model, read_tensor
-from aftermix.checkpoints.model_files import companion_remarks
-from aftermix.checkpoints.names import matcher
+from aftermix.checkpoints.model_files import list_companion_remarks
+from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.pool import Pool, examine_pool, refuse_non_finite
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem
-from aftermix.jobs.merge.statistics import read_all
-from aftermix.jobs.search.space_from_config import space_of, space_text
-from aftermix.jobs.train.expert_data import ingredients
-from aftermix.merging.merge import Recipe, check_weights
+from aftermix.jobs.merge.statistics import read_all_statistics
+from aftermix.jobs.search.space_from_config import build_space, describe_space
+from aftermix.jobs.train.expert_data import collect_sources
+from aftermix.merging.merge import MergeRecipe, check_weights
 from aftermix.merging.methods import bind
 from aftermix.merging.saliency import refuse_unmeasured
 from aftermix.saliency.storage import refuse_no_folder
-from aftermix.training.data.files import data_parts
+from aftermix.training.data.files import list_data_parts
 
 
 @dataclass
-class Diagnosis:
+class ConfigDiagnosis:
     """Findings about a file: `problems` stop a job, `notes` do not, `facts` say what was looked at."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
 
-    def attempt(self, check: Callable[[], object]) -> None:
+    def run_check(self, check: Callable[[], object]) -> None:
         """Run one check and keep what it raises."""
         try:
             check()
@@ -42,59 +42,59 @@ class Diagnosis:
             self.problems.extend(error.problems)
 
 
-def doctor(config: Config) -> Diagnosis:
+def doctor(config: Config) -> ConfigDiagnosis:
     """Examine everything that `config` names: checkpoints, every value in them, merge options, tasks, data.
 
     Nothing is written and no model is run. The job after a clean diagnosis is refused nothing of its input.
     """
-    found = Diagnosis()
-    found.attempt(lambda: _check_merge(config, found))
+    diagnosis = ConfigDiagnosis()
+    diagnosis.run_check(lambda: _check_merge(config, diagnosis))
 
     if config.base or config.vectors:
         models = examine_pool(config)
-        found.problems += models.problems
+        diagnosis.problems += models.problems
         for checkpoint in models.opened:
-            found.problems += list(_non_finite(checkpoint))
-            found.problems += content_problems(checkpoint) if isinstance(checkpoint, VectorFile) else []
+            diagnosis.problems += list(_find_non_finite(checkpoint))
+            diagnosis.problems += find_content_problems(checkpoint) if isinstance(checkpoint, VectorFile) else []
         if models.pool is not None:
-            _examine_models(models.pool, config, found)
-        _check_sharing(config, models.pool, found)
+            _examine_models(models.pool, config, diagnosis)
+        _check_sharing(config, models.pool, diagnosis)
 
     if config.evaluate is not None:
-        found.attempt(lambda: _check_tasks(config, found))
+        diagnosis.run_check(lambda: _check_tasks(config, diagnosis))
     if config.mixture is not None and config.vectors and config.evaluate is not None:
-        found.attempt(lambda: _check_mixture(config, found))
+        diagnosis.run_check(lambda: _check_mixture(config, diagnosis))
     if config.train is not None:
-        found.problems += list(_missing_data(config))
-    return found
+        diagnosis.problems += list(_find_missing_data(config))
+    return diagnosis
 
 
-def _check_mixture(config: Config, found: Diagnosis) -> None:
-    from aftermix.jobs.mixture.problem import Setting
-    from aftermix.jobs.mixture.tree_problem import Levels  # here, since it loads what fits surrogates
+def _check_mixture(config: Config, diagnosis: ConfigDiagnosis) -> None:
+    from aftermix.jobs.mixture.problem import MixtureProblem
+    from aftermix.jobs.mixture.tree_problem import TreeProblem  # here, since it loads what fits surrogates
 
     if config.mixture is not None and config.mixture.tree is not None:
-        found.facts += list(Levels.of(config).facts())
+        diagnosis.facts += list(TreeProblem.from_config(config).describe_groups())
         return
 
-    setting = Setting.of(config)
-    rounds = "".join(f", then {count}" for count in setting.mixture.rounds)
-    limits = zip(setting.domains, setting.bounds.low_K, setting.bounds.high_K, strict=True)
+    problem = MixtureProblem.build_flat(config)
+    rounds = "".join(f", then {count}" for count in problem.mixture.rounds)
+    limits = zip(problem.domains, problem.bounds.low_K, problem.bounds.high_K, strict=True)
     shares = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, low, high in limits)
-    found.facts.append(f"mixture: {len(setting.design.kinds)} points{rounds}; shares {shares}")
+    diagnosis.facts.append(f"mixture: {len(problem.design.kinds)} points{rounds}; shares {shares}")
 
 
-def _check_merge(config: Config, found: Diagnosis) -> None:
-    recipe = Recipe.of(config.merge, vectors=config.vectors)
-    matcher(recipe.exclude, where="merge.exclude")
+def _check_merge(config: Config, diagnosis: ConfigDiagnosis) -> None:
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
+    build_matcher(recipe.exclude, where="merge.exclude")
     if config.vectors and config.evaluate is None:
         check_weights(recipe, {name: vector.weight for name, vector in config.vectors.items()})
 
     if config.vectors and (config.search.over.settings or not config.search.over.weights):
-        found.facts.append(f"search over {space_text(config, space_of(config))}")
+        diagnosis.facts.append(f"search over {describe_space(config, build_space(config))}")
 
 
-def _check_sharing(config: Config, pool: Pool | None, found: Diagnosis) -> None:
+def _check_sharing(config: Config, pool: Pool | None, diagnosis: ConfigDiagnosis) -> None:
     """Ratios, order and statistics, each whatever the others are; `pool` is None when a model cannot be opened."""
     try:
         method = bind(config.merge, vectors=config.vectors)
@@ -103,24 +103,24 @@ def _check_sharing(config: Config, pool: Pool | None, found: Diagnosis) -> None:
 
     vectors = sorted(config.vectors)
     if vectors:
-        found.attempt(lambda: method.refuse_other_count(vectors))
-        if method.joint:
-            found.attempt(lambda: method.ratios(vectors))
-        found.attempt(lambda: method.refuse_other_order(vectors))
+        diagnosis.run_check(lambda: method.refuse_other_count(vectors))
+        if method.is_exclusive:
+            diagnosis.run_check(lambda: method.compute_ratios(vectors))
+        diagnosis.run_check(lambda: method.refuse_other_order(vectors))
 
     if method.needs_statistics:
-        found.attempt(lambda: _check_statistics(config, pool, method.name))
+        diagnosis.run_check(lambda: _check_statistics(config, pool, method.name))
 
 
 def _check_statistics(config: Config, pool: Pool | None, method: str) -> None:
     if pool is not None:
-        measured = read_all(config, pool)
+        measured = read_all_statistics(config, pool)
         refuse_unmeasured(method, [vector for vector in pool.experts if vector not in measured])
     elif config.merge.statistics is not None:
         refuse_no_folder(Path(config.merge.statistics))
 
 
-def _non_finite(checkpoint: Model) -> Iterator[Problem]:
+def _find_non_finite(checkpoint: Model) -> Iterator[Problem]:
     for info in progress.bar(
         checkpoint.tensors.values(), label=f"Reading {Path(checkpoint.label).name}", unit="tensor"
     ):
@@ -132,55 +132,55 @@ def _non_finite(checkpoint: Model) -> Iterator[Problem]:
             yield error.problem
 
 
-def _examine_models(pool: Pool, config: Config, found: Diagnosis) -> None:
+def _examine_models(pool: Pool, config: Config, diagnosis: ConfigDiagnosis) -> None:
     gigabytes = sum(info.nbytes for info in pool.layout) / 1e9
-    found.facts.append(f"{pool.parameters:,} parameters in {len(pool.layout)} tensors, {gigabytes:.3g} GB a model")
+    diagnosis.facts.append(f"{pool.parameters:,} parameters in {len(pool.layout)} tensors, {gigabytes:.3g} GB a model")
 
     for name, expert in pool.experts.items():
         if pool.base is not None:
-            found.notes += remarks(pool.base, expert, vector=name)
-    found.notes += companion_remarks(pool)
+            diagnosis.notes += list_remarks(pool.base, expert, vector=name)
+    diagnosis.notes += list_companion_remarks(pool)
 
-    found.facts += [f"tied: {head} is {embedding}" for head, embedding in pool.frame.alias.items()]
+    diagnosis.facts += [f"tied: {head} is {embedding}" for head, embedding in pool.frame.alias.items()]
     for pattern in config.merge.exclusions(for_search=config.evaluate is not None):
-        matches = matcher([pattern], where="merge.exclude")
+        matches = build_matcher([pattern], where="merge.exclude")
         count = sum(matches(info.name) for info in pool.layout)
-        found.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")
+        diagnosis.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")
 
-    found.facts += alignment_lines(pool.base, pool.experts)
+    diagnosis.facts += describe_alignment(pool.base, pool.experts)
     if any(vector.calibration for vector in config.vectors.values()):
-        found.attempt(lambda: _check_calibration(pool, config, found))
+        diagnosis.run_check(lambda: _check_calibration(pool, config, diagnosis))
 
 
-def _check_calibration(pool: Pool, config: Config, found: Diagnosis) -> None:
-    from aftermix.jobs.calibrate.command import calibration_plans
+def _check_calibration(pool: Pool, config: Config, diagnosis: ConfigDiagnosis) -> None:
+    from aftermix.jobs.calibrate.command import plan_calibration
 
-    for plan in calibration_plans(config, pool):
+    for plan in plan_calibration(config, pool):
         data = plan.data
-        found.facts.append(f"calibrate {plan.vector}: {data.samples} of {data.texts} texts, {data.tokens} tokens")
+        diagnosis.facts.append(f"calibrate {plan.vector}: {data.samples} of {data.texts} texts, {data.tokens} tokens")
 
 
-def _check_tasks(config: Config, found: Diagnosis) -> None:
+def _check_tasks(config: Config, diagnosis: ConfigDiagnosis) -> None:
     from aftermix.evaluation.harness import TaskSuite
-    from aftermix.search.objective import Objectives
+    from aftermix.search.objective import ObjectiveSet
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
     suite = TaskSuite.build(config.evaluate)
-    Objectives.build(config.search.objective, tasks=list(suite.tasks))
+    ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
 
     for name, items in suite.tasks.items():
         counts = f"search {len(items.search)}, select {len(items.select)}, test {len(items.test)}"
-        found.facts.append(f"task '{name}': {counts}")
+        diagnosis.facts.append(f"task '{name}': {counts}")
         if items.note:
-            found.notes.append(Problem(f"task '{name}'", items.note, "Expect wider intervals."))
+            diagnosis.notes.append(Problem(f"task '{name}'", items.note, "Expect wider intervals."))
 
 
-def _missing_data(config: Config) -> Iterator[Problem]:
+def _find_missing_data(config: Config) -> Iterator[Problem]:
     assert config.train is not None  # noqa: S101 - the caller looked
     for section in ("datasets", "sources"):
         for name, entry in getattr(config.train, section).items():
             try:
-                data_parts(Path(entry.data)) if entry.data is not None else ingredients(name, config.train)
+                list_data_parts(Path(entry.data)) if entry.data is not None else collect_sources(name, config.train)
             except AftermixError as error:
                 for each in error.problems:
                     yield Problem(f"train.{section}.{name}: {each.where}", each.found, each.remedy)

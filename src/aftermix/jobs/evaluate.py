@@ -7,10 +7,10 @@ from typing import Any
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, Split, require
 from aftermix.evaluation.harness import TaskSuite
-from aftermix.jobs.evaluator import LiveScorer
-from aftermix.jobs.merge.statistics import merger_of
-from aftermix.merging.merge import Recipe, check_weights, merged_tensors
-from aftermix.search.objective import Objectives
+from aftermix.jobs.evaluator import ModelEvaluator
+from aftermix.jobs.merge.statistics import open_merger
+from aftermix.merging.merge import MergeRecipe, check_weights, stream_merged_tensors
+from aftermix.search.objective import ObjectiveSet
 from aftermix.search.summary import summarise
 
 
@@ -22,15 +22,15 @@ def evaluate(config: Config, *, split: Split) -> dict[str, Any]:
     require(config, "base", "evaluate")
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
     weights = {name: vector.weight for name, vector in config.vectors.items()}
-    recipe = Recipe.of(config.merge, vectors=config.vectors)
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
     if weights:
         check_weights(recipe, weights)
 
     pool = open_pool(config)
     suite = TaskSuite.build(config.evaluate)
-    objectives = Objectives.build(config.search.objective, tasks=list(suite.tasks))
+    objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
 
-    merger = merger_of(config, pool, recipe)
-    scorer = LiveScorer.open(pool, config.evaluate, suite)
-    measurement = scorer.measure(merged_tensors(merger, weights), split)
+    merger = open_merger(config, pool, recipe)
+    evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
+    measurement = evaluator.evaluate(stream_merged_tensors(merger, weights), split)
     return summarise(dict(measurement.items), objectives=objectives, seed=config.search.seed)

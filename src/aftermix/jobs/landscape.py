@@ -13,24 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from aftermix.analysis.drawing import rendered
-from aftermix.analysis.geometry import measure
-from aftermix.analysis.mixture_landscape import rounded, slice_records, surface_record
+from aftermix.analysis.drawing import render_figure
+from aftermix.analysis.geometry import measure_geometry
+from aftermix.analysis.mixture_landscape import build_slices, build_surface, round_values
 from aftermix.checkpoints.pool import Pool
 from aftermix.errors import ConfigError, MixtureError
 from aftermix.files import write_atomically, write_json
-from aftermix.jobs.mixture.points import Learned
-from aftermix.jobs.mixture.problem import Setting
-from aftermix.jobs.mixture.tree_problem import LEVELS, level_setting
+from aftermix.jobs.mixture.points import FittedSurrogates
+from aftermix.jobs.mixture.problem import MixtureProblem
+from aftermix.jobs.mixture.tree_problem import LEVELS, build_level_problem
 from aftermix.jobs.run_folder import BEST, CONFIG, read_run_config, refuse_other_kind
-from aftermix.mixture.optimum import predicted
+from aftermix.mixture.optimum import predict_mixture
 from aftermix.mixture.simplex import Floats
-from aftermix.mixture.utility import Utility
-from aftermix.report.charts.landscape import COSINES, LANDSCAPE, Landscape
+from aftermix.mixture.utility import MixtureUtility
+from aftermix.report.charts.landscape import COSINES, LANDSCAPE, LandscapeRecord
 from aftermix.report.charts.landscape_colours import PAPER
-from aftermix.report.charts.landscape_slices import paint_all_slices, slices_size_px
-from aftermix.report.charts.landscape_tetrahedron import refuse_without_plotly, tetrahedron
-from aftermix.report.charts.landscape_triangle import paint_triangles, triangles_size_px
+from aftermix.report.charts.landscape_slices import measure_slices_px, paint_all_slices
+from aftermix.report.charts.landscape_tetrahedron import draw_tetrahedron, refuse_without_plotly
+from aftermix.report.charts.landscape_triangle import measure_triangles_px, paint_triangles
 from aftermix.runs.journal import read_trials
 from aftermix.runs.trials import Trial
 
@@ -53,31 +53,31 @@ def draw_landscape(run: Path, output: Path) -> Path:
         found = f"expected a name that ends in .svg, .png or .html, found '{output}'"
         raise ConfigError("--output", found, "Name the picture by its kind.")
 
-    turned = kind == "html" and len(_found(run)[0].domains) == TURNED
+    turned = kind == "html" and len(_read_finished(run)[0].domains) == TURNED
     if turned:
         refuse_without_plotly()
 
     landscape = read_again(run)
     title = f"Landscape of {run.name}"
     if turned:
-        write_atomically(output, tetrahedron(landscape, title=title))
+        write_atomically(output, draw_tetrahedron(landscape, title=title))
     elif kind == "html":
-        write_atomically(output, page(picture(landscape, kind="svg"), title=title))
+        write_atomically(output, build_page(draw_picture(landscape, kind="svg"), title=title))
     else:
-        write_atomically(output, picture(landscape, kind=kind))
+        write_atomically(output, draw_picture(landscape, kind=kind))
     return output
 
 
-def read_again(run: Path) -> Landscape:
+def read_again(run: Path) -> LandscapeRecord:
     """The landscape of the finished mixture run `run`, or of a group of a tree, from problem, trials and result."""
-    setting, best = _found(run)
+    problem, best = _read_finished(run)
     if "optimum" not in best:
         raise MixtureError(str(run), best.get("note") or "has no optimum", "Name another group.")
     trials = read_trials(run)
-    return landscape_of(setting, Learned.of(setting, trials), trials, best)
+    return build_landscape(problem, FittedSurrogates.fit(problem, trials), trials, best)
 
 
-def _found(run: Path) -> tuple[Setting, dict[str, Any]]:
+def _read_finished(run: Path) -> tuple[MixtureProblem, dict[str, Any]]:
     """The problem and `best.json` of the finished run, or group, in `run`."""
     is_group = run.parent.name == LEVELS and not (run / CONFIG).is_file()
     whole = run.parent.parent if is_group else run
@@ -90,109 +90,111 @@ def _found(run: Path) -> tuple[Setting, dict[str, Any]]:
 
     best = json.loads((run / BEST).read_text(encoding="utf-8"))
     if is_group:
-        return level_setting(config, whole, run.name), best
+        return build_level_problem(config, whole, run.name), best
     if (run / LEVELS).is_dir():
         names = ", ".join(sorted(path.name for path in (run / LEVELS).iterdir()))
         raise MixtureError(
             str(run), f"each group of its tree has a landscape of its own ({names})", f"Name {run}/{LEVELS}/GROUP."
         )
-    return Setting.of(config), best
+    return MixtureProblem.build_flat(config), best
 
 
 def write_landscape(
-    run: Path, *, setting: Setting, learned: Learned, trials: Sequence[Trial], best: Mapping[str, Any]
+    run: Path, *, problem: MixtureProblem, fitted: FittedSurrogates, trials: Sequence[Trial], best: Mapping[str, Any]
 ) -> None:
     """Write `landscape.json` into `run`, for its report."""
-    write_json(run / LANDSCAPE, landscape_of(setting, learned, trials, best).model_dump(mode="json"))
+    write_json(run / LANDSCAPE, build_landscape(problem, fitted, trials, best).model_dump(mode="json"))
 
 
 def write_cosines(run: Path, pool: Pool) -> None:
     """Write `cosines.json`, the angles between the vectors of `pool`, into `run`; reads all weights once."""
-    geometry = measure(pool)
-    write_json(run / COSINES, {"vectors": list(geometry.vectors), "cosines": rounded(geometry.whole.cosines)})
+    geometry = measure_geometry(pool)
+    write_json(run / COSINES, {"vectors": list(geometry.vectors), "cosines": round_values(geometry.whole.cosines)})
 
 
-def landscape_of(setting: Setting, learned: Learned, trials: Sequence[Trial], best: Mapping[str, Any]) -> Landscape:
+def build_landscape(
+    problem: MixtureProblem, fitted: FittedSurrogates, trials: Sequence[Trial], best: Mapping[str, Any]
+) -> LandscapeRecord:
     """The landscape that the `fitted` surrogates promise; `best` is the run's result, which holds their optimum."""
-    quantities = _Quantities(setting, learned)
-    shares = {name: best["optimum"]["shares"][name] for name in setting.domains}
+    quantities = _LandscapeQuantities(problem, fitted)
+    shares = {name: best["optimum"]["shares"][name] for name in problem.domains}
     optimum_K = np.array(list(shares.values()))
 
     won = next(entry for entry in best["verified"] if entry["name"] == best["winner"]["point"])
-    won_K = np.array([won["shares"][name] for name in setting.domains])
+    won_K = np.array([won["shares"][name] for name in problem.domains])
 
     complete = [trial.number for trial in trials if trial.is_complete]
-    measured_NQ = quantities.table(learned.scores_NM)
-    points = zip(complete, rounded(learned.shares_NK), rounded(measured_NQ), strict=True)
+    measured_NQ = quantities.tabulate(fitted.scores_NM)
+    points = zip(complete, round_values(fitted.shares_NK), round_values(measured_NQ), strict=True)
 
-    low_K, high_K = setting.bounds.low_K, setting.bounds.high_K
-    return Landscape.model_validate(
+    low_K, high_K = problem.bounds.low_K, problem.bounds.high_K
+    return LandscapeRecord.model_validate(
         {
-            "domains": setting.domains,
-            "capabilities": tuple(setting.capabilities),
+            "domains": problem.domains,
+            "capabilities": tuple(problem.capabilities),
             "low": low_K.tolist(),
             "high": high_K.tolist(),
             "measured": [{"trial": trial, "shares": row, "values": values} for trial, row, values in points],
-            "optimum": {"name": "optimum", "shares": optimum_K.tolist(), "values": quantities.at(optimum_K)},
-            "winner": {"name": won["name"], "shares": won_K.tolist(), "values": quantities.at(won_K)},
-            "surface": surface_record(quantities.expected, domains=len(setting.domains)),
-            "slices": slice_records(
-                quantities.banded, center_K=optimum_K, low_K=low_K, high_K=high_K, points_NK=learned.shares_NK
+            "optimum": {"name": "optimum", "shares": optimum_K.tolist(), "values": quantities.predict_at(optimum_K)},
+            "winner": {"name": won["name"], "shares": won_K.tolist(), "values": quantities.predict_at(won_K)},
+            "surface": build_surface(quantities.predict_mean, domains=len(problem.domains)),
+            "slices": build_slices(
+                quantities.predict_band, center_K=optimum_K, low_K=low_K, high_K=high_K, points_NK=fitted.shares_NK
             ),
         }
     )
 
 
-class _Quantities:
+class _LandscapeQuantities:
     """Utility and capabilities of mixtures, by the surrogates."""
 
-    def __init__(self, setting: Setting, learned: Learned) -> None:
-        self._surrogate = learned.surrogate
-        self._utility: Utility = setting.utility(learned.scores_NM)
-        self._seed = setting.mixture.seed
+    def __init__(self, problem: MixtureProblem, fitted: FittedSurrogates) -> None:
+        self._surrogate = fitted.surrogate
+        self._utility: MixtureUtility = problem.build_utility(fitted.scores_NM)
+        self._seed = problem.mixture.seed
 
-    def table(self, scores_CM: Floats) -> Floats:
+    def tabulate(self, scores_CM: Floats) -> Floats:
         """(C, Q): the utility of the scores, and the scores."""
         return np.column_stack([self._utility.values(scores_CM), scores_CM])
 
-    def expected(self, weights_CK: Floats) -> Floats:
+    def predict_mean(self, weights_CK: Floats) -> Floats:
         """(C, Q) the predictions."""
-        return self.table(self._surrogate.mean(weights_CK))
+        return self.tabulate(self._surrogate.mean(weights_CK))
 
-    def at(self, weights_K: Floats) -> object:
+    def predict_at(self, weights_K: Floats) -> object:
         """(Q) the predictions of one mixture, as plain values."""
-        return rounded(self.expected(weights_K[None]))[0]
+        return round_values(self.predict_mean(weights_K[None]))[0]
 
-    def banded(self, weights_CK: Floats) -> tuple[Floats, Floats, Floats]:
+    def predict_band(self, weights_CK: Floats) -> tuple[Floats, Floats, Floats]:
         """(C, Q) the predictions, and the ends of a measurement: 95% of the utility's, two deviations of a score."""
         mean_CM, std_CM = self._surrogate.predict(weights_CK)
-        found = [predicted(self._surrogate, self._utility, row_K, seed=self._seed) for row_K in weights_CK]
-        low_C2, high_C2 = np.array([one.interval for one in found]).T
+        predictions = [predict_mixture(self._surrogate, self._utility, row_K, seed=self._seed) for row_K in weights_CK]
+        low_C2, high_C2 = np.array([prediction.interval for prediction in predictions]).T
         return (
-            self.table(mean_CM),
+            self.tabulate(mean_CM),
             np.column_stack([low_C2, mean_CM - 2 * std_CM]),
             np.column_stack([high_C2, mean_CM + 2 * std_CM]),
         )
 
 
-def picture(landscape: Landscape, *, kind: str) -> bytes:
+def draw_picture(landscape: LandscapeRecord, *, kind: str) -> bytes:
     """Triangles for three domains, else slices, as `kind`, `svg` or `png`."""
     from matplotlib.figure import Figure
 
-    size = triangles_size_px(landscape) if landscape.is_triangle else slices_size_px(landscape)
+    size = measure_triangles_px(landscape) if landscape.is_triangle else measure_slices_px(landscape)
 
     def figure() -> Figure:
-        made = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72, layout="constrained")
+        canvas = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72, layout="constrained")
         if landscape.is_triangle:
-            paint_triangles(made, landscape, PAPER)
+            paint_triangles(canvas, landscape, PAPER)
         else:
-            paint_all_slices(made, landscape, PAPER)
-        return made
+            paint_all_slices(canvas, landscape, PAPER)
+        return canvas
 
-    return rendered(figure, kind=kind)
+    return render_figure(figure, kind=kind)
 
 
-def page(drawing: bytes, *, title: str) -> str:
+def build_page(drawing: bytes, *, title: str) -> str:
     """An SVG as an HTML document."""
     text = drawing.decode()
     # A document of its own begins with a declaration that has no place in a page.

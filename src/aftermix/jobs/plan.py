@@ -12,24 +12,24 @@ import psutil
 import torch
 
 from aftermix.checkpoints.hub import locate
-from aftermix.checkpoints.model_files import tokenizer_folder
+from aftermix.checkpoints.model_files import find_tokenizer_folder
 from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, Split, require
-from aftermix.jobs.merge.statistics import merger_of
+from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.plan_counts import (
-    mixture_measurements,
-    mixture_text,
-    search_measurements,
-    training_tokens,
-    verification_tokens,
+    count_mixture_measurements,
+    count_search_measurements,
+    describe_mixtures,
+    list_training_tokens,
+    read_verification_tokens,
 )
 from aftermix.jobs.search.settings import leaves_vectors_as_they_are
-from aftermix.jobs.search.space_from_config import space_of, space_text
-from aftermix.merging.blocks import BLOCK_ELEMENTS, LOOKAHEAD, block_bounds
-from aftermix.merging.merge import Merger, Recipe, merged_tensors
-from aftermix.merging.prepared import prepared_bytes
-from aftermix.search.space import Space
+from aftermix.jobs.search.space_from_config import build_space, describe_space
+from aftermix.merging.blocks import BLOCK_ELEMENTS, LOOKAHEAD, list_block_spans
+from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
+from aftermix.merging.prepared import count_prepared_bytes
+from aftermix.search.space import SearchSpace
 
 SAMPLE_REQUESTS = 64
 """Requests of the first task that the short measurement runs."""
@@ -39,7 +39,7 @@ BYTES_PER_NUMBER = 4
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobEstimate:
     """Needs of a job. Times are estimates from `tokens_per_s`, measured here and now."""
 
     parameters: int
@@ -75,7 +75,7 @@ class Plan:
         }
 
 
-def plan(config: Config) -> Plan:
+def plan(config: Config) -> JobEstimate:
     """Plan the mixture of `config`, else its search, else its merge, else its training. Writes nothing.
 
     The first for which the file has what is needed: `mixture`, `evaluate`, `vectors`, `train`. Raises what the job
@@ -87,21 +87,23 @@ def plan(config: Config) -> Plan:
     require(config, "vectors", *(("evaluate",) if config.mixture is not None else ()))
     for_search = config.evaluate is not None and config.mixture is None
     pool = open_pool(config)
-    space = space_of(config) if for_search else None
-    merger = merger_of(config, pool, Recipe.of(config.merge, vectors=config.vectors, for_search=for_search))
+    space = build_space(config) if for_search else None
+    merger = open_merger(
+        config, pool, MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=for_search)
+    )
 
-    disk = sum(spec.nbytes for spec in merger.layout())
+    disk = sum(spec.nbytes for spec in merger.list_specs())
     free = psutil.virtual_memory().available
 
     # A merge alone holds, for each thread, the blocks that it works on and those read ahead.
     if config.evaluate is None:
         blocks = torch.get_num_threads() * (LOOKAHEAD + len(pool.experts) + 2)
         memory = BYTES_PER_NUMBER * min(BLOCK_ELEMENTS, pool.parameters) * blocks
-        return Plan(pool.parameters, disk, memory, free, training=training_tokens(config))
+        return JobEstimate(pool.parameters, disk, memory, free, training=list_training_tokens(config))
     return _plan_evaluations(config, pool, merger, space=space, disk=disk, free=free)
 
 
-def _plan_training(config: Config) -> Plan:
+def _plan_training(config: Config) -> JobEstimate:
     """Weights, gradients and AdamW's two moments in float32; adapters of low rank take less."""
     require(config, "base")
     assert config.base is not None  # noqa: S101 - required above; for the type checker
@@ -109,9 +111,9 @@ def _plan_training(config: Config) -> Plan:
 
     tensors = [info for name, info in base.tensors.items() if name not in base.alias]
     parameters = sum(info.elements for info in tensors)
-    tokens = training_tokens(config)
+    tokens = list_training_tokens(config)
 
-    return Plan(
+    return JobEstimate(
         parameters=parameters,
         disk_bytes=len(tokens) * sum(info.nbytes for info in tensors),
         memory_bytes=4 * BYTES_PER_NUMBER * parameters,
@@ -121,7 +123,9 @@ def _plan_training(config: Config) -> Plan:
     )
 
 
-def _plan_evaluations(config: Config, pool: Pool, merger: Merger, *, space: Space | None, disk: int, free: int) -> Plan:
+def _plan_evaluations(
+    config: Config, pool: Pool, merger: Merger, *, space: SearchSpace | None, disk: int, free: int
+) -> JobEstimate:
     """A search through `space`, or a mixture, which has none."""
     from aftermix.evaluation.engines.hf import HuggingFaceEngine
     from aftermix.evaluation.harness import TaskSuite
@@ -129,30 +133,32 @@ def _plan_evaluations(config: Config, pool: Pool, merger: Merger, *, space: Spac
     assert config.evaluate is not None  # noqa: S101 - the caller looked
 
     suite = TaskSuite.build(config.evaluate)
-    engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=tokenizer_folder(pool), config=config.evaluate)
+    engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
 
-    measurements = search_measurements(config) if space is not None else mixture_measurements(config)
+    measurements = count_search_measurements(config) if space is not None else count_mixture_measurements(config)
     splits: tuple[Split, ...] = ("search", "select", "test")
     once = leaves_vectors_as_they_are(merger.recipe.method, space.settings if space is not None else {})
-    per_model = {split: sum(suite.tokens(split, engine.lm).values()) for split in splits}
+    per_model = {split: sum(suite.count_tokens(split, engine.lm).values()) for split in splits}
 
-    return Plan(
+    return JobEstimate(
         parameters=pool.parameters,
         disk_bytes=disk,
-        memory_bytes=BYTES_PER_NUMBER * pool.parameters + (prepared_bytes(merger) if once else 0),
+        memory_bytes=BYTES_PER_NUMBER * pool.parameters + (count_prepared_bytes(merger) if once else 0),
         memory_free_bytes=free,
         measurements=measurements,
-        items=suite.sizes(),
+        items=suite.count_items(),
         tokens={split: count * measurements[split] for split, count in per_model.items()},
-        tokens_per_s=_tokens_per_s(suite.requests("search", engine.lm), engine.lm),
-        combine_s=_combine_s(merger) if once and merger.recipe.method.looks is None else _merge_s(merger),
-        space=space_text(config, space) if space is not None else mixture_text(config),
-        training=training_tokens(config),
-        verification_tokens=verification_tokens(config),
+        tokens_per_s=_measure_speed(suite.list_requests("search", engine.lm), engine.lm),
+        combine_s=_measure_combine_s(merger)
+        if once and merger.recipe.method.survey_rule is None
+        else _measure_merge_s(merger),
+        space=describe_space(config, space) if space is not None else describe_mixtures(config),
+        training=list_training_tokens(config),
+        verification_tokens=read_verification_tokens(config),
     )
 
 
-def _tokens_per_s(requests: Mapping[str, list[Any]], lm: Any) -> float:
+def _measure_speed(requests: Mapping[str, list[Any]], lm: Any) -> float:
     """Speed on the first requests of every task, after one unmeasured run."""
     kinds: dict[str, list[Any]] = {}
     for instances in requests.values():
@@ -166,29 +172,29 @@ def _tokens_per_s(requests: Mapping[str, list[Any]], lm: Any) -> float:
     return float((lm.forwarded_tokens - tokens) / (perf_counter() - started))
 
 
-def _merge_s(merger: Merger) -> float:
+def _measure_merge_s(merger: Merger) -> float:
     """Seconds of a merge that reads all its inputs, scaled up from as many tensors as a short time allows."""
     started, seen = perf_counter(), 0
-    for _, tensor in merged_tensors(merger, dict.fromkeys(merger.vectors, 1.0)):
+    for _, tensor in stream_merged_tensors(merger, dict.fromkeys(merger.vectors, 1.0)):
         seen += tensor.numel()
         if perf_counter() - started > SAMPLE_S:
             break
-    return (perf_counter() - started) * sum(spec.elements for spec in merger.layout()) / max(seen, 1)
+    return (perf_counter() - started) * sum(spec.elements for spec in merger.list_specs()) / max(seen, 1)
 
 
-def _combine_s(merger: Merger) -> float:
+def _measure_combine_s(merger: Merger) -> float:
     """Seconds to combine all moved tensors on all threads, scaled up from one block of the largest one."""
     moved = [info for info in merger.pool.layout if merger.moves(info) and info.elements]
     if not moved:
         return 0.0
 
     largest = max(moved, key=lambda info: info.elements)
-    bounds = block_bounds(largest.shape)[0]
-    base = merger.pool.base_block(largest.name, bounds)
-    kept = {vector: merger.operand(largest, vector, bounds) for vector in merger.vectors}
+    bounds = list_block_spans(largest.shape)[0]
+    base = merger.pool.read_base_block(largest.name, bounds)
+    operands = {vector: merger.read_operand(largest, vector, bounds) for vector in merger.vectors}
 
     started = perf_counter()
-    merger.combine(largest, bounds, base, kept, dict.fromkeys(merger.vectors, 1.0))
+    merger.combine(largest, bounds, base, operands, dict.fromkeys(merger.vectors, 1.0))
     elapsed = perf_counter() - started
     share = (bounds[1] - bounds[0]) / sum(info.elements for info in moved)
     return elapsed / share / torch.get_num_threads()

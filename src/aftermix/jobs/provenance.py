@@ -14,14 +14,14 @@ from typing import Any
 
 import yaml
 
-from aftermix.checkpoints.alignment.align import alignment_lines
+from aftermix.checkpoints.alignment.align import describe_alignment
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.pool import Pool
 from aftermix.config import Config, MergeConfig
 from aftermix.errors import CheckpointError
 from aftermix.files import fingerprint
-from aftermix.jobs.merge.statistics import statistics_files
-from aftermix.merging.merge import Recipe, Weights
+from aftermix.jobs.merge.statistics import list_statistics_files
+from aftermix.merging.merge import MergeRecipe, Weights
 
 PACKAGES = ("aftermix", "torch", "numpy", "safetensors", "transformers", "lm_eval", "optuna")
 SURROGATE_PACKAGES = ("lightgbm", "scipy", "scikit-learn")
@@ -33,7 +33,7 @@ BLOB = re.compile(r"^[0-9a-f]{64}$")
 
 
 @contextmanager
-def hashing(pool: Pool) -> Iterator[Digest]:
+def hash_weight_files(pool: Pool) -> Iterator[Digest]:
     """Hash every weight file of `pool` in the background; the digest of a file is waited for when it is asked for.
 
     The files of all models go side by side, first shards first: a merge that runs meanwhile finds them in the cache.
@@ -42,7 +42,7 @@ def hashing(pool: Pool) -> Iterator[Digest]:
     files = [file for shards in zip_longest(*(model.files() for model in models)) for file in shards if file]
 
     threads = ThreadPoolExecutor(HASHING_THREADS, "hashing")
-    futures = {file: threads.submit(_digest, file) for file in files}
+    futures = {file: threads.submit(_hash_weights, file) for file in files}
     try:
         yield lambda file: futures[file].result()
     finally:
@@ -52,45 +52,45 @@ def hashing(pool: Pool) -> Iterator[Digest]:
 def lock(pool: Pool, config: Config, *, digest: Digest | None = None) -> dict[str, Any]:
     """Content of `lock.json`. It holds no time and no machine name: the same inputs give the same bytes."""
     if digest is None:
-        with hashing(pool) as found:
-            return lock(pool, config, digest=found)
+        with hash_weight_files(pool) as file_digest:
+            return lock(pool, config, digest=file_digest)
 
-    lines = alignment_lines(pool.base, pool.experts)
+    lines = describe_alignment(pool.base, pool.experts)
     inputs = {f"vectors.{name}": expert for name, expert in pool.experts.items()}
     if pool.base is not None:
         inputs["base"] = pool.base
 
     record: dict[str, Any] = {
-        "inputs": {key: _identity(checkpoint, digest) for key, checkpoint in sorted(inputs.items())},
+        "inputs": {key: _identify_model(checkpoint, digest) for key, checkpoint in sorted(inputs.items())},
         "seeds": {"merge": config.merge.seed, "search": config.search.seed}
         | ({"items": config.evaluate.items.seed} if config.evaluate else {})
         | ({"mixture": config.mixture.seed} if config.mixture else {}),
-        "versions": versions(SURROGATE_PACKAGES if config.mixture else ()),
+        "versions": list_versions(SURROGATE_PACKAGES if config.mixture else ()),
     }
 
-    measured = {file.name: fingerprint(file) for file in statistics_files(config)}
+    measured = {file.name: fingerprint(file) for file in list_statistics_files(config)}
     optional: dict[str, Any] = {"statistics": measured, "alignment": lines}
     return record | {key: value for key, value in optional.items() if value}
 
 
-def versions(further: Sequence[str] = ()) -> dict[str, str]:
+def list_versions(further: Sequence[str] = ()) -> dict[str, str]:
     """Versions of Python, of the packages that decide the numbers and of `further` ones; absent ones are left out."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in (*PACKAGES, *further):
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
-def resolved(config: Config, recipe: Recipe) -> Config:
+def resolve_defaults(config: Config, recipe: MergeRecipe) -> Config:
     """`config` with nothing of its merge left to defaults: method, options and exclusions as `recipe` settled them."""
-    values = config.merge.model_dump(by_alias=True, exclude_none=True) | _merge_values(config, recipe)
+    values = config.merge.model_dump(by_alias=True, exclude_none=True) | _collect_merge_values(config, recipe)
     return config.model_copy(update={"merge": MergeConfig.model_validate(values)})
 
 
-def recipe_yaml(config: Config, recipe: Recipe, weights: Weights) -> str:
+def format_recipe(config: Config, recipe: MergeRecipe, weights: Weights) -> str:
     """The merge as a file that `aftermix merge` takes: settled options, the weights used, nothing left to defaults."""
     vectors = {
         name: {"model": vector.model, "weight": float(weights.get(name, 0.0)), "role": vector.role}
@@ -100,12 +100,12 @@ def recipe_yaml(config: Config, recipe: Recipe, weights: Weights) -> str:
         for name, vector in config.vectors.items()
     }
 
-    merge = _merge_values(config, recipe)
+    merge = _collect_merge_values(config, recipe)
     values = ({"base": config.base} if config.base else {}) | {"vectors": vectors, "merge": merge}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _merge_values(config: Config, recipe: Recipe) -> dict[str, Any]:
+def _collect_merge_values(config: Config, recipe: MergeRecipe) -> dict[str, Any]:
     named = config.merge.intra is None and config.merge.inter is None
     options = {key: value for key, value in recipe.method.options.items() if value is not None}
     method = {"method": recipe.method.name} | options
@@ -114,30 +114,30 @@ def _merge_values(config: Config, recipe: Recipe) -> dict[str, Any]:
     settled = {"exclude": list(recipe.exclude), "seed": recipe.seed, "lambda": recipe.scale}
     dtype = {"dtype": str(recipe.dtype).removeprefix("torch.")} if recipe.dtype is not None else {}
     vocabulary = {"vocabulary": config.merge.vocabulary} if config.merge.vocabulary is not None else {}
-    return (method if named else pair) | settled | dtype | vocabulary | _statistics_values(config, recipe)
+    return (method if named else pair) | settled | dtype | vocabulary | _collect_statistics_values(config, recipe)
 
 
-def _statistics_values(config: Config, recipe: Recipe) -> dict[str, Any]:
+def _collect_statistics_values(config: Config, recipe: MergeRecipe) -> dict[str, Any]:
     if not recipe.method.needs_statistics:
         return {}
     folder = {"statistics": config.merge.statistics} if config.merge.statistics is not None else {}
     return folder | {"uncalibrated": config.merge.uncalibrated}
 
 
-def _identity(checkpoint: Model, digest: Digest) -> dict[str, Any]:
+def _identify_model(checkpoint: Model, digest: Digest) -> dict[str, Any]:
     config = checkpoint.folder / "config.json"  # an adapter has none: its settings are among its files
     return {"model": checkpoint.label, "files": {file.name: digest(file) for file in checkpoint.files()}} | (
-        {"config": _fingerprint(config)} if config.is_file() else {}
+        {"config": _hash_file(config)} if config.is_file() else {}
     )
 
 
-def _digest(file: Path) -> str:
+def _hash_weights(file: Path) -> str:
     """Hash of a weight file; the hub's cache names its blobs by their SHA-256, which saves reading them."""
     blob = file.resolve().name
-    return f"sha256:{blob}" if BLOB.match(blob) else _fingerprint(file)
+    return f"sha256:{blob}" if BLOB.match(blob) else _hash_file(file)
 
 
-def _fingerprint(file: Path) -> str:
+def _hash_file(file: Path) -> str:
     try:
         return fingerprint(file)
     except OSError as error:

@@ -23,7 +23,7 @@ def refuse_push(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        found = f"is no name of a repository ({_reason(error)})"
+        found = f"is no name of a repository ({_summarise_error(error)})"
         raise ConfigError(repo_id, found, "Use NAME or OWNER/NAME.") from error
 
     if is_offline_mode():
@@ -38,7 +38,7 @@ def refuse_push(repo_id: str) -> None:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             raise ConfigError(repo_id, "the hub does not accept the login", LOGIN) from error
-        found = f"the hub cannot be asked for the login ({_reason(error)})"
+        found = f"the hub cannot be asked for the login ({_summarise_error(error)})"
         raise ConfigError(repo_id, found, "Try again when it can be reached.") from error
 
 
@@ -49,7 +49,7 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
     card, :class:`ConfigError` for what :func:`refuse_push` refuses and for `private` beside a public repository, and
     :class:`RunFailedError` when the upload breaks off; the folder stays as it is in every case.
     """
-    model = model_folder(folder)
+    model = find_model_folder(folder)
     refuse_push(repo_id)
 
     api = HfApi()
@@ -60,7 +60,9 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
             api.upload_folder(repo_id=url.repo_id, folder_path=model, commit_message="Upload by aftermix")
     except Exception as error:  # as above: the remedy is the same for every cause
         remedy = f"The model is complete; upload it with `aftermix push {folder} {repo_id}`."
-        raise RunFailedError(str(model), f"could not be uploaded as {repo_id} ({_reason(error)})", remedy) from error
+        raise RunFailedError(
+            str(model), f"could not be uploaded as {repo_id} ({_summarise_error(error)})", remedy
+        ) from error
 
     if public:
         found = f"{url.repo_id} is there already and is public"
@@ -68,7 +70,7 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
     return str(url)
 
 
-def model_folder(folder: Path) -> Path:
+def find_model_folder(folder: Path) -> Path:
     """The folder that is uploaded. Raises :class:`CheckpointError` for one without a model, or without a valid card."""
     model = folder / "model" if (folder / "best.json").is_file() else folder
     if not is_vector(model) and not ((model / "config.json").is_file() and any(model.glob("*.safetensors"))):
@@ -79,11 +81,11 @@ def model_folder(folder: Path) -> Path:
     try:
         ModelCard(card.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        found = f"is no model card that the hub takes ({_reason(error)})"
+        found = f"is no model card that the hub takes ({_summarise_error(error)})"
         raise CheckpointError(str(card), found, "Write one, with metadata between two lines of `---`.") from error
     return model
 
 
-def _reason(error: BaseException) -> str:
+def _summarise_error(error: BaseException) -> str:
     """The first line of what the library says."""
     return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -74,7 +74,7 @@ def read_run_config(run: Path) -> Config:
     return parse_config(read_yaml(run / CONFIG), where=f"{run.name}/{CONFIG}", folder=run)
 
 
-def remembered_source(run: Path) -> Path | None:
+def read_source(run: Path) -> Path | None:
     """The earlier run from which the run in `run` started, if any."""
     if not (run / SOURCE).is_file():
         return None
@@ -95,9 +95,14 @@ def refuse_different(run: Path, *, config: Config, pool: Pool, split: dict[str, 
     The number of trials and of candidates may differ; models and statistics (by hash), merge, items, ranges, seeds and
     objective may not.
     """
-    refuse_difference(run, _comparable(read_run_config(run)), _comparable(config), what="the file says otherwise in")
+    refuse_difference(
+        run,
+        _select_comparable(read_run_config(run)),
+        _select_comparable(config),
+        complaint="the file says otherwise in",
+    )
     _refuse_other_content(run, config=config, pool=pool)
-    refuse_difference(run, _read_split(run), split, what="other items now make up")
+    refuse_difference(run, _read_split(run), split, complaint="other items now make up")
 
 
 def refuse_other_vectors(source: Path, *, config: Config, pool: Pool, split: dict[str, Any]) -> None:
@@ -107,33 +112,35 @@ def refuse_other_vectors(source: Path, *, config: Config, pool: Pool, split: dic
     """
     earlier = read_run_config(source)
     searched = {*earlier.search.over.settings, *config.search.over.settings}
-    theirs, ours = (_measured_by(one, config, searched) for one in (earlier, config))
+    theirs, ours = (_select_deciding_values(side, config, searched) for side in (earlier, config))
 
     for part in ours:
-        refuse_difference(source, theirs.get(part), ours.get(part), what=f"scores were measured with another {part} in")
+        refuse_difference(
+            source, theirs.get(part), ours.get(part), complaint=f"scores were measured with another {part} in"
+        )
     _refuse_other_content(source, config=config, pool=pool)
 
     # Only the items of tasks that are asked for count: further tasks do no harm.
     stored = _read_split(source)
     shared = {task: stored.get(task) for task in split}
-    refuse_difference(source, shared, split, what="scores were measured on other items of")
+    refuse_difference(source, shared, split, complaint="scores were measured on other items of")
 
 
 def _refuse_other_content(run: Path, *, config: Config, pool: Pool) -> None:
     """Refuse models or statistics that are not, by hash, those of `run`."""
-    found, now = json.loads((run / LOCK).read_text(encoding="utf-8")), lock(pool, config)
-    refuse_difference(run, found["inputs"], now["inputs"], what="another content now lies in")
+    stored, now = json.loads((run / LOCK).read_text(encoding="utf-8")), lock(pool, config)
+    refuse_difference(run, stored["inputs"], now["inputs"], complaint="another content now lies in")
 
-    theirs, ours = found.get("statistics", {}), now.get("statistics", {})
-    refuse_difference(run, theirs, ours, what="other statistics now lie in")
+    theirs, ours = stored.get("statistics", {}), now.get("statistics", {})
+    refuse_difference(run, theirs, ours, complaint="other statistics now lie in")
 
 
-def refuse_difference(run: Path, theirs: Any, ours: Any, *, what: str) -> None:
+def refuse_difference(run: Path, theirs: Any, ours: Any, *, complaint: str) -> None:
     """Raise :class:`SearchError` naming the first place where two nested values differ."""
-    place = _first_difference(theirs, ours, "")
+    place = _find_first_difference(theirs, ours, "")
     if place is not None:
         remedy = "Restore it, or start a new search in another folder."
-        raise SearchError(str(run), f"{what} '{place or 'the top'}'", remedy)
+        raise SearchError(str(run), f"{complaint} '{place or 'the top'}'", remedy)
 
 
 def clear_model(run: Path, recipe: str, *, name: str = MODEL) -> bool:
@@ -153,9 +160,9 @@ def _read_split(run: Path) -> dict[str, Any]:
     return value
 
 
-def _measured_by(config: Config, asking: Config, searched: Set[str]) -> dict[str, Any]:
+def _select_deciding_values(config: Config, asking: Config, searched: Set[str]) -> dict[str, Any]:
     """Values that decide a stored score of the tasks of `asking`, besides weights, items and `searched` settings."""
-    values = _comparable(config)
+    values = _select_comparable(config)
     wanted = {task.task for task in asking.evaluate.tasks} if asking.evaluate else set()
 
     evaluate = {key: value for key, value in values["evaluate"].items() if key != "items"}
@@ -170,7 +177,7 @@ def _measured_by(config: Config, asking: Config, searched: Set[str]) -> dict[str
     return {"base": values["base"], "merge": merge, "evaluation": evaluate} | own
 
 
-def _comparable(config: Config) -> dict[str, Any]:
+def _select_comparable(config: Config) -> dict[str, Any]:
     values = as_yaml_values(config)
     if "evaluate" in values:
         values["evaluate"] = {key: value for key, value in values["evaluate"].items() if key not in MACHINE}
@@ -181,10 +188,10 @@ def _comparable(config: Config) -> dict[str, Any]:
     return values
 
 
-def _first_difference(theirs: Any, ours: Any, place: str) -> str | None:
+def _find_first_difference(theirs: Any, ours: Any, place: str) -> str | None:
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for key in sorted(theirs.keys() | ours.keys()):
-            inner = _first_difference(theirs.get(key), ours.get(key), f"{place}.{key}".lstrip("."))
+            inner = _find_first_difference(theirs.get(key), ours.get(key), f"{place}.{key}".lstrip("."))
             if inner is not None:
                 return inner
         return None

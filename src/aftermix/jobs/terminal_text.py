@@ -6,55 +6,55 @@ from collections.abc import Iterator
 from typing import Any
 
 from aftermix.errors import printable
-from aftermix.jobs.doctor import Diagnosis
-from aftermix.jobs.plan import Plan
-from aftermix.jobs.plan_counts import training_text
+from aftermix.jobs.doctor import ConfigDiagnosis
+from aftermix.jobs.plan import JobEstimate
+from aftermix.jobs.plan_counts import describe_training
 
 
-def diagnosis_lines(found: Diagnosis) -> Iterator[str]:
+def describe_diagnosis(diagnosis: ConfigDiagnosis) -> Iterator[str]:
     """Facts, then notes, then problems, each numbered problem with its remedy."""
-    yield from (f"  {printable(fact)}" for fact in found.facts)
-    if found.notes:
+    yield from (f"  {printable(fact)}" for fact in diagnosis.facts)
+    if diagnosis.notes:
         yield "Notes (they stop nothing):"
-        yield from (f"  {note}" for note in found.notes)
+        yield from (f"  {note}" for note in diagnosis.notes)
 
-    if not found.problems:
+    if not diagnosis.problems:
         yield "No problems."
         return
-    yield f"{len(found.problems)} problem{'s' if len(found.problems) > 1 else ''}:"
-    yield from (f"  {number}. {problem}" for number, problem in enumerate(found.problems, 1))
+    yield f"{len(diagnosis.problems)} problem{'s' if len(diagnosis.problems) > 1 else ''}:"
+    yield from (f"  {number}. {problem}" for number, problem in enumerate(diagnosis.problems, 1))
 
 
-def plan_lines(plan: Plan) -> Iterator[str]:
+def describe_estimate(needs: JobEstimate) -> Iterator[str]:
     """Disk, memory, evaluations, tokens and time."""
-    yield f"Parameters      {plan.parameters:,}"
-    written = f"{plan.experts} experts" if plan.experts else "the merged model"
-    yield f"Disk            {_bytes(plan.disk_bytes)} for {written}"
+    yield f"Parameters      {needs.parameters:,}"
+    written = f"{needs.experts} experts" if needs.experts else "the merged model"
+    yield f"Disk            {_bytes(needs.disk_bytes)} for {written}"
 
-    fits = "fits" if plan.memory_bytes < plan.memory_free_bytes else "does NOT fit"
-    free = _bytes(plan.memory_free_bytes)
-    yield f"Peak memory     {_bytes(plan.memory_bytes)} besides the libraries ({fits} into the {free} that are free)"
+    fits = "fits" if needs.memory_bytes < needs.memory_free_bytes else "does NOT fit"
+    free = _bytes(needs.memory_free_bytes)
+    yield f"Peak memory     {_bytes(needs.memory_bytes)} besides the libraries ({fits} into the {free} that are free)"
 
-    if plan.space:
-        yield f"Space           {plan.space}"
-    for task, sizes in plan.items.items():
+    if needs.space:
+        yield f"Space           {needs.space}"
+    for task, sizes in needs.items.items():
         yield f"Items           {task}: " + ", ".join(f"{split} {count}" for split, count in sizes.items())
 
-    seconds = plan.seconds
-    for split, tokens in plan.tokens.items():
+    seconds = needs.seconds
+    for split, tokens in needs.tokens.items():
         time = f", about {_time(seconds[split])}" if seconds else ""
-        yield f"{split:<15} {plan.measurements[split]} evaluations, {tokens:,} tokens{time}"
+        yield f"{split:<15} {needs.measurements[split]} evaluations, {tokens:,} tokens{time}"
 
-    if plan.tokens_per_s:
-        yield f"Speed           {plan.tokens_per_s:,.0f} tokens/s measured now; one merge {plan.combine_s:.3f} s"
+    if needs.tokens_per_s:
+        yield f"Speed           {needs.tokens_per_s:,.0f} tokens/s measured now; one merge {needs.combine_s:.3f} s"
         yield f"Total           about {_time(sum(seconds.values()))}"
-    if plan.training:
-        yield f"Training        {', '.join(training_text(plan.training))}"
-    if plan.verification_tokens:
-        yield f"--verify N      N x {plan.verification_tokens:,} tokens of training"
+    if needs.training:
+        yield f"Training        {', '.join(describe_training(needs.training))}"
+    if needs.verification_tokens:
+        yield f"--verify N      N x {needs.verification_tokens:,} tokens of training"
 
 
-def score_lines(summary: dict[str, Any]) -> Iterator[str]:
+def describe_scores(summary: dict[str, Any]) -> Iterator[str]:
     """One line a task, then the objective, in points with 95 % intervals."""
     for task, entry in summary["tasks"].items():
         low, high = entry["interval"]

@@ -8,7 +8,7 @@ from aftermix.errors import CheckpointError, ConfigError
 KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
-def layers_of(model: str) -> int:
+def count_layers(model: str) -> int:
     """Number of layers in the configuration of `model`. Raises :class:`CheckpointError`, :class:`ConfigError`."""
     # Here, since it loads PyTorch: a recipe is read before that, while the disk already works.
     from aftermix.checkpoints.reader import read_json

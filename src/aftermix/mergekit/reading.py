@@ -14,9 +14,9 @@ from typing import Any
 
 from aftermix.config import Config, load_config, parse_config
 from aftermix.errors import ConfigError, refuse_if_any
-from aftermix.mergekit.references import reference, vector_names
-from aftermix.mergekit.settings import Scope, Setting, is_part_of_names, settle
-from aftermix.mergekit.sources import SHARED, Reading, Source, parameters_at, sources_of
+from aftermix.mergekit.references import name_vectors, parse_reference
+from aftermix.mergekit.settings import MergekitSetting, Scope, is_part_of_names, settle
+from aftermix.mergekit.sources import SHARED, RecipeReading, RecipeSource, read_parameters, read_sources
 from aftermix.mergekit.weightless import OPTIONS, read_options, read_weight
 from aftermix.yaml_file import read_yaml
 
@@ -62,7 +62,7 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
 
     Raises :class:`ManyProblemsError` with everything in it that has no counterpart here.
     """
-    reading = Reading(values, where)
+    reading = RecipeReading(values, where)
     method = values.get("merge_method")
     if not isinstance(method, str) or method not in SHARED:
         remedy = f"The same in both: {', '.join(SHARED)}."
@@ -75,31 +75,31 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
 
     base = None
     if values.get("base_model") is not None:
-        base = reading.attempt(lambda: reference(values["base_model"], where=f"{where}: base_model"))
+        base = reading.attempt(lambda: parse_reference(values["base_model"], where=f"{where}: base_model"))
     elif method not in ("linear", "karcher"):
         needed = "the model that it starts from" if method == "slerp" else "the base of its vectors"
         reading.refuse("base_model", f"{method} needs {needed}", "Add `base_model: PATH`.")
 
-    sources = sources_of(reading, method, base)
-    shared = _shared(reading, method)
+    sources = read_sources(reading, method, base)
+    shared = _read_shared(reading, method)
     if method in OPTIONS:
         _weigh(reading, method, sources, shared, base)
-    merge = _merge(reading, method, sources, shared)
-    instruction = _tokenizer(reading, base)
-    vectors = _vectors(reading, sources, None if method == "slerp" else base, instruction)
+    merge = _translate_merge(reading, method, sources, shared)
+    instruction = _find_tokenizer_model(reading, base)
+    vectors = _translate_vectors(reading, sources, None if method == "slerp" else base, instruction)
 
     refuse_if_any(reading.problems)
     content = {"vectors": vectors, "merge": merge} | ({"base": base} if base else {})
     return parse_config(content, where=where, folder=Path.cwd())
 
 
-def _shared(reading: Reading, method: str) -> dict[str, Any]:
+def _read_shared(reading: RecipeReading, method: str) -> dict[str, Any]:
     """The parameters of the whole recipe: `normalize`, `rescale`, `lambda`. `int8_mask` changes no value."""
-    given = parameters_at(reading, "parameters", reading.values.get("parameters"), per_model=False, method=method)
+    given = read_parameters(reading, "parameters", reading.values.get("parameters"), per_model=False, method=method)
     scopes: list[Scope] = [(f"{reading.where}: parameters", given)]
     slices = reading.values.get("slices")
     if isinstance(slices, list) and slices and isinstance(slices[0], dict):
-        inner = parameters_at(
+        inner = read_parameters(
             reading, "slices[0].parameters", slices[0].get("parameters"), per_model=False, method=method
         )
         scopes.insert(0, (f"{reading.where}: slices[0].parameters", inner))
@@ -108,26 +108,30 @@ def _shared(reading: Reading, method: str) -> dict[str, Any]:
     if method == "slerp" and not any("t" in scope for _, scope in scopes):
         reading.refuse("parameters.t", "is required", "Set `t`: 0 is `base_model`, 1 the other model.")
 
-    found = {
-        name: reading.attempt(partial(settle, name, scopes, default=default), Setting(default))
+    settings = {
+        name: reading.attempt(partial(settle, name, scopes, default=default), MergekitSetting(default))
         for name, default in defaults.items()
     }
-    return {name: setting.value for name, setting in found.items()}
+    return {name: setting.value for name, setting in settings.items()}
 
 
-def _weigh(reading: Reading, method: str, sources: list[Source], shared: Mapping[str, Any], base: str | None) -> None:
+def _weigh(
+    reading: RecipeReading, method: str, sources: list[RecipeSource], shared: Mapping[str, Any], base: str | None
+) -> None:
     """Give each model the weight that it has in a method without weights."""
     for source in sources:
-        source.weight = Setting(read_weight(method, shared, is_base=source.model == base))
+        source.weight = MergekitSetting(read_weight(method, shared, is_base=source.model == base))
     if method == "slerp" and len(sources) != 2 and not reading.problems:
         reading.refuse("models", f"slerp is between two models, there are {len(sources)}", "Keep two.")
 
 
-def _merge(reading: Reading, method: str, sources: list[Source], shared: dict[str, Any]) -> dict[str, Any]:
+def _translate_merge(
+    reading: RecipeReading, method: str, sources: list[RecipeSource], shared: dict[str, Any]
+) -> dict[str, Any]:
     """The section `merge`."""
-    merge = {"compat": "mergekit"} | _method(reading, method, sources, shared)
-    dtype = _dtype(reading)
-    excluded = _excluded(reading, method, sources)
+    merge = {"compat": "mergekit"} | _translate_method(reading, method, sources, shared)
+    dtype = _choose_dtype(reading)
+    excluded = _list_exclusions(reading, method, sources)
     return (
         merge
         | ({"lambda": shared["lambda"]} if shared["lambda"] != 1 else {})
@@ -136,7 +140,9 @@ def _merge(reading: Reading, method: str, sources: list[Source], shared: dict[st
     )
 
 
-def _method(reading: Reading, method: str, sources: list[Source], shared: dict[str, Any]) -> dict[str, Any]:
+def _translate_method(
+    reading: RecipeReading, method: str, sources: list[RecipeSource], shared: dict[str, Any]
+) -> dict[str, Any]:
     """Method and options; a normalised sum is the pair of the same intra rule and `mean`."""
     if method in OPTIONS:
         return {"method": method, **read_options(method, shared)}
@@ -163,13 +169,13 @@ def _method(reading: Reading, method: str, sources: list[Source], shared: dict[s
     return {"intra": {"rule": "random", **options}, "inter": "mean"} if normalize else {"method": method, **options}
 
 
-def _excluded(reading: Reading, method: str, sources: list[Source]) -> list[str]:
+def _list_exclusions(reading: RecipeReading, method: str, sources: list[RecipeSource]) -> list[str]:
     """Parts of names whose weight is 0 in every vector: those tensors keep the base's values."""
-    found = {source.weight.zero_for for source in sources if source.weight.value != 0 or source.weight.zero_for}
-    if len(found) > 1:
+    filter_sets = {source.weight.zero_for for source in sources if source.weight.value != 0 or source.weight.zero_for}
+    if len(filter_sets) > 1:
         remedy = "Give every model the same; tensors keep the base's values for all vectors, or for none."
         reading.refuse("models", "have weights that are 0 for different tensors", remedy)
-    filters = list(found.pop()) if len(found) == 1 else []
+    filters = list(filter_sets.pop()) if len(filter_sets) == 1 else []
     if filters and method == "linear":
         reading.refuse("models", f"weights of linear are 0 for {filters}", "Give one weight a model.")
     for filter_ in (filter_ for filter_ in filters if not is_part_of_names(filter_)):
@@ -177,7 +183,7 @@ def _excluded(reading: Reading, method: str, sources: list[Source]) -> list[str]
     return filters
 
 
-def _dtype(reading: Reading) -> str | None:
+def _choose_dtype(reading: RecipeReading) -> str | None:
     """Stored type of the result. Arithmetic is float32 whatever `dtype` says."""
     given = {key: reading.values[key] for key in ("dtype", "out_dtype") if reading.values.get(key) is not None}
     names = {key: str(value).removeprefix("torch.") for key, value in given.items()}
@@ -187,7 +193,7 @@ def _dtype(reading: Reading) -> str | None:
     return names.get("out_dtype", names.get("dtype"))
 
 
-def _tokenizer(reading: Reading, base: str | None) -> str | None:
+def _find_tokenizer_model(reading: RecipeReading, base: str | None) -> str | None:
     """The model whose tokenizer the result takes, where that is not the base."""
     place, source = "tokenizer_source", reading.values.get("tokenizer_source")
     tokenizer = reading.values.get("tokenizer")
@@ -203,20 +209,22 @@ def _tokenizer(reading: Reading, base: str | None) -> str | None:
         return None
     if source is None or source == "base":
         return None
-    model = reading.attempt(lambda: reference(source, where=f"{reading.where}: {place}"))
+    model = reading.attempt(lambda: parse_reference(source, where=f"{reading.where}: {place}"))
     return None if model == base else model
 
 
-def _vectors(reading: Reading, sources: list[Source], base: str | None, instruction: str | None) -> dict[str, Any]:
+def _translate_vectors(
+    reading: RecipeReading, sources: list[RecipeSource], base: str | None, instruction: str | None
+) -> dict[str, Any]:
     """The section `vectors`; a base of weight 0 in `linear` gives its configuration and nothing else."""
-    kept = [source for source in sources if source.model != base or source.weight.value != 0]
-    names = vector_names([source.model for source in kept])
-    if instruction is not None and instruction not in [source.model for source in kept]:
+    operands = [source for source in sources if source.model != base or source.weight.value != 0]
+    names = name_vectors([source.model for source in operands])
+    if instruction is not None and instruction not in [source.model for source in operands]:
         reading.refuse("tokenizer_source", f"'{instruction}' is no model of the recipe", "Write `base`, or name one.")
 
-    densities = {source.density for source in kept}
+    densities = {source.density for source in operands}
     vectors = {}
-    for name, source in zip(names, kept, strict=True):
+    for name, source in zip(names, operands, strict=True):
         vectors[name] = {"model": source.model, "weight": source.weight.value}
         if len(densities) > 1:
             vectors[name]["density"] = source.density

@@ -13,13 +13,13 @@ from aftermix.errors import ConfigError
 NAME_LENGTH = 64
 
 
-def reference(value: Any, *, where: str, base: str | None = None) -> str:
+def parse_reference(value: Any, *, where: str, base: str | None = None) -> str:
     """Folder or hub name in a reference of mergekit: `NAME`, or `{model: {path: NAME}}`.
 
     `BASE+ADAPTER` is the adapter when BASE is `base`: an adapter is a vector of its own here. Raises
     :class:`ConfigError` for an adapter of another model, a revision, and an overridden architecture.
     """
-    model, adapter = _parts(value, where)
+    model, adapter = _split_reference(value, where)
     if adapter is None:
         return model
     if model != base:
@@ -28,7 +28,7 @@ def reference(value: Any, *, where: str, base: str | None = None) -> str:
     return adapter
 
 
-def _parts(value: Any, where: str) -> tuple[str, str | None]:
+def _split_reference(value: Any, where: str) -> tuple[str, str | None]:
     """Model and adapter of one reference."""
     if isinstance(value, str):
         model, *adapters = value.split("+")
@@ -36,7 +36,7 @@ def _parts(value: Any, where: str) -> tuple[str, str | None]:
             raise ConfigError(
                 where, f"'{value}' has more than one '+'", "Write MODEL+ADAPTER, or {model: {path: ...}}."
             )
-        return _path(model, where), _path(adapters[0], where) if adapters else None
+        return _read_path(model, where), _read_path(adapters[0], where) if adapters else None
 
     if not isinstance(value, dict) or "model" not in value:
         found = f"expected the name of a model, found {type(value).__name__}"
@@ -48,11 +48,11 @@ def _parts(value: Any, where: str) -> tuple[str, str | None]:
         remedy = "Remove it: names and shapes of the tensors decide here."
         raise ConfigError(f"{where}.override_architecture", "is not supported", remedy)
 
-    model = _path(value["model"], f"{where}.model")
-    return model, None if value.get("lora") is None else _path(value["lora"], f"{where}.lora")
+    model = _read_path(value["model"], f"{where}.model")
+    return model, None if value.get("lora") is None else _read_path(value["lora"], f"{where}.lora")
 
 
-def _path(value: Any, where: str) -> str:
+def _read_path(value: Any, where: str) -> str:
     """The path in `PATH`, `{path: PATH}`; a revision is refused, since none is taken here."""
     revision = None
     if isinstance(value, dict) and set(value) <= {"path", "revision"}:
@@ -67,14 +67,14 @@ def _path(value: Any, where: str) -> str:
     return value
 
 
-def written(model: str, *, adapted: str | None = None) -> str | dict[str, Any]:
+def write_reference(model: str, *, adapted: str | None = None) -> str | dict[str, Any]:
     """The reference that mergekit reads as exactly this path, or as the adapter `model` of the model `adapted`.
 
     It is spelled out where mergekit would take `+` or `@` apart.
 
-    >>> written("models/ja"), written("adapters/ja", adapted="models/base")
+    >>> write_reference("models/ja"), write_reference("adapters/ja", adapted="models/base")
     ('models/ja', 'models/base+adapters/ja')
-    >>> written("models/a+b")
+    >>> write_reference("models/a+b")
     {'model': {'path': 'models/a+b'}}
     """
     whole, adapter = adapted or model, {} if adapted is None else {"lora": {"path": model}}
@@ -83,23 +83,23 @@ def written(model: str, *, adapted: str | None = None) -> str | dict[str, Any]:
     return f"{whole}+{model}" if adapter else model
 
 
-def vector_names(models: Sequence[str]) -> list[str]:
+def name_vectors(models: Sequence[str]) -> list[str]:
     """A name for each of `models`, distinct and short: the last part of the path, with its parent where two share it.
 
-    >>> vector_names(["experts/ja", "org/math-7b", "runs/a/final", "runs/b/final"])
+    >>> name_vectors(["experts/ja", "org/math-7b", "runs/a/final", "runs/b/final"])
     ['ja', 'math-7b', 'a-final', 'b-final']
     """
-    last = [_name(model, parts=1) for model in models]
+    last = [_shorten_path(model, parts=1) for model in models]
     names: list[str] = []
     for model, short in zip(models, last, strict=True):
-        longer = _name(model, parts=2)
+        longer = _shorten_path(model, parts=2)
         numbered = (f"{longer[: NAME_LENGTH - 4]}-{number}" for number in count(2))
         wanted = chain([short] if last.count(short) == 1 else [], [longer], numbered)
         names.append(next(name for name in wanted if name not in names))
     return names
 
 
-def _name(model: str, *, parts: int) -> str:
+def _shorten_path(model: str, *, parts: int) -> str:
     words = [part for part in PurePath(model).parts if part not in ("/", ".", "..", "~")][-parts:]
-    kept = re.sub(r"[^A-Za-z0-9_.\-]", "-", "-".join(words))
-    return re.sub(r"^[^A-Za-z0-9]+", "", kept)[:NAME_LENGTH] or "model"
+    plain = re.sub(r"[^A-Za-z0-9_.\-]", "-", "-".join(words))
+    return re.sub(r"^[^A-Za-z0-9]+", "", plain)[:NAME_LENGTH] or "model"

@@ -35,7 +35,7 @@ Condition = tuple[str | None, Any]
 
 
 @dataclass(frozen=True)
-class Setting:
+class MergekitSetting:
     """One value for every tensor, except 0 for those whose name holds one of `zero_for`."""
 
     value: Any
@@ -51,13 +51,15 @@ def is_part_of_names(text: str) -> bool:
     return bool(text.strip()) and not text.startswith(("re:", "kind:")) and not any(mark in text for mark in "*?[")
 
 
-def settle(name: str, scopes: Sequence[Scope], *, default: Any = None) -> Setting:
+def settle(name: str, scopes: Sequence[Scope], *, default: Any = None) -> MergekitSetting:
     """The value of parameter `name`; `default` where no scope sets it, and None makes it required.
 
     Raises :class:`ConfigError` for a value that differs between layers, or between tensors by more than being 0 for
     some.
     """
-    conditions = [pair for where, scope in scopes if name in scope for pair in _conditions(name, where, scope[name])]
+    conditions = [
+        pair for where, scope in scopes if name in scope for pair in _read_conditions(name, where, scope[name])
+    ]
     decided = next((place for place, (filter_, _) in enumerate(conditions) if filter_ is None), None)
     if decided is not None:
         conditions = conditions[: decided + 1]
@@ -79,40 +81,40 @@ def settle(name: str, scopes: Sequence[Scope], *, default: Any = None) -> Settin
         raise ConfigError(
             f"{scopes[0][0]}.{name}", found, f"Give one `{name}`; only a weight may be 0 for some tensors."
         )
-    return Setting(value, filters)
+    return MergekitSetting(value, filters)
 
 
-def _conditions(name: str, where: str, setting: Any) -> list[Condition]:
+def _read_conditions(name: str, where: str, setting: Any) -> list[Condition]:
     """The conditions of one scope, in order, up to and including the first for every tensor."""
     where = f"{where}.{name}"
     entries = [setting] if isinstance(setting, dict) else setting
     if not isinstance(entries, list):
-        return [(None, _scalar(name, where, entries))]
+        return [(None, _read_scalar(name, where, entries))]
     if not any(isinstance(entry, dict) for entry in entries):
-        return [(None, _constant(name, where, entries))] if entries else []
-    return [_condition(name, f"{where}[{place}]", entry) for place, entry in enumerate(entries)]
+        return [(None, _read_constant(name, where, entries))] if entries else []
+    return [_read_condition(name, f"{where}[{place}]", entry) for place, entry in enumerate(entries)]
 
 
-def _condition(name: str, where: str, entry: Any) -> Condition:
+def _read_condition(name: str, where: str, entry: Any) -> Condition:
     if not isinstance(entry, dict) or "value" not in entry or set(entry) - {"filter", "value"}:
         raise ConfigError(where, f"expected `filter` and `value`, found {entry!r}", "Write {filter: mlp, value: 0.5}.")
     filter_ = entry.get("filter")
     if filter_ is not None and not isinstance(filter_, str):
         raise ConfigError(f"{where}.filter", f"expected a part of a name, found {filter_!r}", "Write it as text.")
     value = entry["value"]
-    settled = _constant(name, where, value) if isinstance(value, list) else _scalar(name, where, value)
+    settled = _read_constant(name, where, value) if isinstance(value, list) else _read_scalar(name, where, value)
     return None if filter_ in (None, "*") else filter_, settled
 
 
-def _constant(name: str, where: str, gradient: list[Any]) -> Any:
-    values = {_scalar(name, where, value) for value in gradient}
+def _read_constant(name: str, where: str, gradient: list[Any]) -> Any:
+    values = {_read_scalar(name, where, value) for value in gradient}
     if len(values) != 1:
         found = f"is a gradient over the layers ({gradient})"
         raise ConfigError(where, found, f"Give one `{name}`: it is the same for all layers here.")
     return values.pop()
 
 
-def _scalar(name: str, where: str, value: Any) -> Any:
+def _read_scalar(name: str, where: str, value: Any) -> Any:
     kind, settled = KINDS[name], math.nan
     if isinstance(value, str | int | float):
         with suppress(ValidationError):

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from aftermix.errors import AftermixError, Problem
-from aftermix.mergekit.layers import layers_of
-from aftermix.mergekit.references import reference
-from aftermix.mergekit.settings import Scope, Setting, settle
+from aftermix.mergekit.layers import count_layers
+from aftermix.mergekit.references import parse_reference
+from aftermix.mergekit.settings import MergekitSetting, Scope, settle
 from aftermix.mergekit.weightless import OPTIONS
 
 ON_DELTAS = ("int8_mask", "normalize", "rescale", "lambda")
@@ -32,18 +32,18 @@ DENSE = ("ties", "dare_linear", "dare_ties")
 
 
 @dataclass
-class Source:
+class RecipeSource:
     """One model of the recipe, with the scopes of its parameters."""
 
     model: str
     place: str
     scopes: list[Scope]
-    weight: Setting = field(default_factory=lambda: Setting(0.0))
+    weight: MergekitSetting = field(default_factory=lambda: MergekitSetting(0.0))
     density: float = 1.0
 
 
 @dataclass
-class Reading:
+class RecipeReading:
     """The file while it is read: what it says, what is wrong with it."""
 
     values: Mapping[str, Any]
@@ -67,9 +67,9 @@ class Reading:
             self.refuse(place, "is not a known key", f"{owner} takes: {', '.join(known)}.")
 
 
-def sources_of(reading: Reading, method: str, base: str | None) -> list[Source]:
+def read_sources(reading: RecipeReading, method: str, base: str | None) -> list[RecipeSource]:
     """Every model with its weight and density. The base joins the models of `ON_MODELS`; elsewhere it is no operand."""
-    sources = _listed(reading, method, base)
+    sources = _list_models(reading, method, base)
     names = [source.model for source in sources]
     for name in sorted({name for name in names if names.count(name) > 1}):
         reading.refuse("models", f"'{name}' is listed twice", "Add the two weights up.")
@@ -79,7 +79,7 @@ def sources_of(reading: Reading, method: str, base: str | None) -> list[Source]:
     if method not in ON_MODELS:
         sources = [source for source in sources if source.model != base]
     elif base is not None and base not in names and reading.values.get("models"):
-        sources.append(Source(base, "base_model", [("base_model", {}), *_recipe_scopes(reading)]))
+        sources.append(RecipeSource(base, "base_model", [("base_model", {}), *_list_recipe_scopes(reading)]))
 
     for source in sources:
         scopes = [(f"{reading.where}: {place}", parameters) for place, parameters in source.scopes]
@@ -87,14 +87,14 @@ def sources_of(reading: Reading, method: str, base: str | None) -> list[Source]:
             weight = reading.attempt(partial(settle, "weight", scopes))
             source.weight = weight or source.weight
         if method in DENSE:
-            source.density = _density(reading, source, scopes)
+            source.density = _read_density(reading, source, scopes)
 
     if not sources and not reading.problems:
         reading.refuse("models", "name no model besides the base", "Add a model to merge.")
     return sources
 
 
-def _density(reading: Reading, source: Source, scopes: list[Scope]) -> float:
+def _read_density(reading: RecipeReading, source: RecipeSource, scopes: list[Scope]) -> float:
     density = reading.attempt(lambda: settle("density", scopes, default=1.0).value, 1.0)
     if not 0 < density <= 1:
         reading.refuse(
@@ -103,12 +103,12 @@ def _density(reading: Reading, source: Source, scopes: list[Scope]) -> float:
     return float(density)
 
 
-def _recipe_scopes(reading: Reading) -> list[Scope]:
+def _list_recipe_scopes(reading: RecipeReading) -> list[Scope]:
     parameters = reading.values.get("parameters") or {}
     return [("parameters", parameters)] if isinstance(parameters, Mapping) else []
 
 
-def _listed(reading: Reading, method: str, base: str | None) -> list[Source]:
+def _list_models(reading: RecipeReading, method: str, base: str | None) -> list[RecipeSource]:
     """The models as `models` or one slice lists them."""
     given = [key for key in ("models", "slices") if reading.values.get(key)]
     if len(given) != 1:
@@ -116,38 +116,46 @@ def _listed(reading: Reading, method: str, base: str | None) -> list[Source]:
         reading.refuse("models", found, "List the models once, each with its weight.")
         return []
 
-    entries, outer = reading.values.get("models"), _recipe_scopes(reading)
+    entries, outer = reading.values.get("models"), _list_recipe_scopes(reading)
     place = "models"
     if given == ["slices"]:
-        entries, outer = _only_slice(reading, outer)
+        entries, outer = _read_only_slice(reading, outer)
         place = "slices[0].sources"
     if not isinstance(entries, list):
         reading.refuse(place, f"expected a list, found {type(entries).__name__}", "List the models.")
         return []
 
     known = ("model", "parameters") if place == "models" else ("model", "parameters", "layer_range")
-    sources = (_source(reading, f"{place}[{n}]", entry, known, method, base, outer) for n, entry in enumerate(entries))
+    sources = (
+        _read_source(reading, f"{place}[{n}]", entry, known, method, base, outer) for n, entry in enumerate(entries)
+    )
     return [source for source in sources if source is not None]
 
 
-def _source(
-    reading: Reading, place: str, entry: Any, known: tuple[str, ...], method: str, base: str | None, outer: list[Scope]
-) -> Source | None:
+def _read_source(
+    reading: RecipeReading,
+    place: str,
+    entry: Any,
+    known: tuple[str, ...],
+    method: str,
+    base: str | None,
+    outer: list[Scope],
+) -> RecipeSource | None:
     if not isinstance(entry, dict):
         reading.refuse(place, f"expected a model with its parameters, found {entry!r}", "Write {model: PATH}.")
         return None
     reading.refuse_unknown(place, entry, known, owner="An entry")
-    parameters = parameters_at(reading, f"{place}.parameters", entry.get("parameters"), per_model=True, method=method)
+    parameters = read_parameters(reading, f"{place}.parameters", entry.get("parameters"), per_model=True, method=method)
     where = f"{reading.where}: {place}.model"
-    model = reading.attempt(lambda: reference(entry.get("model"), where=where, base=base))
+    model = reading.attempt(lambda: parse_reference(entry.get("model"), where=where, base=base))
     if model is None:
         return None
     if "layer_range" in known:
         _check_layers(reading, f"{place}.layer_range", model, entry.get("layer_range"))
-    return Source(model, place, [(f"{place}.parameters", parameters), *outer])
+    return RecipeSource(model, place, [(f"{place}.parameters", parameters), *outer])
 
 
-def _only_slice(reading: Reading, outer: list[Scope]) -> tuple[Any, list[Scope]]:
+def _read_only_slice(reading: RecipeReading, outer: list[Scope]) -> tuple[Any, list[Scope]]:
     """Sources and scopes of the one slice that a recipe may have."""
     slices = reading.values["slices"]
     if not isinstance(slices, list) or len(slices) != 1 or not isinstance(slices[0], dict):
@@ -161,15 +169,17 @@ def _only_slice(reading: Reading, outer: list[Scope]) -> tuple[Any, list[Scope]]
     return whole.get("sources"), [("slices[0].parameters", whole.get("parameters") or {}), *outer]
 
 
-def _check_layers(reading: Reading, place: str, model: str, layers: Any) -> None:
-    found = reading.attempt(lambda: layers_of(model))
-    if found is not None and layers != [0, found]:
+def _check_layers(reading: RecipeReading, place: str, model: str, layers: Any) -> None:
+    layer_count = reading.attempt(lambda: count_layers(model))
+    if layer_count is not None and layers != [0, layer_count]:
         reading.refuse(
-            place, f"is {layers}, and '{model}' has the layers [0, {found}]", "Take all layers of each model."
+            place, f"is {layers}, and '{model}' has the layers [0, {layer_count}]", "Take all layers of each model."
         )
 
 
-def parameters_at(reading: Reading, place: str, given: Any, *, per_model: bool, method: str) -> Mapping[str, Any]:
+def read_parameters(
+    reading: RecipeReading, place: str, given: Any, *, per_model: bool, method: str
+) -> Mapping[str, Any]:
     """The parameters that stand at one place; those that mergekit would ignore there are problems."""
     if given is None:
         return {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from aftermix.config import Config
 from aftermix.errors import Problem
-from aftermix.mergekit.references import written
+from aftermix.mergekit.references import write_reference
 from aftermix.merging.methods import BoundMethod, Rule
 from aftermix.merging.rules.model_stock import model_stock
 from aftermix.merging.rules.spherical import karcher, slerp
@@ -33,15 +33,16 @@ def read_weight(method: str, shared: Mapping[str, Any], *, is_base: bool) -> flo
     return 1.0
 
 
-def written_recipe(config: Config, bound: BoundMethod, adapters: Collection[str]) -> dict[str, Any]:
-    """Method, models and parameters of a recipe whose :func:`problems_of` are none."""
+def write_recipe(config: Config, bound: BoundMethod, adapters: Collection[str]) -> dict[str, Any]:
+    """Method, models and parameters of a recipe whose :func:`list_problems` are none."""
     method, names = NAMES[bound.rules[1]], sorted(config.vectors)
     models = {
-        name: written(config.vectors[name].model, adapted=config.base if name in adapters else None) for name in names
+        name: write_reference(config.vectors[name].model, adapted=config.base if name in adapters else None)
+        for name in names
     }
 
     parameters = {theirs: bound.options[ours] for ours, theirs in OPTIONS[method].items()}
-    base = written(config.base) if config.base else None
+    base = write_reference(config.base) if config.base else None
     if method == "slerp":
         first = next((name for name in names if models[name] == base), names[0])
         base, weights = models[first], {name: config.vectors[name].weight for name in names}
@@ -56,7 +57,7 @@ def written_recipe(config: Config, bound: BoundMethod, adapters: Collection[str]
     )
 
 
-def problems_of(config: Config, bound: BoundMethod) -> Iterator[Problem]:
+def list_problems(config: Config, bound: BoundMethod) -> Iterator[Problem]:
     """Everything that mergekit cannot say of a merge by one of these methods."""
     method, weights = NAMES[bound.rules[1]], {vector.weight for vector in config.vectors.values()}
     if config.merge.exclusions(for_search=False):
@@ -75,7 +76,7 @@ def problems_of(config: Config, bound: BoundMethod) -> Iterator[Problem]:
         yield Problem("vectors", "mergekit's model_stock wants two models beside the base", "Add a vector.")
 
 
-def notes_of(config: Config, bound: BoundMethod) -> list[str]:
+def list_notes(config: Config, bound: BoundMethod) -> list[str]:
     """Notes on what the recipe leaves out."""
     models = [vector.model for vector in config.vectors.values()]
     if config.base in models or bound.operands == "deltas":

@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from aftermix.checkpoints.names import matcher
+from aftermix.checkpoints.names import build_matcher
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import Problem, refuse_if_any
 from aftermix.mergekit import weightless
-from aftermix.mergekit.references import vector_names, written
+from aftermix.mergekit.references import name_vectors, write_reference
 from aftermix.mergekit.settings import is_part_of_names
 from aftermix.merging.methods import BoundMethod, Rule, bind
 from aftermix.merging.rules.inter import disjoint_mean, weighted_mean, weighted_sum
@@ -35,21 +35,21 @@ NAMES: dict[tuple[Rule, Rule], tuple[str, dict[str, Any]]] = {
 
 
 @dataclass
-class Translation:
+class MergekitRecipe:
     """A recipe of mergekit, and what it leaves out without changing a tensor."""
 
     recipe: dict[str, Any]
     notes: list[str] = field(default_factory=list)
 
-    def text(self) -> str:
+    def format_file(self) -> str:
         """The file: notes as comments, then the recipe."""
         comments = "".join(f"# {line}\n" for note in self.notes for line in note.splitlines())
         return comments + yaml.safe_dump(self.recipe, sort_keys=False, allow_unicode=True)
 
 
-def to_mergekit(
+def translate_to_mergekit(
     config: Config, *, tensors: Sequence[str] | None = None, dtype: str | None = None, adapters: Collection[str] = ()
-) -> Translation:
+) -> MergekitRecipe:
     """`config` as a recipe of mergekit.
 
     `tensors`, the names in the base, allow any pattern of `merge.exclude`; without them only parts of names can be
@@ -59,27 +59,27 @@ def to_mergekit(
     """
     bound = bind(config.merge, vectors=config.vectors)
     if bound.rules[1] in weightless.NAMES:
-        return _without_weights(config, bound, dtype=dtype, adapters=adapters)
-    filters, problems = _filters(config, bound, tensors)
-    refuse_if_any([*problems, *_inexpressible(config, bound)])
-    method, shared = _method(bound)
+        return _translate_weightless(config, bound, dtype=dtype, adapters=adapters)
+    filters, problems = _write_filters(config, bound, tensors)
+    refuse_if_any([*problems, *_list_inexpressible(config, bound)])
+    method, shared = _translate_rules(bound)
     recipe: dict[str, Any] = {"merge_method": method}
-    recipe |= {"base_model": written(config.base)} if config.base else {}
-    recipe["models"] = _models(config, bound, filters, adapters, method=method)
+    recipe |= {"base_model": write_reference(config.base)} if config.base else {}
+    recipe["models"] = _list_operands(config, bound, filters, adapters, method=method)
     recipe |= {"parameters": shared | ({"lambda": config.merge.scale} if config.merge.scale != 1 else {})}
-    recipe |= _dtypes(config.merge.dtype or dtype)
-    return Translation(recipe, _notes(config, bound, dtype, adapters))
+    recipe |= _write_dtypes(config.merge.dtype or dtype)
+    return MergekitRecipe(recipe, _write_notes(config, bound, dtype, adapters))
 
 
-def _without_weights(
+def _translate_weightless(
     config: Config, bound: BoundMethod, *, dtype: str | None, adapters: Collection[str]
-) -> Translation:
-    refuse_if_any([*_bad_vectors(config, bound), *weightless.problems_of(config, bound)])
-    recipe = weightless.written_recipe(config, bound, adapters) | _dtypes(config.merge.dtype or dtype)
-    return Translation(recipe, _notes(config, bound, dtype, adapters) + weightless.notes_of(config, bound))
+) -> MergekitRecipe:
+    refuse_if_any([*_check_vectors(config, bound), *weightless.list_problems(config, bound)])
+    recipe = weightless.write_recipe(config, bound, adapters) | _write_dtypes(config.merge.dtype or dtype)
+    return MergekitRecipe(recipe, _write_notes(config, bound, dtype, adapters) + weightless.list_notes(config, bound))
 
 
-def _method(bound: BoundMethod) -> tuple[str, dict[str, Any]]:
+def _translate_rules(bound: BoundMethod) -> tuple[str, dict[str, Any]]:
     """mergekit's name of the method and the parameters of the whole recipe."""
     if bound.operands == "models":
         return "linear", {"normalize": True}
@@ -92,34 +92,36 @@ def _method(bound: BoundMethod) -> tuple[str, dict[str, Any]]:
     return method, shared
 
 
-def _models(
+def _list_operands(
     config: Config, bound: BoundMethod, filters: Sequence[str], adapters: Collection[str], *, method: str
 ) -> list[dict[str, Any]]:
     """Every model with its weight and density. In `linear` a base that is no vector takes part with weight 0."""
     models = []
     for name, vector in sorted(config.vectors.items()):
-        density = bound.options_of(name).get("density", 1.0 if method == "ties" else None)
-        own = {"weight": _weight(vector, filters)} | ({"density": density} if density is not None else {})
+        density = bound.collect_options(name).get("density", 1.0 if method == "ties" else None)
+        own = {"weight": _write_weight(vector, filters)} | ({"density": density} if density is not None else {})
         adapted = config.base if name in adapters else None
-        models.append({"model": written(vector.model, adapted=adapted), "parameters": own})
+        models.append({"model": write_reference(vector.model, adapted=adapted), "parameters": own})
     is_vector = config.base in [vector.model for vector in config.vectors.values()]
     if method == "linear" and config.base and not is_vector:
-        models.append({"model": written(config.base), "parameters": {"weight": 0.0}})
+        models.append({"model": write_reference(config.base), "parameters": {"weight": 0.0}})
     return models
 
 
-def _weight(vector: VectorConfig, filters: Sequence[str]) -> Any:
+def _write_weight(vector: VectorConfig, filters: Sequence[str]) -> Any:
     zeros = [{"filter": filter_, "value": 0.0} for filter_ in filters]
     return [*zeros, {"value": vector.weight}] if zeros else vector.weight
 
 
-def _dtypes(dtype: str | None) -> dict[str, str]:
+def _write_dtypes(dtype: str | None) -> dict[str, str]:
     if dtype is None:
         return {}
     return {"dtype": "float32"} | ({"out_dtype": dtype} if dtype != "float32" else {})
 
 
-def _filters(config: Config, bound: BoundMethod, tensors: Sequence[str] | None) -> tuple[list[str], list[Problem]]:
+def _write_filters(
+    config: Config, bound: BoundMethod, tensors: Sequence[str] | None
+) -> tuple[list[str], list[Problem]]:
     """Parts of names that pick exactly the excluded tensors."""
     patterns = config.merge.exclusions(for_search=False)
     if patterns and bound.operands == "models":
@@ -136,7 +138,7 @@ def _filters(config: Config, bound: BoundMethod, tensors: Sequence[str] | None) 
         return [], [Problem("merge.exclude", found, "Name parts of names, or have the base at hand.")]
 
     # A part of a name must not catch a tensor that is merged.
-    is_plain, is_other = matcher(plain, where="merge.exclude"), matcher(others, where="merge.exclude")
+    is_plain, is_other = build_matcher(plain, where="merge.exclude"), build_matcher(others, where="merge.exclude")
     names = [name for name in tensors if is_other(name) and not is_plain(name)]
     excluded = {*names, *(name for name in tensors if is_plain(name))}
     caught = [(part, name) for part in names for name in tensors if part in name and name not in excluded]
@@ -147,12 +149,12 @@ def _filters(config: Config, bound: BoundMethod, tensors: Sequence[str] | None) 
     return [*plain, *names], problems
 
 
-def _inexpressible(config: Config, bound: BoundMethod) -> list[Problem]:
+def _list_inexpressible(config: Config, bound: BoundMethod) -> list[Problem]:
     """Everything that decides tensors and has no words in a recipe of mergekit."""
-    return [*_bad_vectors(config, bound), *_bad_options(config, bound)]
+    return [*_check_vectors(config, bound), *_check_options(config, bound)]
 
 
-def _bad_vectors(config: Config, bound: BoundMethod) -> Iterator[Problem]:
+def _check_vectors(config: Config, bound: BoundMethod) -> Iterator[Problem]:
     if not config.vectors:
         yield Problem("vectors", "there is nothing to merge", "Add `vectors:`.")
     if bound.operands == "deltas" and not config.base:
@@ -163,7 +165,7 @@ def _bad_vectors(config: Config, bound: BoundMethod) -> Iterator[Problem]:
         yield Problem(f"vectors.{name}.prefix", "mergekit maps no names", "Store the model under the base's names.")
 
 
-def _bad_options(config: Config, bound: BoundMethod) -> Iterator[Problem]:
+def _check_options(config: Config, bound: BoundMethod) -> Iterator[Problem]:
     options = bound.options
     if bound.operands == "deltas" and bound.rules not in NAMES:
         translated = ", ".join(sorted({name for name, _ in NAMES.values()} | set(weightless.OPTIONS)))
@@ -184,14 +186,14 @@ def _bad_options(config: Config, bound: BoundMethod) -> Iterator[Problem]:
 
 
 def _drops(config: Config, bound: BoundMethod) -> bool:
-    return any(bound.options_of(name).get("density", 1.0) < 1 for name in config.vectors)
+    return any(bound.collect_options(name).get("density", 1.0) < 1 for name in config.vectors)
 
 
-def _notes(config: Config, bound: BoundMethod, dtype: str | None, adapters: Collection[str]) -> list[str]:
+def _write_notes(config: Config, bound: BoundMethod, dtype: str | None, adapters: Collection[str]) -> list[str]:
     """Notes on what the recipe does not say, and the tensors do not need."""
     notes = ["Written by aftermix for mergekit 0.1.5."]
     names = sorted(config.vectors)
-    if names != vector_names([config.vectors[name].model for name in names]):
+    if names != name_vectors([config.vectors[name].model for name in names]):
         notes.append(f"The vectors were called {', '.join(names)}, in this order.")
 
     if bound.rules[0] is random_rescale and _drops(config, bound):

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from aftermix.checkpoints.model import Bounds
+from aftermix.checkpoints.model import Span
 from aftermix.merging.temporaries import keep_freed_memory
 
 BLOCK_ELEMENTS = 1 << 18
@@ -26,14 +26,14 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 
-def block_bounds(shape: tuple[int, ...], most: int = BLOCK_ELEMENTS) -> list[Bounds]:
+def list_block_spans(shape: tuple[int, ...], most: int = BLOCK_ELEMENTS) -> list[Span]:
     """Half-open span `[start, stop)` of each block of a flattened tensor; whole rows where a row fits in a block.
 
     A block has at most `most` elements.
 
-    >>> block_bounds((3,)), block_bounds(()), block_bounds((0, 4))
+    >>> list_block_spans((3,)), list_block_spans(()), list_block_spans((0, 4))
     ([(0, 3)], [(0, 1)], [])
-    >>> block_bounds((3, 150_000))
+    >>> list_block_spans((3, 150_000))
     [(0, 150000), (150000, 300000), (300000, 450000)]
     """
     elements = int(torch.Size(shape).numel())
@@ -43,7 +43,7 @@ def block_bounds(shape: tuple[int, ...], most: int = BLOCK_ELEMENTS) -> list[Bou
 
 
 @contextmanager
-def worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+def start_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that each compute on one core: the parallelism is over blocks, not inside an operation."""
     keep_freed_memory()
     with ThreadPoolExecutor(count, "aftermix", initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -54,7 +54,7 @@ def worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
             raise
 
 
-def in_order(
+def run_in_order(
     pool: ThreadPoolExecutor, function: Callable[[Unit], Result], units: Iterable[Unit], *, threads: int
 ) -> Iterator[Result]:
     """`function` of each unit on the threads of `pool`, in order, with few results waiting at any time."""

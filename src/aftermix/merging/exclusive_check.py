@@ -12,10 +12,10 @@ from threading import Lock
 
 import torch
 
-from aftermix.checkpoints.model import Bounds, TensorInfo
+from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.errors import MergeError
-from aftermix.merging.merge import MergedBlock, Merger, Weights, widened
-from aftermix.merging.topk.magnitude import whole_count
+from aftermix.merging.merge import MergedBlock, Merger, Weights, widen
+from aftermix.merging.topk.magnitude import count_share
 
 REPORT = "This is a fault of aftermix, not of your models: please report it with the recipe."
 
@@ -44,50 +44,50 @@ class ExclusiveCheck:
 
     def __post_init__(self) -> None:
         method = self.merger.recipe.method
-        if not method.joint:
+        if not method.is_exclusive:
             found = f"{method.name} shares no positions out, there is nothing to check"
             raise MergeError("--check", found, "Leave it out, or use an exclusive method such as obim.")
 
     def __call__(self, block: MergedBlock) -> None:
         """Check one block."""
-        start, end = block.bounds
-        masks = {v: keeper(torch.ones(end - start), start) != 0 for v, keeper in block.keepers.items()}
-        refuse_overlap(block.info.name, block.bounds, masks)
+        start, end = block.span
+        masks = {v: pruner(torch.ones(end - start), start) != 0 for v, pruner in block.pruners.items()}
+        refuse_overlap(block.info.name, block.span, masks)
         self._refuse_other_values(block, masks)
-        self._add_counts(block.info, block.bounds, masks)
+        self._add_counts(block.info, block.span, masks)
 
-    def summary(self) -> str:
+    def summarise(self) -> str:
         """Report of what was looked at, on one line."""
         tensors = f"{self.tensors:,} tensor{'' if self.tensors == 1 else 's'}"
         return f"Checked: {tensors}, {self.elements:,} positions, none from two vectors"
 
     def _refuse_other_values(self, block: MergedBlock, masks: Masks) -> None:
-        info, bounds = block.info, block.bounds
-        base = widened(self.merger.pool.base_block(info.name, bounds))
+        info, span = block.info, block.span
+        base = widen(self.merger.pool.read_base_block(info.name, span))
 
         # One vector at a time, as if the others were not there.
         expected = base
         for vector, mask in masks.items():
-            alone = self.merger.operand(info, vector, bounds, base=base) * self.weights.get(vector, 0.0)
+            alone = self.merger.read_operand(info, vector, span, base=base) * self.weights.get(vector, 0.0)
             moved = torch.add(base, alone, alpha=self.merger.recipe.scale)
             expected = torch.where(mask, moved, expected)
 
         # Compared as numbers: zeros of either sign are equal.
         wrong = (expected.to(block.merged.dtype) != block.merged).nonzero()
         if len(wrong):
-            place = int(wrong[0])
-            of = next((f"vector '{v}' alone" for v, mask in masks.items() if mask[place]), "the base")
-            found = f"entry {bounds[0] + place} is {float(block.merged[place])!r}, expected {float(expected[place])!r}"
-            raise MergeError(info.name, f"{found}, the value of {of}", REPORT)
+            index = int(wrong[0])
+            owner = next((f"vector '{v}' alone" for v, mask in masks.items() if mask[index]), "the base")
+            found = f"entry {span[0] + index} is {float(block.merged[index])!r}, expected {float(expected[index])!r}"
+            raise MergeError(info.name, f"{found}, the value of {owner}", REPORT)
 
-    def _add_counts(self, info: TensorInfo, bounds: Bounds, masks: Masks) -> None:
-        found = {vector: int(mask.sum()) for vector, mask in masks.items()}
+    def _add_counts(self, info: TensorInfo, span: Span, masks: Masks) -> None:
+        block_counts = {vector: int(mask.sum()) for vector, mask in masks.items()}
 
         # Blocks come on several threads, and the last of a tensor may be any of them.
         with self._lock:
             counts = self._counts.setdefault(info.name, Counter())
-            counts.update(found)
-            self._seen[info.name] += bounds[1] - bounds[0]
+            counts.update(block_counts)
+            self._seen[info.name] += span[1] - span[0]
             if self._seen[info.name] < info.elements:
                 return
             self.tensors += 1
@@ -97,8 +97,8 @@ class ExclusiveCheck:
     def _refuse_other_counts(self, info: TensorInfo, counts: Counter[str] | None) -> None:
         if counts is None:  # all weights are 0: nothing was shared out
             return
-        for vector, ratio in self.merger.recipe.method.ratios(self.merger.vectors).items():
-            expected = whole_count(info.elements, ratio)
+        for vector, ratio in self.merger.recipe.method.compute_ratios(self.merger.vectors).items():
+            expected = count_share(info.elements, ratio)
             if counts[vector] != expected:
                 found = f"vector '{vector}' has {counts[vector]} of {info.elements} entries"
                 raise MergeError(
@@ -106,13 +106,13 @@ class ExclusiveCheck:
                 )
 
 
-def refuse_overlap(name: str, bounds: Bounds, masks: Masks) -> None:
+def refuse_overlap(name: str, span: Span, masks: Masks) -> None:
     """Raise :class:`MergeError` when two of `masks` hold the same position."""
     taken: Masks = {}
     for vector, mask in masks.items():
         for other, before in taken.items():
             both = (mask & before).nonzero()
             if len(both):
-                found = f"entry {bounds[0] + int(both[0])} is kept by vector '{other}' and by vector '{vector}'"
+                found = f"entry {span[0] + int(both[0])} is kept by vector '{other}' and by vector '{vector}'"
                 raise MergeError(name, found, REPORT)
         taken[vector] = mask

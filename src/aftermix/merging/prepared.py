@@ -19,15 +19,15 @@ import psutil
 import torch
 from safetensors import safe_open
 
-from aftermix.checkpoints.model import Bounds, TensorInfo
-from aftermix.checkpoints.pool import largest_of, refuse_non_finite
+from aftermix.checkpoints.model import Span, TensorInfo
+from aftermix.checkpoints.pool import find_largest_magnitude, refuse_non_finite
 from aftermix.checkpoints.reader import SINGLE
-from aftermix.checkpoints.shards import TensorSpec, whole_tensors, write_shards
-from aftermix.merging.blocks import BLOCK_ELEMENTS, block_bounds, in_order, worker_threads
+from aftermix.checkpoints.shards import TensorSpec, stream_whole_tensors, write_shards
+from aftermix.merging.blocks import BLOCK_ELEMENTS, list_block_spans, run_in_order, start_threads
 from aftermix.merging.merge import Merger, Weights, check_weights
-from aftermix.merging.rules.intra import Keeper
+from aftermix.merging.rules.intra import Pruner
 from aftermix.merging.rules.surveys import Combiner
-from aftermix.merging.topk.magnitude import Blocks
+from aftermix.merging.topk.magnitude import TensorBlocks
 from aftermix.progress import bar
 
 MEMORY_SHARE = 0.5
@@ -36,11 +36,11 @@ MEMORY_SHARE = 0.5
 COMBINED_ELEMENTS = 1 << 22
 """Most elements that a thread combines, block by block, before it takes the next: handing over costs time, too."""
 
-Unit = tuple[TensorInfo, torch.Tensor, Bounds, bool, Combiner | None]
+BlockRun = tuple[TensorInfo, torch.Tensor, Span, bool, Combiner | None]
 """A run of blocks of a tensor, the flat tensor for the result, whether that is known to be finite, its combiner."""
-Largest = tuple[float, dict[str, float]]
+LargestMagnitudes = tuple[float, dict[str, float]]
 """The largest magnitude in the base, and in what each vector keeps."""
-Kept = dict[str, torch.Tensor]
+KeptTensors = dict[str, torch.Tensor]
 """By vector, one flattened tensor in float32."""
 
 
@@ -50,9 +50,9 @@ class PreparedVectors:
 
     merger: Merger
     moved: tuple[TensorInfo, ...]
-    kept: dict[str, Kept]
+    kept: dict[str, KeptTensors]
     """By tensor."""
-    largest: dict[str, Largest]
+    largest: dict[str, LargestMagnitudes]
     """By tensor, what tells beforehand that no trial can overflow."""
     scratch: tempfile.TemporaryDirectory[str] | None = None
     facts: dict[tuple[str, ...], Any] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class PreparedVectors:
         moved = {info.name for info in self.moved}
         return frozenset(info.name for info in self.merger.pool.layout if info.name not in moved)
 
-    def merged(
+    def stream_merged(
         self, weights: Weights, *, place: Callable[[str], torch.Tensor | None] | None = None, threads: int | None = None
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """The moved tensors for `weights`, in their stored type: to the bit what a merge to disk writes.
@@ -74,63 +74,65 @@ class PreparedVectors:
         """
         check_weights(self.merger.recipe, weights)
         threads = threads or torch.get_num_threads()
-        with worker_threads(threads) as pool:
-            combiners = in_order(pool, partial(self.combiner, weights), self.moved, threads=threads)
-            units = self._units(weights, combiners, place or (lambda _: None))
-            for info, result, bounds, *_ in in_order(pool, partial(self._combine, weights), units, threads=threads):
-                if bounds[1] == info.elements:
+        with start_threads(threads) as pool:
+            combiners = run_in_order(pool, partial(self.build_combiner, weights), self.moved, threads=threads)
+            runs = self._list_runs(weights, combiners, place or (lambda _: None))
+            for info, result, span, *_ in run_in_order(pool, partial(self._combine, weights), runs, threads=threads):
+                if span[1] == info.elements:
                     yield info.name, result.view(info.shape)
 
-    def combiner(self, weights: Weights, info: TensorInfo) -> Combiner | None:
+    def build_combiner(self, weights: Weights, info: TensorInfo) -> Combiner | None:
         """Combiner of the blocks of one tensor; None where no vector has a weight. What it takes to know is kept."""
-        active = self.merger.active(weights)
+        active = self.merger.list_active(weights)
         if not active:
             return None
 
         key = (info.name, *active)
         facts = self.facts.get(key)
         if facts is None:
-            kept = {v: _blocks_of(info, tensor) for v, tensor in self.kept[info.name].items()}
+            kept = {v: _open_blocks(info, tensor) for v, tensor in self.kept[info.name].items()}
             facts = self.merger.survey(info, weights, kept=kept)
             if not self.merger.recipe.method.needs_whole_tensors:
                 self.facts[key] = facts
-        return self.merger.combiner(facts, weights)
+        return self.merger.build_combiner(facts, weights)
 
-    def _units(
+    def _list_runs(
         self, weights: Weights, combiners: Iterator[Combiner | None], place: Callable[[str], torch.Tensor | None]
-    ) -> Iterator[Unit]:
+    ) -> Iterator[BlockRun]:
         for info, combiner in zip(self.moved, combiners, strict=True):
             finite = self._is_within_range(info, weights)
             result = place(info.name)
             if result is None:
                 result = torch.empty(info.elements, dtype=self.merger.recipe.dtype or info.dtype)
-            for bounds in block_bounds(info.shape, COMBINED_ELEMENTS) or [(0, 0)]:
-                yield info, result, bounds, finite, combiner
+            for span in list_block_spans(info.shape, COMBINED_ELEMENTS) or [(0, 0)]:
+                yield info, result, span, finite, combiner
 
-    def _combine(self, weights: Weights, unit: Unit) -> Unit:
-        info, result, (first, last), finite, combiner = unit
+    def _combine(self, weights: Weights, run: BlockRun) -> BlockRun:
+        info, result, (first, last), finite, combiner = run
         with torch.no_grad():
             for start in range(first, last, BLOCK_ELEMENTS):
-                bounds = (start, min(start + BLOCK_ELEMENTS, last))
-                kept = {vector: tensor[slice(*bounds)] for vector, tensor in self.kept[info.name].items()}
-                base = self.merger.pool.frame.block(info.name, bounds)
-                merged = self.merger.combine(info, bounds, base, kept, weights, combiner=combiner, known_finite=finite)
-                result[slice(*bounds)] = merged
-        return unit
+                span = (start, min(start + BLOCK_ELEMENTS, last))
+                kept = {vector: tensor[slice(*span)] for vector, tensor in self.kept[info.name].items()}
+                base = self.merger.pool.frame.read_block(info.name, span)
+                merged = self.merger.combine(info, span, base, kept, weights, combiner=combiner, known_finite=finite)
+                result[slice(*span)] = merged
+        return run
 
     def _is_within_range(self, info: TensorInfo, weights: Weights) -> bool:
         """True where no entry of the merged tensor can exceed its stored type, whatever its block."""
         recipe, (base, kept) = self.merger.recipe, self.largest[info.name]
-        reach = abs(recipe.scale) * recipe.method.reach({v: weights[v] for v in self.merger.active(weights)}, kept)
+        largest_possible = abs(recipe.scale) * recipe.method.largest_possible(
+            {v: weights[v] for v in self.merger.list_active(weights)}, kept
+        )
         # Half of the range leaves room for the rounding of a few sums.
-        return base + reach < torch.finfo(recipe.dtype or info.dtype).max / 2
+        return base + largest_possible < torch.finfo(recipe.dtype or info.dtype).max / 2
 
 
-def _blocks_of(info: TensorInfo, tensor: torch.Tensor) -> Blocks:
-    return Blocks(block_bounds(info.shape), lambda bounds: tensor[slice(*bounds)].clone())
+def _open_blocks(info: TensorInfo, tensor: torch.Tensor) -> TensorBlocks:
+    return TensorBlocks(list_block_spans(info.shape), lambda span: tensor[slice(*span)].clone())
 
 
-def prepared_bytes(merger: Merger) -> int:
+def count_prepared_bytes(merger: Merger) -> int:
     """Size in bytes of all kept tensors in float32."""
     elements = sum(info.elements for info in merger.pool.layout if merger.moves(info))
     return 4 * elements * len(merger.vectors)
@@ -144,71 +146,76 @@ def prepare_vectors(merger: Merger, *, memory_bytes: int | None = None, scratch:
     moved = tuple(info for info in merger.pool.layout if merger.moves(info))
     for info in merger.pool.layout:
         if not merger.moves(info):  # checked here, since the result holds them and nothing else reads them
-            for bounds in block_bounds(info.shape):
-                merger.unmoved(info, bounds)
+            for span in list_block_spans(info.shape):
+                merger.read_unmoved(info, span)
 
     # Memory as far as it goes; one scratch file for all where it does not.
     budget = int(psutil.virtual_memory().available * MEMORY_SHARE) if memory_bytes is None else memory_bytes
-    largest: dict[str, Largest] = {}
-    if prepared_bytes(merger) <= budget:
+    largest: dict[str, LargestMagnitudes] = {}
+    if count_prepared_bytes(merger) <= budget:
         kept = dict(_prepare(merger, moved, largest, label="Preparing vectors"))
         return PreparedVectors(merger, moved, kept, largest)
 
     folder = tempfile.TemporaryDirectory(prefix="aftermix-prepared-", dir=scratch)
     _spill(merger, moved, largest, Path(folder.name))
-    return PreparedVectors(merger, moved, _mapped(merger, moved, Path(folder.name)), largest, folder)
+    return PreparedVectors(merger, moved, _map_tensors(merger, moved, Path(folder.name)), largest, folder)
 
 
 def _prepare(
-    merger: Merger, moved: tuple[TensorInfo, ...], largest: dict[str, Largest], *, label: str
-) -> Iterator[tuple[str, Kept]]:
+    merger: Merger, moved: tuple[TensorInfo, ...], largest: dict[str, LargestMagnitudes], *, label: str
+) -> Iterator[tuple[str, KeptTensors]]:
     """Kept tensors by tensor name; `largest` is filled on the way."""
     threads = torch.get_num_threads()
-    with worker_threads(threads) as pool:
+    with start_threads(threads) as pool:
         for info in bar(moved, label=label, unit="tensor"):
-            surveys = merger.surveys(info, merger.vectors)
-            found = in_order(pool, lambda survey: survey(), surveys, threads=threads)
-            keepers = {vector: keeper for part in found for vector, keeper in part.items()}
+            surveys = merger.list_surveys(info, merger.vectors)
+            pruners_by_survey = run_in_order(pool, lambda survey: survey(), surveys, threads=threads)
+            pruners = {vector: keeper for part in pruners_by_survey for vector, keeper in part.items()}
 
-            prepare = partial(_kept_tensor, merger, info, keepers)
-            tensors = dict(zip(merger.vectors, in_order(pool, prepare, merger.vectors, threads=threads), strict=True))
-            largest[info.name] = _largest_of_base(merger, info), {v: reach for v, (_, reach) in tensors.items()}
+            prepare = partial(_prune_tensor, merger, info, pruners)
+            tensors = dict(
+                zip(merger.vectors, run_in_order(pool, prepare, merger.vectors, threads=threads), strict=True)
+            )
+            largest[info.name] = (
+                _find_base_largest(merger, info),
+                {v: magnitude for v, (_, magnitude) in tensors.items()},
+            )
             yield info.name, {vector: tensor for vector, (tensor, _) in tensors.items()}
 
 
-def _largest_of_base(merger: Merger, info: TensorInfo) -> float:
+def _find_base_largest(merger: Merger, info: TensorInfo) -> float:
     largest = 0.0
-    for bounds in block_bounds(info.shape):
-        reach = largest_of(merger.pool.base_block(info.name, bounds))
-        if not math.isfinite(reach):
-            merger.pool.refuse_non_finite_inputs(info.name, bounds, vectors=[])
-        largest = max(largest, reach)
+    for span in list_block_spans(info.shape):
+        magnitude = find_largest_magnitude(merger.pool.read_base_block(info.name, span))
+        if not math.isfinite(magnitude):
+            merger.pool.refuse_non_finite_inputs(info.name, span, vectors=[])
+        largest = max(largest, magnitude)
     return largest
 
 
-def _kept_tensor(
-    merger: Merger, info: TensorInfo, keepers: Mapping[str, Keeper], vector: str
+def _prune_tensor(
+    merger: Merger, info: TensorInfo, pruners: Mapping[str, Pruner], vector: str
 ) -> tuple[torch.Tensor, float]:
     """Entries that `vector` keeps of one tensor, flattened, and the largest magnitude of them."""
-    keeper, largest = keepers[vector], 0.0
+    pruner, largest = pruners[vector], 0.0
     kept = torch.empty(info.elements, dtype=torch.float32)
-    for start, end in block_bounds(info.shape):
-        kept[start:end] = keeper(merger.operand(info, vector, (start, end)), start)
-        reach = largest_of(kept[start:end])
-        if not math.isfinite(reach):
+    for start, end in list_block_spans(info.shape):
+        kept[start:end] = pruner(merger.read_operand(info, vector, (start, end)), start)
+        magnitude = find_largest_magnitude(kept[start:end])
+        if not math.isfinite(magnitude):
             merger.pool.refuse_non_finite_inputs(info.name, (start, end), vectors=[vector])
             refuse_non_finite(kept[start:end], info.name, f"what vector '{vector}' keeps")
-        largest = max(largest, reach)
+        largest = max(largest, magnitude)
     return kept, largest
 
 
-def _spill(merger: Merger, moved: tuple[TensorInfo, ...], largest: dict[str, Largest], folder: Path) -> None:
+def _spill(merger: Merger, moved: tuple[TensorInfo, ...], largest: dict[str, LargestMagnitudes], folder: Path) -> None:
     layout = [TensorSpec(f"{v}/{info.name}", (info.elements,), torch.float32) for info in moved for v in merger.vectors]
     prepared = _prepare(merger, moved, largest, label="Preparing vectors (on disk)")
     tensors = ((f"{vector}/{name}", kept[vector]) for name, kept in prepared for vector in merger.vectors)
-    write_shards(folder, whole_tensors(tensors), [layout])
+    write_shards(folder, stream_whole_tensors(tensors), [layout])
 
 
-def _mapped(merger: Merger, moved: tuple[TensorInfo, ...], folder: Path) -> dict[str, Kept]:
+def _map_tensors(merger: Merger, moved: tuple[TensorInfo, ...], folder: Path) -> dict[str, KeptTensors]:
     with safe_open(str(folder / SINGLE), framework="pt") as handle:
         return {info.name: {v: handle.get_tensor(f"{v}/{info.name}") for v in merger.vectors} for info in moved}

@@ -8,9 +8,9 @@ from functools import partial
 
 import torch
 
-from aftermix.merging.blocks import in_order, worker_threads
+from aftermix.merging.blocks import run_in_order, start_threads
 from aftermix.merging.merge import Merger, Weights, check_weights
-from aftermix.merging.prepared import Kept, PreparedVectors, prepared_bytes
+from aftermix.merging.prepared import KeptTensors, PreparedVectors, count_prepared_bytes
 from aftermix.merging.rules.surveys import Combiner
 
 SPARE_SHARE = 0.25
@@ -27,7 +27,7 @@ class ResidentVectors:
     device: torch.device
     base: dict[str, torch.Tensor]
     """By tensor, the frame's own values, flattened, in their stored type."""
-    kept: dict[str, Kept]
+    kept: dict[str, KeptTensors]
 
     @property
     def merger(self) -> Merger:
@@ -39,7 +39,7 @@ class ResidentVectors:
         """Tensors that no weight moves."""
         return self.prepared.unchanged
 
-    def merged(
+    def stream_merged(
         self,
         weights: Weights,
         *,
@@ -50,41 +50,47 @@ class ResidentVectors:
         The same operations in the same order as on the CPU; devices may round a fused multiply-add differently.
         """
         check_weights(self.merger.recipe, weights)
-        with worker_threads(1) as pool:
+        with start_threads(1) as pool:
             # On the CPU, where the coefficients of a tensor come out as they do for every other merge.
-            combiners = in_order(pool, partial(self.prepared.combiner, weights), self.prepared.moved, threads=1)
-            yield from self._merged(weights, combiners)
+            combiners = run_in_order(
+                pool, partial(self.prepared.build_combiner, weights), self.prepared.moved, threads=1
+            )
+            yield from self._stream_merged(weights, combiners)
 
-    def _merged(self, weights: Weights, combiners: Iterator[Combiner | None]) -> Iterator[tuple[str, torch.Tensor]]:
+    def _stream_merged(
+        self, weights: Weights, combiners: Iterator[Combiner | None]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         for info, combiner in zip(self.prepared.moved, combiners, strict=True):
             dtype = self.merger.recipe.dtype or info.dtype
             result = torch.empty(info.elements, dtype=dtype, device=self.device)
             for start in range(0, info.elements, CHUNK_ELEMENTS):
-                bounds = (start, min(start + CHUNK_ELEMENTS, info.elements))
-                base = self._here(self.base[info.name][slice(*bounds)])
-                kept = {vector: self._here(tensor[slice(*bounds)]) for vector, tensor in self.kept[info.name].items()}
-                result[slice(*bounds)] = self.merger.combine(info, bounds, base, kept, weights, combiner=combiner)
+                span = (start, min(start + CHUNK_ELEMENTS, info.elements))
+                base = self._move_here(self.base[info.name][slice(*span)])
+                kept = {
+                    vector: self._move_here(tensor[slice(*span)]) for vector, tensor in self.kept[info.name].items()
+                }
+                result[slice(*span)] = self.merger.combine(info, span, base, kept, weights, combiner=combiner)
             yield info.name, result.view(info.shape)
 
-    def _here(self, part: torch.Tensor) -> torch.Tensor:
+    def _move_here(self, part: torch.Tensor) -> torch.Tensor:
         return part.to(self.device, non_blocking=True)
 
 
-def beside(prepared: PreparedVectors, device: torch.device) -> PreparedVectors | ResidentVectors:
+def move_to_device(prepared: PreparedVectors, device: torch.device) -> PreparedVectors | ResidentVectors:
     """`prepared` as it serves a model on `device` best: unchanged on the CPU; on an accelerator resident where vectors
     and base fit into its free memory, else in pinned host memory, from which copies need not wait.
     """
     if device.type == "cpu":
         return prepared
-    base = {info.name: prepared.merger.pool.base_block(info.name, (0, info.elements)) for info in prepared.moved}
-    needed = prepared_bytes(prepared.merger) + sum(tensor.nbytes for tensor in base.values())
+    base = {info.name: prepared.merger.pool.read_base_block(info.name, (0, info.elements)) for info in prepared.moved}
+    needed = count_prepared_bytes(prepared.merger) + sum(tensor.nbytes for tensor in base.values())
     free, _ = torch.cuda.mem_get_info(device)
     fits = needed <= free * (1 - SPARE_SHARE)
 
-    def placed(tensor: torch.Tensor) -> torch.Tensor:
+    def place_tensor(tensor: torch.Tensor) -> torch.Tensor:
         if fits:
             return tensor.to(device)
         return tensor if prepared.scratch is not None else tensor.pin_memory()  # what is on disk stays there
 
-    kept = {name: {v: placed(tensor) for v, tensor in tensors.items()} for name, tensors in prepared.kept.items()}
-    return ResidentVectors(prepared, device, {name: placed(tensor) for name, tensor in base.items()}, kept)
+    kept = {name: {v: place_tensor(tensor) for v, tensor in tensors.items()} for name, tensors in prepared.kept.items()}
+    return ResidentVectors(prepared, device, {name: place_tensor(tensor) for name, tensor in base.items()}, kept)

@@ -17,16 +17,16 @@ import numpy as np
 from aftermix.checkpoints.model import TensorInfo
 from aftermix.merging.merge import MergedBlock, Merger, Weights
 from aftermix.merging.methods import BoundMethod
-from aftermix.merging.rules.exclusive import BLOCK_INDEX, Owned
+from aftermix.merging.rules.exclusive import BLOCK_INDEX, ExclusivePruner
 from aftermix.merging.rules.intra import keep_all
-from aftermix.merging.saliency import Importance, Unmeasured, ranking_of
+from aftermix.merging.saliency import ChannelImportance, MissingStatistics, choose_ranking
 
 NUMBER = re.compile(r"\.\d+(?=\.|$)")
 LISTED = 3
 
 
 @dataclass
-class Tally:
+class ShareTally:
     """Counts by tensor and vector; shown every block of a merge, it counts what the merge itself kept.
 
     A vector has the positions that it owns under an exclusive rule, whatever its weight; under any other rule, those
@@ -38,60 +38,65 @@ class Tally:
 
     def __call__(self, block: MergedBlock) -> None:
         """Add one block."""
-        found = {vector: _kept_count(block, vector) for vector in block.keepers}
+        counts = {vector: _count_kept(block, vector) for vector in block.pruners}
         with self._lock:
-            self.counts.setdefault(block.info.name, Counter()).update(found)
+            self.counts.setdefault(block.info.name, Counter()).update(counts)
 
 
-def _kept_count(block: MergedBlock, vector: str) -> int:
-    keeper = block.keepers[vector]
-    if isinstance(keeper, Owned):
-        return keeper.count(block.bounds)
+def _count_kept(block: MergedBlock, vector: str) -> int:
+    pruner = block.pruners[vector]
+    if isinstance(pruner, ExclusivePruner):
+        return pruner.count_owned(block.span)
     return int(np.count_nonzero(block.kept[vector].numpy() != 0))
 
 
 def drops_entries(method: BoundMethod, vectors: Iterable[str]) -> bool:
     """True where some vector gets less than a whole tensor."""
-    if method.joint:
+    if method.is_exclusive:
         return True
-    densities = [method.options_of(vector).get("density", 1.0) for vector in vectors]
+    densities = [method.collect_options(vector).get("density", 1.0) for vector in vectors]
     return method.rules[0] is not keep_all and any(density != 1.0 for density in densities)
 
 
-def share_record(merger: Merger, weights: Weights, tally: Tally) -> dict[str, Any]:
+def build_share_record(merger: Merger, weights: Weights, tally: ShareTally) -> dict[str, Any]:
     """Content of `shares.json`: what every vector got of each tensor, layer and kind of tensor.
 
     Tied tensors are counted once. Call it when the merge has ended.
     """
     method = merger.recipe.method
-    moved = [info for info in merger.pool.layout if merger.moves(info) and merger.canonical(info.name) == info.name]
-    shared = method.joint
-    entries = {info.name: Part(info.elements, dict(tally.counts.get(info.name, {})), shared) for info in moved}
-    ratios = method.ratios(merger.vectors) if shared else {}
+    moved = [
+        info for info in merger.pool.layout if merger.moves(info) and merger.resolve_tied_name(info.name) == info.name
+    ]
+    is_exclusive = method.is_exclusive
+    entries = {
+        info.name: ShareCounts(info.elements, dict(tally.counts.get(info.name, {})), is_exclusive) for info in moved
+    }
+    ratios = method.compute_ratios(merger.vectors) if is_exclusive else {}
 
     # The order of keys is that of the file.
     record: dict[str, Any] = {
         "format": "aftermix shares",
         "version": 1,
         "method": method.name,
-        "exclusive": shared,
-        "vectors": {v: {"weight": float(weights.get(v, 0.0)), **_asked(ratios, v)} for v in merger.vectors},
-        "total": Part.together(entries.values(), shared).as_json(merger.vectors),
+        "exclusive": is_exclusive,
+        "vectors": {v: {"weight": float(weights.get(v, 0.0)), **_dump_ratio(ratios, v)} for v in merger.vectors},
+        "total": ShareCounts.join(entries.values(), is_exclusive).dump(merger.vectors),
         "layers": [
-            {"block": block, **part.as_json(merger.vectors)}
-            for block, part in _grouped(entries, block_of, shared).items()
+            {"block": block, **part.dump(merger.vectors)}
+            for block, part in _group_parts(entries, find_block, is_exclusive).items()
         ],
         "kinds": [
-            {"kind": kind, **part.as_json(merger.vectors)} for kind, part in _grouped(entries, kind_of, shared).items()
+            {"kind": kind, **part.dump(merger.vectors)}
+            for kind, part in _group_parts(entries, find_kind, is_exclusive).items()
         ],
-        "tensors": {info.name: _tensor_record(merger, info, entries[info.name]) for info in moved},
+        "tensors": {info.name: _build_tensor_record(merger, info, entries[info.name]) for info in moved},
         "unmoved": [info.name for info in merger.pool.layout if not merger.moves(info)],
     }
-    return record | ({"fallback": fallbacks(merger)} if method.needs_statistics else {})
+    return record | ({"fallback": find_fallbacks(merger)} if method.needs_statistics else {})
 
 
 @dataclass(frozen=True)
-class Part:
+class ShareCounts:
     """A tensor, or several taken together: how many positions there are, and how many of them each vector got."""
 
     elements: int
@@ -99,15 +104,15 @@ class Part:
     exclusive: bool
 
     @staticmethod
-    def together(parts: Iterable[Part], exclusive: bool) -> Part:
+    def join(parts: Iterable[ShareCounts], exclusive: bool) -> ShareCounts:
         """All of `parts` as one."""
         elements, counts = 0, Counter[str]()
         for part in parts:
             elements += part.elements
             counts.update(part.counts)
-        return Part(elements, counts, exclusive)
+        return ShareCounts(elements, counts, exclusive)
 
-    def as_json(self, vectors: Iterable[str]) -> dict[str, Any]:
+    def dump(self, vectors: Iterable[str]) -> dict[str, Any]:
         """Counts and shares of `vectors`, and the rest where it can be told from them."""
         counts = {vector: self.counts.get(vector, 0) for vector in vectors}
         shares = {vector: count / self.elements if self.elements else 0.0 for vector, count in counts.items()}
@@ -115,33 +120,35 @@ class Part:
         return {"elements": self.elements, "counts": counts, "shares": shares, **rest}
 
 
-def block_of(name: str) -> str | None:
+def find_block(name: str) -> str | None:
     """The block in which a tensor lies; None outside of all blocks.
 
-    >>> block_of("model.layers.3.self_attn.q_proj.weight"), block_of("model.norm.weight")
+    >>> find_block("model.layers.3.self_attn.q_proj.weight"), find_block("model.norm.weight")
     ('model.layers.3', None)
     """
-    found = BLOCK_INDEX.match(name)
-    return found["block"] if found else None
+    match = BLOCK_INDEX.match(name)
+    return match["block"] if match else None
 
 
-def kind_of(name: str) -> str:
+def find_kind(name: str) -> str:
     """Kind of a tensor in its block: its name without the block, numbers of experts and the final `weight`.
 
-    >>> kind_of("model.layers.3.self_attn.q_proj.weight"), kind_of("model.layers.0.mlp.experts.7.up_proj.weight")
+    >>> find_kind("model.layers.3.self_attn.q_proj.weight"), find_kind("model.layers.0.mlp.experts.7.up_proj.weight")
     ('self_attn.q_proj', 'mlp.experts.up_proj')
-    >>> kind_of("h.0.attn.c_attn.bias"), kind_of("lm_head.weight")
+    >>> find_kind("h.0.attn.c_attn.bias"), find_kind("lm_head.weight")
     ('attn.c_attn.bias', 'lm_head')
     """
-    block = block_of(name)
+    block = find_block(name)
     inner = name.removeprefix(f"{block}.") if block else name
     return NUMBER.sub("", inner).removesuffix(".weight")
 
 
-def fallbacks(merger: Merger) -> dict[str, Any]:
+def find_fallbacks(merger: Merger) -> dict[str, Any]:
     """List what saliency could not rank: vectors without statistics, by vector weights whose layer saw no token."""
     moved = {info.name for info in merger.pool.layout if merger.moves(info)}
-    measured = {v: s for v, s in merger.statistics.items() if not isinstance(s, Unmeasured) and v in merger.vectors}
+    measured = {
+        v: s for v, s in merger.statistics.items() if not isinstance(s, MissingStatistics) and v in merger.vectors
+    }
     unseen = {
         vector: [name for name in statistics.uncovered if name.partition("[")[0] in moved]
         for vector, statistics in measured.items()
@@ -152,46 +159,46 @@ def fallbacks(merger: Merger) -> dict[str, Any]:
     }
 
 
-def fallback_lines(merger: Merger) -> list[str]:
+def describe_fallbacks(merger: Merger) -> list[str]:
     """The same in at most two lines for the terminal."""
     if not merger.recipe.method.needs_statistics:
         return []
-    found, lines = fallbacks(merger), []
-    if found["without_statistics"]:
-        lines.append(f"Ranked by magnitude, without statistics: {', '.join(found['without_statistics'])}")
+    unranked, lines = find_fallbacks(merger), []
+    if unranked["without_statistics"]:
+        lines.append(f"Ranked by magnitude, without statistics: {', '.join(unranked['without_statistics'])}")
 
-    weights = [f"{name} ({vector})" for vector, names in found["without_tokens"].items() for name in names]
+    weights = [f"{name} ({vector})" for vector, names in unranked["without_tokens"].items() for name in names]
     if weights:
         first = ", ".join(weights[:LISTED]) + (", ..." if len(weights) > LISTED else "")
         lines.append(f"Ranked by magnitude, since their layers saw no token: {len(weights)} weights: {first}")
     return lines
 
 
-def _grouped(entries: Mapping[str, Part], key: Any, exclusive: bool) -> dict[Any, Part]:
+def _group_parts(entries: Mapping[str, ShareCounts], key: Any, exclusive: bool) -> dict[Any, ShareCounts]:
     """Parts with one `key` of their name taken together; layers in order of number, what has no key last."""
-    members: dict[Any, list[Part]] = {}
+    members: dict[Any, list[ShareCounts]] = {}
     for name, part in entries.items():
         members.setdefault(key(name), []).append(part)
-    return {group: Part.together(members[group], exclusive) for group in sorted(members, key=_natural)}
+    return {group: ShareCounts.join(members[group], exclusive) for group in sorted(members, key=_build_sort_key)}
 
 
-def _natural(group: str | None) -> tuple[bool, list[tuple[int, str]]]:
+def _build_sort_key(group: str | None) -> tuple[bool, list[tuple[int, str]]]:
     parts = re.split(r"(\d+)", group or "")
     return group is None, [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _asked(ratios: Mapping[str, float], vector: str) -> dict[str, float]:
+def _dump_ratio(ratios: Mapping[str, float], vector: str) -> dict[str, float]:
     return {"ratio": ratios[vector]} if ratios else {}
 
 
-def _tensor_record(merger: Merger, info: TensorInfo, part: Part) -> dict[str, Any]:
-    place = {"block": block_of(info.name), "kind": kind_of(info.name)}
-    return place | part.as_json(merger.vectors) | _ranked_by(merger, info)
+def _build_tensor_record(merger: Merger, info: TensorInfo, part: ShareCounts) -> dict[str, Any]:
+    place = {"block": find_block(info.name), "kind": find_kind(info.name)}
+    return place | part.dump(merger.vectors) | _dump_rankings(merger, info)
 
 
-def _ranked_by(merger: Merger, info: TensorInfo) -> dict[str, Any]:
+def _dump_rankings(merger: Merger, info: TensorInfo) -> dict[str, Any]:
     """By what each vector ranked this tensor, for a method that ranks by saliency."""
     if not merger.recipe.method.needs_statistics:
         return {}
-    rankings = {v: ranking_of(merger.statistics[v], info.name, info.shape) for v in merger.vectors}
-    return {"ranked_by": {v: "saliency" if isinstance(r, Importance) else r for v, r in rankings.items()}}
+    rankings = {v: choose_ranking(merger.statistics[v], info.name, info.shape) for v in merger.vectors}
+    return {"ranked_by": {v: "saliency" if isinstance(r, ChannelImportance) else r for v, r in rankings.items()}}

@@ -30,16 +30,16 @@ def keep_freed_memory() -> None:
             library.mallopt(parameter, KEPT_BYTES)
 
 
-def fresh(like: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+def allocate_like(like: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
     """An uninitialised tensor of the shape and device of `like`, of its type or of `dtype`."""
     dtype = dtype or like.dtype
     if like.device.type != "cpu":
         return torch.empty_like(like, dtype=dtype)
-    block = fresh_block(like.numel(), dtype)
+    block = allocate_block(like.numel(), dtype)
     return block if like.dim() == 1 else block.view(like.shape)
 
 
-def fresh_block(elements: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def allocate_block(elements: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """An uninitialised flat tensor on the CPU."""
     if dtype == torch.float32:
         return torch.from_numpy(np.empty(elements, dtype=np.float32))

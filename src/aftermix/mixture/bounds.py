@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aftermix.errors import MixtureError, Problem, refuse_if_any
-from aftermix.mixture.simplex import Floats, distinct_names, known_names
+from aftermix.mixture.simplex import Floats, check_distinct, refuse_unknown_names
 
 # C candidates, K domains
 
@@ -18,7 +18,7 @@ HALVINGS = 60
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ShareBounds:
     """The part of the simplex between `low_K` and `high_K`; it has a point."""
 
     domains: tuple[str, ...]
@@ -35,7 +35,7 @@ class Bounds:
         tokens: Mapping[str, float] | None = None,
         budget_tokens: float | None = None,
         max_epochs: float | None = None,
-    ) -> Bounds:
+    ) -> ShareBounds:
         """Join all limits on shares.
 
         `bounds` is (lowest, highest) by domain, `fixed` one share by domain. With `max_epochs`, no domain is repeated
@@ -44,12 +44,12 @@ class Bounds:
         Raises :class:`MixtureError` for unknown domains, limits outside [0, 1] or crossed, a domain with no tokens, and
         limits that no mixture meets.
         """
-        names = distinct_names(domains, where="domains")
+        names = check_distinct(domains, where="domains")
         if len(names) < 2:
             raise MixtureError("domains", f"expected two domains or more, found {len(names)}", "Add one.")
-        limits = dict.fromkeys(names, (0.0, 1.0)) | _given(names, bounds or {}, fixed or {})
+        limits = dict.fromkeys(names, (0.0, 1.0)) | _collect_limits(names, bounds or {}, fixed or {})
         low_K, high_K = np.array([limits[name] for name in names], dtype=np.float64).T
-        caps_K = _epoch_caps(names, tokens, budget_tokens, max_epochs)
+        caps_K = _cap_epochs(names, tokens, budget_tokens, max_epochs)
         _refuse_impossible(names, low_K, np.minimum(high_K, caps_K), capped=max_epochs is not None)
         return cls(names, low_K, np.minimum(high_K, caps_K))
 
@@ -78,11 +78,11 @@ class Bounds:
         return np.asarray(np.clip(weights_CK - above_C[:, None], self.low_K, self.high_K))
 
 
-def _given(
+def _collect_limits(
     names: Sequence[str], bounds: Mapping[str, tuple[float, float]], fixed: Mapping[str, float]
 ) -> dict[str, tuple[float, float]]:
-    known_names(bounds, names, where="bounds")
-    known_names(fixed, names, where="fixed")
+    refuse_unknown_names(bounds, names, where="bounds")
+    refuse_unknown_names(fixed, names, where="fixed")
 
     problems = [
         Problem(f"bounds.{name}", f"expected 0 <= lowest <= highest <= 1, found {low:g} and {high:g}", "Correct them.")
@@ -104,7 +104,7 @@ def _given(
     return {**bounds, **{name: (share, share) for name, share in fixed.items()}}
 
 
-def _epoch_caps(
+def _cap_epochs(
     names: Sequence[str], tokens: Mapping[str, float] | None, budget_tokens: float | None, max_epochs: float | None
 ) -> Floats:
     if max_epochs is None:
@@ -116,7 +116,7 @@ def _epoch_caps(
         if not (math.isfinite(number) and number > 0):
             raise MixtureError(where, f"expected a number above 0, found {number:g}", "Correct it.")
 
-    known_names(tokens, names, where="tokens")
+    refuse_unknown_names(tokens, names, where="tokens")
     empty = [name for name in names if not (math.isfinite(tokens.get(name, 0)) and tokens.get(name, 0) > 0)]
     refuse_if_any(
         [

@@ -19,7 +19,7 @@ EVALUATED = 2 / 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class MethodCost:
     """Expense of one method until it names its ratios."""
 
     method: str
@@ -46,14 +46,14 @@ class Cost:
         return self.training + self.parameters * self.evaluated_tokens * EVALUATED
 
 
-def relative_costs(costs: Sequence[Cost], *, to: str) -> list[dict[str, Any]]:
+def compare_costs(costs: Sequence[MethodCost], *, to: str) -> list[dict[str, Any]]:
     """Each cost with `relative` (training alone, as the paper counts) and `relative_whole`, over the method `to`.
 
     Raises :class:`MixtureError` when `to` is none of them.
 
-    >>> paper = [Cost(method="manual", parameters=8e9, tokens=200e9, runs=10),
-    ...          Cost(method="mergemix", parameters=8e9, tokens=5e9, runs=4)]
-    >>> [row["relative"] for row in relative_costs(paper, to="mergemix")]
+    >>> paper = [MethodCost(method="manual", parameters=8e9, tokens=200e9, runs=10),
+    ...          MethodCost(method="mergemix", parameters=8e9, tokens=5e9, runs=4)]
+    >>> [row["relative"] for row in compare_costs(paper, to="mergemix")]
     [100.0, 1.0]
     """
     ours = next((cost for cost in costs if cost.method == to), None)
@@ -69,14 +69,14 @@ def relative_costs(costs: Sequence[Cost], *, to: str) -> list[dict[str, Any]]:
             "runs": cost.runs,
             "trained_tokens": cost.trained_tokens,
             "evaluated_tokens": cost.evaluated_tokens,
-            "relative": _over(cost.training, ours.training),
-            "relative_whole": _over(cost.whole, ours.whole),
+            "relative": _divide_costs(cost.training, ours.training),
+            "relative_whole": _divide_costs(cost.whole, ours.whole),
         }
         for cost in costs
     ]
 
 
-def mixture_costs(
+def list_mixture_costs(
     *,
     parameters: float,
     expert_tokens: Sequence[float],
@@ -100,11 +100,11 @@ def mixture_costs(
         "manual": (run_tokens, manual_runs),
     }
     costs = [
-        Cost(method=name, parameters=parameters, tokens=tokens, runs=n, evaluated_tokens=evaluated.get(name, 0.0))
+        MethodCost(method=name, parameters=parameters, tokens=tokens, runs=n, evaluated_tokens=evaluated.get(name, 0.0))
         for name, (tokens, n) in plan.items()
     ]
-    return relative_costs(costs, to="mergemix")
+    return compare_costs(costs, to="mergemix")
 
 
-def _over(cost: float, ours: float) -> float | None:
+def _divide_costs(cost: float, ours: float) -> float | None:
     return round(cost / ours, 6) if ours else None

@@ -18,8 +18,8 @@ import numpy as np
 from scipy.stats import gamma, qmc
 
 from aftermix.errors import MixtureError
-from aftermix.mixture.bounds import Bounds
-from aftermix.mixture.simplex import Floats, from_shares, named
+from aftermix.mixture.bounds import ShareBounds
+from aftermix.mixture.simplex import Floats, name_shares, order_shares
 from aftermix.seeds import derived_seed
 
 # N points, K domains
@@ -35,7 +35,7 @@ MOST_DRAWS = 50
 
 
 @dataclass(frozen=True)
-class Design:
+class SimplexDesign:
     """Distinct mixtures in the order in which they are to be measured."""
 
     domains: tuple[str, ...]
@@ -48,28 +48,28 @@ class Design:
     @property
     def mixtures(self) -> list[dict[str, float]]:
         """Shares by domain, for each point."""
-        return [named(row_K, self.domains) for row_K in self.weights_NK]
+        return [name_shares(row_K, self.domains) for row_K in self.weights_NK]
 
 
-def simplex_design(
+def build_design(
     domains: Sequence[str],
     *,
     points: int = 40,
     priors: Mapping[str, Mapping[str, float]] | None = None,
     seed: int = 0,
-    bounds: Bounds | None = None,
+    bounds: ShareBounds | None = None,
     repeats: int = 3,
-) -> Design:
+) -> SimplexDesign:
     """`points` distinct mixtures of `domains` within `bounds`; `priors` are mixtures by name.
 
     A domain that a prior does not name has a share of 0 in it. Raises :class:`MixtureError` for a prior off the simplex
     or outside the bounds, bounds of other domains or that leave one mixture only, and fewer points than must be there.
 
-    >>> design = simplex_design(["a", "b", "c", "d"], priors={"mine": {"a": 0.6, "b": 0.4}})
+    >>> design = build_design(["a", "b", "c", "d"], priors={"mine": {"a": 0.6, "b": 0.4}})
     >>> len(design.kinds), design.kinds.count("lattice"), design.kinds[:2]
     (40, 30, ('uniform', 'prior mine'))
     """
-    limits = bounds or Bounds.build(domains)
+    limits = bounds or ShareBounds.build(domains)
     if limits.domains != tuple(domains):
         found = f"expected bounds of {', '.join(domains)}, found {', '.join(limits.domains)}"
         raise MixtureError("bounds", found, "Build them from the same domains, in the same order.")
@@ -77,17 +77,19 @@ def simplex_design(
         raise MixtureError("bounds", "the bounds leave one mixture only", "Fix fewer shares.")
 
     chosen = _Chosen()
-    chosen.add(_always(limits, priors or {}))
+    chosen.add(_list_fixed_points(limits, priors or {}))
     if len(chosen.kinds) > points:
         found = f"expected at least {len(chosen.kinds)} points (uniform, priors, one for each domain), found {points}"
         raise MixtureError("points", found, "Measure more points, or join domains.")
 
-    chosen.add(("lattice", row_K) for row_K in _finest_lattice(limits, chosen, points))
+    chosen.add(("lattice", row_K) for row_K in _fit_finest_lattice(limits, chosen, points))
     chosen.add(_fill(limits, points, seed), most=points)
     if len(chosen.kinds) < points:
         found = f"the bounds have room for {len(chosen.kinds)} distinct points, expected {points}"
         raise MixtureError("points", found, "Widen the bounds, or measure fewer points.")
-    return Design(limits.domains, np.stack(chosen.rows), tuple(chosen.kinds), _anchors(chosen.kinds, repeats))
+    return SimplexDesign(
+        limits.domains, np.stack(chosen.rows), tuple(chosen.kinds), _choose_anchors(chosen.kinds, repeats)
+    )
 
 
 class _Chosen:
@@ -109,11 +111,11 @@ class _Chosen:
                 self.kinds.append(kind)
 
 
-def _always(limits: Bounds, priors: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, Floats]]:
+def _list_fixed_points(limits: ShareBounds, priors: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, Floats]]:
     size = len(limits.domains)
     yield "uniform", limits.nearest(np.full((1, size), 1 / size))[0]
     for name, shares in priors.items():
-        prior_K = from_shares(shares, limits.domains, where=f"prior '{name}'")
+        prior_K = order_shares(shares, limits.domains, where=f"prior '{name}'")
         if not limits.admits(prior_K[None])[0]:
             outside = np.argmax((prior_K < limits.low_K - 1e-9) | (prior_K > limits.high_K + 1e-9))
             low, high = limits.low_K[outside], limits.high_K[outside]
@@ -124,20 +126,20 @@ def _always(limits: Bounds, priors: Mapping[str, Mapping[str, float]]) -> Iterat
         yield f"vertex {name}", row_K
 
 
-def _finest_lattice(limits: Bounds, chosen: _Chosen, points: int) -> list[Floats]:
+def _fit_finest_lattice(limits: ShareBounds, chosen: _Chosen, points: int) -> list[Floats]:
     """New points of the finest lattice that fits beside those chosen."""
     finest: list[Floats] = []
     for parts in range(1, FINEST + 1):
         if math.comb(parts + limits.free - 1, parts) > MOST_LATTICE_POINTS:
             break
-        new = [row_K for row_K in lattice(limits, parts) if not chosen.has(row_K)]
+        new = [row_K for row_K in list_lattice(limits, parts) if not chosen.has(row_K)]
         if len(chosen.rows) + len(new) > points:
             break
         finest = new
     return finest
 
 
-def lattice(limits: Bounds, parts: int) -> list[Floats]:
+def list_lattice(limits: ShareBounds, parts: int) -> list[Floats]:
     """All mixtures whose shares above the lowest allowed are multiples of 1/`parts` of what is left to give out."""
     free_F = np.flatnonzero(limits.high_K - limits.low_K > 1e-9)
     step = (1 - limits.low_K.sum()) / parts
@@ -150,7 +152,7 @@ def lattice(limits: Bounds, parts: int) -> list[Floats]:
     return [row_K for row_K in rows if limits.admits(row_K[None])[0]]
 
 
-def _fill(limits: Bounds, points: int, seed: int) -> Iterator[tuple[str, Floats]]:
+def _fill(limits: ShareBounds, points: int, seed: int) -> Iterator[tuple[str, Floats]]:
     sequence = qmc.Halton(len(limits.domains), scramble=True, rng=derived_seed(seed, "mixture design"))
     for number, uniform_K in enumerate(sequence.random(points * MOST_DRAWS)):
         sizes_K = gamma.ppf(uniform_K, CONCENTRATIONS[number % len(CONCENTRATIONS)])
@@ -158,7 +160,7 @@ def _fill(limits: Bounds, points: int, seed: int) -> Iterator[tuple[str, Floats]
             yield "fill", limits.nearest((sizes_K / sizes_K.sum())[None])[0]
 
 
-def _anchors(kinds: Sequence[str], repeats: int) -> tuple[int, ...]:
+def _choose_anchors(kinds: Sequence[str], repeats: int) -> tuple[int, ...]:
     """Points of unlike kinds first: noise differs between mixtures."""
     by_kind: dict[str, list[int]] = {}
     for number, kind in enumerate(kinds):

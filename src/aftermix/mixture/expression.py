@@ -43,7 +43,7 @@ REMEDY = f"Use numbers, capabilities, + - * / **, brackets and {', '.join(FUNCTI
 
 
 @dataclass(frozen=True)
-class Expression:
+class ScoreExpression:
     """A parsed text."""
 
     text: str
@@ -57,7 +57,7 @@ class Expression:
             return np.asarray(self.term(scores), dtype=np.float64)
 
 
-def parse_expression(text: str, *, capabilities: Sequence[str], where: str = "utility") -> Expression:
+def parse_expression(text: str, *, capabilities: Sequence[str], where: str = "utility") -> ScoreExpression:
     """`text` over `capabilities`.
 
     Raises :class:`MixtureError`, with the column, for broken syntax, unknown names and what the grammar lacks; and for
@@ -84,7 +84,7 @@ class _Reader:
     capabilities: tuple[str, ...]
     where: str
 
-    def expression(self, written: str) -> Expression:
+    def expression(self, written: str) -> ScoreExpression:
         root = self._parsed()
         if sum(1 for _ in ast.walk(root)) > MOST_NODES:
             raise MixtureError(self.where, f"an expression of more than {MOST_NODES} parts", "Shorten it.")
@@ -92,7 +92,7 @@ class _Reader:
         term = self._term(root, names)
         if not names:
             raise MixtureError(self.where, f"'{self.text}' names no capability", f"{self._known()}.")
-        return Expression(written, tuple(names), term)
+        return ScoreExpression(written, tuple(names), term)
 
     def _parsed(self) -> ast.expr:
         if len(self.text) > LONGEST_TEXT:

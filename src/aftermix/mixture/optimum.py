@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from aftermix.errors import MixtureError
-from aftermix.mixture.bounds import Bounds
-from aftermix.mixture.simplex import Floats, named, on_simplex
+from aftermix.mixture.bounds import ShareBounds
+from aftermix.mixture.simplex import Floats, check_simplex, name_shares
 from aftermix.mixture.surrogates.surrogate import Surrogate
-from aftermix.mixture.utility import Utility
+from aftermix.mixture.utility import MixtureUtility
 from aftermix.seeds import generator
 
 # N design points, C candidates, K domains, M capabilities, D draws, P pairs of domains
@@ -42,7 +42,7 @@ Value = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
-class Optimum:
+class MixtureOptimum:
     """The best mixture by prediction."""
 
     domains: tuple[str, ...]
@@ -57,11 +57,11 @@ class Optimum:
     @property
     def shares(self) -> dict[str, float]:
         """Share by domain."""
-        return named(self.weights_K, self.domains)
+        return name_shares(self.weights_K, self.domains)
 
 
 @dataclass(frozen=True)
-class Prediction:
+class MixturePrediction:
     """Expected result of a measurement at one mixture, by the surrogate."""
 
     scores_M: Floats
@@ -72,18 +72,20 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Goal:
+class MixtureGoal:
     """Objective that is made largest: the utility, less `pull` times the divergence from `prior_K`.
 
     Formula: `U(f(w)) - pull * sum_k w_k log(w_k / prior_k)`. Mixtures that break floors come after all others.
     """
 
-    utility: Utility
+    utility: MixtureUtility
     prior_K: Floats | None = None
     pull: float = 0.0
 
     @classmethod
-    def build(cls, utility: Utility, bounds: Bounds, *, prior: Floats | None = None, pull: float = 0.0) -> Goal:
+    def build(
+        cls, utility: MixtureUtility, bounds: ShareBounds, *, prior: Floats | None = None, pull: float = 0.0
+    ) -> MixtureGoal:
         """Raises :class:`MixtureError` for a pull below 0 or without a prior, and for a prior that no mixture can near:
         one of 0 for a domain that may have a share."""
         if not (np.isfinite(pull) and pull >= 0):
@@ -93,7 +95,7 @@ class Goal:
         if prior is None:
             raise MixtureError("pull", "a pull towards a prior without a prior", "Give the prior's shares.")
 
-        prior_K = on_simplex(np.asarray(prior)[None], where="prior")[0]
+        prior_K = check_simplex(np.asarray(prior)[None], where="prior")[0]
         if len(prior_K) != len(bounds.domains):
             found = f"expected {len(bounds.domains)} shares, found {len(prior_K)}"
             raise MixtureError("prior", found, "Give one for each domain.")
@@ -108,23 +110,25 @@ class Goal:
         """(C,) what is made largest, at mixtures and their predicted scores."""
         value_C = np.maximum(self.utility.values(scores_CM), -1e6)
         if self.prior_K is not None:
-            value_C = value_C - self.pull * divergence(weights_CK, self.prior_K)
+            value_C = value_C - self.pull * measure_divergence(weights_CK, self.prior_K)
         broken_C = self.utility.violation(scores_CM)
         return np.asarray(np.where(broken_C > 0, BROKEN - broken_C, value_C))
 
 
 def find_optimum(
-    surrogate: Surrogate, goal: Goal, bounds: Bounds, *, seed: int = 0, candidates: int = CANDIDATES
-) -> Optimum:
+    surrogate: Surrogate, goal: MixtureGoal, bounds: ShareBounds, *, seed: int = 0, candidates: int = CANDIDATES
+) -> MixtureOptimum:
     """The best mixture within `bounds`; deterministic by `seed`.
 
     Raises :class:`MixtureError` when surrogate, utility and bounds speak of other capabilities or domains.
     """
     _refuse_strangers(surrogate, goal.utility, bounds)
-    pool_CK = np.concatenate([sample(bounds, count=candidates, seed=seed), _allowed(surrogate.weights_NK, bounds)])
-    weights_K, averaged = _best(_value(surrogate, goal), pool_CK, bounds, starts=STARTS)
+    pool_CK = np.concatenate(
+        [sample_mixtures(bounds, count=candidates, seed=seed), _move_within(surrogate.weights_NK, bounds)]
+    )
+    weights_K, averaged = _average_near_best(_build_value(surrogate, goal), pool_CK, bounds, starts=STARTS)
     scores_1M = surrogate.mean(weights_K[None])
-    return Optimum(
+    return MixtureOptimum(
         bounds.domains,
         weights_K,
         float(goal.utility.values(scores_1M)[0]),
@@ -133,7 +137,9 @@ def find_optimum(
     )
 
 
-def predicted(surrogate: Surrogate, utility: Utility, weights_K: Floats, *, seed: int = 0) -> Prediction:
+def predict_mixture(
+    surrogate: Surrogate, utility: MixtureUtility, weights_K: Floats, *, seed: int = 0
+) -> MixturePrediction:
     """Scores and utility that a measurement at `weights_K` is expected to give.
 
     Capabilities err together: errors are drawn from a normal distribution with the correlations of the out-of-fold
@@ -148,39 +154,41 @@ def predicted(surrogate: Surrogate, utility: Utility, weights_K: Floats, *, seed
         factor = np.linalg.cholesky(0.9 * together + 0.1 * np.eye(size))
         drawn = generator(seed, "mixture prediction").standard_normal((SCORE_DRAWS, size))
         errors_DM[:, varying_M] = (drawn @ factor.T) * std_1M[0, varying_M]
-    low, high = _interval(utility.values(mean_1M + errors_DM))
-    return Prediction(mean_1M[0], std_1M[0], float(utility.values(mean_1M)[0]), (float(low), float(high)))
+    low, high = _take_interval(utility.values(mean_1M + errors_DM))
+    return MixturePrediction(mean_1M[0], std_1M[0], float(utility.values(mean_1M)[0]), (float(low), float(high)))
 
 
-def ratio_interval(
-    surrogate: Surrogate, goal: Goal, bounds: Bounds, *, seed: int = 0, draws: int = 50
+def estimate_ratio_interval(
+    surrogate: Surrogate, goal: MixtureGoal, bounds: ShareBounds, *, seed: int = 0, draws: int = 50
 ) -> tuple[Floats, Floats]:
     """(K,) lowest and highest share of each domain: the 95% interval over optima of resampled surrogates.
 
     Residual bootstrap (`Surrogate.resampled`); each draw has its own optimum, on a coarser pool. A wide interval says
     that the share of that domain hardly matters, or that it is not known.
     """
-    pool_CK = sample(bounds, count=RATIO_POOL, seed=seed)
+    pool_CK = sample_mixtures(bounds, count=RATIO_POOL, seed=seed)
     optima_DK = np.stack(
         [
-            _best(_value(drawn, goal), pool_CK, bounds, starts=1)[0]
+            _average_near_best(_build_value(drawn, goal), pool_CK, bounds, starts=1)[0]
             for drawn in surrogate.resampled(seed=seed, draws=draws)
         ]
     )
-    low_K, high_K = _interval(optima_DK)
+    low_K, high_K = _take_interval(optima_DK)
     return np.asarray(low_K), np.asarray(high_K)
 
 
-def best_measured(weights_NK: Floats, scores_NM: Floats, utility: Utility, bounds: Bounds) -> int | None:
+def find_best_measured(
+    weights_NK: Floats, scores_NM: Floats, utility: MixtureUtility, bounds: ShareBounds
+) -> int | None:
     """The design point of largest measured utility among those within the bounds; None when none is."""
     inside_I = np.flatnonzero(bounds.admits(weights_NK))
     return int(inside_I[utility.best(scores_NM[inside_I])]) if len(inside_I) else None
 
 
-def neighbours(
+def choose_neighbours(
     surrogate: Surrogate,
-    goal: Goal,
-    bounds: Bounds,
+    goal: MixtureGoal,
+    bounds: ShareBounds,
     optimum_K: Floats,
     *,
     count: int = 3,
@@ -192,38 +200,40 @@ def neighbours(
     Distance is total variation, `sum_k |v_k - w_k| / 2`, from the optimum and from each other; none is more than
     `NEAR` from the optimum. Bounds may leave room for fewer.
     """
-    drawn_CK = sample(bounds, count=RATIO_POOL, seed=seed)
+    drawn_CK = sample_mixtures(bounds, count=RATIO_POOL, seed=seed)
     moved_CK = bounds.nearest(optimum_K + NEAR * (drawn_CK - optimum_K))
-    near_CK = moved_CK[_distance(moved_CK, optimum_K) <= NEAR]
-    return _best_apart(_value(surrogate, goal)(near_CK), near_CK, optimum_K[None], count=count, distance=distance)
+    near_CK = moved_CK[_measure_distance(moved_CK, optimum_K) <= NEAR]
+    return _choose_apart(
+        _build_value(surrogate, goal)(near_CK), near_CK, optimum_K[None], count=count, distance=distance
+    )
 
 
-def next_points(
-    surrogate: Surrogate, goal: Goal, bounds: Bounds, *, count: int, distance: float = 0.05, seed: int = 0
+def choose_next_points(
+    surrogate: Surrogate, goal: MixtureGoal, bounds: ShareBounds, *, count: int, distance: float = 0.05, seed: int = 0
 ) -> Floats:
     """(at most `count`, K) mixtures to measure in a further round: the best predicted ones that are `distance` apart.
 
     Apart from each other and from all measured points, in total variation. Rounds of n, n/2 and n/4 points narrow down
     on the optimum (DeMix). Bounds may leave room for fewer.
     """
-    pool_CK = sample(bounds, count=CANDIDATES // 10, seed=seed)
-    value_C = _value(surrogate, goal)(pool_CK)
-    return _best_apart(value_C, pool_CK, surrogate.weights_NK, count=count, distance=distance)
+    pool_CK = sample_mixtures(bounds, count=CANDIDATES // 10, seed=seed)
+    value_C = _build_value(surrogate, goal)(pool_CK)
+    return _choose_apart(value_C, pool_CK, surrogate.weights_NK, count=count, distance=distance)
 
 
-def sample(bounds: Bounds, *, count: int, seed: int) -> Floats:
+def sample_mixtures(bounds: ShareBounds, *, count: int, seed: int) -> Floats:
     """(`count`, K) allowed mixtures, a third each of Dirichlet draws that are even, sparse and very sparse."""
     draw = generator(seed, "mixture candidates")
     size = len(bounds.domains)
     shares = np.diff(np.linspace(0, count, len(CONCENTRATIONS) + 1).round().astype(int))
     drawn = [draw.dirichlet(np.full(size, c), number) for c, number in zip(CONCENTRATIONS, shares, strict=True)]
-    return _allowed(np.concatenate(drawn), bounds)
+    return _move_within(np.concatenate(drawn), bounds)
 
 
-def divergence(weights_CK: Floats, prior_K: Floats) -> Floats:
+def measure_divergence(weights_CK: Floats, prior_K: Floats) -> Floats:
     """(C,) `sum_k w_k log(w_k / prior_k)`, in nats; a share of 0 adds nothing.
 
-    >>> divergence(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([0.5, 0.5])).round(4).tolist()
+    >>> measure_divergence(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([0.5, 0.5])).round(4).tolist()
     [0.0, 0.6931]
     """
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -231,18 +241,20 @@ def divergence(weights_CK: Floats, prior_K: Floats) -> Floats:
     return np.asarray(parts_CK.sum(axis=1))
 
 
-def _best_apart(value_C: Floats, pool_CK: Floats, taken_TK: Floats, *, count: int, distance: float) -> Floats:
+def _choose_apart(value_C: Floats, pool_CK: Floats, taken_TK: Floats, *, count: int, distance: float) -> Floats:
     """(at most `count`, K) rows of the pool, best first, no two and none of `taken_TK` nearer than `distance`."""
     chosen: list[Floats] = []
     for row_K in pool_CK[np.argsort(-value_C, kind="stable")]:
         if len(chosen) == count:
             break
-        if (_distance(np.concatenate([taken_TK, *(other_K[None] for other_K in chosen)]), row_K) >= distance).all():
+        if (
+            _measure_distance(np.concatenate([taken_TK, *(other_K[None] for other_K in chosen)]), row_K) >= distance
+        ).all():
             chosen.append(row_K)
     return np.reshape(np.array(chosen), (-1, pool_CK.shape[1]))
 
 
-def _best(value: Value, pool_CK: Floats, bounds: Bounds, *, starts: int) -> tuple[Floats, int]:
+def _average_near_best(value: Value, pool_CK: Floats, bounds: ShareBounds, *, starts: int) -> tuple[Floats, int]:
     """The mean of the near best mixtures, and how many they are."""
     value_C = value(pool_CK)
     seen, values = [pool_CK], [value_C]
@@ -256,18 +268,18 @@ def _best(value: Value, pool_CK: Floats, bounds: Bounds, *, starts: int) -> tupl
     comparable_C = all_C[all_C > BROKEN / 2] if top > BROKEN / 2 else all_C
     least = top - ALMOST * max(0.0, top - float(np.median(comparable_C)))
 
-    alike_CK = np.unique(all_CK[(all_C >= least) & (_distance(all_CK, best_K) <= NEAR)], axis=0)
+    alike_CK = np.unique(all_CK[(all_C >= least) & (_measure_distance(all_CK, best_K) <= NEAR)], axis=0)
     mean_K = alike_CK.mean(axis=0)
     # Between two peaks there may be a valley.
     return (mean_K, len(alike_CK)) if value(mean_K[None])[0] >= least else (best_K, 1)
 
 
-def _climb(value: Value, start_K: Floats, start_value: float, bounds: Bounds) -> Iterator[tuple[Floats, Floats]]:
+def _climb(value: Value, start_K: Floats, start_value: float, bounds: ShareBounds) -> Iterator[tuple[Floats, Floats]]:
     """Yield what is tried on the way up: every transfer of one step from a domain to another, the best one taken."""
     here_K, here = start_K, start_value
     for step in STEPS:
         for _ in range(MOST_MOVES):
-            tried_PK = _transfers(here_K, step, bounds)
+            tried_PK = _list_transfers(here_K, step, bounds)
             if not len(tried_PK):
                 break
             value_P = value(tried_PK)
@@ -277,7 +289,7 @@ def _climb(value: Value, start_K: Floats, start_value: float, bounds: Bounds) ->
             here_K, here = tried_PK[int(value_P.argmax())], float(value_P.max())
 
 
-def _transfers(here_K: Floats, step: float, bounds: Bounds) -> Floats:
+def _list_transfers(here_K: Floats, step: float, bounds: ShareBounds) -> Floats:
     """(P, K) mixtures after one transfer of up to `step`, as far as the bounds let both domains go."""
     given_K = np.minimum(step, here_K - bounds.low_K)
     taken_K = np.minimum(step, bounds.high_K - here_K)
@@ -291,26 +303,26 @@ def _transfers(here_K: Floats, step: float, bounds: Bounds) -> Floats:
     return moved_PK
 
 
-def _value(surrogate: Surrogate, goal: Goal) -> Value:
+def _build_value(surrogate: Surrogate, goal: MixtureGoal) -> Value:
     return lambda weights_CK: goal.values(weights_CK, surrogate.mean(weights_CK))
 
 
-def _allowed(weights_CK: Floats, bounds: Bounds) -> Floats:
+def _move_within(weights_CK: Floats, bounds: ShareBounds) -> Floats:
     """Each mixture as it is, or the nearest allowed one."""
     inside_C = bounds.admits(weights_CK)
     return weights_CK if inside_C.all() else np.where(inside_C[:, None], weights_CK, bounds.nearest(weights_CK))
 
 
-def _distance(weights_CK: Floats, other_K: Floats) -> Floats:
+def _measure_distance(weights_CK: Floats, other_K: Floats) -> Floats:
     return np.asarray(np.abs(weights_CK - other_K).sum(axis=1) / 2)
 
 
-def _interval(draws: Floats) -> Floats:
+def _take_interval(draws: Floats) -> Floats:
     tail = (1 - CONFIDENCE) / 2
     return np.asarray(np.quantile(draws, [tail, 1 - tail], axis=0))
 
 
-def _refuse_strangers(surrogate: Surrogate, utility: Utility, bounds: Bounds) -> None:
+def _refuse_strangers(surrogate: Surrogate, utility: MixtureUtility, bounds: ShareBounds) -> None:
     if surrogate.capabilities != utility.capabilities:
         found = (
             f"expected the surrogate's ({', '.join(surrogate.capabilities)}), found {', '.join(utility.capabilities)}"

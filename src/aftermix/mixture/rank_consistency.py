@@ -38,7 +38,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Consistency:
+class RankConsistency:
     """Agreement of scores of merged and of trained models over mixtures; None where a side has one value for all."""
 
     mixtures: int
@@ -63,7 +63,9 @@ class Consistency:
         }
 
 
-def consistency(merged: Items, trained: Items, score: Score, *, seed: int = 0, key: str = "") -> Consistency:
+def measure_consistency(
+    merged: Items, trained: Items, score: Score, *, seed: int = 0, key: str = ""
+) -> RankConsistency:
     """Agreement of `score` over mixtures measured twice on the same items.
 
     `merged` and `trained` hold (N, I) item scores by task, row by row of the same mixtures. The intervals are
@@ -72,37 +74,39 @@ def consistency(merged: Items, trained: Items, score: Score, *, seed: int = 0, k
     side has a single value are left out of the rank's interval, since they have no rank to speak of. Raises
     :class:`MixtureError` for fewer than three mixtures and tables that do not match.
     """
-    ours, theirs = _tables(merged), _tables(trained)
+    ours, theirs = _stack_items(merged), _stack_items(trained)
     mixtures = _refuse_unlike(ours, theirs)
     merged_N, trained_N = (
         score({task: table.mean(axis=1) for task, table in side.items()}).round(DECIMALS) for side in (ours, theirs)
     )
 
-    merged_DN, trained_DN, told_D = _resampled(ours, theirs, score, mixtures=mixtures, seed=seed, key=key)
-    rank = spearman(merged_N, trained_N)
+    merged_DN, trained_DN, told_D = _resample_scores(ours, theirs, score, mixtures=mixtures, seed=seed, key=key)
+    rank = measure_spearman(merged_N, trained_N)
     with np.errstate(invalid="ignore"):  # an expression without a value is minus infinity
-        scale = _scale(merged_N, trained_N, (trained_DN - merged_DN).mean(axis=1))
+        scale = _fit_scale(merged_N, trained_N, (trained_DN - merged_DN).mean(axis=1))
 
-    return Consistency(
+    return RankConsistency(
         mixtures=mixtures,
         spearman=rank,
-        interval=None if rank is None else _interval(_spearman_rows(merged_DN[told_D], trained_DN[told_D]), rank),
+        interval=None
+        if rank is None
+        else _widen_interval_of_draws(_correlate_rows(merged_DN[told_D], trained_DN[told_D]), rank),
         kendall=None if rank is None else float(kendalltau(merged_N, trained_N).statistic),
         **scale,
     )
 
 
-def spearman(first: ArrayLike, second: ArrayLike) -> float | None:
+def measure_spearman(first: ArrayLike, second: ArrayLike) -> float | None:
     """Spearman's correlation, ties at their mean rank; None where a side has one value for all.
 
-    >>> spearman([1, 2, 3], [10, 30, 20]), spearman([1, 2, 3], [5, 5, 5])
+    >>> measure_spearman([1, 2, 3], [10, 30, 20]), measure_spearman([1, 2, 3], [5, 5, 5])
     (0.5, None)
     """
-    found = _spearman_rows(np.asarray(first, np.float64)[None], np.asarray(second, np.float64)[None])[0]
-    return float(round(found, 12)) if np.isfinite(found) else None
+    correlation = _correlate_rows(np.asarray(first, np.float64)[None], np.asarray(second, np.float64)[None])[0]
+    return float(round(correlation, 12)) if np.isfinite(correlation) else None
 
 
-def _spearman_rows(first_DN: Floats, second_DN: Floats) -> Floats:
+def _correlate_rows(first_DN: Floats, second_DN: Floats) -> Floats:
     """(D,) correlation of each pair of rows, NaN where a row has one value."""
     ranks = [rankdata(side_DN, axis=1) for side_DN in (first_DN, second_DN)]
     one_DN, other_DN = (side_DN - side_DN.mean(axis=1, keepdims=True) for side_DN in ranks)
@@ -111,12 +115,12 @@ def _spearman_rows(first_DN: Floats, second_DN: Floats) -> Floats:
         return np.asarray((one_DN * other_DN).sum(axis=1) / np.where(spread_D > 0, spread_D, np.nan))
 
 
-def _resampled(
+def _resample_scores(
     ours: Mapping[str, Floats], theirs: Mapping[str, Floats], score: Score, *, mixtures: int, seed: int, key: str
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """(D, N) scores of both sides on drawn items, at drawn mixtures; and (D,) whether enough of these differ."""
     means = {
-        task: _drawn_means(np.concatenate([ours[task], theirs[task]]), generator(seed, "consistency", key, task))
+        task: _average_drawn(np.concatenate([ours[task], theirs[task]]), generator(seed, "consistency", key, task))
         for task in ours
     }
     rows_DN = generator(seed, "consistency", key, "mixtures").integers(mixtures, size=(DRAWS, mixtures))
@@ -127,7 +131,7 @@ def _resampled(
     return next(drawn), next(drawn), distinct_D >= FEWEST
 
 
-def _drawn_means(scores_NI: Floats, draw: np.random.Generator) -> Floats:
+def _average_drawn(scores_NI: Floats, draw: np.random.Generator) -> Floats:
     """(D, N) mean over items drawn with replacement, one draw of items for all rows."""
     size = scores_NI.shape[1]
     batches = []
@@ -137,7 +141,7 @@ def _drawn_means(scores_NI: Floats, draw: np.random.Generator) -> Floats:
     return np.concatenate(batches)
 
 
-def _scale(merged_N: Floats, trained_N: Floats, offset_D: Floats) -> dict[str, Any]:
+def _fit_scale(merged_N: Floats, trained_N: Floats, offset_D: Floats) -> dict[str, Any]:
     """Line, offset and regret; None where scores are not finite, or the line has no slope."""
     if not (np.isfinite(merged_N).all() and np.isfinite(trained_N).all()):
         return dict.fromkeys(("slope", "intercept", "offset", "offset_interval", "regret"))
@@ -148,12 +152,12 @@ def _scale(merged_N: Floats, trained_N: Floats, offset_D: Floats) -> dict[str, A
         "slope": slope,
         "intercept": None if slope is None else float(trained_N.mean() - slope * merged_N.mean()),
         "offset": offset,
-        "offset_interval": _interval(offset_D, offset),
+        "offset_interval": _widen_interval_of_draws(offset_D, offset),
         "regret": float(trained_N.max() - trained_N[int(merged_N.argmax())]),
     }
 
 
-def _interval(drawn_D: Floats, value: float) -> Interval:
+def _widen_interval_of_draws(drawn_D: Floats, value: float) -> Interval:
     """The middle 95% of the finite draws, widened where `value` lies outside."""
     finite_D = drawn_D[np.isfinite(drawn_D)]
     if not len(finite_D):
@@ -163,7 +167,7 @@ def _interval(drawn_D: Floats, value: float) -> Interval:
     return min(float(low), value), max(float(high), value)
 
 
-def _tables(items: Items) -> dict[str, Floats]:
+def _stack_items(items: Items) -> dict[str, Floats]:
     return {task: np.asarray(scores, dtype=np.float64) for task, scores in items.items()}
 
 

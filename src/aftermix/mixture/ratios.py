@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from aftermix.errors import SearchError
 
 
-def ratios_from_weights(weights: Mapping[str, float], data_vectors: Collection[str]) -> dict[str, float]:
+def convert_weights(weights: Mapping[str, float], data_vectors: Collection[str]) -> dict[str, float]:
     """Share of each dataset in a mixture, in tokens: `r_i = max(a_i, 0) / sum_j max(a_j, 0)`.
 
     Source: OptiMer, section 4.2; docs/mixture.md. The instruction vector has no data and is not among `data_vectors`.
     Raises :class:`SearchError` when no data vector has a weight above zero.
 
-    >>> ratios_from_weights({"it": 0.6, "ja": 0.3, "math": 0.1, "code": -0.2}, ["ja", "math", "code"])
+    >>> convert_weights({"it": 0.6, "ja": 0.3, "math": 0.1, "code": -0.2}, ["ja", "math", "code"])
     {'code': 0.0, 'ja': 0.75, 'math': 0.25}
     """
     kept = {name: max(weights[name], 0.0) for name in sorted(data_vectors)}

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from aftermix.errors import MixtureError
-from aftermix.mixture.bounds import Bounds
-from aftermix.mixture.simplex import Floats, as_table, from_shares, on_simplex, share_of_tokens
-from aftermix.mixture.surrogates.regressors import Trees
+from aftermix.mixture.bounds import ShareBounds
+from aftermix.mixture.simplex import Floats, check_simplex, check_table, order_shares, share_by_tokens
+from aftermix.mixture.surrogates.regressors import BoostedTrees
 from aftermix.mixture.surrogates.surrogate import is_constant
-from aftermix.mixture.utility import Utility
+from aftermix.mixture.utility import MixtureUtility
 from aftermix.seeds import generator
 
 # N trained mixtures, C candidates, K domains, M capabilities
@@ -29,7 +29,7 @@ LOWEST_PRIOR = 1e-6
 """A Dirichlet distribution has no share of exactly 0."""
 
 
-def plain_mixtures(
+def list_plain_mixtures(
     domains: Sequence[str],
     *,
     tokens: Mapping[str, float] | None = None,
@@ -39,26 +39,26 @@ def plain_mixtures(
 
     Raises :class:`MixtureError` for a domain without tokens and a prior off the simplex.
 
-    >>> {name: row.tolist() for name, row in plain_mixtures(["ja", "code"], tokens={"ja": 3, "code": 1}).items()}
+    >>> {name: row.tolist() for name, row in list_plain_mixtures(["ja", "code"], tokens={"ja": 3, "code": 1}).items()}
     {'uniform': [0.5, 0.5], 'tokens': [0.75, 0.25], 'ja alone': [1.0, 0.0], 'code alone': [0.0, 1.0]}
     """
-    found = {"uniform": np.full(len(domains), 1 / len(domains))}
+    mixtures = {"uniform": np.full(len(domains), 1 / len(domains))}
     if tokens is not None:
-        found["tokens"] = from_shares(
-            share_of_tokens({name: tokens[name] for name in domains}), domains, where="tokens"
+        mixtures["tokens"] = order_shares(
+            share_by_tokens({name: tokens[name] for name in domains}), domains, where="tokens"
         )
     for name, shares in (priors or {}).items():
-        found[f"prior {name}"] = from_shares(shares, domains, where=f"prior '{name}'")
-    return found | {f"{name} alone": row_K for name, row_K in zip(domains, np.eye(len(domains)), strict=True)}
+        mixtures[f"prior {name}"] = order_shares(shares, domains, where=f"prior '{name}'")
+    return mixtures | {f"{name} alone": row_K for name, row_K in zip(domains, np.eye(len(domains)), strict=True)}
 
 
-def regmix(
+def find_regmix(
     weights_NK: Floats,
     scores_NM: Floats,
-    utility: Utility,
+    utility: MixtureUtility,
     *,
     prior_K: Floats,
-    bounds: Bounds | None = None,
+    bounds: ShareBounds | None = None,
     seed: int = 0,
     candidates: int = CANDIDATES,
     top: int = TOP,
@@ -73,18 +73,18 @@ def regmix(
     the nearest mixture that does. Raises :class:`MixtureError` for tables that do not match, and when every capability
     scored the same everywhere.
     """
-    points_NK, table_NM = on_simplex(weights_NK), as_table(scores_NM, where="scores")
+    points_NK, table_NM = check_simplex(weights_NK), check_table(scores_NM, where="scores")
     if len(points_NK) != len(table_NM):
         found = f"expected one row for each of the {len(points_NK)} mixtures, found {len(table_NM)}"
         raise MixtureError("scores", found, "Give the scores of the same mixtures, in the same order.")
     if all(is_constant(column_N) for column_N in table_NM.T):
         raise MixtureError("scores", "every trained mixture scored the same", "Evaluate more items, or train longer.")
 
-    drawn_CK = _candidates(prior_K, bounds, seed=seed, count=candidates, fewest=FEWEST_TIMES_TOP * top)
+    drawn_CK = _draw_candidates(prior_K, bounds, seed=seed, count=candidates, fewest=FEWEST_TIMES_TOP * top)
     predicted = [
         np.full(len(drawn_CK), column_N[0])
         if is_constant(column_N)
-        else Trees.fit(points_NK, column_N).predict(drawn_CK)
+        else BoostedTrees.fit(points_NK, column_N).predict(drawn_CK)
         for column_N in table_NM.T
     ]
 
@@ -93,7 +93,7 @@ def regmix(
     return np.asarray(drawn_CK[best_C].mean(axis=0))
 
 
-def _candidates(prior_K: Floats, bounds: Bounds | None, *, seed: int, count: int, fewest: int) -> Floats:
+def _draw_candidates(prior_K: Floats, bounds: ShareBounds | None, *, seed: int, count: int, fewest: int) -> Floats:
     """Mixtures around the prior that lie within the bounds; where fewer than `fewest` do, the nearest ones of all."""
     strength_K = np.maximum(np.asarray(prior_K, np.float64), LOWEST_PRIOR)
     drawn_CK = generator(seed, "regmix").dirichlet(strength_K, size=count)

@@ -18,16 +18,16 @@ SUM_TOLERANCE = 0.01
 NEGATIVE_TOLERANCE = 1e-9
 
 
-def on_simplex(weights: ArrayLike, *, where: str = "weights") -> Floats:
+def check_simplex(weights: ArrayLike, *, where: str = "weights") -> Floats:
     """`weights` as (N, K) float64 whose rows sum to 1: rows within `SUM_TOLERANCE` of it are divided by their sum.
 
     Raises :class:`MixtureError` for anything but a table of numbers with two columns or more, and names the first row
     that is off the simplex.
 
-    >>> on_simplex([[0.5, 0.499], [1, 0]]).round(3).tolist()
+    >>> check_simplex([[0.5, 0.499], [1, 0]]).round(3).tolist()
     [[0.501, 0.499], [1.0, 0.0]]
     """
-    weights_NK = as_table(weights, where=where)
+    weights_NK = check_table(weights, where=where)
     if weights_NK.shape[1] < 2:
         raise MixtureError(where, f"expected two domains or more, found {weights_NK.shape[1]}", "Give one column each.")
 
@@ -45,7 +45,7 @@ def on_simplex(weights: ArrayLike, *, where: str = "weights") -> Floats:
     return normalised_NK
 
 
-def as_table(values: ArrayLike, *, where: str) -> Floats:
+def check_table(values: ArrayLike, *, where: str) -> Floats:
     """`values` as a two-dimensional float64 array without NaN and Inf, at least one row and column."""
     try:
         table = np.array(values, dtype=np.float64)
@@ -61,7 +61,7 @@ def as_table(values: ArrayLike, *, where: str) -> Floats:
     return table
 
 
-def distinct_names(names: Sequence[str], *, where: str) -> tuple[str, ...]:
+def check_distinct(names: Sequence[str], *, where: str) -> tuple[str, ...]:
     """`names` as a tuple; raises :class:`MixtureError` when one stands in it twice."""
     doubled = sorted({name for name in names if list(names).count(name) > 1})
     if doubled:
@@ -69,7 +69,7 @@ def distinct_names(names: Sequence[str], *, where: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def known_names(names: Mapping[str, object] | Sequence[str], known: Sequence[str], *, where: str) -> None:
+def refuse_unknown_names(names: Mapping[str, object] | Sequence[str], known: Sequence[str], *, where: str) -> None:
     """Raise :class:`MixtureError` when `names` has one that is not `known`."""
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -78,12 +78,12 @@ def known_names(names: Mapping[str, object] | Sequence[str], known: Sequence[str
         raise MixtureError(where, found, "Correct the name.")
 
 
-def share_of_tokens(tokens: Mapping[str, float]) -> dict[str, float]:
+def share_by_tokens(tokens: Mapping[str, float]) -> dict[str, float]:
     """The mixture that takes of each domain as much as there is: `r_k = tokens_k / sum_j tokens_j`.
 
     Raises :class:`MixtureError` for a domain with no tokens.
 
-    >>> share_of_tokens({"ja": 3e9, "math": 1e9})
+    >>> share_by_tokens({"ja": 3e9, "math": 1e9})
     {'ja': 0.75, 'math': 0.25}
     """
     for name, count in tokens.items():
@@ -94,15 +94,15 @@ def share_of_tokens(tokens: Mapping[str, float]) -> dict[str, float]:
     return {name: count / total for name, count in tokens.items()}
 
 
-def named(weights_K: Floats, domains: Sequence[str]) -> dict[str, float]:
+def name_shares(weights_K: Floats, domains: Sequence[str]) -> dict[str, float]:
     """One mixture as shares by domain."""
     return dict(zip(domains, map(float, weights_K), strict=True))
 
 
-def from_shares(shares: Mapping[str, float], domains: Sequence[str], *, where: str) -> Floats:
+def order_shares(shares: Mapping[str, float], domains: Sequence[str], *, where: str) -> Floats:
     """(K,) the mixture `shares` in the order of `domains`; a domain that it does not name has a share of 0.
 
     Raises :class:`MixtureError` for unknown domains and shares off the simplex.
     """
-    known_names(shares, domains, where=where)
-    return np.asarray(on_simplex([[shares.get(name, 0.0) for name in domains]], where=where)[0])
+    refuse_unknown_names(shares, domains, where=where)
+    return np.asarray(check_simplex([[shares.get(name, 0.0) for name in domains]], where=where)[0])

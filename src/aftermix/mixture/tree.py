@@ -1,7 +1,7 @@
 """A tree of domains: groups of groups of experts, and what shares within each group make of the whole.
 
 The share of an expert in the whole mixture is the product of the shares on the way down to it. What is searched at one
-group is the shares of its members alone, so the weights of a measured merge are a linear map of them (`Embedding`):
+group is the shares of its members alone, so the weights of a measured merge are linear in them (`GroupEmbedding`):
 
     bottom up   w = sum_k x_k m_k                 the group by itself; member k stands for its mixture m_k of experts
     top down    w = o + s sum_k x_k m_k           the whole; the group has its share s, and all others what o gives them
@@ -21,7 +21,7 @@ import numpy as np
 
 from aftermix.config.fields import LONGEST_NAME, NAME_PATTERN
 from aftermix.errors import Problem, refuse_if_any
-from aftermix.mixture.simplex import Floats, named
+from aftermix.mixture.simplex import Floats, name_shares
 
 # N points, K members of a group, L experts (leaves of the tree)
 
@@ -35,11 +35,11 @@ Inner = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Node:
+class TreeNode:
     """An expert, or a group of them."""
 
     name: str
-    members: tuple[Node, ...] = ()
+    members: tuple[TreeNode, ...] = ()
     """None: an expert."""
 
     @property
@@ -52,7 +52,7 @@ class Node:
         """All experts in it, in the order of the file."""
         return tuple(name for member in self.members for name in member.experts) if self.members else (self.name,)
 
-    def groups(self) -> tuple[Node, ...]:
+    def groups(self) -> tuple[TreeNode, ...]:
         """This group and all below it, level by level."""
         found, level = [], [self]
         while level:
@@ -61,7 +61,7 @@ class Node:
         return tuple(found)
 
 
-def parse_tree(value: Any, experts: Sequence[str]) -> Node:
+def parse_tree(value: Any, experts: Sequence[str]) -> TreeNode:
     """The tree that a file means: a group is a list of members, or a mapping of groups by name in which a name without
     value is an expert.
 
@@ -72,28 +72,28 @@ def parse_tree(value: Any, experts: Sequence[str]) -> Node:
     ('repos', 'contests', 'web')
     """
     problems: list[Problem] = []
-    root = Node(ROOT, tuple(_members(value, WHERE, problems, depth=1)))
+    root = TreeNode(ROOT, tuple(_read_members(value, WHERE, problems, depth=1)))
     # What could not be read may hold an expert that seems to be missing.
-    missing = [] if problems else list(_missing(root, experts))
-    refuse_if_any([*problems, *_of_groups(root, experts), *_of_experts(root, experts), *missing])
+    missing = [] if problems else list(_list_missing(root, experts))
+    refuse_if_any([*problems, *_check_groups(root, experts), *_check_experts(root, experts), *missing])
     return root
 
 
-def _members(value: Any, where: str, problems: list[Problem], *, depth: int) -> Iterator[Node]:
-    found = list(_named_parts(value, where, problems)) if depth <= DEEPEST else []
+def _read_members(value: Any, where: str, problems: list[Problem], *, depth: int) -> Iterator[TreeNode]:
+    parts = list(_split_parts(value, where, problems)) if depth <= DEEPEST else []
     if depth > DEEPEST:
         problems.append(Problem(where, f"has more than {DEEPEST} levels", "Join some of them."))
-    for name, content in found:
+    for name, content in parts:
         if content is None:
-            yield Node(name)
+            yield TreeNode(name)
         else:
-            yield Node(name, tuple(_members(content, f"{where}.{name}", problems, depth=depth + 1)))
-    if len(found) < 2 and depth <= DEEPEST:
+            yield TreeNode(name, tuple(_read_members(content, f"{where}.{name}", problems, depth=depth + 1)))
+    if len(parts) < 2 and depth <= DEEPEST:
         remedy = "Add members, or put its one member in its place."
-        problems.append(Problem(where, f"expected two members or more, found {len(found)}", remedy))
+        problems.append(Problem(where, f"expected two members or more, found {len(parts)}", remedy))
 
 
-def _named_parts(value: Any, where: str, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
+def _split_parts(value: Any, where: str, problems: list[Problem]) -> Iterator[tuple[str, Any]]:
     """Names of members, each with the content of the group that it is, or None."""
     remedy = "Write a group as [expert, expert] or as {group: [...], expert: }."
     for part in value if isinstance(value, list | tuple) else [value]:
@@ -105,7 +105,7 @@ def _named_parts(value: Any, where: str, problems: list[Problem]) -> Iterator[tu
             problems.append(Problem(where, f"expected names and groups, found {part!r}", remedy))
 
 
-def _of_groups(root: Node, experts: Sequence[str]) -> Iterator[Problem]:
+def _check_groups(root: TreeNode, experts: Sequence[str]) -> Iterator[Problem]:
     names = Counter(group.name for group in root.groups())
     for name, count in names.items():
         where = f"{WHERE}: group '{name}'"
@@ -120,7 +120,7 @@ def _of_groups(root: Node, experts: Sequence[str]) -> Iterator[Problem]:
             yield Problem(where, found, "Rename the group: it becomes a folder.")
 
 
-def _of_experts(root: Node, experts: Sequence[str]) -> Iterator[Problem]:
+def _check_experts(root: TreeNode, experts: Sequence[str]) -> Iterator[Problem]:
     names = Counter(root.experts)
     known = ", ".join(experts)
     for name, count in names.items():
@@ -131,44 +131,46 @@ def _of_experts(root: Node, experts: Sequence[str]) -> Iterator[Problem]:
             yield Problem(where, f"is there {count} times", "Put each expert into one group.")
 
 
-def _missing(root: Node, experts: Sequence[str]) -> Iterator[Problem]:
+def _list_missing(root: TreeNode, experts: Sequence[str]) -> Iterator[Problem]:
     names = root.experts
     for name in experts:
         if name not in names:
             yield Problem(f"{WHERE}: '{name}'", "is in no group", "Add it, or leave it out of `vectors`.")
 
 
-def ratios(node: Node, inner: Inner) -> dict[str, float]:
+def multiply_shares(node: TreeNode, inner: Inner) -> dict[str, float]:
     """Share of each expert in `node`: products of the shares on the way down.
 
     >>> tree = parse_tree({"code": ["x", "y"], "web": None}, ["x", "y", "web"])
-    >>> ratios(tree, {"all": {"code": 0.5, "web": 0.5}, "code": {"x": 0.75, "y": 0.25}})
+    >>> multiply_shares(tree, {"all": {"code": 0.5, "web": 0.5}, "code": {"x": 0.75, "y": 0.25}})
     {'x': 0.375, 'y': 0.125, 'web': 0.5}
     """
     if not node.is_group:
         return {node.name: 1.0}
     shares = inner[node.name]
     return {
-        name: shares[member.name] * share for member in node.members for name, share in ratios(member, inner).items()
+        name: shares[member.name] * share
+        for member in node.members
+        for name, share in multiply_shares(member, inner).items()
     }
 
 
-def share_of(root: Node, name: str, inner: Inner) -> float:
+def find_share(root: TreeNode, name: str, inner: Inner) -> float:
     """Share of the node `name` in the whole."""
     if root.name == name:
         return 1.0
     member = next(member for member in root.members if _holds(member, name))
-    return inner[root.name][member.name] * share_of(member, name, inner)
+    return inner[root.name][member.name] * find_share(member, name, inner)
 
 
-def _holds(node: Node, name: str) -> bool:
+def _holds(node: TreeNode, name: str) -> bool:
     return node.name == name or any(_holds(member, name) for member in node.members)
 
 
-def within(node: Node, shares: Mapping[str, float]) -> dict[str, float] | None:
+def share_within(node: TreeNode, shares: Mapping[str, float]) -> dict[str, float] | None:
     """Share that a mixture of all experts gives each member of `node`; None where it gives them nothing.
 
-    >>> within(parse_tree({"code": ["x", "y"], "web": None}, ["x", "y", "web"]), {"x": 0.25, "web": 0.75})
+    >>> share_within(parse_tree({"code": ["x", "y"], "web": None}, ["x", "y", "web"]), {"x": 0.25, "web": 0.75})
     {'code': 0.25, 'web': 0.75}
     """
     given = {member.name: sum(shares.get(name, 0.0) for name in member.experts) for member in node.members}
@@ -177,7 +179,7 @@ def within(node: Node, shares: Mapping[str, float]) -> dict[str, float] | None:
 
 
 @dataclass(frozen=True)
-class Embedding:
+class GroupEmbedding:
     """The merge weights of experts that a mixture of a group's members stands for."""
 
     experts: tuple[str, ...]
@@ -188,28 +190,28 @@ class Embedding:
     """Weights of the experts of other groups, and 0 for those of this one."""
 
     @classmethod
-    def flat(cls, experts: Sequence[str]) -> Embedding:
+    def flat(cls, experts: Sequence[str]) -> GroupEmbedding:
         """Of a mixture without groups."""
         return cls(tuple(experts), tuple(experts), np.eye(len(experts)), np.zeros(len(experts)))
 
     @classmethod
-    def alone(cls, node: Node, inner: Inner, experts: Sequence[str]) -> Embedding:
+    def alone(cls, node: TreeNode, inner: Inner, experts: Sequence[str]) -> GroupEmbedding:
         """Of the group `node` by itself (bottom up)."""
-        rows = [ratios(member, inner) for member in node.members]
+        rows = [multiply_shares(member, inner) for member in node.members]
         weights_KL = np.array([[row.get(name, 0.0) for name in experts] for row in rows])
         return cls(tuple(experts), tuple(member.name for member in node.members), weights_KL, np.zeros(len(experts)))
 
     @classmethod
-    def among_others(cls, root: Node, node: Node, inner: Inner, experts: Sequence[str]) -> Embedding:
+    def among_others(cls, root: TreeNode, node: TreeNode, inner: Inner, experts: Sequence[str]) -> GroupEmbedding:
         """Of the group `node` within the whole, the other groups and its share left as they are (top down)."""
-        apart, whole = cls.alone(node, inner, experts), ratios(root, inner)
+        apart, whole = cls.alone(node, inner, experts), multiply_shares(root, inner)
         rest_L = np.array([0.0 if name in node.experts else whole[name] for name in experts])
-        return cls(apart.experts, apart.members, share_of(root, node.name, inner) * apart.weights_KL, rest_L)
+        return cls(apart.experts, apart.members, find_share(root, node.name, inner) * apart.weights_KL, rest_L)
 
     def weights(self, shares_K: Floats) -> dict[str, float]:
         """Merge weight of each expert: `w = rest + x W`."""
         # An expert has one member, so each sum has one term that is not 0 and is exact.
-        return named(self.rest_L + (np.asarray(shares_K)[:, None] * self.weights_KL).sum(axis=0), self.experts)
+        return name_shares(self.rest_L + (np.asarray(shares_K)[:, None] * self.weights_KL).sum(axis=0), self.experts)
 
     def shares(self, weights_NL: Floats) -> Floats:
         """(N, K) the mixtures that merges at these weights stand for: `x_k = sum_l w_l / sum_l W_kl` over its experts.
@@ -220,7 +222,7 @@ class Embedding:
         return np.asarray((weights_NL @ mine_LK) / self.weights_KL.sum(axis=1))
 
 
-def most(node: Node, limits: Mapping[str, tuple[float, float]], capacity: Mapping[str, float]) -> float:
+def limit_share(node: TreeNode, limits: Mapping[str, tuple[float, float]], capacity: Mapping[str, float]) -> float:
     """The largest share of the whole that `node` may have without repeating an expert's data too often.
 
     `capacity` is `max_epochs * tokens / budget_tokens` by expert, `limits` the bounds of members in their groups. A
@@ -230,7 +232,7 @@ def most(node: Node, limits: Mapping[str, tuple[float, float]], capacity: Mappin
     if not node.is_group:
         return min(1.0, capacity[node.name])
     low_K, high_K = np.array([limits.get(member.name, (0.0, 1.0)) for member in node.members]).T
-    caps_K = np.array([most(member, limits, capacity) for member in node.members])
+    caps_K = np.array([limit_share(member, limits, capacity) for member in node.members])
 
     def fits(share: float) -> bool:
         return bool((low_K * share <= caps_K + 1e-12).all() and np.minimum(high_K * share, caps_K).sum() >= share)

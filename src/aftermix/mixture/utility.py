@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aftermix.errors import MixtureError
-from aftermix.mixture.expression import Expression, parse_expression
-from aftermix.mixture.simplex import Floats, as_table, distinct_names, known_names
+from aftermix.mixture.expression import ScoreExpression, parse_expression
+from aftermix.mixture.simplex import Floats, check_distinct, check_table, refuse_unknown_names
 from aftermix.mixture.surrogates.surrogate import is_constant
 
 # N design points, C candidates, M capabilities
@@ -24,7 +24,7 @@ Scale = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
-class Utility:
+class MixtureUtility:
     """A weighted mean of normalised scores, or an expression over them, with floors under raw scores."""
 
     capabilities: tuple[str, ...]
@@ -34,7 +34,7 @@ class Utility:
     """Of the capabilities that count."""
     weights: Mapping[str, float]
     """Summing to 1; empty where an expression takes their place."""
-    expression: Expression | None
+    expression: ScoreExpression | None
     floors: Mapping[str, float]
     left_out: tuple[str, ...]
     """Capabilities that scored the same at every design point, and so say nothing about mixtures."""
@@ -50,7 +50,7 @@ class Utility:
         floors: Mapping[str, float] | None = None,
         normalisation: Normalisation | None = None,
         smaller_is_better: Collection[str] = (),
-    ) -> Utility:
+    ) -> MixtureUtility:
         """Bind a utility to the (N, M) scores of the design.
 
         With `weights` (default: 1 for every capability) it is `sum_m w_m z_m(y_m) / sum_m w_m`, with `expression` the
@@ -65,17 +65,17 @@ class Utility:
         Raises :class:`MixtureError` for unknown capabilities, unusable weights, a text that does not parse or has no
         value at a design point, weights beside an expression, and when nothing that varies is left.
         """
-        names = distinct_names(capabilities, where="capabilities")
-        scores_NM = as_table(design_scores, where="scores")
+        names = check_distinct(capabilities, where="capabilities")
+        scores_NM = check_table(design_scores, where="scores")
         _refuse_columns(names, scores_NM)
         for where, given in (("floors", floors or {}), ("smaller_is_better", list(smaller_is_better))):
-            known_names(given, names, where=f"utility.{where}")
+            refuse_unknown_names(given, names, where=f"utility.{where}")
         if expression is not None and weights is not None:
             found = "expected weights or an expression, found both"
             raise MixtureError("utility", found, "Write the weights into the expression.")
 
         parsed = None if expression is None else parse_expression(expression, capabilities=names)
-        used = parsed.names if parsed else tuple(_usable_weights(weights, names))
+        used = parsed.names if parsed else tuple(_check_weights(weights, names))
         constant = tuple(name for name in used if is_constant(scores_NM[:, names.index(name)]))
         if len(constant) == len(used):
             found = f"every capability that counts scored the same at all points ({', '.join(constant)})"
@@ -87,8 +87,8 @@ class Utility:
         if parsed and kind == "raw":
             signs = dict.fromkeys(names, 1.0)
 
-        scales = {name: _scale(kind, scores_NM[:, names.index(name)], signs[name]) for name in used}
-        counted = {} if parsed else _shares(_usable_weights(weights, names), constant)
+        scales = {name: _build_scale(kind, scores_NM[:, names.index(name)], signs[name]) for name in used}
+        counted = {} if parsed else _normalise_weights(_check_weights(weights, names), constant)
         utility = cls(names, frozenset(smaller_is_better), kind, scales, counted, parsed, dict(floors or {}), constant)
         utility._refuse_no_value(scores_NM)
         return utility
@@ -121,7 +121,7 @@ class Utility:
             raise MixtureError("utility", found, "Divide by nothing that can be 0, take no logarithm of 0 or below.")
 
 
-def _scale(kind: Normalisation, design_N: Floats, sign: float) -> Scale:
+def _build_scale(kind: Normalisation, design_N: Floats, sign: float) -> Scale:
     if kind == "raw" or is_constant(design_N):
         offset = 0.0 if kind == "raw" else float(design_N[0])
         return lambda scores_C: sign * (scores_C - offset)
@@ -134,10 +134,10 @@ def _scale(kind: Normalisation, design_N: Floats, sign: float) -> Scale:
     return lambda scores_C: np.interp(sign * scores_C, known, below)
 
 
-def _usable_weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> dict[str, float]:
+def _check_weights(weights: Mapping[str, float] | None, names: Sequence[str]) -> dict[str, float]:
     """Weights above 0 by capability."""
     given = dict.fromkeys(names, 1.0) if weights is None else dict(weights)
-    known_names(given, names, where="utility.weights")
+    refuse_unknown_names(given, names, where="utility.weights")
     for name, weight in given.items():
         if not (math.isfinite(weight) and weight >= 0):
             found = f"expected a weight of at least 0, found {weight:g}"
@@ -149,7 +149,7 @@ def _usable_weights(weights: Mapping[str, float] | None, names: Sequence[str]) -
     return kept
 
 
-def _shares(weights: Mapping[str, float], constant: Collection[str]) -> dict[str, float]:
+def _normalise_weights(weights: Mapping[str, float], constant: Collection[str]) -> dict[str, float]:
     kept = {name: weight for name, weight in weights.items() if name not in constant}
     total = math.fsum(kept.values())
     return {name: weight / total for name, weight in kept.items()}

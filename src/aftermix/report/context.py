@@ -9,32 +9,39 @@ from pathlib import PurePath
 from aftermix.config import SEARCH_EXCLUDE, Dimension
 from aftermix.report import number_format as figures
 from aftermix.report import tables
-from aftermix.report.number_format import Scale, scale_for
+from aftermix.report.number_format import ScoreScale, choose_scale
 from aftermix.report.sections.mixture import is_mixture
-from aftermix.report.sections.mixture_tree import searched_groups
-from aftermix.report.trials import measured
-from aftermix.report.usage import Usage, usage
-from aftermix.report.verdict import Judged, Verdict, headline, judged, objective_names, verdicts
+from aftermix.report.sections.mixture_tree import count_searched_groups
+from aftermix.report.trials import select_measured
+from aftermix.report.usage import UsageCommands, build_usage
+from aftermix.report.verdict import (
+    JudgedResult,
+    ObjectiveVerdict,
+    compose_headline,
+    judge_objectives,
+    judge_result,
+    name_objectives,
+)
 from aftermix.runs.reader import Run
-from aftermix.runs.records import Items, ObjectiveRecord, Winner
+from aftermix.runs.records import ItemsRecord, ObjectiveRecord, SearchWinner
 
 
 @dataclass(frozen=True)
-class View:
+class ReportContext:
     """The report's content but for the drawings."""
 
     title: str
     finished: bool
     headline: str
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ObjectiveVerdict, ...]
     floors: str
     """A sentence on the floors; empty when there are none."""
     floors_met: bool
     warnings: tuple[str, ...]
-    scale: Scale
+    scale: ScoreScale
     confidence: str
     objectives: tuple[str, ...]
-    judged: Judged | None
+    judged: JudgedResult | None
     """Winner and baselines with the measure that they are compared by."""
     tasks: tuple[str, ...]
     models: tuple[tables.ModelRow, ...]
@@ -46,72 +53,72 @@ class View:
     origins: tuple[tables.OriginRow, ...]
     progress: str
     merged: tuple[tuple[str, str], ...]
-    items: Items | None
-    cost: tables.Cost | None
+    items: ItemsRecord | None
+    cost: tables.RunCost | None
     failures: tuple[tables.FailureRow, ...]
-    usage: Usage
+    usage: UsageCommands
     model_files: tuple[str, ...]
     recipe: str
     provenance: tuple[tuple[str, str], ...]
 
 
-def build_view(run: Run) -> View:
+def build_context(run: Run) -> ReportContext:
     """The content of the report on `run`."""
-    best, scale = run.best, run_scale(run)
-    names = run_objectives(run)
+    best, scale = run.best, choose_run_scale(run)
+    names = name_run_objectives(run)
 
-    compared = judged(best, names=names, scale=scale) if best else None
-    return View(
+    compared = judge_result(best, names=names, scale=scale) if best else None
+    return ReportContext(
         title=run.folder.resolve().name,
         finished=best is not None,
-        headline=_headline(run, compared),
-        verdicts=verdicts(compared.best, scale=compared.scale) if compared else (),
-        floors=_floors(run, scale),
+        headline=_compose_headline(run, compared),
+        verdicts=judge_objectives(compared.best, scale=compared.scale) if compared else (),
+        floors=_describe_floors(run, scale),
         floors_met=best is None or best.floors_met is not False,
-        warnings=_warnings(run),
+        warnings=_list_warnings(run),
         scale=scale,
         confidence=f"{100 * best.confidence:g} %" if best else "",
         objectives=names,
         judged=compared,
-        tasks=tables.task_names(best) if best else (),
-        models=tables.model_rows(compared.best, scale=compared.scale, task_scale=scale) if compared else (),
-        vectors=tables.vector_rows(run),
+        tasks=tables.list_tasks(best) if best else (),
+        models=tables.build_model_rows(compared.best, scale=compared.scale, task_scale=scale) if compared else (),
+        vectors=tables.build_vector_rows(run),
         weights_searched=run.config.search.over.weights,
         ratios_note=(best and best.ratios_note) or "",
-        candidates=tables.candidate_rows(best, scale=scale) if best else (),
-        optimism=_optimism(run, scale),
-        origins=tables.origin_rows(run.trials),
-        progress=_progress(run, scale),
-        merged=_merged(run),
+        candidates=tables.build_candidate_rows(best, scale=scale) if best else (),
+        optimism=_describe_optimism(run, scale),
+        origins=tables.count_origins(run.trials),
+        progress=_describe_progress(run, scale),
+        merged=_list_merge_facts(run),
         items=run.items,
-        cost=tables.cost(run),
-        failures=tables.failure_rows(run.trials),
-        usage=usage(run.folder),
+        cost=tables.summarise_cost(run),
+        failures=tables.list_failures(run.trials),
+        usage=build_usage(run.folder),
         model_files=run.model_files,
         recipe=next((name for name in run.model_files if PurePath(name).suffix in (".yaml", ".yml")), ""),
-        provenance=tables.flattened(run.lock),
+        provenance=tables.flatten(run.lock),
     )
 
 
-def run_scale(run: Run) -> Scale:
+def choose_run_scale(run: Run) -> ScoreScale:
     """The unit of this report, from all scores that the run holds."""
     scores = [score for trial in run.trials for score in [*(trial.scores or {}).values(), *(trial.objective or ())]]
     if run.best:
         for measurement in [run.best.test, *(baseline.test for baseline in run.best.baselines)]:
             scores += [*measurement.objective, *(task.score for task in measurement.tasks.values())]
-    return scale_for(scores)
+    return choose_scale(scores)
 
 
-def run_objectives(run: Run) -> tuple[str, ...]:
+def name_run_objectives(run: Run) -> tuple[str, ...]:
     """Names of the objectives, from the result, or from the trials and the configuration."""
-    records = objective_records(run)
+    records = list_objectives(run)
     if run.best:
-        return objective_names(records, len(run.best.test.objective))
+        return name_objectives(records, len(run.best.test.objective))
     counts = [len(trial.objective) for trial in run.trials if trial.objective]
-    return objective_names(records, counts[0] if counts else len(records))
+    return name_objectives(records, counts[0] if counts else len(records))
 
 
-def objective_records(run: Run) -> tuple[ObjectiveRecord, ...]:
+def list_objectives(run: Run) -> tuple[ObjectiveRecord, ...]:
     """Resolved objectives of the result, else those of the configuration."""
     if run.best and run.best.objective:
         return run.best.objective
@@ -121,38 +128,40 @@ def objective_records(run: Run) -> tuple[ObjectiveRecord, ...]:
     )
 
 
-def _headline(run: Run, compared: Judged | None) -> str:
+def _compose_headline(run: Run, compared: JudgedResult | None) -> str:
     if compared:
-        return headline(verdicts(compared.best, scale=compared.scale))
+        return compose_headline(judge_objectives(compared.best, scale=compared.scale))
 
     mixture = run.config.mixture if is_mixture(run.folder) else None
     done, wanted = len(run.trials), run.config.search.trials
     new = sum(not trial.imported for trial in run.trials)
-    groups = searched_groups(run.folder)
+    groups = count_searched_groups(run.folder)
     if groups is not None:
-        return f"This search is unfinished: {groups[0]} of {figures.count(groups[1], 'group')} have been searched."
+        return (
+            f"This search is unfinished: {groups[0]} of {figures.format_count(groups[1], 'group')} have been searched."
+        )
     if mixture is not None:  # points that were taken over from another run stand in for its own
         new, wanted = done, mixture.points + sum(mixture.rounds)
 
     if not done:
         return f"This search has not finished its first trial of {wanted}."
     if new < wanted:
-        return f"This search is unfinished: {new} of {figures.count(wanted, 'trial')} have ended."
-    return f"All {figures.count(wanted, 'trial')} have ended, but the winner is not chosen and measured yet."
+        return f"This search is unfinished: {new} of {figures.format_count(wanted, 'trial')} have ended."
+    return f"All {figures.format_count(wanted, 'trial')} have ended, but the winner is not chosen and measured yet."
 
 
-def _floors(run: Run, scale: Scale) -> str:
-    floors = {task: floor for record in objective_records(run) for task, floor in record.floors.items()}
+def _describe_floors(run: Run, scale: ScoreScale) -> str:
+    floors = {task: floor for record in list_objectives(run) for task, floor in record.floors.items()}
     if not floors:
         return ""
 
-    listed = ", ".join(f"{task} at least {scale.text(floor)}" for task, floor in floors.items())
+    limits = ", ".join(f"{task} at least {scale.format(floor)}" for task, floor in floors.items())
     if run.best is None or run.best.floors_met is None:
-        return f"Floors: {listed}."
-    return f"Floors {'met' if run.best.floors_met else 'not met'} by the winner on the select items: {listed}."
+        return f"Floors: {limits}."
+    return f"Floors {'met' if run.best.floors_met else 'not met'} by the winner on the select items: {limits}."
 
 
-def _warnings(run: Run) -> tuple[str, ...]:
+def _list_warnings(run: Run) -> tuple[str, ...]:
     warnings = []
     if run.items and (run.items.overlap or run.items.scheme == "first"):
         warnings.append(
@@ -160,12 +169,12 @@ def _warnings(run: Run) -> tuple[str, ...]:
             "items that the search had already seen, so its select score is optimistic. Only the test items are unseen."
         )
 
-    if run.trials and not measured(run.trials):
+    if run.trials and not select_measured(run.trials):
         warnings.append("No trial has a score yet: see the failed trials below.")
     return tuple(warnings)
 
 
-def _optimism(run: Run, scale: Scale) -> str:
+def _describe_optimism(run: Run, scale: ScoreScale) -> str:
     """Loss of the winner's score from the items it was picked on to unseen ones, in words."""
     best = run.best
     if best is None or best.search is None:
@@ -176,28 +185,28 @@ def _optimism(run: Run, scale: Scale) -> str:
 
     unit = f" {scale.unit}" if scale.unit else ""
     return (
-        f"From search to test items the winner's score fell by {scale.text(drop)}{unit}: part chance in the items, "
+        f"From search to test items the winner's score fell by {scale.format(drop)}{unit}: part chance in the items, "
         "part the price of picking the best of many trials. Quote the test score."
     )
 
 
-def _progress(run: Run, scale: Scale) -> str:
-    scored = measured(run.trials)
+def _describe_progress(run: Run, scale: ScoreScale) -> str:
+    scored = select_measured(run.trials)
     failed = sum(trial.state == "failed" for trial in run.trials)
-    parts = [f"{figures.count(len(run.trials), 'trial')}, {len(scored)} with a score"]
+    parts = [f"{figures.format_count(len(run.trials), 'trial')}, {len(scored)} with a score"]
     parts += [f"{failed} failed"] if failed else []
 
     feasible = [trial for trial in scored if trial.objective and trial.feasible is not False]
     if feasible:
         top = max(feasible, key=lambda trial: trial.objective or ())
-        score = scale.text((top.objective or (0.0,))[0])
+        score = scale.format((top.objective or (0.0,))[0])
         parts.append(f"best on the search items so far {score} (trial {top.number})")
     return "; ".join(parts) + "."
 
 
-def _merged(run: Run) -> tuple[tuple[str, str], ...]:
+def _list_merge_facts(run: Run) -> tuple[tuple[str, str], ...]:
     merge = run.config.merge
-    winner = run.best.winner if run.best else Winner()
+    winner = run.best.winner if run.best else SearchWinner()
 
     # The winner's own values stand before the file's: a search may have set others.
     exclude = winner.exclude if winner.exclude is not None else merge.exclude
@@ -206,50 +215,56 @@ def _merged(run: Run) -> tuple[tuple[str, str], ...]:
 
     pairs = [
         ("Base", run.config.base or "none"),
-        ("Method", _method(run)),
-        ("Options", ", ".join(f"{name} {figures.setting(value)}" for name, value in options.items()) or "none"),
+        ("Method", _find_method(run)),
+        ("Options", ", ".join(f"{name} {figures.format_setting(value)}" for name, value in options.items()) or "none"),
         ("Factor λ", f"{(winner.options or {}).get('lambda', merge.scale):g}"),
         ("Left at the base's values", ", ".join(SEARCH_EXCLUDE if exclude is None else exclude) or "nothing"),
         ("Stored type", merge.dtype or "the base's"),
-        ("Objective", "; ".join(map(_objective_text, objective_records(run)))),
-        *_searched(run),
-        _looked(run),
-        ("Seeds", f"{_seed(run)}, merge {merge.seed}{_items_seed(run)}"),
+        ("Objective", "; ".join(map(_describe_objective, list_objectives(run)))),
+        *_list_searched(run),
+        _describe_search(run),
+        ("Seeds", f"{_describe_seed(run)}, merge {merge.seed}{_format_items_seed(run)}"),
     ]
     return tuple(pairs)
 
 
-def _searched(run: Run) -> Iterator[tuple[str, str]]:
+def _list_searched(run: Run) -> Iterator[tuple[str, str]]:
     """Settings that were searched besides the weights, and those that won; nothing where only weights were."""
     over = run.config.search.over
     if over.settings:
-        kinds = ", ".join(f"{name} {_dimension(kind)}" for name, kind in over.settings.items())
+        kinds = ", ".join(f"{name} {_format_dimension(kind)}" for name, kind in over.settings.items())
         yield "Searched", f"{'weights, ' if over.weights else ''}{kinds}"
     if run.best and run.best.settings:
-        yield "Winning settings", "; ".join(f"{n} {figures.setting(value)}" for n, value in run.best.settings.items())
+        yield (
+            "Winning settings",
+            "; ".join(f"{n} {figures.format_setting(value)}" for n, value in run.best.settings.items()),
+        )
 
 
-def _looked(run: Run) -> tuple[str, str]:
+def _describe_search(run: Run) -> tuple[str, str]:
     """The design of a mixture run, or the sampler of a search: the way its points came about."""
     search, mixture = run.config.search, run.config.mixture
     if mixture is not None and is_mixture(run.folder):
         rounds = "".join(f", then {count}" for count in mixture.rounds)
-        if (groups := searched_groups(run.folder)) is not None:
-            how = f"{mixture.direction.replace('_', ' ')}, {figures.count(groups[1], 'group')}"
-            return "Design", f"{how} of at most {figures.count(mixture.points, 'point')}{rounds}"
-        return "Design", f"{figures.count(mixture.points, 'point')}{rounds}"
-    return "Search", f"preset {search.preset}, {figures.count(search.trials, 'trial')}, start-up {search.startup}"
+        if (groups := count_searched_groups(run.folder)) is not None:
+            design = f"{mixture.direction.replace('_', ' ')}, {figures.format_count(groups[1], 'group')}"
+            return "Design", f"{design} of at most {figures.format_count(mixture.points, 'point')}{rounds}"
+        return "Design", f"{figures.format_count(mixture.points, 'point')}{rounds}"
+    return (
+        "Search",
+        f"preset {search.preset}, {figures.format_count(search.trials, 'trial')}, start-up {search.startup}",
+    )
 
 
-def _seed(run: Run) -> str:
+def _describe_seed(run: Run) -> str:
     mixture = run.config.mixture if is_mixture(run.folder) else None
     return f"search {run.config.search.seed}" if mixture is None else f"mixture {mixture.seed}"
 
 
-def _dimension(kind: Dimension) -> str:
+def _format_dimension(kind: Dimension) -> str:
     """`0.1 to 0.9`, `0.05 to 0.5 by 0.05` or `rotation / first`"""
     if kind.choices is not None:
-        return " / ".join(map(figures.setting, kind.choices))
+        return " / ".join(map(figures.format_setting, kind.choices))
     step = f" by {kind.step:g}" if kind.step is not None else ""
     return f"{kind.low:g} to {kind.high:g}{step}"
 
@@ -258,11 +273,11 @@ _OWN_ROW = ("lambda", "seed")
 """Settings of every method, which have a row of their own."""
 
 
-def _items_seed(run: Run) -> str:
+def _format_items_seed(run: Run) -> str:
     return f", items {run.config.evaluate.items.seed}" if run.config.evaluate else ""
 
 
-def _method(run: Run) -> str:
+def _find_method(run: Run) -> str:
     if run.best and run.best.winner.method:
         return run.best.winner.method
     merge = run.config.merge
@@ -271,7 +286,7 @@ def _method(run: Run) -> str:
     return f"{merge.intra} x {merge.inter}"
 
 
-def _objective_text(record: ObjectiveRecord) -> str:
+def _describe_objective(record: ObjectiveRecord) -> str:
     """`weighted mean of gsm8k (0.70), mgsm (0.30), with gsm8k at least 0.3`"""
     if len(set(record.tasks.values())) <= 1:
         text = f"mean of {', '.join(record.tasks)}" if len(record.tasks) > 1 else next(iter(record.tasks), "all tasks")

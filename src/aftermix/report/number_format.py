@@ -10,7 +10,7 @@ DASH = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
-class Scale:
+class ScoreScale:
     """Scores times `factor`, with `decimals`: points from 0 to 100 where every score is a share, else as they are."""
 
     factor: float
@@ -18,50 +18,50 @@ class Scale:
     unit: str
     explanation: str
 
-    def value(self, score: float) -> float:
+    def convert(self, score: float) -> float:
         """The score in the report's unit, for a chart's axis."""
         return score * self.factor
 
-    def text(self, score: float) -> str:
+    def format(self, score: float) -> str:
         """`61.3`"""
-        return _minus(f"{_no_negative_zero(self.value(score), self.decimals):.{self.decimals}f}")
+        return _replace_hyphens(f"{_round_without_sign_of_zero(self.convert(score), self.decimals):.{self.decimals}f}")
 
-    def signed(self, score: float) -> str:
+    def format_signed(self, score: float) -> str:
         """`+3.2`, `0.0` or `−0.4`"""
-        rounded = _no_negative_zero(self.value(score), self.decimals)
-        return _minus(f"{rounded:{'+' if rounded else ''}.{self.decimals}f}")
+        rounded = _round_without_sign_of_zero(self.convert(score), self.decimals)
+        return _replace_hyphens(f"{rounded:{'+' if rounded else ''}.{self.decimals}f}")
 
-    def between(self, interval: tuple[float, float] | None) -> str:
+    def format_interval(self, interval: tuple[float, float] | None) -> str:
         """`58.9–63.6`, or nothing; `to` keeps a negative bound readable."""
-        return _joined([self.text(bound) for bound in interval]) if interval else ""
+        return _join_bounds([self.format(bound) for bound in interval]) if interval else ""
 
-    def signed_between(self, interval: tuple[float, float] | None) -> str:
+    def format_signed_interval(self, interval: tuple[float, float] | None) -> str:
         """`+1.1 to +5.3`, or nothing."""
-        return " to ".join(self.signed(bound) for bound in interval) if interval else ""
+        return " to ".join(self.format_signed(bound) for bound in interval) if interval else ""
 
 
-POINTS = Scale(100.0, 1, "points", "Scores are in points from 0 to 100, with one decimal.")
-RAW = Scale(1.0, 3, "", "Scores are in the unit of each task's metric, with three decimals; higher is better.")
+POINTS = ScoreScale(100.0, 1, "points", "Scores are in points from 0 to 100, with one decimal.")
+RAW = ScoreScale(1.0, 3, "", "Scores are in the unit of each task's metric, with three decimals; higher is better.")
 
 
-def scale_for(scores: Iterable[float]) -> Scale:
+def choose_scale(scores: Iterable[float]) -> ScoreScale:
     """Points when all scores are shares in [0, 1], else raw scores: a log-likelihood is no percentage."""
     return POINTS if all(0.0 <= score <= 1.0 for score in scores) else RAW
 
 
-def weight(value: float) -> str:
+def format_weight(value: float) -> str:
     """A merge weight with two decimals.
 
-    >>> weight(-0.001), weight(0.625), weight(-0.3)
+    >>> format_weight(-0.001), format_weight(0.625), format_weight(-0.3)
     ('0.00', '0.62', '−0.30')
     """
-    return _minus(f"{_no_negative_zero(value, 2):.2f}")
+    return _replace_hyphens(f"{_round_without_sign_of_zero(value, 2):.2f}")
 
 
-def setting(value: object) -> str:
+def format_setting(value: object) -> str:
     """A setting of the merge as a person writes it.
 
-    >>> setting(1 / 3), setting(("ja", "math")), setting(True), setting("rotation")
+    >>> format_setting(1 / 3), format_setting(("ja", "math")), format_setting(True), format_setting("rotation")
     ('0.333', '(ja, math)', 'true', 'rotation')
     """
     if isinstance(value, tuple | list):
@@ -69,28 +69,28 @@ def setting(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share as a percentage with one decimal.
 
-    >>> percent(0.4)
+    >>> format_percent(0.4)
     '40.0 %'
     """
     return f"{100 * share:.1f} %"
 
 
-def count(number: int, noun: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """A number with its noun.
 
-    >>> count(1, "trial"), count(1200, "trial")
+    >>> format_count(1, "trial"), format_count(1200, "trial")
     ('1 trial', '1,200 trials')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def tokens(number: float | None) -> str:
+def format_tokens(number: float | None) -> str:
     """A token count, short.
 
-    >>> tokens(1.0e9), tokens(25_300_000), tokens(812), tokens(None)
+    >>> format_tokens(1.0e9), format_tokens(25_300_000), format_tokens(812), format_tokens(None)
     ('1.00 B', '25.3 M', '812', '')
     """
     if number is None:
@@ -101,10 +101,10 @@ def tokens(number: float | None) -> str:
     return f"{number:.0f}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A wall time to a useful precision.
 
-    >>> duration(0.0042), duration(12.34), duration(754), duration(9000)
+    >>> format_duration(0.0042), format_duration(12.34), format_duration(754), format_duration(9000)
     ('4.2 ms', '12.3 s', '12 min 34 s', '2 h 30 min')
     """
     if seconds < 1:
@@ -129,13 +129,13 @@ def shorten(name: str, limit: int = 24) -> str:
     return f"{name[: limit - 1 - tail]}…{name[-tail:]}"
 
 
-def _minus(text: str) -> str:
+def _replace_hyphens(text: str) -> str:
     return text.replace("-", MINUS)
 
 
-def _no_negative_zero(value: float, decimals: int) -> float:
+def _round_without_sign_of_zero(value: float, decimals: int) -> float:
     return round(value, decimals) + 0.0
 
 
-def _joined(parts: list[str]) -> str:
+def _join_bounds(parts: list[str]) -> str:
     return (" to " if any(MINUS in part for part in parts) else DASH).join(parts)

@@ -12,18 +12,18 @@ from markupsafe import Markup
 from aftermix.files import write_atomically
 from aftermix.report.charts import result as charts
 from aftermix.report.charts.landscape import read_cosines, read_landscape
-from aftermix.report.charts.result import Entry
-from aftermix.report.charts.weight_space import weight_space
-from aftermix.report.context import View, build_view
-from aftermix.report.sections.landscape import LandscapeSection, landscape_section
-from aftermix.report.sections.mixture import MixtureRecord, mixture_section, read_mixture
+from aftermix.report.charts.result import ComparisonEntry
+from aftermix.report.charts.weight_space import draw_weight_space
+from aftermix.report.context import ReportContext, build_context
+from aftermix.report.sections.landscape import LandscapeSection, build_landscape_section
+from aftermix.report.sections.mixture import MixtureRecord, build_mixture_section, read_mixture
 from aftermix.report.sections.mixture_tree import TreeSection, read_tree
-from aftermix.report.sections.shares import Shares, read_shares, share_section
-from aftermix.report.sections.verification import VerificationRecord, read_verification, verification_section
-from aftermix.report.trials import measured, nondominated
-from aftermix.report.verdict import Judged
+from aftermix.report.sections.shares import SharesRecord, build_share_section, read_shares
+from aftermix.report.sections.verification import VerificationRecord, build_verification_section, read_verification
+from aftermix.report.trials import find_nondominated, select_measured
+from aftermix.report.verdict import JudgedResult
 from aftermix.runs.reader import Run, read_run
-from aftermix.runs.records import Best
+from aftermix.runs.records import BestRecord
 
 
 def write_report(run: Path) -> Path:
@@ -33,12 +33,12 @@ def write_report(run: Path) -> Path:
     files is damaged; the old report is kept then.
     """
     path = run / "report.html"
-    found, verification = read_run(run), read_verification(run)
+    contents, verification = read_run(run), read_verification(run)
     mixture, tree = read_mixture(run), read_tree(run)
-    landscape = landscape_section(read_landscape(run), read_cosines(run))
+    landscape = build_landscape_section(read_landscape(run), read_cosines(run))
 
     page = render(
-        found, shares=read_shares(run), mixture=mixture, tree=tree, verification=verification, landscape=landscape
+        contents, shares=read_shares(run), mixture=mixture, tree=tree, verification=verification, landscape=landscape
     )
     write_atomically(path, page)
     return path
@@ -47,7 +47,7 @@ def write_report(run: Path) -> Path:
 def render(
     run: Run,
     *,
-    shares: Shares | None = None,
+    shares: SharesRecord | None = None,
     mixture: MixtureRecord | None = None,
     tree: TreeSection | None = None,
     verification: VerificationRecord | None = None,
@@ -55,90 +55,91 @@ def render(
 ) -> str:
     """The page for `run`, with what its vectors got where that is known, and the mixture that it found and trained."""
     environment = Environment(
-        loader=FunctionLoader(_package_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FunctionLoader(_read_package_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters["breakable"] = _breakable
+    environment.filters["breakable"] = _allow_breaks
 
-    view = build_view(run)
+    context = build_context(run)
     # The style sheet is ours; no name of the user's is put into it.
-    style = Markup(_package_file("style.css"))  # noqa: S704
+    style = Markup(_read_package_file("style.css"))  # noqa: S704
     return environment.get_template("template.html").render(
-        view=view,
-        charts=_drawings(run, view),
-        shares=share_section(shares),
-        mixture=mixture_section(mixture),
+        view=context,
+        charts=_draw_charts(run, context),
+        shares=build_share_section(shares),
+        mixture=build_mixture_section(mixture),
         tree=tree,
-        verification=verification_section(verification),
+        verification=build_verification_section(verification),
         landscape=landscape,
         style=style,
     )
 
 
-def _drawings(run: Run, view: View) -> dict[str, object]:
+def _draw_charts(run: Run, context: ReportContext) -> dict[str, object]:
     winner = run.best.winner.trial if run.best else None
     drawings: dict[str, object] = {
-        "progress": charts.progress(run.trials, names=view.objectives, winner=winner, scale=view.scale)
-        if measured(run.trials)
+        "progress": charts.draw_progress(run.trials, names=context.objectives, winner=winner, scale=context.scale)
+        if select_measured(run.trials)
         else None,
-        "space": weight_space(run.trials, vectors=_axes(run), winner=winner, scale=view.scale),
-        "pareto": _front(run, view, winner),
+        "space": draw_weight_space(run.trials, vectors=_list_axes(run), winner=winner, scale=context.scale),
+        "pareto": _draw_front(run, context, winner),
         "comparison": (),
         "optimism": None,
         "scan": None,
     }
-    return drawings | _result_drawings(run.best, view.judged, view) if run.best and view.judged else drawings
+    return drawings | _draw_result(run.best, context.judged, context) if run.best and context.judged else drawings
 
 
-def _axes(run: Run) -> tuple[str, ...]:
+def _list_axes(run: Run) -> tuple[str, ...]:
     """Axes of the weight space: weights that were searched, and settings that are numbers."""
     settings = run.trials[0].settings if run.trials else {}
     numbers = [name for name, value in settings.items() if isinstance(value, int | float) and type(value) is not bool]
     return (*(run.config.vectors if run.config.search.over.weights else ()), *numbers)
 
 
-def _front(run: Run, view: View, winner: int | None) -> Markup | None:
-    front = (run.best and run.best.front) or nondominated(run.trials)
-    if len(view.objectives) < 2 or not front:
+def _draw_front(run: Run, context: ReportContext, winner: int | None) -> Markup | None:
+    front = (run.best and run.best.front) or find_nondominated(run.trials)
+    if len(context.objectives) < 2 or not front:
         return None
-    return charts.pareto(run.trials, front=front, names=view.objectives, winner=winner, scale=view.scale)
+    return charts.draw_pareto(run.trials, front=front, names=context.objectives, winner=winner, scale=context.scale)
 
 
-def _result_drawings(best: Best, judged: Judged, view: View) -> dict[str, object]:
+def _draw_result(best: BestRecord, judged: JudgedResult, context: ReportContext) -> dict[str, object]:
     return {
         "comparison": tuple(
-            charts.comparison(
-                _entries(judged.best, place), objective=place, scale=judged.scale, title=_axis(judged, place)
+            charts.draw_comparison(
+                _list_entries(judged.best, place), objective=place, scale=judged.scale, title=_name_axis(judged, place)
             )
             for place in range(len(judged.names))
             if best.baselines
         ),
-        "optimism": charts.optimism(
+        "optimism": charts.draw_optimism(
             best.candidates, winner=best.winner.trial, search=best.search, select=best.select, test=best.test,
-            scale=view.scale,
+            scale=context.scale,
         ),
-        "scan": charts.scan(
-            best.scan, chosen=best.weights.get(best.scan.vector), objectives=len(view.objectives), scale=view.scale
+        "scan": charts.draw_scan(
+            best.scan, chosen=best.weights.get(best.scan.vector), objectives=len(context.objectives),
+            scale=context.scale,
         )
         if best.scan and best.scan.points
         else None,
     }  # fmt: skip
 
 
-def _entries(best: Best, objective: int) -> list[Entry]:
-    entries = [Entry("winner", best.test, winner=True)]
-    entries += [Entry(baseline.name, baseline.test, winner=False) for baseline in best.baselines]
+def _list_entries(best: BestRecord, objective: int) -> list[ComparisonEntry]:
+    entries = [ComparisonEntry("winner", best.test, winner=True)]
+    entries += [ComparisonEntry(baseline.name, baseline.test, winner=False) for baseline in best.baselines]
     return sorted(entries, key=lambda entry: -entry.test.objective[objective])
 
 
-def _axis(judged: Judged, place: int) -> str:
+def _name_axis(judged: JudgedResult, place: int) -> str:
     return "test score" if len(judged.names) == 1 else f"test score, {judged.names[place]}"
 
 
-def _breakable(name: str) -> Markup:
+def _allow_breaks(name: str) -> Markup:
     """`name`, escaped, with leave to break the line after each underscore, hyphen, dot or slash."""
     return Markup("<wbr>").join(re.split(r"(?<=[_\-./])", name))
 
 
-def _package_file(name: str) -> str:
+def _read_package_file(name: str) -> str:
     return files("aftermix.report").joinpath(name).read_text(encoding="utf-8")

@@ -8,16 +8,16 @@ from statistics import median
 from typing import Any
 
 from aftermix.report import number_format as figures
-from aftermix.report.number_format import Scale
-from aftermix.report.trials import KINDS, kind_of
+from aftermix.report.number_format import ScoreScale
+from aftermix.report.trials import KINDS, classify_trial
 from aftermix.runs.reader import Run
-from aftermix.runs.records import Baseline, Best, Scores, Trial
+from aftermix.runs.records import BaselineRecord, BestRecord, ScoresRecord, TrialRecord
 
 PHASES = ("combine", "evaluate", "overhead")
 
 
 @dataclass(frozen=True)
-class Cell:
+class ScoreCell:
     """A number with its interval; `top` marks the highest of its column."""
 
     text: str
@@ -33,27 +33,27 @@ class ModelRow:
     recipe: str
     """The way it was made, in a few words."""
     winner: bool
-    objectives: tuple[Cell, ...]
-    leads: tuple[Cell, ...]
+    objectives: tuple[ScoreCell, ...]
+    leads: tuple[ScoreCell, ...]
     """Winner minus this model, an objective each; empty for the winner."""
-    tasks: tuple[Cell, ...]
+    tasks: tuple[ScoreCell, ...]
 
 
-def task_names(best: Best) -> tuple[str, ...]:
+def list_tasks(best: BestRecord) -> tuple[str, ...]:
     """Tasks of the test scores, in the run's order."""
     return tuple(best.test.tasks)
 
 
-def model_rows(best: Best, *, scale: Scale, task_scale: Scale) -> tuple[ModelRow, ...]:
+def build_model_rows(best: BestRecord, *, scale: ScoreScale, task_scale: ScoreScale) -> tuple[ModelRow, ...]:
     """The winner and all baselines, best first by the first objective; the winner first among equals."""
-    models: list[tuple[Scores, Baseline | None]] = [(best.test, None)]
+    models: list[tuple[ScoresRecord, BaselineRecord | None]] = [(best.test, None)]
     models += [(baseline.test, baseline) for baseline in best.baselines]
     models.sort(key=lambda model: -model[0].objective[0])
-    highest = _highest([scores for scores, _ in models], task_names(best))
-    return tuple(_model_row(best, baseline, scores, highest, scale, task_scale) for scores, baseline in models)
+    highest = _find_highest([scores for scores, _ in models], list_tasks(best))
+    return tuple(_build_model_row(best, baseline, scores, highest, scale, task_scale) for scores, baseline in models)
 
 
-def _highest(all_scores: Sequence[Scores], tasks: Sequence[str]) -> dict[str | int, float]:
+def _find_highest(all_scores: Sequence[ScoresRecord], tasks: Sequence[str]) -> dict[str | int, float]:
     top: dict[str | int, float] = {
         place: max(scores.objective[place] for scores in all_scores) for place in range(len(all_scores[0].objective))
     }
@@ -62,39 +62,39 @@ def _highest(all_scores: Sequence[Scores], tasks: Sequence[str]) -> dict[str | i
     return top
 
 
-def _model_row(
-    best: Best,
-    baseline: Baseline | None,
-    scores: Scores,
+def _build_model_row(
+    best: BestRecord,
+    baseline: BaselineRecord | None,
+    scores: ScoresRecord,
     highest: Mapping[str | int, float],
-    scale: Scale,
-    task_scale: Scale,
+    scale: ScoreScale,
+    task_scale: ScoreScale,
 ) -> ModelRow:
-    def objective_cell(place: int, score: float) -> Cell:
-        return Cell(scale.text(score), scale.between(scores.interval_of(place)), score == highest[place])
+    def format_objective(place: int, score: float) -> ScoreCell:
+        return ScoreCell(scale.format(score), scale.format_interval(scores.interval_of(place)), score == highest[place])
 
-    def task_cell(task: str) -> Cell:
+    def format_task(task: str) -> ScoreCell:
         measured = scores.tasks.get(task)
         if measured is None:
-            return Cell(figures.DASH)
+            return ScoreCell(figures.DASH)
 
-        between = task_scale.between(measured.interval)
-        return Cell(task_scale.text(measured.score), between, measured.score == highest[task])
+        between = task_scale.format_interval(measured.interval)
+        return ScoreCell(task_scale.format(measured.score), between, measured.score == highest[task])
 
-    method, won = best.winner.method, point_text(best.weights, best.settings)
+    method, won = best.winner.method, format_point(best.weights, best.settings)
     return ModelRow(
         name=baseline.name if baseline else "winner",
-        recipe=_recipe(baseline) if baseline else ": ".join(filter(None, [method, won])),
+        recipe=_describe_recipe(baseline) if baseline else ": ".join(filter(None, [method, won])),
         winner=baseline is None,
-        objectives=tuple(objective_cell(place, score) for place, score in enumerate(scores.objective)),
-        leads=_leads(baseline.difference, scale) if baseline and baseline.difference else (),
-        tasks=tuple(task_cell(task) for task in task_names(best)),
+        objectives=tuple(format_objective(place, score) for place, score in enumerate(scores.objective)),
+        leads=_format_leads(baseline.difference, scale) if baseline and baseline.difference else (),
+        tasks=tuple(format_task(task) for task in list_tasks(best)),
     )
 
 
-def _leads(difference: Scores, scale: Scale) -> tuple[Cell, ...]:
+def _format_leads(difference: ScoresRecord, scale: ScoreScale) -> tuple[ScoreCell, ...]:
     return tuple(
-        Cell(scale.signed(score), scale.signed_between(difference.interval_of(place)))
+        ScoreCell(scale.format_signed(score), scale.format_signed_interval(difference.interval_of(place)))
         for place, score in enumerate(difference.objective)
     )
 
@@ -102,39 +102,39 @@ def _leads(difference: Scores, scale: Scale) -> tuple[Cell, ...]:
 _ALONE = {"base": "no vector added", "expert": "this expert alone", "instruction": "this instruction model alone"}
 
 
-def _recipe(baseline: Baseline) -> str:
+def _describe_recipe(baseline: BaselineRecord) -> str:
     """`ties: it 0.20, ja 0.20`, or shorter where the weights say nothing more than the kind or are all alike."""
     if baseline.kind in _ALONE:
         return _ALONE[baseline.kind]
 
     weights = baseline.weights or {}
     alike = len(weights) > 2 and len(set(weights.values())) == 1
-    text = f"each vector {figures.weight(next(iter(weights.values())))}" if alike else weights_text(weights)
+    text = f"each vector {figures.format_weight(next(iter(weights.values())))}" if alike else format_weights(weights)
     density = f" at density {baseline.density:g}" if baseline.density is not None else ""
     return ": ".join(filter(None, [f"{baseline.method or ''}{density}", text]))
 
 
-def weights_text(weights: Mapping[str, float]) -> str:
+def format_weights(weights: Mapping[str, float]) -> str:
     """`it 0.62, ja 0.20`, without the vectors at 0.
 
-    >>> weights_text({"it": 0.62, "ja": 0.0})
+    >>> format_weights({"it": 0.62, "ja": 0.0})
     'it 0.62'
     """
-    return ", ".join(f"{name} {figures.weight(value)}" for name, value in weights.items() if value)
+    return ", ".join(f"{name} {figures.format_weight(value)}" for name, value in weights.items() if value)
 
 
-def point_text(weights: Mapping[str, float], settings: Mapping[str, object]) -> str:
+def format_point(weights: Mapping[str, float], settings: Mapping[str, object]) -> str:
     """`it 0.62, ja 0.20; density 0.3`
 
-    >>> point_text({"it": 0.62}, {"density": 0.3, "order": ("ja", "it")})
+    >>> format_point({"it": 0.62}, {"density": 0.3, "order": ("ja", "it")})
     'it 0.62; density 0.3; order (ja, it)'
     """
-    parts = [weights_text(weights), *(f"{name} {figures.setting(value)}" for name, value in settings.items())]
+    parts = [format_weights(weights), *(f"{name} {figures.format_setting(value)}" for name, value in settings.items())]
     return "; ".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
-class Bar:
+class WeightBar:
     """A bar on a track, all in percent of the track's width: where it starts, its length, and where zero is."""
 
     left: float
@@ -142,15 +142,15 @@ class Bar:
     zero: float
 
 
-def weight_bar(value: float, low: float, high: float) -> Bar:
+def place_bar(value: float, low: float, high: float) -> WeightBar:
     """The bar from 0 to `value` on a track that holds both and [`low`, `high`].
 
-    >>> weight_bar(0.5, -1.0, 1.0)
-    Bar(left=50.0, width=25.0, zero=50.0)
+    >>> place_bar(0.5, -1.0, 1.0)
+    WeightBar(left=50.0, width=25.0, zero=50.0)
     """
     start, stop = min(0.0, low, value), max(0.0, high, value)
     place = 100 / ((stop - start) or 1.0)
-    return Bar(
+    return WeightBar(
         left=round((min(0.0, value) - start) * place, 2), width=round(abs(value) * place, 2),
         zero=round(-start * place, 2),
     )  # fmt: skip
@@ -166,12 +166,12 @@ class VectorRow:
     tokens: str
     range: str
     weight: str = ""
-    bar: Bar | None = None
+    bar: WeightBar | None = None
     ratio: str = ""
     ratio_percent: float | None = None
 
 
-def vector_rows(run: Run) -> tuple[VectorRow, ...]:
+def build_vector_rows(run: Run) -> tuple[VectorRow, ...]:
     """Every vector in the file's order; all bars share one track, so that lengths compare."""
     weights = run.best.weights if run.best else {}
     ratios = (run.best.ratios if run.best else None) or {}
@@ -189,11 +189,13 @@ def vector_rows(run: Run) -> tuple[VectorRow, ...]:
                 name=name,
                 model=vector.model,
                 role=vector.role,
-                tokens=figures.tokens(vector.tokens),
-                range=" to ".join(figures.weight(bound) for bound in vector.bounds) if searched else "not searched",
-                weight=figures.weight(weights[name]) if name in weights else "",
-                bar=weight_bar(weights[name], low, high) if name in weights else None,
-                ratio=figures.percent(ratios[name]) if name in ratios else "",
+                tokens=figures.format_tokens(vector.tokens),
+                range=" to ".join(figures.format_weight(bound) for bound in vector.bounds)
+                if searched
+                else "not searched",
+                weight=figures.format_weight(weights[name]) if name in weights else "",
+                bar=place_bar(weights[name], low, high) if name in weights else None,
+                ratio=figures.format_percent(ratios[name]) if name in ratios else "",
                 ratio_percent=round(100 * ratios[name], 2) if name in ratios else None,
             )
         )
@@ -207,15 +209,19 @@ class CandidateRow:
     trial: str
     winner: bool
     weights: str
-    search: Cell
-    select: Cell
+    search: ScoreCell
+    select: ScoreCell
 
 
-def candidate_rows(best: Best, *, scale: Scale) -> tuple[CandidateRow, ...]:
+def build_candidate_rows(best: BestRecord, *, scale: ScoreScale) -> tuple[CandidateRow, ...]:
     """Candidates in the order of their search score; first objective."""
 
-    def cell(scores: Scores | None) -> Cell:
-        return Cell(scale.text(scores.objective[0]), scale.between(scores.interval_of(0))) if scores else Cell("")
+    def format_scores(scores: ScoresRecord | None) -> ScoreCell:
+        return (
+            ScoreCell(scale.format(scores.objective[0]), scale.format_interval(scores.interval_of(0)))
+            if scores
+            else ScoreCell("")
+        )
 
     return tuple(
         CandidateRow(
@@ -223,16 +229,16 @@ def candidate_rows(best: Best, *, scale: Scale) -> tuple[CandidateRow, ...]:
             # A winner of a mixture run need not be a trial.
             winner=candidate.trial == best.winner.trial
             and (candidate.trial is not None or candidate.weights == best.weights),
-            weights=point_text(candidate.weights, candidate.settings),
-            search=cell(candidate.search),
-            select=cell(candidate.select),
+            weights=format_point(candidate.weights, candidate.settings),
+            search=format_scores(candidate.search),
+            select=format_scores(candidate.select),
         )
         for candidate in best.candidates
     )
 
 
 @dataclass(frozen=True)
-class Segment:
+class BarSegment:
     """One part of a stacked bar."""
 
     name: str
@@ -242,39 +248,39 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Cost:
+class RunCost:
     """Time spent: on phases of the trials of this run, and on stages of the whole job."""
 
     trials: int
-    phases: tuple[Segment, ...]
+    phases: tuple[BarSegment, ...]
     phases_total: str
     median_total: str
-    stages: tuple[Segment, ...] = field(default=())
+    stages: tuple[BarSegment, ...] = field(default=())
     stages_total: str = ""
 
 
-def cost(run: Run) -> Cost | None:
+def summarise_cost(run: Run) -> RunCost | None:
     """Seconds by phase over all trials measured here (imported ones cost nothing); None when none were recorded."""
     spent = [trial.seconds for trial in run.trials if trial.seconds and not trial.imported]
     phases = [*PHASES, *sorted({phase for seconds in spent for phase in seconds} - set(PHASES))]
     totals = {phase: sum(seconds.get(phase, 0.0) for seconds in spent) for phase in phases}
     medians = {phase: median(seconds.get(phase, 0.0) for seconds in spent) for phase in phases} if spent else {}
 
-    stages = _stages(run, sum(totals.values()))
+    stages = _list_stages(run, sum(totals.values()))
     if not spent and not stages:
         return None
 
-    return Cost(
+    return RunCost(
         trials=len(spent),
-        phases=_segments(totals, medians) if spent else (),
-        phases_total=figures.duration(sum(totals.values())),
-        median_total=figures.duration(median(sum(seconds.values()) for seconds in spent)) if spent else "",
-        stages=_segments(stages, {}) if stages else (),
-        stages_total=figures.duration(sum(stages.values())) if stages else "",
+        phases=_build_segments(totals, medians) if spent else (),
+        phases_total=figures.format_duration(sum(totals.values())),
+        median_total=figures.format_duration(median(sum(seconds.values()) for seconds in spent)) if spent else "",
+        stages=_build_segments(stages, {}) if stages else (),
+        stages_total=figures.format_duration(sum(stages.values())) if stages else "",
     )
 
 
-def _stages(run: Run, search_s: float) -> dict[str, float]:
+def _list_stages(run: Run, search_s: float) -> dict[str, float]:
     seconds = run.best.seconds if run.best else None
     if seconds is None:
         return {}
@@ -284,14 +290,14 @@ def _stages(run: Run, search_s: float) -> dict[str, float]:
     return {stage: value for stage, value in stages.items() if value is not None}
 
 
-def _segments(totals: Mapping[str, float], medians: Mapping[str, float]) -> tuple[Segment, ...]:
+def _build_segments(totals: Mapping[str, float], medians: Mapping[str, float]) -> tuple[BarSegment, ...]:
     whole = sum(totals.values()) or 1.0
     return tuple(
-        Segment(
+        BarSegment(
             name=name,
-            total=figures.duration(seconds),
+            total=figures.format_duration(seconds),
             percent=round(100 * seconds / whole, 2),
-            median=figures.duration(medians[name]) if name in medians else "",
+            median=figures.format_duration(medians[name]) if name in medians else "",
         )
         for name, seconds in totals.items()
     )
@@ -307,13 +313,13 @@ class FailureRow:
     reason: str
 
 
-def failure_rows(trials: Sequence[Trial]) -> tuple[FailureRow, ...]:
+def list_failures(trials: Sequence[TrialRecord]) -> tuple[FailureRow, ...]:
     """Every failed or pruned trial."""
     return tuple(
         FailureRow(
             trial.number,
             trial.state,
-            point_text(trial.weights, trial.settings),
+            format_point(trial.weights, trial.settings),
             trial.error or "no reason was recorded",
         )
         for trial in trials
@@ -331,29 +337,29 @@ class OriginRow:
     pruned: int
 
 
-def origin_rows(trials: Sequence[Trial]) -> tuple[OriginRow, ...]:
+def count_origins(trials: Sequence[TrialRecord]) -> tuple[OriginRow, ...]:
     """Counts by origin; origins without a trial are left out."""
     rows = []
     for kind in KINDS:
-        states = [trial.state for trial in trials if kind_of(trial) == kind.key]
+        states = [trial.state for trial in trials if classify_trial(trial) == kind.key]
         if states:
             rows.append(OriginRow(kind.label, states.count("complete"), states.count("failed"), states.count("pruned")))
     return tuple(rows)
 
 
-def flattened(values: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
     """Nested values as (dotted key, text) pairs, for a lock file of any shape.
 
-    >>> flattened({"seeds": {"search": 0}, "created": "2026-01-01"})
+    >>> flatten({"seeds": {"search": 0}, "created": "2026-01-01"})
     (('seeds.search', '0'), ('created', '2026-01-01'))
     """
     pairs: list[tuple[str, str]] = []
     for key, value in values.items():
         name = f"{prefix}.{key}" if prefix else str(key)
         if isinstance(value, Mapping):
-            pairs += flattened(value, name)
+            pairs += flatten(value, name)
         elif isinstance(value, list) and any(isinstance(part, Mapping | list) for part in value):
-            pairs += flattened({str(place): part for place, part in enumerate(value)}, name)
+            pairs += flatten({str(place): part for place, part in enumerate(value)}, name)
         else:
             pairs.append((name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return tuple(pairs)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aftermix.report import number_format as figures
-from aftermix.report.number_format import Scale, shorten
-from aftermix.runs.records import Trial
+from aftermix.report.number_format import ScoreScale, shorten
+from aftermix.runs.records import TrialRecord
 
 
 @dataclass(frozen=True)
-class Kind:
+class TrialKind:
     """An origin of trials: its name and the marker it is drawn with."""
 
     key: str
@@ -21,15 +21,15 @@ class Kind:
 
 
 KINDS = (
-    Kind("imported", "imported", "s", False),
-    Kind("prior", "prior", "D", True),
-    Kind("startup", "start-up", "o", False),
-    Kind("sampler", "sampler", "o", True),
-    Kind("design", "design", "o", True),
+    TrialKind("imported", "imported", "s", False),
+    TrialKind("prior", "prior", "D", True),
+    TrialKind("startup", "start-up", "o", False),
+    TrialKind("sampler", "sampler", "o", True),
+    TrialKind("design", "design", "o", True),
 )
 
 
-def kind_of(trial: Trial) -> str:
+def classify_trial(trial: TrialRecord) -> str:
     """Origin of a trial's weights: imported, prior, startup, sampler, or the design of a mixture run."""
     if trial.imported:
         return "imported"
@@ -38,27 +38,27 @@ def kind_of(trial: Trial) -> str:
     return trial.origin if trial.origin in ("prior", "startup", "sampler") else "design"
 
 
-def trial_text(trial: Trial, scale: Scale) -> str:
+def describe_trial(trial: TrialRecord, scale: ScoreScale) -> str:
     """`trial 37: 61.3; it 0.62, ja 0.20`"""
-    score = ", ".join(scale.text(value) for value in trial.objective) if trial.objective else trial.state
-    weights = ", ".join(f"{shorten(name, 16)} {figures.weight(value)}" for name, value in trial.weights.items())
-    settings = "".join(f"; {name} {figures.setting(value)}" for name, value in trial.settings.items())
+    score = ", ".join(scale.format(value) for value in trial.objective) if trial.objective else trial.state
+    weights = ", ".join(f"{shorten(name, 16)} {figures.format_weight(value)}" for name, value in trial.weights.items())
+    settings = "".join(f"; {name} {figures.format_setting(value)}" for name, value in trial.settings.items())
     floor = "; below a floor" if trial.feasible is False and trial.objective else ""
     source = f"; from {trial.origin}" if trial.imported else ""
     return f"trial {trial.number}: {score}; {weights}{settings}{floor}{source}"
 
 
-def measured(trials: Sequence[Trial]) -> list[Trial]:
+def select_measured(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Complete trials that have a score."""
     return [trial for trial in trials if trial.state == "complete" and trial.objective]
 
 
-def nondominated(trials: Sequence[Trial]) -> tuple[int, ...]:
+def find_nondominated(trials: Sequence[TrialRecord]) -> tuple[int, ...]:
     """Numbers of the measured, feasible trials that no other one matches everywhere and beats somewhere."""
-    feasible = [trial for trial in measured(trials) if trial.feasible is not False]
+    feasible = [trial for trial in select_measured(trials) if trial.feasible is not False]
     points = [(trial.number, trial.objective) for trial in feasible if trial.objective]
 
-    def beaten(point: tuple[float, ...]) -> bool:
+    def is_beaten(point: tuple[float, ...]) -> bool:
         return any(other != point and all(a >= b for a, b in zip(other, point, strict=True)) for _, other in points)
 
-    return tuple(number for number, point in points if not beaten(point))
+    return tuple(number for number, point in points if not is_beaten(point))

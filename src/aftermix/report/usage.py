@@ -10,7 +10,7 @@ from aftermix.report.sections.mixture import is_mixture
 
 
 @dataclass(frozen=True)
-class Usage:
+class UsageCommands:
     """Ready commands; `run` is the folder as the user named it, so they work where the search was started."""
 
     run: str
@@ -23,14 +23,14 @@ class Usage:
     vllm: str
 
 
-def usage(run: Path) -> Usage:
+def build_usage(run: Path) -> UsageCommands:
     """Commands and snippets for the run folder `run`."""
     folder = run.as_posix()
     quoted = shlex.quote(folder)
     model = f"{folder}/model"
 
     command, other = ("mixture", "utility") if is_mixture(run) else ("search", "objective")
-    return Usage(
+    return UsageCommands(
         run=folder,
         command=command,
         resume=f"aftermix {command} --resume {quoted}",

@@ -6,39 +6,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from aftermix.report.number_format import MINUS, Scale
-from aftermix.runs.records import Baseline, Best, ObjectiveRecord, Scores
+from aftermix.report.number_format import MINUS, ScoreScale
+from aftermix.runs.records import BaselineRecord, BestRecord, ObjectiveRecord, ScoresRecord
 
-NAME = "utility"
-UTILITY = Scale(1.0, 2, "in utility", "Utility is what the mixture was chosen by; scores of tasks stand beside it.")
+UTILITY_NAME = "utility"
+UTILITY_SCALE = ScoreScale(
+    1.0, 2, "in utility", "Utility is what the mixture was chosen by; scores of tasks stand beside it."
+)
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedResult:
     """A result whose objectives are what decided, their names and their unit."""
 
-    best: Best
+    best: BestRecord
     names: tuple[str, ...]
-    scale: Scale
+    scale: ScoreScale
 
 
-def judged(best: Best, *, names: tuple[str, ...], scale: Scale) -> Judged:
+def judge_result(best: BestRecord, *, names: tuple[str, ...], scale: ScoreScale) -> JudgedResult:
     """The utility where winner and all baselines have one on the test items, else the objective as it is."""
-    tests = [_by_utility(scores) for scores in (best.test, *(one.test for one in best.baselines))]
-    apart = [one.difference and _by_utility(one.difference) for one in best.baselines]
+    tests = [_replace_objective(scores) for scores in (best.test, *(baseline.test for baseline in best.baselines))]
+    differences = [baseline.difference and _replace_objective(baseline.difference) for baseline in best.baselines]
     if None in tests:
-        return Judged(best, names, scale)
+        return JudgedResult(best, names, scale)
 
-    compared = zip(best.baselines, tests[1:], apart, strict=True)
-    baselines = tuple(one.model_copy(update={"test": test, "difference": gap}) for one, test, gap in compared)
-    return Judged(best.model_copy(update={"test": tests[0], "baselines": baselines}), (NAME,), UTILITY)
+    compared = zip(best.baselines, tests[1:], differences, strict=True)
+    baselines = tuple(baseline.model_copy(update={"test": test, "difference": gap}) for baseline, test, gap in compared)
+    return JudgedResult(
+        best.model_copy(update={"test": tests[0], "baselines": baselines}), (UTILITY_NAME,), UTILITY_SCALE
+    )
 
 
-def _by_utility(scores: Scores) -> Scores | None:
-    found = scores.utility
-    if found is None or found.value is None:
+def _replace_objective(scores: ScoresRecord) -> ScoresRecord | None:
+    utility = scores.utility
+    if utility is None or utility.value is None:
         return None
-    return scores.model_copy(update={"objective": (found.value,), "interval": (found.interval,)})
+    return scores.model_copy(update={"objective": (utility.value,), "interval": (utility.interval,)})
 
 
 Standing = Literal["better", "level", "worse", "unknown"]
@@ -51,7 +55,7 @@ BADGES: dict[Standing, str] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ObjectiveVerdict:
     """One objective's result; `advice` is empty where the winner is simply better."""
 
     objective: str
@@ -74,10 +78,10 @@ class Verdict:
         return BADGES[self.standing]
 
 
-def objective_names(objectives: Sequence[ObjectiveRecord], count: int) -> tuple[str, ...]:
+def name_objectives(objectives: Sequence[ObjectiveRecord], count: int) -> tuple[str, ...]:
     """A name for each of `count` objectives: the user's, else its tasks.
 
-    >>> objective_names([ObjectiveRecord(tasks={"gsm8k": 1.0}), ObjectiveRecord(name="chat")], 2)
+    >>> name_objectives([ObjectiveRecord(tasks={"gsm8k": 1.0}), ObjectiveRecord(name="chat")], 2)
     ('gsm8k', 'chat')
     """
     if count == 1:
@@ -88,22 +92,22 @@ def objective_names(objectives: Sequence[ObjectiveRecord], count: int) -> tuple[
     return tuple([*described, *missing][:count])
 
 
-def verdicts(best: Best, *, scale: Scale) -> tuple[Verdict, ...]:
+def judge_objectives(best: BestRecord, *, scale: ScoreScale) -> tuple[ObjectiveVerdict, ...]:
     """The verdict on every objective."""
     count = len(best.test.objective)
-    names = objective_names(best.objective, count)
-    return tuple(_verdict(best, place, names[place] if count > 1 else "", scale) for place in range(count))
+    names = name_objectives(best.objective, count)
+    return tuple(_judge_objective(best, place, names[place] if count > 1 else "", scale) for place in range(count))
 
 
-def best_baseline(best: Best, objective: int) -> Baseline | None:
+def find_best_baseline(best: BestRecord, objective: int) -> BaselineRecord | None:
     """The baseline with the highest test score on `objective`."""
     return max(best.baselines, key=lambda baseline: baseline.test.objective[objective], default=None)
 
 
-def standing(interval: tuple[float, float] | None) -> Standing:
+def judge_standing(interval: tuple[float, float] | None) -> Standing:
     """The standing that the interval of the paired difference, winner minus baseline, allows one to claim.
 
-    >>> standing((0.01, 0.05)), standing((-0.01, 0.05)), standing((-0.05, -0.01)), standing(None)
+    >>> judge_standing((0.01, 0.05)), judge_standing((-0.01, 0.05)), judge_standing((-0.05, -0.01)), judge_standing(None)
     ('better', 'level', 'worse', 'unknown')
     """
     if interval is None:
@@ -112,25 +116,25 @@ def standing(interval: tuple[float, float] | None) -> Standing:
     return "better" if low > 0 else "worse" if high < 0 else "level"
 
 
-def headline(judged: Sequence[Verdict]) -> str:
+def compose_headline(verdicts: Sequence[ObjectiveVerdict]) -> str:
     """The result in one sentence: the only objective's own, or how many of several stand how."""
-    if len(judged) == 1:
-        return judged[0].headline
+    if len(verdicts) == 1:
+        return verdicts[0].headline
 
     words = {"better": "better than", "level": "within noise of", "worse": "worse than", "unknown": "not compared with"}
-    counts = [(words[kind], sum(verdict.standing == kind for verdict in judged)) for kind in BADGES]
-    if len({verdict.standing for verdict in judged}) == 1:
-        return f"The merge is {words[judged[0].standing]} the best baseline on all {len(judged)} objectives."
+    counts = [(words[kind], sum(verdict.standing == kind for verdict in verdicts)) for kind in BADGES]
+    if len({verdict.standing for verdict in verdicts}) == 1:
+        return f"The merge is {words[verdicts[0].standing]} the best baseline on all {len(verdicts)} objectives."
     parts = [f"{word} the best baseline on {count}" for word, count in counts if count]
-    return f"Of {len(judged)} objectives, the merge is {' and '.join(parts)}."
+    return f"Of {len(verdicts)} objectives, the merge is {' and '.join(parts)}."
 
 
-def _verdict(best: Best, place: int, name: str, scale: Scale) -> Verdict:
-    baseline = best_baseline(best, place)
+def _judge_objective(best: BestRecord, place: int, name: str, scale: ScoreScale) -> ObjectiveVerdict:
+    baseline = find_best_baseline(best, place)
     difference = baseline.difference if baseline else None
     interval = difference.interval_of(place) if difference else None
-    judged = standing(interval)
-    score = scale.text(best.test.objective[place])
+    standing = judge_standing(interval)
+    score = scale.format(best.test.objective[place])
     start = f"{name}: the merge" if name else "The merge"
 
     # A run without paired differences still tells the plain one, which has no interval.
@@ -138,44 +142,44 @@ def _verdict(best: Best, place: int, name: str, scale: Scale) -> Verdict:
     if baseline and gap is None:
         gap = best.test.objective[place] - baseline.test.objective[place]
 
-    return Verdict(
+    return ObjectiveVerdict(
         objective=name,
-        standing=judged,
-        headline=f"{start} scores {_with_unit(score, scale)} on test items, {_compared(judged, gap, scale)}.",
+        standing=standing,
+        headline=f"{start} scores {_append_unit(score, scale)} on test items, {_describe_gap(standing, gap, scale)}.",
         score=score,
-        interval=scale.between(best.test.interval_of(place)),
+        interval=scale.format_interval(best.test.interval_of(place)),
         baseline=baseline.name if baseline else "",
-        baseline_score=scale.text(baseline.test.objective[place]) if baseline else "",
-        baseline_interval=scale.between(baseline.test.interval_of(place)) if baseline else "",
-        difference=scale.signed(difference.objective[place]) if difference else "",
-        difference_interval=scale.signed_between(interval),
-        advice=_advice(judged, baseline),
+        baseline_score=scale.format(baseline.test.objective[place]) if baseline else "",
+        baseline_interval=scale.format_interval(baseline.test.interval_of(place)) if baseline else "",
+        difference=scale.format_signed(difference.objective[place]) if difference else "",
+        difference_interval=scale.format_signed_interval(interval),
+        advice=_compose_advice(standing, baseline),
     )
 
 
-def _compared(judged: Standing, gap: float | None, scale: Scale) -> str:
+def _describe_gap(standing: Standing, gap: float | None, scale: ScoreScale) -> str:
     if gap is None:
         return "and no baseline was measured beside it"
-    if judged == "level":
+    if standing == "level":
         return "level with the best baseline within noise"
     side = "above" if gap >= 0 else "below"
-    return f"{scale.signed(gap).lstrip('+' + MINUS)} {side} the best baseline"
+    return f"{scale.format_signed(gap).lstrip('+' + MINUS)} {side} the best baseline"
 
 
-def _advice(judged: Standing, baseline: Baseline | None) -> str:
+def _compose_advice(standing: Standing, baseline: BaselineRecord | None) -> str:
     if baseline is None:
         return "Without baselines nobody can say whether the search gained anything."
-    if judged == "level":
+    if standing == "level":
         return (
             f"The interval of the difference includes 0, so these test items cannot tell the winner from "
             f"“{baseline.name}”, which needs no search. More test items would narrow it."
         )
-    if judged == "worse":
+    if standing == "worse":
         return f"The search did not pay on this objective: “{baseline.name}” scores higher on the same test items."
-    if judged == "unknown":
+    if standing == "unknown":
         return "The run holds no interval for this difference, so it cannot be told from noise."
     return ""
 
 
-def _with_unit(score: str, scale: Scale) -> str:
+def _append_unit(score: str, scale: ScoreScale) -> str:
     return f"{score} {scale.unit}" if scale.unit else score

@@ -17,15 +17,15 @@ from pathlib import Path
 from aftermix.config import Split
 from aftermix.errors import SearchError
 from aftermix.files import append_line, write_atomically, write_json
-from aftermix.runs.trials import ItemScores, Trial, parse_items, parse_trial, trial_as_json
+from aftermix.runs.trials import ItemScores, Trial, dump_trial, parse_items, parse_trial
 
 TRIALS_FILE = "trials.jsonl"
 
 
-def items_path(folder: Path, split: Split, number: int) -> Path:
+def locate_items(folder: Path, split: Split, number: int) -> Path:
     """Path of the item scores of one trial.
 
-    >>> items_path(Path("RUN"), "search", 12).as_posix()
+    >>> locate_items(Path("RUN"), "search", 12).as_posix()
     'RUN/items/search/00012.json'
     """
     return folder / "items" / split / f"{number:05d}.json"
@@ -66,24 +66,24 @@ def reopen(folder: Path) -> list[Trial]:
     return trials
 
 
-def record(folder: Path, trial: Trial, items: ItemScores | None) -> None:
+def append_trial(folder: Path, trial: Trial, items: ItemScores | None) -> None:
     """Write `items` (if the trial has any), then the line: a line never lacks its items."""
     if items is not None:
-        write_json(items_path(folder, "search", trial.number), items)
-    append_line(folder / TRIALS_FILE, trial_as_json(trial))
+        write_json(locate_items(folder, "search", trial.number), items)
+    append_line(folder / TRIALS_FILE, dump_trial(trial))
 
 
 def write_imported(folder: Path, trials: Iterable[Trial], items: Mapping[tuple[Split, int], ItemScores]) -> None:
     """Begin a journal with trials of another run: all of them or, if killed on the way, none."""
     for (split, number), scores in items.items():
-        write_json(items_path(folder, split, number), scores)
-    lines = (json.dumps(trial_as_json(trial), ensure_ascii=False, allow_nan=False) for trial in trials)
+        write_json(locate_items(folder, split, number), scores)
+    lines = (json.dumps(dump_trial(trial), ensure_ascii=False, allow_nan=False) for trial in trials)
     write_atomically(folder / TRIALS_FILE, "".join(f"{line}\n" for line in lines))
 
 
 def read_items(folder: Path, split: Split, number: int) -> ItemScores:
     """The item scores of one trial. Raises :class:`SearchError` if the file is missing or damaged."""
-    path = items_path(folder, split, number)
+    path = locate_items(folder, split, number)
     try:
         return parse_items(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -93,7 +93,7 @@ def read_items(folder: Path, split: Split, number: int) -> ItemScores:
 
 
 @contextmanager
-def only_process(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process alone. Raises :class:`SearchError` if another one is searching in it.
 
     The lock is the operating system's, so a killed process never leaves one behind.

@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from aftermix.config import Config, load_config
 from aftermix.errors import AftermixError
 from aftermix.runs.records import (
-    Best,
-    Items,
+    BestRecord,
+    ItemsRecord,
     R,
-    Trial,
+    TrialRecord,
 )
 
 
@@ -30,9 +30,9 @@ class Run:
 
     folder: Path
     config: Config
-    trials: tuple[Trial, ...]
-    best: Best | None
-    items: Items | None
+    trials: tuple[TrialRecord, ...]
+    best: BestRecord | None
+    items: ItemsRecord | None
     lock: dict[str, Any]
     model_files: tuple[str, ...]
 
@@ -46,29 +46,29 @@ def read_run(folder: Path) -> Run:
         found = "no config.yaml in it" if folder.is_dir() else "no such folder"
         raise AftermixError(str(folder), f"expected a run folder, found {found}", "Name the -o folder of a search.")
 
-    best = _best(folder)
+    best = _read_best(folder)
     return Run(
         folder=folder,
         config=load_config(folder / "config.yaml"),
-        trials=_trials(folder / "trials.jsonl"),
+        trials=_read_trial_records(folder / "trials.jsonl"),
         best=best,
         items=(best and best.items) or _split_counts(folder),
-        lock=_json(folder / "lock.json") or {},
-        model_files=_model_files(folder / "model"),
+        lock=_read_json_object(folder / "lock.json") or {},
+        model_files=_list_model_files(folder / "model"),
     )
 
 
 def read_record(path: Path, kind: type[R]) -> R | None:
     """The JSON object in `path`, checked; None when there is no such file."""
-    values = _json(path)
-    return None if values is None else _checked(kind, values, str(path))
+    values = _read_json_object(path)
+    return None if values is None else _validate_record(kind, values, str(path))
 
 
-def _trials(path: Path) -> tuple[Trial, ...]:
+def _read_trial_records(path: Path) -> tuple[TrialRecord, ...]:
     """Trials by number. A last line without its end is a trial whose writing was cut off: it has not ended."""
-    lines = _text(path).split("\n")[:-1] if path.is_file() else []
+    lines = _read_text(path).split("\n")[:-1] if path.is_file() else []
     trials = [
-        _checked(Trial, _parsed(line, f"{path}, line {number}"), f"{path}, line {number}")
+        _validate_record(TrialRecord, _parse_json(line, f"{path}, line {number}"), f"{path}, line {number}")
         for number, line in enumerate(lines, 1)
         if line.strip()
     ]
@@ -78,12 +78,12 @@ def _trials(path: Path) -> tuple[Trial, ...]:
     return tuple(sorted(trials, key=lambda trial: trial.number))
 
 
-def _best(folder: Path) -> Best | None:
+def _read_best(folder: Path) -> BestRecord | None:
     path = folder / "best.json"
-    values = _json(path)
+    values = _read_json_object(path)
     if values is None:
         return None
-    best = _checked(Best, values, str(path))
+    best = _validate_record(BestRecord, values, str(path))
     for baseline in best.baselines:
         found, expected = len(baseline.test.objective), len(best.test.objective)
         if found != expected:
@@ -92,10 +92,10 @@ def _best(folder: Path) -> Best | None:
     return best
 
 
-def _split_counts(folder: Path) -> Items | None:
+def _split_counts(folder: Path) -> ItemsRecord | None:
     """Item counts from `items/split.json`, for a run that has no result yet."""
     path = folder / "items" / "split.json"
-    values = _json(path)
+    values = _read_json_object(path)
     if values is None:
         return None
 
@@ -109,10 +109,10 @@ def _split_counts(folder: Path) -> Items | None:
         raise AftermixError(str(path), "expected search, select and test item lists for each task", _REMEDY) from error
 
     scheme = "first" if overlap else "disjoint"
-    return _checked(Items, {"scheme": scheme, "overlap": overlap, "tasks": tasks}, str(path))
+    return _validate_record(ItemsRecord, {"scheme": scheme, "overlap": overlap, "tasks": tasks}, str(path))
 
 
-def _model_files(folder: Path) -> tuple[str, ...]:
+def _list_model_files(folder: Path) -> tuple[str, ...]:
     """Names of the finished model's files; empty when there is no model yet."""
     return tuple(sorted(file.name for file in folder.iterdir() if file.is_file())) if folder.is_dir() else ()
 
@@ -120,7 +120,7 @@ def _model_files(folder: Path) -> tuple[str, ...]:
 _REMEDY = "Restore the file from a backup; `aftermix search --resume` says what can be kept."
 
 
-def _checked(kind: type[R], values: Any, where: str) -> R:
+def _validate_record(kind: type[R], values: Any, where: str) -> R:
     """`values` as a record, or the first thing that is wrong with them."""
     try:
         return kind.model_validate(values)
@@ -130,23 +130,23 @@ def _checked(kind: type[R], values: Any, where: str) -> R:
         raise AftermixError(f"{where}: {place}" if place else where, detail["msg"], _REMEDY) from error
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _read_json_object(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    values = _parsed(_text(path), str(path))
+    values = _parse_json(_read_text(path), str(path))
     if not isinstance(values, dict):
         raise AftermixError(str(path), f"expected a JSON object, found {type(values).__name__}", _REMEDY)
     return values
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise AftermixError(where, f"is not valid JSON ({error})", _REMEDY) from error
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -11,21 +11,21 @@ Setting = bool | int | Finite | str | tuple[str, ...]
 Interval = tuple[Finite, Finite]
 
 
-class Record(BaseModel):
+class RunRecord(BaseModel):
     """A part of a run's file; keys that this version does not know are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=RunRecord)
 
 
-def _as_tuple(value: Any) -> Any:
+def _wrap_number(value: Any) -> Any:
     """A single objective is written as a number, several as a list."""
     return (value,) if isinstance(value, int | float) else value
 
 
-class Trial(Record):
+class TrialRecord(RunRecord):
     """One line of `trials.jsonl`."""
 
     number: int
@@ -33,7 +33,7 @@ class Trial(Record):
     weights: dict[str, Finite]
     settings: dict[str, Setting] = {}
     scores: dict[str, Finite] | None = None
-    objective: Annotated[tuple[Finite, ...] | None, BeforeValidator(_as_tuple)] = None
+    objective: Annotated[tuple[Finite, ...] | None, BeforeValidator(_wrap_number)] = None
     feasible: bool | None = True
     seconds: dict[str, Finite] | None = None
     error: str | None = None
@@ -45,7 +45,7 @@ class Trial(Record):
         return self.origin is not None and "#" in self.origin
 
 
-class TaskScore(Record):
+class TaskScore(RunRecord):
     """Mean score of one task over `items` items, with its interval."""
 
     score: Finite
@@ -53,14 +53,14 @@ class TaskScore(Record):
     items: int | None = None
 
 
-class UtilityScore(Record):
+class UtilityScore(RunRecord):
     """A mixture's utility with its interval; null where an expression has no value."""
 
     value: Finite | None = None
     interval: Interval | None = None
 
 
-class Scores(Record):
+class ScoresRecord(RunRecord):
     """One measurement on one split: a value and an interval per objective, and every task's score."""
 
     objective: tuple[Finite, ...] = Field(min_length=1)
@@ -74,7 +74,7 @@ class Scores(Record):
         return self.interval[index] if self.interval and index < len(self.interval) else None
 
 
-class Winner(Record):
+class SearchWinner(RunRecord):
     """The trial that won, or null for a winner that is no single trial."""
 
     trial: int | None = None
@@ -83,7 +83,7 @@ class Winner(Record):
     exclude: tuple[str, ...] | None = None
 
 
-class Vector(Record):
+class VectorRecord(RunRecord):
     """A distribution vector, as `best.json` tells it."""
 
     model: str = ""
@@ -92,7 +92,7 @@ class Vector(Record):
     range: Interval | None = None
 
 
-class ObjectiveRecord(Record):
+class ObjectiveRecord(RunRecord):
     """A resolved objective: weights of its tasks (adding up to 1) and floors."""
 
     name: str | None = None
@@ -100,17 +100,17 @@ class ObjectiveRecord(Record):
     floors: dict[str, Finite] = {}
 
 
-class Candidate(Record):
+class CandidateRecord(RunRecord):
     """One of the best distinct trials, measured again on the select items."""
 
     trial: int | None = None
     weights: dict[str, Finite]
     settings: dict[str, Setting] = {}
-    search: Scores | None = None
-    select: Scores | None = None
+    search: ScoresRecord | None = None
+    select: ScoresRecord | None = None
 
 
-class Baseline(Record):
+class BaselineRecord(RunRecord):
     """A model that costs no search; `difference` is winner minus baseline over the same test items."""
 
     name: str
@@ -118,23 +118,23 @@ class Baseline(Record):
     method: str | None = None
     density: Finite | None = None
     weights: dict[str, Finite] | None = None
-    test: Scores
-    difference: Scores | None = None
+    test: ScoresRecord
+    difference: ScoresRecord | None = None
 
 
-class ScanPoint(Record):
+class ScanPoint(RunRecord):
     weight: Finite
     select: Finite
 
 
-class Scan(Record):
+class ScanRecord(RunRecord):
     """The weight of one vector alone against the select score."""
 
     vector: str
     points: tuple[ScanPoint, ...]
 
 
-class TaskItemCounts(Record):
+class TaskItemCounts(RunRecord):
     """Number of items of a task in each split."""
 
     search: int
@@ -143,7 +143,7 @@ class TaskItemCounts(Record):
     note: str | None = None
 
 
-class Items(Record):
+class ItemsRecord(RunRecord):
     """Split of the items of all tasks."""
 
     scheme: str = "disjoint"
@@ -151,7 +151,7 @@ class Items(Record):
     tasks: dict[str, TaskItemCounts] = {}
 
 
-class StageSeconds(Record):
+class StageSeconds(RunRecord):
     """Wall time of each stage of the job."""
 
     prepare: Finite | None = None
@@ -160,24 +160,24 @@ class StageSeconds(Record):
     test: Finite | None = None
 
 
-class Best(Record):
+class BestRecord(RunRecord):
     """`best.json`: the result of a finished search."""
 
-    winner: Winner
+    winner: SearchWinner
     weights: dict[str, Finite]
     settings: dict[str, Setting] = {}
     ratios: dict[str, Finite] | None = None
     ratios_note: str | None = None
-    vectors: dict[str, Vector] = {}
+    vectors: dict[str, VectorRecord] = {}
     objective: tuple[ObjectiveRecord, ...] = ()
-    search: Scores | None = None
-    select: Scores | None = None
-    test: Scores
+    search: ScoresRecord | None = None
+    select: ScoresRecord | None = None
+    test: ScoresRecord
     floors_met: bool | None = None
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[CandidateRecord, ...] = ()
     front: tuple[int, ...] | None = None
-    baselines: tuple[Baseline, ...] = ()
-    scan: Scan | None = None
-    items: Items | None = None
+    baselines: tuple[BaselineRecord, ...] = ()
+    scan: ScanRecord | None = None
+    items: ItemsRecord | None = None
     seconds: StageSeconds | None = None
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95

@@ -23,15 +23,15 @@ ItemScores = dict[str, list[float]]
 """Task -> score of each item, in the order of the split's item ids."""
 
 
-def _one_or_several(value: Any) -> Any:
+def _parse_objective(value: Any) -> Any:
     return (value,) if isinstance(value, int | float) else tuple(value) if isinstance(value, list) else value
 
 
-def _plain(values: tuple[float, ...] | None) -> float | list[float] | None:
+def _dump_objective(values: tuple[float, ...] | None) -> float | list[float] | None:
     return None if values is None else values[0] if len(values) == 1 else list(values)
 
 
-ObjectiveValues = Annotated[tuple[float, ...], BeforeValidator(_one_or_several), PlainSerializer(_plain)]
+ObjectiveValues = Annotated[tuple[float, ...], BeforeValidator(_parse_objective), PlainSerializer(_dump_objective)]
 """One value per objective; the journal shows a single one as a bare number."""
 
 
@@ -104,21 +104,21 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class ItemMeasurement:
     """Result of one evaluation of a merge: per-item scores by task, and wall seconds by phase."""
 
     items: Mapping[str, list[float]]
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-Measure = Callable[[Point, Split], Measurement]
+Measure = Callable[[Point, Split], ItemMeasurement]
 """Scores the merge at this point on one split of the items."""
 
 _TRIAL: TypeAdapter[Trial] = TypeAdapter(Trial)
 _ITEMS: TypeAdapter[ItemScores] = TypeAdapter(ItemScores, config=ConfigDict(allow_inf_nan=False))
 
 
-def trial_as_json(trial: Trial) -> dict[str, Any]:
+def dump_trial(trial: Trial) -> dict[str, Any]:
     """The journal's object for `trial`."""
     value: dict[str, Any] = _TRIAL.dump_python(trial, mode="json")
     return value
@@ -126,7 +126,7 @@ def trial_as_json(trial: Trial) -> dict[str, Any]:
 
 def parse_trial(line: bytes) -> Trial:
     """The trial in one line of a journal. Raises `ValueError` saying what is wrong with it."""
-    trial = _parsed(_TRIAL, line)
+    trial = _validate_json(_TRIAL, line)
     if trial.is_complete and trial.objective is None:
         raise ValueError("a complete trial without an objective")
     return trial
@@ -134,10 +134,10 @@ def parse_trial(line: bytes) -> Trial:
 
 def parse_items(content: bytes) -> ItemScores:
     """The item scores in a file's content. Raises `ValueError` saying what is wrong with it."""
-    return _parsed(_ITEMS, content)
+    return _validate_json(_ITEMS, content)
 
 
-def _parsed(adapter: TypeAdapter[T], content: bytes) -> T:
+def _validate_json(adapter: TypeAdapter[T], content: bytes) -> T:
     try:
         return adapter.validate_json(content, strict=True)
     except ValidationError as error:
@@ -146,16 +146,16 @@ def _parsed(adapter: TypeAdapter[T], content: bytes) -> T:
         raise ValueError(f"{place}{first['msg']}") from error
 
 
-def mean_scores(items: Mapping[str, list[float]]) -> dict[str, float]:
+def average_scores(items: Mapping[str, list[float]]) -> dict[str, float]:
     """Task -> mean over its items.
 
-    >>> mean_scores({"gsm8k": [1.0, 0.0, 1.0, 1.0]})
+    >>> average_scores({"gsm8k": [1.0, 0.0, 1.0, 1.0]})
     {'gsm8k': 0.75}
     """
     return {task: fmean(scores) for task, scores in items.items()}
 
 
-def checked_items(items: Mapping[str, Iterable[float]], *, tasks: Iterable[str], where: str) -> ItemScores:
+def check_items(items: Mapping[str, Iterable[float]], *, tasks: Iterable[str], where: str) -> ItemScores:
     """The scores of exactly `tasks` as plain floats; `where` names the measurement in errors.
 
     Raises :class:`SearchError` for a task that is missing, has no items, or has a score that is NaN or infinite.

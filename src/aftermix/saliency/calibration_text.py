@@ -20,7 +20,7 @@ LISTED = 5
 
 
 @dataclass(frozen=True)
-class Samples:
+class CalibrationSamples:
     """Samples of text that one expert reads."""
 
     sequences: tuple[tuple[int, ...], ...]
@@ -38,7 +38,7 @@ class Samples:
         """Hash of the token numbers: what the model really reads."""
         return hashlib.sha256(repr(self.sequences).encode()).hexdigest()
 
-    def batches(self, size: int, *, device: torch.device) -> list[torch.Tensor]:
+    def build_batches(self, size: int, *, device: torch.device) -> list[torch.Tensor]:
         """Batches (B, T) of at most `size` sequences of one length, longest first."""
         by_length: dict[int, list[tuple[int, ...]]] = {}
         for sequence in self.sequences:
@@ -50,7 +50,7 @@ class Samples:
         ]
 
 
-def settled_context(wanted: int | None, limit: int | None, *, where: str) -> int:
+def settle_context(wanted: int | None, limit: int | None, *, where: str) -> int:
     """The longest sample: `wanted`, or 1024 or the model's `limit`, whichever is less.
 
     Raises :class:`ConfigError` when `wanted` is beyond the model.
@@ -70,7 +70,7 @@ def choose_samples(
     long_texts: Literal["refuse", "cut"],
     seed: int,
     where: str,
-) -> Samples:
+) -> CalibrationSamples:
     """At most `samples` texts, chosen by `seed`, as token numbers.
 
     The choice is a function of the seed and of how many texts there are. With `long_texts: cut` a text of more than
@@ -83,49 +83,49 @@ def choose_samples(
     if not any(map(str.strip, texts)):
         raise ConfigError(where, "expected text, found nothing but white space", "Name a file or a task with text.")
 
-    chosen = _order(len(texts), seed, "texts")[:samples]
+    chosen = _draw_order(len(texts), seed, "texts")[:samples]
     encoded = dict(zip(chosen, encode([texts[number] for number in chosen]), strict=True))
 
-    problems = [_without_token(where, number) for number in sorted(encoded) if not encoded[number]]
+    problems = [_explain_without_token(where, number) for number in sorted(encoded) if not encoded[number]]
     if long_texts == "refuse":
         longer = [number for number in sorted(encoded) if len(encoded[number]) > context]
-        problems += [_too_long(where, number, len(encoded[number]), context) for number in longer[:LISTED]]
+        problems += [_explain_too_long(where, number, len(encoded[number]), context) for number in longer[:LISTED]]
         if len(longer) > LISTED:
             rest = Problem(where, f"{len(longer) - LISTED} more of its texts are longer than {context} tokens", CUT)
             problems.append(rest)
     refuse_if_any(problems)
 
-    windows = {number: _windows(encoded[number], context, seed, number) for number in chosen}
-    places = _places(windows, chosen, samples)
+    windows = {number: _cut_windows(encoded[number], context, seed, number) for number in chosen}
+    places = _choose_windows(windows, chosen, samples)
     sequences = tuple(tuple(windows[number][place]) for number, place in sorted(places))
-    return Samples(sequences=sequences, texts=len(texts))
+    return CalibrationSamples(sequences=sequences, texts=len(texts))
 
 
 CUT = "Shorten it, raise `calibrate.context`, or set `calibrate: {long_texts: cut}`."
 
 
-def _without_token(where: str, number: int) -> Problem:
+def _explain_without_token(where: str, number: int) -> Problem:
     return Problem(f"{where}, text {number + 1}", "expected a token at least, found none", "Remove this text.")
 
 
-def _too_long(where: str, number: int, tokens: int, context: int) -> Problem:
+def _explain_too_long(where: str, number: int, tokens: int, context: int) -> Problem:
     return Problem(f"{where}, text {number + 1}", f"expected at most {context} tokens, found {tokens}", CUT)
 
 
-def _windows(tokens: list[int], context: int, seed: int, number: int) -> list[list[int]]:
+def _cut_windows(tokens: list[int], context: int, seed: int, number: int) -> list[list[int]]:
     """`tokens` cut every `context`, in an order of their own."""
     cut = [tokens[start : start + context] for start in range(0, len(tokens), context)]
-    return [cut[place] for place in _order(len(cut), seed, "windows", number)]
+    return [cut[place] for place in _draw_order(len(cut), seed, "windows", number)]
 
 
-def _places(windows: dict[int, list[list[int]]], chosen: list[int], samples: int) -> list[tuple[int, int]]:
+def _choose_windows(windows: dict[int, list[list[int]]], chosen: list[int], samples: int) -> list[tuple[int, int]]:
     """(text, window): a window of every text, then a second one of those that have it, until there are enough."""
     rounds = max(map(len, windows.values()))
     places = [(number, turn) for turn in range(rounds) for number in chosen if turn < len(windows[number])]
     return places[:samples]
 
 
-def _order(count: int, seed: int, *key: str | int) -> list[int]:
+def _draw_order(count: int, seed: int, *key: str | int) -> list[int]:
     # Raw draws, not `permutation`, whose algorithm NumPy may change between releases.
     draws = generator(seed, "calibration", *key).bit_generator.random_raw(count)
     order: list[int] = np.argsort(draws, kind="stable").tolist()

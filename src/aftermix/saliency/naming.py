@@ -10,13 +10,13 @@ import torch
 
 from aftermix.checkpoints.model import Model
 from aftermix.errors import CheckpointError
-from aftermix.saliency.statistics import Total, XStatistic, mean_squares
+from aftermix.saliency.statistics import ChannelSums, XStatistic, average_squares
 
 EXPERT = re.compile(r"\.experts\.(\d+)\.")
 
 
 @dataclass(frozen=True)
-class Place:
+class ParameterLocation:
     """Location of a stored tensor in the live model."""
 
     target: str
@@ -28,7 +28,7 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Statistic:
+class ChannelStatistic:
     """Statistic of the inputs of one stored weight."""
 
     mean_square: torch.Tensor
@@ -39,35 +39,39 @@ class Statistic:
     """Dimension of the stored tensor that is the input channel."""
 
 
-def stored_statistics(
-    totals: Mapping[str, Total], model: Model, places: Mapping[str, Place], *, statistic: XStatistic
-) -> dict[str, Statistic]:
+def name_statistics(
+    totals: Mapping[str, ChannelSums], model: Model, places: Mapping[str, ParameterLocation], *, statistic: XStatistic
+) -> dict[str, ChannelStatistic]:
     """Statistics by stored name, in order of name. `places` tells where the tensors of `model` lie.
 
     Raises :class:`CheckpointError` for a layout in which the input channel cannot be told, and for NaN or Inf.
     """
-    means = {name: mean_squares(total.sums_EC, total.tokens, statistic).cpu() for name, total in totals.items()}
-    found = {}
+    means = {name: average_squares(total.sums_EC, total.tokens, statistic).cpu() for name, total in totals.items()}
+    statistics = {}
     for name, place in sorted(places.items()):
         if place.target in totals:
-            found[name] = _statistic(name, place, model.info(name).shape, totals[place.target], means[place.target])
-            if not bool(torch.isfinite(found[name].mean_square).all()):
-                told = f"the inputs of this layer of {model.label} hold NaN or Inf"
-                raise CheckpointError(name, told, "Use an earlier checkpoint, or `calibrate: {dtype: float32}`.")
-    return found
+            statistics[name] = _build_statistic(
+                name, place, model.info(name).shape, totals[place.target], means[place.target]
+            )
+            if not bool(torch.isfinite(statistics[name].mean_square).all()):
+                fault = f"the inputs of this layer of {model.label} hold NaN or Inf"
+                raise CheckpointError(name, fault, "Use an earlier checkpoint, or `calibrate: {dtype: float32}`.")
+    return statistics
 
 
-def _statistic(name: str, place: Place, shape: tuple[int, ...], total: Total, means_EC: torch.Tensor) -> Statistic:
-    axis = _axis(name, place, shape, total)
+def _build_statistic(
+    name: str, place: ParameterLocation, shape: tuple[int, ...], total: ChannelSums, means_EC: torch.Tensor
+) -> ChannelStatistic:
+    axis = _find_channel_axis(name, place, shape, total)
     number = EXPERT.search(name)
     if len(shape) == 3:
-        return Statistic(means_EC, tuple(total.tokens), axis)
+        return ChannelStatistic(means_EC, tuple(total.tokens), axis)
     expert = int(number[1]) if number and len(total.shape) == 3 else 0
     # Cloned: safetensors stores no two tensors that share memory.
-    return Statistic(means_EC[expert].clone(), (total.tokens[expert],), axis)
+    return ChannelStatistic(means_EC[expert].clone(), (total.tokens[expert],), axis)
 
 
-def _axis(name: str, place: Place, shape: tuple[int, ...], total: Total) -> int:
+def _find_channel_axis(name: str, place: ParameterLocation, shape: tuple[int, ...], total: ChannelSums) -> int:
     """The dimension that has one entry for each input channel."""
     usual = total.axis - len(total.shape) + len(shape)
     channels = total.shape[total.axis]
@@ -77,5 +81,5 @@ def _axis(name: str, place: Place, shape: tuple[int, ...], total: Total) -> int:
         return usual
     if len(fitting) == 1:
         return fitting[0]
-    told = f"is stored as {shape} for a layer of {channels} inputs; which dimension they are cannot be told"
-    raise CheckpointError(name, told, "Save the model again with transformers' `save_pretrained`.")
+    fault = f"is stored as {shape} for a layer of {channels} inputs; which dimension they are cannot be told"
+    raise CheckpointError(name, fault, "Save the model again with transformers' `save_pretrained`.")

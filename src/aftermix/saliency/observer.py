@@ -18,11 +18,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
-from aftermix.saliency.statistics import Total, XStatistic, channel_sums
+from aftermix.saliency.statistics import ChannelSums, XStatistic, sum_channels
 
 
 @dataclass(frozen=True)
-class Product:
+class WatchedProduct:
     """One product: rows of inputs, the weight, which of the weight's dimensions is summed over, and the routing."""
 
     inputs: torch.Tensor
@@ -33,45 +33,45 @@ class Product:
     """Of a grouped product: where the rows of each expert end."""
 
 
-def _linear(*args: Any, **kwargs: Any) -> list[Product]:
-    inputs, weight = _operands(args, kwargs, "input", "weight")
-    return [Product(inputs, weight, -1)]
+def _read_linear(*args: Any, **kwargs: Any) -> list[WatchedProduct]:
+    inputs, weight = _pick_operands(args, kwargs, "input", "weight")
+    return [WatchedProduct(inputs, weight, -1)]
 
 
-def _matmul(*args: Any, **kwargs: Any) -> list[Product]:
+def _read_matmul(*args: Any, **kwargs: Any) -> list[WatchedProduct]:
     """Either operand may be the weight."""
-    left, right = _operands(args, kwargs, "input", "other" if "other" in kwargs else "mat2")
+    left, right = _pick_operands(args, kwargs, "input", "other" if "other" in kwargs else "mat2")
     if right.dim() < 2:
         return []
-    return [Product(left, right, -2), Product(right.transpose(-1, -2), left, -1)]
+    return [WatchedProduct(left, right, -2), WatchedProduct(right.transpose(-1, -2), left, -1)]
 
 
-def _addmm(*args: Any, **kwargs: Any) -> list[Product]:
-    _, left, right = _operands(args, kwargs, "input", "mat1", "mat2")
-    return _matmul(left, right)
+def _read_addmm(*args: Any, **kwargs: Any) -> list[WatchedProduct]:
+    _, left, right = _pick_operands(args, kwargs, "input", "mat1", "mat2")
+    return _read_matmul(left, right)
 
 
-def _grouped(*args: Any, **kwargs: Any) -> list[Product]:
-    inputs, weight = _operands(args[:2], kwargs, "input", "weight")
+def _read_grouped(*args: Any, **kwargs: Any) -> list[WatchedProduct]:
+    inputs, weight = _pick_operands(args[:2], kwargs, "input", "weight")
     ends_E = kwargs["offs"] if "offs" in kwargs else args[2]
-    return [Product(inputs, weight, -2, ends_E)]
+    return [WatchedProduct(inputs, weight, -2, ends_E)]
 
 
-def _operands(args: tuple[Any, ...], kwargs: dict[str, Any], *names: str) -> list[Any]:
+def _pick_operands(args: tuple[Any, ...], kwargs: dict[str, Any], *names: str) -> list[Any]:
     return [args[place] if place < len(args) else kwargs[name] for place, name in enumerate(names)]
 
 
-PRODUCTS: Mapping[Callable[..., Any], Callable[..., list[Product]]] = {
+PRODUCTS: Mapping[Callable[..., Any], Callable[..., list[WatchedProduct]]] = {
     function: reader
     for reader, functions in {
-        _linear: [functional.linear],
-        _matmul: [
+        _read_linear: [functional.linear],
+        _read_matmul: [
             getattr(owner, name)
             for owner, name in pairs((torch, torch.Tensor), ("matmul", "__matmul__", "mm", "bmm"))
             if hasattr(owner, name)
         ],
-        _addmm: [torch.addmm],
-        _grouped: [getattr(functional, "grouped_mm", None), getattr(torch, "_grouped_mm", None)],
+        _read_addmm: [torch.addmm],
+        _read_grouped: [getattr(functional, "grouped_mm", None), getattr(torch, "_grouped_mm", None)],
     }.items()
     for function in functions
     if function is not None
@@ -82,7 +82,7 @@ PRODUCTS: Mapping[Callable[..., Any], Callable[..., list[Product]]] = {
 CASTS = (torch.Tensor.to, torch.Tensor.type, torch.Tensor.float)
 
 
-class Observer(TorchFunctionMode):
+class LayerObserver(TorchFunctionMode):
     """Inside `with torch.no_grad(), observer:` the model's forward passes are watched.
 
     Every row of every input counts as a token, so batches must hold no padding. (Where all rows go to all experts in
@@ -92,7 +92,7 @@ class Observer(TorchFunctionMode):
 
     def __init__(self, statistic: XStatistic) -> None:
         super().__init__()
-        self.totals: dict[str, Total] = {}
+        self.totals: dict[str, ChannelSums] = {}
         """By the name of the parameter in the live model, the first one for a tied parameter."""
         self._statistic = statistic
         self._names: dict[int, str] = {}
@@ -116,7 +116,7 @@ class Observer(TorchFunctionMode):
         reader = PRODUCTS.get(func)
         if reader is not None:
             for product in reader(*args, **(kwargs or {})):
-                if id(product.weight) not in self._taken and self._see(product):
+                if id(product.weight) not in self._taken and self._add_product(product):
                     break
         result = func(*args, **(kwargs or {}))
         if func in CASTS and id(args[0]) in self._names:
@@ -124,7 +124,7 @@ class Observer(TorchFunctionMode):
         return result
 
     @contextmanager
-    def short_head(self, model: Any) -> Iterator[None]:
+    def shorten_head(self, model: Any) -> Iterator[None]:
         """Inside, the output head is computed for the last position only: its input is wanted, not its output."""
         head = model.get_output_embeddings()
         if head is None or not isinstance(head, torch.nn.Linear):
@@ -134,7 +134,7 @@ class Observer(TorchFunctionMode):
         def shorten(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             if len(args) != 1 or args[0].dim() != 3:
                 return None
-            self._see(Product(args[0], head.weight, -1))
+            self._add_product(WatchedProduct(args[0], head.weight, -1))
             self._taken = {id(head.weight)}
             return (args[0][:, -1:],)
 
@@ -145,7 +145,7 @@ class Observer(TorchFunctionMode):
             handle.remove()
             self._taken = set()
 
-    def _see(self, product: Product) -> bool:
+    def _add_product(self, product: WatchedProduct) -> bool:
         """Add one product to its weight's sums; False when its weight is none of the model's."""
         weight = self._cast[1] if self._cast is not None and product.weight is self._cast[0] else product.weight
         owner = weight if id(weight) in self._names else weight._base
@@ -153,24 +153,24 @@ class Observer(TorchFunctionMode):
         if owner is None or name is None:
             return False
 
-        axis = _axis(weight, product.channel, owner)
-        if axis is None or (owner.dim() == 3 and not _by_expert(product, owner, axis)):
+        axis = _find_viewed_axis(weight, product.channel, owner)
+        if axis is None or (owner.dim() == 3 and not _is_by_expert(product, owner, axis)):
             return False
 
         total = self.totals.get(name)
         if total is None:
-            total = self.totals[name] = Total(tuple(owner.shape), axis, owner.device)
+            total = self.totals[name] = ChannelSums(tuple(owner.shape), axis, owner.device)
 
         if owner.dim() == 2:
-            total.add(*self._sums(product.inputs))
+            total.add(*self._sum_inputs(product.inputs))
         elif product.weight.dim() == 2:
             expert = (product.weight.storage_offset() - owner.storage_offset()) // owner.stride(0)
-            total.add(*self._sums(product.inputs), expert=expert)
+            total.add(*self._sum_inputs(product.inputs), expert=expert)
         else:
             self._add_experts(total, product)
         return True
 
-    def _add_experts(self, total: Total, product: Product) -> None:
+    def _add_experts(self, total: ChannelSums, product: WatchedProduct) -> None:
         """Sums of each expert's own rows: (N, C) sorted by expert, or (E, N, C) with zeros for the others' rows."""
         start = 0
         ends = product.ends_E.tolist() if product.ends_E is not None else [None] * len(total.tokens)
@@ -182,9 +182,9 @@ class Observer(TorchFunctionMode):
                 rows = product.inputs[start:end]
                 tokens, start = len(rows), end
             if tokens:
-                total.add(channel_sums(rows, self._statistic), tokens, expert=expert)
+                total.add(sum_channels(rows, self._statistic), tokens, expert=expert)
 
-    def _sums(self, inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
+    def _sum_inputs(self, inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Sums of `inputs` and their number of rows, remembered for the next layer that is fed the same."""
         layout = (tuple(inputs.stride()), tuple(inputs.shape))
         if inputs.is_contiguous():
@@ -192,11 +192,11 @@ class Observer(TorchFunctionMode):
         key = (inputs.data_ptr(), inputs._version, inputs.dtype, *layout)
         if self._last is None or self._last[0] != key:
             # The input itself is held as well: its memory cannot become another tensor's meanwhile.
-            self._last = (key, inputs, channel_sums(inputs, self._statistic))
+            self._last = (key, inputs, sum_channels(inputs, self._statistic))
         return self._last[2], inputs.numel() // inputs.shape[-1]
 
 
-def linear_weights(model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], int]]:
+def list_linear_weights(model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], int]]:
     """Shape and input dimension of the weight of every linear layer, by name, whether or not it sees a token."""
     return {
         f"{name}.weight": (tuple(module.weight.shape), 0 if isinstance(module, Conv1D) else 1)
@@ -205,7 +205,7 @@ def linear_weights(model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], i
     }
 
 
-def _by_expert(product: Product, owner: torch.Tensor, axis: int) -> bool:
+def _is_by_expert(product: WatchedProduct, owner: torch.Tensor, axis: int) -> bool:
     """Say if a product with a three-dimensional parameter is with one expert's slice of it, or expert by expert."""
     if axis == 0:
         return False
@@ -214,10 +214,10 @@ def _by_expert(product: Product, owner: torch.Tensor, axis: int) -> bool:
     return product.ends_E is not None or (product.inputs.dim() == 3 and len(product.inputs) == owner.shape[0])
 
 
-def _axis(weight: torch.Tensor, channel: int, owner: torch.Tensor) -> int | None:
+def _find_viewed_axis(weight: torch.Tensor, channel: int, owner: torch.Tensor) -> int | None:
     """Find the dimension of the parameter `owner` that is dimension `channel` of its view `weight`."""
     if weight is owner:
         return channel % owner.dim()
     size, stride = weight.shape[channel], weight.stride(channel)
-    found = [axis for axis in range(owner.dim()) if (owner.shape[axis], owner.stride(axis)) == (size, stride)]
-    return found[-1] if found else None
+    axes = [axis for axis in range(owner.dim()) if (owner.shape[axis], owner.stride(axis)) == (size, stride)]
+    return axes[-1] if axes else None

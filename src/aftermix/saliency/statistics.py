@@ -18,7 +18,7 @@ import torch
 XStatistic = Literal["second_moment", "mean_input"]
 
 
-def channel_sums(inputs: torch.Tensor, statistic: XStatistic) -> torch.Tensor:
+def sum_channels(inputs: torch.Tensor, statistic: XStatistic) -> torch.Tensor:
     """`sum_n x_nj^2`, or `sum_n x_nj` for `mean_input`, over all but the last dimension: (..., C) to float32 (C,).
 
     Inputs are widened to float32 before they are squared.
@@ -27,7 +27,7 @@ def channel_sums(inputs: torch.Tensor, statistic: XStatistic) -> torch.Tensor:
     return (inputs_NC.square() if statistic == "second_moment" else inputs_NC).sum(dim=0)
 
 
-def mean_squares(sums_EC: torch.Tensor, tokens: Sequence[int], statistic: XStatistic) -> torch.Tensor:
+def average_squares(sums_EC: torch.Tensor, tokens: Sequence[int], statistic: XStatistic) -> torch.Tensor:
     """`sums / N`, squared for `mean_input` (the square of the mean): float64 (E, C) to float32 (E, C).
 
     An expert without a token has 0 everywhere, never NaN.
@@ -38,7 +38,7 @@ def mean_squares(sums_EC: torch.Tensor, tokens: Sequence[int], statistic: XStati
 
 
 @dataclass(eq=False)
-class Total:
+class ChannelSums:
     """Running sums of one weight. What a batch adds is a float32 sum; the total is float64.
 
     float32 would stop growing where a batch is 2^24 times smaller than the total.

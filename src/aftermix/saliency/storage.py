@@ -20,9 +20,9 @@ from safetensors.torch import load, save
 
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.reader import read_json
-from aftermix.config import Section
+from aftermix.config import ConfigSection
 from aftermix.errors import CheckpointError, Problem, refuse_if_any
-from aftermix.saliency.naming import Statistic
+from aftermix.saliency.naming import ChannelStatistic
 
 START_ELEMENTS = 256
 """Elements of each weight that are compared with those of the model that is merged."""
@@ -30,7 +30,7 @@ LISTED = 5
 AGAIN = "Make the statistics again with `aftermix calibrate`."
 
 
-class WeightNote(Section):
+class WeightNote(ConfigSection):
     """One weight, and how many tokens its layer saw."""
 
     shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class WeightNote(Section):
     """XXH3-64 of the first elements in float32."""
 
 
-class DataNote(Section):
+class DataNote(ConfigSection):
     """The text that was read."""
 
     source: str
@@ -57,7 +57,7 @@ class DataNote(Section):
     tokens: int
 
 
-class Note(Section):
+class StatisticsNote(ConfigSection):
     """Content of `NAME.json`."""
 
     format: Literal["aftermix statistics"]
@@ -75,11 +75,11 @@ class Note(Section):
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics:
+class StoredStatistics:
     """The statistics of one vector, by stored name; a tied weight has them under each of its names."""
 
     folder: Path
-    note: Note
+    note: StatisticsNote
     values: Mapping[str, torch.Tensor]
 
     @property
@@ -92,23 +92,23 @@ class Statistics:
 
         In an (E, C) the row of an expert that saw no token is 0: see :meth:`tokens`.
         """
-        weight = self._weight(name)
-        return self.values[self._name(name)] if weight is not None and any(weight.tokens) else None
+        weight = self._find_weight(name)
+        return self.values[self._resolve_name(name)] if weight is not None and any(weight.tokens) else None
 
     def axis(self, name: str) -> int:
         """Dimension of the stored tensor that is the input channel."""
-        return self._known(name).axis
+        return self._require_weight(name).axis
 
     def tokens(self, name: str) -> tuple[int, ...]:
         """Tokens that the layer saw: one count, or one for each expert of a tensor of experts."""
-        return self._known(name).tokens
+        return self._require_weight(name).tokens
 
     def factor(self, name: str) -> torch.Tensor | None:
         """The mean squares in a shape that multiplies the stored tensor, e.g. (1, C), (C, 1) or (E, 1, C)."""
         values = self.mean_square(name)
         if values is None:
             return None
-        weight = self._known(name)
+        weight = self._require_weight(name)
         shape = [1] * len(weight.shape)
         shape[weight.axis] = values.shape[-1]
         if values.dim() == 2:
@@ -121,56 +121,58 @@ class Statistics:
         Compared are names, shapes and the first elements of every weight that has statistics.
         """
         problems = [
-            problem for name, weight in self.note.weights.items() if (problem := self._problem(model, name, weight))
+            problem
+            for name, weight in self.note.weights.items()
+            if (problem := self._compare_weight(model, name, weight))
         ]
         if len(problems) > LISTED:
             rest = f"so do {len(problems) - LISTED} more of its weights"
             problems = [*problems[:LISTED], Problem(str(self.folder), rest, AGAIN)]
         refuse_if_any(problems)
 
-    def _problem(self, model: Model, name: str, weight: WeightNote) -> Problem | None:
+    def _compare_weight(self, model: Model, name: str, weight: WeightNote) -> Problem | None:
         owner = f"statistics of vector '{self.note.vector}' ({self.note.model})"
         if not model.has(name):
             return Problem(name, f"{owner} are of a model with this weight, {model.label} has none", AGAIN)
         if model.info(name).shape != weight.shape:
             found = f"{owner} are of a model with {weight.shape}, {model.label} has {model.info(name).shape}"
             return Problem(name, found, AGAIN)
-        if start_of(model, name) != weight.start:
+        if hash_start(model, name) != weight.start:
             return Problem(name, f"{owner} are of another model than {model.label}: its values differ", AGAIN)
         return None
 
-    def _name(self, name: str) -> str:
+    def _resolve_name(self, name: str) -> str:
         return name if name in self.note.weights else self.note.alias.get(name, name)
 
-    def _weight(self, name: str) -> WeightNote | None:
-        return self.note.weights.get(self._name(name))
+    def _find_weight(self, name: str) -> WeightNote | None:
+        return self.note.weights.get(self._resolve_name(name))
 
-    def _known(self, name: str) -> WeightNote:
-        weight = self._weight(name)
+    def _require_weight(self, name: str) -> WeightNote:
+        weight = self._find_weight(name)
         if weight is None:
             raise KeyError(name)
         return weight
 
 
-def start_of(model: Model, name: str) -> str:
+def hash_start(model: Model, name: str) -> str:
     """Hash of the first elements of a weight, in float32, so that it does not depend on how the model is stored."""
     info = model.info(name)
-    values = model.block(name, (0, min(START_ELEMENTS, info.elements))).to(torch.float32).contiguous()
+    values = model.read_block(name, (0, min(START_ELEMENTS, info.elements))).to(torch.float32).contiguous()
     return xxhash.xxh3_64(values.view(torch.uint8).numpy().data).hexdigest()
 
 
-def weight_notes(statistics: Mapping[str, Statistic], model: Model) -> dict[str, WeightNote]:
+def note_weights(statistics: Mapping[str, ChannelStatistic], model: Model) -> dict[str, WeightNote]:
     """The note's entry of each weight."""
     return {
         name: WeightNote(
-            shape=model.info(name).shape, axis=entry.axis, tokens=entry.tokens, start=start_of(model, name)
+            shape=model.info(name).shape, axis=entry.axis, tokens=entry.tokens, start=hash_start(model, name)
         )
         for name, entry in statistics.items()
     }
 
 
-def uncovered(statistics: Mapping[str, Statistic]) -> tuple[str, ...]:
-    """Weights without a token, as :attr:`Note.uncovered` names them."""
+def list_uncovered(statistics: Mapping[str, ChannelStatistic]) -> tuple[str, ...]:
+    """Weights without a token, as :attr:`StatisticsNote.uncovered` names them."""
     return tuple(
         f"{name}[{expert}]" if len(entry.tokens) > 1 else name
         for name, entry in statistics.items()
@@ -179,7 +181,7 @@ def uncovered(statistics: Mapping[str, Statistic]) -> tuple[str, ...]:
     )
 
 
-def save_statistics(folder: Path, note: Note, statistics: Mapping[str, Statistic]) -> None:
+def save_statistics(folder: Path, note: StatisticsNote, statistics: Mapping[str, ChannelStatistic]) -> None:
     """Write both files of a vector into `folder`, which is there."""
     values = {name: entry.mean_square.contiguous() for name, entry in statistics.items()}
     (folder / f"{note.vector}.safetensors").write_bytes(save(values))
@@ -187,13 +189,13 @@ def save_statistics(folder: Path, note: Note, statistics: Mapping[str, Statistic
     (folder / f"{note.vector}.json").write_text(text, encoding="utf-8")
 
 
-def read_statistics(folder: Path, vector: str) -> Statistics:
+def read_statistics(folder: Path, vector: str) -> StoredStatistics:
     """The statistics of `vector` in `folder`.
 
     Raises :class:`CheckpointError` or :class:`ManyProblemsError` for what is missing, unreadable, or not what the note
-    says. Whether they are of the model that is merged is for :meth:`Statistics.refuse_other`.
+    says. Whether they are of the model that is merged is for :meth:`StoredStatistics.refuse_other`.
     """
-    note = _note(folder, vector)
+    note = _read_note(folder, vector)
     path = folder / f"{vector}.safetensors"
     try:
         values = load(path.read_bytes())
@@ -202,7 +204,7 @@ def read_statistics(folder: Path, vector: str) -> Statistics:
 
     problems = []
     for name in sorted(note.weights.keys() | values.keys()):
-        expected = _shape(note.weights[name]) if name in note.weights else None
+        expected = _expect_shape(note.weights[name]) if name in note.weights else None
         found = (tuple(values[name].shape), values[name].dtype) if name in values else None
         if found != (expected and (expected, torch.float32)):
             shown = [f"{shape[0]} {shape[1]}" if shape else "nothing" for shape in (found,)]
@@ -212,7 +214,7 @@ def read_statistics(folder: Path, vector: str) -> Statistics:
             problems.append(Problem(f"{path}: {name}", "holds values that are no mean squares", AGAIN))
 
     refuse_if_any(problems[:LISTED])
-    return Statistics(folder=folder, note=note, values=values)
+    return StoredStatistics(folder=folder, note=note, values=values)
 
 
 def has_statistics(folder: Path, vector: str) -> bool:
@@ -227,12 +229,12 @@ def refuse_no_folder(folder: Path) -> None:
         raise CheckpointError(str(folder), "there is no such folder of statistics", remedy)
 
 
-def _shape(weight: WeightNote) -> tuple[int, ...]:
+def _expect_shape(weight: WeightNote) -> tuple[int, ...]:
     channels = weight.shape[weight.axis]
     return (weight.shape[0], channels) if len(weight.shape) == 3 else (channels,)
 
 
-def _note(folder: Path, vector: str) -> Note:
+def _read_note(folder: Path, vector: str) -> StatisticsNote:
     path = folder / f"{vector}.json"
     refuse_no_folder(folder)
     if not path.is_file():
@@ -242,7 +244,7 @@ def _note(folder: Path, vector: str) -> Note:
         raise CheckpointError(str(folder), found, f"{remedy}; or set `merge: {{uncalibrated: magnitude}}`.")
 
     try:
-        note = Note.model_validate(read_json(path, remedy=AGAIN))
+        note = StatisticsNote.model_validate(read_json(path, remedy=AGAIN))
         if any(not 0 <= weight.axis < len(weight.shape) for weight in note.weights.values()):
             raise ValueError("an axis beyond a shape")
     except (ValidationError, ValueError) as error:

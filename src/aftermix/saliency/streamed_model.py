@@ -15,14 +15,14 @@ from aftermix.errors import CheckpointError
 META = torch.device("meta")
 
 
-class Values(Protocol):
+class ValueSource(Protocol):
     """Source of the values of a live model."""
 
-    def tensors(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, torch.Tensor]]:
+    def stream_tensors(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, torch.Tensor]]:
         """Name in the live model and values of what is stored of the parameters and buffers that are `wanted`."""
 
 
-def empty_model(config: dict[str, Any], *, dtype: torch.dtype, label: str) -> Any:
+def build_empty_model(config: dict[str, Any], *, dtype: torch.dtype, label: str) -> Any:
     """A causal language model of the configuration `config` whose parameters take no memory yet.
 
     Raises :class:`CheckpointError` for an architecture that transformers does not know.
@@ -41,10 +41,10 @@ def empty_model(config: dict[str, Any], *, dtype: torch.dtype, label: str) -> An
     return made.eval().requires_grad_(False)
 
 
-class LiveModel:
+class StreamedModel:
     """An empty model and what fills it."""
 
-    def __init__(self, model: Any, values: Values, *, device: torch.device, label: str) -> None:
+    def __init__(self, model: Any, values: ValueSource, *, device: torch.device, label: str) -> None:
         self.model = model
         self._values = values
         self._device = device
@@ -56,7 +56,7 @@ class LiveModel:
         self.first_names = {name: names[0] for name, names in self._ties.items()}
         """The name under which a tied parameter is known, by each of its names."""
 
-    def layers(self) -> tuple[str, nn.ModuleList]:
+    def find_layers(self) -> tuple[str, nn.ModuleList]:
         """Name and modules of the layers: of the decoder's outermost lists of modules, the one with most elements."""
         decoder = self.model.get_decoder() if hasattr(self.model, "get_decoder") else None
         modules = dict(self.model.named_modules())
@@ -67,10 +67,10 @@ class LiveModel:
         }
         inside = {name: module for name, module in outermost.items() if name.startswith(f"{root}.")} or outermost
         if not inside:
-            raise self.unstreamable("it has no list of layers")
+            raise self.explain_unstreamable("it has no list of layers")
         return max(inside.items(), key=lambda entry: sum(parameter.numel() for parameter in entry[1].parameters()))
 
-    def unstreamable(self, reason: str) -> CheckpointError:
+    def explain_unstreamable(self, reason: str) -> CheckpointError:
         """The error for a model that cannot be run layer by layer."""
         return CheckpointError(self._label, f"cannot be run layer by layer ({reason})", "Remove `calibrate.stream`.")
 
@@ -79,7 +79,7 @@ class LiveModel:
 
         Raises :class:`CheckpointError` when a parameter has no value, or one of another shape.
         """
-        for name, values in self._values.tensors(wanted):
+        for name, values in self._values.stream_tensors(wanted):
             self._put(name, values)
         absent = [
             name for name, parameter in self.model.named_parameters() if wanted(name) and parameter.device == META
@@ -89,16 +89,16 @@ class LiveModel:
             raise CheckpointError(self._label, found, "Check that config.json belongs to these weights.")
         for name, buffer in self.model.named_buffers():
             if wanted(name) and buffer.device != self._device:
-                _owner(self.model, name)._buffers[_leaf(name)] = buffer.to(self._device)
+                _find_owner(self.model, name)._buffers[_take_leaf(name)] = buffer.to(self._device)
 
-    def empty(self, wanted: Callable[[str], bool]) -> None:
+    def free(self, wanted: Callable[[str], bool]) -> None:
         """Free the memory of the parameters that are `wanted`."""
         for name, parameter in list(self.model.named_parameters()):
             if wanted(name):
                 self._set(name, nn.Parameter(torch.empty_like(parameter, device=META), requires_grad=False))
 
     def _put(self, name: str, values: torch.Tensor) -> None:
-        owner, leaf = _owner(self.model, name), _leaf(name)
+        owner, leaf = _find_owner(self.model, name), _take_leaf(name)
         held = owner._parameters.get(leaf)
         live = held if held is not None else owner._buffers[leaf]
         if live is None or live.shape != values.shape:
@@ -114,12 +114,12 @@ class LiveModel:
 
     def _set(self, name: str, parameter: nn.Parameter) -> None:
         for same in self._ties[name]:
-            _owner(self.model, same)._parameters[_leaf(same)] = parameter
+            _find_owner(self.model, same)._parameters[_take_leaf(same)] = parameter
 
 
-def _owner(model: nn.Module, name: str) -> nn.Module:
+def _find_owner(model: nn.Module, name: str) -> nn.Module:
     return model.get_submodule(name.rpartition(".")[0])
 
 
-def _leaf(name: str) -> str:
+def _take_leaf(name: str) -> str:
     return name.rpartition(".")[2]

@@ -23,7 +23,7 @@ BATCH = 100
 Interval = tuple[float, float]
 
 
-def weighted_interval(
+def bootstrap_mean(
     items: Mapping[str, Sequence[float]], *, weights: Mapping[str, float], seed: int, key: str = "objective"
 ) -> Interval:
     """The 95% interval of `sum_t weights_t * mean(items_t)`.
@@ -38,15 +38,15 @@ def weighted_interval(
         return fixed, fixed
 
     # The fixed tasks' part is added inside, so that both ends are shifted by the same float operations.
-    def score(*drawn: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    def weigh_means(*drawn: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         total = np.asarray(fixed, dtype=np.float64)
         for task, x in zip(varying, drawn, strict=True):
             total = total + weights[task] * x.mean(axis=axis)
         return total
 
-    found = bootstrap(
+    interval = bootstrap(
         tuple(samples[task] for task in varying),
-        score,
+        weigh_means,
         n_resamples=RESAMPLES,
         batch=BATCH,
         vectorized=True,
@@ -54,19 +54,19 @@ def weighted_interval(
         method="percentile",
         rng=generator(seed, "bootstrap", key),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
-def task_interval(scores: Sequence[float], *, seed: int, task: str) -> Interval:
+def bootstrap_task(scores: Sequence[float], *, seed: int, task: str) -> Interval:
     """The 95% interval of the mean of one task's item scores.
 
-    >>> task_interval([1.0, 1.0, 1.0], seed=0, task="gsm8k")
+    >>> bootstrap_task([1.0, 1.0, 1.0], seed=0, task="gsm8k")
     (1.0, 1.0)
     """
-    return weighted_interval({task: scores}, weights={task: 1.0}, seed=seed, key=task)
+    return bootstrap_mean({task: scores}, weights={task: 1.0}, seed=seed, key=task)
 
 
-def item_differences(
+def subtract_items(
     ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]
 ) -> dict[str, list[float]]:
     """Ours minus theirs, item by item. Both must have been measured on the same items.

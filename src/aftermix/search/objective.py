@@ -12,7 +12,7 @@ from aftermix.errors import SearchError
 
 
 @dataclass(frozen=True)
-class Goal:
+class TaskGoal:
     """One objective: `sum_t w_t score_t / sum_t w_t`, to be maximised."""
 
     name: str
@@ -34,20 +34,20 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Objectives:
+class ObjectiveSet:
     """All objectives of a search and the floors under them."""
 
-    goals: tuple[Goal, ...]
+    goals: tuple[TaskGoal, ...]
 
     @classmethod
-    def build(cls, objectives: Sequence[Objective], *, tasks: Sequence[str]) -> Objectives:
+    def build(cls, objectives: Sequence[Objective], *, tasks: Sequence[str]) -> ObjectiveSet:
         """Bind the file's objectives to the evaluated `tasks`.
 
         Raises :class:`SearchError` for no objective, a task that is not evaluated, or two objectives of one name.
         """
         if not objectives:
             raise SearchError("search.objective", "expected at least one objective, found none", "Leave the key out.")
-        goals = tuple(_goal(objective, tasks) for objective in objectives)
+        goals = tuple(_bind_objective(objective, tasks) for objective in objectives)
         names = [goal.name for goal in goals]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
@@ -87,11 +87,11 @@ class Objectives:
         return [{"name": goal.name, "tasks": goal.shares, "floors": dict(goal.floors)} for goal in self.goals]
 
 
-def _goal(objective: Objective, tasks: Sequence[str]) -> Goal:
+def _bind_objective(objective: Objective, tasks: Sequence[str]) -> TaskGoal:
     name = objective.name or " + ".join(objective.tasks) or "mean"
     for key, named in (("tasks", objective.tasks), ("floors", objective.floors)):
         unknown = ", ".join(f"'{task}'" for task in named if task not in tasks)
         if unknown:
             found = f"expected tasks that are evaluated ({', '.join(tasks)}), found {unknown}"
             raise SearchError(f"search.objective '{name}'.{key}", found, "Correct it, or add it to `evaluate.tasks`.")
-    return Goal(name, dict(objective.tasks) or dict.fromkeys(tasks, 1.0), dict(objective.floors))
+    return TaskGoal(name, dict(objective.tasks) or dict.fromkeys(tasks, 1.0), dict(objective.floors))

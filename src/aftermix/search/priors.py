@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aftermix.runs.trials import Point, Weights
-from aftermix.search.space import Choices, Space
+from aftermix.search.space import ChoiceSet, SearchSpace
 
 INSTRUCTION_SCAN = (0.6, 0.75, 0.9)
 """Instruction weights tried with small expert weights: good merges lie there (OptiMer, sections 5.4 and Table 5)."""
@@ -13,25 +13,25 @@ SMALL_TOTAL = 0.3
 """Sum of the expert weights in the scan."""
 
 
-def first_points(space: Space) -> list[Point]:
+def list_first_points(space: SearchSpace) -> list[Point]:
     """The prior weights under the file's own settings; then, at the first of them, each other choice of each setting.
 
     A choice that no early trial had at a good place is seldom tried later. Without searched settings these are the
     prior weights alone.
     """
-    points = [Point(weights, space.starting()) for weights in prior_points(space)]
+    points = [Point(weights, space.choose_start()) for weights in list_prior_points(space)]
     first = points[0]
     others = [
         Point(first.weights, first.settings | {name: value})
         for name, kind in space.settings.items()
-        if isinstance(kind, Choices)
+        if isinstance(kind, ChoiceSet)
         for value in kind.values
         if value != first.settings[name]
     ]
     return points + others
 
 
-def prior_points(space: Space) -> list[Weights]:
+def list_prior_points(space: SearchSpace) -> list[Weights]:
     """Distinct points of `space`, the most promising first.
 
     With n experts: each instruction weight of the scan with 0.3/n per expert; all experts at 1/n; each expert alone at
@@ -41,18 +41,19 @@ def prior_points(space: Space) -> list[Weights]:
     experts = space.experts
     scan = INSTRUCTION_SCAN if space.instruction else (0.0,)
     points = [
-        _point(space, instruction, dict.fromkeys(experts, SMALL_TOTAL / len(experts or "1"))) for instruction in scan
+        _place_point(space, instruction, dict.fromkeys(experts, SMALL_TOTAL / len(experts or "1")))
+        for instruction in scan
     ]
     if experts:
-        points.append(_point(space, INSTRUCTION_DEFAULT, dict.fromkeys(experts, 1 / len(experts))))
-        points += [_point(space, INSTRUCTION_DEFAULT, {expert: 1.0}) for expert in experts]
-    return _distinct(points)
+        points.append(_place_point(space, INSTRUCTION_DEFAULT, dict.fromkeys(experts, 1 / len(experts))))
+        points += [_place_point(space, INSTRUCTION_DEFAULT, {expert: 1.0}) for expert in experts]
+    return _drop_repeats(points)
 
 
-def _point(space: Space, instruction: float, experts: Weights) -> Weights:
+def _place_point(space: SearchSpace, instruction: float, experts: Weights) -> Weights:
     shared = dict.fromkeys(space.instruction, instruction / max(len(space.instruction), 1))
-    return space.clipped({name: {**shared, **experts}.get(name, 0.0) for name in space.names})
+    return space.clip_weights({name: {**shared, **experts}.get(name, 0.0) for name in space.names})
 
 
-def _distinct(points: list[Weights]) -> list[Weights]:
+def _drop_repeats(points: list[Weights]) -> list[Weights]:
     return [point for index, point in enumerate(points) if point not in points[:index]]

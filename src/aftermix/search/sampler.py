@@ -16,9 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from aftermix.config import SearchConfig
 from aftermix.runs.trials import Point, Setting, Suggestion, Trial
-from aftermix.search.objective import Objectives
-from aftermix.search.priors import first_points
-from aftermix.search.space import Dimension, Range, Space
+from aftermix.search.objective import ObjectiveSet
+from aftermix.search.priors import list_first_points
+from aftermix.search.space import Dimension, NumberRange, SearchSpace
 from aftermix.seeds import derived_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -33,10 +33,10 @@ _STATES = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL, "pruned":
 
 
 def suggest(
-    space: Space,
+    space: SearchSpace,
     *,
     config: SearchConfig,
-    objectives: Objectives,
+    objectives: ObjectiveSet,
     trials: Sequence[Trial],
     number: int,
     running: Sequence[Point] = (),
@@ -52,7 +52,7 @@ def suggest(
     in_startup = sum(trial.state != "failed" for trial in trials) < config.startup
     tried = [*(trial.point for trial in trials), *running]
     if in_startup and config.preset == "default":
-        untried = next((point for point in first_points(space) if point not in tried), None)
+        untried = next((point for point in list_first_points(space) if point not in tried), None)
         if untried is not None:
             return Suggestion(untried.weights, "prior", untried.settings)
 
@@ -60,29 +60,29 @@ def suggest(
     avoided = [*running, *(trial.point for trial in trials if trial.state == "failed")]
     study = optuna.create_study(
         directions=["maximize"] * len(objectives.goals),
-        sampler=tpe(config, seed=derived_seed(config.seed, "sampler", number), avoided=len(avoided)),
+        sampler=build_tpe(config, seed=derived_seed(config.seed, "sampler", number), avoided=len(avoided)),
         pruner=optuna.pruners.NopPruner(),
     )
-    study.add_trials([_told(trial, space=space, objectives=objectives) for trial in trials])
-    study.add_trials([_frozen(space, point, TrialState.RUNNING) for point in avoided])
+    study.add_trials([_freeze_trial(trial, space=space, objectives=objectives) for trial in trials])
+    study.add_trials([_freeze_point(space, point, TrialState.RUNNING) for point in avoided])
 
-    point = _asked(study, space)
+    point = _ask_study(study, space)
     for _ in range(ATTEMPTS if config.preset == "default" else 0):
         if point not in tried:
             break
-        point = _asked(study, space)
+        point = _ask_study(study, space)
     return Suggestion(point.weights, "startup" if in_startup else "sampler", point.settings)
 
 
-def _asked(study: optuna.Study, space: Space) -> Point:
+def _ask_study(study: optuna.Study, space: SearchSpace) -> Point:
     # Sorted, so that the order of the vectors in the file does not decide which random number each one gets.
     names = sorted([*space.names, *(f"{MARK}{name}" for name in space.settings)])
-    params = study.ask({name: _distribution(space, name) for name in names}).params
-    settings = {name: _setting(kind, params[f"{MARK}{name}"]) for name, kind in space.settings.items()}
-    return Point({name: float(params[name]) for name in space.names}, space.held(settings))
+    params = study.ask({name: _build_distribution(space, name) for name in names}).params
+    settings = {name: _decode_setting(kind, params[f"{MARK}{name}"]) for name, kind in space.settings.items()}
+    return Point({name: float(params[name]) for name in space.names}, space.scale_shares(settings))
 
 
-def tpe(config: SearchConfig, *, seed: int, avoided: int) -> optuna.samplers.TPESampler:
+def build_tpe(config: SearchConfig, *, seed: int, avoided: int) -> optuna.samplers.TPESampler:
     """The preset's sampler with every option set that Optuna 5 does not deprecate.
 
     `paper`: univariate, no constant liar, as Optuna's defaults were when OptiMer was written. `default`: multivariate,
@@ -102,11 +102,11 @@ def tpe(config: SearchConfig, *, seed: int, avoided: int) -> optuna.samplers.TPE
     )
 
 
-def _told(trial: Trial, *, space: Space, objectives: Objectives) -> FrozenTrial:
+def _freeze_trial(trial: Trial, *, space: SearchSpace, objectives: ObjectiveSet) -> FrozenTrial:
     """`trial` as Optuna keeps it: floors are constraints, a failure is a failure and no score."""
     if not trial.is_complete:
-        return _frozen(space, trial.point, _STATES[trial.state])
-    return _frozen(
+        return _freeze_point(space, trial.point, _STATES[trial.state])
+    return _freeze_point(
         space,
         trial.point,
         TrialState.COMPLETE,
@@ -115,8 +115,8 @@ def _told(trial: Trial, *, space: Space, objectives: Objectives) -> FrozenTrial:
     )
 
 
-def _frozen(
-    space: Space,
+def _freeze_point(
+    space: SearchSpace,
     point: Point,
     state: TrialState,
     *,
@@ -124,29 +124,29 @@ def _frozen(
     constraints: dict[str, float] | None = None,
 ) -> FrozenTrial:
     params = dict[str, Any](point.weights)
-    params |= {f"{MARK}{name}": _code(space.settings[name], value) for name, value in point.settings.items()}
+    params |= {f"{MARK}{name}": _encode_setting(space.settings[name], value) for name, value in point.settings.items()}
     return optuna.trial.create_trial(
         params=params,
-        distributions={name: _distribution(space, name) for name in sorted(params)},
+        distributions={name: _build_distribution(space, name) for name in sorted(params)},
         state=state,
         values=values,
         constraints=constraints,
     )
 
 
-def _distribution(space: Space, name: str) -> BaseDistribution:
+def _build_distribution(space: SearchSpace, name: str) -> BaseDistribution:
     if not name.startswith(MARK):
         return FloatDistribution(*space.bounds[name])
     kind = space.settings[name.removeprefix(MARK)]
-    if isinstance(kind, Range):
+    if isinstance(kind, NumberRange):
         return FloatDistribution(kind.low, kind.top, step=kind.step)
     return CategoricalDistribution(range(len(kind.values)))
 
 
-def _code(kind: Dimension, value: Setting) -> float | int:
+def _encode_setting(kind: Dimension, value: Setting) -> float | int:
     """A setting as Optuna has it: the nearest number, since scaled shares leave the steps; a choice by its place."""
-    return kind.nearest(value) if isinstance(kind, Range) else kind.values.index(kind.nearest(value))
+    return kind.nearest(value) if isinstance(kind, NumberRange) else kind.values.index(kind.nearest(value))
 
 
-def _setting(kind: Dimension, code: float | int) -> Setting:
-    return kind.nearest(code) if isinstance(kind, Range) else kind.values[int(code)]
+def _decode_setting(kind: Dimension, code: float | int) -> Setting:
+    return kind.nearest(code) if isinstance(kind, NumberRange) else kind.values[int(code)]

@@ -10,14 +10,14 @@ from aftermix import progress
 from aftermix.config import SearchConfig
 from aftermix.errors import RunFailedError
 from aftermix.files import write_json
-from aftermix.runs.journal import items_path, read_items
-from aftermix.runs.trials import ItemScores, Measure, Setting, Trial, checked_items, mean_scores
-from aftermix.search.objective import Objectives
-from aftermix.search.pareto import distances_to_ideal, front, spans
+from aftermix.runs.journal import locate_items, read_items
+from aftermix.runs.trials import ItemScores, Measure, Setting, Trial, average_scores, check_items
+from aftermix.search.objective import ObjectiveSet
+from aftermix.search.pareto import find_front, measure_distances_to_ideal, measure_spans
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class SelectedTrial:
     """One of the best trials, with its item scores on both splits."""
 
     trial: Trial
@@ -32,11 +32,11 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
+class WinnerSelection:
     """The winner, and what it was chosen among."""
 
-    winner: Candidate
-    candidates: tuple[Candidate, ...]
+    winner: SelectedTrial
+    candidates: tuple[SelectedTrial, ...]
     """The best first by their search scores."""
     floors_met: bool
     """True if the winner meets every floor on the select items."""
@@ -46,7 +46,7 @@ class Selection:
 
 def choose_winner(
     folder: Path, *, trials: Sequence[Trial], config: SearchConfig, tasks: Sequence[str], measure: Measure
-) -> Selection:
+) -> WinnerSelection:
     """Measure the `config.top` best distinct trials on the select items and take the best of them.
 
     Candidates meet the floors on the search items; if no trial does, they are the ones that break them least. Of
@@ -57,67 +57,73 @@ def choose_winner(
 
     Raises :class:`RunFailedError` if no trial is complete.
     """
-    objectives = Objectives.build(config.objective, tasks=tasks)
-    complete = _distinct([trial for trial in trials if trial.is_complete])
+    objectives = ObjectiveSet.build(config.objective, tasks=tasks)
+    complete = _drop_repeated_trials([trial for trial in trials if trial.is_complete])
     if not complete:
-        raise _none_complete(folder, trials)
+        raise _explain_none_complete(folder, trials)
 
-    ranked, members = _ranked(complete, objectives)
+    ranked, members = _rank_trials(complete, objectives)
     chosen = ranked[: config.top]
     with progress.counter(label="select", total=len(chosen), unit="candidate") as advance:
         candidates = []
         for trial in chosen:
-            candidates.append(_candidate(folder, trial, objectives=objectives, tasks=tasks, measure=measure))
+            candidates.append(_measure_candidate(folder, trial, objectives=objectives, tasks=tasks, measure=measure))
             advance(f"trial {trial.number}")
 
-    winner = _best(candidates, scale=spans([trial.values for trial in ranked]))
+    winner = _choose_best(candidates, scale=measure_spans([trial.values for trial in ranked]))
     numbers = None if objectives.is_single else tuple(trial.number for trial in members)
-    return Selection(winner=winner, candidates=tuple(candidates), floors_met=winner.violation == 0, front=numbers)
+    return WinnerSelection(winner=winner, candidates=tuple(candidates), floors_met=winner.violation == 0, front=numbers)
 
 
-def _distinct(trials: Sequence[Trial]) -> list[Trial]:
-    return list({_key(trial): trial for trial in reversed(trials)}.values())[::-1]
+def _drop_repeated_trials(trials: Sequence[Trial]) -> list[Trial]:
+    return list({_identify_point(trial): trial for trial in reversed(trials)}.values())[::-1]
 
 
-def _key(trial: Trial) -> tuple[tuple[tuple[str, Setting], ...], ...]:
+def _identify_point(trial: Trial) -> tuple[tuple[tuple[str, Setting], ...], ...]:
     return tuple(sorted(trial.weights.items())), tuple(sorted(trial.settings.items()))
 
 
-def _ranked(complete: Sequence[Trial], objectives: Objectives) -> tuple[list[Trial], list[Trial]]:
+def _rank_trials(complete: Sequence[Trial], objectives: ObjectiveSet) -> tuple[list[Trial], list[Trial]]:
     """The trials that may become candidates, the best first; and the front among those that meet the floors."""
     feasible = [trial for trial in complete if trial.feasible]
     if not feasible:
-        return sorted(complete, key=lambda trial: (objectives.violation(trial.scores), *_descending(trial))), []
-    members = [feasible[index] for index in front([trial.values for trial in feasible])]
+        return sorted(complete, key=lambda trial: (objectives.violation(trial.scores), *_sort_descending(trial))), []
+    members = [feasible[index] for index in find_front([trial.values for trial in feasible])]
     if objectives.is_single:
-        return sorted(feasible, key=_descending), members
+        return sorted(feasible, key=_sort_descending), members
     points = [trial.values for trial in members]
-    near = dict(zip((trial.number for trial in members), distances_to_ideal(points, scale=spans(points)), strict=True))
+    near = dict(
+        zip(
+            (trial.number for trial in members),
+            measure_distances_to_ideal(points, scale=measure_spans(points)),
+            strict=True,
+        )
+    )
     return sorted(members, key=lambda trial: (near[trial.number], trial.number)), members
 
 
-def _descending(trial: Trial) -> tuple[float, int]:
+def _sort_descending(trial: Trial) -> tuple[float, int]:
     return -sum(trial.values), trial.number
 
 
-def _candidate(
-    folder: Path, trial: Trial, *, objectives: Objectives, tasks: Sequence[str], measure: Measure
-) -> Candidate:
+def _measure_candidate(
+    folder: Path, trial: Trial, *, objectives: ObjectiveSet, tasks: Sequence[str], measure: Measure
+) -> SelectedTrial:
     search = read_items(folder, "search", trial.number)
-    path = items_path(folder, "select", trial.number)
+    path = locate_items(folder, "select", trial.number)
     seconds: dict[str, float] = {}
 
     # Measured once: an earlier session's scores of this trial are as good.
     if path.exists():
-        select = checked_items(read_items(folder, "select", trial.number), tasks=tasks, where=str(path))
+        select = check_items(read_items(folder, "select", trial.number), tasks=tasks, where=str(path))
     else:
         measurement = measure(trial.point, "select")
-        select = checked_items(measurement.items, tasks=tasks, where=f"trial {trial.number} on select items")
+        select = check_items(measurement.items, tasks=tasks, where=f"trial {trial.number} on select items")
         seconds = dict(measurement.seconds)
         write_json(path, select)
 
-    scores = mean_scores(select)
-    return Candidate(
+    scores = average_scores(select)
+    return SelectedTrial(
         trial=trial,
         search=search,
         select=select,
@@ -127,14 +133,14 @@ def _candidate(
     )
 
 
-def _best(candidates: Sequence[Candidate], *, scale: Sequence[float]) -> Candidate:
+def _choose_best(candidates: Sequence[SelectedTrial], *, scale: Sequence[float]) -> SelectedTrial:
     points = [candidate.objective for candidate in candidates]
     # With one objective the order is the score's own, and no scale comes into it.
-    losses = distances_to_ideal(points, scale=scale) if len(scale) > 1 else [-point[0] for point in points]
+    losses = measure_distances_to_ideal(points, scale=scale) if len(scale) > 1 else [-point[0] for point in points]
     return min(zip(candidates, losses, strict=True), key=lambda pair: (pair[0].violation, pair[1]))[0]
 
 
-def _none_complete(folder: Path, trials: Sequence[Trial]) -> RunFailedError:
+def _explain_none_complete(folder: Path, trials: Sequence[Trial]) -> RunFailedError:
     reasons = [trial.error for trial in trials if trial.error]
     last = f", the last with: {reasons[-1]}" if reasons else ""
     found = f"expected a complete trial to choose from, found none; {len(reasons)} of {len(trials)} failed{last}"

@@ -16,7 +16,7 @@ DECIMALS = 12
 
 
 @dataclass(frozen=True)
-class Range:
+class NumberRange:
     """Numbers from `low` to `high`, both among them, or with a `step` only `low`, `low + step`, ..."""
 
     low: float
@@ -27,23 +27,23 @@ class Range:
     def top(self) -> float:
         """The largest value: `high`, or the last step that does not pass it.
 
-        >>> Range(0.1, 0.5, 0.15).top
+        >>> NumberRange(0.1, 0.5, 0.15).top
         0.4
         """
         return self.high if self.step is None else self.nearest(self.high, down=True)
 
     def contains(self, value: Setting) -> bool:
         """Say if `value` is one of these numbers."""
-        number = _number(value)
+        number = _read_number(value)
         return number is not None and abs(self.nearest(number) - number) <= TOLERANCE
 
     def nearest(self, value: Setting, *, down: bool = False) -> float:
         """The closest of these numbers (`down`: the closest that is not larger); the lowest for what is no number.
 
-        >>> Range(0.05, 0.5, 0.05).nearest(1 / 3), Range(0.1, 0.9).nearest(2.0)
+        >>> NumberRange(0.05, 0.5, 0.05).nearest(1 / 3), NumberRange(0.1, 0.9).nearest(2.0)
         (0.35, 0.9)
         """
-        number = _number(value)
+        number = _read_number(value)
         inside = min(max(self.low if number is None else number, self.low), self.high)
         if self.step is None:
             return inside
@@ -57,7 +57,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Choices:
+class ChoiceSet:
     """One of `values`, which have no order among them."""
 
     values: tuple[Setting, ...]
@@ -72,16 +72,16 @@ class Choices:
 
     def __str__(self) -> str:
         """`rotation, (ja, math)`"""
-        return ", ".join(setting_text(value) for value in self.values)
+        return ", ".join(format_setting(value) for value in self.values)
 
 
-Dimension = Range | Choices
+Dimension = NumberRange | ChoiceSet
 
 
-def setting_text(value: Setting) -> str:
+def format_setting(value: Setting) -> str:
     """A setting as a person writes it.
 
-    >>> setting_text(("ja", "math")), setting_text(0.30000000000000004), setting_text(True)
+    >>> format_setting(("ja", "math")), format_setting(0.30000000000000004), format_setting(True)
     ('(ja, math)', '0.3', 'true')
     """
     if isinstance(value, tuple):
@@ -89,12 +89,12 @@ def setting_text(value: Setting) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _number(value: Setting) -> float | None:
+def _read_number(value: Setting) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """The box of merge weights, continuous and never rounded, times the settings of the merge that are searched."""
 
     bounds: Mapping[str, tuple[float, float]]
@@ -113,7 +113,7 @@ class Space:
             raise SearchError("vectors", "expected at least one vector to weigh, found none", "Add one to `vectors:`.")
 
     @classmethod
-    def of(cls, vectors: Mapping[str, VectorConfig]) -> Space:
+    def from_vectors(cls, vectors: Mapping[str, VectorConfig]) -> SearchSpace:
         """The space of the weights in the file's `vectors:` section."""
         return cls(
             bounds={name: vector.bounds for name, vector in vectors.items()},
@@ -149,38 +149,38 @@ class Space:
 
     def _holds(self, settings: Settings) -> bool:
         """Shares that were scaled down to a sum of 1 may lie below their range and between its steps."""
-        scaled = bool(self.shares) and abs(self._total(settings) - 1) <= TOLERANCE
-        if not self._total(settings) <= 1 + TOLERANCE:
+        scaled = bool(self.shares) and abs(self._sum_shares(settings) - 1) <= TOLERANCE
+        if not self._sum_shares(settings) <= 1 + TOLERANCE:
             return False
         return all(
-            0 < _float(settings[name]) <= kind.high
-            if scaled and name in self.shares and isinstance(kind, Range)
+            0 < _read_float(settings[name]) <= kind.high
+            if scaled and name in self.shares and isinstance(kind, NumberRange)
             else kind.contains(settings[name])
             for name, kind in self.settings.items()
         )
 
-    def _total(self, settings: Settings) -> float:
-        return math.fsum(_float(settings[name]) for name in self.shares)
+    def _sum_shares(self, settings: Settings) -> float:
+        return math.fsum(_read_float(settings[name]) for name in self.shares)
 
-    def held(self, settings: Settings) -> Settings:
+    def scale_shares(self, settings: Settings) -> Settings:
         """`settings` with shares that sum above 1 scaled down to a sum of 1."""
-        total = self._total(settings)
+        total = self._sum_shares(settings)
         if total <= 1:
             return settings
-        return settings | {name: _float(settings[name]) / total for name in self.shares}
+        return settings | {name: _read_float(settings[name]) / total for name in self.shares}
 
     def nearest(self, settings: Settings) -> Settings:
         """The closest settings within the ranges and on their steps."""
         return {name: kind.nearest(settings[name]) for name, kind in self.settings.items()}
 
-    def starting(self) -> Settings:
+    def choose_start(self) -> Settings:
         """The settings that hold without a search, as far as the space has them."""
-        return self.held(self.nearest(self.own))
+        return self.scale_shares(self.nearest(self.own))
 
-    def clipped(self, weights: Weights) -> Weights:
+    def clip_weights(self, weights: Weights) -> Weights:
         """The nearest weights of the space.
 
-        >>> Space({"it": (0.3, 1.0), "ja": (-1.0, 0.5)}).clipped({"it": 0.0, "ja": 0.75})
+        >>> SearchSpace({"it": (0.3, 1.0), "ja": (-1.0, 0.5)}).clip_weights({"it": 0.0, "ja": 0.75})
         {'it': 0.3, 'ja': 0.5}
         """
         return {name: min(max(weights[name], low), high) for name, (low, high) in self.bounds.items()}
@@ -194,5 +194,5 @@ class Space:
         return ", ".join([*weights, *(f"{name} {kind}" for name, kind in self.settings.items())])
 
 
-def _float(value: object) -> float:
+def _read_float(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan

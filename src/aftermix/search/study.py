@@ -14,19 +14,19 @@ from aftermix.config import SearchConfig
 from aftermix.errors import AftermixError, RunFailedError, SearchError
 from aftermix.runs import journal
 from aftermix.runs.trials import (
+    ItemMeasurement,
     ItemScores,
     Measure,
-    Measurement,
     Point,
     Suggestion,
     Trial,
-    checked_items,
-    mean_scores,
+    average_scores,
+    check_items,
 )
-from aftermix.search.objective import Objectives
-from aftermix.search.pareto import front
-from aftermix.search.space import Space
-from aftermix.search.warm_start import ImportedTrial, by_split
+from aftermix.search.objective import ObjectiveSet
+from aftermix.search.pareto import find_front
+from aftermix.search.space import SearchSpace
+from aftermix.search.warm_start import ImportedTrial, group_by_split
 
 Propose = Callable[[Sequence[Trial]], Suggestion]
 """The next point, given the trials that have ended."""
@@ -35,7 +35,7 @@ Propose = Callable[[Sequence[Trial]], Suggestion]
 def run_study(
     folder: Path,
     *,
-    space: Space,
+    space: SearchSpace,
     config: SearchConfig,
     tasks: Sequence[str],
     measure: Measure,
@@ -57,9 +57,9 @@ def run_study(
     Raises :class:`SearchError` for objectives, a journal or imports that do not fit, before anything is measured, and
     :class:`RunFailedError` after `config.max_consecutive_failures` failed trials in a row.
     """
-    objectives = Objectives.build(config.objective, tasks=tasks)
+    objectives = ObjectiveSet.build(config.objective, tasks=tasks)
     folder.mkdir(parents=True, exist_ok=True)
-    with journal.only_process(folder):
+    with journal.lock_run(folder):
         trials = _begin(folder, imported)
         for trial in trials:
             _refuse_foreign(trial, folder=folder, space=space, objectives=objectives)
@@ -70,36 +70,36 @@ def run_study(
 
         with progress.counter(label=label, total=total, done=len(trials), unit="trial") as advance:
             while len(trials) < total:
-                known = partial(_measured, folder, trials, measure)
-                ask = propose or partial(_sampled, space, config, objectives)
-                trial, items, fault = _next_trial(
+                known = partial(_measure_once, folder, trials, measure)
+                ask = propose or partial(_suggest_next, space, config, objectives)
+                trial, items, fault = _run_trial(
                     propose=ask, objectives=objectives, trials=trials, tasks=tasks, measure=known
                 )
 
                 # Written down before it counts: a killed search loses no ended trial.
-                journal.record(folder, trial, items)
+                journal.append_trial(folder, trial, items)
                 trials.append(trial)
-                advance(best_so_far(trials, objectives))
+                advance(describe_best(trials, objectives))
 
                 failures = failures + 1 if fault else 0
                 if fault and failures >= config.max_consecutive_failures:
-                    raise _stopped(folder, trials, failures, f"{command} FILE --resume {run or folder}") from fault
+                    raise _explain_stop(folder, trials, failures, f"{command} FILE --resume {run or folder}") from fault
     return trials
 
 
 def _begin(folder: Path, imported: Sequence[ImportedTrial]) -> list[Trial]:
     trials = journal.reopen(folder)
     if not trials and imported:
-        trials = [one.trial for one in imported]
-        journal.write_imported(folder, trials, by_split(imported))
+        trials = [imported_trial.trial for imported_trial in imported]
+        journal.write_imported(folder, trials, group_by_split(imported))
     already = [trial for trial in trials if trial.is_imported]
-    if imported and [one.trial.point for one in imported] != [trial.point for trial in already]:
+    if imported and [imported_trial.trial.point for imported_trial in imported] != [trial.point for trial in already]:
         found = f"expected no trials or the same {len(imported)} imported ones, found {len(trials)} others"
         raise SearchError(str(folder / journal.TRIALS_FILE), found, "Resume without importing, or name a new folder.")
     return trials
 
 
-def _refuse_foreign(trial: Trial, *, folder: Path, space: Space, objectives: Objectives) -> None:
+def _refuse_foreign(trial: Trial, *, folder: Path, space: SearchSpace, objectives: ObjectiveSet) -> None:
     """Refuse a journal of another search: other vectors or ranges, tasks or objectives."""
     where = f"{folder / journal.TRIALS_FILE}, line {trial.number + 1}"
     remedy = "Resume with the run's own config.yaml, or start a new run from this one with --from."
@@ -118,27 +118,29 @@ def _refuse_foreign(trial: Trial, *, folder: Path, space: Space, objectives: Obj
         raise SearchError(where, f"expected the objective {values}, found {trial.objective}", remedy)
 
 
-def _measured(folder: Path, trials: Sequence[Trial], measure: Measure, point: Point) -> Measurement:
+def _measure_once(folder: Path, trials: Sequence[Trial], measure: Measure, point: Point) -> ItemMeasurement:
     """The search scores at `point`: measured, unless an earlier trial stood there; a score is the point's alone."""
     same = next((trial for trial in trials if trial.is_complete and trial.point == point), None)
     if same is None:
         return measure(point, "search")
-    return Measurement(journal.read_items(folder, "search", same.number))
+    return ItemMeasurement(journal.read_items(folder, "search", same.number))
 
 
-def _sampled(space: Space, config: SearchConfig, objectives: Objectives, trials: Sequence[Trial]) -> Suggestion:
+def _suggest_next(
+    space: SearchSpace, config: SearchConfig, objectives: ObjectiveSet, trials: Sequence[Trial]
+) -> Suggestion:
     from aftermix.search.sampler import suggest  # here, so that a reader of finished runs never imports Optuna
 
     return suggest(space, config=config, objectives=objectives, trials=trials, number=len(trials))
 
 
-def _next_trial(
+def _run_trial(
     *,
     propose: Propose,
-    objectives: Objectives,
+    objectives: ObjectiveSet,
     trials: Sequence[Trial],
     tasks: Sequence[str],
-    measure: Callable[[Point], Measurement],
+    measure: Callable[[Point], ItemMeasurement],
 ) -> tuple[Trial, ItemScores | None, Exception | None]:
     """The next trial with its item scores, or a failed one with what was raised."""
     started, number = perf_counter(), len(trials)
@@ -147,7 +149,7 @@ def _next_trial(
 
     try:
         measurement = measure(suggestion.point)
-        items = checked_items(measurement.items, tasks=tasks, where=f"trial {number}")
+        items = check_items(measurement.items, tasks=tasks, where=f"trial {number}")
     except Exception as error:
         # The frames would keep a merge's tensors alive through the next trial, after an out-of-memory of all errors.
         traceback.clear_frames(error.__traceback__)
@@ -155,7 +157,7 @@ def _next_trial(
         reason = str(error) if isinstance(error, AftermixError) else f"{type(error).__name__}: {error}".rstrip(": ")
         return Trial(number=number, state="failed", **stands, seconds=seconds, error=reason), None, error
 
-    scores = mean_scores(items)
+    scores = average_scores(items)
     spent = {phase: float(seconds) for phase, seconds in measurement.seconds.items()}
     trial = Trial(
         number=number,
@@ -169,18 +171,18 @@ def _next_trial(
     return trial, items, None
 
 
-def best_so_far(trials: Sequence[Trial], objectives: Objectives) -> str:
+def describe_best(trials: Sequence[Trial], objectives: ObjectiveSet) -> str:
     """Text of the progress bar: the best trial that meets the floors, or the size of the front."""
     usable = [trial for trial in trials if trial.is_complete and trial.feasible]
     if not usable:
         return "none meets the floors" if any(trial.is_complete for trial in trials) else "none complete"
     if not objectives.is_single:
-        return f"front of {len(front([trial.values for trial in usable]))}"
+        return f"front of {len(find_front([trial.values for trial in usable]))}"
     best = max(usable, key=lambda trial: trial.values)
     return f"best {best.values[0]:.4f} at trial {best.number}"
 
 
-def _stopped(folder: Path, trials: Sequence[Trial], failures: int, resume: str) -> RunFailedError:
+def _explain_stop(folder: Path, trials: Sequence[Trial], failures: int, resume: str) -> RunFailedError:
     kept = sum(trial.is_complete for trial in trials)
     found = f"{failures} trials in a row failed, the last with: {trials[-1].error}"
     remedy = f"Mend the cause, then go on with `aftermix {resume}`; {kept} complete trials are kept."

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from aftermix.config import Split
 from aftermix.errors import SearchError
-from aftermix.runs.journal import TRIALS_FILE, items_path, read_items, read_trials
-from aftermix.runs.trials import ItemScores, Settings, Trial, checked_items, mean_scores
-from aftermix.search.objective import Objectives
-from aftermix.search.space import Space
+from aftermix.runs.journal import TRIALS_FILE, locate_items, read_items, read_trials
+from aftermix.runs.trials import ItemScores, Settings, Trial, average_scores, check_items
+from aftermix.search.objective import ObjectiveSet
+from aftermix.search.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class ImportedTrial:
 def import_trials(
     source: Path,
     *,
-    space: Space,
+    space: SearchSpace,
     tasks: Sequence[str],
-    objectives: Objectives,
+    objectives: ObjectiveSet,
     settings_of: Callable[[Settings], Settings | None] = dict,
 ) -> list[ImportedTrial]:
     """The complete trials of the run in `source` that lie within `space`, numbered from 0, under `objectives`.
@@ -63,27 +63,29 @@ def import_trials(
     ]
 
 
-def by_split(imported: Sequence[ImportedTrial]) -> dict[tuple[Split, int], ItemScores]:
+def group_by_split(imported: Sequence[ImportedTrial]) -> dict[tuple[Split, int], ItemScores]:
     """The item scores of imported trials by split and new number."""
     stored: dict[tuple[Split, int], ItemScores] = {}
-    for one in imported:
-        stored["search", one.trial.number] = one.search
-        if one.select is not None:
-            stored["select", one.trial.number] = one.select
+    for imported_trial in imported:
+        stored["search", imported_trial.trial.number] = imported_trial.search
+        if imported_trial.select is not None:
+            stored["select", imported_trial.trial.number] = imported_trial.select
     return stored
 
 
-def _refuse_other_vectors(trial: Trial, *, source: Path, space: Space) -> None:
+def _refuse_other_vectors(trial: Trial, *, source: Path, space: SearchSpace) -> None:
     if trial.weights.keys() != space.bounds.keys():
         where = f"{source / TRIALS_FILE}, line {trial.number + 1}"
         found = f"expected weights of {', '.join(space.names)}, found {', '.join(trial.weights)}"
         raise SearchError(where, found, "Search anew: stored scores hold for the same vectors only.")
 
 
-def _import(trial: Trial, *, number: int, source: Path, tasks: Sequence[str], objectives: Objectives) -> ImportedTrial:
-    search = _stored(source, "search", trial.number, tasks)
-    has_select = items_path(source, "select", trial.number).exists()
-    scores = mean_scores(search)
+def _import(
+    trial: Trial, *, number: int, source: Path, tasks: Sequence[str], objectives: ObjectiveSet
+) -> ImportedTrial:
+    search = _read_stored(source, "search", trial.number, tasks)
+    has_select = locate_items(source, "select", trial.number).exists()
+    scores = average_scores(search)
 
     rescored = replace(
         trial,
@@ -94,14 +96,14 @@ def _import(trial: Trial, *, number: int, source: Path, tasks: Sequence[str], ob
         seconds={},
         origin=f"{source.resolve().name}#{trial.number}",
     )
-    return ImportedTrial(rescored, search, _stored(source, "select", trial.number, tasks) if has_select else None)
+    return ImportedTrial(rescored, search, _read_stored(source, "select", trial.number, tasks) if has_select else None)
 
 
-def _stored(source: Path, split: Split, number: int, tasks: Sequence[str]) -> ItemScores:
+def _read_stored(source: Path, split: Split, number: int, tasks: Sequence[str]) -> ItemScores:
     stored = read_items(source, split, number)
     missing = [task for task in tasks if task not in stored]
     if missing:
         found = f"expected stored scores of task '{missing[0]}', found only {', '.join(stored)}"
         remedy = "Leave that task out, or search anew with it among `evaluate.tasks`."
-        raise SearchError(str(items_path(source, split, number)), found, remedy)
-    return checked_items(stored, tasks=tasks, where=str(items_path(source, split, number)))
+        raise SearchError(str(locate_items(source, split, number)), found, remedy)
+    return check_items(stored, tasks=tasks, where=str(locate_items(source, split, number)))

@@ -9,10 +9,10 @@ from itertools import pairwise
 from aftermix.training.schedules import DecayShape
 
 
-def decay_factor(shape: DecayShape, start: float, end: float, *, min_rate: float = 0.0) -> float:
+def compute_decay_factor(shape: DecayShape, start: float, end: float, *, min_rate: float = 0.0) -> float:
     """Mean of `m + (1 - m) f(p)` for `p` from `start` to `end`, `m` being `min_rate`, `f` the decay's shape.
 
-    >>> decay_factor("linear", 0.0, 0.5), decay_factor("linear", 0.5, 1.0)
+    >>> compute_decay_factor("linear", 0.0, 0.5), compute_decay_factor("linear", 0.5, 1.0)
     (0.75, 0.25)
     """
     width = end - start
@@ -26,7 +26,7 @@ def decay_factor(shape: DecayShape, start: float, end: float, *, min_rate: float
     return min_rate + (1 - min_rate) * mean
 
 
-def decay_weights(tokens: Sequence[int], shape: DecayShape, *, min_rate: float = 0.0) -> list[float]:
+def compute_decay_weights(tokens: Sequence[int], shape: DecayShape, *, min_rate: float = 0.0) -> list[float]:
     """Weights, with sum 1, of the checkpoints `theta_0 ... theta_k` of a run at a constant rate, taken after `tokens`.
 
     Between `theta_{i-1}` and `theta_i` lies the change `g_i`, so a merge `sum_j c_j theta_j` is
@@ -39,12 +39,12 @@ def decay_weights(tokens: Sequence[int], shape: DecayShape, *, min_rate: float =
     the stretch, by tokens, so that checkpoints need not be evenly spaced. `min_rate` is the rate at the end as a share
     of the peak.
 
-    >>> [round(weight, 3) for weight in decay_weights([100, 200, 300], "linear")]
+    >>> [round(weight, 3) for weight in compute_decay_weights([100, 200, 300], "linear")]
     [0.25, 0.5, 0.25]
     """
     span = tokens[-1] - tokens[0]
     places = [(count - tokens[0]) / span for count in tokens]
-    factors = [decay_factor(shape, a, b, min_rate=min_rate) for a, b in pairwise(places)]
+    factors = [compute_decay_factor(shape, a, b, min_rate=min_rate) for a, b in pairwise(places)]
 
     ends = [1.0, *factors, 0.0]
     return [before - after for before, after in pairwise(ends)]

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from aftermix.checkpoints.names import matcher
+from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.errors import TrainingError
 from aftermix.terminal import quiet_transformers
-from aftermix.training.data.encoding import Encode, example_encoder
-from aftermix.training.data.examples import Example
+from aftermix.training.data.encoding import TextEncoder, build_example_encoder
+from aftermix.training.data.examples import TrainingExample
 from aftermix.training.data.masking import refuse_unmaskable
-from aftermix.training.data.mixture import Mixture
+from aftermix.training.data.mixture import SequenceMixture
 from aftermix.training.data.packing import PackedTokens
 
 
@@ -31,10 +31,10 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def document_encoder(tokenizer: Any, *, where: str) -> Encode:
+def build_document_encoder(tokenizer: Any, *, where: str) -> TextEncoder:
     """Token ids of documents: what the tokenizer gives (a start token where it sets one), then the end of text."""
-    encode = example_encoder(tokenizer, format="text", where=where)
-    return lambda texts: [encoded.ids.tolist() for encoded in encode([Example(where, text) for text in texts])]
+    encode = build_example_encoder(tokenizer, format="text", where=where)
+    return lambda texts: [encoded.ids.tolist() for encoded in encode([TrainingExample(where, text) for text in texts])]
 
 
 def load_base(base: Checkpoint) -> Any:
@@ -66,7 +66,7 @@ def load_base(base: Checkpoint) -> Any:
     return model
 
 
-def refuse_unfit(packed: PackedTokens | Mixture, model: Any, tokenizer: Any, *, where: str) -> None:
+def refuse_unfit(packed: PackedTokens | SequenceMixture, model: Any, tokenizer: Any, *, where: str) -> None:
     """Raise :class:`TrainingError` when `model` cannot be trained on `packed`.
 
     That is when a token has no row in the embeddings, the context is beyond the model's, or documents are to be kept
@@ -98,7 +98,7 @@ def freeze(model: torch.nn.Module, patterns: tuple[str, ...]) -> list[str]:
     parameters = dict(model.named_parameters(remove_duplicate=False))
     frozen: set[str] = set()
     for pattern in patterns:
-        meant = matcher([pattern], where="train.freeze")
+        meant = build_matcher([pattern], where="train.freeze")
         names = {name for name in parameters if meant(name)}
         if not names:
             found = f"'{pattern}' matches no parameter; the model has, for example, {min(parameters)}"

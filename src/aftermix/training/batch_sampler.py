@@ -61,8 +61,8 @@ class StepBatches(Sequence[list[int]]):
         first = step * self.batch_size + run * self.micro_batch_size
 
         # The last step may be smaller, even empty for some processes.
-        found = range(first, min(first + self.micro_batch_size, self.sequences))
-        return list(found) or [FILLER]
+        indices = range(first, min(first + self.micro_batch_size, self.sequences))
+        return list(indices) or [FILLER]
 
     def __iter__(self) -> Iterator[list[int]]:
         return (self[index] for index in range(len(self)))

@@ -11,18 +11,18 @@ from aftermix.errors import TrainingError
 RECORD = "train.json"
 """File that says, in a folder that `train` wrote, how the run went."""
 
-Wanted = int | Sequence[int] | None
+CheckpointTokens = int | Sequence[int] | None
 """A checkpoint after each so many tokens, or at each of these numbers of tokens."""
 
 
-def milestones(tokens_by_sequence: Sequence[int], *, batch_size: int, wanted: Wanted) -> dict[int, int]:
+def plan_checkpoints(tokens_by_sequence: Sequence[int], *, batch_size: int, wanted: CheckpointTokens) -> dict[int, int]:
     """Tokens seen by step, of the steps after which a checkpoint is due: the first that reaches each wanted number.
 
     A step that reaches several gives one. Raises :class:`TrainingError` for a number that the run does not reach.
 
-    >>> milestones([10, 10, 10, 10, 5], batch_size=2, wanted=15)
+    >>> plan_checkpoints([10, 10, 10, 10, 5], batch_size=2, wanted=15)
     {1: 20, 2: 40, 3: 45}
-    >>> milestones([10, 10, 10, 10, 5], batch_size=2, wanted=[21])
+    >>> plan_checkpoints([10, 10, 10, 10, 5], batch_size=2, wanted=[21])
     {2: 40}
     """
     if wanted is None:
@@ -46,10 +46,10 @@ def milestones(tokens_by_sequence: Sequence[int], *, batch_size: int, wanted: Wa
     return due
 
 
-def checkpoint_folder(expert: Path, tokens: int) -> Path:
+def name_checkpoint_folder(expert: Path, tokens: int) -> Path:
     """Folder of the checkpoint after `tokens` tokens of the expert in folder `expert`.
 
-    >>> checkpoint_folder(Path("experts/ja"), 50_000).as_posix()
+    >>> name_checkpoint_folder(Path("experts/ja"), 50_000).as_posix()
     'experts/ja-checkpoints/tokens-000000050000'
     """
     return expert.with_name(f"{expert.name}-checkpoints") / f"tokens-{tokens:012d}"

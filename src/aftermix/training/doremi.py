@@ -33,10 +33,10 @@ from aftermix.errors import RunFailedError, TrainingError
 from aftermix.seeds import derived_seed
 from aftermix.terminal import quiet_transformers
 from aftermix.training.data.collate import IGNORED, collate
-from aftermix.training.data.mixture import Mixture
+from aftermix.training.data.mixture import SequenceMixture
 from aftermix.training.optimizers.build import make_optimizer
-from aftermix.training.schedules import SCHEDULES, schedule_options
-from aftermix.training.trainer import Recipe, uses_cuda
+from aftermix.training.schedules import SCHEDULES, build_schedule_options
+from aftermix.training.trainer import TrainingRecipe, uses_cuda
 
 # K domains, T steps, S sequences, L tokens
 
@@ -64,12 +64,12 @@ class DoReMi:
         return dict(zip(self.domains, map(float, self.weights_TK.mean(axis=0)), strict=True))
 
 
-def updated_weights(
+def update_weights(
     weights: ArrayLike, excess: ArrayLike, *, step_size: float = STEP_SIZE, smoothing: float = SMOOTHING
 ) -> Floats:
     """(K,) the next domain weights: one step of exponentiated gradient ascent, then smoothing towards equal weights.
 
-    >>> updated_weights([0.5, 0.5], [np.log(3), 0.0], smoothing=0.0).round(6).tolist()
+    >>> update_weights([0.5, 0.5], [np.log(3), 0.0], smoothing=0.0).round(6).tolist()
     [0.75, 0.25]
     """
     weights_K, excess_K = np.asarray(weights, np.float64), np.asarray(excess, np.float64)
@@ -78,12 +78,12 @@ def updated_weights(
     return np.asarray((1 - smoothing) * raised_K / raised_K.sum() + smoothing / len(weights_K))
 
 
-def doremi(
+def train_doremi(
     proxy: Any,
     reference: Any,
-    sequences: Mixture,
+    sequences: SequenceMixture,
     *,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     step_size: float = STEP_SIZE,
     smoothing: float = SMOOTHING,
     device: str = "auto",
@@ -108,7 +108,7 @@ def doremi(
             model.to(place, torch.float32)
         with torch.random.fork_rng([torch.cuda.current_device()] if place == "cuda" else []):
             torch.manual_seed(derived_seed(recipe.seed, "doremi"))  # of dropout, where the proxy has any
-            steps = _Training(proxy, reference.eval(), sequences, recipe, step_size, smoothing, place).steps()
+            steps = _ProxyTraining(proxy, reference.eval(), sequences, recipe, step_size, smoothing, place).run_steps()
             weights, excess = (np.stack(rows) for rows in zip(*steps, strict=True))
     finally:
         torch.set_num_threads(before)
@@ -119,36 +119,38 @@ def doremi(
 
 
 @dataclass(frozen=True)
-class _Training:
+class _ProxyTraining:
     """The proxy's training loop."""
 
     proxy: Any
     reference: Any
-    sequences: Mixture
-    recipe: Recipe
+    sequences: SequenceMixture
+    recipe: TrainingRecipe
     step_size: float
     smoothing: float
     place: str
 
-    def steps(self) -> Iterator[tuple[Floats, Floats]]:
+    def run_steps(self) -> Iterator[tuple[Floats, Floats]]:
         """Domain weights and excess losses of each step."""
         domains = tuple(self.sequences.ratios)
         weights_K, excess_K = np.full(len(domains), 1 / len(domains)), np.zeros(len(domains))
-        optimizer, scheduler = self._optimizer()
+        optimizer, scheduler = self._build_optimizer()
         trainable = [parameter for parameter in self.proxy.parameters() if parameter.requires_grad]
         self.proxy.train()
 
-        for numbers in progress.bar(self._batches(), label="DoReMi", unit="step"):
-            batch = {name: value.to(self.place) for name, value in self._batch(numbers).items()}
-            ours_SL, counted_SL = token_losses(self.proxy, batch)
+        for numbers in progress.bar(self._list_batches(), label="DoReMi", unit="step"):
+            batch = {name: value.to(self.place) for name, value in self._collate_batch(numbers).items()}
+            ours_SL, counted_SL = compute_token_losses(self.proxy, batch)
             with torch.no_grad():
-                theirs_SL, _ = token_losses(self.reference, batch)
+                theirs_SL, _ = compute_token_losses(self.reference, batch)
 
             # Domain weights move before the proxy does: its loss is weighted by the new ones.
             of_S = [domains.index(self.sequences.domains[number]) for number in numbers]
-            excess_K = domain_means((ours_SL.detach() - theirs_SL).clamp(min=0), counted_SL, of_S, kept=excess_K)
-            weights_K = updated_weights(weights_K, excess_K, step_size=self.step_size, smoothing=self.smoothing)
-            loss = _weighted(ours_SL, counted_SL, of_S, weights_K)
+            excess_K = average_by_domain(
+                (ours_SL.detach() - theirs_SL).clamp(min=0), counted_SL, of_S, fallback=excess_K
+            )
+            weights_K = update_weights(weights_K, excess_K, step_size=self.step_size, smoothing=self.smoothing)
+            loss = _weigh_losses(ours_SL, counted_SL, of_S, weights_K)
             if not (torch.isfinite(loss) and np.isfinite(excess_K).all()):
                 found = f"the loss is {float(loss.detach())}"
                 raise RunFailedError("DoReMi", found, "Lower the learning rate; no ratios were found.")
@@ -160,22 +162,22 @@ class _Training:
             optimizer.zero_grad(set_to_none=True)
             yield weights_K, excess_K
 
-    def _batches(self) -> list[tuple[int, ...]]:
+    def _list_batches(self) -> list[tuple[int, ...]]:
         numbers, size = range(len(self.sequences)), self.recipe.batch_size
         return [tuple(numbers[start : start + size]) for start in numbers[::size]]
 
-    def _batch(self, numbers: Sequence[int]) -> Mapping[str, torch.Tensor]:
+    def _collate_batch(self, numbers: Sequence[int]) -> Mapping[str, torch.Tensor]:
         return collate([self.sequences[number] for number in numbers])
 
-    def _optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
+    def _build_optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
         options = self.recipe.optimizer
         if options.name not in ("adamw", "sgd"):
             of_sgd = {"momentum": options.momentum} if options.base == "sgd" else {}
             options = OptimizerConfig.model_validate({"name": options.base, **of_sgd})
         optimizer = make_optimizer(self.proxy, replace(self.recipe, optimizer=options))
 
-        steps = self.recipe.steps(len(self.sequences))
-        shape = schedule_options(
+        steps = self.recipe.count_steps(len(self.sequences))
+        shape = build_schedule_options(
             self.recipe.schedule,
             steps=steps,
             min_lr_rate=self.recipe.min_lr_rate,
@@ -194,7 +196,7 @@ class _Training:
         return optimizer, scheduler
 
 
-def token_losses(model: Any, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def compute_token_losses(model: Any, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """(S, L-1) negative log-likelihood of each predicted token in nats, 0 elsewhere; and where it is one."""
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     logits_SLV = model(**inputs, use_cache=False).logits[:, :-1].float()
@@ -206,17 +208,19 @@ def token_losses(model: Any, batch: Mapping[str, torch.Tensor]) -> tuple[torch.T
     return losses.view_as(labels_SL), labels_SL != IGNORED
 
 
-def domain_means(values_SL: torch.Tensor, counted_SL: torch.Tensor, of_S: Sequence[int], *, kept: Floats) -> Floats:
-    """(K,) mean over the counted tokens of each domain; `kept` where a domain has none. `of_S` numbers the domains."""
+def average_by_domain(
+    values_SL: torch.Tensor, counted_SL: torch.Tensor, of_S: Sequence[int], *, fallback: Floats
+) -> Floats:
+    """(K,) mean over the counted tokens of each domain; `fallback` where it has none. `of_S` numbers the domains."""
     sums_S = (values_SL.double() * counted_SL).sum(dim=1).cpu().numpy()
     counts_S = counted_SL.sum(dim=1).cpu().numpy()
 
-    sum_K = np.bincount(of_S, weights=sums_S, minlength=len(kept))
-    count_K = np.bincount(of_S, weights=counts_S, minlength=len(kept))
-    return np.where(count_K > 0, sum_K / np.maximum(count_K, 1), kept)
+    sum_K = np.bincount(of_S, weights=sums_S, minlength=len(fallback))
+    count_K = np.bincount(of_S, weights=counts_S, minlength=len(fallback))
+    return np.where(count_K > 0, sum_K / np.maximum(count_K, 1), fallback)
 
 
-def _weighted(
+def _weigh_losses(
     losses_SL: torch.Tensor, counted_SL: torch.Tensor, of_S: Sequence[int], weights_K: Floats
 ) -> torch.Tensor:
     """`sum_i weight_i / n_i sum of losses`: each domain's mean token loss, weighted."""
@@ -225,7 +229,7 @@ def _weighted(
     return (losses_SL.sum(dim=1) * share_S.to(losses_SL.device)).sum()
 
 
-def _refuse(proxy: Any, reference: Any, sequences: Mixture, *, step_size: float, smoothing: float) -> None:
+def _refuse(proxy: Any, reference: Any, sequences: SequenceMixture, *, step_size: float, smoothing: float) -> None:
     if len(sequences.ratios) < 2:
         found = f"expected two domains or more, found {len(sequences.ratios)}"
         raise TrainingError("doremi", found, "Name the data of every domain.")

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from transformers import core_model_loading
 
-from aftermix.checkpoints.model_files import companion_files
+from aftermix.checkpoints.model_files import read_companion_files
 from aftermix.checkpoints.pool import Pool
 from aftermix.checkpoints.reader import Checkpoint, read_json
-from aftermix.checkpoints.shards import TensorSpec, whole_tensors
+from aftermix.checkpoints.shards import TensorSpec, stream_whole_tensors
 from aftermix.checkpoints.writer import write_checkpoint
 from aftermix.config import DatasetConfig, TrainConfig
 from aftermix.errors import RunFailedError, TrainingError
 from aftermix.files import fingerprint
 from aftermix.training.checkpoint_schedule import RECORD
-from aftermix.training.resuming import differences
+from aftermix.training.resuming import describe_differences
 
 MAX_SHARD_BYTES = 5_000_000_000
 NOT_OF_THE_RECIPE = {
@@ -33,17 +33,17 @@ What of the data decides it is told apart.
 """
 
 
-def identity_of_base(base: Checkpoint) -> dict[str, Any]:
+def identify_base(base: Checkpoint) -> dict[str, Any]:
     """Hashes that make the base this base: one of each weight file, and one over configuration and tokenizer files."""
     digest = hashlib.sha256()
-    for name, content in sorted(companion_files(Pool(base, {}), dtype=None).items()):
+    for name, content in sorted(read_companion_files(Pool(base, {}), dtype=None).items()):
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
 
     return {"weights": {file.name: fingerprint(file) for file in base.files()}, "companions": digest.hexdigest()}
 
 
-def recipe_record(
+def build_recipe_record(
     base_identity: dict[str, Any], *, data: dict[str, Any], dataset: DatasetConfig, config: TrainConfig
 ) -> dict[str, Any]:
     """Everything that decides the expert's weights, as plain values: two equal records mean the same expert.
@@ -80,10 +80,10 @@ def is_already_trained(
 
     # A record of an older version lacks keys that it did not know; the run had their defaults.
     record = read_json(folder / RECORD, remedy=remedy)
-    different = differences(record.get("recipe", {}), recipe, defaults=_defaults())
+    different = describe_differences(record.get("recipe", {}), recipe, defaults=_collect_defaults())
     if checkpoint_tokens is not None:
         wanted = list(checkpoint_tokens) if isinstance(checkpoint_tokens, tuple) else checkpoint_tokens
-        different += differences(record, {"checkpoint_tokens": wanted})
+        different += describe_differences(record, {"checkpoint_tokens": wanted})
 
     if different:
         found = f"holds an expert of another recipe ({'; '.join(different[:3])})"
@@ -91,12 +91,12 @@ def is_already_trained(
     return True
 
 
-def _defaults() -> dict[str, Any]:
+def _collect_defaults() -> dict[str, Any]:
     fields = {**DatasetConfig.model_fields, **TrainConfig.model_fields}.items()
     return {name: field.default for name, field in fields if isinstance(field.default, str | int | float | None)}
 
 
-def trained_tensors(
+def collect_trained_tensors(
     model: Any, base: Checkpoint, *, state: dict[str, torch.Tensor] | None = None
 ) -> dict[str, torch.Tensor]:
     """The model's tensors under the names that the base's files use; a tied head under both of its names.
@@ -132,29 +132,29 @@ def write_expert(
 ) -> None:
     """Write `model` as the new model folder `folder`, complete or not at all, with `record` as its `train.json`.
 
-    `state` is its state dict, as for :func:`trained_tensors`.
+    `state` is its state dict, as for :func:`collect_trained_tensors`.
 
     Every tensor is stored in the type it has in the base (real-valued ones as `dtype` where one is given). What the
     model class does not load passes through from the base and is listed in the record. Raises
     :class:`RunFailedError` when a trained tensor holds NaN or Inf in the stored type.
     """
-    trained = trained_tensors(model, base, state=state)
-    layout = [TensorSpec.of(info, dtype) for info in base.tensors.values()]
+    trained = collect_trained_tensors(model, base, state=state)
+    layout = [TensorSpec.from_info(info, dtype) for info in base.tensors.values()]
     unchanged = [name for name in base.tensors if name not in trained]
 
     content = json.dumps({**record, "passed_through": unchanged}, indent=2, ensure_ascii=False, allow_nan=False)
-    companions = {**companion_files(Pool(base, {}), dtype=dtype), RECORD: f"{content}\n".encode()}
+    companions = {**read_companion_files(Pool(base, {}), dtype=dtype), RECORD: f"{content}\n".encode()}
 
     write_checkpoint(
         folder,
-        whole_tensors(_narrowed(trained, base, layout, label=folder.name)),
+        stream_whole_tensors(_narrow_tensors(trained, base, layout, label=folder.name)),
         layout=layout,
         companions=companions,
         max_shard_bytes=MAX_SHARD_BYTES,
     )
 
 
-def _narrowed(
+def _narrow_tensors(
     trained: dict[str, torch.Tensor], base: Checkpoint, layout: list[TensorSpec], *, label: str
 ) -> Iterator[tuple[str, torch.Tensor]]:
     for spec in layout:

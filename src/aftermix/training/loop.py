@@ -20,7 +20,7 @@ from transformers import Trainer, TrainerCallback
 from aftermix.errors import RunFailedError, TrainingError
 from aftermix.training.batch_sampler import FILLER, StepBatches
 from aftermix.training.data.collate import IGNORED, collate
-from aftermix.training.distributed.processes import process_index
+from aftermix.training.distributed.processes import read_process_index
 from aftermix.training.optimizers import SAM
 from aftermix.training.resuming import ResumePoints
 
@@ -29,7 +29,7 @@ AfterStep = Callable[[int, Sequence[float]], None]
 
 
 @dataclass
-class Indexed(torch.utils.data.Dataset[tuple[int, Any]]):
+class IndexedSequences(torch.utils.data.Dataset[tuple[int, Any]]):
     """The sequences with their index; `FILLER` is the first sequence, to be stripped of its labels."""
 
     sequences: Sequence[Any]
@@ -41,8 +41,8 @@ class Indexed(torch.utils.data.Dataset[tuple[int, Any]]):
         return index, self.sequences[max(index, 0)]
 
 
-def batch_of(rows: list[tuple[int, Any]]) -> dict[str, torch.Tensor]:
-    """One batch of :class:`Indexed`'s rows."""
+def collate_indexed(rows: list[tuple[int, Any]]) -> dict[str, torch.Tensor]:
+    """One batch of :class:`IndexedSequences`'s rows."""
     batch = collate([sequence for _, sequence in rows])
     if rows[0][0] == FILLER:
         batch["labels"].fill_(IGNORED)
@@ -52,7 +52,7 @@ def batch_of(rows: list[tuple[int, Any]]) -> dict[str, torch.Tensor]:
 class PackedTrainer(Trainer):
     """Trainer that takes sequences in order and hands every step's loss to a recorder."""
 
-    sequences: Indexed
+    sequences: IndexedSequences
     batches: StepBatches
     recorder: StepRecorder
     sharpness_aware: SAM | None
@@ -65,7 +65,7 @@ class PackedTrainer(Trainer):
         return DataLoader(
             self.sequences,
             batch_sampler=self.batches,
-            collate_fn=batch_of,
+            collate_fn=collate_indexed,
             pin_memory=self.args.dataloader_pin_memory,
         )
 
@@ -122,7 +122,7 @@ class StepRecorder(TrainerCallback):
 
     def __enter__(self) -> StepRecorder:
         self._stack = ExitStack()
-        quiet = process_index() != 0
+        quiet = read_process_index() != 0
 
         self._bar = self._stack.enter_context(
             tqdm(

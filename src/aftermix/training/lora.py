@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from aftermix.checkpoints.names import matcher
+from aftermix.checkpoints.names import build_matcher
 from aftermix.config import LoraConfig
 from aftermix.errors import TrainingError
 from aftermix.seeds import derived_seed
@@ -23,8 +23,8 @@ def add_adapters(model: Any, config: LoraConfig, *, seed: int) -> list[str]:
     zero (Hu et al. 2022, equation 3). Raises :class:`TrainingError` when peft is not installed, for a pattern that
     means no linear layer, and for a rank beyond a layer's sides.
     """
-    peft = _peft()
-    layers = _targets(model, config)
+    peft = _import_peft()
+    layers = _find_targets(model, config)
     whole = {name for name, _ in model.named_parameters(remove_duplicate=False)}
 
     transposed = any(type(model.get_submodule(layer)).__name__ == "Conv1D" for layer in layers)
@@ -39,30 +39,30 @@ def add_adapters(model: Any, config: LoraConfig, *, seed: int) -> list[str]:
     return sorted(whole - {f"{layer}.weight" for layer in layers})
 
 
-def folded(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The `state` of `model` (see :func:`whole_state`) with every adapter folded in, under the names without adapters.
+def fold_adapters(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The `state` of `model` (see :func:`gather_state`) with every adapter folded in, under the names without adapters.
 
     `W + (alpha / rank) B A` in float32; layers that store `W` transposed (GPT-2's) get the transpose.
     """
     modules = dict(model.named_modules())
-    found: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
         if ".lora_" in name:
             continue
 
         plain = name.replace(BASE_LAYER, "")
-        found[plain] = tensor
+        tensors[plain] = tensor
 
         # A name with the base layer's part in it is of a layer that has an adapter.
         if name != plain and plain.endswith(".weight"):
             layer = plain.removesuffix(".weight")
             low, high = (state[f"{layer}.lora_{side}.{ADAPTER}.weight"].float() for side in "AB")
             change = (high @ low) * modules[layer].scaling[ADAPTER]
-            found[plain] = tensor.float() + (change.T if modules[layer].fan_in_fan_out else change)
-    return found
+            tensors[plain] = tensor.float() + (change.T if modules[layer].fan_in_fan_out else change)
+    return tensors
 
 
-def _peft() -> Any:
+def _import_peft() -> Any:
     try:
         import peft
     except ImportError as error:
@@ -70,7 +70,7 @@ def _peft() -> Any:
     return peft
 
 
-def _targets(model: Any, config: LoraConfig) -> list[str]:
+def _find_targets(model: Any, config: LoraConfig) -> list[str]:
     """Names of the layers that get an adapter: all linear ones but the head, or those that the patterns mean."""
     from transformers.pytorch_utils import Conv1D
 
@@ -79,7 +79,7 @@ def _targets(model: Any, config: LoraConfig) -> list[str]:
 
     chosen = {name for name, module in linear.items() if module is not head} if config.targets is None else set()
     for pattern in config.targets or ():
-        meant = matcher([pattern], where="train.lora.targets")
+        meant = build_matcher([pattern], where="train.lora.targets")
         names = {name for name in linear if meant(name)}
         if not names:
             shown = ", ".join(list(linear)[:SHOWN])

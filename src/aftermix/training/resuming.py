@@ -16,7 +16,7 @@ from typing import Any
 
 from aftermix.errors import TrainingError
 from aftermix.files import write_json
-from aftermix.training.distributed.processes import process_count, process_index, wait_for_all
+from aftermix.training.distributed.processes import count_processes, read_process_index, wait_for_all
 
 POINT = "point.json"
 PREFIX = "checkpoint-"
@@ -24,7 +24,7 @@ PREFIX = "checkpoint-"
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Step, losses and seconds that an interrupted run had come to."""
 
     folder: Path
@@ -43,31 +43,36 @@ class ResumePoints:
     recipe: Mapping[str, Any]
     """All that decides the weights, as plain values: only a run of the same recipe goes on."""
 
-    def latest(self) -> Progress | None:
+    def find_latest(self) -> TrainingProgress | None:
         """The last whole point; None where there is none.
 
         Raises :class:`TrainingError` when it is of another recipe or number of processes.
         """
-        found = list(self._points())
-        if not found:
+        points = list(self._find_points())
+        if not points:
             return None
 
-        step, folder = max(found)
+        step, folder = max(points)
         point = json.loads((folder / POINT).read_text(encoding="utf-8"))
         self._refuse_foreign(point)
-        return Progress(folder, step, point["losses"], point["seconds"])
+        return TrainingProgress(folder, step, point["losses"], point["seconds"])
 
     def finish(self, step: int, *, losses: list[float], seconds: float) -> None:
         """Make the Trainer's point at `step` ours: force it to disk, mark it, and remove the ones before it."""
         wait_for_all()
-        if process_index() == 0:
+        if read_process_index() == 0:
             folder = self.folder / f"{PREFIX}{step}"
             for file in folder.rglob("*"):
                 if file.is_file():
                     _force_to_disk(file)
 
             # Only now: the mark says that all else is on disk.
-            content = {"losses": losses, "seconds": seconds, "processes": process_count(), "recipe": dict(self.recipe)}
+            content = {
+                "losses": losses,
+                "seconds": seconds,
+                "processes": count_processes(),
+                "recipe": dict(self.recipe),
+            }
             write_json(folder / POINT, content)
 
             # And only then may the earlier points go.
@@ -77,26 +82,26 @@ class ResumePoints:
 
     def remove_unfinished(self) -> None:
         """Remove points that a kill cut off."""
-        if process_index() == 0:
+        if read_process_index() == 0:
             for folder in self.folder.glob(f"{PREFIX}*"):
                 if not (folder / POINT).is_file():
                     shutil.rmtree(folder)
 
     def remove(self) -> None:
         """Remove all points: the run is finished, or would fail again."""
-        if process_index() == 0:
+        if read_process_index() == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _points(self) -> Iterator[tuple[int, Path]]:
+    def _find_points(self) -> Iterator[tuple[int, Path]]:
         for folder in self.folder.glob(f"{PREFIX}*"):
             step = folder.name.removeprefix(PREFIX)
             if step.isdecimal() and (folder / POINT).is_file():
                 yield int(step), folder
 
     def _refuse_foreign(self, point: dict[str, Any]) -> None:
-        different = differences(point["recipe"], self.recipe)
-        if point["processes"] != process_count():
-            different.append(f"{point['processes']} processes there, {process_count()} here")
+        different = describe_differences(point["recipe"], self.recipe)
+        if point["processes"] != count_processes():
+            different.append(f"{point['processes']} processes there, {count_processes()} here")
 
         if different:
             found = f"holds an unfinished run of another recipe ({'; '.join(different[:3])})"
@@ -104,16 +109,18 @@ class ResumePoints:
             raise TrainingError(str(self.folder), found, remedy)
 
 
-def differences(found: Any, recipe: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None) -> list[str]:
+def describe_differences(
+    stored: Any, recipe: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None
+) -> list[str]:
     """Differences, in words, between a recipe read somewhere and `recipe`.
 
     A key that the one read lacks had its default: an older version did not know it.
     """
-    there = {**(defaults or {}), **(found if isinstance(found, dict) else {})}
-    return [_difference(key, there.get(key), recipe[key]) for key in recipe if there.get(key) != recipe[key]]
+    there = {**(defaults or {}), **(stored if isinstance(stored, dict) else {})}
+    return [_describe_difference(key, there.get(key), recipe[key]) for key in recipe if there.get(key) != recipe[key]]
 
 
-def _difference(key: str, there: Any, here: Any) -> str:
+def _describe_difference(key: str, there: Any, here: Any) -> str:
     if isinstance(here, dict) or key == "data_sha256":
         return {"data_sha256": "other data", "base": "another base"}.get(key, f"other {key}")
     return f"{key} {json.dumps(there)} there, {json.dumps(here)} here"

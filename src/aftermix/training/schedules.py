@@ -13,16 +13,16 @@ SCHEDULES = {"cosine": "cosine_with_min_lr", "constant": "constant_with_warmup",
 """Our names of the schedules, and the Trainer's."""
 
 
-def decay_steps(steps: int, share: float) -> int:
+def count_decay_steps(steps: int, share: float) -> int:
     """Steps of the decay of `wsd`: `share` of the run, rounded, at least one.
 
-    >>> decay_steps(200, 0.1), decay_steps(3, 0.1)
+    >>> count_decay_steps(200, 0.1), count_decay_steps(3, 0.1)
     (20, 1)
     """
     return max(1, round(steps * share))
 
 
-def schedule_options(
+def build_schedule_options(
     schedule: str, *, steps: int, min_lr_rate: float, decay_share: float, decay_shape: str
 ) -> dict[str, Any]:
     """The options of the Trainer's schedule.
@@ -35,7 +35,7 @@ def schedule_options(
     if schedule == "cosine":
         return {"min_lr_rate": min_lr_rate}
     if schedule == "wsd":
-        decay = decay_steps(steps, decay_share)
+        decay = count_decay_steps(steps, decay_share)
         return {"num_decay_steps": decay, "decay_type": decay_shape, "min_lr_ratio": min_lr_rate}
     return {}
 
@@ -53,7 +53,7 @@ def refuse_too_few_steps(schedule: str, *, steps: int, warmup_steps: int, decay_
         found = f"{warmup_steps} steps of warm-up, but the run has {steps} steps"
         raise TrainingError("train.warmup_steps", found, "Lower it, or train on more tokens.")
 
-    decay = decay_steps(steps, decay_share)
+    decay = count_decay_steps(steps, decay_share)
     if schedule == "wsd" and warmup_steps + decay > steps:
         found = f"{warmup_steps} steps of warm-up and {decay} of decay, but the run has {steps} steps"
         raise TrainingError("train.decay_share", found, "Lower it or `warmup_steps`, or train on more tokens.")

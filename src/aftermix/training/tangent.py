@@ -16,11 +16,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_outputs import CausalLMOutput
 
 from aftermix.errors import TrainingError
-from aftermix.training.distributed.processes import process_count
+from aftermix.training.distributed.processes import count_processes
 
 
 @contextmanager
-def linearised(model: Any) -> Iterator[None]:
+def linearise(model: Any) -> Iterator[None]:
     """Let `model`, a causal language model, be its own linearisation around the weights that it has on entering.
 
     Its trainable parameters may move; logits and loss are those of the linear model. On leaving it is the ordinary
@@ -29,12 +29,12 @@ def linearised(model: Any) -> Iterator[None]:
     activations twice. Dropout is off, since the two passes would draw differently. Raises :class:`TrainingError` at
     the first forward pass for an architecture with an operation that has no forward-mode derivative.
     """
-    start = {name: parameter.detach().clone() for name, parameter in _trainable(model)}
+    start = {name: parameter.detach().clone() for name, parameter in _list_trainable(model)}
     plain = model.forward
-    inner = _Inner(plain, model)
+    inner = _PlainForward(plain, model)
 
     def forward(*, labels: torch.Tensor | None = None, num_items_in_batch: Any = None, **inputs: Any) -> Any:
-        logits = _linear_logits(inner, model, start, inputs)
+        logits = _compute_linear_logits(inner, model, start, inputs)
         if labels is None:
             return CausalLMOutput(logits=logits)
 
@@ -54,16 +54,16 @@ def linearised(model: Any) -> Iterator[None]:
 
 def refuse_several_processes() -> None:
     """Raise :class:`TrainingError` where weights may be sharded: the tangent needs all of them at once."""
-    if process_count() > 1:
-        found = f"trains in one process, found {process_count()}"
+    if count_processes() > 1:
+        found = f"trains in one process, found {count_processes()}"
         raise TrainingError("train.tangent", found, "Launch one process, or set it to false.")
 
 
-def _trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
+def _list_trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-class _Inner(torch.nn.Module):
+class _PlainForward(torch.nn.Module):
     """The model's own forward pass, callable while `forward` is another."""
 
     def __init__(self, plain: Any, model: Any) -> None:
@@ -75,22 +75,26 @@ class _Inner(torch.nn.Module):
         return logits
 
 
-def _linear_logits(inner: _Inner, model: Any, start: dict[str, torch.Tensor], inputs: dict[str, Any]) -> torch.Tensor:
-    moved = {f"model.{name}": parameter - start[name] for name, parameter in _trainable(model)}
+def _compute_linear_logits(
+    inner: _PlainForward, model: Any, start: dict[str, torch.Tensor], inputs: dict[str, Any]
+) -> torch.Tensor:
+    moved = {f"model.{name}": parameter - start[name] for name, parameter in _list_trainable(model)}
 
-    def logits_at(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
-        found: torch.Tensor = torch.func.functional_call(inner, parameters, kwargs=inputs | {"use_cache": False})
-        return found
+    def compute_logits(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+        logits: torch.Tensor = torch.func.functional_call(inner, parameters, kwargs=inputs | {"use_cache": False})
+        return logits
 
     model.eval()
     try:
         # Fused attention has no forward-mode derivative.
         with sdpa_kernel(SDPBackend.MATH):
-            found = torch.func.jvp(logits_at, ({f"model.{name}": tensor for name, tensor in start.items()},), (moved,))
+            terms = torch.func.jvp(
+                compute_logits, ({f"model.{name}": tensor for name, tensor in start.items()},), (moved,)
+            )
     except (NotImplementedError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        what = f"{type(model).__name__} cannot be linearised ({reason})"
-        raise TrainingError("train.tangent", what, "Set it to false, or train another architecture.") from error
+        problem = f"{type(model).__name__} cannot be linearised ({reason})"
+        raise TrainingError("train.tangent", problem, "Set it to false, or train another architecture.") from error
 
-    total: torch.Tensor = found[0] + found[1]
+    total: torch.Tensor = terms[0] + terms[1]
     return total

@@ -23,28 +23,28 @@ from aftermix.config import OptimizerConfig
 from aftermix.errors import TrainingError
 from aftermix.terminal import quiet_transformers
 from aftermix.training.batch_sampler import StepBatches
-from aftermix.training.data.collate import IGNORED, Row, collate
-from aftermix.training.distributed.processes import process_count, process_index
-from aftermix.training.distributed.sharding import asks_for_fsdp, refuse_unsupported_launch, shard_on_cpu_too
-from aftermix.training.loop import AfterStep, Indexed, PackedTrainer, StepRecorder
+from aftermix.training.data.collate import IGNORED, TokenSequence, collate
+from aftermix.training.distributed.processes import count_processes, read_process_index
+from aftermix.training.distributed.sharding import asks_for_fsdp, enable_cpu_sharding, refuse_unsupported_launch
+from aftermix.training.loop import AfterStep, IndexedSequences, PackedTrainer, StepRecorder
 from aftermix.training.optimizers import SAM, MergeAware
 from aftermix.training.optimizers.build import make_optimizer
 from aftermix.training.resuming import ResumePoints
 from aftermix.training.schedules import (
     SCHEDULES,
+    build_schedule_options,
     refuse_too_few_steps,
     refuse_unknown_schedule,
-    schedule_options,
 )
-from aftermix.training.tangent import linearised, refuse_several_processes
+from aftermix.training.tangent import linearise, refuse_several_processes
 
-__all__ = ["IGNORED", "Recipe", "Trained", "collate", "mean_of_last", "train_one", "uses_cuda"]
+__all__ = ["IGNORED", "TrainingRecipe", "TrainingResult", "average_last_losses", "collate", "train_one", "uses_cuda"]
 
 FINAL_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TrainingRecipe:
     """Options of a training; the defaults are those of docs/how-to/train.md.
 
     Weight decay spares biases and gains (one dimension).
@@ -73,31 +73,31 @@ class Recipe:
     def __post_init__(self) -> None:
         refuse_unknown_schedule(self.schedule)
 
-    def batches(self, sequences: int) -> StepBatches:
+    def build_batches(self, sequences: int) -> StepBatches:
         """Micro-batches of this process, of so many sequences.
 
         Raises :class:`TrainingError` when a step cannot be shared out, or warm-up and decay take more than all steps.
         """
-        found = StepBatches(
+        batches = StepBatches(
             sequences=sequences,
             batch_size=self.batch_size,
             accumulation=self.accumulation,
-            processes=process_count(),
-            process=process_index(),
+            processes=count_processes(),
+            process=read_process_index(),
         )
 
         refuse_too_few_steps(
-            self.schedule, steps=found.steps, warmup_steps=self.warmup_steps, decay_share=self.decay_share
+            self.schedule, steps=batches.steps, warmup_steps=self.warmup_steps, decay_share=self.decay_share
         )
-        return found
+        return batches
 
-    def steps(self, sequences: int) -> int:
-        """Optimizer steps of so many sequences. Raises :class:`TrainingError` as :meth:`batches` does."""
-        return self.batches(sequences).steps
+    def count_steps(self, sequences: int) -> int:
+        """Optimizer steps of so many sequences. Raises :class:`TrainingError` as :meth:`build_batches` does."""
+        return self.build_batches(sequences).steps
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """Losses, time and place of a finished training."""
 
     losses: list[float]
@@ -109,11 +109,11 @@ class Trained:
 
     @property
     def final_loss(self) -> float:
-        """:func:`mean_of_last` of the losses."""
-        return mean_of_last(self.losses)
+        """:func:`average_last_losses` of the losses."""
+        return average_last_losses(self.losses)
 
 
-def mean_of_last(losses: Sequence[float]) -> float:
+def average_last_losses(losses: Sequence[float]) -> float:
     """Mean of the last ten losses (of all, when there are fewer)."""
     last = losses[-FINAL_STEPS:]
     return sum(last) / len(last)
@@ -121,26 +121,26 @@ def mean_of_last(losses: Sequence[float]) -> float:
 
 def train_one(
     model: Any,
-    sequences: Sequence[Row] | Sequence[torch.Tensor],
+    sequences: Sequence[TokenSequence] | Sequence[torch.Tensor],
     *,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     device: str = "auto",
     threads: int | None = None,
     label: str = "train",
     after_step: AfterStep | None = None,
     resume: ResumePoints | None = None,
     tangent: bool = False,
-) -> Trained:
+) -> TrainingResult:
     """Train `model` in place on `sequences` (1-D tensors of token ids), in their order, once; it ends on the CPU.
 
     `model` is any causal language model of transformers; its parameters become float32 (the masters), and those with
     `requires_grad` are trained. Same model, sequences and recipe give the same weights, to the bit, on one device with
     one number of threads, also when `resume` has a point of an interrupted run to go on from. With `tangent` it is
-    :func:`~aftermix.training.tangent.linearised` around where it starts. Under FSDP the model
-    stays sharded (:func:`~aftermix.training.distributed.processes.whole_state` gathers it). Raises
+    :func:`~aftermix.training.tangent.linearise` around where it starts. Under FSDP the model
+    stays sharded (:func:`~aftermix.training.distributed.processes.gather_state` gathers it). Raises
     :class:`TrainingError` before the first step, :class:`RunFailedError` when the loss is not a finite number.
     """
-    batches = recipe.batches(len(sequences))
+    batches = recipe.build_batches(len(sequences))
     on_cuda = uses_cuda(device)
     if on_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -148,44 +148,44 @@ def train_one(
     # A model to be sharded goes to the GPU shard by shard; whole, it may not fit.
     model.to("cuda" if on_cuda and not asks_for_fsdp() else "cpu", torch.float32)
 
-    earlier = resume.latest() if resume else None
+    earlier = resume.find_latest() if resume else None
     started = time.perf_counter() - (earlier.seconds if earlier else 0.0)
 
     with ExitStack() as stack:
         stack.enter_context(quiet_transformers())
-        stack.enter_context(_cpu_threads(threads))
+        stack.enter_context(_limit_cpu_threads(threads))
         if on_cuda:
-            stack.enter_context(_deterministic_algorithms())
-        stack.enter_context(_use_cache_kept(model))
+            stack.enter_context(_use_deterministic_algorithms())
+        stack.enter_context(_preserve_use_cache(model))
         if tangent:
             refuse_several_processes()
-            stack.enter_context(linearised(model))
+            stack.enter_context(linearise(model))
 
         # Inside the tangent, so that the Trainer finds the linear model's forward pass.
         optimizer = make_optimizer(model, recipe, fused=True)
         trainer = PackedTrainer(
             model=model,
-            args=_arguments(recipe, batches, on_cuda=on_cuda, resume=resume),
+            args=_build_arguments(recipe, batches, on_cuda=on_cuda, resume=resume),
             optimizers=(optimizer, None),
         )
-        shard_on_cpu_too(trainer)
+        enable_cpu_sharding(trainer)
 
         # The Trainer's constructor takes none of these.
         trainer.sharpness_aware = optimizer if isinstance(optimizer, SAM) else None
         trainer.remove_callback(PrinterCallback)
-        trainer.sequences, trainer.batches = Indexed(sequences), batches
+        trainer.sequences, trainer.batches = IndexedSequences(sequences), batches
         trainer.resume_points, trainer.started = resume, started
 
-        steps = StepRecorder(
+        recorder = StepRecorder(
             label,
             total=batches.steps,
             losses=earlier.losses if earlier else [],
             after_step=after_step,
             attach=optimizer.attached if isinstance(optimizer, MergeAware) else None,
         )
-        stack.enter_context(steps)
-        trainer.recorder = steps
-        trainer.add_callback(steps)
+        stack.enter_context(recorder)
+        trainer.recorder = recorder
+        trainer.add_callback(recorder)
 
         trainer.train(resume_from_checkpoint=str(earlier.folder) if earlier else None)
 
@@ -193,11 +193,11 @@ def train_one(
     if not trainer.is_fsdp_enabled:
         model.to("cpu")
 
-    return Trained(
-        losses=steps.losses,
+    return TrainingResult(
+        losses=recorder.losses,
         seconds=time.perf_counter() - started,
         device="cuda" if on_cuda else "cpu",
-        processes=process_count(),
+        processes=count_processes(),
     )
 
 
@@ -217,8 +217,8 @@ def uses_cuda(device: str) -> bool:
     return available and device != "cpu"
 
 
-def _arguments(
-    recipe: Recipe, batches: StepBatches, *, on_cuda: bool, resume: ResumePoints | None
+def _build_arguments(
+    recipe: TrainingRecipe, batches: StepBatches, *, on_cuda: bool, resume: ResumePoints | None
 ) -> TrainingArguments:
     """The Trainer's settings: our recipe, everything else off."""
     on_bfloat16 = {"auto": on_cuda and torch.cuda.is_bf16_supported(), "bfloat16": True, "float32": False}
@@ -232,7 +232,7 @@ def _arguments(
         gradient_accumulation_steps=recipe.accumulation,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=SCHEDULES[recipe.schedule],
-        lr_scheduler_kwargs=schedule_options(
+        lr_scheduler_kwargs=build_schedule_options(
             recipe.schedule,
             steps=batches.steps,
             min_lr_rate=recipe.min_lr_rate,
@@ -254,7 +254,7 @@ def _arguments(
         eval_strategy="no",
         disable_tqdm=True,
         log_level="error",
-        average_tokens_across_devices=process_count() > 1,
+        average_tokens_across_devices=count_processes() > 1,
     )
 
     if on_cuda and not torch.distributed.is_initialized():
@@ -263,7 +263,7 @@ def _arguments(
 
 
 @contextmanager
-def _cpu_threads(threads: int | None) -> Iterator[None]:
+def _limit_cpu_threads(threads: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -273,7 +273,7 @@ def _cpu_threads(threads: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _deterministic_algorithms() -> Iterator[None]:
+def _use_deterministic_algorithms() -> Iterator[None]:
     """Kernels that give the same bits every time, where CUDA has them."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in another order
 
@@ -286,7 +286,7 @@ def _deterministic_algorithms() -> Iterator[None]:
 
 
 @contextmanager
-def _use_cache_kept(model: Any) -> Iterator[None]:
+def _preserve_use_cache(model: Any) -> Iterator[None]:
     """The Trainer turns the key-value cache off in the model's configuration, which is not its to change."""
     before = getattr(model.config, "use_cache", None)
     try:

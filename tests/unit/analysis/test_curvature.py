@@ -15,14 +15,14 @@ from torch.func import functional_call, hessian
 from torch.nn.functional import cross_entropy
 
 from aftermix.analysis.curvature import (
-    Curvature,
-    Domain,
+    CurvatureDomain,
     Loss,
-    curvature,
-    descent_cosines,
-    gradient,
-    hessian_vector,
-    norm,
+    LossCurvature,
+    compute_gradient,
+    measure_curvature,
+    measure_descent_cosines,
+    measure_norm,
+    multiply_hessian,
 )
 from aftermix.config import Config, load_config
 from aftermix.errors import AftermixError
@@ -64,16 +64,18 @@ def bigram() -> Bigram:
 
 
 @pytest.fixture
-def domains() -> list[Domain]:
+def domains() -> list[CurvatureDomain]:
     """Batches of several lengths, so that a mean over batches would be another one than the mean over tokens."""
     draw = torch.Generator().manual_seed(5)
     return [
-        Domain(name, [torch.randint(low, 5, (2, 7), generator=draw), torch.randint(low, 5, (1, 3), generator=draw)])
+        CurvatureDomain(
+            name, [torch.randint(low, 5, (2, 7), generator=draw), torch.randint(low, 5, (1, 3), generator=draw)]
+        )
         for low, name in enumerate("abc")
     ]
 
 
-def explicit(model: Bigram, domain: Domain) -> tuple[torch.Tensor, torch.Tensor]:
+def explicit(model: Bigram, domain: CurvatureDomain) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradient (P,) and Hessian (P, P) of the mean loss over all predicted tokens."""
     shapes = {name: held.shape for name, held in model.named_parameters()}
     flat = torch.cat([held.detach().flatten() for held in model.parameters()])
@@ -91,8 +93,8 @@ def flattened(direction: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return torch.cat([part.flatten() for part in direction])
 
 
-def test_gamma_is_what_the_explicit_hessians_give(bigram: Bigram, domains: list[Domain]) -> None:
-    found, gradients = curvature(lambda tokens: summed(bigram, tokens), list(bigram.parameters()), domains)
+def test_gamma_is_what_the_explicit_hessians_give(bigram: Bigram, domains: list[CurvatureDomain]) -> None:
+    found, gradients = measure_curvature(lambda tokens: summed(bigram, tokens), list(bigram.parameters()), domains)
     known = [explicit(bigram, domain) for domain in domains]
     for place, (slope, _) in enumerate(known):
         torch.testing.assert_close(flattened(gradients[place]), slope)
@@ -108,16 +110,16 @@ def test_gamma_is_what_the_explicit_hessians_give(bigram: Bigram, domains: list[
     assert found.domains == ("a", "b", "c")
 
 
-def test_a_hessian_vector_product_is_a_difference_of_gradients(bigram: Bigram, domains: list[Domain]) -> None:
+def test_a_hessian_vector_product_is_a_difference_of_gradients(bigram: Bigram, domains: list[CurvatureDomain]) -> None:
     loss, parameters = (lambda tokens: summed(bigram, tokens)), list(bigram.parameters())
-    _, along = gradient(loss, parameters, domains[1])
-    product = flattened(hessian_vector(loss, parameters, domains[0], along))
+    _, along = compute_gradient(loss, parameters, domains[1])
+    product = flattened(multiply_hessian(loss, parameters, domains[0], along))
     step, sides = 1e-5, []
     for sign in (1, -1):
         with torch.no_grad():
             for held, part in zip(parameters, along, strict=True):
                 held.add_(part, alpha=sign * step)
-        sides.append(flattened(gradient(loss, parameters, domains[0])[1]))
+        sides.append(flattened(compute_gradient(loss, parameters, domains[0])[1]))
         with torch.no_grad():
             for held, part in zip(parameters, along, strict=True):
                 held.sub_(part, alpha=sign * step)
@@ -133,22 +135,22 @@ def test_a_quadratic_has_the_curvature_that_it_was_made_with() -> None:
         bend = bends[tokens_BT.shape[1]].double()
         return 0.5 * weights @ bend @ weights * (tokens_BT.shape[1] - 1)
 
-    domains = [Domain(str(length), [torch.zeros(1, length, dtype=torch.long)]) for length in bends]
-    found, gradients = curvature(loss, [weights, idle], domains)
+    domains = [CurvatureDomain(str(length), [torch.zeros(1, length, dtype=torch.long)]) for length in bends]
+    found, gradients = measure_curvature(loss, [weights, idle], domains)
     np.testing.assert_allclose(found.losses_nats_K, [2.5, 1.0])
     np.testing.assert_allclose(found.gradient_norms_K, [math.sqrt(17), 2])
     np.testing.assert_allclose(found.responses_KK, [[math.sqrt((1 + 256) / 17), 1], [2 / math.sqrt(17), 2]])
     np.testing.assert_allclose(found.gradient_cosines_KK[0, 1], 1 / math.sqrt(17))
-    assert norm(gradients[1]) == 2
+    assert measure_norm(gradients[1]) == 2
     moved = [{"w": torch.tensor([-2.0, -8.0])}, {}]
-    cosines = descent_cosines(moved, ["w", "idle"], gradients)
+    cosines = measure_descent_cosines(moved, ["w", "idle"], gradients)
     np.testing.assert_allclose(cosines[0], [1, 1 / math.sqrt(17)])
     assert np.isnan(cosines[1]).all()
 
 
 def test_a_flat_domain_has_no_relative_curvature() -> None:
     responses_KK = np.array([[0.0, 0.0], [1.0, 2.0]])
-    flat = Curvature(("a", "b"), np.zeros(2), np.zeros(2), np.eye(2), responses_KK)
+    flat = LossCurvature(("a", "b"), np.zeros(2), np.zeros(2), np.eye(2), responses_KK)
     assert np.isnan(flat.gamma_KK[0]).all()
     assert flat.gamma_KK[1].tolist() == [0.5, 1]
 
@@ -183,12 +185,14 @@ def test_a_file_gives_what_transformers_own_model_gives(tmp_path: Path, family: 
     assert label == str(family["base"])
 
     from aftermix.checkpoints.pool import open_pool
-    from aftermix.jobs.calibrate.command import calibration_plans
+    from aftermix.jobs.calibrate.command import plan_calibration
 
     model, loss = loaded(family["base"])
-    plans = calibration_plans(config, open_pool(config))
-    domains = [Domain(plan.vector, plan.samples.batches(4, device=torch.device("cpu"))) for plan in plans]
-    known, gradients = curvature(loss, list(model.parameters()), domains)
+    plans = plan_calibration(config, open_pool(config))
+    domains = [
+        CurvatureDomain(plan.vector, plan.samples.build_batches(4, device=torch.device("cpu"))) for plan in plans
+    ]
+    known, gradients = measure_curvature(loss, list(model.parameters()), domains)
     np.testing.assert_allclose(found.curvature.gamma_KK, known.gamma_KK, rtol=1e-5)
     np.testing.assert_allclose(found.curvature.losses_nats_K, known.losses_nats_K, rtol=1e-6)
     np.testing.assert_allclose(found.curvature.gradient_cosines_KK, known.gradient_cosines_KK, rtol=1e-5)
@@ -219,13 +223,13 @@ def test_the_order_of_the_file_does_not_mix_up_the_vectors(tmp_path: Path, famil
 
 def test_a_gradient_of_zero_tells_nothing_of_curvature() -> None:
     weights = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
-    domains = [Domain(str(length), [torch.zeros(1, length, dtype=torch.long)]) for length in (3, 4)]
+    domains = [CurvatureDomain(str(length), [torch.zeros(1, length, dtype=torch.long)]) for length in (3, 4)]
 
     def loss(tokens_BT: torch.Tensor) -> torch.Tensor:
         part = weights[tokens_BT.shape[1] - 3]  # the second domain is at its minimum
         return part.square() * (tokens_BT.shape[1] - 1)
 
-    found, _ = curvature(loss, [weights], domains)
+    found, _ = measure_curvature(loss, [weights], domains)
     assert found.responses_KK[0, 0] == 2
     assert found.responses_KK[1, 0] == 0
     assert np.isnan(found.responses_KK[:, 1]).all()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from scipy import stats
 
-from aftermix.analysis.distribution import Tally, fit, fit_vectors, joined, tally
+from aftermix.analysis.distribution import EntryTally, fit_distributions, fit_vectors, join_tallies, tally_entries
 from aftermix.checkpoints.pool import open_pool
 from aftermix.cli import cli
 from aftermix.config import Config, VectorConfig
@@ -28,15 +28,15 @@ from aftermix.errors import AftermixError
 from aftermix.jobs.analysis.analyze import analyze
 
 
-def tallied(values: np.ndarray, *, parts: int = 3) -> Tally:
-    return tally(torch.from_numpy(part) for part in np.array_split(values.astype(np.float32), parts))
+def tallied(values: np.ndarray, *, parts: int = 3) -> EntryTally:
+    return tally_entries(torch.from_numpy(part) for part in np.array_split(values.astype(np.float32), parts))
 
 
 @pytest.mark.parametrize("kind", ["laplace", "norm"])
 @pytest.mark.parametrize(("location", "scale"), [(0.0, 5e-4), (3e-4, 1e-3), (-0.2, 0.1)])
 def test_equals_scipys_maximum_likelihood(kind: str, location: float, scale: float) -> None:
     values = getattr(stats, kind).rvs(location, scale, size=20_000, random_state=0).astype(np.float32).astype(float)
-    found = fit(tallied(values))
+    found = fit_distributions(tallied(values))
     assert found is not None
     for ours, family in ((found.laplace, stats.laplace), (found.gaussian, stats.norm)):
         where, size = family.fit(values)
@@ -56,13 +56,13 @@ def test_equals_scipys_maximum_likelihood(kind: str, location: float, scale: flo
 )
 def test_parts_add_up_and_small_sets_are_near(values: list[float], cut: int) -> None:
     array = np.array(values, dtype=np.float32)
-    whole, halves = tallied(array), joined([tallied(array[:cut], parts=1), tallied(array[cut:], parts=1)])
+    whole, halves = tallied(array), join_tallies([tallied(array[:cut], parts=1), tallied(array[cut:], parts=1)])
     assert whole.elements == len(values)
     assert np.array_equal(whole.bins, halves.bins)
     assert np.array_equal(whole.counts, halves.counts)
     below, above = whole.edges
     assert all(np.any((below <= value) & (value < above)) for value in array.astype(float) + 0.0)
-    found = fit(whole)
+    found = fit_distributions(whole)
     if found is not None:
         exact = array.astype(float)
         middle = found.laplace.location
@@ -72,7 +72,7 @@ def test_parts_add_up_and_small_sets_are_near(values: list[float], cut: int) -> 
 
 def test_zeros_are_an_atom() -> None:
     values = np.concatenate([np.zeros(900), -np.zeros(50), np.full(50, 1.0)])
-    found = fit(tallied(values))
+    found = fit_distributions(tallied(values))
     assert found is not None
     assert (found.laplace.location, found.laplace.scale) == (0.0, 0.05)
     assert found.laplace.ks_distance == pytest.approx(0.5)
@@ -81,9 +81,9 @@ def test_zeros_are_an_atom() -> None:
 
 
 def test_equal_entries_have_no_fit() -> None:
-    assert fit(tallied(np.zeros(10))) is None
-    assert fit(tallied(np.full(10, 0.25))) is None
-    assert fit(tally([])) is None
+    assert fit_distributions(tallied(np.zeros(10))) is None
+    assert fit_distributions(tallied(np.full(10, 0.25))) is None
+    assert fit_distributions(tally_entries([])) is None
 
 
 def test_vectors_of_a_pool(family: Mapping[str, Path]) -> None:

@@ -16,10 +16,10 @@ from hypothesis.extra import numpy as arrays
 from safetensors.torch import load_file, save_file
 
 from aftermix.analysis import geometry as module
-from aftermix.analysis.geometry import Geometry, Part, joined, measure
-from aftermix.analysis.geometry_tables import geometry_record
-from aftermix.analysis.tensor_kinds import place_of
-from aftermix.checkpoints.formats.spans import runs
+from aftermix.analysis.geometry import GeometryPart, VectorGeometry, join_parts, measure_geometry
+from aftermix.analysis.geometry_tables import dump_geometry
+from aftermix.analysis.tensor_kinds import read_tensor_kind
+from aftermix.checkpoints.formats.spans import split_into_spans
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError
@@ -31,9 +31,9 @@ NORM = "model.norm.weight"
 EMBEDDING = "model.embed_tokens.weight"
 
 
-def measured(base: Path, **models: Path) -> Geometry:
+def measured(base: Path, **models: Path) -> VectorGeometry:
     vectors = {name: VectorConfig(model=str(path)) for name, path in models.items()}
-    return measure(open_pool(Config(base=str(base), vectors=vectors)))
+    return measure_geometry(open_pool(Config(base=str(base), vectors=vectors)))
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -49,14 +49,14 @@ def changed(folder: Path, **tensors: torch.Tensor) -> Path:
 
 @pytest.mark.parametrize("size", [1007, 1 << 16])
 def test_every_number_is_that_of_a_slow_twin(size: int, family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "runs", lambda elements: runs(elements, size=size))
+    monkeypatch.setattr(module, "split_into_spans", lambda elements: split_into_spans(elements, size=size))
     found = measured(family["base"], a=family["a"], b=family["b"], c=family["c"])
     base = weights(family["base"])
     vectors = {v: {n: x - base[n] for n, x in weights(family[v]).items()} for v in "abc"}
     assert found.vectors == ("a", "b", "c")
     assert set(found.tensors) == set(base)
 
-    def check(part: Part, names: list[str]) -> None:
+    def check(part: GeometryPart, names: list[str]) -> None:
         flat = [np.concatenate([vectors[v][n].ravel() for n in names]) for v in "abc"]
         gram = np.array([[x @ y for y in flat] for x in flat])
         norms = np.sqrt(np.diagonal(gram))
@@ -72,9 +72,9 @@ def test_every_number_is_that_of_a_slow_twin(size: int, family: Family, monkeypa
     for name, part in found.tensors.items():
         check(part, [name])
     for kind, part in found.kinds.items():
-        check(part, [name for name in base if place_of(name).kind == kind])
+        check(part, [name for name in base if read_tensor_kind(name).kind == kind])
     for number in range(2):
-        check(found.layers[str(number)], [name for name in base if place_of(name).number == number])
+        check(found.layers[str(number)], [name for name in base if read_tensor_kind(name).number == number])
     check(found.cells["1", "mlp up"], ["model.layers.1.mlp.up_proj.weight"])
     assert list(found.layers) == ["outside layers", "0", "1"]
 
@@ -87,7 +87,7 @@ finite = st.floats(-1e3, 1e3, width=32).filter(lambda value: value == 0 or abs(v
 def test_parts_add_up_to_the_whole(values: np.ndarray) -> None:
     cut = values.shape[1] // 2
     parts = [part_of(values[:, place]) for place in (slice(0, cut), slice(cut, None)) if values[:, place].size]
-    found, whole = joined(parts), part_of(values)
+    found, whole = join_parts(parts), part_of(values)
     np.testing.assert_allclose(found.gram_VV, whole.gram_VV, rtol=1e-12, atol=1e-9)
     np.testing.assert_array_equal(found.changed_V, whole.changed_V)
     np.testing.assert_array_equal(found.max_abs_V, whole.max_abs_V)
@@ -98,8 +98,8 @@ def test_parts_add_up_to_the_whole(values: np.ndarray) -> None:
     assert (np.abs(cosines[np.ix_(moved, moved)]) <= 1.0).all()
 
 
-def part_of(values: np.ndarray) -> Part:
-    return Part(
+def part_of(values: np.ndarray) -> GeometryPart:
+    return GeometryPart(
         values.shape[1], 1.0, values @ values.T, np.count_nonzero(values, axis=1), np.abs(values).max(axis=1, initial=0)
     )
 
@@ -109,11 +109,11 @@ def test_what_does_not_move_is_told(family: Family, copied: Copy) -> None:
     base = load_file(family["base"] / "model.safetensors")
     save_file(base | {NORM: base[NORM] + 1}, one / "model.safetensors")
     found = measured(family["base"], one=one, still=still)
-    assert found.unmoved("still") == list(found.tensors)
-    assert found.unmoved("one") == [name for name in found.tensors if name != NORM]
+    assert found.list_unmoved("still") == list(found.tensors)
+    assert found.list_unmoved("one") == [name for name in found.tensors if name != NORM]
     assert math.isnan(found.whole.cosines[0, 1])
     assert found.whole.shares[0] == 32 / found.whole.elements
-    record = geometry_record(found)
+    record = dump_geometry(found)
     assert record["cosines"]["whole"] == [[1.0, None], [None, None]]
     assert record["vectors"]["one"]["norm"] == pytest.approx(math.sqrt(32))
     assert record["tensors"][NORM]["vectors"]["one"] == {
@@ -129,7 +129,7 @@ def test_a_moved_part_of_a_base_of_zeros_has_no_relative_norm(copied: Copy) -> N
     base, expert = changed(copied("base"), model__norm__weight=torch.zeros(32).bfloat16()), copied("b")
     found = measured(base, v=expert)
     assert found.tensors[NORM].relative[0] == math.inf
-    assert geometry_record(found)["tensors"][NORM]["vectors"]["v"]["relative"] is None
+    assert dump_geometry(found)["tensors"][NORM]["vectors"]["v"]["relative"] is None
 
 
 def test_a_tied_head_is_counted_once(family: Family, copied: Copy) -> None:

@@ -10,23 +10,23 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from aftermix.analysis.geometry import Geometry, Part
-from aftermix.analysis.geometry_picture import picture
+from aftermix.analysis.geometry import GeometryPart, VectorGeometry
+from aftermix.analysis.geometry_picture import draw_geometry
 from aftermix.analysis.geometry_tables import print_geometry
 
 
-def geometry(*vectors: str, layers: int = 3) -> Geometry:
+def geometry(*vectors: str, layers: int = 3) -> VectorGeometry:
     """Vectors that move every tensor but the first layer's norm, at right angles to each other."""
     count = len(vectors)
     names = ["model.embed_tokens.weight", "lm_head.weight"]
     names += [f"model.layers.{n}.{part}.weight" for n in range(layers) for part in ("mlp.up_proj", "input_layernorm")]
 
-    def part(name: str, place: int) -> Part:
+    def part(name: str, place: int) -> GeometryPart:
         size = 0.0 if name == "model.layers.0.input_layernorm.weight" else 1.0 + place
         base = 0.0 if name == "lm_head.weight" else 100.0
-        return Part(10, base, np.eye(count) * size, np.full(count, 5 if size else 0), np.full(count, size / 2))
+        return GeometryPart(10, base, np.eye(count) * size, np.full(count, 5 if size else 0), np.full(count, size / 2))
 
-    return Geometry(vectors, {name: part(name, place) for place, name in enumerate(names)})
+    return VectorGeometry(vectors, {name: part(name, place) for place, name in enumerate(names)})
 
 
 def texts(svg: bytes) -> list[str]:
@@ -37,7 +37,7 @@ def texts(svg: bytes) -> list[str]:
 @pytest.mark.parametrize("count", [1, 2, 6])
 def test_names_numbers_and_labels_are_drawn(count: int) -> None:
     names = ["it", "ja$x$", "数学", "v3", "v4", "a-very-long-name-of-a-vector-that-is-cut"][:count]
-    drawn = texts(picture(geometry(*names), kind="svg"))
+    drawn = texts(draw_geometry(geometry(*names), kind="svg"))
     assert {"it", "outside layers", "0", "2", "mlp up", "norm", "embeddings", "head"} <= set(drawn)
     assert drawn.count("1.00") == (count if count > 1 else 0)
     assert drawn.count("0.00") == count * (count - 1)
@@ -46,22 +46,24 @@ def test_names_numbers_and_labels_are_drawn(count: int) -> None:
 
 
 def test_the_same_geometry_gives_the_same_drawing() -> None:
-    assert picture(geometry("a", "b"), kind="svg") == picture(geometry("a", "b"), kind="svg")
+    assert draw_geometry(geometry("a", "b"), kind="svg") == draw_geometry(geometry("a", "b"), kind="svg")
 
 
 def test_a_png_has_a_light_background_and_room_for_every_layer() -> None:
-    shallow, deep = (Image.open(io.BytesIO(picture(geometry("a", layers=n), kind="png"))) for n in (3, 40))
+    shallow, deep = (Image.open(io.BytesIO(draw_geometry(geometry("a", layers=n), kind="png"))) for n in (3, 40))
     assert shallow.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
     assert deep.height > shallow.height
     assert deep.width == shallow.width
 
 
 def test_a_vector_that_moves_nothing_is_drawn() -> None:
-    still = Geometry(("a",), {"w": Part(4, 1.0, np.zeros((1, 1)), np.zeros(1, dtype=np.int64), np.zeros(1))})
-    assert "a" in texts(picture(still, kind="svg"))
+    still = VectorGeometry(
+        ("a",), {"w": GeometryPart(4, 1.0, np.zeros((1, 1)), np.zeros(1, dtype=np.int64), np.zeros(1))}
+    )
+    assert "a" in texts(draw_geometry(still, kind="svg"))
 
 
-def shown(found: Geometry) -> str:
+def shown(found: VectorGeometry) -> str:
     buffer = io.StringIO()
     print_geometry(found, base="BASE", console=Console(file=buffer, width=200))
     return buffer.getvalue()

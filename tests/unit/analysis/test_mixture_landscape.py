@@ -16,17 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftermix.analysis.mixture_landscape import (
-    along,
-    fixed_shares,
-    near_slice,
-    reach,
-    simplex_lattice,
-    slice_records,
-    surface_record,
+    build_slices,
+    build_surface,
+    find_fixed_shares,
+    find_near_slice,
+    limit_slice,
+    list_simplex_lattice,
+    mix_along,
 )
 from aftermix.errors import AftermixError
-from aftermix.jobs.landscape import draw_landscape, page, picture, read_again
-from aftermix.report.charts.landscape_tetrahedron import tetrahedron
+from aftermix.jobs.landscape import build_page, draw_landscape, draw_picture, read_again
+from aftermix.report.charts.landscape_tetrahedron import draw_tetrahedron
 from conftest import run_cli
 from support.landscape_world import DOMAINS, TASKS, finished_run, finished_tree
 
@@ -35,7 +35,7 @@ SHARES = st.lists(st.floats(0.01, 1), min_size=3, max_size=5).map(lambda values:
 
 @pytest.mark.parametrize(("domains", "steps"), [(2, 5), (3, 4), (4, 3)])
 def test_a_lattice_has_every_mixture_once(domains: int, steps: int) -> None:
-    found = simplex_lattice(domains, steps)
+    found = list_simplex_lattice(domains, steps)
     assert len(np.unique(found, axis=0)) == len(found) == comb(steps + domains - 1, domains - 1)
     np.testing.assert_allclose(found.sum(axis=1), 1)
     np.testing.assert_allclose(found * steps, np.round(found * steps), atol=1e-12)
@@ -46,25 +46,25 @@ def test_a_lattice_has_every_mixture_once(domains: int, steps: int) -> None:
 def test_a_slice_keeps_the_proportions_of_the_others(center: Any, data: st.DataObject) -> None:
     domain = data.draw(st.integers(0, len(center) - 1))
     shares = np.linspace(0, 0.9, 4)
-    rows = along(center, domain, shares)
+    rows = mix_along(center, domain, shares)
     np.testing.assert_allclose(rows.sum(axis=1), 1)
     np.testing.assert_allclose(rows[:, domain], shares)
     others = np.delete(rows, domain, axis=1)
     np.testing.assert_allclose(others / others.sum(axis=1, keepdims=True), np.tile(others[0], (4, 1)))
-    np.testing.assert_allclose(along(center, domain, center[[domain]])[0], center)
+    np.testing.assert_allclose(mix_along(center, domain, center[[domain]])[0], center)
 
 
 @given(SHARES, st.floats(0.0, 0.9), st.data())
 def test_a_slice_reaches_as_far_as_the_bounds_let_it(center: Any, room: float, data: st.DataObject) -> None:
     domain = data.draw(st.integers(0, len(center) - 1))
     low, high = center * (1 - room), np.minimum(1, center * (1 + room))
-    ends = reach(center, domain, low, high)
-    inside = along(center, domain, np.linspace(*ends, 5))
+    ends = limit_slice(center, domain, low, high)
+    inside = mix_along(center, domain, np.linspace(*ends, 5))
     assert (inside >= low - 1e-9).all()
     assert (inside <= high + 1e-9).all()
     # Slow twin: of many shares, those whose mixture is allowed.
     shares = np.linspace(0, 1, 2001)
-    rows = along(center, domain, shares)
+    rows = mix_along(center, domain, shares)
     kept = shares[((rows >= low - 1e-12) & (rows <= high + 1e-12)).all(axis=1)]
     if len(kept):
         assert kept.min() >= ends[0] - 1e-9
@@ -78,9 +78,9 @@ def test_fixed_shares_stay_where_a_slice_goes(center: Any, data: st.DataObject) 
     place, domain = data.draw(st.permutations(range(len(center))))[:2]
     low, high = np.zeros(len(center)), np.ones(len(center))
     low[place] = high[place] = center[place]
-    ends = reach(center, domain, low, high)
+    ends = limit_slice(center, domain, low, high)
     assert ends == pytest.approx((0, 1 - center[place]))
-    rows = along(center, domain, np.linspace(*ends, 5), fixed_shares(low, high))
+    rows = mix_along(center, domain, np.linspace(*ends, 5), find_fixed_shares(low, high))
     np.testing.assert_allclose(rows.sum(axis=1), 1)
     np.testing.assert_allclose(rows[:, place], center[place])
     assert (rows >= -1e-12).all()
@@ -90,10 +90,10 @@ def test_fixed_shares_stay_where_a_slice_goes(center: Any, data: st.DataObject) 
 
 def test_points_are_near_by_total_variation() -> None:
     center = np.array([0.5, 0.3, 0.2])
-    points = along(center, 0, np.array([0.2, 0.9]))
+    points = mix_along(center, 0, np.array([0.2, 0.9]))
     moved = points + np.array([[0, 0.09, -0.09], [0, 0.05, -0.05]])
     far = points[:1] + np.array([[0, 0.11, -0.11]])
-    assert near_slice(np.concatenate([moved, far]), center, 0) == [0, 1]
+    assert find_near_slice(np.concatenate([moved, far]), center, 0) == [0, 1]
 
 
 def test_a_slice_passes_through_the_optimum_and_leaves_fixed_shares_out() -> None:
@@ -104,12 +104,12 @@ def test_a_slice_passes_through_the_optimum_and_leaves_fixed_shares_out() -> Non
         return values, values - 1, values + 1
 
     low, high = np.array([0.0, 0.3, 0.0]), np.array([1.0, 0.3, 1.0])
-    held = slice_records(banded, center_K=center, low_K=low, high_K=high, points_NK=center[None])
+    held = build_slices(banded, center_K=center, low_K=low, high_K=high, points_NK=center[None])
     assert [line["domain"] for line in held] == [0, 2]
     assert [line["shares"][-1] for line in held] == [0.7, 0.7]  # type: ignore[index]
     alone = np.array([0.5, 0.3, 0.0]), np.array([0.5, 0.3, 1.0])
-    assert slice_records(banded, center_K=center, low_K=alone[0], high_K=alone[1], points_NK=center[None]) == []
-    free = slice_records(banded, center_K=center, low_K=np.zeros(3), high_K=np.ones(3), points_NK=center[None])
+    assert build_slices(banded, center_K=center, low_K=alone[0], high_K=alone[1], points_NK=center[None]) == []
+    free = build_slices(banded, center_K=center, low_K=np.zeros(3), high_K=np.ones(3), points_NK=center[None])
     assert [line["domain"] for line in free] == [0, 1, 2]
     shares: Any = free[0]["shares"]
     values: Any = free[0]["values"]
@@ -117,7 +117,7 @@ def test_a_slice_passes_through_the_optimum_and_leaves_fixed_shares_out() -> Non
     assert shares[-1] == 1
     assert values[shares.index(0.5)] == [0.25]
     assert free[0]["near"] == [0]
-    assert surface_record(lambda rows: rows[:, :1], domains=5) is None
+    assert build_surface(lambda rows: rows[:, :1], domains=5) is None
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_pictures_of_every_kind(runs: dict[int, Path], tmp_path: Path, capsys: p
     svg, png = tmp_path / "a.svg", tmp_path / "a.png"
     assert run_cli("landscape", runs[3], "-o", svg) == 0
     assert capsys.readouterr().out == f"Picture: {svg}\n"
-    assert svg.read_bytes() == picture(read_again(runs[3]), kind="svg")
+    assert svg.read_bytes() == draw_picture(read_again(runs[3]), kind="svg")
     text = svg.read_text()
     for word in ("utility", *TASKS, "math", "measured, filled with its own score"):
         assert word in text
@@ -179,7 +179,7 @@ def test_pictures_of_every_kind(runs: dict[int, Path], tmp_path: Path, capsys: p
     assert "share of web" in fixed
     draw_landscape(runs[4], png)
     assert png.read_bytes()[:4] == b"\x89PNG"
-    document = page(svg.read_bytes(), title="<run>")
+    document = build_page(svg.read_bytes(), title="<run>")
     assert document.startswith("<!doctype html>")
     assert "<title>&lt;run&gt;</title>" in document
     assert "<script" not in document
@@ -189,7 +189,7 @@ def test_pictures_of_every_kind(runs: dict[int, Path], tmp_path: Path, capsys: p
 def test_four_domains_can_be_turned(runs: dict[int, Path], tmp_path: Path) -> None:
     pytest.importorskip("plotly", reason="the tetrahedron needs aftermix[plots]")
     turned = draw_landscape(runs[4], tmp_path / "turn.html").read_text()
-    assert turned == tetrahedron(read_again(runs[4]), title="Landscape of run4")
+    assert turned == draw_tetrahedron(read_again(runs[4]), title="Landscape of run4")
     assert not re.search(r"<script[^>]+src=", turned)
     assert "<link" not in turned.split("<script")[0]
     # The drawing stands behind plotly itself, as the last call of it.

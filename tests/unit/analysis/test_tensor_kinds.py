@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aftermix.analysis.tensor_kinds import KINDS, Place, layer_labels, place_of
+from aftermix.analysis.tensor_kinds import KINDS, TensorKind, label_layers, read_tensor_kind
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 64}
 BLOCK = {**SMALL, "intermediate_size": 48, "num_key_value_heads": 2}
@@ -61,7 +61,7 @@ def test_no_tensor_of_a_family_is_of_an_unknown_kind(family: str) -> None:
     config, options, kinds = FAMILIES[family]
     with torch.device("meta"):
         model = getattr(transformers, family)(getattr(transformers, config)(**options))
-    places = {name: place_of(name) for name in model.state_dict()}
+    places = {name: read_tensor_kind(name) for name in model.state_dict()}
     assert {place.kind for place in places.values()} == kinds, places
     assert {place.number for place in places.values()} == {-1, 0, 1}
     stacks = 2 if family.startswith("T5") else 1
@@ -87,7 +87,7 @@ def test_no_tensor_of_a_family_is_of_an_unknown_kind(family: str) -> None:
     ],
 )
 def test_names_of_single_families(name: str, kind: str) -> None:
-    assert place_of(name).kind == kind
+    assert read_tensor_kind(name).kind == kind
     assert kind in KINDS
 
 
@@ -98,11 +98,11 @@ def test_stacks_are_told_apart() -> None:
         "model.language_model.layers.9.x",
         "x",
     ]
-    assert layer_labels([place_of(name) for name in names]) == {
+    assert label_layers([read_tensor_kind(name) for name in names]) == {
         ("", -1): "outside layers",
         ("model.language_model.layers", 9): "language_model 9",
         ("model.language_model.layers", 10): "language_model 10",
         ("model.vision_tower.layers", 1): "vision_tower 1",
     }
-    deep = [Place("a", 0, "other"), Place("a.b", 0, "other")]
-    assert set(layer_labels(deep).values()) == {"a 0", "a.b 0"}
+    deep = [TensorKind("a", 0, "other"), TensorKind("a.b", 0, "other")]
+    assert set(label_layers(deep).values()) == {"a 0", "a.b 0"}

@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.names import matcher, tied_head
+from aftermix.checkpoints.names import build_matcher, find_tied_head
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import open_checkpoint
-from aftermix.checkpoints.shards import Piece, TensorSpec, plan_shards, whole_tensors, write_shards
+from aftermix.checkpoints.shards import TensorPiece, TensorSpec, plan_shards, stream_whole_tensors, write_shards
 from aftermix.checkpoints.writer import write_checkpoint
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError, ConfigError, ManyProblemsError
@@ -231,7 +231,7 @@ def test_shards_are_what_transformers_expects(tmp_path: Path) -> None:
         ["t4"],
         ["t5", "scalar", "empty"],
     ]
-    write_shards(tmp_path, whole_tensors(tensors.items()), shards)
+    write_shards(tmp_path, stream_whole_tensors(tensors.items()), shards)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(t.nbytes for t in tensors.values())
     for name, file in index["weight_map"].items():
@@ -258,7 +258,7 @@ def test_an_unwritable_place_is_one_clear_error(family: Family, tmp_path: Path) 
 KILLED = """
 import sys, torch
 from pathlib import Path
-from aftermix.checkpoints.shards import Piece, TensorSpec
+from aftermix.checkpoints.shards import TensorPiece, TensorSpec
 from aftermix.checkpoints.writer import write_checkpoint
 layout = [TensorSpec(f"t{i}", (1000,), torch.float32) for i in range(2000)]
 def tensors():
@@ -266,7 +266,7 @@ def tensors():
         if number == int(sys.argv[2]):
             print("now", flush=True)
             sys.stdin.read()
-        yield Piece(spec.name, 0, torch.zeros(1000))
+        yield TensorPiece(spec.name, 0, torch.zeros(1000))
 write_checkpoint(Path(sys.argv[1]), tensors(), layout=layout, companions={"config.json": b"{}"}, max_shard_bytes=10**6)
 """
 
@@ -284,7 +284,7 @@ def test_a_killed_write_leaves_nothing_that_looks_like_a_model(at: int, tmp_path
     layout = [TensorSpec("t", (1,), torch.float32)]
     write_checkpoint(
         tmp_path / "model",
-        [Piece("t", 0, torch.ones(1))],
+        [TensorPiece("t", 0, torch.ones(1))],
         layout=layout,
         companions={"config.json": b"{}"},
         max_shard_bytes=10**6,
@@ -294,17 +294,17 @@ def test_a_killed_write_leaves_nothing_that_looks_like_a_model(at: int, tmp_path
 
 def test_patterns_say_what_is_wrong_with_them() -> None:
     with pytest.raises(ConfigError, match=r"merge\.exclude: 're' is no regular expression|'re:\(' is no regular"):
-        matcher(["re:("], where="merge.exclude")
+        build_matcher(["re:("], where="merge.exclude")
     with pytest.raises(ConfigError, match="an empty pattern would match every tensor"):
-        matcher([" "], where="merge.exclude")
+        build_matcher([" "], where="merge.exclude")
 
 
 def test_ties_are_read_from_nested_configurations() -> None:
     names = ["language_model.model.embed_tokens.weight"]
-    assert tied_head(names, {"text_config": {"tie_word_embeddings": True}}) == {
+    assert find_tied_head(names, {"text_config": {"tie_word_embeddings": True}}) == {
         "language_model.lm_head.weight": "language_model.model.embed_tokens.weight"
     }
-    assert tied_head([*names, "lm_head.weight"], {"text_config": {"tie_word_embeddings": False}}) == {}
+    assert find_tied_head([*names, "lm_head.weight"], {"text_config": {"tie_word_embeddings": False}}) == {}
 
 
 def edit_json(path: Path, **values: object) -> None:

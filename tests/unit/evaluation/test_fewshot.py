@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftermix.errors import EvaluationError
-from aftermix.evaluation.fewshot import ExamplePool, example_pool
+from aftermix.evaluation.fewshot import ExamplePool, choose_examples
 
 
 def documents(*names: str) -> list[dict[str, Any]]:
@@ -19,7 +19,7 @@ def documents(*names: str) -> list[dict[str, Any]]:
 def pool_of(
     pool: list[Any], scored: list[Any], *, shots: int = 2, seed: int = 0, in_order: bool = False
 ) -> ExamplePool:
-    return example_pool(pool, scored, shots=shots, task="t", seed=seed, in_order=in_order)
+    return choose_examples(pool, scored, shots=shots, task="t", seed=seed, in_order=in_order)
 
 
 def test_a_pool_of_its_own_stays_as_it_is() -> None:

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from aftermix.errors import EvaluationError
 from aftermix.evaluation import loading
-from aftermix.evaluation.engines.hf import HuggingFaceEngine, planning_model
-from aftermix.evaluation.harness import Measured, TaskSuite
+from aftermix.evaluation.engines.hf import HuggingFaceEngine, open_planning_model
+from aftermix.evaluation.harness import SuiteScores, TaskSuite
 from aftermix.evaluation.items import SPLITS
 
 WRITE = {"task": "write_colour", "filter": "last_letter"}
@@ -91,7 +91,7 @@ def test_generated_answers_and_their_filters_are_those_of_lm_eval(
     monkeypatch.chdir(tasks)
     config = config_of(tasks, WRITE, num_fewshot=shots, items={"search": 24, "select": 5})
     suite, engine = TaskSuite.build(config), opened(model_a, config)
-    answers = engine.lm.generate_until(suite.requests("search", engine.lm)["write_colour"])
+    answers = engine.lm.generate_until(suite.list_requests("search", engine.lm)["write_colour"])
     measured = suite.evaluate(engine.lm, "search")
     results = plain_lm_eval(suite, engine, tasks, "write_colour", num_fewshot=shots)
     by_item = {s["doc_id"]: s["resps"][0][0] for s in results["samples"]["write_colour"]}
@@ -123,7 +123,7 @@ def test_no_answer_is_left_in_the_requests(tasks: Path, model_a: Path, opened: A
     config = config_of(tasks, "colours")
     suite, engine = TaskSuite.build(config), opened(model_a, config)
     suite.evaluate(engine.lm, "search")
-    asked = suite.requests("search", engine.lm)["colours"]
+    asked = suite.list_requests("search", engine.lm)["colours"]
     assert len(asked) == 4 * 8
     assert all(instance.resps == [] and instance.filtered_resps == {} for instance in asked)
 
@@ -138,7 +138,7 @@ def test_lm_evals_answer_cache_is_refused(
 
 
 def prompts(suite: TaskSuite, task: str) -> dict[str, list[str]]:
-    return {split: [request.args[0] for request in suite.requests(split, None)[task]] for split in SPLITS}
+    return {split: [request.args[0] for request in suite.list_requests(split, None)[task]] for split in SPLITS}
 
 
 def test_prompts_depend_on_nothing_but_the_task_and_its_items(
@@ -148,7 +148,7 @@ def test_prompts_depend_on_nothing_but_the_task_and_its_items(
     first = TaskSuite.build(config)
     first.evaluate(opened(model_a, config).lm, "search")
     other = TaskSuite.build(config_of(tasks, WRITE, "colours", num_fewshot=3))
-    backwards = {split: [r.args[0] for r in other.requests(split, None)["colours"]] for split in reversed(SPLITS)}
+    backwards = {split: [r.args[0] for r in other.list_requests(split, None)["colours"]] for split in reversed(SPLITS)}
     assert prompts(first, "colours") == backwards
     assert prompts(first, "colours")["search"][0].count("Question: train") == 3
 
@@ -167,7 +167,7 @@ def test_examples_from_the_evaluated_split_are_never_scored(tasks: Path, config_
     assert shown
     assert not shown & scored
     assert len(scored) == 40 - 4
-    assert sum(suite.sizes()[name].values()) == 36
+    assert sum(suite.count_items()[name].values()) == 36
     assert suite.tasks[name].note == "4 items are few-shot examples and not scored"
 
 
@@ -180,10 +180,10 @@ def test_only_the_items_of_the_split_are_run(tasks: Path, model_a: Path, opened:
             "colours": count,
             "continue_colour": count,
         }
-        alone = suite.tokens(split, engine.lm)
-        asked = suite.requests(split, engine.lm)
+        alone = suite.count_tokens(split, engine.lm)
+        asked = suite.list_requests(split, engine.lm)
         assert max(alone.values()) < measured.tokens <= sum(alone.values())  # the two tasks may share prompts
-        assert measured.tokens == engine.lm.request_tokens([*asked["colours"], *asked["continue_colour"]])
+        assert measured.tokens == engine.lm.count_request_tokens([*asked["colours"], *asked["continue_colour"]])
 
 
 def test_a_group_is_one_task_of_all_its_leaves_items(tasks: Path, model_a: Path, opened: Any, config_of: Any) -> None:
@@ -197,7 +197,7 @@ def test_a_group_is_one_task_of_all_its_leaves_items(tasks: Path, model_a: Path,
 
 
 def test_scores_are_means_over_items() -> None:
-    measured = Measured(items={"a": [1.0, 0.0, 0.0, 1.0], "b": [0.5]}, metrics={}, tokens=0)
+    measured = SuiteScores(items={"a": [1.0, 0.0, 0.0, 1.0], "b": [0.5]}, metrics={}, tokens=0)
     assert measured.scores == {"a": 0.5, "b": 0.5}
 
 
@@ -206,8 +206,10 @@ def test_tokens_are_planned_without_reading_a_weight(
 ) -> None:
     config = config_of(tasks, "colours", WRITE, num_fewshot=1)
     suite = TaskSuite.build(config)
-    planned = suite.tokens("select", planning_model(model_a, tokenizer_folder=tokenizer_folder, config=config))
-    assert planned == suite.tokens("select", opened(model_a, config).lm)
+    planned = suite.count_tokens(
+        "select", open_planning_model(model_a, tokenizer_folder=tokenizer_folder, config=config)
+    )
+    assert planned == suite.count_tokens("select", opened(model_a, config).lm)
     assert planned["colours"] > planned["write_colour"] > 10 * 12
 
 
@@ -224,7 +226,7 @@ def test_nothing_is_printed_or_logged(
     suite, engine = TaskSuite.build(config), opened(model_a, config)
     suite.evaluate(engine.lm, "search")
     assert capfd.readouterr() == ("", "")
-    assert caplog.records == []
+    assert caplog.build_records == []
 
 
 def test_local_tasks_alone_never_read_the_built_in_index(

@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 
 from aftermix.config import ItemsConfig
 from aftermix.errors import EvaluationError
-from aftermix.evaluation.items import SPLITS, TaskItems, fixed_counts, split_items
+from aftermix.evaluation.items import SPLITS, TaskItems, list_fixed_counts, split_items
 
 
 def split(count: int, *, strata: int = 4, task: str = "t", **options: Any) -> TaskItems:
     items = ItemsConfig(**options)
     return split_items(
-        {f"leaf/{n}": f"gold {n % strata}" for n in range(count)}, task=task, items=items, fixed=fixed_counts(items)
+        {f"leaf/{n}": f"gold {n % strata}" for n in range(count)},
+        task=task,
+        items=items,
+        fixed=list_fixed_counts(items),
     )
 
 
@@ -113,7 +116,7 @@ def test_scheme_first_takes_the_first_items_which_overlap() -> None:
 def test_scheme_first_takes_the_first_of_each_leaf_and_keeps_leaves_together() -> None:
     keys = {f"{leaf}/{n}": leaf for leaf in ("a", "b") for n in range(10)}
     items = ItemsConfig(scheme="first", search=4, select=6)
-    parts = split_items(keys, task="t", items=items, fixed=fixed_counts(items))
+    parts = split_items(keys, task="t", items=items, fixed=list_fixed_counts(items))
     assert parts.search == ("a/0", "a/1", "b/0", "b/1")
     assert len(parts.test) == 14
 
@@ -125,5 +128,5 @@ def test_scheme_first_without_items_left_is_refused_or_shrunk() -> None:
 
 
 def test_only_written_counts_are_fixed() -> None:
-    assert fixed_counts(ItemsConfig()) == frozenset()
-    assert fixed_counts(ItemsConfig(search=100, test="rest", seed=3)) == {"search"}
+    assert list_fixed_counts(ItemsConfig()) == frozenset()
+    assert list_fixed_counts(ItemsConfig(search=100, test="rest", seed=3)) == {"search"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aftermix.errors import EvaluationError
-from aftermix.evaluation.local_files import with_absolute_files
+from aftermix.evaluation.local_files import resolve_data_files
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def files(folder: Path, entry: object) -> object:
     task = {"task": "t", "dataset_path": "json", "dataset_kwargs": {"data_files": entry}}
-    return with_absolute_files(task, folder=folder)["dataset_kwargs"]["data_files"]
+    return resolve_data_files(task, folder=folder)["dataset_kwargs"]["data_files"]
 
 
 def test_names_lists_splits_and_globs_become_absolute(folder: Path) -> None:
@@ -41,11 +41,11 @@ def test_the_working_directory_comes_second(folder: Path) -> None:
 
 
 def test_a_folder_of_data_is_found(folder: Path) -> None:
-    assert with_absolute_files({"task": "t", "dataset_path": "data"}, folder=folder)["dataset_path"] == str(
+    assert resolve_data_files({"task": "t", "dataset_path": "data"}, folder=folder)["dataset_path"] == str(
         folder / "data"
     )
     kept = {"task": "t", "dataset_path": "owner/name"}
-    assert with_absolute_files(kept, folder=folder) == kept
+    assert resolve_data_files(kept, folder=folder) == kept
 
 
 def test_a_missing_file_is_refused(folder: Path) -> None:

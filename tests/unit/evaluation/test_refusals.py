@@ -64,7 +64,7 @@ def test_fewer_items_than_asked_for(tasks: Path, config_of: Any) -> None:
 
 def test_a_small_task_with_the_default_counts_is_split_in_proportion(tasks: Path, config_of: Any) -> None:
     suite = TaskSuite.build(config_of(tasks, "colours", items={}))
-    assert suite.sizes() == {"colours": {"search": 6, "select": 16, "test": 18}}
+    assert suite.count_items() == {"colours": {"search": 6, "select": 16, "test": 18}}
     assert suite.tasks["colours"].note == "only 40 items, so they are split in proportion: search 6, select 16, test 18"
 
 
@@ -105,7 +105,7 @@ def test_shots_of_the_task_its_line_and_the_file(
 
     def shots(name: Any, **options: Any) -> int:
         suite = TaskSuite.build(config_of(tasks, name, **options))
-        return str(next(iter(suite.requests("search", None).values()))[0].args[0]).count("Question: train")
+        return str(next(iter(suite.list_requests("search", None).values()))[0].args[0]).count("Question: train")
 
     assert shots("colours") == 0
     assert shots("own_two") == 2

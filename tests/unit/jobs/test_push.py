@@ -21,9 +21,9 @@ from huggingface_hub import ModelCard
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError
 from aftermix.jobs.diff import diff
-from aftermix.jobs.merge.model_card import model_card
-from aftermix.jobs.push import model_folder
-from aftermix.merging.merge import Recipe
+from aftermix.jobs.merge.model_card import build_model_card
+from aftermix.jobs.push import find_model_folder
+from aftermix.merging.merge import MergeRecipe
 
 Family = Mapping[str, Path]
 TOKEN = "secret"  # noqa: S105
@@ -240,11 +240,11 @@ def test_only_models_with_a_card_are_uploaded(family: Family, tmp_path: Path) ->
     with pytest.raises(
         CheckpointError, match="expected a model, a stored vector or a finished run, found none of them"
     ):
-        model_folder(tmp_path)
+        find_model_folder(tmp_path)
     with pytest.raises(CheckpointError, match=r"README\.md: is no model card that the hub takes .*Write one, with"):
-        model_folder(family["b"])
+        find_model_folder(family["b"])
     with pytest.raises(AftermixError, match=r"README\.md: is no model card that the hub takes"):
-        model_folder(uploadable(tmp_path / "m", family, card="---\n- a list\n---\n"))
+        find_model_folder(uploadable(tmp_path / "m", family, card="---\n- a list\n---\n"))
 
 
 def test_a_stored_vector_is_uploaded_with_its_card(hub: Hub, family: Family, tmp_path: Path) -> None:
@@ -267,7 +267,9 @@ def test_the_card_of_a_run_has_evaluation_results_that_the_hub_reads(family: Fam
     best = {"test": {"tasks": {"gsm8k": scores, "mgsm_ja": scores}}, "metrics": {"gsm8k": "exact_match,strict"}}
     best["metrics"]["mgsm_ja"] = "acc,none"
     weights = {"it": 1.0, "ja": 0.5, "l": 0.0}
-    content = model_card(config, Recipe.of(config.merge), weights, name="merged", best=best).decode()
+    content = build_model_card(
+        config, MergeRecipe.from_config(config.merge), weights, name="merged", best=best
+    ).decode()
     card = ModelCard(content)
     assert card.data.base_model == ["org/base", "org/it", "org/ja"]
     assert card.data.tags == ["merge", "aftermix"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, ConfigError, ManyProblemsError
 from aftermix.mergekit.reading import SHARED, read_mergekit
-from aftermix.mergekit.settings import Setting, settle
+from aftermix.mergekit.settings import MergekitSetting, settle
 from aftermix.merging.methods import bind
 from aftermix.yaml_file import parse_yaml
 
@@ -351,8 +351,8 @@ def test_a_settled_weight_is_what_mergekit_gives_every_tensor(inner: Any, outer:
 
 
 def test_a_parameter_without_a_value_takes_its_default() -> None:
-    assert settle("density", [("here", {})], default=1.0) == Setting(1.0)
-    assert settle("density", [("here", {"density": []})], default=1.0) == Setting(1.0)
+    assert settle("density", [("here", {})], default=1.0) == MergekitSetting(1.0)
+    assert settle("density", [("here", {"density": []})], default=1.0) == MergekitSetting(1.0)
 
 
 def test_the_recipe_in_the_documentation_is_taken() -> None:

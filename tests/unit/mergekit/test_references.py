@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from aftermix.config import parse_config
 from aftermix.errors import ConfigError
-from aftermix.mergekit.references import reference, vector_names, written
+from aftermix.mergekit.references import name_vectors, parse_reference, write_reference
 
 FOLDER = Path.cwd()
 
 
 def test_an_adapter_of_the_base_is_a_vector_of_its_own() -> None:
-    assert reference("org/base+org/lora", where="here", base="org/base") == "org/lora"
-    assert reference({"model": "org/base", "lora": {"path": "x"}}, where="here", base="org/base") == "x"
+    assert parse_reference("org/base+org/lora", where="here", base="org/base") == "org/lora"
+    assert parse_reference({"model": "org/base", "lora": {"path": "x"}}, where="here", base="org/base") == "x"
 
 
 @pytest.mark.parametrize(
@@ -26,18 +26,18 @@ def test_an_adapter_of_the_base_is_a_vector_of_its_own() -> None:
 )
 def test_a_reference_that_names_no_model_is_refused(value: Any) -> None:
     with pytest.raises(ConfigError):
-        reference(value, where="here")
+        parse_reference(value, where="here")
 
 
 @settings(deadline=None)
 @given(st.text(min_size=1, max_size=40).filter(lambda text: "\0" not in text))
 def test_a_written_reference_reads_back(model: str) -> None:
-    assert reference(written(model), where="here") == model
+    assert parse_reference(write_reference(model), where="here") == model
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=80), max_size=6))
 def test_names_are_distinct_and_legal(models: list[str]) -> None:
-    names = vector_names(models)
+    names = name_vectors(models)
     assert len(set(names)) == len(models)
     parse_config({"vectors": {name: {"model": "m"} for name in names}}, where="r", folder=FOLDER)

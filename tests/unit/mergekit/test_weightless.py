@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aftermix.config import Config, VectorConfig, parse_config
 from aftermix.errors import ManyProblemsError
 from aftermix.mergekit.reading import read_mergekit
-from aftermix.mergekit.writing import to_mergekit
+from aftermix.mergekit.writing import translate_to_mergekit
 from aftermix.yaml_file import parse_yaml
 
 
@@ -129,15 +129,15 @@ def configurations(draw: st.DrawFn) -> Config:
 @settings(deadline=None)
 @given(configurations())
 def test_what_is_written_reads_back(config: Config) -> None:
-    text = to_mergekit(config).text()
+    text = translate_to_mergekit(config).format_file()
     again = read_mergekit(parse_yaml(text, where="r.yaml"), where="r.yaml")
     assert again == config
-    assert to_mergekit(again).text() == text
+    assert translate_to_mergekit(again).format_file() == text
 
 
 def test_a_base_that_is_no_model_of_karcher_is_left_out_with_a_note() -> None:
     vectors: dict[str, dict[str, Any]] = {"a": {"weight": 0.3}, "b": {"weight": 0.3}}
-    found = to_mergekit(ours({"method": "karcher"}, vectors, base="org/base"), dtype="bfloat16")
+    found = translate_to_mergekit(ours({"method": "karcher"}, vectors, base="org/base"), dtype="bfloat16")
     assert found.recipe == {
         "merge_method": "karcher",
         "models": [{"model": "org/a"}, {"model": "org/b"}],
@@ -152,7 +152,7 @@ def test_a_base_that_is_no_model_of_karcher_is_left_out_with_a_note() -> None:
 
 def test_adapters_are_written_with_their_base() -> None:
     config = ours({"method": "model_stock"}, {"a": {}, "b": {}}, base="org/base")
-    found = to_mergekit(config, adapters={"b"})
+    found = translate_to_mergekit(config, adapters={"b"})
     assert found.recipe["models"] == [{"model": "org/a"}, {"model": "org/base+org/b"}]
     assert found.notes[-1] == "Adapters: mergekit needs `--lora-merge-cache FOLDER`."
 
@@ -198,5 +198,5 @@ def test_what_mergekit_cannot_say_is_refused(
     merge: dict[str, Any], vectors: dict[str, dict[str, Any]], expected: str
 ) -> None:
     with pytest.raises(ManyProblemsError) as caught:
-        to_mergekit(ours(merge, vectors, base="org/base"))
+        translate_to_mergekit(ours(merge, vectors, base="org/base"))
     assert [str(problem) for problem in caught.value.problems] == [expected]

@@ -22,7 +22,7 @@ from aftermix.jobs.export.command import export_mergekit
 from aftermix.jobs.merge.command import merge
 from aftermix.mergekit.reading import SHARED, load_recipe, read_mergekit
 from aftermix.mergekit.weightless import OPTIONS
-from aftermix.mergekit.writing import to_mergekit
+from aftermix.mergekit.writing import translate_to_mergekit
 from aftermix.yaml_file import parse_yaml
 
 Family = Mapping[str, Path]
@@ -71,15 +71,15 @@ def configurations(draw: st.DrawFn) -> Config:
 @settings(deadline=None)
 @given(configurations())
 def test_what_is_written_reads_back(config: Config) -> None:
-    translation = to_mergekit(config)
-    assert read_mergekit(parse_yaml(translation.text(), where="r.yaml"), where="r.yaml") == config
+    translation = translate_to_mergekit(config)
+    assert read_mergekit(parse_yaml(translation.format_file(), where="r.yaml"), where="r.yaml") == config
 
 
 @settings(deadline=None)
 @given(configurations())
 def test_writing_again_changes_nothing(config: Config) -> None:
-    once = to_mergekit(config).text()
-    assert to_mergekit(read(once)).text() == once
+    once = translate_to_mergekit(config).format_file()
+    assert translate_to_mergekit(read(once)).format_file() == once
 
 
 def ours(merge_values: dict[str, Any], **others: Any) -> Config:
@@ -89,7 +89,7 @@ def ours(merge_values: dict[str, Any], **others: Any) -> Config:
 
 
 def test_our_defaults_are_written_out() -> None:
-    assert to_mergekit(ours({"method": "ties", "normalize": False}), dtype="bfloat16").recipe == {
+    assert translate_to_mergekit(ours({"method": "ties", "normalize": False}), dtype="bfloat16").recipe == {
         "merge_method": "ties",
         "base_model": "org/base",
         "models": [
@@ -130,7 +130,7 @@ def test_our_defaults_are_written_out() -> None:
 )  # fmt: skip
 def test_what_mergekit_cannot_express_is_refused(merge_values: dict[str, Any], expected: str) -> None:
     with pytest.raises(ManyProblemsError) as caught:
-        to_mergekit(ours(merge_values))
+        translate_to_mergekit(ours(merge_values))
     assert [str(problem) for problem in caught.value.problems] == [expected]
 
 
@@ -138,10 +138,10 @@ def test_patterns_become_names_where_the_base_is_at_hand() -> None:
     tensors = ["lm_head.weight", "model.layers.0.mlp", "model.layers.0.mlp_gate", "model.layers.1.mlp"]
     config = ours({"exclude": ["lm_head", "*.0.mlp*"]})
     zeros = [{"filter": part, "value": 0.0} for part in ("lm_head", "model.layers.0.mlp", "model.layers.0.mlp_gate")]
-    models = to_mergekit(config, tensors=tensors).recipe["models"]
+    models = translate_to_mergekit(config, tensors=tensors).recipe["models"]
     assert models[0]["parameters"]["weight"] == [*zeros, {"value": 0.5}]
     with pytest.raises(ManyProblemsError) as caught:
-        to_mergekit(ours({"exclude": ["re:0.mlp$"]}), tensors=tensors)
+        translate_to_mergekit(ours({"exclude": ["re:0.mlp$"]}), tensors=tensors)
     expected = "a filter for 'model.layers.0.mlp' would also catch 'model.layers.0.mlp_gate'"
     assert caught.value.problems[0].found == expected
 
@@ -152,10 +152,13 @@ def test_what_changes_no_tensor_is_a_note() -> None:
         "ja": {"model": "org/ja"},
     }
     config = ours({"method": "dare_linear", "density": 0.5, "rescale": "l1", "seed": 7}, vectors=vectors)
-    notes = "\n".join(to_mergekit(config).notes)
+    notes = "\n".join(translate_to_mergekit(config).notes)
     for part in ("called it, ja", "in distribution only", "seed 7", "org/chat. Copy them over", "search ranges of it"):
         assert part in notes
-    assert all(line.startswith("#") for line in to_mergekit(config).text().splitlines()[: notes.count("\n") + 1])
+    assert all(
+        line.startswith("#")
+        for line in translate_to_mergekit(config).format_file().splitlines()[: notes.count("\n") + 1]
+    )
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:

@@ -16,13 +16,13 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, MergeError
 from aftermix.jobs.merge.command import merge
-from aftermix.jobs.merge.statistics import merger_of
+from aftermix.jobs.merge.statistics import open_merger
 from aftermix.merging.exclusive_check import ExclusiveCheck
-from aftermix.merging.merge import MergedBlock, Merger, Recipe, merged_pieces
-from aftermix.merging.rules.exclusive import Owned, exclusive
-from aftermix.merging.shares import Tally
-from aftermix.merging.topk.magnitude import Blocks
-from aftermix.merging.topk.scores import Candidates
+from aftermix.merging.merge import MergedBlock, Merger, MergeRecipe, stream_merged_pieces
+from aftermix.merging.rules.exclusive import ExclusivePruner, exclusive
+from aftermix.merging.shares import ShareTally
+from aftermix.merging.topk.magnitude import TensorBlocks
+from aftermix.merging.topk.scores import ScoredEntries
 
 Family = Mapping[str, Path]
 Change = Callable[[MergedBlock], MergedBlock]
@@ -42,7 +42,7 @@ def config_of(family: Family, **options: Any) -> Config:
 
 def merger_for(family: Family, **options: Any) -> Merger:
     config = config_of(family, **options)
-    return merger_of(config, open_pool(config), Recipe.of(config.merge, vectors=config.vectors))
+    return open_merger(config, open_pool(config), MergeRecipe.from_config(config.merge, vectors=config.vectors))
 
 
 @pytest.mark.parametrize("dtype", [None, "float16", "float32"])
@@ -60,15 +60,15 @@ def test_an_exclusive_merge_passes(
     statistics_of = {"statistics": str(statistics[str(family["base"])])} if options["method"] == "obim" else {}
     merger = merger_for(family, dtype=dtype, **options, **statistics_of)
     check = ExclusiveCheck(merger, WEIGHTS)
-    for _ in merged_pieces(merger, WEIGHTS, watch=check):
+    for _ in stream_merged_pieces(merger, WEIGHTS, watch=check):
         pass
-    assert check.summary() == "Checked: 20 tensors, 25,760 positions, none from two vectors"
+    assert check.summarise() == "Checked: 20 tensors, 25,760 positions, none from two vectors"
 
 
 def test_weights_of_0_give_the_base(family: Family) -> None:
     merger = merger_for(family, method="ties_im")
     check = ExclusiveCheck(merger, {})
-    for _ in merged_pieces(merger, {}, watch=check):
+    for _ in stream_merged_pieces(merger, {}, watch=check):
         pass
     assert check.tensors == 20
 
@@ -81,17 +81,17 @@ def broken(family: Family, change: Change) -> None:
     def watch(block: MergedBlock) -> None:
         check(change(block) if block.info.name == Q_PROJ else block)
 
-    for _ in merged_pieces(merger, WEIGHTS, watch=watch):
+    for _ in stream_merged_pieces(merger, WEIGHTS, watch=watch):
         pass
 
 
 def with_owners(block: MergedBlock, vector: str, owners: np.ndarray) -> MergedBlock:
-    mark = block.keepers[vector].mark  # type: ignore[attr-defined]
-    return replace(block, keepers={**block.keepers, vector: Owned(owners, mark)})
+    mark = block.pruners[vector].mark  # type: ignore[attr-defined]
+    return replace(block, pruners={**block.pruners, vector: ExclusivePruner(owners, mark)})
 
 
 def first_of(block: MergedBlock, mark: int) -> int:
-    owners = block.keepers["a"].owners  # type: ignore[attr-defined]
+    owners = block.pruners["a"].owners  # type: ignore[attr-defined]
     return int(np.flatnonzero(owners == mark)[0])
 
 
@@ -100,7 +100,7 @@ def test_a_keeper_that_takes_what_another_has_is_found(family: Family) -> None:
 
     def change(block: MergedBlock) -> MergedBlock:
         place.append(first_of(block, 2))
-        owners = block.keepers["c"].owners.copy()  # type: ignore[attr-defined]
+        owners = block.pruners["c"].owners.copy()  # type: ignore[attr-defined]
         owners[place[0]] = 3
         return with_owners(block, "c", owners)
 
@@ -129,7 +129,7 @@ def test_a_wrong_value_is_found(family: Family) -> None:
 
 def test_a_position_of_nobody_that_moved_is_found(family: Family) -> None:
     def change(block: MergedBlock) -> MergedBlock:
-        owners = block.keepers["a"].owners.copy()  # type: ignore[attr-defined]
+        owners = block.pruners["a"].owners.copy()  # type: ignore[attr-defined]
         owners[first_of(block, 1)] = 0
         return with_owners(block, "a", owners)
 
@@ -139,7 +139,7 @@ def test_a_position_of_nobody_that_moved_is_found(family: Family) -> None:
 
 def test_a_count_that_is_not_the_ratio_is_found(family: Family) -> None:
     def change(block: MergedBlock) -> MergedBlock:
-        owners = block.keepers["b"].owners.copy()  # type: ignore[attr-defined]
+        owners = block.pruners["b"].owners.copy()  # type: ignore[attr-defined]
         owners[first_of(block, 2)] = 0
         return with_owners(block, "b", owners)
 
@@ -152,12 +152,12 @@ def test_a_count_that_is_not_the_ratio_is_found(family: Family) -> None:
 def test_the_job_writes_nothing_when_the_check_fails(
     family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = Owned.__call__
+    honest = ExclusivePruner.__call__
 
-    def greedy(self: Owned, delta: torch.Tensor, start: int) -> torch.Tensor:
+    def greedy(self: ExclusivePruner, delta: torch.Tensor, start: int) -> torch.Tensor:
         return delta if self.mark == 2 else honest(self, delta, start)
 
-    monkeypatch.setattr(Owned, "__call__", greedy)
+    monkeypatch.setattr(ExclusivePruner, "__call__", greedy)
     with pytest.raises(MergeError, match=r"is kept by vector 'a' and by vector 'b'"):
         merge(config_of(family, method="ties_im"), tmp_path / "out", check=True)
     assert list(tmp_path.iterdir()) == []
@@ -180,20 +180,20 @@ def test_tensors_of_several_blocks_on_several_threads(family: Family, tmp_path: 
         save_file({Q_PROJ: values}, tmp_path / name / "model.safetensors", metadata={"format": "pt"})
         large[name] = tmp_path / name
     merger = merger_for(large, method="ties_im", density=0.3)
-    check, tally = ExclusiveCheck(merger, WEIGHTS), Tally()
+    check, tally = ExclusiveCheck(merger, WEIGHTS), ShareTally()
 
     def watch(block: MergedBlock) -> None:
         check(block)
         tally(block)
 
-    for _ in merged_pieces(merger, WEIGHTS, threads=3, watch=watch):
+    for _ in stream_merged_pieces(merger, WEIGHTS, threads=3, watch=watch):
         pass
-    assert check.summary() == "Checked: 1 tensor, 700,000 positions, none from two vectors"
+    assert check.summarise() == "Checked: 1 tensor, 700,000 positions, none from two vectors"
     assert tally.counts == {Q_PROJ: {"a": 210_000, "b": 210_000, "c": 210_000}}
 
 
 def test_more_vectors_than_a_byte_can_tell_apart_are_refused() -> None:
-    blocks = Blocks([(0, 1)], lambda _: torch.ones(1))
-    candidates = {f"v{number}": Candidates(blocks) for number in range(256)}
+    blocks = TensorBlocks([(0, 1)], lambda _: torch.ones(1))
+    candidates = {f"v{number}": ScoredEntries(blocks) for number in range(256)}
     with pytest.raises(MergeError, match=r"vectors: an exclusive merge takes at most 255, found 256\. Merge some"):
         exclusive(candidates, dict.fromkeys(candidates, 0.001), 0)

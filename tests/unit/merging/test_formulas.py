@@ -1,4 +1,4 @@
-"""Whole merges against the formulas of SPEC section 0, written out in float64 NumPy by themselves."""
+"""Whole merges against the formulas of docs/methods.md, written out in float64 NumPy by themselves."""
 
 from __future__ import annotations
 

@@ -13,26 +13,26 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file
 
-from aftermix.checkpoints.model import Bounds
+from aftermix.checkpoints.model import Span
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError
 from aftermix.jobs.merge.command import merge
-from aftermix.jobs.merge.statistics import merger_of
-from aftermix.merging.merge import Recipe
-from aftermix.merging.rules.intra import Place, saliency
-from aftermix.merging.saliency import Importance, Ranking, Unmeasured, ranking_of, score_of
-from aftermix.merging.topk.magnitude import Blocks
-from aftermix.merging.topk.scores import Candidates, find_ranked_cut
+from aftermix.jobs.merge.statistics import open_merger
+from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.rules.intra import TensorKey, saliency
+from aftermix.merging.saliency import ChannelImportance, MissingStatistics, Ranking, build_score, choose_ranking
+from aftermix.merging.topk.magnitude import TensorBlocks
+from aftermix.merging.topk.scores import ScoredEntries, find_top_scored
 from conftest import Family, write_statistics
 
 FEW = st.sampled_from([0.0, 0.5, -0.5, 1.0, -1.0, 2.0])
 
 
-def in_blocks(values: np.ndarray, size: int) -> Blocks:
+def in_blocks(values: np.ndarray, size: int) -> TensorBlocks:
     flat = torch.from_numpy(values.copy()).reshape(-1)
     bounds = [(start, min(start + size, len(flat))) for start in range(0, len(flat), size)]
-    return Blocks(bounds, lambda bounds: flat[bounds[0] : bounds[1]].clone())
+    return TensorBlocks(bounds, lambda bounds: flat[bounds[0] : bounds[1]].clone())
 
 
 @given(data=st.data(), block=st.integers(1, 40))
@@ -44,16 +44,16 @@ def test_a_ranked_choice_is_a_sort_by_score_then_magnitude_then_index(data: st.D
     count = data.draw(st.integers(1, length))
     scores = torch.from_numpy(ranks)
 
-    def score(_: torch.Tensor, runs: Sequence[Bounds]) -> torch.Tensor:
+    def score(_: torch.Tensor, runs: Sequence[Span]) -> torch.Tensor:
         return torch.cat([scores[start:end] for start, end in runs])
 
-    candidates = Candidates(in_blocks(deltas, block), score, only_magnitude=False)
-    cut = find_ranked_cut(candidates, count)
+    candidates = ScoredEntries(in_blocks(deltas, block), score, only_magnitude=False)
+    cut = find_top_scored(candidates, count)
     found = np.concatenate(
         [
-            cut.chosen(delta, score, start)
+            cut.choose(delta, score, start)
             for delta, score, (start, _) in zip(
-                candidates.deltas, candidates.scores, candidates.deltas.bounds, strict=True
+                candidates.deltas, candidates.scores, candidates.deltas.spans, strict=True
             )
         ]
     )
@@ -76,13 +76,13 @@ def test_the_factor_of_any_run_is_that_of_the_whole(
         start = data.draw(st.integers(0, len(whole) - 1))
         runs.append((start, data.draw(st.integers(start + 1, len(whole)))))
     expected = torch.cat([whole[start:end] for start, end in runs])
-    assert Importance(values, shape).times(torch.full_like(expected, 3.0), runs).equal(expected * 3)
+    assert ChannelImportance(values, shape).multiply(torch.full_like(expected, 3.0), runs).equal(expected * 3)
 
 
 def kept(values: np.ndarray, ranking: Ranking, *, density: float, block: int = 7) -> np.ndarray:
     blocks = in_blocks(values, block)
-    keeper = saliency(blocks, Place(0, "v", "t", values.size, values.shape[-1], None, ranking), density=density)
-    parts = [keeper(part, start) for part, (start, _) in zip(blocks, blocks.bounds, strict=True)]
+    keeper = saliency(blocks, TensorKey(0, "v", "t", values.size, values.shape[-1], None, ranking), density=density)
+    parts = [keeper(part, start) for part, (start, _) in zip(blocks, blocks.spans, strict=True)]
     return torch.cat(parts).numpy().reshape(values.shape)
 
 
@@ -91,13 +91,13 @@ def test_saliency_is_the_input_times_the_square_of_the_change() -> None:
     deltas = rng.normal(size=(20, 30)).astype(np.float32)
     inputs = rng.normal(size=(500, 30)).astype(np.float32) * np.linspace(0.1, 3, 30, dtype=np.float32)
     mean_square = (inputs.astype(np.float64) ** 2).mean(0).astype(np.float32)
-    found = kept(deltas, Importance(torch.from_numpy(mean_square)[None], deltas.shape), density=0.25)
+    found = kept(deltas, ChannelImportance(torch.from_numpy(mean_square)[None], deltas.shape), density=0.25)
     # The change of the layer's output on the calibration inputs, were this entry alone undone (OBIM, equation 5).
     effect = (inputs.astype(np.float64) ** 2).sum(0) * deltas.astype(np.float64) ** 2
     best = np.argsort(-effect.reshape(-1))[:150]
     assert np.count_nonzero(found) == 150
     assert len(set(best) & set(np.flatnonzero(found))) >= 149  # float32 may settle a near tie the other way
-    uniform = kept(deltas, Importance(torch.ones(1, 30), deltas.shape), density=0.25)
+    uniform = kept(deltas, ChannelImportance(torch.ones(1, 30), deltas.shape), density=0.25)
     assert np.array_equal(uniform, kept(deltas, "magnitude", density=0.25))
 
 
@@ -108,8 +108,8 @@ def test_a_random_choice_has_the_count_and_depends_on_names_alone() -> None:
     assert np.array_equal(found, kept(deltas, "random", density=0.3, block=5000))
     chosen = np.abs(deltas[found != 0]).mean()
     assert abs(chosen - np.abs(deltas).mean()) < 5 * np.abs(deltas).std() / np.sqrt(1500)
-    bounds = in_blocks(deltas, 700).bounds
-    score = score_of("random", bounds, seed=0, key=("v", "t"))
+    bounds = in_blocks(deltas, 700).spans
+    score = build_score("random", bounds, seed=0, key=("v", "t"))
     whole = torch.cat([score(torch.empty(0), [block]) for block in bounds])
     for run in ((0, 700), (710, 715), (4999, 5000)):
         assert score(torch.empty(0), [run]).equal(whole[slice(*run)])
@@ -128,13 +128,13 @@ class Measured:
 
 
 def test_what_ranks_a_tensor() -> None:
-    assert ranking_of(Measured(None), "norm", (8,)) == "random"
-    assert ranking_of(Measured(None, ("w",)), "w", (8, 8)) == "magnitude"
-    assert ranking_of(Measured(None, ("w[0]", "w[1]")), "w", (2, 8, 8)) == "magnitude"
-    assert ranking_of(Unmeasured(frozenset({"norm"})), "norm", (8,)) == "magnitude"
+    assert choose_ranking(Measured(None), "norm", (8,)) == "random"
+    assert choose_ranking(Measured(None, ("w",)), "w", (8, 8)) == "magnitude"
+    assert choose_ranking(Measured(None, ("w[0]", "w[1]")), "w", (2, 8, 8)) == "magnitude"
+    assert choose_ranking(MissingStatistics(frozenset({"norm"})), "norm", (8,)) == "magnitude"
     factor = torch.tensor([[[1.0, 3.0]], [[0.0, 0.0]], [[5.0, 7.0]]])
-    found = ranking_of(Measured(factor, ("w[1]",)), "w", (3, 4, 2))
-    assert isinstance(found, Importance)
+    found = choose_ranking(Measured(factor, ("w[1]",)), "w", (3, 4, 2))
+    assert isinstance(found, ChannelImportance)
     assert found.factor[1].tolist() == [[4.0, 4.0]]  # an expert without a token: the mean of the others, all channels
     assert found.factor[0].tolist() == [[1.0, 3.0]]
 
@@ -198,4 +198,4 @@ def test_statistics_that_do_not_fit_are_refused(
     ):
         config = config_of(family, folder, method="obim")
         with pytest.raises(AftermixError, match=message):
-            merger_of(config, open_pool(config), Recipe.of(config.merge))
+            open_merger(config, open_pool(config), MergeRecipe.from_config(config.merge))

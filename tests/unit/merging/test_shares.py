@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from aftermix.cli import cli
 from aftermix.config import Config, MergeConfig, VectorConfig, as_yaml_values
 from aftermix.jobs.merge.command import merge
-from aftermix.merging.shares import kind_of
+from aftermix.merging.shares import find_kind
 from aftermix.yaml_file import parse_yaml
 
 Family = Mapping[str, Path]
@@ -70,7 +70,7 @@ def test_layers_and_kinds_are_sums_over_their_tensors(family: Family, tmp_path: 
     assert [layer["block"] for layer in record["layers"]] == ["model.layers.0", "model.layers.1", None]
     for key, belongs in (
         ("layers", lambda name, row: name.startswith(row["block"] or "model.embed_tokens")),
-        ("kinds", lambda name, row: kind_of(name) == row["kind"]),
+        ("kinds", lambda name, row: find_kind(name) == row["kind"]),
     ):
         for row in record[key]:
             members = [entry for name, entry in record["tensors"].items() if belongs(name, row)]

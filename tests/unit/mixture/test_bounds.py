@@ -9,21 +9,21 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from aftermix.errors import AftermixError, MixtureError
-from aftermix.mixture.bounds import Bounds
-from aftermix.mixture.simplex import from_shares, share_of_tokens
+from aftermix.mixture.bounds import ShareBounds
+from aftermix.mixture.simplex import order_shares, share_by_tokens
 
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def some_bounds(draw: np.random.Generator, domains: int) -> Bounds:
+def some_bounds(draw: np.random.Generator, domains: int) -> ShareBounds:
     """Limits around a random mixture, so that they have a point."""
     inside = draw.dirichlet(np.ones(domains))
     limits = {f"d{k}": (inside[k] * draw.random(), inside[k] + (1 - inside[k]) * draw.random()) for k in range(domains)}
-    return Bounds.build(list(limits), bounds=limits)
+    return ShareBounds.build(list(limits), bounds=limits)
 
 
 def test_all_limits_are_joined() -> None:
-    found = Bounds.build(
+    found = ShareBounds.build(
         ["a", "b", "c"],
         bounds={"a": (0.1, 0.9)},
         fixed={"b": 0.2},
@@ -86,21 +86,21 @@ def test_the_nearest_mixture_is_allowed_and_nearest(seed: int, domains: int) -> 
 )
 def test_refusals(options: dict[str, object], said: str) -> None:
     with pytest.raises(AftermixError, match=said):
-        Bounds.build(["a", "b", "c"], **options)
+        ShareBounds.build(["a", "b", "c"], **options)
 
 
 def test_domains_are_several_and_distinct() -> None:
     with pytest.raises(MixtureError, match="domains: expected two domains or more, found 1"):
-        Bounds.build(["a"])
+        ShareBounds.build(["a"])
     with pytest.raises(MixtureError, match="domains: expected distinct names, found 'a' twice"):
-        Bounds.build(["a", "a"])
+        ShareBounds.build(["a", "a"])
 
 
 def test_shares_by_name() -> None:
-    assert from_shares({"b": 0.25, "a": 0.75}, ["a", "b", "c"], where="prior").tolist() == [0.75, 0.25, 0.0]
+    assert order_shares({"b": 0.25, "a": 0.75}, ["a", "b", "c"], where="prior").tolist() == [0.75, 0.25, 0.0]
     with pytest.raises(MixtureError, match="prior: expected names among a, b, found 'x'"):
-        from_shares({"x": 1.0}, ["a", "b"], where="prior")
+        order_shares({"x": 1.0}, ["a", "b"], where="prior")
     with pytest.raises(MixtureError, match="prior, row 0: .* found a sum of 0.5"):
-        from_shares({"a": 0.5}, ["a", "b"], where="prior")
+        order_shares({"a": 0.5}, ["a", "b"], where="prior")
     with pytest.raises(MixtureError, match="domain 'b': expected tokens above 0, found 0. Give it data"):
-        share_of_tokens({"a": 5, "b": 0})
+        share_by_tokens({"a": 5, "b": 0})

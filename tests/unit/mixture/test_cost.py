@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from aftermix.errors import MixtureError
-from aftermix.mixture.bounds import Bounds
-from aftermix.mixture.cost import Cost, mixture_costs, relative_costs
-from aftermix.mixture.regmix import plain_mixtures, regmix
-from aftermix.mixture.utility import Utility
+from aftermix.mixture.bounds import ShareBounds
+from aftermix.mixture.cost import MethodCost, compare_costs, list_mixture_costs
+from aftermix.mixture.regmix import find_regmix, list_plain_mixtures
+from aftermix.mixture.utility import MixtureUtility
 from aftermix.seeds import generator
 
 TABLE_6 = [
@@ -23,15 +23,15 @@ TABLE_6 = [
 
 
 def test_the_papers_table() -> None:
-    costs = [Cost(method=name, parameters=n, tokens=d, runs=runs) for name, n, d, runs, _, _ in TABLE_6]
+    costs = [MethodCost(method=name, parameters=n, tokens=d, runs=runs) for name, n, d, runs, _, _ in TABLE_6]
     assert [cost.training / 1e18 for cost in costs] == pytest.approx([row[4] for row in TABLE_6])
-    assert [row["relative"] for row in relative_costs(costs, to="mergemix")] == [row[5] for row in TABLE_6]
+    assert [row["relative"] for row in compare_costs(costs, to="mergemix")] == [row[5] for row in TABLE_6]
     assert costs[0].trained_tokens == 2e12
     assert costs[-1].trained_tokens == 20e9
 
 
 def test_the_table_of_a_run() -> None:
-    rows = mixture_costs(
+    rows = list_mixture_costs(
         parameters=1e6,
         expert_tokens=[100, 300],
         run_tokens=1000,
@@ -53,7 +53,7 @@ def test_the_table_of_a_run() -> None:
 
 def test_a_method_that_is_not_there() -> None:
     with pytest.raises(MixtureError, match="expected one of a, found 'mergemix'"):
-        relative_costs([Cost(method="a", parameters=1, tokens=1, runs=1)], to="mergemix")
+        compare_costs([MethodCost(method="a", parameters=1, tokens=1, runs=1)], to="mergemix")
 
 
 DOMAINS = ("ja", "math", "code")
@@ -68,30 +68,30 @@ def measured(points: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_regmix_goes_where_scores_are_high_and_keeps_to_the_simplex() -> None:
     weights_NK, scores_NM = measured(200)
-    utility = Utility.build(["one", "two"], scores_NM)
-    found_K = regmix(weights_NK, scores_NM, utility, prior_K=np.full(3, 1 / 3), candidates=20_000)
+    utility = MixtureUtility.build(["one", "two"], scores_NM)
+    found_K = find_regmix(weights_NK, scores_NM, utility, prior_K=np.full(3, 1 / 3), candidates=20_000)
     assert found_K.sum() == pytest.approx(1)
     assert found_K == pytest.approx([0.6, 0.3, 0.1], abs=0.1)
-    again_K = regmix(weights_NK, scores_NM, utility, prior_K=np.full(3, 1 / 3), candidates=20_000)
+    again_K = find_regmix(weights_NK, scores_NM, utility, prior_K=np.full(3, 1 / 3), candidates=20_000)
     assert again_K.tolist() == found_K.tolist()
-    assert regmix(weights_NK, scores_NM, utility, prior_K=np.array([0.0, 0.5, 0.5]), candidates=2000)[0] < 0.01
+    assert find_regmix(weights_NK, scores_NM, utility, prior_K=np.array([0.0, 0.5, 0.5]), candidates=2000)[0] < 0.01
 
 
 def test_regmix_keeps_within_bounds_even_where_no_candidate_does() -> None:
     weights_NK, scores_NM = measured(12)
-    utility = Utility.build(["one", "two"], scores_NM)
+    utility = MixtureUtility.build(["one", "two"], scores_NM)
     for low, high in ((0.1, 0.3), (0.123456789, 0.12345679)):
-        bounds = Bounds.build(DOMAINS, bounds={"ja": (low, high)})
-        found_K = regmix(weights_NK, scores_NM, utility, prior_K=np.full(3, 1 / 3), bounds=bounds, candidates=2000)
+        bounds = ShareBounds.build(DOMAINS, bounds={"ja": (low, high)})
+        found_K = find_regmix(weights_NK, scores_NM, utility, prior_K=np.full(3, 1 / 3), bounds=bounds, candidates=2000)
         assert bounds.admits(found_K[None])[0]
 
 
 def test_regmix_goes_by_its_prediction_where_hardly_a_candidate_is_within_bounds() -> None:
     weights_NK, scores_NM = measured(200)
-    utility, prior_K = Utility.build(["one", "two"], scores_NM), np.full(3, 1 / 3)
+    utility, prior_K = MixtureUtility.build(["one", "two"], scores_NM), np.full(3, 1 / 3)
     # Some 10 of 20,000 candidates lie within; the best allowed mixture is at the lowest share of `code`.
-    bounds = Bounds.build(DOMAINS, bounds={"ja": (0.599, 0.601), "code": (0.1, 0.4)})
-    found_K = regmix(weights_NK, scores_NM, utility, prior_K=prior_K, bounds=bounds, candidates=20_000)
+    bounds = ShareBounds.build(DOMAINS, bounds={"ja": (0.599, 0.601), "code": (0.1, 0.4)})
+    found_K = find_regmix(weights_NK, scores_NM, utility, prior_K=prior_K, bounds=bounds, candidates=20_000)
     drawn_CK = generator(0, "regmix").dirichlet(prior_K, size=20_000)
     inside_CK = drawn_CK[bounds.admits(drawn_CK)]
     assert 0 < len(inside_CK) < 128
@@ -101,15 +101,17 @@ def test_regmix_goes_by_its_prediction_where_hardly_a_candidate_is_within_bounds
 
 def test_regmix_refuses_what_tells_nothing() -> None:
     weights_NK, scores_NM = measured(5)
-    utility = Utility.build(["one", "two"], scores_NM)
+    utility = MixtureUtility.build(["one", "two"], scores_NM)
     with pytest.raises(MixtureError, match="every trained mixture scored the same"):
-        regmix(weights_NK, np.ones((5, 2)), utility, prior_K=np.full(3, 1 / 3))
+        find_regmix(weights_NK, np.ones((5, 2)), utility, prior_K=np.full(3, 1 / 3))
     with pytest.raises(MixtureError, match="expected one row for each of the 5 mixtures, found 4"):
-        regmix(weights_NK, scores_NM[:4], utility, prior_K=np.full(3, 1 / 3))
+        find_regmix(weights_NK, scores_NM[:4], utility, prior_K=np.full(3, 1 / 3))
 
 
 def test_plain_mixtures() -> None:
-    found = plain_mixtures(DOMAINS, tokens={"code": 2, "ja": 1, "math": 1}, priors={"ours": {"ja": 0.9, "code": 0.1}})
+    found = list_plain_mixtures(
+        DOMAINS, tokens={"code": 2, "ja": 1, "math": 1}, priors={"ours": {"ja": 0.9, "code": 0.1}}
+    )
     assert {name: row_K.tolist() for name, row_K in found.items()} == {
         "uniform": [1 / 3] * 3,
         "tokens": [0.25, 0.25, 0.5],
@@ -119,4 +121,4 @@ def test_plain_mixtures() -> None:
         "code alone": [0, 0, 1],
     }
     with pytest.raises(MixtureError, match="prior 'bad', row 0: expected shares of at least 0 that sum to 1"):
-        plain_mixtures(DOMAINS, priors={"bad": {"ja": 0.5}})
+        list_plain_mixtures(DOMAINS, priors={"bad": {"ja": 0.5}})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
 
 from aftermix.errors import MixtureError
-from aftermix.mixture.rank_consistency import DRAWS, consistency, spearman, spread_out
+from aftermix.mixture.rank_consistency import DRAWS, measure_consistency, measure_spearman, spread_out
 from aftermix.seeds import generator
 
 LATTICE = np.array([[a, b, 4 - a - b] for a in range(5) for b in range(5 - a)]) / 4
@@ -28,15 +28,15 @@ def items(scores: list[float], *, noise: float = 0.0, size: int = 30, seed: int 
 def test_spearman_is_scipys_with_ties(pairs: list[tuple[int, int]]) -> None:
     first, second = zip(*pairs, strict=True)
     if len(set(first)) == 1 or len(set(second)) == 1:
-        assert spearman(first, second) is None
+        assert measure_spearman(first, second) is None
     else:
-        assert spearman(first, second) == pytest.approx(spearmanr(first, second).statistic)
+        assert measure_spearman(first, second) == pytest.approx(spearmanr(first, second).statistic)
 
 
 def test_the_figures_of_a_known_line() -> None:
     merged = items([0.1, 0.2, 0.3, 0.4])
     trained = {"a": 2 * merged["a"] + 0.05}
-    found = consistency(merged, trained, mean_of_a)
+    found = measure_consistency(merged, trained, mean_of_a)
     assert (found.mixtures, found.spearman, found.kendall) == (4, 1.0, 1.0)
     assert found.interval == (1.0, 1.0)
     assert found.slope == pytest.approx(2.0)
@@ -48,7 +48,7 @@ def test_the_figures_of_a_known_line() -> None:
 
 
 def test_regret_is_what_the_merges_choice_loses() -> None:
-    found = consistency(items([0.1, 0.5, 0.3]), items([0.2, 0.6, 0.9]), mean_of_a)
+    found = measure_consistency(items([0.1, 0.5, 0.3]), items([0.2, 0.6, 0.9]), mean_of_a)
     assert found.regret == pytest.approx(0.3)
     assert found.spearman == pytest.approx(0.5)
     assert found.kendall == pytest.approx(kendalltau([0.1, 0.5, 0.3], [0.2, 0.6, 0.9]).statistic)
@@ -56,7 +56,7 @@ def test_regret_is_what_the_merges_choice_loses() -> None:
 
 def test_scores_that_differ_by_rounding_are_one_score() -> None:
     merged = {"a": np.array([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.2, 0.3, 0.1]])}
-    found = consistency(merged, items([0.1, 0.2, 0.3], size=3), mean_of_a)
+    found = measure_consistency(merged, items([0.1, 0.2, 0.3], size=3), mean_of_a)
     assert (found.spearman, found.interval, found.kendall, found.slope, found.intercept) == (None,) * 5
     assert found.offset == pytest.approx(0.0)
 
@@ -66,7 +66,7 @@ def test_scores_that_differ_by_rounding_are_one_score() -> None:
 def test_the_interval_is_that_of_drawing_by_hand(seed: int, mixtures: int) -> None:
     scores = np.random.default_rng(seed).random(mixtures).tolist()
     merged, trained = items(scores, noise=0.4, seed=seed), items(scores, noise=0.4, seed=seed + 1)
-    found = consistency(merged, trained, mean_of_a, seed=seed, key="k")
+    found = measure_consistency(merged, trained, mean_of_a, seed=seed, key="k")
     draw = generator(seed, "consistency", "k", "a")
     counts = np.concatenate([draw.multinomial(30, np.full(30, 1 / 30), size=100) for _ in range(DRAWS // 100)])
     rows = generator(seed, "consistency", "k", "mixtures").integers(mixtures, size=(DRAWS, mixtures))
@@ -87,7 +87,7 @@ def test_more_mixtures_and_items_narrow_the_interval() -> None:
     def width(mixtures: int, size: int) -> float:
         scores = np.linspace(0, 1, mixtures).tolist()
         sides = [items(scores, noise=0.3, size=size, seed=seed) for seed in (1, 2)]
-        low, high = consistency(*sides, mean_of_a).interval or (0, 0)
+        low, high = measure_consistency(*sides, mean_of_a).interval or (0, 0)
         return high - low
 
     assert width(40, 200) < width(8, 10)
@@ -95,7 +95,7 @@ def test_more_mixtures_and_items_narrow_the_interval() -> None:
 
 def test_an_expression_without_a_value_leaves_ranks_and_no_line() -> None:
     scores = items([0.1, 0.2, 0.3])
-    found = consistency(scores, scores, lambda means: np.where(means["a"] > 0.15, means["a"], -np.inf))
+    found = measure_consistency(scores, scores, lambda means: np.where(means["a"] > 0.15, means["a"], -np.inf))
     assert found.spearman == 1.0
     assert (found.slope, found.offset, found.offset_interval, found.regret) == (None,) * 4
 
@@ -110,7 +110,7 @@ def test_an_expression_without_a_value_leaves_ranks_and_no_line() -> None:
 def test_tables_that_cannot_be_compared_are_refused(rows: int, message: str) -> None:
     other = items([0.1, 0.2] if rows == 2 else [0.1, 0.2, 0.3])
     with pytest.raises(MixtureError, match=message):
-        consistency(items([0.1] * rows), other, mean_of_a)
+        measure_consistency(items([0.1] * rows), other, mean_of_a)
 
 
 @given(st.integers(1, len(LATTICE)), st.integers(0, 5))

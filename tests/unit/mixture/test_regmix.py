@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from aftermix.mixture.regmix import regmix
-from aftermix.mixture.utility import Utility
+from aftermix.mixture.regmix import find_regmix
+from aftermix.mixture.utility import MixtureUtility
 from support.regmix import DATA, losses, table
 
 # Shares of the tokens of the Pile's domains, in the columns' order, as the authors draw candidates around them.
@@ -19,9 +19,9 @@ def test_web_text_is_best_for_web_text() -> None:
     domains = (DATA / "train_mixture_1m.csv").read_text().splitlines()[0].split(",")[1:]
     place = losses().index("pile_cc")
     loss_N1 = table("train_pile_loss")[:, [place]]
-    utility = Utility.build(["pile_cc"], loss_N1, smaller_is_better=["pile_cc"])
+    utility = MixtureUtility.build(["pile_cc"], loss_N1, smaller_is_better=["pile_cc"])
     prior_K = np.array(TOKENS) / sum(TOKENS)
-    found_K = regmix(table("train_mixture"), loss_N1, utility, prior_K=prior_K, candidates=50_000)
+    found_K = find_regmix(table("train_mixture"), loss_N1, utility, prior_K=prior_K, candidates=50_000)
     web = next(number for number, name in enumerate(domains) if name.endswith("pile_cc"))
     assert 0.8 < found_K[web] < 0.95  # the paper's own: 0.87
     assert np.delete(found_K, web).max() < 0.1

@@ -11,30 +11,38 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from aftermix.errors import AftermixError
-from aftermix.mixture.tree import Embedding, Node, most, parse_tree, ratios, share_of, within
+from aftermix.mixture.tree import (
+    GroupEmbedding,
+    TreeNode,
+    find_share,
+    limit_share,
+    multiply_shares,
+    parse_tree,
+    share_within,
+)
 
 EXPERTS = tuple("uvwxyz")
 WRITTEN = {"left": {"u": None, "deep": ["v", "w"]}, "right": ["x", {"far": ["y", "z"]}]}
 
 
 @st.composite
-def trees(draw: st.DrawFn) -> Node:
+def trees(draw: st.DrawFn) -> TreeNode:
     """Groups of 2 to 4 members, up to three levels deep."""
     count = 0
 
-    def node(depth: int) -> Node:
+    def node(depth: int) -> TreeNode:
         nonlocal count
         count += 1
         name = f"n{count}"
         if depth and (depth == 3 or draw(st.booleans())):
-            return Node(name, tuple(node(depth - 1) for _ in range(draw(st.integers(2, 4)))))
-        return Node(name)
+            return TreeNode(name, tuple(node(depth - 1) for _ in range(draw(st.integers(2, 4)))))
+        return TreeNode(name)
 
-    return Node("all", node(3).members)
+    return TreeNode("all", node(3).members)
 
 
 @st.composite
-def shared_trees(draw: st.DrawFn) -> tuple[Node, dict[str, dict[str, float]]]:
+def shared_trees(draw: st.DrawFn) -> tuple[TreeNode, dict[str, dict[str, float]]]:
     tree = draw(trees())
     inner = {}
     for group in tree.groups():
@@ -43,8 +51,8 @@ def shared_trees(draw: st.DrawFn) -> tuple[Node, dict[str, dict[str, float]]]:
     return tree, inner
 
 
-def mirrored(node: Node) -> Node:
-    return Node(node.name, tuple(mirrored(member) for member in node.members[::-1]))
+def mirrored(node: TreeNode) -> TreeNode:
+    return TreeNode(node.name, tuple(mirrored(member) for member in node.members[::-1]))
 
 
 def test_lists_and_mappings_mean_groups_and_names_without_value_are_experts() -> None:
@@ -96,32 +104,32 @@ def test_groups_that_are_none_are_told_by_their_place() -> None:
 @settings(max_examples=60, deadline=None)
 @given(shared_trees())
 def test_ratios_sum_to_1_are_products_of_shares_and_know_no_order(
-    case: tuple[Node, dict[str, dict[str, float]]],
+    case: tuple[TreeNode, dict[str, dict[str, float]]],
 ) -> None:
     tree, inner = case
-    found = ratios(tree, inner)
+    found = multiply_shares(tree, inner)
     assert sum(found.values()) == pytest.approx(1)
-    again = ratios(mirrored(tree), inner)
+    again = multiply_shares(mirrored(tree), inner)
     assert again.keys() == found.keys()
     assert all(again[name] == pytest.approx(found[name], rel=1e-12) for name in found)
     for name in tree.experts:
-        assert share_of(tree, name, inner) == pytest.approx(found[name])
+        assert find_share(tree, name, inner) == pytest.approx(found[name])
     for group in tree.groups():
-        assert share_of(tree, group.name, inner) == pytest.approx(sum(found[name] for name in group.experts))
-        assert within(group, found) == pytest.approx(inner[group.name])
+        assert find_share(tree, group.name, inner) == pytest.approx(sum(found[name] for name in group.experts))
+        assert share_within(group, found) == pytest.approx(inner[group.name])
 
 
 @settings(max_examples=60, deadline=None)
 @given(shared_trees(), st.integers(0, 1000))
 def test_weights_are_a_linear_map_of_shares_and_are_read_back(
-    case: tuple[Node, dict[str, dict[str, float]]], seed: int
+    case: tuple[TreeNode, dict[str, dict[str, float]]], seed: int
 ) -> None:
     tree, inner = case
     draw = np.random.default_rng(seed)
     for group in tree.groups():
         shares_NK = draw.dirichlet(np.ones(len(group.members)), size=3)
-        alone = Embedding.alone(group, inner, tree.experts)
-        among = Embedding.among_others(tree, group, inner, tree.experts)
+        alone = GroupEmbedding.alone(group, inner, tree.experts)
+        among = GroupEmbedding.among_others(tree, group, inner, tree.experts)
         for embedding in (alone, among):
             rows = [embedding.weights(row_K) for row_K in shares_NK]
             weights_NL = np.array([[row[name] for name in tree.experts] for row in rows])
@@ -129,13 +137,13 @@ def test_weights_are_a_linear_map_of_shares_and_are_read_back(
             np.testing.assert_allclose(embedding.shares(weights_NL), shares_NK, atol=1e-12)
         # Slow twins: the products down the tree with these shares in place of the group's.
         moved = inner | {group.name: dict(zip(among.members, map(float, shares_NK[0]), strict=True))}
-        assert among.weights(shares_NK[0]) == pytest.approx(ratios(tree, moved))
-        own = ratios(group, moved)
+        assert among.weights(shares_NK[0]) == pytest.approx(multiply_shares(tree, moved))
+        own = multiply_shares(group, moved)
         assert alone.weights(shares_NK[0]) == pytest.approx({name: own.get(name, 0.0) for name in tree.experts})
 
 
 def test_a_flat_mixture_is_its_own_weights_to_the_bit() -> None:
-    flat = Embedding.flat(("a", "b", "c"))
+    flat = GroupEmbedding.flat(("a", "b", "c"))
     shares_K = np.array([0.1, 0.2, 0.7])
     assert flat.weights(shares_K) == {"a": 0.1, "b": 0.2, "c": 0.7}
     assert flat.shares(shares_K[None]).tolist() == [[0.1, 0.2, 0.7]]
@@ -143,24 +151,24 @@ def test_a_flat_mixture_is_its_own_weights_to_the_bit() -> None:
 
 def test_a_mixture_that_gives_a_group_nothing_says_nothing_of_it() -> None:
     tree = parse_tree(WRITTEN, EXPERTS)
-    assert within(tree, {"u": 0.5, "x": 0.25, "y": 0.25}) == {"left": 0.5, "right": 0.5}
+    assert share_within(tree, {"u": 0.5, "x": 0.25, "y": 0.25}) == {"left": 0.5, "right": 0.5}
     deep = next(group for group in tree.groups() if group.name == "deep")
-    assert within(deep, {"u": 0.5, "x": 0.5}) is None
+    assert share_within(deep, {"u": 0.5, "x": 0.5}) is None
 
 
 @settings(max_examples=60, deadline=None)
 @given(trees(), st.integers(0, 1000))
-def test_the_most_that_caps_and_bounds_allow_is_that_of_a_linear_program(tree: Node, seed: int) -> None:
+def test_the_most_that_caps_and_bounds_allow_is_that_of_a_linear_program(tree: TreeNode, seed: int) -> None:
     draw = np.random.default_rng(seed)
     capacity = {name: float(draw.uniform(0.01, 0.6)) for name in tree.experts}
     members = [member for group in tree.groups() for member in group.members]
     limits = {
         m.name: (float(draw.uniform(0, 0.2)), float(draw.uniform(0.6, 1))) for m in members if draw.random() < 0.5
     }
-    assert most(tree, limits, capacity) == pytest.approx(_program(tree, limits, capacity), abs=1e-6)
+    assert limit_share(tree, limits, capacity) == pytest.approx(_program(tree, limits, capacity), abs=1e-6)
 
 
-def _program(tree: Node, limits: dict[str, tuple[float, float]], capacity: dict[str, float]) -> float:
+def _program(tree: TreeNode, limits: dict[str, tuple[float, float]], capacity: dict[str, float]) -> float:
     """The largest share of the whole, with one variable for each node's."""
     nodes = [tree, *(member for group in tree.groups() for member in group.members)]
     place = {node.name: number for number, node in enumerate(nodes)}

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from aftermix.report import number_format as figures
 from aftermix.report import tables
-from aftermix.report.context import build_view, run_scale
-from aftermix.report.number_format import POINTS, RAW, scale_for
-from aftermix.report.trials import nondominated
+from aftermix.report.context import build_context, choose_run_scale
+from aftermix.report.number_format import POINTS, RAW, choose_scale
+from aftermix.report.trials import find_nondominated
 from aftermix.runs.reader import read_run
-from aftermix.runs.records import Trial
+from aftermix.runs.records import TrialRecord
 
 
 def _view(run):
-    return build_view(read_run(run))
+    return build_context(read_run(run))
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_verdict_follows_the_interval_of_the_paired_difference(make_run, gap, st
     assert verdict.standing == standing
     assert view.headline.endswith(headline)
     assert view.headline.startswith(f"The merge scores {verdict.score} points on test items, ")
-    assert verdict.difference == POINTS.signed(gap)
-    assert verdict.difference_interval == f"{POINTS.signed(gap - 0.018)} to {POINTS.signed(gap + 0.018)}"
+    assert verdict.difference == POINTS.format_signed(gap)
+    assert verdict.difference_interval == f"{POINTS.format_signed(gap - 0.018)} to {POINTS.format_signed(gap + 0.018)}"
 
 
 def test_level_and_worse_verdicts_name_the_baseline_that_needs_no_search(make_run, edit_json):
@@ -120,19 +120,19 @@ def test_vectors_show_weight_ratio_and_tokens(make_run, edit_json):
     assert (ja.weight, ja.ratio, ja.tokens) == ("\N{MINUS SIGN}0.50", "0.0 %", "250.0 M")
     assert math.ratio == "100.0 %"
     # The track reaches from -0.5 to 1: zero lies a third of the way.
-    assert ja.bar == tables.Bar(left=0.0, width=33.33, zero=33.33)
-    assert it.bar == tables.Bar(left=33.33, width=40.0, zero=33.33)
+    assert ja.bar == tables.WeightBar(left=0.0, width=33.33, zero=33.33)
+    assert it.bar == tables.WeightBar(left=33.33, width=40.0, zero=33.33)
 
 
 def test_cost_leaves_out_imported_trials(make_run):
     run = read_run(make_run(trials=10, imported=5))
-    cost = tables.cost(run)
+    cost = tables.summarise_cost(run)
     own = [trial.seconds for trial in run.trials if not trial.imported]
 
     assert cost.trials == 10
     assert [part.name for part in cost.phases] == ["combine", "evaluate", "overhead"]
     assert sum(part.percent for part in cost.phases) == pytest.approx(100, abs=0.02)
-    assert cost.phases[1].total == figures.duration(sum(seconds["evaluate"] for seconds in own))
+    assert cost.phases[1].total == figures.format_duration(sum(seconds["evaluate"] for seconds in own))
     assert [part.name for part in cost.stages] == ["prepare", "search", "select", "test"]
 
 
@@ -169,9 +169,9 @@ def test_scores_outside_zero_to_one_are_shown_as_they_are(make_run, edit_json):
     run = make_run(trials=6)
     edit_json(run / "best.json", lambda best: best["test"]["tasks"]["gsm8k"].update(score=-2.345))
 
-    assert run_scale(read_run(run)) is RAW
-    assert RAW.text(-2.345) == "\N{MINUS SIGN}2.345"
-    assert scale_for([0.0, 1.0]) is POINTS
+    assert choose_run_scale(read_run(run)) is RAW
+    assert RAW.format(-2.345) == "\N{MINUS SIGN}2.345"
+    assert choose_scale([0.0, 1.0]) is POINTS
 
 
 def test_origins_count_states(make_run):
@@ -187,11 +187,11 @@ POINT = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
 @given(st.lists(POINT, min_size=1, max_size=12))
 def test_front_agrees_with_the_definition(points):
     trials = [
-        Trial.model_validate({"number": place, "state": "complete", "weights": {}, "objective": point})
+        TrialRecord.model_validate({"number": place, "state": "complete", "weights": {}, "objective": point})
         for place, point in enumerate(points)
     ]
 
-    front = nondominated(trials)
+    front = find_nondominated(trials)
 
     for place, point in enumerate(points):
         beaten = False
@@ -204,7 +204,7 @@ def test_front_agrees_with_the_definition(points):
 
 @given(st.floats(-2, 2), st.floats(-2, 1), st.floats(0.01, 2))
 def test_weight_bar_stays_on_its_track(value, low, span):
-    bar = tables.weight_bar(value, low, low + span)
+    bar = tables.place_bar(value, low, low + span)
 
     assert bar.left >= -0.01
     assert bar.left + bar.width <= 100.02
@@ -216,4 +216,4 @@ def test_weight_bar_stays_on_its_track(value, low, span):
     [(0.032, "+3.2"), (-0.004, "\N{MINUS SIGN}0.4"), (0.0, "0.0"), (-0.0004, "0.0"), (0.0004, "0.0")],
 )
 def test_differences_carry_a_sign_unless_they_round_to_zero(score, signed):
-    assert POINTS.signed(score) == signed
+    assert POINTS.format_signed(score) == signed

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from aftermix.errors import SearchError
 from aftermix.runs import journal
-from aftermix.runs.trials import Trial, checked_items, parse_trial, trial_as_json
+from aftermix.runs.trials import Trial, check_items, dump_trial, parse_trial
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -24,12 +24,12 @@ def trial(number: int, **changes: object) -> Trial:
 @given(st.dictionaries(st.text(max_size=5), FINITE), st.lists(FINITE, min_size=1, max_size=3))
 def test_a_trial_survives_json_to_the_bit(weights, objective):
     before = trial(3, weights=weights, objective=tuple(objective))
-    assert parse_trial(json.dumps(trial_as_json(before)).encode()) == before
+    assert parse_trial(json.dumps(dump_trial(before)).encode()) == before
 
 
 def test_a_line_has_the_promised_keys(tmp_path):
-    journal.record(tmp_path, trial(0), {"t": [1.0, 0.0]})
-    journal.record(
+    journal.append_trial(tmp_path, trial(0), {"t": [1.0, 0.0]})
+    journal.append_trial(
         tmp_path, Trial(number=1, state="failed", weights={"it": 1.0}, error="out of memory", origin="startup"), None
     )
     first, second = map(json.loads, (tmp_path / "trials.jsonl").read_text().splitlines())
@@ -52,7 +52,7 @@ def test_a_line_has_the_promised_keys(tmp_path):
 
 
 def test_several_objectives_are_a_list():
-    assert trial_as_json(trial(0, objective=(0.5, 0.25)))["objective"] == [0.5, 0.25]
+    assert dump_trial(trial(0, objective=(0.5, 0.25)))["objective"] == [0.5, 0.25]
 
 
 def test_reading_an_absent_journal_gives_no_trials(tmp_path):
@@ -62,7 +62,7 @@ def test_reading_an_absent_journal_gives_no_trials(tmp_path):
 
 def test_a_journal_torn_at_any_byte_keeps_every_whole_line(tmp_path):
     for number in range(3):
-        journal.record(tmp_path, trial(number), {"t": [0.5]})
+        journal.append_trial(tmp_path, trial(number), {"t": [0.5]})
     path = tmp_path / "trials.jsonl"
     content = path.read_bytes()
     for size in range(len(content) + 1):
@@ -72,7 +72,7 @@ def test_a_journal_torn_at_any_byte_keeps_every_whole_line(tmp_path):
         assert path.stat().st_size == size
         journal.reopen(tmp_path)
         assert path.read_bytes() == b"".join(content.splitlines(keepends=True)[:whole])
-    journal.record(tmp_path, trial(3), {"t": [0.5]})
+    journal.append_trial(tmp_path, trial(3), {"t": [0.5]})
     assert [one.number for one in journal.read_trials(tmp_path)] == [0, 1, 2, 3]
 
 
@@ -95,11 +95,11 @@ def test_a_journal_torn_at_any_byte_keeps_every_whole_line(tmp_path):
             '{"number": 1, "state": "failed", "weights": {"it": "1"}}',
             "found weights: it: Input should be a valid number",
         ),
-        (json.dumps(trial_as_json(trial(0))), "expected trial 1, found trial 0"),
+        (json.dumps(dump_trial(trial(0))), "expected trial 1, found trial 0"),
     ],
 )
 def test_a_damaged_inner_line_is_named(tmp_path, line, found):
-    lines = [json.dumps(trial_as_json(trial(0))), line, json.dumps(trial_as_json(trial(2)))]
+    lines = [json.dumps(dump_trial(trial(0))), line, json.dumps(dump_trial(trial(2)))]
     (tmp_path / "trials.jsonl").write_text("\n".join(lines) + "\n")
     with pytest.raises(SearchError) as caught:
         journal.reopen(tmp_path)
@@ -110,30 +110,30 @@ def test_a_damaged_inner_line_is_named(tmp_path, line, found):
 
 def test_a_value_that_json_lacks_is_never_written(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        journal.record(tmp_path, trial(0, objective=(math.nan,)), None)
+        journal.append_trial(tmp_path, trial(0, objective=(math.nan,)), None)
     assert journal.read_trials(tmp_path) == []
 
 
 def test_missing_and_damaged_item_files_are_named(tmp_path):
     with pytest.raises(SearchError, match=r"00004\.json: expected the select item scores of trial 4, found"):
         journal.read_items(tmp_path, "select", 4)
-    journal.items_path(tmp_path, "select", 4).parent.mkdir(parents=True)
-    journal.items_path(tmp_path, "select", 4).write_text('{"t": [0.5, null]}')
+    journal.locate_items(tmp_path, "select", 4).parent.mkdir(parents=True)
+    journal.locate_items(tmp_path, "select", 4).write_text('{"t": [0.5, null]}')
     with pytest.raises(SearchError, match=r"found t: 1: Input should be a valid number"):
         journal.read_items(tmp_path, "select", 4)
 
 
 def test_a_second_process_is_kept_out_and_the_lock_is_given_back(tmp_path):
-    with journal.only_process(tmp_path), pytest.raises(SearchError) as caught, journal.only_process(tmp_path):
+    with journal.lock_run(tmp_path), pytest.raises(SearchError) as caught, journal.lock_run(tmp_path):
         pytest.fail("entered twice")
     assert "another process is searching in this folder" in str(caught.value)
-    with journal.only_process(tmp_path):
+    with journal.lock_run(tmp_path):
         pass
 
 
 def test_item_scores_are_checked_and_narrowed_to_the_tasks():
-    assert checked_items({"a": [1, 0], "b": [0.5]}, tasks=["a"], where="x") == {"a": [1.0, 0.0]}
+    assert check_items({"a": [1, 0], "b": [0.5]}, tasks=["a"], where="x") == {"a": [1.0, 0.0]}
     with pytest.raises(SearchError, match="x: expected item scores of task 'c', found none"):
-        checked_items({"a": [1.0]}, tasks=["a", "c"], where="x")
+        check_items({"a": [1.0]}, tasks=["a", "c"], where="x")
     with pytest.raises(SearchError, match="x: expected finite scores of task 'a', found nan at item 1"):
-        checked_items({"a": [1.0, math.nan]}, tasks=["a"], where="x")
+        check_items({"a": [1.0, math.nan]}, tasks=["a"], where="x")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftermix.errors import ConfigError, ManyProblemsError
-from aftermix.saliency.calibration_text import Samples, choose_samples, settled_context
+from aftermix.saliency.calibration_text import CalibrationSamples, choose_samples, settle_context
 
 WORDS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
 OPTIONS = {"samples": 4, "context": 5, "long_texts": "cut", "seed": 0, "where": "vectors.a.calibration"}
@@ -19,7 +19,7 @@ def encode(texts: list[str]) -> list[list[int]]:
     return [[int(word) for word in text.split()] for text in texts]
 
 
-def choose(texts: list[str], **options: object) -> Samples:
+def choose(texts: list[str], **options: object) -> CalibrationSamples:
     return choose_samples(texts, encode, **{**OPTIONS, **options})  # type: ignore[arg-type]
 
 
@@ -52,19 +52,19 @@ def test_the_choice_is_a_function_of_the_seed() -> None:
 
 
 def test_batches_hold_one_length_each() -> None:
-    samples = Samples(((1, 2), (3,), (4, 5), (6, 7)), 4)
-    batches = samples.batches(2, device=torch.device("cpu"))
+    samples = CalibrationSamples(((1, 2), (3,), (4, 5), (6, 7)), 4)
+    batches = samples.build_batches(2, device=torch.device("cpu"))
     assert [batch.tolist() for batch in batches] == [[[1, 2], [4, 5]], [[6, 7]], [[3]]]
 
 
 def test_the_context_is_1024_or_the_models_limit() -> None:
-    assert settled_context(None, 4096, where="a") == 1024
-    assert settled_context(None, 64, where="a") == 64
-    assert settled_context(None, None, where="a") == 1024
-    assert settled_context(32, 64, where="a") == 32
+    assert settle_context(None, 4096, where="a") == 1024
+    assert settle_context(None, 64, where="a") == 64
+    assert settle_context(None, None, where="a") == 1024
+    assert settle_context(32, 64, where="a") == 32
     message = "calibrate.context: expected at most the 64 positions of experts/a, found 65. Use at most 64."
     with pytest.raises(ConfigError) as raised:
-        settled_context(65, 64, where="experts/a")
+        settle_context(65, 64, where="experts/a")
     assert str(raised.value) == message
 
 

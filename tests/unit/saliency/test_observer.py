@@ -13,11 +13,11 @@ from transformers.pytorch_utils import Conv1D
 from aftermix.checkpoints.open_model import open_model
 from aftermix.config import CalibrateConfig
 from aftermix.errors import CheckpointError
-from aftermix.jobs.calibrate.layer_inputs import measure
-from aftermix.saliency.calibration_text import Samples
-from aftermix.saliency.naming import Place, Statistic, stored_statistics
-from aftermix.saliency.observer import Observer
-from aftermix.saliency.statistics import Total
+from aftermix.jobs.calibrate.layer_inputs import measure_layer_inputs
+from aftermix.saliency.calibration_text import CalibrationSamples
+from aftermix.saliency.naming import ChannelStatistic, ParameterLocation, name_statistics
+from aftermix.saliency.observer import LayerObserver
+from aftermix.saliency.statistics import ChannelSums
 from contracts.families import FAMILIES, Family
 
 CPU = torch.device("cpu")
@@ -37,10 +37,10 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def samples() -> Samples:
+def samples() -> CalibrationSamples:
     generator = torch.Generator().manual_seed(0)
     drawn = [torch.randint(2, 256, (length,), generator=generator).tolist() for length in LENGTHS]
-    return Samples(tuple(map(tuple, drawn)), len(drawn))
+    return CalibrationSamples(tuple(map(tuple, drawn)), len(drawn))
 
 
 def saved(family: Family, folder: Path) -> Any:
@@ -51,9 +51,9 @@ def saved(family: Family, folder: Path) -> Any:
     return model
 
 
-def measured(folder: Path, **settings: Any) -> dict[str, Statistic]:
+def measured(folder: Path, **settings: Any) -> dict[str, ChannelStatistic]:
     expert = open_model(str(folder))
-    return measure(expert, expert.config, samples(), CalibrateConfig(**settings), CPU, label="expert")
+    return measure_layer_inputs(expert, expert.config, samples(), CalibrateConfig(**settings), CPU, label="expert")
 
 
 def twin(model: Any) -> dict[str, tuple[torch.Tensor, int]]:
@@ -102,19 +102,19 @@ def test_layer_by_layer_gives_the_same_bits(name: str, tmp_path: Path) -> None:
 
 
 def test_streaming_holds_one_layer_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aftermix.saliency.streamed_model import LiveModel
+    from aftermix.saliency.streamed_model import StreamedModel
 
     held: list[list[int]] = []
-    fill = LiveModel.fill
+    fill = StreamedModel.fill
 
-    def counted(live: LiveModel, *wanted: Any) -> None:
+    def counted(live: StreamedModel, *wanted: Any) -> None:
         fill(live, *wanted)
-        layers = live.layers()[1]
+        layers = live.find_layers()[1]
         held.append(
             [n for n, layer in enumerate(layers) if any(p.device != torch.device("meta") for p in layer.parameters())]
         )
 
-    monkeypatch.setattr(LiveModel, "fill", counted)
+    monkeypatch.setattr(StreamedModel, "fill", counted)
     saved(CAUSAL["llama"], tmp_path)
     measured(tmp_path, stream=True)
     assert held == [[], [0], [1]]
@@ -142,7 +142,7 @@ def routed(model: Any) -> dict[str, list[tuple[torch.Tensor, int]]]:
 def test_each_expert_of_a_mixture_has_the_statistics_of_its_own_tokens(tmp_path: Path, implementation: str) -> None:
     model = saved(CAUSAL["qwen3_moe"], tmp_path)
     model.set_experts_implementation(implementation)
-    observer = Observer("second_moment")
+    observer = LayerObserver("second_moment")
     observer.watch(model)
     with torch.no_grad(), observer:
         for sequence in samples().sequences:
@@ -187,13 +187,13 @@ def test_an_expert_that_no_token_is_routed_to_has_zeros(tmp_path: Path) -> None:
 def test_the_live_model_is_the_one_that_transformers_loads(tmp_path: Path) -> None:
     from aftermix.evaluation.engines.live_weights import LiveWeights
     from aftermix.jobs.calibrate.layer_inputs import StoredValues
-    from aftermix.saliency.streamed_model import LiveModel, empty_model
+    from aftermix.saliency.streamed_model import StreamedModel, build_empty_model
 
     for name in ("llama_tied", "gemma3_text", "gpt2_before_5", "mixtral"):
         saved(CAUSAL[name], tmp_path / name)
         expert = open_model(str(tmp_path / name))
-        model = empty_model(expert.config, dtype=torch.float32, label=name)
-        LiveModel(model, StoredValues(expert, LiveWeights(model, expert)), device=CPU, label=name).fill()
+        model = build_empty_model(expert.config, dtype=torch.float32, label=name)
+        StreamedModel(model, StoredValues(expert, LiveWeights(model, expert)), device=CPU, label=name).fill()
         loaded = AutoModelForCausalLM.from_pretrained(tmp_path / name)
         tokens = torch.tensor([samples().sequences[0]])
         with torch.no_grad():
@@ -211,8 +211,8 @@ def test_shared_inputs_are_summed_once(monkeypatch: pytest.MonkeyPatch, tmp_path
     from aftermix.saliency import observer
 
     calls: list[int] = []
-    plain = observer.channel_sums
-    monkeypatch.setattr(observer, "channel_sums", lambda x, s: calls.append(1) or plain(x, s))
+    plain = observer.sum_channels
+    monkeypatch.setattr(observer, "sum_channels", lambda x, s: calls.append(1) or plain(x, s))
     saved(CAUSAL["llama"], tmp_path)
     measured(tmp_path, batch_size=1)
     # Of seven matrices of a layer q, k, v share an input, and gate and up; two layers, the head, four batches.
@@ -223,7 +223,7 @@ def test_rows_of_zeros_in_a_batched_product_are_no_tokens() -> None:
     experts = torch.nn.Module()
     experts.weight = torch.nn.Parameter(torch.randn(2, 3, 4), requires_grad=False)
     inputs = torch.tensor([[[1.0, 2, 3], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
-    observer = Observer("second_moment")
+    observer = LayerObserver("second_moment")
     observer.watch(experts)
     with torch.no_grad(), observer:
         torch.bmm(inputs, experts.weight)
@@ -235,7 +235,7 @@ def test_rows_of_zeros_in_a_batched_product_are_no_tokens() -> None:
 def test_a_parameter_of_three_dimensions_that_holds_no_experts_is_left_alone() -> None:
     module = torch.nn.Module()
     module.weight = torch.nn.Parameter(torch.randn(2, 3, 4), requires_grad=False)
-    observer = Observer("second_moment")
+    observer = LayerObserver("second_moment")
     observer.watch(module)
     with torch.no_grad(), observer:
         torch.ones(5, 1, 2, 3) @ module.weight
@@ -246,7 +246,7 @@ def test_a_parameter_of_three_dimensions_that_holds_no_experts_is_left_alone() -
 def test_the_weight_may_stand_on_the_left_and_by_keyword() -> None:
     layer = torch.nn.Linear(3, 2, bias=False)
     inputs = torch.tensor([[1.0, 2, 3], [3, 2, 1]])
-    observer = Observer("mean_input")
+    observer = LayerObserver("mean_input")
     observer.watch(layer)
     with torch.no_grad(), observer:
         layer.weight @ inputs.T
@@ -260,9 +260,10 @@ def test_the_order_of_samples_changes_only_the_rounding(tmp_path: Path) -> None:
     saved(CAUSAL["llama"], tmp_path)
     expert = open_model(str(tmp_path))
     there = samples()
-    back = Samples(there.sequences[::-1], there.texts)
+    back = CalibrationSamples(there.sequences[::-1], there.texts)
     one, other = (
-        measure(expert, expert.config, order, CalibrateConfig(), CPU, label="expert") for order in (there, back)
+        measure_layer_inputs(expert, expert.config, order, CalibrateConfig(), CPU, label="expert")
+        for order in (there, back)
     )
     for name, statistic in one.items():
         torch.testing.assert_close(statistic.mean_square, other[name].mean_square, rtol=1e-6, atol=0)
@@ -282,40 +283,40 @@ def test_a_checkpoint_without_all_weights_is_refused(tmp_path: Path) -> None:
     expert = open_model(str(tmp_path))
     deeper = expert.config | {"num_hidden_layers": 3}
     with pytest.raises(CheckpointError, match=r"9 weights of its architecture are not in its files, first model"):
-        measure(expert, deeper, samples(), CalibrateConfig(), CPU, label="expert")
+        measure_layer_inputs(expert, deeper, samples(), CalibrateConfig(), CPU, label="expert")
     shallower = expert.config | {"num_hidden_layers": 1}
     with pytest.raises(CheckpointError, match=r"9 of its tensors have no place in its architecture, first model"):
-        measure(expert, shallower, samples(), CalibrateConfig(), CPU, label="expert")
+        measure_layer_inputs(expert, shallower, samples(), CalibrateConfig(), CPU, label="expert")
     wider = expert.config | {"intermediate_size": 33}
     with pytest.raises(CheckpointError, match=r"is \(16, 32\), its architecture has \(16, 33\)"):
-        measure(expert, wider, samples(), CalibrateConfig(), CPU, label="expert")
+        measure_layer_inputs(expert, wider, samples(), CalibrateConfig(), CPU, label="expert")
 
 
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     saved(CAUSAL["llama"], tmp_path)
     expert = open_model(str(tmp_path))
     with pytest.raises(CheckpointError, match="its architecture cannot be run"):
-        measure(expert, {"model_type": "none"}, samples(), CalibrateConfig(), CPU, label="expert")
+        measure_layer_inputs(expert, {"model_type": "none"}, samples(), CalibrateConfig(), CPU, label="expert")
 
 
 def test_a_layout_whose_input_channel_cannot_be_told_is_refused(tmp_path: Path) -> None:
     saved(CAUSAL["llama"], tmp_path)
     expert = open_model(str(tmp_path))
-    total = Total((16, 16), 1, CPU)
+    total = ChannelSums((16, 16), 1, CPU)
     total.add(torch.ones(16), 1)
     name = "model.layers.0.self_attn.q_proj.weight"
-    place = Place("live", converted=True, transposed=True)
+    place = ParameterLocation("live", converted=True, transposed=True)
     with pytest.raises(CheckpointError, match=r"is stored as \(16, 16\) for a layer of 16 inputs"):
-        stored_statistics({"live": total}, expert, {name: place}, statistic="second_moment")
+        name_statistics({"live": total}, expert, {name: place}, statistic="second_moment")
     fitting = {"model.layers.0.mlp.up_proj.weight": place}
-    found = stored_statistics({"live": total}, expert, fitting, statistic="second_moment")
+    found = name_statistics({"live": total}, expert, fitting, statistic="second_moment")
     assert found["model.layers.0.mlp.up_proj.weight"].axis == 1
 
 
 def test_a_router_that_computes_in_float32_is_watched() -> None:
     router = torch.nn.Linear(3, 2, bias=False, dtype=torch.bfloat16)
     inputs = torch.tensor([[1.0, 2, 3]])
-    observer = Observer("second_moment")
+    observer = LayerObserver("second_moment")
     observer.watch(router)
     with torch.no_grad(), observer:
         for cast in (router.weight.float(), router.weight.type(torch.float32), router.weight.to(torch.float32)):
@@ -354,8 +355,8 @@ class Looped(torch.nn.Module):
     ],
 )
 def test_layers_that_do_not_follow_each_other_cannot_be_streamed(order: tuple[int, ...], reason: str | None) -> None:
-    from aftermix.saliency.passes import streamed_passes
-    from aftermix.saliency.streamed_model import LiveModel
+    from aftermix.saliency.passes import run_layer_by_layer
+    from aftermix.saliency.streamed_model import StreamedModel
 
     model = Looped(order)
     values = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -364,12 +365,12 @@ def test_layers_that_do_not_follow_each_other_cannot_be_streamed(order: tuple[in
         def tensors(self, wanted: Any) -> Any:
             return ((name, tensor) for name, tensor in values.items() if wanted(name))
 
-    live = LiveModel(model, Given(), device=CPU, label="looped")
-    observer = Observer("second_moment")
+    live = StreamedModel(model, Given(), device=CPU, label="looped")
+    observer = LayerObserver("second_moment")
     batches = [torch.zeros(1, 3, dtype=torch.long)]
     if reason is None:
-        streamed_passes(live, batches, observer, bar=lambda items, total, unit: items)
+        run_layer_by_layer(live, batches, observer, bar=lambda items, total, unit: items)
         assert [total.tokens for total in observer.totals.values()] == [[3], [3]]
         return
     with pytest.raises(CheckpointError, match=rf"looped: cannot be run layer by layer \({reason}\). Remove `calib"):
-        streamed_passes(live, batches, observer, bar=lambda items, total, unit: items)
+        run_layer_by_layer(live, batches, observer, bar=lambda items, total, unit: items)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aftermix.saliency.statistics import Total, XStatistic, channel_sums, mean_squares
+from aftermix.saliency.statistics import ChannelSums, XStatistic, average_squares, sum_channels
 
 ROWS = st.lists(st.lists(st.floats(-100, 100, width=16), min_size=3, max_size=3), min_size=1, max_size=9)
 
@@ -24,11 +24,11 @@ def twin(rows: list[list[float]], statistic: XStatistic) -> list[float]:
 
 @given(ROWS, st.sampled_from(["second_moment", "mean_input"]), st.integers(1, 4))
 def test_batches_add_up_to_the_mean_over_all_tokens(rows: list[list[float]], statistic: XStatistic, size: int) -> None:
-    total = Total((5, 3), 1, torch.device("cpu"))
+    total = ChannelSums((5, 3), 1, torch.device("cpu"))
     for start in range(0, len(rows), size):
         batch = torch.tensor(rows[start : start + size], dtype=torch.float32)
-        total.add(channel_sums(batch[None], statistic), len(batch))
-    found = mean_squares(total.sums_EC, total.tokens, statistic)
+        total.add(sum_channels(batch[None], statistic), len(batch))
+    found = average_squares(total.sums_EC, total.tokens, statistic)
     assert found.dtype == torch.float32
     assert total.tokens == [len(rows)]
     # The mean may cancel: what float32 loses there is relative to the largest input.
@@ -37,11 +37,11 @@ def test_batches_add_up_to_the_mean_over_all_tokens(rows: list[list[float]], sta
 
 def test_bfloat16_is_widened_before_it_is_squared() -> None:
     inputs = torch.full((3, 1), 1.0078125, dtype=torch.bfloat16)  # its square is no bfloat16 number
-    assert channel_sums(inputs, "second_moment").item() == pytest.approx(3 * 1.0078125**2, rel=1e-7)
+    assert sum_channels(inputs, "second_moment").item() == pytest.approx(3 * 1.0078125**2, rel=1e-7)
 
 
 def test_small_batches_still_count_when_the_total_is_large() -> None:
-    total = Total((1, 1), 1, torch.device("cpu"))
+    total = ChannelSums((1, 1), 1, torch.device("cpu"))
     total.add(torch.tensor([2.0**30]), 1)
     for _ in range(8):
         total.add(torch.tensor([1.0]), 1)
@@ -49,8 +49,8 @@ def test_small_batches_still_count_when_the_total_is_large() -> None:
 
 
 def test_an_expert_without_a_token_has_zeros_and_never_nan() -> None:
-    total = Total((2, 4, 3), 2, torch.device("cpu"))
+    total = ChannelSums((2, 4, 3), 2, torch.device("cpu"))
     total.add(torch.tensor([2.0, 4.0, 6.0]), 2, expert=1)
-    found = mean_squares(total.sums_EC, total.tokens, "second_moment")
+    found = average_squares(total.sums_EC, total.tokens, "second_moment")
     assert found.tolist() == [[0, 0, 0], [1, 2, 3]]
     assert total.tokens == [0, 2]

@@ -12,8 +12,15 @@ from safetensors.torch import load_file, save_file
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.open_model import open_model
 from aftermix.errors import AftermixError, CheckpointError, ManyProblemsError
-from aftermix.saliency.naming import Statistic
-from aftermix.saliency.storage import DataNote, Note, read_statistics, save_statistics, uncovered, weight_notes
+from aftermix.saliency.naming import ChannelStatistic
+from aftermix.saliency.storage import (
+    DataNote,
+    StatisticsNote,
+    list_uncovered,
+    note_weights,
+    read_statistics,
+    save_statistics,
+)
 
 UP, HEAD = "model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight"
 EXPERTS = "experts.down_proj"
@@ -29,20 +36,20 @@ def model(family: dict[str, Path]) -> Model:
 def folder(tmp_path: Path, model: Model) -> Path:
     """Statistics of vector `a`: two weights with tokens and one without."""
     statistics = {
-        HEAD: Statistic(torch.arange(32.0), (7,), 1),
-        UP: Statistic(torch.full((32,), 0.5), (7,), 1),
-        "model.layers.1.mlp.up_proj.weight": Statistic(torch.zeros(32), (0,), 1),
+        HEAD: ChannelStatistic(torch.arange(32.0), (7,), 1),
+        UP: ChannelStatistic(torch.full((32,), 0.5), (7,), 1),
+        "model.layers.1.mlp.up_proj.weight": ChannelStatistic(torch.zeros(32), (0,), 1),
     }
-    note = Note(
+    note = StatisticsNote(
         format="aftermix statistics",
         version=1,
         vector="a",
         model=model.label,
         data=DATA,
         options={},
-        uncovered=uncovered(statistics),
+        uncovered=list_uncovered(statistics),
         alias=model.alias,
-        weights=weight_notes(statistics, model),
+        weights=note_weights(statistics, model),
         versions={},
     )
     save_statistics(tmp_path, note, statistics)
@@ -85,8 +92,8 @@ def test_what_saw_no_token_or_is_no_linear_weight_has_none(folder: Path) -> None
 
 
 def test_experts_within_one_tensor_are_named_one_by_one() -> None:
-    statistic = Statistic(torch.zeros(3, 2), (4, 0, 0), 1)
-    assert uncovered({EXPERTS: statistic}) == ("experts.down_proj[1]", "experts.down_proj[2]")
+    statistic = ChannelStatistic(torch.zeros(3, 2), (4, 0, 0), 1)
+    assert list_uncovered({EXPERTS: statistic}) == ("experts.down_proj[1]", "experts.down_proj[2]")
 
 
 @pytest.mark.parametrize(
@@ -108,8 +115,8 @@ def test_the_factor_multiplies_the_stored_tensor(
     save_file({"w": torch.ones(shape)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{}")
     model = open_model(str(tmp_path))
-    statistics = {"w": Statistic(torch.ones(values), (1,) * (values[0] if len(values) > 1 else 1), axis)}
-    note = Note(
+    statistics = {"w": ChannelStatistic(torch.ones(values), (1,) * (values[0] if len(values) > 1 else 1), axis)}
+    note = StatisticsNote(
         format="aftermix statistics",
         version=1,
         vector="v",
@@ -118,7 +125,7 @@ def test_the_factor_multiplies_the_stored_tensor(
         options={},
         uncovered=(),
         alias={},
-        weights=weight_notes(statistics, model),
+        weights=note_weights(statistics, model),
         versions={},
     )
     save_statistics(tmp_path, note, statistics)

@@ -6,21 +6,21 @@ from hypothesis import strategies as st
 
 from aftermix.config import Objective, SearchConfig
 from aftermix.errors import SearchError
-from aftermix.search.objective import Objectives
+from aftermix.search.objective import ObjectiveSet
 
 TASKS = ["gsm8k", "mgsm", "humaneval"]
 SCORES = {"gsm8k": 0.5, "mgsm": 0.2, "humaneval": 0.8}
 
 
 def test_no_objective_named_is_the_plain_mean_of_all_tasks():
-    objectives = Objectives.build(SearchConfig().objective, tasks=TASKS)
+    objectives = ObjectiveSet.build(SearchConfig().objective, tasks=TASKS)
     assert objectives.values(SCORES) == (0.5,)
     assert objectives.feasible(SCORES)
     assert objectives.as_json() == [{"name": "mean", "tasks": dict.fromkeys(TASKS, 1 / 3), "floors": {}}]
 
 
 def test_weights_need_not_sum_to_one():
-    objectives = Objectives.build((Objective(tasks={"gsm8k": 3, "mgsm": 1}),), tasks=TASKS)
+    objectives = ObjectiveSet.build((Objective(tasks={"gsm8k": 3, "mgsm": 1}),), tasks=TASKS)
     assert objectives.values(SCORES) == ((3 * 0.5 + 0.2) / 4,)
     assert objectives.goals[0].name == "gsm8k + mgsm"
     assert objectives.goals[0].shares == {"gsm8k": 0.75, "mgsm": 0.25}
@@ -29,12 +29,12 @@ def test_weights_need_not_sum_to_one():
 @given(st.dictionaries(st.sampled_from(TASKS), st.floats(1e-3, 1e3), min_size=1), st.lists(st.floats(0, 1), min_size=3))
 def test_the_objective_is_the_weighted_mean_written_out(weights, scores):
     by_task = dict(zip(TASKS, scores, strict=False))
-    (value,) = Objectives.build((Objective(tasks=weights),), tasks=TASKS).values(by_task)
+    (value,) = ObjectiveSet.build((Objective(tasks=weights),), tasks=TASKS).values(by_task)
     assert value == pytest.approx(sum(weights[t] * by_task[t] for t in weights) / sum(weights.values()), abs=1e-12)
 
 
 def test_floors_bind_whatever_objective_sets_them_and_the_highest_counts():
-    objectives = Objectives.build(
+    objectives = ObjectiveSet.build(
         (
             Objective(name="maths", tasks={"gsm8k": 1}, floors={"humaneval": 0.7, "mgsm": 0.2}),
             Objective(name="code", tasks={"humaneval": 1}, floors={"humaneval": 0.9}),
@@ -52,7 +52,7 @@ def test_floors_bind_whatever_objective_sets_them_and_the_highest_counts():
 @pytest.mark.parametrize("key", ["tasks", "floors"])
 def test_a_task_that_is_not_evaluated_is_refused_with_those_that_are(key):
     with pytest.raises(SearchError) as caught:
-        Objectives.build((Objective(**{key: {"gsm8k": 0.5, "mmlu": 0.5}, "name": "mine"}),), tasks=TASKS)
+        ObjectiveSet.build((Objective(**{key: {"gsm8k": 0.5, "mmlu": 0.5}, "name": "mine"}),), tasks=TASKS)
     assert str(caught.value) == (
         f"search.objective 'mine'.{key}: expected tasks that are evaluated (gsm8k, mgsm, humaneval), found 'mmlu'. "
         "Correct it, or add it to `evaluate.tasks`."
@@ -61,9 +61,9 @@ def test_a_task_that_is_not_evaluated_is_refused_with_those_that_are(key):
 
 def test_two_objectives_of_one_name_are_refused():
     with pytest.raises(SearchError, match="expected distinct objectives, found 'mean' twice"):
-        Objectives.build((Objective(), Objective(floors={"mgsm": 0.1})), tasks=TASKS)
+        ObjectiveSet.build((Objective(), Objective(floors={"mgsm": 0.1})), tasks=TASKS)
 
 
 def test_no_objective_at_all_is_refused():
     with pytest.raises(SearchError, match="expected at least one objective, found none"):
-        Objectives.build((), tasks=TASKS)
+        ObjectiveSet.build((), tasks=TASKS)

@@ -10,14 +10,14 @@ import pytest
 
 from aftermix.config import Objective, SearchConfig
 from aftermix.runs.trials import Point, Trial
-from aftermix.search.objective import Objectives
-from aftermix.search.priors import prior_points
-from aftermix.search.sampler import suggest, tpe
-from aftermix.search.space import Space
+from aftermix.search.objective import ObjectiveSet
+from aftermix.search.priors import list_prior_points
+from aftermix.search.sampler import build_tpe, suggest
+from aftermix.search.space import SearchSpace
 from aftermix.seeds import derived_seed
 
-SPACE = Space({"it": (0.3, 1.0), "ja": (0.0, 1.0), "en": (-1.0, 1.0)}, ("it",))
-MEAN = Objectives.build((Objective(),), tasks=["a", "b"])
+SPACE = SearchSpace({"it": (0.3, 1.0), "ja": (0.0, 1.0), "en": (-1.0, 1.0)}, ("it",))
+MEAN = ObjectiveSet.build((Objective(),), tasks=["a", "b"])
 
 
 def scores_at(weights):
@@ -56,7 +56,7 @@ def search(config, *, space=SPACE, objectives=MEAN, score=scores_at):
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_every_suggestion_lies_in_the_space_and_says_where_it_comes_from(preset):
     trials = search(SearchConfig(trials=16, startup=9, preset=preset))
-    priors = prior_points(SPACE) if preset == "default" else []
+    priors = list_prior_points(SPACE) if preset == "default" else []
     assert all(SPACE.contains(trial.weights) for trial in trials)
     assert [trial.weights for trial in trials[: len(priors)]] == priors
     origins = ["prior"] * len(priors) + ["startup"] * (9 - len(priors)) + ["sampler"] * 7
@@ -73,7 +73,7 @@ def test_no_start_up_at_all_is_possible():
 
 
 def test_a_prior_that_failed_or_runs_elsewhere_is_not_tried_again():
-    first, second, third, *_ = prior_points(SPACE)
+    first, second, third, *_ = list_prior_points(SPACE)
     suggestion = suggest(
         SPACE,
         config=SearchConfig(),
@@ -111,7 +111,7 @@ def test_seeds_numbers_and_presets_change_the_suggestion():
 
 def test_the_order_of_the_vectors_in_the_file_does_not_matter():
     config = SearchConfig(trials=12, startup=8, preset="paper")
-    turned = Space(dict(reversed(SPACE.bounds.items())), SPACE.instruction)
+    turned = SearchSpace(dict(reversed(SPACE.bounds.items())), SPACE.instruction)
     for preset in ("paper", "default"):
         trials = search(config)
         one, other = (
@@ -138,12 +138,12 @@ def test_the_order_of_the_vectors_in_the_file_does_not_matter():
 def test_a_rebuilt_study_is_the_one_that_was_asked_and_told(preset, objectives):
     """The slow twin: one Optuna study told trial by trial, constraints and failures included."""
     config = SearchConfig(trials=24, startup=6, preset=preset)
-    bound = Objectives.build(objectives, tasks=["a", "b"])
+    bound = ObjectiveSet.build(objectives, tasks=["a", "b"])
     study = optuna.create_study(directions=["maximize"] * len(bound.goals))
     distributions = {name: optuna.distributions.FloatDistribution(*SPACE.bounds[name]) for name in sorted(SPACE.bounds)}
     trials = []
     for number in range(config.trials):
-        study.sampler = tpe(config, seed=derived_seed(config.seed, "sampler", number), avoided=0)
+        study.sampler = build_tpe(config, seed=derived_seed(config.seed, "sampler", number), avoided=0)
         suggestion = suggest(SPACE, config=config, objectives=bound, trials=trials, number=number)
         if suggestion.origin == "prior":
             study.enqueue_trial(suggestion.weights)
@@ -200,7 +200,7 @@ def test_a_pruned_trial_counts_as_start_up():
 def sharp(experts):
     """Shaped like OptiMer's Table 5: the right instruction weight and small, uneven expert weights, or collapse."""
     best = {f"e{i}": 0.06 + 0.25 * ((i * 37 % 11) / 11) for i in range(experts)}
-    space = Space({"it": (0.3, 1.0), **dict.fromkeys(best, (0.0, 1.0))}, ("it",))
+    space = SearchSpace({"it": (0.3, 1.0), **dict.fromkeys(best, (0.0, 1.0))}, ("it",))
 
     def score(weights):
         off = ((weights["it"] - 0.68) / 0.22) ** 2 + sum(((weights[e] - best[e]) / 0.35) ** 2 for e in best)
@@ -212,7 +212,7 @@ def sharp(experts):
 @pytest.mark.parametrize(("experts", "most"), [(3, 2.0), (5, 5.0)])
 def test_on_a_sharp_landscape_the_default_beats_random_search_and_the_paper_preset(experts, most):
     space, score = sharp(experts)
-    objectives = Objectives.build((Objective(),), tasks=["t"])
+    objectives = ObjectiveSet.build((Objective(),), tasks=["t"])
 
     def regret(**settings):
         return statistics.mean(

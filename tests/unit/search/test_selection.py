@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from aftermix.config import Objective, SearchConfig
 from aftermix.errors import RunFailedError, SearchError
 from aftermix.runs import journal
-from aftermix.runs.trials import Measurement, Trial
-from aftermix.search.objective import Objectives
-from aftermix.search.pareto import distances_to_ideal, front, spans
+from aftermix.runs.trials import ItemMeasurement, Trial
+from aftermix.search.objective import ObjectiveSet
+from aftermix.search.pareto import find_front, measure_distances_to_ideal, measure_spans
 from aftermix.search.selection import choose_winner
 
 TASKS = ["a", "b"]
@@ -24,12 +24,12 @@ FLOOR = (Objective(tasks={"a": 1}, floors={"b": 0.5}),)
 
 def written(folder, scores, objective):
     """A run folder whose n-th trial has the n-th pair of task scores (None: failed), at weight n/100."""
-    objectives = Objectives.build(objective, tasks=TASKS)
+    objectives = ObjectiveSet.build(objective, tasks=TASKS)
     trials = []
     for number, pair in enumerate(scores):
         if pair is None:
             trials.append(Trial(number=number, state="failed", weights={"x": number / 100}, error="boom"))
-            journal.record(folder, trials[-1], None)
+            journal.append_trial(folder, trials[-1], None)
             continue
         by_task = dict(zip(TASKS, pair, strict=True))
         trial = Trial(
@@ -40,7 +40,7 @@ def written(folder, scores, objective):
             objective=objectives.values(by_task),
             feasible=objectives.feasible(by_task),
         )
-        journal.record(folder, trial, {task: [score] for task, score in by_task.items()})
+        journal.append_trial(folder, trial, {task: [score] for task, score in by_task.items()})
         trials.append(trial)
     return trials
 
@@ -54,7 +54,7 @@ def choose(folder, search, select, *, objective=MEAN, top=3):
         assert split == "select"
         number = round(weights["x"] * 100)
         measured.append(number)
-        return Measurement({t: [s] for t, s in zip(TASKS, select[number], strict=True)}, {"evaluate": 2.0})
+        return ItemMeasurement({t: [s] for t, s in zip(TASKS, select[number], strict=True)}, {"evaluate": 2.0})
 
     config = SearchConfig(top=top, objective=objective)
     trials = written(folder, search, config.objective)
@@ -92,7 +92,7 @@ def test_trials_of_equal_weights_are_one_candidate(tmp_path):
         trials=twice,
         config=SearchConfig(),
         tasks=TASKS,
-        measure=lambda *_: Measurement({"a": [1.0], "b": [1.0]}),
+        measure=lambda *_: ItemMeasurement({"a": [1.0], "b": [1.0]}),
     )
     assert [candidate.trial.number for candidate in selection.candidates] == [0, 1]
 
@@ -110,7 +110,7 @@ def test_select_scores_are_kept_and_used_again(tmp_path):
 
 
 def test_stored_select_scores_that_lack_a_task_are_refused(tmp_path):
-    path = journal.items_path(tmp_path, "select", 0)
+    path = journal.locate_items(tmp_path, "select", 0)
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"a": [1.0]}))
     with pytest.raises(SearchError, match=r"00000\.json: expected item scores of task 'b', found none"):
@@ -120,7 +120,7 @@ def test_stored_select_scores_that_lack_a_task_are_refused(tmp_path):
 def test_a_select_measurement_with_nan_is_refused_and_not_kept(tmp_path):
     with pytest.raises(SearchError, match="trial 0 on select items: expected finite scores of task 'a', found nan"):
         choose(tmp_path, [(0.1, 0.1)], {0: (math.nan, 1.0)})
-    assert not journal.items_path(tmp_path, "select", 0).exists()
+    assert not journal.locate_items(tmp_path, "select", 0).exists()
 
 
 def test_candidates_meet_the_floors_and_so_does_the_winner_if_any_can(tmp_path):
@@ -188,15 +188,15 @@ def test_the_front_is_optunas(points):
     study = optuna.create_study(directions=["maximize"] * max(len(points[0]), 1))
     study.add_trials([optuna.trial.create_trial(values=point) for point in points])
     if len(points[0]) == 1:
-        assert front(points) == [index for index, point in enumerate(points) if point == max(points)]
+        assert find_front(points) == [index for index, point in enumerate(points) if point == max(points)]
     else:
-        assert front(points) == sorted(trial.number for trial in study.best_trials)
+        assert find_front(points) == sorted(trial.number for trial in study.best_trials)
 
 
 @given(POINTS)
 def test_distances_are_the_formula_written_out(points):
-    scale = spans(points)
-    found = distances_to_ideal(points, scale=scale)
+    scale = measure_spans(points)
+    found = measure_distances_to_ideal(points, scale=scale)
     for point, distance in zip(points, found, strict=True):
         squares = [
             ((max(other[k] for other in points) - value) / scale[k]) ** 2

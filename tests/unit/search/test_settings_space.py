@@ -16,29 +16,29 @@ from hypothesis import strategies as st
 from aftermix.config import Objective, SearchConfig, Split
 from aftermix.errors import SearchError
 from aftermix.runs import journal
-from aftermix.runs.trials import Measurement, Point, Settings, Trial, parse_trial, trial_as_json
-from aftermix.search.objective import Objectives
-from aftermix.search.sampler import suggest, tpe
+from aftermix.runs.trials import ItemMeasurement, Point, Settings, Trial, dump_trial, parse_trial
+from aftermix.search.objective import ObjectiveSet
+from aftermix.search.sampler import build_tpe, suggest
 from aftermix.search.selection import choose_winner
-from aftermix.search.space import Choices, Range, Space
+from aftermix.search.space import ChoiceSet, NumberRange, SearchSpace
 from aftermix.search.study import run_study
 from aftermix.search.warm_start import import_trials
 from aftermix.seeds import derived_seed
 
-MEAN = Objectives.build((Objective(),), tasks=["t"])
-RATIO = Range(0.05, 0.5, 0.05)
-SHARED = Space(
+MEAN = ObjectiveSet.build((Objective(),), tasks=["t"])
+RATIO = NumberRange(0.05, 0.5, 0.05)
+SHARED = SearchSpace(
     {"ja": (1.0, 1.0), "math": (1.0, 1.0), "code": (1.0, 1.0)},
     settings={
-        "ratio.ja": RATIO, "ratio.math": RATIO, "ratio.code": RATIO, "order": Choices(("rotation", ("ja", "math"))),
+        "ratio.ja": RATIO, "ratio.math": RATIO, "ratio.code": RATIO, "order": ChoiceSet(("rotation", ("ja", "math"))),
     },
     shares=("ratio.ja", "ratio.math", "ratio.code"),
     own={"ratio.ja": 1 / 3, "ratio.math": 1 / 3, "ratio.code": 1 / 3, "order": "rotation"},
 )  # fmt: skip
-MIXED = Space(
+MIXED = SearchSpace(
     {"it": (0.3, 1.0), "ja": (0.0, 1.0)},
     ("it",),
-    {"density": Range(0.1, 0.9), "normalize": Choices((True, False))},
+    {"density": NumberRange(0.1, 0.9), "normalize": ChoiceSet((True, False))},
     own={"density": 0.95, "normalize": True},
 )
 
@@ -59,7 +59,7 @@ def ended(number: int, point: Point, value: float, origin: str = "sampler") -> T
     )  # fmt: skip
 
 
-def searched(space: Space, config: SearchConfig, value: Any = score) -> list[Trial]:
+def searched(space: SearchSpace, config: SearchConfig, value: Any = score) -> list[Trial]:
     trials: list[Trial] = []
     for number in range(config.trials):
         found = suggest(space, config=config, objectives=MEAN, trials=trials, number=number)
@@ -73,7 +73,7 @@ def test_steps_are_those_that_optuna_takes(low: float, width: float, part: float
     step = max(round(width * part, 3), 0.001)
     if step > high - low:
         return
-    kind = Range(low, high, step)
+    kind = NumberRange(low, high, step)
     optunas = optuna.distributions.FloatDistribution(low, kind.top, step=step)
     assert optunas.high == pytest.approx(kind.top, abs=1e-9)
     nearest = kind.nearest(value)
@@ -84,24 +84,24 @@ def test_steps_are_those_that_optuna_takes(low: float, width: float, part: float
 
 
 def test_choices_tell_what_they_have() -> None:
-    kind = Choices(("rotation", ("ja", "math"), 2))
+    kind = ChoiceSet(("rotation", ("ja", "math"), 2))
     assert kind.contains(("ja", "math"))
     assert not kind.contains("first")
     assert (kind.nearest(("ja", "math")), kind.nearest("first")) == (("ja", "math"), "rotation")
     assert str(kind) == "rotation, (ja, math), 2"
-    assert str(Range(0.05, 0.5, 0.05)) == "[0.05, 0.5] by 0.05"
+    assert str(NumberRange(0.05, 0.5, 0.05)) == "[0.05, 0.5] by 0.05"
 
 
 @given(st.lists(st.integers(1, 10).map(lambda k: k * 0.05), min_size=3, max_size=3))
 def test_shares_above_one_are_scaled_down_and_stay_in_the_space(shares: list[float]) -> None:
     asked: Settings = {**dict(zip(SHARED.shares, shares, strict=True)), "order": "rotation"}
-    held = SHARED.held(asked)
+    held = SHARED.scale_shares(asked)
     assert held["order"] == "rotation"
     total = sum(shares)
     for name, share in zip(SHARED.shares, shares, strict=True):
         assert held[name] == (share if total <= 1 else pytest.approx(share / total))
     assert SHARED.contains({"ja": 1.0, "math": 1.0, "code": 1.0}, held)
-    assert SHARED.held(held) == pytest.approx(held) or total <= 1
+    assert SHARED.scale_shares(held) == pytest.approx(held) or total <= 1
 
 
 def test_a_point_of_another_space_is_not_in_it() -> None:
@@ -155,7 +155,9 @@ def test_a_suggestion_depends_on_the_trials_before_it_alone(preset: Any) -> None
 def test_the_sampler_is_optunas_own_on_mixed_distributions() -> None:
     """The slow twin: one study asked and told trial by trial."""
     config = SearchConfig(trials=24, startup=6, preset="paper")
-    space = Space(MIXED.bounds, MIXED.instruction, {**MIXED.settings, "k": Range(1, 4, 1)}, own={**MIXED.own, "k": 2})
+    space = SearchSpace(
+        MIXED.bounds, MIXED.instruction, {**MIXED.settings, "k": NumberRange(1, 4, 1)}, own={**MIXED.own, "k": 2}
+    )
     study = optuna.create_study(direction="maximize")
     distributions: dict[str, optuna.distributions.BaseDistribution] = {
         "it": optuna.distributions.FloatDistribution(0.3, 1.0),
@@ -166,7 +168,7 @@ def test_the_sampler_is_optunas_own_on_mixed_distributions() -> None:
     }
     trials: list[Trial] = []
     for number in range(config.trials):
-        study.sampler = tpe(config, seed=derived_seed(config.seed, "sampler", number), avoided=0)
+        study.sampler = build_tpe(config, seed=derived_seed(config.seed, "sampler", number), avoided=0)
         found = suggest(space, config=config, objectives=MEAN, trials=trials, number=number)
         asked = study.ask(distributions)
         assert {"it": asked.params["it"], "ja": asked.params["ja"]} == found.weights
@@ -185,8 +187,10 @@ def test_the_search_finds_the_best_settings_more_often_than_chance() -> None:
 
 
 def test_a_space_of_steps_is_not_asked_for_the_same_point_again() -> None:
-    small = Space(
-        {"ja": (1.0, 1.0)}, settings={"k": Range(1, 6, 1), "order": Choices(("x", "y"))}, own={"k": 1, "order": "x"}
+    small = SearchSpace(
+        {"ja": (1.0, 1.0)},
+        settings={"k": NumberRange(1, 6, 1), "order": ChoiceSet(("x", "y"))},
+        own={"k": 1, "order": "x"},
     )
     trials = searched(small, SearchConfig(trials=12, startup=3), lambda point: float(point.settings["k"]))
     assert len({json.dumps(trial.settings) for trial in trials}) >= 10
@@ -194,7 +198,7 @@ def test_a_space_of_steps_is_not_asked_for_the_same_point_again() -> None:
 
 def test_records_of_settings_read_back_and_earlier_journals_too() -> None:
     trial = ended(3, Point({"ja": 0.5}, {"density": 1.0, "order": ("ja", "math"), "normalize": True, "k": 2}), 0.5)
-    line = json.dumps(trial_as_json(trial)).encode()
+    line = json.dumps(dump_trial(trial)).encode()
     again = parse_trial(line)
     assert again == trial
     assert [type(value) for value in again.settings.values()] == [float, tuple, bool, int]
@@ -202,14 +206,14 @@ def test_records_of_settings_read_back_and_earlier_journals_too() -> None:
     assert parse_trial(json.dumps(earlier).encode()).settings == {}
 
 
-def measure(point: Point, split: Split) -> Measurement:
-    return Measurement({"t": [score(point), 0.0]}, {"evaluate": 1.0})
+def measure(point: Point, split: Split) -> ItemMeasurement:
+    return ItemMeasurement({"t": [score(point), 0.0]}, {"evaluate": 1.0})
 
 
 def test_a_run_over_settings_resumes_to_the_bit_and_refuses_another_space(tmp_path: Path) -> None:
     config = SearchConfig(trials=14, startup=6)
 
-    def run(folder: Path, trials: int, space: Space = MIXED) -> list[Trial]:
+    def run(folder: Path, trials: int, space: SearchSpace = MIXED) -> list[Trial]:
         some = config.model_copy(update={"trials": trials})
         return run_study(folder, space=space, config=some, tasks=["t"], measure=measure)
 
@@ -217,22 +221,22 @@ def test_a_run_over_settings_resumes_to_the_bit_and_refuses_another_space(tmp_pa
     run(tmp_path / "cut", 5)
     run(tmp_path / "cut", 9)
     assert [trial.point for trial in run(tmp_path / "cut", 14)] == [trial.point for trial in whole]
-    narrow = Space(MIXED.bounds, MIXED.instruction, {"density": Range(0.1, 0.5)}, own={"density": 0.5})
+    narrow = SearchSpace(MIXED.bounds, MIXED.instruction, {"density": NumberRange(0.1, 0.5)}, own={"density": 0.5})
     with pytest.raises(
         SearchError, match=r"expected weights and settings within it \[0.3, 1\], .* density \[0.1, 0.5\], "
     ):
         run(tmp_path / "cut", 14, narrow)
     with pytest.raises(SearchError, match="expected weights and settings within"):
-        run(tmp_path / "cut", 14, Space(MIXED.bounds, MIXED.instruction))
+        run(tmp_path / "cut", 14, SearchSpace(MIXED.bounds, MIXED.instruction))
 
 
 def test_a_point_that_was_measured_is_not_measured_again(tmp_path: Path) -> None:
-    small = Space({"ja": (1.0, 1.0)}, settings={"order": Choices(("x", "y", "z"))}, own={"order": "y"})
+    small = SearchSpace({"ja": (1.0, 1.0)}, settings={"order": ChoiceSet(("x", "y", "z"))}, own={"order": "y"})
     measured = []
 
-    def once(point: Point, split: Split) -> Measurement:
+    def once(point: Point, split: Split) -> ItemMeasurement:
         measured.append(point.settings["order"])
-        return Measurement({"t": [float(point.settings["order"] == "z")]}, {"evaluate": 1.0})
+        return ItemMeasurement({"t": [float(point.settings["order"] == "z")]}, {"evaluate": 1.0})
 
     trials = run_study(tmp_path, space=small, config=SearchConfig(trials=9, startup=3), tasks=["t"], measure=once)
     assert sorted(measured) == ["x", "y", "z"]
@@ -249,7 +253,7 @@ def test_a_point_that_was_measured_is_not_measured_again(tmp_path: Path) -> None
 def test_imported_trials_take_the_settings_they_have_in_the_new_search(tmp_path: Path) -> None:
     config = SearchConfig(trials=8, startup=6)
     run_study(tmp_path / "first", space=MIXED, config=config, tasks=["t"], measure=measure)
-    plain = Space(MIXED.bounds, MIXED.instruction)
+    plain = SearchSpace(MIXED.bounds, MIXED.instruction)
     found = import_trials(
         tmp_path / "first",
         space=plain,

@@ -9,11 +9,11 @@ import pytest
 from aftermix.config import Objective, SearchConfig
 from aftermix.errors import EvaluationError, RunFailedError, SearchError
 from aftermix.runs import journal
-from aftermix.runs.trials import Measurement
-from aftermix.search.space import Space
-from aftermix.search.study import best_so_far, run_study
+from aftermix.runs.trials import ItemMeasurement
+from aftermix.search.space import SearchSpace
+from aftermix.search.study import describe_best, run_study
 
-SPACE = Space({"it": (0.3, 1.0), "ja": (0.0, 1.0)}, ("it",))
+SPACE = SearchSpace({"it": (0.3, 1.0), "ja": (0.0, 1.0)}, ("it",))
 TASKS = ["a", "b"]
 
 
@@ -23,7 +23,7 @@ def measure(point, split):
     assert split == "search"
     near = {"a": abs(weights["it"] - 0.7), "b": abs(weights["ja"] - 0.2)}
     items = {task: [float(distance < 0.08 * (k + 1)) for k in range(8)] for task, distance in near.items()}
-    return Measurement(items, {"combine": 0.0, "evaluate": 0.0})
+    return ItemMeasurement(items, {"combine": 0.0, "evaluate": 0.0})
 
 
 def run(folder, *, measure=measure, imported=(), **settings):
@@ -95,7 +95,7 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_the_search_goes_on(tmp_p
         if weights["it"] > 0.95:
             raise MemoryError
         if weights["it"] < 0.5:
-            return Measurement({"a": [math.nan], "b": [1.0]})
+            return ItemMeasurement({"a": [math.nan], "b": [1.0]})
         return measure(point, split)
 
     trials = run(tmp_path, measure=sometimes, trials=40, startup=4, max_consecutive_failures=40)
@@ -109,7 +109,7 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_the_search_goes_on(tmp_p
     }
     for trial in failed:
         assert (trial.objective, trial.scores, trial.feasible) == (None, {}, False)
-        assert not journal.items_path(tmp_path, "search", trial.number).exists()
+        assert not journal.locate_items(tmp_path, "search", trial.number).exists()
     assert any(trial.is_complete and trial.origin == "sampler" for trial in trials)
     assert points(journal.read_trials(tmp_path)) == points(trials)
 
@@ -184,12 +184,12 @@ def test_the_progress_bar_tells_the_best_score_so_far(tmp_path, capsys):
 
 
 def test_what_the_bar_says(tmp_path):
-    from aftermix.search.objective import Objectives
+    from aftermix.search.objective import ObjectiveSet
 
     several = [Objective(tasks={task: 1}) for task in TASKS]
     trials = run(tmp_path, objective=several)
-    assert best_so_far(trials, Objectives.build(several, tasks=TASKS)).startswith("front of ")
+    assert describe_best(trials, ObjectiveSet.build(several, tasks=TASKS)).startswith("front of ")
     strict = [Objective(floors={"a": 1.5})]
     trials = run(tmp_path / "strict", objective=strict)
-    assert best_so_far(trials, Objectives.build(strict, tasks=TASKS)) == "none meets the floors"
-    assert best_so_far([], Objectives.build(strict, tasks=TASKS)) == "none complete"
+    assert describe_best(trials, ObjectiveSet.build(strict, tasks=TASKS)) == "none meets the floors"
+    assert describe_best([], ObjectiveSet.build(strict, tasks=TASKS)) == "none complete"

@@ -5,14 +5,14 @@ import pytest
 from aftermix.config import Objective, SearchConfig
 from aftermix.errors import SearchError
 from aftermix.runs import journal
-from aftermix.runs.trials import Measurement, Trial
-from aftermix.search.objective import Objectives
+from aftermix.runs.trials import ItemMeasurement, Trial
+from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import choose_winner
-from aftermix.search.space import Space
+from aftermix.search.space import SearchSpace
 from aftermix.search.study import run_study
 from aftermix.search.warm_start import import_trials
 
-SPACE = Space({"it": (0.3, 1.0), "ja": (0.0, 1.0)}, ("it",))
+SPACE = SearchSpace({"it": (0.3, 1.0), "ja": (0.0, 1.0)}, ("it",))
 TASKS = ["a", "b"]
 FIRST = SearchConfig(trials=12, startup=8)
 SECOND = SearchConfig(trials=5, startup=8, objective=Objective(tasks={"b": 1}, floors={"a": 0.5}))
@@ -22,7 +22,7 @@ def measure(point, split):
     weights = point.weights
     if weights["ja"] == 1.0 and split == "search":
         raise RuntimeError("one trial fails")
-    return Measurement({"a": [weights["it"], 1.0], "b": [1 - weights["ja"], weights["it"]]}, {"evaluate": 1.0})
+    return ItemMeasurement({"a": [weights["it"], 1.0], "b": [1 - weights["ja"], weights["it"]]}, {"evaluate": 1.0})
 
 
 def never(point, split):
@@ -34,7 +34,7 @@ def run(folder, config, *, measure=measure, imported=(), space=SPACE, tasks=TASK
 
 
 def imported_from(folder, *, config=SECOND, space=SPACE, tasks=TASKS):
-    objectives = Objectives.build(config.objective, tasks=tasks)
+    objectives = ObjectiveSet.build(config.objective, tasks=tasks)
     return import_trials(folder, space=space, tasks=tasks, objectives=objectives)
 
 
@@ -110,12 +110,12 @@ def test_a_killed_import_leaves_no_journal_and_is_done_again(first, tmp_path, mo
 
 
 def test_trials_outside_narrower_ranges_stay_behind(first):
-    narrow = Space({"it": (0.3, 1.0), "ja": (0.0, 0.4)}, ("it",))
+    narrow = SearchSpace({"it": (0.3, 1.0), "ja": (0.0, 0.4)}, ("it",))
     found = imported_from(first, space=narrow)
     assert 0 < len(found) < 11
     assert all(narrow.contains(one.trial.weights) for one in found)
     with pytest.raises(SearchError, match="expected a complete trial within the file's ranges, found none among 11"):
-        imported_from(first, space=Space({"it": (5.0, 6.0), "ja": (0.0, 0.4)}))
+        imported_from(first, space=SearchSpace({"it": (5.0, 6.0), "ja": (0.0, 0.4)}))
 
 
 def test_fewer_tasks_are_fine_and_a_new_one_is_named(first):
@@ -128,7 +128,7 @@ def test_fewer_tasks_are_fine_and_a_new_one_is_named(first):
 
 def test_other_vectors_are_refused(first):
     with pytest.raises(SearchError, match="line 1: expected weights of it, en, found it, ja"):
-        imported_from(first, space=Space({"it": (0.3, 1.0), "en": (0.0, 1.0)}))
+        imported_from(first, space=SearchSpace({"it": (0.3, 1.0), "en": (0.0, 1.0)}))
 
 
 def test_a_folder_without_trials_is_refused(tmp_path):

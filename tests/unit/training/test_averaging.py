@@ -21,7 +21,7 @@ from aftermix.errors import AftermixError
 from aftermix.jobs.average import average
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.train.command import train
-from aftermix.training.averaging import decay_weights
+from aftermix.training.averaging import compute_decay_weights
 
 SHAPES = {
     "linear": lambda p: 1 - p,
@@ -50,7 +50,7 @@ def test_the_merge_is_the_run_whose_rate_decays(shape: Any, stretches: list[int]
             decayed += (min_rate + (1 - min_rate) * SHAPES[shape](place)) * gradient / STEPS_A_STRETCH
         constant = constant + gradient
         checkpoints.append(constant)
-    weights = decay_weights(tokens, shape, min_rate=min_rate)
+    weights = compute_decay_weights(tokens, shape, min_rate=min_rate)
     assert sum(weights) == pytest.approx(1)
     assert min(weights) >= -1e-12
     merged = sum(weight * checkpoint for weight, checkpoint in zip(weights, checkpoints, strict=True))
@@ -74,7 +74,7 @@ def test_the_last_few(run: Path, tmp_path: Path, decay: Any) -> None:
     said: list[str] = []
     folder = average([run / "cats-checkpoints", run / "cats"], tmp_path / "mean", last=3, decay=decay, say=said.append)
     tokens = [384, 512, 640]
-    shares = decay_weights(tokens, decay, min_rate=0.0) if decay else [1 / 3] * 3
+    shares = compute_decay_weights(tokens, decay, min_rate=0.0) if decay else [1 / 3] * 3
     assert said[:3] == [f"tokens-{n:012d}: weight {w:.4f}" for n, w in zip(tokens, shares, strict=True)]
     taken = [weights_of(run / f"cats-checkpoints/tokens-{n:012d}") for n in tokens]
     for name, tensor in weights_of(folder).items():

@@ -12,9 +12,9 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.errors import ConfigError, TrainingError
-from aftermix.training.base_model import document_encoder, freeze, load_base, load_tokenizer, refuse_unfit
-from aftermix.training.data.examples import Documents
-from aftermix.training.data.packing import PackedTokens, pack
+from aftermix.training.base_model import build_document_encoder, freeze, load_base, load_tokenizer, refuse_unfit
+from aftermix.training.data.examples import TextDocuments
+from aftermix.training.data.packing import PackedTokens, pack_documents
 
 
 def copied(folder: Path, to: Path) -> Path:
@@ -29,7 +29,7 @@ def edit_json(path: Path, **changes: object) -> None:
 
 def test_documents_end_with_the_end_token_once(base_folder: Path) -> None:
     tokenizer = load_tokenizer(base_folder)
-    encode = document_encoder(tokenizer, where="base")
+    encode = build_document_encoder(tokenizer, where="base")
     plain, ended = encode(["the cat", "the cat<end>"])
     assert plain[-1] == tokenizer.eos_token_id == 0
     assert plain == ended
@@ -43,7 +43,7 @@ def test_start_token_where_the_tokenizer_sets_one(base_folder: Path, tmp_path: P
     tokenizer = AutoTokenizer.from_pretrained(folder)
     start = tokenizer.convert_tokens_to_ids("t")
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="t $A", special_tokens=[("t", start)])
-    (ids,) = document_encoder(tokenizer, where="base")(["the"])
+    (ids,) = build_document_encoder(tokenizer, where="base")(["the"])
     assert (ids[0], ids[-1]) == (start, 0)
     assert tokenizer.decode(ids[1:-1]) == "the"
 
@@ -52,7 +52,7 @@ def test_a_tokenizer_without_an_end_is_refused(base_folder: Path, tmp_path: Path
     folder = copied(base_folder, tmp_path)
     edit_json(folder / "tokenizer_config.json", eos_token=None)
     with pytest.raises(TrainingError, match=r"base: the tokenizer has no end-of-text token. Name its `eos_token`"):
-        document_encoder(load_tokenizer(folder), where="base")
+        build_document_encoder(load_tokenizer(folder), where="base")
 
 
 def test_a_folder_without_a_tokenizer_is_refused(base_folder: Path, tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_tokens_without_a_row_and_a_context_beyond_the_positions(base_folder: Pa
     tokenizer = load_tokenizer(base_folder)
 
     def packed(highest: int, context: int) -> PackedTokens:
-        return pack(
-            Documents(Path("corpus"), ["-"], 0),
+        return pack_documents(
+            TextDocuments(Path("corpus"), ["-"], 0),
             lambda _: [[1] * (context - 1) + [highest]],
             context=context,
             tokens=None,

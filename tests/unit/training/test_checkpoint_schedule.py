@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from aftermix.errors import AftermixError, TrainingError
 from aftermix.jobs.train.command import train
-from aftermix.training.checkpoint_schedule import checkpoint_folder, milestones
+from aftermix.training.checkpoint_schedule import name_checkpoint_folder, plan_checkpoints
 
 
 @given(
@@ -30,7 +30,7 @@ def test_due_at_the_first_step_that_reaches_a_wanted_number(
     beyond = wanted if isinstance(wanted, int) else max(wanted)
     if beyond > total:
         with pytest.raises(TrainingError, match=rf"asks for a checkpoint at {beyond} tokens, but the run has {total}"):
-            milestones(lengths, batch_size=batch_size, wanted=wanted)
+            plan_checkpoints(lengths, batch_size=batch_size, wanted=wanted)
         return
     numbers = range(wanted, total + 1, wanted) if isinstance(wanted, int) else wanted
     expected, seen = {}, 0
@@ -38,11 +38,11 @@ def test_due_at_the_first_step_that_reaches_a_wanted_number(
         before, seen = seen, seen + sum(lengths[start : start + batch_size])
         if any(before < number <= seen for number in numbers):
             expected[step] = seen
-    assert milestones(lengths, batch_size=batch_size, wanted=wanted) == expected
+    assert plan_checkpoints(lengths, batch_size=batch_size, wanted=wanted) == expected
 
 
 def test_names_sort_as_the_numbers_do() -> None:
-    folders = [checkpoint_folder(Path("out/ja"), tokens) for tokens in (900, 50_000, 1_000_000_000)]
+    folders = [name_checkpoint_folder(Path("out/ja"), tokens) for tokens in (900, 50_000, 1_000_000_000)]
     assert folders[1].as_posix() == "out/ja-checkpoints/tokens-000000050000"
     assert folders == sorted(folders)
 

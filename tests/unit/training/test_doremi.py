@@ -16,16 +16,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from aftermix.config import OptimizerConfig
 from aftermix.errors import TrainingError
-from aftermix.training.data.collate import Row
-from aftermix.training.data.encoding import Encoded
-from aftermix.training.data.mixture import Mixture, mixed
+from aftermix.training.data.collate import TokenSequence
+from aftermix.training.data.encoding import EncodedExample
+from aftermix.training.data.mixture import SequenceMixture, mix_streams
 from aftermix.training.data.packing import CutStream
 from aftermix.training.data.token_store import TokenStore
-from aftermix.training.doremi import domain_means, doremi, token_losses, updated_weights
-from aftermix.training.trainer import Recipe
+from aftermix.training.doremi import average_by_domain, compute_token_losses, train_doremi, update_weights
+from aftermix.training.trainer import TrainingRecipe
 
 VOCABULARY, CONTEXT = 40, 8
-RECIPE = Recipe(batch_size=4, learning_rate=0.1, schedule="constant", optimizer=OptimizerConfig(name="sgd"))
+RECIPE = TrainingRecipe(batch_size=4, learning_rate=0.1, schedule="constant", optimizer=OptimizerConfig(name="sgd"))
 
 
 @pytest.fixture(autouse=True)
@@ -45,15 +45,15 @@ def tiny(seed: int = 0, **changed: Any) -> LlamaForCausalLM:
 
 
 def stream(tokens: list[int]) -> CutStream:
-    encoded = [Encoded(np.asarray(tokens, dtype=np.int32))]
-    return CutStream(TokenStore.of(encoded, characters=[len(tokens)], empty=0), CONTEXT, 0)
+    encoded = [EncodedExample(np.asarray(tokens, dtype=np.int32))]
+    return CutStream(TokenStore.collect(encoded, characters=[len(tokens)], empty=0), CONTEXT, 0)
 
 
-def domains(*, tokens: int = 160) -> Mixture:
+def domains(*, tokens: int = 160) -> SequenceMixture:
     """One domain of a single repeated token, one of tokens at random."""
     noise = np.random.default_rng(0).integers(1, VOCABULARY, size=80).tolist()
     streams = {"same": stream([3] * 80), "noise": stream(noise)}
-    return mixed(streams, {"same": 0.5, "noise": 0.5}, tokens=tokens, seed=0, where="mixture")
+    return mix_streams(streams, {"same": 0.5, "noise": 0.5}, tokens=tokens, seed=0, where="mixture")
 
 
 shares = st.integers(2, 6).flatmap(
@@ -69,7 +69,7 @@ def test_the_update_is_the_papers(drawn: tuple[list[float], list[float]], eta: f
     weights, excess = [share / math.fsum(drawn[0]) for share in drawn[0]], drawn[1]
     raised = [weight * math.exp(eta * each) for weight, each in zip(weights, excess, strict=True)]
     expected = [(1 - c) * each / math.fsum(raised) + c / len(raised) for each in raised]
-    found = updated_weights(weights, excess, step_size=eta, smoothing=c)
+    found = update_weights(weights, excess, step_size=eta, smoothing=c)
     assert found.tolist() == pytest.approx(expected, rel=1e-9)
     assert found.sum() == pytest.approx(1)
 
@@ -78,16 +78,16 @@ def test_the_update_is_the_papers(drawn: tuple[list[float], list[float]], eta: f
 def test_a_domain_without_excess_loses_weight_to_one_with(drawn: tuple[list[float], list[float]]) -> None:
     weights_K = np.array(drawn[0]) / sum(drawn[0])
     excess_K = np.array([0.0, *(each + 0.1 for each in drawn[1][1:])])
-    assert updated_weights(weights_K, excess_K, smoothing=0.0)[0] < weights_K[0]
+    assert update_weights(weights_K, excess_K, smoothing=0.0)[0] < weights_K[0]
 
 
 def test_a_domain_that_is_absent_keeps_its_excess() -> None:
     values, counted = torch.tensor([[1.0, 3.0], [5.0, 9.0]]), torch.tensor([[True, True], [True, False]])
-    assert domain_means(values, counted, [0, 0], kept=np.array([7.0, 8.0])).tolist() == [3.0, 8.0]
-    assert domain_means(values, counted, [1, 0], kept=np.zeros(2)).tolist() == [5.0, 2.0]
+    assert average_by_domain(values, counted, [0, 0], fallback=np.array([7.0, 8.0])).tolist() == [3.0, 8.0]
+    assert average_by_domain(values, counted, [1, 0], fallback=np.zeros(2)).tolist() == [5.0, 2.0]
 
 
-def written_out(proxy: Any, reference: Any, sequences: Mixture, recipe: Recipe) -> np.ndarray:
+def written_out(proxy: Any, reference: Any, sequences: SequenceMixture, recipe: TrainingRecipe) -> np.ndarray:
     """Algorithm 1, one sequence at a time, with plain gradient descent; the weights of each step."""
     names = list(sequences.ratios)
     alpha = [0.5, 0.5]
@@ -114,11 +114,11 @@ def written_out(proxy: Any, reference: Any, sequences: Mixture, recipe: Recipe) 
     return np.array(found)
 
 
-def decay(parameter: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+def decay(parameter: torch.Tensor, recipe: TrainingRecipe) -> torch.Tensor:
     return parameter * (recipe.weight_decay if parameter.ndim >= 2 else 0.0)
 
 
-def one_by_one(model: Any, row: Row) -> torch.Tensor:
+def one_by_one(model: Any, row: TokenSequence) -> torch.Tensor:
     log_p = torch.log_softmax(model(input_ids=row.ids[None], use_cache=False).logits[0], dim=-1)
     return torch.stack([-log_p[place - 1, row.ids[place]] for place in range(1, len(row))])
 
@@ -126,7 +126,7 @@ def one_by_one(model: Any, row: Row) -> torch.Tensor:
 def test_the_training_is_algorithm_1() -> None:
     reference = tiny(1)
     expected_TK = written_out(tiny().double(), copy.deepcopy(reference).double(), domains(), RECIPE)
-    found = doremi(tiny(), reference, domains(), recipe=RECIPE, device="cpu", threads=1)
+    found = train_doremi(tiny(), reference, domains(), recipe=RECIPE, device="cpu", threads=1)
     assert found.domains == ("same", "noise")
     assert found.tokens == 160
     assert found.weights_TK.shape == (5, 2)
@@ -137,8 +137,8 @@ def test_the_training_is_algorithm_1() -> None:
 def test_it_is_deterministic_and_leaves_the_reference_alone() -> None:
     reference = tiny(1)
     before = {name: value.clone() for name, value in reference.state_dict().items()}
-    recipe = Recipe(batch_size=4, learning_rate=1e-2, optimizer=OptimizerConfig(name="merge_aware"))
-    first, second = (doremi(tiny(), reference, domains(), recipe=recipe, device="cpu") for _ in range(2))
+    recipe = TrainingRecipe(batch_size=4, learning_rate=1e-2, optimizer=OptimizerConfig(name="merge_aware"))
+    first, second = (train_doremi(tiny(), reference, domains(), recipe=recipe, device="cpu") for _ in range(2))
     assert first.weights_TK.tolist() == second.weights_TK.tolist()
     assert first.excess_TK.tolist() == second.excess_TK.tolist()
     assert all(torch.equal(value, before[name]) for name, value in reference.state_dict().items())
@@ -150,8 +150,8 @@ def test_dropout_goes_by_the_recipes_seed_and_no_other_randomness() -> None:
         proxy, reference = tiny(attention_dropout=0.5), tiny(1)
         torch.manual_seed(other)
         before = torch.get_rng_state()
-        recipe = Recipe(batch_size=4, learning_rate=0.1, schedule="constant", seed=seed)
-        found.append(doremi(proxy, reference, domains(), recipe=recipe, device="cpu").excess_TK.tolist())
+        recipe = TrainingRecipe(batch_size=4, learning_rate=0.1, schedule="constant", seed=seed)
+        found.append(train_doremi(proxy, reference, domains(), recipe=recipe, device="cpu").excess_TK.tolist())
         assert torch.equal(torch.get_rng_state(), before)
     assert found[0] == found[1] != found[2]
 
@@ -160,14 +160,14 @@ def test_what_the_proxy_cannot_yet_do_and_the_reference_can_gains_weight() -> No
     """The reference knows the domain of one token; neither can learn the noise in so few steps."""
     reference = tiny()
     optimizer = torch.optim.Adam(reference.parameters(), lr=1e-2)
-    row = Row(torch.full((CONTEXT,), 3), torch.full((CONTEXT,), 3))
+    row = TokenSequence(torch.full((CONTEXT,), 3), torch.full((CONTEXT,), 3))
     for _ in range(60):
         optimizer.zero_grad()
         batch = {"input_ids": row.ids[None], "labels": row.labels[None]}
-        token_losses(reference, batch)[0].mean().backward()
+        compute_token_losses(reference, batch)[0].mean().backward()
         optimizer.step()
-    slow = Recipe(batch_size=4, learning_rate=1e-4, schedule="constant")
-    found = doremi(tiny(), reference, domains(), recipe=slow, device="cpu")
+    slow = TrainingRecipe(batch_size=4, learning_rate=1e-4, schedule="constant")
+    found = train_doremi(tiny(), reference, domains(), recipe=slow, device="cpu")
     assert found.ratios["same"] > 0.8
     assert 0.9 < found.weights_TK[0, 0] < found.weights_TK[-1, 0]
     assert found.excess_TK[0, 0] > 1 > found.excess_TK[0, 1]
@@ -180,7 +180,7 @@ def test_what_the_proxy_cannot_yet_do_and_the_reference_can_gains_weight() -> No
         ({"smoothing": 1.5}, "doremi.smoothing: expected 0 to 1, found 1.5"),
         ({"reference": tiny(vocab_size=41)}, "the reference has 41 tokens, the proxy 40"),
         (
-            {"sequences": mixed({"a": stream([3] * 80)}, {"a": 1.0}, tokens=80, seed=0, where="-")},
+            {"sequences": mix_streams({"a": stream([3] * 80)}, {"a": 1.0}, tokens=80, seed=0, where="-")},
             "expected two domains or more, found 1",
         ),
     ],
@@ -188,4 +188,4 @@ def test_what_the_proxy_cannot_yet_do_and_the_reference_can_gains_weight() -> No
 def test_what_cannot_be_is_refused(changed: dict[str, Any], message: str) -> None:
     given_ = {"reference": tiny(1), "sequences": domains(), **changed}
     with pytest.raises(TrainingError, match=message):
-        doremi(tiny(), given_.pop("reference"), given_.pop("sequences"), recipe=RECIPE, device="cpu", **given_)
+        train_doremi(tiny(), given_.pop("reference"), given_.pop("sequences"), recipe=RECIPE, device="cpu", **given_)

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Llam
 from aftermix.config import LoraConfig
 from aftermix.errors import AftermixError, TrainingError
 from aftermix.jobs.train.command import train
-from aftermix.training.distributed.processes import whole_state
-from aftermix.training.lora import add_adapters, folded
+from aftermix.training.distributed.processes import gather_state
+from aftermix.training.lora import add_adapters, fold_adapters
 
 peft = pytest.importorskip("peft")
 
@@ -46,7 +46,7 @@ def test_folded_is_the_adapter_applied(model: LlamaForCausalLM, kind: str) -> No
     ids = torch.arange(1, 13).view(2, 6)
     with torch.no_grad():
         expected = adapted(input_ids=ids).logits
-    state = folded(adapted, whole_state(adapted))
+    state = fold_adapters(adapted, gather_state(adapted))
     assert set(state) == names
     plain: Any = LlamaForCausalLM(model.config) if kind == "llama" else gpt2()
     plain.load_state_dict(state)

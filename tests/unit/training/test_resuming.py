@@ -30,7 +30,7 @@ import aftermix.checkpoints.writer as writer
 from transformers import LlamaForCausalLM, LlamaTokenizer  # before the forks: slow to import
 from aftermix.config import parse_config
 from aftermix.jobs.train.command import train
-from aftermix.jobs.train.expert_run import _Run
+from aftermix.jobs.train.expert_run import _ExpertWriter
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -70,20 +70,20 @@ def before_a_point_is_marked():
     resuming.write_json = lambda path, value: die() if "checkpoint-4" in str(path) else write(path, value)
 
 def in_a_checkpoint_along_the_way():
-    write = _Run.write
+    write = _ExpertWriter.write
     def cut(self, folder, **options):
         if options["tokens"] == 512:
             Path.rename = die
         return write(self, folder, **options)
-    _Run.write = cut
+    _ExpertWriter.write = cut
 
 def before_the_expert_appears():
-    write = _Run.write
+    write = _ExpertWriter.write
     def cut(self, folder, **options):
         if folder == self.plan.folder:
             Path.rename = die
         return write(self, folder, **options)
-    _Run.write = cut
+    _ExpertWriter.write = cut
 
 folder = Path.cwd()
 for name, (settings, moment) in json.loads(sys.argv[1]).items():
@@ -216,7 +216,7 @@ def test_an_unfinished_run_of_another_recipe_is_refused(world: Path, monkeypatch
     ):
         train(config_in(world, checkpoint_tokens=None, learning_rate=2e-2, seed=1), out)
     with monkeypatch.context() as patch:
-        patch.setattr("aftermix.training.resuming.process_count", lambda: 2)
+        patch.setattr("aftermix.training.resuming.count_processes", lambda: 2)
         with pytest.raises(AftermixError, match=r"another recipe \(1 processes there, 2 here\)"):
             train(config_in(world, checkpoint_tokens=None), out)
     text = corpus.read_text()

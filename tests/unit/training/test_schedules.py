@@ -16,9 +16,9 @@ from aftermix.config import OptimizerConfig
 from aftermix.errors import AftermixError, TrainingError
 from aftermix.training import loop
 from aftermix.training.batch_sampler import FILLER, StepBatches
-from aftermix.training.loop import batch_of
+from aftermix.training.loop import collate_indexed
 from aftermix.training.optimizers import SAM
-from aftermix.training.trainer import IGNORED, Recipe, train_one
+from aftermix.training.trainer import IGNORED, TrainingRecipe, train_one
 
 CPU: dict[str, Any] = {"device": "cpu", "threads": 1}
 
@@ -42,7 +42,7 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-def expected_rate(step: int, steps: int, recipe: Recipe) -> float:
+def expected_rate(step: int, steps: int, recipe: TrainingRecipe) -> float:
     """The factor on the peak, written out from the definition."""
     low, warm = recipe.min_lr_rate, recipe.warmup_steps
     if step < warm:
@@ -71,19 +71,19 @@ def expected_rate(step: int, steps: int, recipe: Recipe) -> float:
     ],
 )
 def test_rates_of_a_whole_run(model: LlamaForCausalLM, rates: list[float], options: dict[str, Any]) -> None:
-    recipe = Recipe(batch_size=1, learning_rate=1e-3, **options)
+    recipe = TrainingRecipe(batch_size=1, learning_rate=1e-3, **options)
     train_one(model, rows(10, length=4), recipe=recipe, **CPU)
     assert rates == pytest.approx([1e-3 * expected_rate(step, 10, recipe) for step in range(10)], rel=1e-12)
 
 
 def test_schedules_that_do_not_fit_are_refused(make_config: Any) -> None:
-    wsd = Recipe(batch_size=1, learning_rate=1e-3, schedule="wsd", warmup_steps=6, decay_share=0.5)
+    wsd = TrainingRecipe(batch_size=1, learning_rate=1e-3, schedule="wsd", warmup_steps=6, decay_share=0.5)
     with pytest.raises(
         TrainingError,
         match=r"train.decay_share: 6 steps of warm-up and 5 of decay, but the run has 10 steps. Lower it or `warmup_st",
     ):
-        wsd.steps(10)
-    assert wsd.steps(12) == 12
+        wsd.count_steps(10)
+    assert wsd.count_steps(12) == 12
     with pytest.raises(AftermixError, match=r"'decay_share' is an option of `schedule: wsd`, found `schedule: cosine`"):
         make_config(decay_share=0.2)
 
@@ -115,7 +115,7 @@ def test_every_sequence_is_in_one_micro_batch_of_its_step(
 
 
 def test_a_filler_has_no_label() -> None:
-    batch = batch_of([(FILLER, torch.tensor([5, 6, 7]))])
+    batch = collate_indexed([(FILLER, torch.tensor([5, 6, 7]))])
     assert batch["input_ids"].tolist() == [[5, 6, 7]]
     assert batch["labels"].tolist() == [[IGNORED] * 3]
 
@@ -127,8 +127,8 @@ def test_accumulated_equals_unaccumulated(model: LlamaForCausalLM, name: Any, ac
     data = [row[: 4 + 3 * (number % 5)] for number, row in enumerate(rows(13))]
     recipe = {"batch_size": 4, "learning_rate": 1e-3, "max_grad_norm": 0.1, "optimizer": OptimizerConfig(name=name)}
     whole, parts = copy.deepcopy(model), copy.deepcopy(model)
-    one = train_one(whole, data, recipe=Recipe(**recipe), **CPU)
-    several = train_one(parts, data, recipe=Recipe(accumulation=accumulation, **recipe), **CPU)
+    one = train_one(whole, data, recipe=TrainingRecipe(**recipe), **CPU)
+    several = train_one(parts, data, recipe=TrainingRecipe(accumulation=accumulation, **recipe), **CPU)
     assert len(one.losses) == len(several.losses) == 4
     assert several.losses == pytest.approx(one.losses, abs=3e-6)
     for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
@@ -141,7 +141,7 @@ def test_batches_that_cannot_be_shared_out_are_refused(model: LlamaForCausalLM) 
         match=r"train.batch_size: 4 sequences cannot be shared out evenly over 1 processes with 3 micro-batches each. "
         r"Use a multiple of 3, or lower `accumulation`.",
     ):
-        train_one(model, rows(4), recipe=Recipe(batch_size=4, learning_rate=1e-3, accumulation=3), **CPU)
+        train_one(model, rows(4), recipe=TrainingRecipe(batch_size=4, learning_rate=1e-3, accumulation=3), **CPU)
 
 
 def test_ascents_of_micro_batches_on_several_processes_are_refused(model: LlamaForCausalLM) -> None:
@@ -163,18 +163,18 @@ def test_a_model_that_cannot_weigh_micro_batches_is_refused(
     with pytest.raises(
         TrainingError, match=r"train.accumulation: LlamaForCausalLM cannot weigh the tokens of a step's"
     ):
-        train_one(model, rows(4), recipe=Recipe(batch_size=4, learning_rate=1e-3, accumulation=2), **CPU)
-    train_one(model, rows(4), recipe=Recipe(batch_size=4, learning_rate=1e-3), **CPU)
+        train_one(model, rows(4), recipe=TrainingRecipe(batch_size=4, learning_rate=1e-3, accumulation=2), **CPU)
+    train_one(model, rows(4), recipe=TrainingRecipe(batch_size=4, learning_rate=1e-3), **CPU)
 
 
 def test_bfloat16_computes_in_half_and_keeps_float32_masters(model: LlamaForCausalLM) -> None:
     kinds = []
     model.model.layers[0].mlp.up_proj.register_forward_hook(lambda _, __, output: kinds.append(output.dtype))
     recipe = {"batch_size": 2, "learning_rate": 1e-6}
-    exact = train_one(copy.deepcopy(model), rows(4), recipe=Recipe(precision="float32", **recipe), **CPU)
+    exact = train_one(copy.deepcopy(model), rows(4), recipe=TrainingRecipe(precision="float32", **recipe), **CPU)
     kinds.clear()
     before = model.model.norm.weight.detach().clone()
-    half = train_one(model, rows(4), recipe=Recipe(precision="bfloat16", **recipe), **CPU)
+    half = train_one(model, rows(4), recipe=TrainingRecipe(precision="bfloat16", **recipe), **CPU)
     assert set(kinds) == {torch.bfloat16}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert not torch.equal(model.model.norm.weight, before), "a step below bfloat16's resolution must not be lost"

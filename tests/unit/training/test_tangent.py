@@ -17,8 +17,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from aftermix.config import Config, OptimizerConfig
 from aftermix.errors import AftermixError
 from aftermix.jobs.train.command import train
-from aftermix.training.tangent import linearised
-from aftermix.training.trainer import Recipe, train_one
+from aftermix.training.tangent import linearise
+from aftermix.training.trainer import TrainingRecipe, train_one
 
 IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 
@@ -52,7 +52,7 @@ def test_the_logits_are_the_first_two_terms_of_the_series(make: Any, step: float
     model = make().double().eval()
     start, direction = copy.deepcopy(model), copy.deepcopy(model)
     moved(direction, 0.1)
-    with linearised(model):
+    with linearise(model):
         moved(model, 0.1 * 3)
         found = model(input_ids=IDS).logits
 
@@ -98,7 +98,7 @@ def test_training_is_that_of_a_linear_model_written_out() -> None:
         losses.append(float(loss.detach()))
         for name, slope in zip(names, jacobian, strict=True):
             expected[name] -= 0.5 * torch.tensordot(logits.grad, slope.detach(), dims=3)
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         batch_size=2,
         learning_rate=0.5,
         schedule="constant",
@@ -118,7 +118,7 @@ def test_frozen_parameters_are_no_part_of_the_tangent_space() -> None:
     model = llama()
     frozen = model.model.layers[0].mlp.up_proj.weight.requires_grad_(False)
     before = frozen.detach().clone()
-    recipe = Recipe(batch_size=2, learning_rate=1e-2)
+    recipe = TrainingRecipe(batch_size=2, learning_rate=1e-2)
     train_one(model, list(IDS), recipe=recipe, device="cpu", tangent=True)
     assert torch.equal(frozen, before)
 
@@ -139,7 +139,7 @@ def test_an_operation_without_a_derivative_is_refused() -> None:
     model = llama()
     model.model.norm.register_forward_hook(lambda _, __, output: NoDerivative.apply(output))
     with (
-        linearised(model),
+        linearise(model),
         pytest.raises(AftermixError, match=re.escape("train.tangent: LlamaForCausalLM cannot be linearised (")),
     ):
         model(input_ids=IDS)

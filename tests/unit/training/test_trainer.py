@@ -12,7 +12,7 @@ import transformers
 from transformers import LlamaForCausalLM
 
 from aftermix.errors import RunFailedError, TrainingError
-from aftermix.training.trainer import IGNORED, Recipe, collate, train_one
+from aftermix.training.trainer import IGNORED, TrainingRecipe, collate, train_one
 
 CPU = {"device": "cpu", "threads": 1}
 
@@ -34,7 +34,9 @@ def reference_loss(model: LlamaForCausalLM, batch: list[torch.Tensor]) -> torch.
     return torch.stack(terms).mean()
 
 
-def reference_training(model: LlamaForCausalLM, batches: list[list[torch.Tensor]], recipe: Recipe) -> list[float]:
+def reference_training(
+    model: LlamaForCausalLM, batches: list[list[torch.Tensor]], recipe: TrainingRecipe
+) -> list[float]:
     """Decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2) in float64 with the schedule written out."""
     first = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     second = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
@@ -65,7 +67,7 @@ def reference_training(model: LlamaForCausalLM, batches: list[list[torch.Tensor]
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_three_steps_equal_adamw_written_out(model: LlamaForCausalLM, schedule: str) -> None:
     rows = sequences(10, last=7)
-    recipe = Recipe(batch_size=4, learning_rate=1e-3, schedule=schedule, max_grad_norm=0.1, min_lr_rate=0.1)
+    recipe = TrainingRecipe(batch_size=4, learning_rate=1e-3, schedule=schedule, max_grad_norm=0.1, min_lr_rate=0.1)
     twin = copy.deepcopy(model).double()
     losses = reference_training(twin, [rows[0:4], rows[4:8], rows[8:10]], recipe)
     done = train_one(model, rows, recipe=recipe, **CPU)
@@ -80,13 +82,13 @@ def test_one_full_pass_is_in_the_order_given(model: LlamaForCausalLM) -> None:
     rows = sequences(6)
     with torch.no_grad():
         expected = [reference_loss(model, rows[start : start + 2]).item() for start in (0, 2, 4)]
-    frozen_in_place = Recipe(batch_size=2, learning_rate=1e-12, weight_decay=0.0)
+    frozen_in_place = TrainingRecipe(batch_size=2, learning_rate=1e-12, weight_decay=0.0)
     assert train_one(model, rows, recipe=frozen_in_place, **CPU).losses == pytest.approx(expected, abs=1e-6)
 
 
 def test_same_start_same_bits_and_the_loss_falls(model: LlamaForCausalLM) -> None:
     rows = sequences(4) * 10
-    recipe = Recipe(batch_size=4, learning_rate=1e-2, warmup_steps=1)
+    recipe = TrainingRecipe(batch_size=4, learning_rate=1e-2, warmup_steps=1)
     runs = [copy.deepcopy(model) for _ in range(2)]
     done = [train_one(run, rows, recipe=recipe, **CPU) for run in runs]
     assert done[0].losses == done[1].losses
@@ -99,14 +101,14 @@ def test_same_start_same_bits_and_the_loss_falls(model: LlamaForCausalLM) -> Non
 def test_frozen_parameters_keep_their_bits(model: LlamaForCausalLM) -> None:
     model.model.embed_tokens.weight.requires_grad_(False)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    train_one(model, sequences(8), recipe=Recipe(batch_size=4, learning_rate=1e-2), **CPU)
+    train_one(model, sequences(8), recipe=TrainingRecipe(batch_size=4, learning_rate=1e-2), **CPU)
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed == set(before) - {"model.embed_tokens.weight"}
 
 
 def test_half_precision_models_get_float32_masters(model: LlamaForCausalLM) -> None:
     model.to(torch.bfloat16)
-    train_one(model, sequences(4), recipe=Recipe(batch_size=4, learning_rate=1e-6), **CPU)
+    train_one(model, sequences(4), recipe=TrainingRecipe(batch_size=4, learning_rate=1e-6), **CPU)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     norm = model.model.norm.weight
     assert ((norm - 1).abs() > 1e-8).any(), "a step below bfloat16's resolution must not be lost"
@@ -128,7 +130,14 @@ def test_leaves_nothing_behind_and_says_one_line(
     monkeypatch.chdir(work)
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     cache, verbosity, threads = model.config.use_cache, transformers.logging.get_verbosity(), torch.get_num_threads()
-    train_one(model, sequences(8), recipe=Recipe(batch_size=4, learning_rate=1e-3), device="cpu", threads=2, label="ja")
+    train_one(
+        model,
+        sequences(8),
+        recipe=TrainingRecipe(batch_size=4, learning_rate=1e-3),
+        device="cpu",
+        threads=2,
+        label="ja",
+    )
     assert [*work.iterdir(), *scratch.iterdir()] == []
     assert (model.config.use_cache, transformers.logging.get_verbosity()) == (cache, verbosity)
     assert torch.get_num_threads() == threads
@@ -144,20 +153,20 @@ def test_a_loss_that_is_no_number_stops_the_run(model: LlamaForCausalLM) -> None
     with torch.no_grad():
         model.model.norm.weight[3] = math.nan
     with pytest.raises(RunFailedError, match=r"ja, step 1: the loss is nan. Lower the learning rate, and check base"):
-        train_one(model, sequences(4), recipe=Recipe(batch_size=4, learning_rate=1e-3), label="ja", **CPU)
+        train_one(model, sequences(4), recipe=TrainingRecipe(batch_size=4, learning_rate=1e-3), label="ja", **CPU)
 
 
 def test_refused_before_the_first_step(model: LlamaForCausalLM) -> None:
     with pytest.raises(
         TrainingError, match=r"train.schedule: unknown schedule 'linear'. Use one of: cosine, constant, wsd."
     ):
-        Recipe(batch_size=4, learning_rate=1e-3, schedule="linear")
-    too_long = Recipe(batch_size=4, learning_rate=1e-3, warmup_steps=2)
+        TrainingRecipe(batch_size=4, learning_rate=1e-3, schedule="linear")
+    too_long = TrainingRecipe(batch_size=4, learning_rate=1e-3, warmup_steps=2)
     with pytest.raises(
         TrainingError, match=r"train.warmup_steps: 2 steps of warm-up, but the run has 2 steps. Lower it"
     ):
         train_one(model, sequences(8), recipe=too_long, **CPU)
-    plain = Recipe(batch_size=4, learning_rate=1e-3)
+    plain = TrainingRecipe(batch_size=4, learning_rate=1e-3)
     with pytest.raises(TrainingError, match=r"train.device: cannot train on 'cuda:3'.*CUDA_VISIBLE_DEVICES"):
         train_one(model, sequences(8), recipe=plain, device="cuda:3")
 
@@ -165,13 +174,13 @@ def test_refused_before_the_first_step(model: LlamaForCausalLM) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there(model: LlamaForCausalLM) -> None:
     with pytest.raises(TrainingError, match=r"'cuda' is not available here. Use auto or cpu."):
-        train_one(model, sequences(8), recipe=Recipe(batch_size=4, learning_rate=1e-3), device="cuda")
+        train_one(model, sequences(8), recipe=TrainingRecipe(batch_size=4, learning_rate=1e-3), device="cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_same_bits_on_a_gpu(model: LlamaForCausalLM) -> None:
     runs = [copy.deepcopy(model) for _ in range(2)]
-    recipe = Recipe(batch_size=4, learning_rate=1e-2)
+    recipe = TrainingRecipe(batch_size=4, learning_rate=1e-2)
     done = [train_one(run, sequences(40), recipe=recipe) for run in runs]
     assert done[0].device == "cuda"
     for ours, again in zip(runs[0].parameters(), runs[1].parameters(), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from aftermix.checkpoints.model import Model, read_tensor
-from aftermix.checkpoints.names import text_part
+from aftermix.checkpoints.names import select_text_config
 from aftermix.errors import Problem
 
 STRUCTURE = (
@@ -37,7 +37,7 @@ LISTED = 5
 """Tensors named one by one before the rest is counted."""
 
 
-def misalignments(base: Model, expert: Model, *, vector: str, mapped: bool = False) -> list[Problem]:
+def find_misalignments(base: Model, expert: Model, *, vector: str, mapped: bool = False) -> list[Problem]:
     """Every reason why `expert - base` is not a distribution vector. Empty when the two align.
 
     Element types may differ between floating-point models (the difference is taken in float32); shapes, names and
@@ -46,14 +46,14 @@ def misalignments(base: Model, expert: Model, *, vector: str, mapped: bool = Fal
     """
     remedy = "Was it trained from this base?"
     compared = tuple(key for key in STRUCTURE if not (mapped and key == "model_type"))
-    problems = _configuration(base, expert, compared, vector, remedy)
+    problems = _compare_configuration(base, expert, compared, vector, remedy)
 
     missing = [name for name, info in base.tensors.items() if not info.computed and not expert.has(name)]
     own = [name for name, info in expert.tensors.items() if not info.computed and name not in expert.alias]
     extra = [name for name in own if not base.has(name)]
-    problems += _listed(missing, vector, "has no such tensor, the base does", remedy)
-    problems += _listed(extra, vector, "has this tensor, the base does not", remedy)
-    problems += _untied_head(base, expert, vector)
+    problems += _list_problems(missing, vector, "has no such tensor, the base does", remedy)
+    problems += _list_problems(extra, vector, "has this tensor, the base does not", remedy)
+    problems += _find_untied_head(base, expert, vector)
 
     for name in base.tensors:
         if base.tensors[name].computed or not expert.has(name):
@@ -69,9 +69,9 @@ def misalignments(base: Model, expert: Model, *, vector: str, mapped: bool = Fal
     return problems
 
 
-def remarks(base: Model, expert: Model, *, vector: str) -> list[Problem]:
+def list_remarks(base: Model, expert: Model, *, vector: str) -> list[Problem]:
     """Differences that do not stop a merge and that its user should know."""
-    notes = _configuration(base, expert, BEHAVIOUR, vector, "The merged model keeps the base's value.")
+    notes = _compare_configuration(base, expert, BEHAVIOUR, vector, "The merged model keeps the base's value.")
     types = sorted(
         {str(info.dtype) for info in expert.tensors.values()} ^ {str(i.dtype) for i in base.tensors.values()}
     )
@@ -81,7 +81,7 @@ def remarks(base: Model, expert: Model, *, vector: str) -> list[Problem]:
     return notes
 
 
-def _untied_head(base: Model, expert: Model, vector: str) -> list[Problem]:
+def _find_untied_head(base: Model, expert: Model, vector: str) -> list[Problem]:
     """A head that the base ties and the expert has trained apart has no place in the result."""
     return [
         Problem(head, f"vector '{vector}' has a head of its own, the base ties it to '{embedding}'", "Untie the base.")
@@ -93,10 +93,12 @@ def _untied_head(base: Model, expert: Model, vector: str) -> list[Problem]:
     ]
 
 
-def _configuration(base: Model, expert: Model, keys: tuple[str, ...], vector: str, remedy: str) -> list[Problem]:
+def _compare_configuration(
+    base: Model, expert: Model, keys: tuple[str, ...], vector: str, remedy: str
+) -> list[Problem]:
     problems = []
     for key in keys:
-        ours, theirs = text_part(base.config).get(key), text_part(expert.config).get(key)
+        ours, theirs = select_text_config(base.config).get(key), select_text_config(expert.config).get(key)
         # A key left out by an older or newer library version is not a difference.
         if ours is not None and theirs is not None and ours != theirs:
             found = f"vector '{vector}' has {key} = {theirs}, base has {ours}"
@@ -104,9 +106,9 @@ def _configuration(base: Model, expert: Model, keys: tuple[str, ...], vector: st
     return problems
 
 
-def _listed(names: list[str], vector: str, what: str, remedy: str) -> list[Problem]:
-    problems = [Problem(name, f"vector '{vector}' {what}", remedy) for name in names[:LISTED]]
+def _list_problems(names: list[str], vector: str, fault: str, remedy: str) -> list[Problem]:
+    problems = [Problem(name, f"vector '{vector}' {fault}", remedy) for name in names[:LISTED]]
     if len(names) > LISTED:
-        found = f"vector '{vector}' {what}: {len(names) - LISTED} more tensors like these, last '{names[-1]}'"
+        found = f"vector '{vector}' {fault}: {len(names) - LISTED} more tensors like these, last '{names[-1]}'"
         problems.append(Problem("...", found, remedy))
     return problems

@@ -14,8 +14,8 @@ import torch
 
 from aftermix.checkpoints.alignment.fused import is_expert_part
 from aftermix.checkpoints.alignment.tokens import is_embedding, is_head
-from aftermix.checkpoints.alignment.view import Reader, View, listed
-from aftermix.checkpoints.model import Bounds, Model, TensorInfo
+from aftermix.checkpoints.alignment.view import BlockReader, ModelView, summarise_names
+from aftermix.checkpoints.model import Model, Span, TensorInfo
 from aftermix.errors import Problem, refuse_if_any
 
 Prefixes = Mapping[str, str]
@@ -24,7 +24,7 @@ MOST_NAMES = 5000
 
 
 @dataclass(frozen=True)
-class PrefixView(View):
+class PrefixView(ModelView):
     """An expert under the base's names; base tensors outside of the mapped subtree pass through."""
 
     source: Mapping[str, str]
@@ -34,22 +34,22 @@ class PrefixView(View):
         """Tell whether the expert has this tensor."""
         return name in self.source
 
-    def gather(self, name: str, bounds: Bounds, *, read: Reader, absent: Reader) -> torch.Tensor:
+    def gather(self, name: str, span: Span, *, read: BlockReader, absent: BlockReader) -> torch.Tensor:
         """Elements `span` under the expert's own name, or the base's."""
-        return read(self.source[name], bounds) if name in self.source else absent(name, bounds)
+        return read(self.source[name], span) if name in self.source else absent(name, span)
 
 
-def renamed(name: str, prefixes: Prefixes) -> str:
+def map_name(name: str, prefixes: Prefixes) -> str:
     """`name` with its longest mapped prefix replaced; a name under none stays.
 
-    >>> renamed("model.norm.weight", {"model.": "model.language_model."})
+    >>> map_name("model.norm.weight", {"model.": "model.language_model."})
     'model.language_model.norm.weight'
     """
-    key = _key_of(name, prefixes)
+    key = _find_key(name, prefixes)
     return name if key is None else prefixes[key] + name.removeprefix(key)
 
 
-def prefix_view(base: Model, expert: Model, prefixes: Prefixes, *, vector: str) -> PrefixView:
+def build_prefix_view(base: Model, expert: Model, prefixes: Prefixes, *, vector: str) -> PrefixView:
     """`expert` under the names of `base`.
 
     A tensor under no mapped prefix is matched under its own name, and ignored (and listed) when the base has none of
@@ -57,12 +57,12 @@ def prefix_view(base: Model, expert: Model, prefixes: Prefixes, *, vector: str) 
     subtree the names are compared afterwards, as those of any expert. Raises :class:`ManyProblemsError` for a map that
     does not fit the two.
     """
-    targets = {name: renamed(name, prefixes) for name in expert.tensors}
-    ignored = [name for name, target in targets.items() if _key_of(name, prefixes) is None and not base.has(target)]
+    targets = {name: map_name(name, prefixes) for name in expert.tensors}
+    ignored = [name for name, target in targets.items() if _find_key(name, prefixes) is None and not base.has(target)]
     source = {target: name for name, target in targets.items() if name not in set(ignored)}
-    refuse_if_any(list(_faults(base, expert, prefixes, targets=targets, ignored=ignored, vector=vector)))
+    refuse_if_any(list(_find_faults(base, expert, prefixes, targets=targets, ignored=ignored, vector=vector)))
 
-    alias = _alias(base, expert, prefixes, source)
+    alias = _map_ties(base, expert, prefixes, source)
     passed = [
         name
         for name in base.tensors
@@ -71,27 +71,27 @@ def prefix_view(base: Model, expert: Model, prefixes: Prefixes, *, vector: str) 
 
     tensors = {target: replace(expert.info(name), name=target) for target, name in source.items()}
     tensors |= {name: base.tensors[name] for name in passed}
-    told = _told(prefixes, list(targets), ignored=ignored, passed=passed)
-    return PrefixView(expert, base, dict(sorted(tensors.items())), alias, told, source)
+    notes = _describe_map(prefixes, list(targets), ignored=ignored, passed=passed)
+    return PrefixView(expert, base, dict(sorted(tensors.items())), alias, notes, source)
 
 
-def under_own_names(base: Model, prefixes: Prefixes) -> PrefixView:
+def restore_own_names(base: Model, prefixes: Prefixes) -> PrefixView:
     """`base` under the names that `prefixes` maps from: what an adapter is read against that has those names.
 
     Only the mapped subtree and the head are seen, and no tensor that such a name would not lead back to.
     """
     back = {value: key for key, value in prefixes.items()}
-    seen = [name for name in base.tensors if is_head(name) or _key_of(name, back) is not None]
-    source = {renamed(name, back): name for name in seen}
-    source = {own: name for own, name in source.items() if renamed(own, prefixes) == name}
+    visible = [name for name in base.tensors if is_head(name) or _find_key(name, back) is not None]
+    source = {map_name(name, back): name for name in visible}
+    source = {own: name for own, name in source.items() if map_name(own, prefixes) == name}
 
     tensors = {own: replace(base.tensors[name], name=own) for own, name in source.items()}
-    alias = {renamed(head, back): renamed(name, back) for head, name in base.alias.items()}
+    alias = {map_name(head, back): map_name(name, back) for head, name in base.alias.items()}
     alias = {head: name for head, name in alias.items() if name in source}
     return PrefixView(base, base, dict(sorted(tensors.items())), alias, (), source)
 
 
-def proposed_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
+def propose_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
     """The map under which every tensor of `expert` that is not in `base` by name finds its counterpart, if one does.
 
     Where the names agree and one of the two has a part of its own (a vision tower), the other part is mapped to itself.
@@ -108,18 +108,18 @@ def proposed_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
     # Each round takes the prefix that covers most names, as long as there is one.
     prefixes: dict[str, str] = {}
     while unmatched and free:
-        pairs = next(filter(None, (_pairs(name, unmatched, free) for name in unmatched)), None)
+        pairs = next(filter(None, (_find_pairs(name, unmatched, free) for name in unmatched)), None)
         if pairs is None:
             break
-        if len({renamed(name, {key: value}) for name, key, value, _ in pairs}) > 1:
+        if len({map_name(name, {key: value}) for name, key, value, _ in pairs}) > 1:
             return None
 
         _, key, value, covered = max(pairs, key=lambda pair: (len(pair[3]), len(pair[1])))
         prefixes[key] = value
-        free = {name: info for name, info in free.items() if name not in {renamed(n, {key: value}) for n in covered}}
+        free = {name: info for name, info in free.items() if name not in {map_name(n, {key: value}) for n in covered}}
         unmatched = {name: info for name, info in unmatched.items() if name not in covered}
 
-    matched = {renamed(name, prefixes) for name in theirs}
+    matched = {map_name(name, prefixes) for name in theirs}
     embedding = next((name for name in ours if is_embedding(name) and name in matched), None)
     if embedding is None:
         return None
@@ -129,11 +129,11 @@ def proposed_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
     return prefixes or ({parent: parent} if parent else None)
 
 
-def _pairs(
+def _find_pairs(
     name: str, unmatched: Mapping[str, TensorInfo], free: Mapping[str, TensorInfo]
 ) -> list[tuple[str, str, str, list[str]]]:
     """Every (prefix, target) that takes `name` and all other names with that prefix to a free counterpart."""
-    found = []
+    pairs = []
     parts = name.split(".")
     for length in range(2, len(parts) + 1):
         suffix = ".".join(parts[-length:])
@@ -143,8 +143,8 @@ def _pairs(
         for target in free:
             value = target.removesuffix(suffix)
             if value != target and (not value or value.endswith(".")) and _fit(covered, key, value, unmatched, free):
-                found.append((name, key, value, covered))
-    return found
+                pairs.append((name, key, value, covered))
+    return pairs
 
 
 def _fit(
@@ -163,32 +163,32 @@ def _same_shape(ours: tuple[int, ...], theirs: tuple[int, ...], *, rows: bool) -
     return (ours[1:] == theirs[1:] and len(ours) == len(theirs)) if rows else ours == theirs
 
 
-def _key_of(name: str, prefixes: Prefixes) -> str | None:
+def _find_key(name: str, prefixes: Prefixes) -> str | None:
     return max((key for key in prefixes if name.startswith(key)), key=len, default=None)
 
 
-def _alias(base: Model, expert: Model, prefixes: Prefixes, source: Mapping[str, str]) -> dict[str, str]:
+def _map_ties(base: Model, expert: Model, prefixes: Prefixes, source: Mapping[str, str]) -> dict[str, str]:
     """Ties of the expert under the base's names: a head that it does not store has the base's name for the head."""
     alias: dict[str, str] = {}
     for head, embedding in expert.alias.items():
-        target = renamed(embedding, prefixes)
-        known = [renamed(head, prefixes)] if head in expert.tensors else []
+        target = map_name(embedding, prefixes)
+        known = [map_name(head, prefixes)] if head in expert.tensors else []
         known += [name for name, tied in base.alias.items() if tied == target]
         known += [name for name in base.tensors if is_head(name) and name not in source]
         alias |= {name: target for name in known if base.has(name)}
     return alias
 
 
-def _faults(
+def _find_faults(
     base: Model, expert: Model, prefixes: Prefixes, *, targets: Mapping[str, str], ignored: list[str], vector: str
 ) -> Iterator[Problem]:
     where = f"vectors.{vector}.prefix"
     for key, value in prefixes.items():
-        if not any(_key_of(name, prefixes) == key for name in expert.tensors):
-            found = f"no tensor of vector '{vector}' begins with '{key}'" + _beginnings(expert)
+        if not any(_find_key(name, prefixes) == key for name in expert.tensors):
+            found = f"no tensor of vector '{vector}' begins with '{key}'" + _list_beginnings(expert)
             yield Problem(where, found, "Correct the left side.")
         if not any(name.startswith(value) for name in base.tensors):
-            found = f"no tensor of the base begins with '{value}'" + _beginnings(base)
+            found = f"no tensor of the base begins with '{value}'" + _list_beginnings(base)
             yield Problem(where, found, "Correct the right side.")
 
     for name in ignored:
@@ -197,36 +197,36 @@ def _faults(
             found = f"leaves '{name}' of vector '{vector}' without a place in the base"
             yield Problem(where, found, f"Add a line for '{name.rpartition('.')[0]}.'.")
 
-    seen: dict[str, str] = {}
+    name_by_target: dict[str, str] = {}
     for name, target in targets.items():
-        if target in seen:
-            found = f"gives '{seen[target]}' and '{name}' of vector '{vector}' the same name '{target}'"
+        if target in name_by_target:
+            found = f"gives '{name_by_target[target]}' and '{name}' of vector '{vector}' the same name '{target}'"
             yield Problem(where, found, "Map them apart.")
-        seen[target] = name
+        name_by_target[target] = name
 
 
-def _beginnings(model: Model) -> str:
+def _list_beginnings(model: Model) -> str:
     first = sorted({".".join(name.split(".")[:2]) for name in model.tensors})
     return f"; its names begin with {', '.join(first[:6])}" + (", ..." if len(first) > 6 else "")
 
 
-def _told(prefixes: Prefixes, names: list[str], *, ignored: list[str], passed: list[str]) -> tuple[str, ...]:
-    told = []
+def _describe_map(prefixes: Prefixes, names: list[str], *, ignored: list[str], passed: list[str]) -> tuple[str, ...]:
+    notes = []
     for key, value in prefixes.items():
-        count = sum(_key_of(name, prefixes) == key for name in names)
-        told.append(f"maps prefix {key or '(none)'} -> {value or '(none)'} ({count} tensors)")
+        count = sum(_find_key(name, prefixes) == key for name in names)
+        notes.append(f"maps prefix {key or '(none)'} -> {value or '(none)'} ({count} tensors)")
 
     if ignored:
-        told.append(f"is not used where the base has no such tensor: {listed(ignored)}")
+        notes.append(f"is not used where the base has no such tensor: {summarise_names(ignored)}")
     if passed:
-        told.append(f"has nothing for, so that they pass through from the base: {listed(passed)}")
-    return tuple(told)
+        notes.append(f"has nothing for, so that they pass through from the base: {summarise_names(passed)}")
+    return tuple(notes)
 
 
-def yaml_map(prefixes: Prefixes) -> str:
+def format_yaml_map(prefixes: Prefixes) -> str:
     """A map as it is written in the YAML file, on one line.
 
-    >>> yaml_map({"model.": "model.language_model."})
+    >>> format_yaml_map({"model.": "model.language_model."})
     '{"model.": "model.language_model."}'
     """
     return json.dumps(dict(prefixes))

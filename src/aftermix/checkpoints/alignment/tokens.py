@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aftermix.checkpoints.model import Model
-from aftermix.checkpoints.names import EMBEDDINGS, HEADS, text_part
+from aftermix.checkpoints.names import EMBEDDINGS, HEADS, select_text_config
 from aftermix.checkpoints.reader import read_json
 from aftermix.checkpoints.safe_files import holds_file
 
@@ -29,7 +29,7 @@ def is_head(name: str) -> bool:
     return f".{name}".endswith(HEAD_ENDS)
 
 
-def token_tensors(model: Model) -> list[str]:
+def list_token_tensors(model: Model) -> list[str]:
     """Stored tensors with one row a token: by name, or else every matrix of `vocab_size` rows."""
     embeddings = [name for name, info in model.tensors.items() if is_embedding(name) and info.shape]
     sizes = {model.tensors[name].shape[0] for name in embeddings}
@@ -38,7 +38,7 @@ def token_tensors(model: Model) -> list[str]:
         for name, info in model.tensors.items()
         if name in embeddings or (is_head(name) and info.shape and (info.shape[0] in sizes or "lm_head" in name))
     ]
-    size = text_part(model.config).get("vocab_size")
+    size = select_text_config(model.config).get("vocab_size")
     return named or [name for name, info in model.tensors.items() if len(info.shape) == 2 and info.shape[0] == size]
 
 
@@ -55,19 +55,19 @@ def read_vocabulary(folder: Path) -> dict[str, int] | None:
         entries = model.get("vocab") if isinstance(model, dict) else None
         if isinstance(entries, list):
             entries = {entry[0]: row for row, entry in enumerate(entries) if isinstance(entry, list) and entry}
-        found = dict(entries) if isinstance(entries, dict) else {}
+        vocabulary = dict(entries) if isinstance(entries, dict) else {}
         for token in added if isinstance(added, list) else []:
             if isinstance(token, dict):
-                found[token.get("content")] = token.get("id")
+                vocabulary[token.get("content")] = token.get("id")
     elif holds_file(folder / "vocab.json"):
-        found = read_json(folder / "vocab.json", remedy=remedy)
+        vocabulary = read_json(folder / "vocab.json", remedy=remedy)
         if holds_file(folder / "added_tokens.json"):
-            found |= read_json(folder / "added_tokens.json", remedy=remedy)
+            vocabulary |= read_json(folder / "added_tokens.json", remedy=remedy)
     else:
         return None
 
     # A stranger's file may hold anything: what is no token with a row is passed over.
-    ids = {token: row for token, row in found.items() if isinstance(token, str) and type(row) is int and row >= 0}
+    ids = {token: row for token, row in vocabulary.items() if isinstance(token, str) and type(row) is int and row >= 0}
     return ids or None
 
 

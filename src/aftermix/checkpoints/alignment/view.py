@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from aftermix.checkpoints.model import Bounds, Model, StoredDifference, TensorInfo, storage_facts
+from aftermix.checkpoints.model import Model, Span, StoredDifference, TensorInfo, describe_storage
 
-Reader = Callable[[str, Bounds], torch.Tensor]
+BlockReader = Callable[[str, Span], torch.Tensor]
 """Elements of a named, flattened tensor."""
 
 
 @dataclass(frozen=True)
-class View(ABC):
+class ModelView(ABC):
     """`inner` as a model with the names and shapes of `frame`; it is read as lazily as `inner` itself.
 
     What `inner` lacks has the values of `frame`, so its difference is exactly 0.
@@ -27,7 +27,7 @@ class View(ABC):
     frame: Model
     tensors: dict[str, TensorInfo]
     alias: dict[str, str]
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
     """Sentences without a subject: what was matched, passed through and ignored."""
 
     @property
@@ -57,28 +57,28 @@ class View(ABC):
         """Entry of `name`, through a tie if it is tied."""
         return self.tensors[self.alias.get(name, name)]
 
-    def block(self, name: str, bounds: Bounds) -> torch.Tensor:
+    def read_block(self, name: str, span: Span) -> torch.Tensor:
         """Elements `span` of the flattened tensor; read-only."""
-        if bounds[0] >= bounds[1]:
+        if span[0] >= span[1]:
             return torch.empty(0, dtype=self.info(name).dtype)
-        return self.gather(self.alias.get(name, name), bounds, read=self.inner.block, absent=self.frame.block)
+        return self.gather(self.alias.get(name, name), span, read=self.inner.read_block, absent=self.frame.read_block)
 
-    def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
+    def difference(self, name: str, span: Span) -> torch.Tensor | None:
         """Elements `span` of this model - `frame` in float32; None where nothing of it is `inner`'s."""
         name = self.alias.get(name, name)
-        if not self.differs(name) or bounds[0] >= bounds[1]:
+        if not self.differs(name) or span[0] >= span[1]:
             return None
 
         if stores_difference(self.inner):
-            return self.gather(name, bounds, read=differences(self.inner), absent=_zeros)
-        return self.block(name, bounds).to(torch.float32) - self.frame.block(name, bounds).to(torch.float32)
+            return self.gather(name, span, read=build_difference_reader(self.inner), absent=_read_zeros)
+        return self.read_block(name, span).to(torch.float32) - self.frame.read_block(name, span).to(torch.float32)
 
     def differs(self, name: str) -> bool:  # noqa: ARG002 - most views take every tensor from `inner`
         """Tell whether any element of `name` is `inner`'s own."""
         return True
 
     @abstractmethod
-    def gather(self, name: str, bounds: Bounds, *, read: Reader, absent: Reader) -> torch.Tensor:
+    def gather(self, name: str, span: Span, *, read: BlockReader, absent: BlockReader) -> torch.Tensor:
         """Elements `span` of tensor `name`, put together from what `read` gives under the names of `inner`.
 
         `absent` gives, under the names of `frame`, what `inner` lacks.
@@ -87,29 +87,29 @@ class View(ABC):
 
 def stores_difference(model: Model) -> bool:
     """Tell whether `model` is known by its difference from the base, itself or beneath its views."""
-    return stores_difference(model.inner) if isinstance(model, View) else isinstance(model, StoredDifference)
+    return stores_difference(model.inner) if isinstance(model, ModelView) else isinstance(model, StoredDifference)
 
 
-def differences(model: Model) -> Reader:
+def build_difference_reader(model: Model) -> BlockReader:
     """A reader of stored differences that gives zeros for tensors that do not differ."""
 
-    def read(name: str, bounds: Bounds) -> torch.Tensor:
-        found = model.difference(name, bounds) if isinstance(model, StoredDifference) else None
-        return _zeros(name, bounds) if found is None else found
+    def read(name: str, span: Span) -> torch.Tensor:
+        difference = model.difference(name, span) if isinstance(model, StoredDifference) else None
+        return _read_zeros(name, span) if difference is None else difference
 
     return read
 
 
-def view_facts(model: Model) -> list[str]:
+def describe_views(model: Model) -> list[str]:
     """Sentences without a subject on how `model` is stored, then viewed, innermost view first; often none."""
-    return [*view_facts(model.inner), *model.told] if isinstance(model, View) else [*storage_facts(model)]
+    return [*describe_views(model.inner), *model.notes] if isinstance(model, ModelView) else [*describe_storage(model)]
 
 
-def listed(names: list[str]) -> str:
+def summarise_names(names: list[str]) -> str:
     """A count of tensors with the first and the last of them."""
     shown = f"{len(names)} tensor{'s' if len(names) != 1 else ''}, first {names[0]}"
     return shown if len(names) == 1 else f"{shown}, last {names[-1]}"
 
 
-def _zeros(name: str, bounds: Bounds) -> torch.Tensor:  # noqa: ARG001 - a Reader
-    return torch.zeros(bounds[1] - bounds[0])
+def _read_zeros(name: str, span: Span) -> torch.Tensor:  # noqa: ARG001 - a Reader
+    return torch.zeros(span[1] - span[0])

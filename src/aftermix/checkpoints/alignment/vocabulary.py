@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from aftermix.checkpoints.alignment.tokens import Ids, read_vocabulary, same_tokenizer, token_tensors
-from aftermix.checkpoints.alignment.view import Reader, View, stores_difference
-from aftermix.checkpoints.model import Bounds, Model
-from aftermix.checkpoints.names import text_part
+from aftermix.checkpoints.alignment.tokens import Ids, list_token_tensors, read_vocabulary, same_tokenizer
+from aftermix.checkpoints.alignment.view import BlockReader, ModelView, stores_difference
+from aftermix.checkpoints.model import Model, Span
+from aftermix.checkpoints.names import select_text_config
 from aftermix.errors import Problem
 
 MAX_RUNS = 8
@@ -29,7 +29,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
-class VocabularyView(View):
+class VocabularyView(ModelView):
     """A model with the rows of another vocabulary."""
 
     rows: Mapping[str, torch.Tensor]
@@ -41,35 +41,35 @@ class VocabularyView(View):
         """Configuration with the vocabulary of the view."""
         return self.configuration
 
-    def gather(self, name: str, bounds: Bounds, *, read: Reader, absent: Reader) -> torch.Tensor:
+    def gather(self, name: str, span: Span, *, read: BlockReader, absent: BlockReader) -> torch.Tensor:
         """Elements `span`, row by row from the model itself or from `absent`."""
         if name not in self.rows:
-            return read(name, bounds)
+            return read(name, span)
 
         columns = math.prod(self.tensors[name].shape[1:])
-        first, last = bounds[0] // columns, -(-bounds[1] // columns)
+        first, last = span[0] // columns, -(-span[1] // columns)
         rows = self.rows[name][first:last]
         own = rows >= 0
 
         if own.all():
-            found = _picked(name, rows, columns, read)
+            values = _pick_rows(name, rows, columns, read)
         else:
-            found = absent(name, (first * columns, last * columns)).reshape(-1, columns)
+            values = absent(name, (first * columns, last * columns)).reshape(-1, columns)
             if own.any():
-                picked = _picked(name, rows[own], columns, read)
-                found = found.to(torch.promote_types(found.dtype, picked.dtype), copy=True)
-                found[own] = picked.to(found.dtype)
+                picked = _pick_rows(name, rows[own], columns, read)
+                values = values.to(torch.promote_types(values.dtype, picked.dtype), copy=True)
+                values[own] = picked.to(values.dtype)
 
-        return found.reshape(-1)[bounds[0] - first * columns : bounds[1] - first * columns]
+        return values.reshape(-1)[span[0] - first * columns : span[1] - first * columns]
 
 
-def _picked(name: str, rows: torch.Tensor, columns: int, read: Reader) -> torch.Tensor:
+def _pick_rows(name: str, rows: torch.Tensor, columns: int, read: BlockReader) -> torch.Tensor:
     """The named rows, (rows, columns)."""
     starts = [0, *(torch.nonzero(rows.diff() != 1).flatten() + 1).tolist(), len(rows)]
     if len(starts) <= MAX_RUNS + 1:
         runs = [(int(rows[a]), int(rows[b - 1]) + 1) for a, b in pairwise(starts)]
-        found = [read(name, (low * columns, high * columns)).reshape(-1, columns) for low, high in runs]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        parts = [read(name, (low * columns, high * columns)).reshape(-1, columns) for low, high in runs]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     low, high = int(rows.min()), int(rows.max()) + 1
     return read(name, (low * columns, high * columns)).reshape(-1, columns)[rows - low]
@@ -86,24 +86,26 @@ class _Speaker:
 
     @cached_property
     def tensors(self) -> list[str]:
-        return token_tensors(self.model)
+        return list_token_tensors(self.model)
 
     @cached_property
     def ids(self) -> Ids | None:
-        found = read_vocabulary(self.model.folder)
-        alike = self.like is not None and all(self.like.size(name) == self.size(name) for name in self.like.tensors)
-        return self.like.ids if found is None and self.like is not None and alike else found
+        own = read_vocabulary(self.model.folder)
+        alike = self.like is not None and all(
+            self.like.count_rows(name) == self.count_rows(name) for name in self.like.tensors
+        )
+        return self.like.ids if own is None and self.like is not None and alike else own
 
-    def size(self, tensor: str) -> int:
+    def count_rows(self, tensor: str) -> int:
         return self.model.info(tensor).shape[0]
 
-    def within(self, rows: int) -> dict[str, int]:
+    def select_tokens(self, rows: int) -> dict[str, int]:
         """Tokens that have a row: tokenizers may know more than the model."""
         return {token: row for token, row in (self.ids or {}).items() if row < rows}
 
 
 @dataclass(frozen=True)
-class Vocabularies:
+class AlignedVocabularies:
     """Models as :func:`unify_vocabularies` leaves them."""
 
     base: Model | None
@@ -112,35 +114,35 @@ class Vocabularies:
     """By vector that is refused."""
 
 
-def with_vocabulary(
+def unify_vocabularies(
     base: Model | None, experts: Mapping[str, Model], policy: str | None, *, excluded: Callable[[str], bool]
-) -> Vocabularies:
+) -> AlignedVocabularies:
     """The models with the rows of one vocabulary; those that have it already are returned as they are.
 
     `policy` is `base`, the name of a vector, or None: then every model that differs is refused, unless `excluded` holds
     for all tensors with one row a token and their shapes agree. A model without tokenizer files is taken to speak the
     base's vocabulary if it has as many rows.
     """
-    unchanged = Vocabularies(base, dict(experts), {})
+    unchanged = AlignedVocabularies(base, dict(experts), {})
     if not experts:
         return unchanged
     first = min(experts)
     frame = _Speaker("base", base) if base is not None else _Speaker(first, experts[first])
-    if not token_tensors(frame.model):
+    if not list_token_tensors(frame.model):
         return unchanged
 
     speakers = [_Speaker(name, model, frame) for name, model in experts.items() if model is not frame.model]
     speakers = [speaker for speaker in speakers if all(speaker.model.has(name) for name in frame.tensors)]
     if policy is not None:
-        return _aligned(base, dict(experts), frame, speakers, policy)
+        return _align_rows(base, dict(experts), frame, speakers, policy)
 
     differing = [speaker for speaker in speakers if _differ(frame, speaker)]
     refused = [speaker for speaker in differing if not _harmless(frame, speaker, excluded)]
-    problems = {speaker.name: _refusal(frame, speaker, with_base=base is not None) for speaker in refused}
+    problems = {speaker.name: _explain_refusal(frame, speaker, with_base=base is not None) for speaker in refused}
     return replace(unchanged, problems=problems)
 
 
-def vocabulary_notes(frame: Model, experts: Mapping[str, Model], policy: str | None) -> list[Problem]:
+def list_vocabulary_remarks(frame: Model, experts: Mapping[str, Model], policy: str | None) -> list[Problem]:
     """Remarks that stop no merge: vocabularies that differ where their tensors are excluded, or are not known."""
     ours = _Speaker("base", frame)
     speakers = [
@@ -162,34 +164,37 @@ def vocabulary_notes(frame: Model, experts: Mapping[str, Model], policy: str | N
 
 def _differ(frame: _Speaker, other: _Speaker) -> bool:
     """Tell whether a row number may mean another token, or none, in `other`."""
-    if any(frame.size(name) != other.size(name) for name in frame.tensors):
+    if any(frame.count_rows(name) != other.count_rows(name) for name in frame.tensors):
         return True
     if same_tokenizer(frame.model.folder, other.model.folder) or frame.ids is None or other.ids is None:
         return False
-    rows = max(frame.size(name) for name in frame.tensors)
-    return frame.within(rows) != other.within(rows)
+    rows = max(frame.count_rows(name) for name in frame.tensors)
+    return frame.select_tokens(rows) != other.select_tokens(rows)
 
 
 def _harmless(frame: _Speaker, other: _Speaker, excluded: Callable[[str], bool]) -> bool:
     alias = frame.model.alias
-    kept = all(excluded(name) or excluded(alias.get(name, name)) for name in frame.tensors)
-    return kept and all(frame.size(name) == other.size(name) for name in frame.tensors)
+    all_excluded = all(excluded(name) or excluded(alias.get(name, name)) for name in frame.tensors)
+    return all_excluded and all(frame.count_rows(name) == other.count_rows(name) for name in frame.tensors)
 
 
-def _refusal(frame: _Speaker, other: _Speaker, *, with_base: bool) -> Problem:
-    tensor = max(frame.tensors, key=frame.size)
+def _explain_refusal(frame: _Speaker, other: _Speaker, *, with_base: bool) -> Problem:
+    tensor = max(frame.tensors, key=frame.count_rows)
     title = "base" if with_base else f"vector '{frame.name}'"
-    found = f"vector '{other.name}' has {_counted(other, tensor)}, {title} has {_counted(frame, tensor)}"
+    found = f"vector '{other.name}' has {_describe_size(other, tensor)}, {title} has {_describe_size(frame, tensor)}"
     if frame.ids is None or other.ids is None:
         unknown = other if other.ids is None else frame
         remedy = f"Copy its tokenizer.json into {unknown.model.folder}, so that rows can be aligned by token."
         return Problem("merge.vocabulary", found, remedy)
 
-    ours, theirs = frame.within(frame.size(tensor)), other.within(other.size(tensor))
+    ours, theirs = frame.select_tokens(frame.count_rows(tensor)), other.select_tokens(other.count_rows(tensor))
     differing = [token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)]
     differing.sort(key=lambda token: (ours.get(token, theirs.get(token, 0)), token))
     if differing:
-        shown = ", ".join(f"{token!r} ({_row(theirs, token)} and {_row(ours, token)})" for token in differing[:SHOWN])
+        shown = ", ".join(
+            f"{token!r} ({_describe_row(theirs, token)} and {_describe_row(ours, token)})"
+            for token in differing[:SHOWN]
+        )
         found += f"; {len(differing)} tokens differ, first {shown}"
 
     base = "`vocabulary: base` (the base's rows and tokenizer)"
@@ -197,20 +202,20 @@ def _refusal(frame: _Speaker, other: _Speaker, *, with_base: bool) -> Problem:
     return Problem("merge.vocabulary", found, f"Add to `merge`: {f'{base} or {remedy}' if with_base else remedy}.")
 
 
-def _counted(speaker: _Speaker, tensor: str) -> str:
-    rows = speaker.size(tensor)
-    return f"{len(speaker.within(rows)) if speaker.ids else 'unknown'} tokens in {rows} rows"
+def _describe_size(speaker: _Speaker, tensor: str) -> str:
+    rows = speaker.count_rows(tensor)
+    return f"{len(speaker.select_tokens(rows)) if speaker.ids else 'unknown'} tokens in {rows} rows"
 
 
-def _row(ids: Ids, token: str) -> str:
+def _describe_row(ids: Ids, token: str) -> str:
     return f"row {ids[token]}" if token in ids else "none"
 
 
-def _aligned(
+def _align_rows(
     base: Model | None, experts: dict[str, Model], frame: _Speaker, speakers: list[_Speaker], policy: str
-) -> Vocabularies:
+) -> AlignedVocabularies:
     """All models with the rows of `policy`."""
-    unchanged = Vocabularies(base, experts, {})
+    unchanged = AlignedVocabularies(base, experts, {})
     if policy == "base" and base is None:
         problem = Problem("merge.vocabulary", "is 'base', and there is no base", "Name one of the vectors.")
         return replace(unchanged, problems=dict.fromkeys(experts, problem))
@@ -222,34 +227,38 @@ def _aligned(
     others = [speaker for speaker in (frame, *speakers) if speaker is not owner]
     unknown = [s for s in others if _differ(owner, s) and (s.ids is None or owner.ids is None)]
     if unknown:
-        return replace(unchanged, problems={s.name: _refusal(owner, s, with_base=base is not None) for s in unknown})
+        return replace(
+            unchanged, problems={s.name: _explain_refusal(owner, s, with_base=base is not None) for s in unknown}
+        )
 
     # A base that lacks the owner's tokens is viewed first: the experts' differences are taken from that view.
-    lacking = _rows(owner, frame) if base is not None and _differ(owner, frame) else {}
-    viewed = _view(frame, owner, lacking, owner.model) if lacking else base
+    lacking = _match_rows(owner, frame) if base is not None and _differ(owner, frame) else {}
+    viewed = _build_view(frame, owner, lacking, owner.model) if lacking else base
     for speaker in others:
         if speaker is frame and base is not None:
             continue
 
-        rows = _rows(owner, speaker)
+        rows = _match_rows(owner, speaker)
         for name in lacking.keys() & rows.keys():
             rows[name][lacking[name] < 0] = -1  # no origin to differ from
         if lacking or _differ(owner, speaker):
-            experts[speaker.name] = _view(speaker, owner, rows, viewed or owner.model)
+            experts[speaker.name] = _build_view(speaker, owner, rows, viewed or owner.model)
     return replace(unchanged, base=viewed)
 
 
-def _rows(owner: _Speaker, speaker: _Speaker) -> dict[str, torch.Tensor]:
+def _match_rows(owner: _Speaker, speaker: _Speaker) -> dict[str, torch.Tensor]:
     """By tensor, the speaker's row for each of the owner's; -1 where it has none."""
-    found: dict[tuple[int, int], torch.Tensor] = {}
+    row_by_size: dict[tuple[int, int], torch.Tensor] = {}
     tensors = [name for name in speaker.tensors if owner.model.has(name) and name not in speaker.model.alias]
-    sizes = {name: (owner.size(name), speaker.size(name)) for name in tensors}
+    sizes = {name: (owner.count_rows(name), speaker.count_rows(name)) for name in tensors}
     for size in set(sizes.values()):
-        found[size] = _matched(owner.within(size[0]), size[0], speaker.within(size[1]), size[1])
-    return {name: found[size].clone() for name, size in sizes.items()}
+        row_by_size[size] = _match_tokens(
+            owner.select_tokens(size[0]), size[0], speaker.select_tokens(size[1]), size[1]
+        )
+    return {name: row_by_size[size].clone() for name, size in sizes.items()}
 
 
-def _matched(ours: Ids, our_rows: int, theirs: Ids, their_rows: int) -> torch.Tensor:
+def _match_tokens(ours: Ids, our_rows: int, theirs: Ids, their_rows: int) -> torch.Tensor:
     rows = [-1] * our_rows
     for token, row in ours.items():
         rows[row] = max(rows[row], theirs.get(token, -1))
@@ -262,19 +271,21 @@ def _matched(ours: Ids, our_rows: int, theirs: Ids, their_rows: int) -> torch.Te
     return torch.tensor(rows, dtype=torch.int64)
 
 
-def _view(speaker: _Speaker, owner: _Speaker, rows: dict[str, torch.Tensor], frame: Model) -> VocabularyView:
+def _build_view(speaker: _Speaker, owner: _Speaker, rows: dict[str, torch.Tensor], frame: Model) -> VocabularyView:
     tensors = dict(speaker.model.tensors)
     for name, matched in rows.items():
         tensors[name] = replace(tensors[name], shape=(len(matched), *tensors[name].shape[1:]))
-    configuration = _configuration(speaker.model.config, owner.model.config)
-    told = (_told(speaker, owner, rows),)
-    return VocabularyView(speaker.model, frame, tensors, dict(speaker.model.alias), told, rows, configuration)
+    configuration = _combine_configuration(speaker.model.config, owner.model.config)
+    notes = (_describe_rows(speaker, owner, rows),)
+    return VocabularyView(speaker.model, frame, tensors, dict(speaker.model.alias), notes, rows, configuration)
 
 
-def _told(speaker: _Speaker, owner: _Speaker, rows: Mapping[str, torch.Tensor]) -> str:
+def _describe_rows(speaker: _Speaker, owner: _Speaker, rows: Mapping[str, torch.Tensor]) -> str:
     tensor = max(rows, key=lambda name: len(rows[name]))
     own = int((rows[tensor] >= 0).sum())
-    dropped = len(speaker.within(speaker.size(tensor)).keys() - owner.within(owner.size(tensor)).keys())
+    dropped = len(
+        speaker.select_tokens(speaker.count_rows(tensor)).keys() - owner.select_tokens(owner.count_rows(tensor)).keys()
+    )
     title = "the base" if owner.name == "base" else f"vector '{owner.name}'"
     lacking = f"{title}'s own values" if speaker.name == "base" else "difference 0"
     return (
@@ -283,18 +294,18 @@ def _told(speaker: _Speaker, owner: _Speaker, rows: Mapping[str, torch.Tensor]) 
     )
 
 
-def _configuration(config: dict[str, Any], owner: dict[str, Any]) -> dict[str, Any]:
+def _combine_configuration(config: dict[str, Any], owner: dict[str, Any]) -> dict[str, Any]:
     """`config` with the vocabulary's size and token numbers of `owner`."""
-    found = dict(config)
-    ours, theirs = text_part(config), text_part(owner)
+    combined = dict(config)
+    ours, theirs = select_text_config(config), select_text_config(owner)
     text = dict(ours) | {key: value for key, value in theirs.items() if _counts_tokens(key)}
     if ours is config:
         return text
 
-    found["text_config"] = text
+    combined["text_config"] = text
     if theirs is not owner:
-        found |= {key: value for key, value in owner.items() if _counts_tokens(key)}
-    return found
+        combined |= {key: value for key, value in owner.items() if _counts_tokens(key)}
+    return combined
 
 
 def _counts_tokens(key: str) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from aftermix.checkpoints.model import Bounds, TensorInfo
+from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.checkpoints.reader import FLOAT8, Checkpoint
 from aftermix.errors import Problem, refuse_if_any
 
@@ -37,7 +37,7 @@ DEQUANTISE = "Name the model that it was made from, or one that was dequantised 
 
 
 @dataclass(frozen=True)
-class Scale:
+class WeightScale:
     """Scales of one tensor, seen as a stack of matrices (height x width): one for each block."""
 
     name: str
@@ -46,7 +46,7 @@ class Scale:
     block: tuple[int, int]
     height: int
 
-    def rows_of(self, scales_SC: torch.Tensor, start: int, stop: int, width: int) -> torch.Tensor:
+    def expand_rows(self, scales_SC: torch.Tensor, start: int, stop: int, width: int) -> torch.Tensor:
         """The scale of every element of rows `start` to `stop`, or of each row where all its elements share one."""
         row = torch.arange(start, stop)
         per_matrix = -(-self.height // self.block[0])
@@ -55,11 +55,11 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Dequantised:
+class DequantisedModel:
     """A checkpoint with FP8 tensors, as a :class:`~aftermix.checkpoints.model.Model` without them."""
 
     stored: Checkpoint
-    scales: Mapping[str, Scale]
+    scales: Mapping[str, WeightScale]
     """By the tensor that they scale."""
     left_out: tuple[str, ...]
     """Scales of activations."""
@@ -78,14 +78,16 @@ class Dequantised:
     def config(self) -> dict[str, Any]:
         """`config.json` of the dequantised model."""
         dtype = str(self.dtype).removeprefix("torch.")
-        values = _plain(self.stored.config)
-        nested = {"text_config": _plain(text)} if isinstance(text := values.get("text_config"), dict) else {}
+        values = _drop_quantisation(self.stored.config)
+        nested = (
+            {"text_config": _drop_quantisation(text)} if isinstance(text := values.get("text_config"), dict) else {}
+        )
         return values | nested | {key: dtype for key in ("dtype", "torch_dtype") if key in values}
 
     @cached_property
     def dtype(self) -> torch.dtype:
         """The type of the configuration, in which a result is stored; bfloat16 where it names none."""
-        return _dtype(self.stored.config)
+        return _find_dtype(self.stored.config)
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
@@ -114,16 +116,16 @@ class Dequantised:
         """The safetensors files, in order of name."""
         return self.stored.files()
 
-    def block(self, name: str, bounds: Bounds) -> torch.Tensor:
+    def read_block(self, name: str, span: Span) -> torch.Tensor:
         """Elements `span` of the flattened tensor: float32 where they are dequantised, else as stored."""
         info = self.stored.info(name)
-        values = self.stored.block(name, bounds)
+        values = self.stored.read_block(name, span)
         if info.dtype not in FLOAT8:
             return values
 
         values = values.float()
         scale = self.scales.get(info.name)
-        if scale is None or bounds[0] == bounds[1]:
+        if scale is None or span[0] == span[1]:
             return values
 
         scales_SC = self.stored.read(scale.name).float().reshape(scale.shape)
@@ -131,14 +133,14 @@ class Dequantised:
             return values * scales_SC.view(())
 
         width = info.shape[-1]
-        first, last = bounds[0] // width, -(-bounds[1] // width)
-        factors = scale.rows_of(scales_SC, first, last, width).expand(last - first, width).reshape(-1)
-        return values * factors[bounds[0] - first * width : bounds[1] - first * width]
+        first, last = span[0] // width, -(-span[1] // width)
+        factors = scale.expand_rows(scales_SC, first, last, width).expand(last - first, width).reshape(-1)
+        return values * factors[span[0] - first * width : span[1] - first * width]
 
-    def storage_facts(self) -> list[str]:
+    def describe_storage(self) -> list[str]:
         """Number of FP8 tensors, with the kinds of their scales, and what was left out."""
         count = sum(info.dtype in FLOAT8 for name, info in self.stored.tensors.items() if name in self.tensors)
-        kinds = sorted({_kind(scale) for scale in self.scales.values()})
+        kinds = sorted({_name_kind(scale) for scale in self.scales.values()})
         bare = count - len(self.scales)
         kinds += [f"no scale ({bare} of them)"] if bare else []
 
@@ -149,38 +151,38 @@ class Dequantised:
         return lines
 
 
-def dequantised(checkpoint: Checkpoint) -> Checkpoint | Dequantised:
+def dequantise(checkpoint: Checkpoint) -> Checkpoint | DequantisedModel:
     """`checkpoint` as real numbers; itself when nothing in it is quantised.
 
     Raises :class:`ManyProblemsError` for another quantisation than FP8, a scale without its tensor or of another shape.
     """
-    settings = _settings(checkpoint.config)
-    found = any(info.dtype in FLOAT8 for info in checkpoint.tensors.values())
-    if settings is None and not found:
+    settings = _find_settings(checkpoint.config)
+    has_fp8 = any(info.dtype in FLOAT8 for info in checkpoint.tensors.values())
+    if settings is None and not has_fp8:
         return checkpoint
     if settings is not None:
         _refuse_other_methods(settings, checkpoint.label)
 
-    blocks = _blocks(settings or {})
-    scales: dict[str, Scale] = {}
+    blocks = _list_block_sizes(settings or {})
+    scales: dict[str, WeightScale] = {}
     problems: list[Problem] = []
     left_out = [name for name in checkpoint.tensors if ACTIVATIONS.search(name)]
     for name, info in checkpoint.tensors.items():
-        target = _scaled(name, checkpoint.tensors)
+        target = _find_scaled(name, checkpoint.tensors)
         if name in left_out or target is None:
             continue
         try:
-            scales[target] = _scale(info, checkpoint.tensors.get(target), blocks)
+            scales[target] = _build_scale(info, checkpoint.tensors.get(target), blocks)
         except ValueError as error:
             problems.append(Problem(name, str(error), DEQUANTISE))
 
     # A checkpoint has thousands of scales, and what is wrong with one is wrong with most.
     rest = [Problem("...", f"{len(problems) - LISTED} more scales like these", DEQUANTISE)]
     refuse_if_any(problems[:LISTED] + (rest if len(problems) > LISTED else []))
-    return Dequantised(checkpoint, scales, tuple(left_out))
+    return DequantisedModel(checkpoint, scales, tuple(left_out))
 
 
-def _scaled(name: str, tensors: Mapping[str, TensorInfo]) -> str | None:
+def _find_scaled(name: str, tensors: Mapping[str, TensorInfo]) -> str | None:
     """The tensor that `name` is a scale of, there or not; None for what is no scale."""
     for suffix in SUFFIXES:
         target = name.removesuffix(suffix)
@@ -189,7 +191,7 @@ def _scaled(name: str, tensors: Mapping[str, TensorInfo]) -> str | None:
     return f"{name.removesuffix('_zero_point')}" if name.endswith("weight_zero_point") else None
 
 
-def _scale(info: TensorInfo, target: TensorInfo | None, blocks: list[tuple[int, int]]) -> Scale:
+def _build_scale(info: TensorInfo, target: TensorInfo | None, blocks: list[tuple[int, int]]) -> WeightScale:
     """The scales `info` as they lie over `target`; `ValueError` with the reason when they do not."""
     if target is None:
         raise ValueError("is a scale without its tensor, so the weights are packed in a form that is not read")
@@ -213,11 +215,13 @@ def _scale(info: TensorInfo, target: TensorInfo | None, blocks: list[tuple[int, 
 
     block = max(1, shapes[info.shape][0]), max(1, shapes[info.shape][1])  # of an empty tensor
     columns = max(1, -(-width // block[1]))
-    one = info.elements == 1
-    return Scale(info.name, (max(1, info.elements // columns), columns), block, matrices * height if one else height)
+    is_single = info.elements == 1
+    return WeightScale(
+        info.name, (max(1, info.elements // columns), columns), block, matrices * height if is_single else height
+    )
 
 
-def _kind(scale: Scale) -> str:
+def _name_kind(scale: WeightScale) -> str:
     if scale.shape == (1, 1):
         return "one scale a tensor"
     if scale.shape[1] == 1 and scale.block[0] == 1:
@@ -225,7 +229,7 @@ def _kind(scale: Scale) -> str:
     return f"{scale.block[0]} x {scale.block[1]} block scales"
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any] | None:
+def _find_settings(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """The quantisation that the configuration tells of."""
     text = config.get("text_config")
     for holder in (config, text if isinstance(text, dict) else {}):
@@ -243,14 +247,14 @@ def _refuse_other_methods(settings: Mapping[str, Any], label: str) -> None:
             Problem(label, f"is quantised by {method!r}, only FP8 is read ({', '.join(METHODS)})", DEQUANTISE)
         )
 
-    for weights in _weight_groups(settings):
+    for weights in _list_weight_groups(settings):
         if (weights.get("num_bits"), weights.get("type")) != (8, "float"):
             found = f"holds weights of {weights.get('num_bits')} bits ({weights.get('type')}), only FP8 is read"
             problems.append(Problem(label, found, DEQUANTISE))
     refuse_if_any(problems)
 
 
-def _weight_groups(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _list_weight_groups(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Entries of `compressed-tensors` on the weights of each group of modules."""
     groups = settings.get("config_groups")
     for group in groups.values() if isinstance(groups, dict) else ():
@@ -259,10 +263,10 @@ def _weight_groups(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield weights
 
 
-def _blocks(settings: Mapping[str, Any]) -> list[tuple[int, int]]:
+def _list_block_sizes(settings: Mapping[str, Any]) -> list[tuple[int, int]]:
     """Sizes of blocks (rows, columns) that the configuration names, then the usual one."""
     named = [settings.get("weight_block_size")]
-    for weights in _weight_groups(settings):
+    for weights in _list_weight_groups(settings):
         named += [weights.get("block_structure"), [1, weights.get("group_size")]]
 
     blocks = [
@@ -273,15 +277,15 @@ def _blocks(settings: Mapping[str, Any]) -> list[tuple[int, int]]:
     return [*dict.fromkeys(blocks)] or [DEFAULT_BLOCK]
 
 
-def _dtype(config: Mapping[str, Any]) -> torch.dtype:
+def _find_dtype(config: Mapping[str, Any]) -> torch.dtype:
     text = config.get("text_config")
     for holder in (config, text if isinstance(text, dict) else {}):
         for key in ("dtype", "torch_dtype"):
-            found = getattr(torch, str(holder.get(key)).removeprefix("torch."), None)
-            if found in (torch.bfloat16, torch.float16, torch.float32):
-                return torch.empty(0, dtype=found).dtype
+            dtype = getattr(torch, str(holder.get(key)).removeprefix("torch."), None)
+            if dtype in (torch.bfloat16, torch.float16, torch.float32):
+                return torch.empty(0, dtype=dtype).dtype
     return torch.bfloat16
 
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_quantisation(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in QUANTISATION}

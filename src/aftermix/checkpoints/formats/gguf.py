@@ -18,7 +18,7 @@ import torch
 
 from aftermix.checkpoints.reader import INDEX, SINGLE, Checkpoint, open_checkpoint
 from aftermix.checkpoints.safe_files import holds_file
-from aftermix.checkpoints.writer import appearing_folder
+from aftermix.checkpoints.writer import stage_folder
 from aftermix.errors import CheckpointError
 from aftermix.files import fingerprint
 from aftermix.terminal import quiet_transformers
@@ -34,7 +34,7 @@ RECIPE = "1"
 
 
 @dataclass(frozen=True)
-class Converted(Checkpoint):
+class GGUFCheckpoint(Checkpoint):
     """The cached folder of a GGUF file."""
 
     source: Path = Path()
@@ -44,13 +44,13 @@ class Converted(Checkpoint):
         """The GGUF file: the folder is made from it alone."""
         return [self.source]
 
-    def storage_facts(self) -> list[str]:
+    def describe_storage(self) -> list[str]:
         """Sentence on the origin of the weights and of the tokenizer."""
         types = ", ".join(sorted({str(info.dtype).removeprefix("torch.") for info in self.tensors.values()}))
         return [f"is a GGUF file, converted to {types}; its tokenizer is what transformers makes of it"]
 
 
-def gguf_file(path: Path) -> Path | None:
+def find_gguf_file(path: Path) -> Path | None:
     """The GGUF file that `path` is, or the one in the folder `path` where it holds no model in safetensors.
 
     Raises :class:`CheckpointError` when such a folder holds several and nothing else of a model.
@@ -60,13 +60,13 @@ def gguf_file(path: Path) -> Path | None:
     if not path.is_dir() or holds_file(path / SINGLE) or holds_file(path / INDEX):
         return None
 
-    found = sorted(file for file in path.glob(f"*{SUFFIX}") if holds_file(file))
-    if len(found) > 1 and not holds_file(path / "config.json"):
-        raise CheckpointError(str(path), f"holds {len(found)} GGUF files", "Name one of them with its path.")
-    return found[0] if len(found) == 1 else None
+    files = sorted(file for file in path.glob(f"*{SUFFIX}") if holds_file(file))
+    if len(files) > 1 and not holds_file(path / "config.json"):
+        raise CheckpointError(str(path), f"holds {len(files)} GGUF files", "Name one of them with its path.")
+    return files[0] if len(files) == 1 else None
 
 
-def open_gguf(file: Path, *, label: str) -> Converted:
+def open_gguf(file: Path, *, label: str) -> GGUFCheckpoint:
     """The model of `file`, from the cache where it was converted before.
 
     Raises :class:`CheckpointError` without the `gguf` package, for one of several parts, and for a file that
@@ -77,7 +77,7 @@ def open_gguf(file: Path, *, label: str) -> Converted:
         remedy = "Join the parts with llama.cpp: `llama-gguf-split --merge FIRST-PART WHOLE.gguf`."
         raise CheckpointError(label, f"is one of {int(part[1])} parts", remedy)
 
-    folder = cache_folder() / "gguf" / f"{fingerprint(file).replace(':', '-')}-{RECIPE}"
+    folder = locate_cache_folder() / "gguf" / f"{fingerprint(file).replace(':', '-')}-{RECIPE}"
     if not holds_file(folder / "config.json"):
         try:
             convert_gguf(file, folder)
@@ -86,10 +86,10 @@ def open_gguf(file: Path, *, label: str) -> Converted:
                 raise
 
     stored = open_checkpoint(folder, label=label)
-    return Converted(folder, label, stored.tensors, stored.config, source=file)
+    return GGUFCheckpoint(folder, label, stored.tensors, stored.config, source=file)
 
 
-def cache_folder() -> Path:
+def locate_cache_folder() -> Path:
     """The folder in which this machine keeps what can be made again."""
     if own := os.environ.get("AFTERMIX_CACHE"):
         return Path(own)
@@ -104,23 +104,23 @@ def convert_gguf(file: Path, folder: Path) -> Path:
 
     Raises :class:`CheckpointError` as :func:`open_gguf` does.
     """
-    dtype, pre_tokenizer = _examined(file)
+    dtype, pre_tokenizer = _examine(file)
     with quiet_transformers():
         try:
-            model, tokenizer = _model(file), _tokenizer(file, pre_tokenizer)
+            model, tokenizer = _load_model(file), _load_tokenizer(file, pre_tokenizer)
         except Exception as error:  # transformers and what it calls raise errors of many kinds on such a file
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             remedy = "Name the safetensors model that it was made from."
             raise CheckpointError(str(file), f"cannot be read by transformers ({reason})", remedy) from error
 
         tokenizer.model_max_length = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
-        with appearing_folder(folder) as hidden:
+        with stage_folder(folder) as hidden:
             model.to(dtype).save_pretrained(hidden)
             tokenizer.save_pretrained(hidden)
     return folder
 
 
-def _examined(file: Path) -> tuple[torch.dtype, str]:
+def _examine(file: Path) -> tuple[torch.dtype, str]:
     """The type of most elements, and the pre-tokenizer that the file names."""
     try:
         import gguf
@@ -147,7 +147,7 @@ def _examined(file: Path) -> tuple[torch.dtype, str]:
     return UNQUANTISED.get(elements.most_common(1)[0][0], torch.bfloat16), pre_tokenizer
 
 
-def _model(file: Path) -> Any:
+def _load_model(file: Path) -> Any:
     """The weights in float32, as a model that no longer knows that it was quantised (or it could not be saved)."""
     from transformers import AutoModelForCausalLM
 
@@ -162,7 +162,7 @@ def _model(file: Path) -> Any:
     return model
 
 
-def _tokenizer(file: Path, pre_tokenizer: str) -> Any:
+def _load_tokenizer(file: Path, pre_tokenizer: str) -> Any:
     """The tokenizer with its chat template.
 
     A file whose pre-tokenizer is `smollm` cuts out every digit before anything else; transformers builds GPT-2's and

@@ -8,38 +8,38 @@ from __future__ import annotations
 
 import torch
 
-from aftermix.checkpoints.formats.spans import rows_of
-from aftermix.checkpoints.model import Bounds
+from aftermix.checkpoints.formats.spans import cut_rows
+from aftermix.checkpoints.model import Span
 
 LEVELS = 127
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 """Smaller scales would lose their own precision; a row of zeros has this one too."""
 
 
-def scales_of(largest_R: torch.Tensor) -> torch.Tensor:
+def compute_scales(largest_R: torch.Tensor) -> torch.Tensor:
     """Scale of each row from its largest magnitude, both float32."""
     return (largest_R / LEVELS).clamp_min(SMALLEST_SCALE)
 
 
-def raise_largest(largest_R: torch.Tensor, values: torch.Tensor, bounds: Bounds, *, row: int) -> None:
+def raise_largest(largest_R: torch.Tensor, values: torch.Tensor, span: Span, *, row: int) -> None:
     """Take the magnitudes of the run `values` into the largest of each row so far."""
-    for rows, part in rows_of(values, bounds, row):
+    for rows, part in cut_rows(values, span, row):
         torch.maximum(largest_R[rows], part.abs().amax(dim=1), out=largest_R[rows])
 
 
-def quantised(values: torch.Tensor, bounds: Bounds, scales_R: torch.Tensor, *, row: int) -> torch.Tensor:
+def quantise(values: torch.Tensor, span: Span, scales_R: torch.Tensor, *, row: int) -> torch.Tensor:
     """The run `values` as integers. The quotient is taken in float64, so a tie is the only doubt in rounding."""
     result = torch.empty(values.shape, dtype=torch.int8)
-    for (rows, part), (_, out) in zip(rows_of(values, bounds, row), rows_of(result, bounds, row), strict=True):
+    for (rows, part), (_, out) in zip(cut_rows(values, span, row), cut_rows(result, span, row), strict=True):
         quotient = part.to(torch.float64) / scales_R[rows, None].to(torch.float64)
         out.copy_(quotient.round_().clamp_(-LEVELS, LEVELS))
     return result
 
 
-def dequantised(integers: torch.Tensor, bounds: Bounds, scales: torch.Tensor, *, row: int) -> torch.Tensor:
+def dequantise(integers: torch.Tensor, span: Span, scales: torch.Tensor, *, row: int) -> torch.Tensor:
     """The run `integers` as float32; `scales` begin with that of the run's first row."""
     result = integers.to(torch.float32)
-    first = bounds[0] // row
-    for rows, part in rows_of(result, bounds, row):
+    first = span[0] // row
+    for rows, part in cut_rows(result, span, row):
         part.mul_(scales[rows.start - first : rows.stop - first, None])
     return result

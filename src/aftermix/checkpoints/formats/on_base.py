@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from aftermix.checkpoints.model import Bounds, Model, TensorInfo
+from aftermix.checkpoints.model import Model, Span, TensorInfo
 
 
 class OnBase(ABC):
@@ -32,12 +32,12 @@ class OnBase(ABC):
         """The base's entry of `name`."""
         return self.base.info(name)
 
-    def block(self, name: str, bounds: Bounds) -> torch.Tensor:
+    def read_block(self, name: str, span: Span) -> torch.Tensor:
         """Elements `span` of base + difference in float32; the base's own block where nothing differs."""
-        base = self.base.block(name, bounds)
-        difference = self.difference(name, bounds)
+        base = self.base.read_block(name, span)
+        difference = self.difference(name, span)
         return base if difference is None else base.float() + difference
 
     @abstractmethod
-    def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
+    def difference(self, name: str, span: Span) -> torch.Tensor | None:
         """Elements `span` of expert - base in float32; None for a tensor that does not differ."""

@@ -6,45 +6,45 @@ from collections.abc import Iterator
 
 import torch
 
-from aftermix.checkpoints.model import Bounds
+from aftermix.checkpoints.model import Span
 
-RUN_ELEMENTS = 1 << 16
+SPAN_ELEMENTS = 1 << 16
 """Most elements of a run: long enough for the speed of memory. glibc before 2.38 may lose a temporary of this length
 for every tensor, so it is also short."""
 
 
-def runs(elements: int, *, size: int = RUN_ELEMENTS) -> list[Bounds]:
+def split_into_spans(elements: int, *, size: int = SPAN_ELEMENTS) -> list[Span]:
     """Spans that cover `elements` once, in order.
 
-    >>> runs(5, size=2), runs(0)
+    >>> split_into_spans(5, size=2), split_into_spans(0)
     ([(0, 2), (2, 4), (4, 5)], [])
     """
     return [(start, min(start + size, elements)) for start in range(0, elements, size)]
 
 
-def row_length(shape: tuple[int, ...]) -> int:
+def compute_row_length(shape: tuple[int, ...]) -> int:
     """Elements of a row of the 2-D view: the last dimension; a vector or a scalar is one row.
 
-    >>> row_length((4, 3)), row_length((2, 4, 3)), row_length((7,)), row_length(()), row_length((2, 0))
+    >>> compute_row_length((4, 3)), compute_row_length((2, 4, 3)), compute_row_length((7,)), compute_row_length(()), compute_row_length((2, 0))
     (3, 3, 7, 1, 1)
     """
     return max(1, shape[-1] if len(shape) > 1 else int(torch.Size(shape).numel()))
 
 
-def row_count(shape: tuple[int, ...]) -> int:
+def count_rows(shape: tuple[int, ...]) -> int:
     """Rows of the 2-D view."""
-    return -(-int(torch.Size(shape).numel()) // row_length(shape))
+    return -(-int(torch.Size(shape).numel()) // compute_row_length(shape))
 
 
-def rows_of(values: torch.Tensor, bounds: Bounds, row: int) -> Iterator[tuple[slice, torch.Tensor]]:
+def cut_rows(values: torch.Tensor, span: Span, row: int) -> Iterator[tuple[slice, torch.Tensor]]:
     """The run `values` cut where rows of `row` elements begin and end, whole rows together.
 
     Yields the rows that a part belongs to, and the part as a view of shape (rows, elements of each).
 
-    >>> [(rows.start, rows.stop, part.tolist()) for rows, part in rows_of(torch.arange(2, 9), (2, 9), 3)]
+    >>> [(rows.start, rows.stop, part.tolist()) for rows, part in cut_rows(torch.arange(2, 9), (2, 9), 3)]
     [(0, 1, [[2]]), (1, 3, [[3, 4, 5], [6, 7, 8]])]
     """
-    start, end = bounds
+    start, end = span
     first = min(end, -(-start // row) * row)
     last = max(first, end // row * row)
     for low, high in ((start, first), (first, last), (last, end)):

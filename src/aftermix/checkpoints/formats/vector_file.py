@@ -19,12 +19,12 @@ import torch
 import xxhash
 from pydantic import ValidationError
 
-from aftermix.checkpoints.formats.int8 import dequantised
+from aftermix.checkpoints.formats.int8 import dequantise
 from aftermix.checkpoints.formats.on_base import OnBase
-from aftermix.checkpoints.formats.spans import row_count, row_length, runs
-from aftermix.checkpoints.model import Bounds, Model, TensorInfo
+from aftermix.checkpoints.formats.spans import compute_row_length, count_rows, split_into_spans
+from aftermix.checkpoints.model import Model, Span, TensorInfo
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint, read_json
-from aftermix.config import Section
+from aftermix.config import ConfigSection
 from aftermix.errors import CheckpointError, Problem, refuse_if_any
 
 FACTS = "vector.json"
@@ -37,7 +37,7 @@ LISTED = 5
 StoredType = Literal["bfloat16", "int8"]
 
 
-class TensorPrint(Section):
+class TensorFingerprint(ConfigSection):
     """Fingerprint of one tensor, by which the base is told from another base."""
 
     shape: tuple[int, ...]
@@ -48,14 +48,14 @@ class TensorPrint(Section):
     """XXH3-128 of all elements."""
 
 
-class BaseFacts(Section):
+class BaseFacts(ConfigSection):
     """The base that a vector was taken from."""
 
     model: str
-    tensors: dict[str, TensorPrint]
+    tensors: dict[str, TensorFingerprint]
 
 
-class Accuracy(Section):
+class StorageAccuracy(ConfigSection):
     """Distance of the stored difference from the float32 one."""
 
     relative_l2: float
@@ -63,13 +63,13 @@ class Accuracy(Section):
     max_abs: float
 
 
-class Error(Accuracy):
+class VectorAccuracy(StorageAccuracy):
     """Of the whole vector, and tensor by tensor."""
 
-    tensors: dict[str, Accuracy]
+    tensors: dict[str, StorageAccuracy]
 
 
-class Facts(Section):
+class VectorFacts(ConfigSection):
     """Content of `vector.json`."""
 
     format: Literal["aftermix vector"]
@@ -79,7 +79,7 @@ class Facts(Section):
     base: BaseFacts
     unchanged: tuple[str, ...]
     """Real-valued tensors that do not differ from the base's, which are not stored."""
-    error: Error
+    error: VectorAccuracy
 
     @property
     def summary(self) -> str:
@@ -96,27 +96,27 @@ class VectorFile(OnBase):
     config: dict[str, Any]
     """The expert's."""
     base: Model
-    description: Facts
+    description: VectorFacts
     stored: Checkpoint
 
-    def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
+    def difference(self, name: str, span: Span) -> torch.Tensor | None:
         """Elements `span` of the difference in float32; None for a tensor that does not differ."""
         name = self.info(name).name
         if VALUES + name not in self.stored.tensors:
             return None
-        values = self.stored.block(VALUES + name, bounds)
+        values = self.stored.read_block(VALUES + name, span)
         if self.description.dtype != "int8":
             return values.to(torch.float32)
 
-        row = row_length(self.info(name).shape)
-        scales = self.stored.block(SCALES + name, (bounds[0] // row, -(-bounds[1] // row)))
-        return dequantised(values, bounds, scales, row=row)
+        row = compute_row_length(self.info(name).shape)
+        scales = self.stored.read_block(SCALES + name, (span[0] // row, -(-span[1] // row)))
+        return dequantise(values, span, scales, row=row)
 
     def files(self) -> list[Path]:
         """The files that hold the difference."""
         return self.stored.files()
 
-    def storage_facts(self) -> list[str]:
+    def describe_storage(self) -> list[str]:
         """Sentence on the stored type and its error, for `aftermix doctor`."""
         facts = self.description
         tensors = f"{len(facts.error.tensors)} tensors moved, {len(facts.unchanged)} left out"
@@ -139,7 +139,7 @@ def open_vector(folder: Path, *, label: str, base: Model | None) -> VectorFile:
         found = "is a distribution vector, which is no model without its base"
         raise CheckpointError(label, found, "Name it under `vectors:` beside the `base:` that it was taken from.")
 
-    facts = _facts(folder / FACTS)
+    facts = _read_facts(folder / FACTS)
     config = read_json(folder / "config.json", remedy="Make the vector again with `aftermix diff`.")
 
     # Stored names only look like a model's: nothing is tied among them.
@@ -147,30 +147,30 @@ def open_vector(folder: Path, *, label: str, base: Model | None) -> VectorFile:
         open_checkpoint(folder / DIFFERENCE, label=label), config={"tie_word_embeddings": False}
     )
 
-    refuse_if_any(_listed(list(_other_base(facts, base, label)), label))
-    refuse_if_any(_listed(list(_unlike_its_description(facts, stored)), label))
+    refuse_if_any(_shorten_problems(list(_compare_base(facts, base, label)), label))
+    refuse_if_any(_shorten_problems(list(_compare_description(facts, stored)), label))
     return VectorFile(folder=folder, label=label, config=config, base=base, description=facts, stored=stored)
 
 
-def tensor_print(base: Model, info: TensorInfo, *, content: str) -> TensorPrint:
+def take_fingerprint(base: Model, info: TensorInfo, *, content: str) -> TensorFingerprint:
     """Fingerprint of one tensor of the base, given the digest of its whole content."""
-    return TensorPrint(shape=info.shape, dtype=_dtype(info), start=_start(base, info), content=content)
+    return TensorFingerprint(shape=info.shape, dtype=_name_dtype(info), start=_hash_start(base, info), content=content)
 
 
-def element_bytes(values: torch.Tensor) -> memoryview:
+def view_bytes(values: torch.Tensor) -> memoryview:
     """The bytes of `values`, for hashing."""
     return values.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def content_problems(vector: VectorFile) -> list[Problem]:
+def find_content_problems(vector: VectorFile) -> list[Problem]:
     """Tensors of the base that differ anywhere from those the vector was taken from. Reads the whole base."""
-    return _listed(list(_other_content(vector)), vector.label)
+    return _shorten_problems(list(_compare_content(vector)), vector.label)
 
 
-def _facts(path: Path) -> Facts:
+def _read_facts(path: Path) -> VectorFacts:
     remedy = "Make the vector again with `aftermix diff`."
     try:
-        return Facts.model_validate(read_json(path, remedy=remedy))
+        return VectorFacts.model_validate(read_json(path, remedy=remedy))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "top level"
@@ -178,10 +178,10 @@ def _facts(path: Path) -> Facts:
         raise CheckpointError(str(path), found, remedy) from error
 
 
-def _unlike_its_description(facts: Facts, stored: Checkpoint) -> Iterator[Problem]:
+def _compare_description(facts: VectorFacts, stored: Checkpoint) -> Iterator[Problem]:
     """Stored tensors that are missing, unknown, or of another shape or type than `vector.json` says."""
     remedy = "Download the vector again, or make it again with `aftermix diff`."
-    expected = {name: (shape, dtype) for name, shape, dtype in _layout(facts)}
+    expected = {name: (shape, dtype) for name, shape, dtype in _list_layout(facts)}
     found = {name: (info.shape, info.dtype) for name, info in stored.tensors.items()}
 
     for name in sorted(expected.keys() | found.keys()):
@@ -191,7 +191,7 @@ def _unlike_its_description(facts: Facts, stored: Checkpoint) -> Iterator[Proble
             yield Problem(f"{stored.folder}: {name}", f"expected {wanted}, found {shown}", remedy)
 
 
-def _layout(facts: Facts) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:
+def _list_layout(facts: VectorFacts) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:
     """Name, shape and type of every tensor that the description says is stored."""
     kind = torch.int8 if facts.dtype == "int8" else torch.bfloat16
     for name in facts.error.tensors:
@@ -199,10 +199,10 @@ def _layout(facts: Facts) -> Iterator[tuple[str, tuple[int, ...], torch.dtype]]:
         shape = entry.shape if entry else ()
         yield VALUES + name, shape, kind
         if kind == torch.int8:
-            yield SCALES + name, (row_count(shape),), torch.float32
+            yield SCALES + name, (count_rows(shape),), torch.float32
 
 
-def _other_base(facts: Facts, base: Model, label: str) -> Iterator[Problem]:
+def _compare_base(facts: VectorFacts, base: Model, label: str) -> Iterator[Problem]:
     remedy = f"Name the base that it was taken from: {facts.base.model}."
     # What a model computes for itself may be stored with one copy of a base and not with another.
     learned = {name: info for name, info in base.tensors.items() if not info.computed}
@@ -212,33 +212,33 @@ def _other_base(facts: Facts, base: Model, label: str) -> Iterator[Problem]:
         if info is None or known is None:
             found = f"vector '{label}' was taken from a base {'with' if info is None else 'without'} this tensor"
             yield Problem(name, found, remedy)
-        elif (known.shape, known.dtype) != (info.shape, _dtype(info)):
-            ours, theirs = f"{info.shape} {_dtype(info)}", f"{known.shape} {known.dtype}"
+        elif (known.shape, known.dtype) != (info.shape, _name_dtype(info)):
+            ours, theirs = f"{info.shape} {_name_dtype(info)}", f"{known.shape} {known.dtype}"
             yield Problem(name, f"vector '{label}' was taken from a base with {theirs}, this base has {ours}", remedy)
-        elif known.start != _start(base, info):
+        elif known.start != _hash_start(base, info):
             yield Problem(name, f"vector '{label}' was taken from a base with other values", remedy)
 
 
-def _other_content(vector: VectorFile) -> Iterator[Problem]:
+def _compare_content(vector: VectorFile) -> Iterator[Problem]:
     for name, known in vector.description.base.tensors.items():
         digest = xxhash.xxh3_128()
-        for bounds in runs(vector.base.info(name).elements):
-            digest.update(element_bytes(vector.base.block(name, bounds)))
+        for span in split_into_spans(vector.base.info(name).elements):
+            digest.update(view_bytes(vector.base.read_block(name, span)))
         if digest.hexdigest() != known.content:
             found = f"vector '{vector.label}' was taken from a base with other values"
             yield Problem(name, found, f"Name the base that it was taken from: {vector.description.base.model}.")
 
 
-def _start(base: Model, info: TensorInfo) -> str:
-    values = base.block(info.name, (0, min(START_ELEMENTS, info.elements)))
-    return xxhash.xxh3_64(element_bytes(values)).hexdigest()
+def _hash_start(base: Model, info: TensorInfo) -> str:
+    values = base.read_block(info.name, (0, min(START_ELEMENTS, info.elements)))
+    return xxhash.xxh3_64(view_bytes(values)).hexdigest()
 
 
-def _dtype(info: TensorInfo) -> str:
+def _name_dtype(info: TensorInfo) -> str:
     return str(info.dtype).removeprefix("torch.")
 
 
-def _listed(problems: list[Problem], label: str) -> list[Problem]:
+def _shorten_problems(problems: list[Problem], label: str) -> list[Problem]:
     """The first few, and how many more there are."""
     rest = len(problems) - LISTED
     if rest <= 0:

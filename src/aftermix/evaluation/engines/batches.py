@@ -16,7 +16,7 @@ Pair = tuple[Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Batch:
+class ScoringBatch:
     """Sequences of similar length, padded on the right, and where their scored tokens are."""
 
     tokens_BT: torch.Tensor
@@ -35,13 +35,13 @@ class ScoringPlan:
     """All batches of a set of requests."""
 
     requests: int
-    batches: tuple[Batch, ...]
+    batches: tuple[ScoringBatch, ...]
     tokens: int
     """Tokens of all sequences without padding."""
     truncated: int
 
 
-def scoring_plan(pairs: Sequence[Pair], *, batch_size: int, max_length: int, device: torch.device) -> ScoringPlan:
+def build_scoring_plan(pairs: Sequence[Pair], *, batch_size: int, max_length: int, device: torch.device) -> ScoringPlan:
     """Group, sort and pad `pairs` as lm-eval's Hugging Face model does.
 
     Requests whose input (context and continuation without its last token) is the same share one sequence. Sequences go
@@ -52,24 +52,26 @@ def scoring_plan(pairs: Sequence[Pair], *, batch_size: int, max_length: int, dev
     for request, (context, continuation) in enumerate(pairs):
         groups.setdefault((*context, *continuation[:-1]), []).append(request)
 
-    order = sorted(groups.items(), key=lambda entry: (-len(entry[0]), _longest(entry[1], pairs)))
+    order = sorted(groups.items(), key=lambda entry: (-len(entry[0]), _list_longest_tokens(entry[1], pairs)))
     batches, tokens, truncated = [], 0, 0
     for start in range(0, len(order), batch_size):
         chunk = [(key[-max_length:], members) for key, members in order[start : start + batch_size]]
-        batches.append(_batch(chunk, pairs, device=device))
+        batches.append(_pad_batch(chunk, pairs, device=device))
         tokens += sum(len(inputs) for inputs, _ in chunk)
 
     truncated = sum(len(members) for key, members in order if len(key) > max_length)
     return ScoringPlan(requests=len(pairs), batches=tuple(batches), tokens=tokens, truncated=truncated)
 
 
-def _longest(members: Sequence[int], pairs: Sequence[Pair]) -> tuple[int, ...]:
+def _list_longest_tokens(members: Sequence[int], pairs: Sequence[Pair]) -> tuple[int, ...]:
     """All tokens of the member with the longest continuation: what lm-eval breaks ties of length by."""
     context, continuation = pairs[max(members, key=lambda request: len(pairs[request][1]))]
     return (*context, *continuation)
 
 
-def _batch(chunk: Sequence[tuple[tuple[int, ...], list[int]]], pairs: Sequence[Pair], *, device: torch.device) -> Batch:
+def _pad_batch(
+    chunk: Sequence[tuple[tuple[int, ...], list[int]]], pairs: Sequence[Pair], *, device: torch.device
+) -> ScoringBatch:
     longest = max(len(inputs) for inputs, _ in chunk)
     tokens_BT = torch.tensor([[*inputs, *([0] * (longest - len(inputs)))] for inputs, _ in chunk])
 
@@ -88,7 +90,7 @@ def _batch(chunk: Sequence[tuple[tuple[int, ...], list[int]]], pairs: Sequence[P
     # Logits are computed once for a position, whichever sequences of the batch need it.
     positions = sorted(set(places))
     column = {position: index for index, position in enumerate(positions)}
-    return Batch(
+    return ScoringBatch(
         tokens_BT=tokens_BT.to(device),
         positions_P=torch.tensor(positions, device=device),
         row_S=torch.tensor(rows, device=device),
@@ -102,7 +104,7 @@ Logits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(tokens_BT, positions_P) -> logits_BPV."""
 
 
-def score(plan: ScoringPlan, logits_of: Logits) -> list[tuple[float, bool]]:
+def score_plan(plan: ScoringPlan, logits_of: Logits) -> list[tuple[float, bool]]:
     """For each request the log-likelihood of its continuation, and whether greedy decoding would give it.
 
     Log-softmax in float32 over the whole vocabulary, summed in float64. lm-eval takes both in the model's type unless

@@ -15,7 +15,7 @@ from aftermix.evaluation.engines.live_weights import LiveWeights
 LoadingReport = dict[str, list[str]]
 
 
-def filled_model(model: Model, *, dtype: torch.dtype) -> tuple[Any, LoadingReport]:
+def fill_model(model: Model, *, dtype: torch.dtype) -> tuple[Any, LoadingReport]:
     """An empty model of the configuration of `model`, filled with its tensors.
 
     Also returned is what transformers would report: names of parameters that got no values, and of tensors that have no
@@ -36,4 +36,7 @@ def filled_model(model: Model, *, dtype: torch.dtype) -> tuple[Any, LoadingRepor
     weights = LiveWeights(made, model)
     weights.load((name, read_tensor(model, name)) for name in model.tensors)
     missing = [name for name, parameter in made.named_parameters() if parameter.isnan().any()]
-    return made, {"missing_keys": missing, "unexpected_keys": [n for n in model.tensors if weights.route(n) is None]}
+    return made, {
+        "missing_keys": missing,
+        "unexpected_keys": [n for n in model.tensors if weights.find_route(n) is None],
+    }

@@ -13,10 +13,10 @@ from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import EvaluateConfig
-from aftermix.devices import usable_device
+from aftermix.devices import open_device
 from aftermix.errors import EvaluationError
-from aftermix.evaluation.engines.filled import filled_model
-from aftermix.evaluation.engines.live_model import LiveModel
+from aftermix.evaluation.engines.filled import fill_model
+from aftermix.evaluation.engines.live_model import HarnessModel
 from aftermix.evaluation.engines.live_weights import LiveWeights
 from aftermix.evaluation.quiet import quiet
 
@@ -26,7 +26,7 @@ NO_CODE = {"trust_remote_code": False, "local_files_only": True}
 class HuggingFaceEngine:
     """A live model: `open` once, then `load` weights and evaluate `lm`, candidate after candidate."""
 
-    def __init__(self, lm: LiveModel, weights: LiveWeights) -> None:
+    def __init__(self, lm: HarnessModel, weights: LiveWeights) -> None:
         self.lm: Any = lm
         self._weights: LiveWeights | None = weights
 
@@ -39,14 +39,14 @@ class HuggingFaceEngine:
         stored tensor unused.
         """
         checkpoint = open_model(str(source)) if isinstance(source, Path) else source
-        tokenizer = _tokenizer(tokenizer_folder, chat=config.apply_chat_template)
-        device = usable_device(config.device, where="evaluate.device", error=EvaluationError)
+        tokenizer = _load_tokenizer(tokenizer_folder, chat=config.apply_chat_template)
+        device = open_device(config.device, where="evaluate.device", error=EvaluationError)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         with quiet():
-            model = _model(checkpoint, device=device, dtype=config.dtype)
-            model.generation_config = _generation_config(tokenizer_folder, model)
-            lm = LiveModel(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length)
+            model = _load_model(checkpoint, device=device, dtype=config.dtype)
+            model.generation_config = _read_generation_config(tokenizer_folder, model)
+            lm = HarnessModel(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length)
         return HuggingFaceEngine(lm, LiveWeights(model, checkpoint))
 
     def load(self, tensors: Iterable[tuple[str, torch.Tensor]], unchanged: frozenset[str] = frozenset()) -> None:
@@ -75,16 +75,16 @@ class HuggingFaceEngine:
             torch.cuda.empty_cache()
 
 
-def planning_model(model_folder: Path, *, tokenizer_folder: Path, config: EvaluateConfig) -> LiveModel:
+def open_planning_model(model_folder: Path, *, tokenizer_folder: Path, config: EvaluateConfig) -> HarnessModel:
     """A model without weights that counts tokens (`TaskSuite.tokens`) but cannot score: no weight is read."""
-    tokenizer = _tokenizer(tokenizer_folder, chat=config.apply_chat_template)
+    tokenizer = _load_tokenizer(tokenizer_folder, chat=config.apply_chat_template)
     with quiet(), torch.device("meta"):
-        architecture = _model_config(model_folder)
+        architecture = _read_architecture(model_folder)
         model = AutoModelForCausalLM.from_config(architecture, trust_remote_code=False)  # type: ignore[no-untyped-call]
-        return LiveModel(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length)
+        return HarnessModel(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length)
 
 
-def _model_config(folder: Path) -> Any:
+def _read_architecture(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, **NO_CODE)
     except (OSError, ValueError, KeyError) as error:
@@ -95,7 +95,7 @@ def _model_config(folder: Path) -> Any:
         ) from error
 
 
-def _model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
+def _load_model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
     folder = checkpoint.folder
     if dtype == "auto":
         wanted: Any = torch.float32 if device.type == "cpu" else "auto"
@@ -103,11 +103,11 @@ def _model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
         wanted = getattr(torch, dtype)
 
     if not isinstance(checkpoint, Checkpoint):
-        made, filled = filled_model(checkpoint, dtype=_type_of(checkpoint) if wanted == "auto" else wanted)
+        made, filled = fill_model(checkpoint, dtype=_find_stored_type(checkpoint) if wanted == "auto" else wanted)
         _refuse_incomplete(checkpoint, filled)
         return made.to(device).eval()
 
-    config = _model_config(folder)
+    config = _read_architecture(folder)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=wanted, output_loading_info=True, **NO_CODE
@@ -124,7 +124,7 @@ def _model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
     return model.to(device).eval()
 
 
-def _type_of(model: Model) -> torch.dtype:
+def _find_stored_type(model: Model) -> torch.dtype:
     """The type of its largest tensor."""
     return max(model.tensors.values(), key=lambda info: (info.mergeable, info.elements)).dtype
 
@@ -144,7 +144,7 @@ def _refuse_incomplete(checkpoint: Model, report: Mapping[str, Any]) -> None:
         )
 
 
-def _tokenizer(folder: Path, *, chat: bool) -> Any:
+def _load_tokenizer(folder: Path, *, chat: bool) -> Any:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
@@ -169,7 +169,7 @@ def _tokenizer(folder: Path, *, chat: bool) -> Any:
     return tokenizer
 
 
-def _generation_config(folder: Path, model: Any) -> Any:
+def _read_generation_config(folder: Path, model: Any) -> Any:
     """The settings that the finished model will be served with, e.g. an instruction model's end-of-turn token."""
     if not (folder / "generation_config.json").is_file():
         return model.generation_config

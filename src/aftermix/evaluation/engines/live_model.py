@@ -17,7 +17,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from transformers import StoppingCriteriaList
 
 from aftermix.errors import EvaluationError
-from aftermix.evaluation.engines.batches import Pair, ScoringPlan, score, scoring_plan
+from aftermix.evaluation.engines.batches import Pair, ScoringPlan, build_scoring_plan, score_plan
 from aftermix.evaluation.engines.generation import GenerationPlan, PromptBatch, StopOnText
 
 SAMPLING_SEED = 1234
@@ -26,7 +26,7 @@ KEPT_PLANS = 32
 Plan = TypeVar("Plan")
 
 
-class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
+class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
     """lm-eval's Hugging Face model for one process and one device, without work repeated between candidates.
 
     Departures from :class:`lm_eval.models.huggingface.HFLM`: logits only at scored positions (where the architecture
@@ -49,7 +49,7 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
         """(log-likelihood, greedy) of each continuation given its context."""
-        return self._score(self._scoring_plan(requests))
+        return self._score_plan(self._find_scoring_plan(requests))
 
     def _loglikelihood_tokens(
         self,
@@ -58,14 +58,14 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
         pairs = [(context, continuation) for _, context, continuation in requests]
-        return self._score(self._plan_of(pairs, batch_size=override_bs or self.batch_size))
+        return self._score_plan(self._plan_pairs(pairs, batch_size=override_bs or self.batch_size))
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
         """Each context continued until a stop text, the end of text or the limit."""
-        plan = self._generation_plan(requests)
+        plan = self._find_generation_plan(requests)
         answers = [""] * plan.requests
         for number, batch in enumerate(plan.batches):
-            generated_BN = self._continue(batch, seed=SAMPLING_SEED + number)
+            generated_BN = self._generate(batch, seed=SAMPLING_SEED + number)
             self.forwarded_tokens += int((generated_BN != self.tokenizer.pad_token_id).sum())
             for request, tokens in zip(batch.requests, generated_BN.tolist(), strict=True):
                 text = self.tok_decode(tokens)
@@ -74,22 +74,22 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         self.truncated_requests += plan.truncated
         return answers
 
-    def request_tokens(self, requests: Sequence[Any]) -> int:
+    def count_request_tokens(self, requests: Sequence[Any]) -> int:
         """Tokens that `requests` run through the model, generated text at its limit; computes no model output."""
         total = 0
         for kind in {request.request_type for request in requests}:
-            asked = [request for request in requests if request.request_type == kind]
+            of_kind = [request for request in requests if request.request_type == kind]
             if kind == "generate_until":
-                total += self._generation_plan(asked).most_tokens
+                total += self._find_generation_plan(of_kind).most_tokens
             elif kind == "loglikelihood":
-                total += self._scoring_plan(asked).tokens
+                total += self._find_scoring_plan(of_kind).tokens
             else:
-                total += sum(len(self.tok_encode(request.args[0])) for request in asked)
+                total += sum(len(self.tok_encode(request.args[0])) for request in of_kind)
         return total
 
-    def _score(self, plan: ScoringPlan) -> list[tuple[float, bool]]:
+    def _score_plan(self, plan: ScoringPlan) -> list[tuple[float, bool]]:
         with torch.inference_mode():
-            answers = score(plan, self._logits)
+            answers = score_plan(plan, self._compute_logits)
         if not all(math.isfinite(value) for value, _ in answers):
             raise EvaluationError(
                 "model",
@@ -100,14 +100,14 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         self.truncated_requests += plan.truncated
         return answers
 
-    def _logits(self, tokens_BT: torch.Tensor, positions_P: torch.Tensor) -> torch.Tensor:
+    def _compute_logits(self, tokens_BT: torch.Tensor, positions_P: torch.Tensor) -> torch.Tensor:
         if self._keeps_logits:
             logits_BPV: torch.Tensor = self.model(tokens_BT, logits_to_keep=positions_P, **self._options).logits
             return logits_BPV
         logits_BTV: torch.Tensor = self.model(tokens_BT, **self._options).logits
         return logits_BTV[:, positions_P]
 
-    def _continue(self, batch: PromptBatch, *, seed: int) -> torch.Tensor:
+    def _generate(self, batch: PromptBatch, *, seed: int) -> torch.Tensor:
         prompt_length = batch.tokens_BT.shape[1]
         stopping = StopOnText(
             self.tokenizer,
@@ -133,14 +133,14 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             )
         return tokens_BT[:, prompt_length:]
 
-    def _scoring_plan(self, requests: Sequence[Any]) -> ScoringPlan:
+    def _find_scoring_plan(self, requests: Sequence[Any]) -> ScoringPlan:
         def make() -> ScoringPlan:
-            pairs = [self._pair(*request.args) for request in requests]
-            return self._plan_of(pairs, batch_size=self.batch_size)
+            pairs = [self._tokenise_pair(*request.args) for request in requests]
+            return self._plan_pairs(pairs, batch_size=self.batch_size)
 
-        return self._kept(requests, make)
+        return self._keep_plan(requests, make)
 
-    def _pair(self, context: str, continuation: str) -> Pair:
+    def _tokenise_pair(self, context: str, continuation: str) -> Pair:
         """Tokens as lm-eval's `loglikelihood` takes them: an empty context becomes the beginning-of-text token."""
         if context:
             context_tokens, continuation_tokens = self._encode_pair(context, continuation)
@@ -159,11 +159,11 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             )
         return context_tokens, continuation_tokens
 
-    def _plan_of(self, pairs: Sequence[Pair], *, batch_size: int) -> ScoringPlan:
+    def _plan_pairs(self, pairs: Sequence[Pair], *, batch_size: int) -> ScoringPlan:
         self._refuse_unknown_tokens(token for pair in pairs for part in pair for token in part)
-        return scoring_plan(pairs, batch_size=batch_size, max_length=self.max_length, device=self.device)
+        return build_scoring_plan(pairs, batch_size=batch_size, max_length=self.max_length, device=self.device)
 
-    def _generation_plan(self, requests: Sequence[Any]) -> GenerationPlan:
+    def _find_generation_plan(self, requests: Sequence[Any]) -> GenerationPlan:
         def make() -> GenerationPlan:
             lengths = {request.args[0]: len(self.tok_encode(request.args[0])) for request in requests}
             by_options: dict[str, list[int]] = {}
@@ -180,7 +180,7 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
                     truncated += sum(lengths[requests[index].args[0]] > room for index in batches[-1].requests)
             return GenerationPlan(len(requests), tuple(batches), sum(batch.tokens for batch in batches), truncated)
 
-        return self._kept(requests, make)
+        return self._keep_plan(requests, make)
 
     def _prompt_batch(self, requests: Sequence[Any], indices: Sequence[int]) -> PromptBatch:
         options = dict(normalize_gen_kwargs(requests[indices[0]].args[1], self.max_gen_toks))
@@ -218,7 +218,7 @@ class LiveModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
                 "tokenizer", f"gives token {largest}, but the model embeds {rows}", "Use the tokenizer of this model."
             )
 
-    def _kept(self, requests: Sequence[Any], make: Callable[[], Plan]) -> Plan:
+    def _keep_plan(self, requests: Sequence[Any], make: Callable[[], Plan]) -> Plan:
         """The plan of exactly these request objects, made at their first use."""
         key = tuple(map(id, requests))
         if key not in self._plans:

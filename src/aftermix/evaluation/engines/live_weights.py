@@ -23,7 +23,7 @@ Slot = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Route:
+class WeightRoute:
     """Destination of a checkpoint tensor: a parameter as it is, or a part of what a converter makes."""
 
     target: str
@@ -53,7 +53,7 @@ class LiveWeights:
                 self._groups.setdefault(route.target, []).append(name)
 
         self.required: dict[str, Slot] = {
-            name: self.slot(name, route)
+            name: self.find_slot(name, route)
             for name, route in self._routes.items()
             if route is not None and base.tensors[name].mergeable
         }
@@ -79,7 +79,7 @@ class LiveWeights:
         self._writes = self._write_counts()
         filling.refuse_faults()
 
-    def route(self, name: str) -> Route | None:
+    def find_route(self, name: str) -> WeightRoute | None:
         """Destination of `name`, if it has one."""
         if name not in self._routes:
             self._routes[name] = self._resolve(name)
@@ -87,26 +87,26 @@ class LiveWeights:
 
     def is_ignored(self, name: str) -> bool:
         """Say if the base stores `name` and `from_pretrained` made nothing of it, as of masks in early checkpoints."""
-        return name in self._base.tensors and self.route(name) is None
+        return name in self._base.tensors and self.find_route(name) is None
 
-    def members(self, target: str) -> list[str]:
+    def list_members(self, target: str) -> list[str]:
         """Checkpoint names that the converter of `target` puts together, in transformers' order."""
         return self._groups.get(target, [])
 
-    def slot(self, name: str, route: Route) -> Slot:
+    def find_slot(self, name: str, route: WeightRoute) -> Slot:
         """Storage that `name` fills: that of a parameter, or its own part of a fused one."""
         tensor = self._live[route.target]
         storage = (tensor.data_ptr(), *tensor.shape)
-        return storage if route.pattern is None else (*storage, self.members(route.target).index(name))
+        return storage if route.pattern is None else (*storage, self.list_members(route.target).index(name))
 
-    def stored(self, name: str) -> torch.Tensor:
+    def read_stored(self, name: str) -> torch.Tensor:
         """The base's own tensor."""
         return read_tensor(self._base, name)
 
     def place(self, name: str) -> torch.Tensor | None:
         """The parameter that `name` alone fills as it is, flat, if it lies in the host's memory."""
         route = self._routes.get(name)
-        if route is None or route.pattern is not None or self._owners.get(self.slot(name, route)) != name:
+        if route is None or route.pattern is not None or self._owners.get(self.find_slot(name, route)) != name:
             return None
         live = self._live[route.target]
         fits = live.shape == self._base.info(name).shape and live.is_contiguous() and live.device.type == "cpu"
@@ -129,7 +129,7 @@ class LiveWeights:
 
     def convert(self, target: str, parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Parameters that transformers makes of the checkpoint tensors `parts` for `target`, by name."""
-        routes = {name: self._routes[name] for name in self.members(target)}
+        routes = {name: self._routes[name] for name in self.list_members(target)}
         pattern = next(route.pattern for route in routes.values() if route is not None)
         converter: Any = deepcopy(next(entry for entry in self._converters if pattern in entry.source_patterns))
         for name, route in routes.items():
@@ -161,12 +161,12 @@ class LiveWeights:
                 "Switch that off in its config.json (RWKV: `rescale_every: 0`); candidates would not be comparable.",
             )
 
-    def _resolve(self, name: str) -> Route | None:
+    def _resolve(self, name: str) -> WeightRoute | None:
         prefix = self._model.base_model_prefix
         target, pattern = rename_source_key(name, self._renamings, self._converters, prefix, self._live)
         if target not in self._live and name in self._live:
             target, pattern = rename_source_key(name, [], [], prefix, self._live)
-        return Route(target, pattern) if target in self._live else None
+        return WeightRoute(target, pattern) if target in self._live else None
 
 
 class _Filling:
@@ -181,14 +181,14 @@ class _Filling:
 
     def take(self, name: str, tensor: torch.Tensor) -> None:
         """Put one tensor in its place, or keep it until its fused parameter is complete."""
-        route = self.live.route(name)
+        route = self.live.find_route(name)
         if route is None and self.live.is_ignored(name):
             return
-        if route is None or (route.pattern is not None and name not in self.live.members(route.target)):
+        if route is None or (route.pattern is not None and name not in self.live.list_members(route.target)):
             self.faults.append(f"{name}: has no place in the live model")
             return
 
-        slot = self.live.slot(name, route)
+        slot = self.live.find_slot(name, route)
         if slot in self.filled:
             self._take_again(name, route, tensor, slot)
             return
@@ -196,31 +196,31 @@ class _Filling:
         self.filled[slot] = name
         self.live.mark(slot, changed=True)
         if route.pattern is None:
-            self._report(name, self.live.copy(route.target, tensor))
+            self._note_fault(name, self.live.copy(route.target, tensor))
             return
 
         parts = self.waiting.setdefault(route.target, {})
         parts[name] = tensor
-        if len(parts) == len(self.live.members(route.target)):
+        if len(parts) == len(self.live.list_members(route.target)):
             self._fuse(route.target, self.waiting.pop(route.target))
 
     def finish(self) -> None:
         """Give what stays unchanged the base's values again, and find what was never given."""
         required = self.live.required
-        kept = {name: slot for name, slot in required.items() if name in self.unchanged}
-        covered = self.filled.keys() | set(kept.values())
+        unchanged_slots = {name: slot for name, slot in required.items() if name in self.unchanged}
+        covered = self.filled.keys() | set(unchanged_slots.values())
         absent = {name for name, slot in required.items() if slot not in covered}
         self.faults += [f"{name}: was never given" for name in sorted(absent)]
 
-        for name, slot in kept.items():
+        for name, slot in unchanged_slots.items():
             if slot not in self.filled and self.live.is_changed(slot):
                 self._restore(name)
 
         # A fused parameter of which some parts were given takes the rest from the base.
         for target, parts in self.waiting.items():
-            rest = [name for name in self.live.members(target) if name not in parts]
+            rest = [name for name in self.live.list_members(target) if name not in parts]
             if not absent.intersection(rest):
-                self._fuse(target, {**parts, **{name: self.live.stored(name) for name in rest}})
+                self._fuse(target, {**parts, **{name: self.live.read_stored(name) for name in rest}})
 
     def refuse_faults(self) -> None:
         """Raise one error for all faults."""
@@ -231,20 +231,20 @@ class _Filling:
                 "Merge models of the base's architecture; `aftermix doctor` compares them tensor by tensor.",
             )
 
-    def _take_again(self, name: str, route: Route, tensor: torch.Tensor, slot: Slot) -> None:
+    def _take_again(self, name: str, route: WeightRoute, tensor: torch.Tensor, slot: Slot) -> None:
         """A second name for the same storage is fine if it has the same values."""
         if not self.live.holds(route.target, tensor):
             self.faults.append(f"{name}: differs from {self.filled[slot]}, which the model ties it to")
 
     def _restore(self, name: str) -> None:
-        route = self.live.route(name)
+        route = self.live.find_route(name)
         if route is None:
             return
-        self.live.mark(self.live.slot(name, route), changed=False)
+        self.live.mark(self.live.find_slot(name, route), changed=False)
         if route.pattern is None:
-            self._report(name, self.live.copy(route.target, self.live.stored(name)))
+            self._note_fault(name, self.live.copy(route.target, self.live.read_stored(name)))
         else:
-            self.waiting.setdefault(route.target, {})[name] = self.live.stored(name)
+            self.waiting.setdefault(route.target, {})[name] = self.live.read_stored(name)
 
     def _fuse(self, target: str, parts: Mapping[str, torch.Tensor]) -> None:
         try:
@@ -253,8 +253,8 @@ class _Filling:
             self.faults.append(f"{', '.join(sorted(parts))}: cannot be fused into {target} ({error})")
             return
         for name, tensor in made.items():
-            self._report(name, self.live.copy(name, tensor))
+            self._note_fault(name, self.live.copy(name, tensor))
 
-    def _report(self, name: str, fault: str | None) -> None:
+    def _note_fault(self, name: str, fault: str | None) -> None:
         if fault is not None:
             self.faults.append(f"{name}: {fault}")

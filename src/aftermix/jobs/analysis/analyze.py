@@ -9,7 +9,7 @@ from typing import Any
 from aftermix.analysis.distribution import VectorFit, fit_vectors
 from aftermix.checkpoints.pool import open_pool
 from aftermix.files import write_atomically, write_json
-from aftermix.jobs.analysis.targets import picture_kind, vectors_of
+from aftermix.jobs.analysis.targets import determine_picture_kind, load_target
 
 
 def analyze(
@@ -21,22 +21,22 @@ def analyze(
     Raises :class:`AftermixError`, before weights are read, for a picture of a kind that is not drawn, and for models
     that do not align; and for NaN or Inf in any of them.
     """
-    kind = picture_kind(picture) if picture else None
-    config = vectors_of(target, base=base)
+    kind = determine_picture_kind(picture) if picture else None
+    config = load_target(target, base=base)
     pool = open_pool(config)
 
     fits = fit_vectors(pool)
     if json is not None:
-        vectors = {name: {"model": config.vectors[name].model} | _record(found) for name, found in fits.items()}
+        vectors = {name: {"model": config.vectors[name].model} | _build_record(fit) for name, fit in fits.items()}
         write_json(json, {"base": config.base, "vectors": vectors})
 
     if picture is not None and kind is not None:
-        from aftermix.analysis.distribution_picture import distribution_picture
+        from aftermix.analysis.distribution_picture import draw_distributions
 
-        write_atomically(picture, distribution_picture(fits, kind=kind))
+        write_atomically(picture, draw_distributions(fits, kind=kind))
     return fits, pool.frame.label
 
 
-def _record(found: VectorFit) -> dict[str, Any]:
-    tensors = {name: one and asdict(one) for name, one in found.tensors.items()}
-    return {"whole": found.whole and asdict(found.whole), "tensors": tensors}
+def _build_record(fit: VectorFit) -> dict[str, Any]:
+    tensors = {name: tensor_fit and asdict(tensor_fit) for name, tensor_fit in fit.tensors.items()}
+    return {"whole": fit.whole and asdict(fit.whole), "tensors": tensors}

@@ -11,7 +11,7 @@ FORMATS = ("svg", "png")
 FILES = (".yaml", ".yml")
 
 
-def vectors_of(target: str, *, base: str | None) -> Config:
+def load_target(target: str, *, base: str | None) -> Config:
     """The file `target`, or the model `target` as the one vector of `base`.
 
     Raises :class:`AftermixError` unless base and vectors are named, and exactly once.
@@ -23,12 +23,12 @@ def vectors_of(target: str, *, base: str | None) -> Config:
     elif base is None:
         raise ConfigError("--base", f"{target} is a model, whose vector needs a base", "Name it, or name a YAML file.")
     else:
-        config = Config(base=base, vectors={_name(target): VectorConfig(model=target)})
+        config = Config(base=base, vectors={_derive_name(target): VectorConfig(model=target)})
     require(config, "base", "vectors")
     return config
 
 
-def picture_kind(picture: Path) -> str:
+def determine_picture_kind(picture: Path) -> str:
     """`svg` or `png`, by the ending of the name. Raises :class:`ConfigError` for any other."""
     kind = picture.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
@@ -37,9 +37,9 @@ def picture_kind(picture: Path) -> str:
     return kind
 
 
-def _name(model: str) -> str:
+def _derive_name(model: str) -> str:
     """The last part of the model's name, as far as a vector may be called that."""
-    kept = "".join(
+    cleaned = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in Path(model).name
     )
-    return kept.lstrip("._-")[:64] or "expert"
+    return cleaned.lstrip("._-")[:64] or "expert"

@@ -11,31 +11,31 @@ from typing import Any, cast
 import torch
 
 from aftermix.checkpoints.alignment.prefix import PrefixView
-from aftermix.checkpoints.alignment.view import View
+from aftermix.checkpoints.alignment.view import ModelView
 from aftermix.checkpoints.model import Model
-from aftermix.checkpoints.model_files import tokenizer_folder
-from aftermix.checkpoints.names import text_part
+from aftermix.checkpoints.model_files import find_tokenizer_folder
+from aftermix.checkpoints.names import select_text_config
 from aftermix.checkpoints.pool import Pool, open_pool
-from aftermix.checkpoints.writer import appearing_folder
+from aftermix.checkpoints.writer import stage_folder
 from aftermix.config import CalibrateConfig, CalibrationConfig, Config, EvaluateConfig, TaskConfig, require
-from aftermix.devices import usable_device
+from aftermix.devices import open_device
 from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
-from aftermix.jobs.calibrate.layer_inputs import measure
+from aftermix.jobs.calibrate.layer_inputs import measure_layer_inputs
 from aftermix.jobs.merge.command import refuse_output
-from aftermix.jobs.provenance import versions
-from aftermix.saliency.calibration_text import Encode, Samples, choose_samples, settled_context
-from aftermix.saliency.naming import Statistic
-from aftermix.saliency.storage import DataNote, Note, save_statistics, uncovered, weight_notes
+from aftermix.jobs.provenance import list_versions
+from aftermix.saliency.calibration_text import CalibrationSamples, Encode, choose_samples, settle_context
+from aftermix.saliency.naming import ChannelStatistic
+from aftermix.saliency.storage import DataNote, StatisticsNote, list_uncovered, note_weights, save_statistics
 from aftermix.training.base_model import load_tokenizer
 from aftermix.training.data.examples import read_documents
-from aftermix.training.data.files import data_sha256, is_plain_text
+from aftermix.training.data.files import hash_data, is_plain_text
 
 LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
 """Keys under which configurations hold the longest sequence."""
 
 
 @dataclass(frozen=True)
-class Texts:
+class CalibrationTexts:
     """Texts that there are to read for one vector."""
 
     source: str
@@ -46,17 +46,17 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CalibrationPlan:
     """One expert with its samples, everything checked that can be checked before the first forward pass."""
 
     vector: str
     expert: Model
     architecture: dict[str, Any]
-    samples: Samples
+    samples: CalibrationSamples
     data: DataNote
 
 
-def calibrate(config: Config, output: Path) -> dict[str, Note]:
+def calibrate(config: Config, output: Path) -> dict[str, StatisticsNote]:
     """Write the statistics of every vector of `config` that names calibration text into the new folder `output`.
 
     The folder appears complete or not at all. The same configuration and files give the same bytes. All inputs are
@@ -68,24 +68,26 @@ def calibrate(config: Config, output: Path) -> dict[str, Note]:
         found = "no vector names calibration text"
         raise ConfigError("vectors", found, "Add `calibration: PATH` to those that are to be measured.")
 
-    device = usable_device(settings.device, where="calibrate.device", error=ConfigError)
+    device = open_device(settings.device, where="calibrate.device", error=ConfigError)
     pool = open_pool(config)
     refuse_output(output, pool)
 
-    plans = calibration_plans(config, pool)
+    plans = plan_calibration(config, pool)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
 
     notes = {}
-    with appearing_folder(output) as hidden:
+    with stage_folder(output) as hidden:
         for plan in plans:
-            statistics = measure(plan.expert, plan.architecture, plan.samples, settings, device, label=plan.vector)
-            notes[plan.vector] = _note(plan, statistics, settings)
+            statistics = measure_layer_inputs(
+                plan.expert, plan.architecture, plan.samples, settings, device, label=plan.vector
+            )
+            notes[plan.vector] = _build_note(plan, statistics, settings)
             save_statistics(hidden, notes[plan.vector], statistics)
     return notes
 
 
-def calibration_lines(notes: dict[str, Note]) -> Iterator[str]:
+def describe_calibration(notes: dict[str, StatisticsNote]) -> Iterator[str]:
     """Describe what was measured: a line for each vector, and one for its weights that saw no token."""
     for name, note in notes.items():
         data = note.data
@@ -95,63 +97,63 @@ def calibration_lines(notes: dict[str, Note]) -> Iterator[str]:
             yield f"{name}: {len(note.uncovered)} weights saw no token: {first}"
 
 
-def calibration_plans(config: Config, pool: Pool) -> list[Plan]:
+def plan_calibration(config: Config, pool: Pool) -> list[CalibrationPlan]:
     """Plan what each vector that names calibration text is to read, in order of name.
 
     Raises :class:`ManyProblemsError` with the faults of all.
     """
     named = {name: vector.calibration for name, vector in config.vectors.items() if vector.calibration is not None}
 
-    plans: list[Plan] = []
+    plans: list[CalibrationPlan] = []
     problems: list[Problem] = []
     for name in sorted(named):
         try:
-            plans.append(_plan(config, pool, name, named[name]))
+            plans.append(_plan_vector(config, pool, name, named[name]))
         except AftermixError as error:
             problems.extend(error.problems)
     refuse_if_any(problems)
     return plans
 
 
-def _plan(config: Config, pool: Pool, name: str, calibration: CalibrationConfig) -> Plan:
+def _plan_vector(config: Config, pool: Pool, name: str, calibration: CalibrationConfig) -> CalibrationPlan:
     settings = config.calibrate
     expert = pool.experts[name]
-    architecture = pool.frame.config if _renamed(expert) else expert.config
-    limit = _positions(architecture)
-    context = settled_context(settings.context, limit, where=expert.label)
+    architecture = pool.frame.config if _is_renamed(expert) else expert.config
+    limit = _find_position_limit(architecture)
+    context = settle_context(settings.context, limit, where=expert.label)
 
     where = f"vectors.{name}.calibration"
-    found = _texts(config, calibration, where)
-    folder = tokenizer_folder(pool) if pool.vocabulary is not None else expert.folder
+    texts = _read_texts(config, calibration, where)
+    folder = find_tokenizer_folder(pool) if pool.vocabulary is not None else expert.folder
 
     samples = choose_samples(
-        found.texts,
-        _encoder(load_tokenizer(folder)),
+        texts.texts,
+        _build_encoder(load_tokenizer(folder)),
         samples=settings.samples,
         context=context,
-        long_texts="cut" if found.whole else settings.long_texts,
+        long_texts="cut" if texts.whole else settings.long_texts,
         seed=settings.seed,
-        where=f"{where}: {found.source}",
+        where=f"{where}: {texts.source}",
     )
     _refuse_foreign_tokens(samples, architecture, where=expert.label)
 
     data = DataNote(
-        source=found.source,
-        sha256=found.sha256,
+        source=texts.source,
+        sha256=texts.sha256,
         samples_sha256=samples.sha256,
         texts=samples.texts,
         samples=len(samples.sequences),
         context=context,
         tokens=samples.tokens,
     )
-    return Plan(name, expert, architecture, samples, data)
+    return CalibrationPlan(name, expert, architecture, samples, data)
 
 
-def _texts(config: Config, calibration: CalibrationConfig, where: str) -> Texts:
+def _read_texts(config: Config, calibration: CalibrationConfig, where: str) -> CalibrationTexts:
     if calibration.task is not None:
-        prompts = _prompts(config, calibration)
+        prompts = _collect_prompts(config, calibration)
         digest = hashlib.sha256("\0".join(prompts).encode()).hexdigest()
-        return Texts(f"task {calibration.task}", digest, prompts, whole=False)
+        return CalibrationTexts(f"task {calibration.task}", digest, prompts, whole=False)
 
     path = Path(cast(str, calibration.data))
     try:
@@ -162,10 +164,10 @@ def _texts(config: Config, calibration: CalibrationConfig, where: str) -> Texts:
         raise ConfigError(f"{where}: {problem.where}", problem.found, remedy) from error
 
     whole = is_plain_text(path)
-    return Texts(str(path), data_sha256(path), documents.texts, whole)
+    return CalibrationTexts(str(path), hash_data(path), documents.texts, whole)
 
 
-def _prompts(config: Config, calibration: CalibrationConfig) -> list[str]:
+def _collect_prompts(config: Config, calibration: CalibrationConfig) -> list[str]:
     """Prompts of the task's search and select items, so that test items stay unseen."""
     from aftermix.evaluation.harness import TaskSuite
 
@@ -173,11 +175,11 @@ def _prompts(config: Config, calibration: CalibrationConfig) -> list[str]:
     evaluate = config.evaluate or EvaluateConfig(tasks=(task,))
     suite = TaskSuite.build(evaluate.model_copy(update={"tasks": (task,), "apply_chat_template": False}))
 
-    requests = [request for split in ("search", "select") for request in suite.requests(split, None)[task.task]]
+    requests = [request for split in ("search", "select") for request in suite.list_requests(split, None)[task.task]]
     return list(dict.fromkeys(str(request.args[0]) for request in requests if request.args[0]))
 
 
-def _encoder(tokenizer: Any) -> Encode:
+def _build_encoder(tokenizer: Any) -> Encode:
     def encode(texts: list[str]) -> list[list[int]]:
         rows: list[list[int]] = tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
         return rows
@@ -185,35 +187,37 @@ def _encoder(tokenizer: Any) -> Encode:
     return encode
 
 
-def _refuse_foreign_tokens(samples: Samples, architecture: dict[str, Any], *, where: str) -> None:
-    rows = text_part(architecture).get("vocab_size")
+def _refuse_foreign_tokens(samples: CalibrationSamples, architecture: dict[str, Any], *, where: str) -> None:
+    rows = select_text_config(architecture).get("vocab_size")
     highest = max(max(sequence) for sequence in samples.sequences)
     if isinstance(rows, int) and highest >= rows:
         found = f"its tokenizer gives token {highest}, but the model has {rows} rows, 0 to {rows - 1}"
         raise ConfigError(where, found, "Use the tokenizer that this model was trained with.")
 
 
-def _positions(architecture: dict[str, Any]) -> int | None:
-    settings = text_part(architecture)
-    found = next((settings[key] for key in LIMITS if key in settings), None)
-    return found if isinstance(found, int) else None
+def _find_position_limit(architecture: dict[str, Any]) -> int | None:
+    settings = select_text_config(architecture)
+    limit = next((settings[key] for key in LIMITS if key in settings), None)
+    return limit if isinstance(limit, int) else None
 
 
-def _renamed(model: Model) -> bool:
+def _is_renamed(model: Model) -> bool:
     """True when the expert is shown under other names than its own, those of the base's architecture."""
-    return isinstance(model, View) and (isinstance(model, PrefixView) or _renamed(model.inner))
+    return isinstance(model, ModelView) and (isinstance(model, PrefixView) or _is_renamed(model.inner))
 
 
-def _note(plan: Plan, statistics: dict[str, Statistic], settings: CalibrateConfig) -> Note:
-    return Note(
+def _build_note(
+    plan: CalibrationPlan, statistics: dict[str, ChannelStatistic], settings: CalibrateConfig
+) -> StatisticsNote:
+    return StatisticsNote(
         format="aftermix statistics",
         version=1,
         vector=plan.vector,
         model=plan.expert.label,
         data=plan.data,
         options=settings.model_dump(mode="json"),
-        uncovered=uncovered(statistics),
+        uncovered=list_uncovered(statistics),
         alias=dict(plan.expert.alias),
-        weights=weight_notes(statistics, plan.expert),
-        versions=versions(),
+        weights=note_weights(statistics, plan.expert),
+        versions=list_versions(),
     )

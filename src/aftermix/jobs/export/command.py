@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aftermix.checkpoints.formats.gguf import gguf_file
+from aftermix.checkpoints.formats.gguf import find_gguf_file
 from aftermix.checkpoints.formats.lora.open import is_adapter
 from aftermix.checkpoints.formats.vector_file import is_vector
 from aftermix.checkpoints.model import Model
@@ -14,7 +14,7 @@ from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
 from aftermix.files import write_atomically
 from aftermix.jobs.run_folder import CONFIG, MODEL
 from aftermix.mergekit.reading import load_recipe
-from aftermix.mergekit.writing import to_mergekit
+from aftermix.mergekit.writing import translate_to_mergekit
 
 RECIPE = "aftermix.yaml"
 
@@ -30,18 +30,20 @@ def export_mergekit(source: Path, output: Path) -> list[str]:
     if not output.parent.is_dir():
         raise ConfigError(str(output.parent), "is no folder", "Make it, or name another place.")
 
-    config = load_recipe(recipe_file(source))
-    frame = _frame(config)
+    config = load_recipe(find_recipe_file(source))
+    frame = _open_frame(config)
     names = list(frame.tensors) if frame is not None else None
     adapters = [name for name, vector in config.vectors.items() if is_adapter(Path(vector.model))]
-    refuse_if_any([problem for name, vector in config.vectors.items() for problem in _unreadable(name, vector.model)])
+    refuse_if_any(
+        [problem for name, vector in config.vectors.items() for problem in _find_unreadable(name, vector.model)]
+    )
 
-    translation = to_mergekit(config, tensors=names, dtype=_dtype(frame), adapters=adapters)
-    write_atomically(output, translation.text())
+    translation = translate_to_mergekit(config, tensors=names, dtype=_find_common_dtype(frame), adapters=adapters)
+    write_atomically(output, translation.format_file())
     return translation.notes
 
 
-def recipe_file(source: Path) -> Path:
+def find_recipe_file(source: Path) -> Path:
     """The YAML file that `source` stands for.
 
     Raises :class:`ConfigError` for a folder without a recipe, and for a run without a winner.
@@ -57,7 +59,7 @@ def recipe_file(source: Path) -> Path:
     raise ConfigError(str(source), f"holds no {RECIPE}", "Name a YAML file, a run folder or a merged model.")
 
 
-def _frame(config: Config) -> Model | None:
+def _open_frame(config: Config) -> Model | None:
     """The model that gives the result its tensors, where it is at hand: a recipe is also written without it."""
     names = [config.base] if config.base else [config.vectors[name].model for name in sorted(config.vectors)[:1]]
     try:
@@ -66,15 +68,15 @@ def _frame(config: Config) -> Model | None:
         return None
 
 
-def _unreadable(name: str, model: str) -> list[Problem]:
+def _find_unreadable(name: str, model: str) -> list[Problem]:
     """A model at hand in a form that mergekit has no reader for."""
     folder = Path(model)
-    kind = "a vector folder" if is_vector(folder) else "a GGUF file" if gguf_file(folder) is not None else None
+    kind = "a vector folder" if is_vector(folder) else "a GGUF file" if find_gguf_file(folder) is not None else None
     remedy = "Name the model itself, or merge the vector alone into a model."
     return [Problem(f"vectors.{name}", f"{model} is {kind}, which mergekit does not read", remedy)] if kind else []
 
 
-def _dtype(frame: Model | None) -> str | None:
+def _find_common_dtype(frame: Model | None) -> str | None:
     """The one type of all real tensors, or None."""
     kinds = (
         {str(info.dtype).removeprefix("torch.") for info in frame.tensors.values() if info.mergeable}

@@ -13,12 +13,12 @@ from typing import Any
 from aftermix.config import SourceConfig
 from aftermix.errors import AftermixError
 from aftermix.files import write_json
-from aftermix.jobs.train.expert_data import VERSIONS_OF, Ingredients
-from aftermix.mixture.exports.domain_data import DomainData, counted, data_from_json
+from aftermix.jobs.train.expert_data import VERSIONS_OF, DatasetSources
+from aftermix.mixture.exports.domain_data import DomainData, count_domain, read_domain_data
 from aftermix.progress import bar
 from aftermix.training.base_model import load_tokenizer
-from aftermix.training.data.encoding import EncodeExamples, example_encoder
-from aftermix.training.data.examples import Example, examples
+from aftermix.training.data.encoding import ExampleEncoder, build_example_encoder
+from aftermix.training.data.examples import TrainingExample, read_examples
 
 BATCH_EXAMPLES = 256
 BATCH_CHARACTERS = 1 << 22
@@ -27,45 +27,47 @@ CACHE = ".aftermix-domains.json"
 
 
 @dataclass(frozen=True)
-class Counting:
+class DomainCounter:
     """Counter of examples and tokens with one tokenizer, and the file that keeps the counts."""
 
     base: Path
     label: str
     cache: Path
 
-    def counts(self, what: Ingredients) -> dict[str, DomainData]:
-        """Counts of each domain of `what`; data that was counted before, by hash, is not read again.
+    def count_domains(self, sources: DatasetSources) -> dict[str, DomainData]:
+        """Counts of each domain of `sources`; data that was counted before, by hash, is not read again.
 
         Raises :class:`TrainingError` for a record that cannot be read, and :class:`MixtureError` for no tokens.
         """
-        keys = {name: self._key(source, what.sha256[name]) for name, source in what.sources.items()}
-        kept = _read(self.cache)
-        missing = [name for name, key in keys.items() if key not in kept]
+        keys = {name: self._build_key(source, sources.sha256[name]) for name, source in sources.by_name.items()}
+        data_by_key = _read_cache(self.cache)
+        missing = [name for name, key in keys.items() if key not in data_by_key]
 
         tokenizer = load_tokenizer(self.base) if missing else None
 
         # Written after each domain: an interrupted count loses one at most.
         for name in missing:
             try:
-                kept[keys[name]] = self._counted(name, what.sources[name], tokenizer)
+                data_by_key[keys[name]] = self._count_domain(name, sources.by_name[name], tokenizer)
             except AftermixError as error:
-                raise what.placed(name, error) from error
-            write_json(self.cache, {key: data.as_json() for key, data in kept.items()})
+                raise sources.locate_error(name, error) from error
+            write_json(self.cache, {key: data.as_json() for key, data in data_by_key.items()})
 
-        return {name: kept[key] for name, key in keys.items()}
+        return {name: data_by_key[key] for name, key in keys.items()}
 
-    def _counted(self, name: str, source: SourceConfig, tokenizer: Any) -> DomainData:
-        encode = example_encoder(tokenizer, format=source.format, where=self.label)
-        found = examples(Path(source.data), format=source.format, text_field=source.text_field)
-        return counted(tokens_of(bar(found, label=f"count {name}", unit="example"), encode), where=source.data)
+    def _count_domain(self, name: str, source: SourceConfig, tokenizer: Any) -> DomainData:
+        encode = build_example_encoder(tokenizer, format=source.format, where=self.label)
+        records = read_examples(Path(source.data), format=source.format, text_field=source.text_field)
+        return count_domain(
+            count_tokens(bar(records, label=f"count {name}", unit="example"), encode), where=source.data
+        )
 
-    def _key(self, source: SourceConfig, sha256: str) -> str:
-        parts = [sha256, source.format, source.text_field, self._tokenizer_sha256()]
+    def _build_key(self, source: SourceConfig, sha256: str) -> str:
+        parts = [sha256, source.format, source.text_field, self._hash_tokenizer()]
         parts += [f"{package} {version(package)}" for package in VERSIONS_OF]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
-    def _tokenizer_sha256(self) -> str:
+    def _hash_tokenizer(self) -> str:
         digest = hashlib.sha256()
         for file in sorted(self.base.iterdir()):
             if file.suffix in OF_TOKENIZER and file.is_file():
@@ -74,19 +76,19 @@ class Counting:
         return digest.hexdigest()
 
 
-def tokens_of(found: Iterable[Example], encode: EncodeExamples) -> Iterator[int]:
+def count_tokens(records: Iterable[TrainingExample], encode: ExampleEncoder) -> Iterator[int]:
     """Tokens of each example in order; 0 for an empty one."""
-    for batch in _batches(found):
+    for batch in _group_examples(records):
         filled = [example for example in batch if example.characters]
         encoded = iter(encode(filled) if filled else [])
         for example in batch:
             yield len(next(encoded).ids) if example.characters else 0
 
 
-def _batches(found: Iterable[Example]) -> Iterator[list[Example]]:
-    batch: list[Example] = []
+def _group_examples(records: Iterable[TrainingExample]) -> Iterator[list[TrainingExample]]:
+    batch: list[TrainingExample] = []
     characters = 0
-    for example in found:
+    for example in records:
         batch.append(example)
         characters += example.characters
         if len(batch) == BATCH_EXAMPLES or characters >= BATCH_CHARACTERS:
@@ -96,10 +98,10 @@ def _batches(found: Iterable[Example]) -> Iterator[list[Example]]:
         yield batch
 
 
-def _read(cache: Path) -> dict[str, DomainData]:
+def _read_cache(cache: Path) -> dict[str, DomainData]:
     """Earlier counts; none from a file that is not one of ours, since counting again costs time alone."""
     try:
         values = json.loads(cache.read_bytes())
-        return {str(key): data_from_json(value) for key, value in values.items()}
+        return {str(key): read_domain_data(value) for key, value in values.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

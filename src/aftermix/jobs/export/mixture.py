@@ -12,25 +12,25 @@ from aftermix.checkpoints.writer import refuse_occupied
 from aftermix.config import Config, DatasetConfig, TrainConfig, load_config
 from aftermix.errors import AftermixError, ConfigError
 from aftermix.files import write_atomically
-from aftermix.jobs.export.domain_counts import CACHE, Counting
+from aftermix.jobs.export.domain_counts import CACHE, DomainCounter
 from aftermix.jobs.run_folder import BEST, CONFIG, read_run_config
-from aftermix.jobs.train.expert_data import Ingredients, ingredients
+from aftermix.jobs.train.expert_data import DatasetSources, collect_sources
 from aftermix.mixture.exports.consumers import CONSUMERS
 from aftermix.mixture.exports.domain_data import DomainData
-from aftermix.mixture.exports.epoch_caps import allotted, unrepeated_tokens
-from aftermix.mixture.exports.plan import Domain, MixturePlan, Place, lines_of
+from aftermix.mixture.exports.epoch_caps import allot, count_unrepeated_tokens
+from aftermix.mixture.exports.plan import DomainFiles, ExportDomain, MixturePlan, describe_plan
 from aftermix.mixture.exports.table import FILE as TABLE
-from aftermix.mixture.exports.table import table
-from aftermix.training.data.files import JSON_LINES, data_parts, kind_of
+from aftermix.mixture.exports.table import write_table
+from aftermix.training.data.files import JSON_LINES, find_suffix, list_data_parts
 
 MAX_EPOCHS = 4.0
 """Repeating data up to four times is nearly as good as new data (Muennighoff et al. 2023)."""
-ASKED = "(export)"
+EXPORT_DATASET = "(export)"
 """A dataset of this name stands for the mixture that is exported; no dataset of a file can be called so."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ExportOptions:
     """Options that the user adds to the ratios. None: what the file says, else the default."""
 
     data: Path | None = None
@@ -44,18 +44,18 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class _Mixture:
+class _MixtureToExport:
     """Ratios with the data they are of."""
 
     base: str
-    what: Ingredients
+    sources: DatasetSources
     tokens: int | None
     max_epochs: float
     cache: str | None
 
 
 def export_mixture(
-    source: Path, output: Path, *, to: str, asked: Asked | None = None, say: Callable[[str], None]
+    source: Path, output: Path, *, to: str, options: ExportOptions | None = None, say: Callable[[str], None]
 ) -> list[Path]:
     """Write the mixture of `source` for the trainer `to`, a key of `CONSUMERS`, and return the new files.
 
@@ -64,36 +64,36 @@ def export_mixture(
     each domain gives and how often it is repeated is told to `say`. All is checked before anything is written;
     raises :class:`AftermixError`.
     """
-    asked = asked or Asked()
-    _refuse_numbers(asked)
+    options = options or ExportOptions()
+    _refuse_numbers(options)
     _refuse_output(output, is_file=to == "csv")
 
-    mixture = _mixture(source, asked)
+    mixture = _find_mixture(source, options)
     cache = (Path(mixture.cache) if mixture.cache else output.absolute().parent) / CACHE
-    places = _places(mixture.what)
-    CONSUMERS[to].check(places)
+    domain_files = _locate_data(mixture.sources)
+    CONSUMERS[to].check(domain_files)
 
     # From here on it takes time: the data is read.
-    data = Counting(locate(mixture.base), mixture.base, cache).counts(mixture.what)
-    plan = _plan(mixture, places, data, asked, folder=output)
+    data = DomainCounter(locate(mixture.base), mixture.base, cache).count_domains(mixture.sources)
+    plan = _build_plan(mixture, domain_files, data, options, folder=output)
 
     files = dict(CONSUMERS[to].write(plan))
-    for line in lines_of(plan):
+    for line in describe_plan(plan):
         say(line)
 
     if to == "csv":
         write_atomically(output, files[TABLE])
         return [output]
-    for name, text in {**files, **table(plan)}.items():
+    for name, text in {**files, **write_table(plan)}.items():
         write_atomically(output / name, text)
     return [output / name for name in files]
 
 
-def _refuse_numbers(asked: Asked) -> None:
-    if asked.tokens is not None and not 1 <= asked.tokens < math.inf:
-        raise ConfigError("--tokens", f"expected a number of tokens, found {asked.tokens}", "Name one, as 2e9.")
-    if asked.max_epochs is not None and not asked.max_epochs > 0:
-        raise ConfigError("--max-epochs", f"expected more than 0, found {asked.max_epochs}", "Name a number, as 4.")
+def _refuse_numbers(options: ExportOptions) -> None:
+    if options.tokens is not None and not 1 <= options.tokens < math.inf:
+        raise ConfigError("--tokens", f"expected a number of tokens, found {options.tokens}", "Name one, as 2e9.")
+    if options.max_epochs is not None and not options.max_epochs > 0:
+        raise ConfigError("--max-epochs", f"expected more than 0, found {options.max_epochs}", "Name a number, as 4.")
 
 
 def _refuse_output(output: Path, *, is_file: bool) -> None:
@@ -105,20 +105,20 @@ def _refuse_output(output: Path, *, is_file: bool) -> None:
         raise ConfigError(str(output), "exists", "Name a new file.")
 
 
-def _mixture(source: Path, asked: Asked) -> _Mixture:
+def _find_mixture(source: Path, options: ExportOptions) -> _MixtureToExport:
     if not source.is_dir() and source.suffix != ".json":
-        return _of_yaml(source, asked)
-    if asked.dataset is not None:
+        return _read_yaml_mixture(source, options)
+    if options.dataset is not None:
         remedy = "Leave it out: a run has one mixture."
         raise ConfigError("--dataset", "is for a YAML file with several mixtures", remedy)
 
-    best = _best_file(source)
-    config, where = _data_config(best.parent, asked.data)
+    best = _find_best_file(source)
+    config, where = _load_data_config(best.parent, options.data)
     # The section of a mixture has a budget; a run has none.
-    return _found(config, DatasetConfig(mixture=str(best), tokens=1), None, asked, where=where)
+    return _attach_data(config, DatasetConfig(mixture=str(best), tokens=1), None, options, where=where)
 
 
-def _best_file(source: Path) -> Path:
+def _find_best_file(source: Path) -> Path:
     if not source.is_dir():
         return source
     if (source / BEST).is_file():
@@ -128,7 +128,7 @@ def _best_file(source: Path) -> Path:
     raise ConfigError(str(source), f"holds no {BEST}", "Name a run folder, a best.json, or a YAML file with a mixture.")
 
 
-def _data_config(run: Path, data: Path | None) -> tuple[Config, str]:
+def _load_data_config(run: Path, data: Path | None) -> tuple[Config, str]:
     """The configuration that names data and base, and where it is from."""
     own = read_run_config(run) if (run / CONFIG).is_file() else None
     if data is None:
@@ -143,7 +143,7 @@ def _data_config(run: Path, data: Path | None) -> tuple[Config, str]:
     return config, data.name
 
 
-def _of_yaml(source: Path, asked: Asked) -> _Mixture:
+def _read_yaml_mixture(source: Path, options: ExportOptions) -> _MixtureToExport:
     config = load_config(source)
     mixtures = {
         name: dataset
@@ -156,22 +156,24 @@ def _of_yaml(source: Path, asked: Asked) -> _Mixture:
     if not mixtures:
         remedy = "Name a run folder, a best.json, or a file with a `mixture` under `train.datasets`."
         raise ConfigError(source.name, "no dataset of the file is a mixture", remedy)
-    if asked.dataset is None and len(mixtures) > 1:
+    if options.dataset is None and len(mixtures) > 1:
         raise ConfigError(source.name, f"holds several mixtures: {names}", "Choose one by --dataset NAME.")
-    if asked.dataset is not None and asked.dataset not in mixtures:
-        found = f"there is no mixture '{asked.dataset}'; the file's are: {names}"
+    if options.dataset is not None and options.dataset not in mixtures:
+        found = f"there is no mixture '{options.dataset}'; the file's are: {names}"
         raise ConfigError("--dataset", found, "Correct the name.")
 
-    dataset = mixtures[asked.dataset or names]
-    if asked.data is None:
-        return _found(config, dataset, dataset.tokens, asked, where=source.name)
+    dataset = mixtures[options.dataset or names]
+    if options.data is None:
+        return _attach_data(config, dataset, dataset.tokens, options, where=source.name)
 
-    other = load_config(asked.data)
+    other = load_config(options.data)
     other = other if other.base is not None else other.model_copy(update={"base": config.base})
-    return _found(other, dataset, dataset.tokens, asked, where=asked.data.name)
+    return _attach_data(other, dataset, dataset.tokens, options, where=options.data.name)
 
 
-def _found(config: Config, dataset: DatasetConfig, tokens: int | None, asked: Asked, *, where: str) -> _Mixture:
+def _attach_data(
+    config: Config, dataset: DatasetConfig, tokens: int | None, options: ExportOptions, *, where: str
+) -> _MixtureToExport:
     """`dataset`, a mixture, with the data that `config` names."""
     settings = config.train
     if settings is None or config.base is None:
@@ -179,46 +181,55 @@ def _found(config: Config, dataset: DatasetConfig, tokens: int | None, asked: As
         remedy = "Add it: the base's tokenizer counts, `train.sources` or `train.datasets` name the data."
         raise ConfigError(where, f"has no `{lacks}:`", remedy)
 
-    what = ingredients(ASKED, _with(settings, dataset))
-    max_epochs = asked.max_epochs or dataset.max_epochs or MAX_EPOCHS
-    return _Mixture(config.base, what, int(asked.tokens) if asked.tokens else tokens, max_epochs, settings.cache)
+    sources = collect_sources(EXPORT_DATASET, _add_dataset(settings, dataset))
+    max_epochs = options.max_epochs or dataset.max_epochs or MAX_EPOCHS
+    return _MixtureToExport(
+        config.base, sources, int(options.tokens) if options.tokens else tokens, max_epochs, settings.cache
+    )
 
 
-def _with(settings: TrainConfig, dataset: DatasetConfig) -> TrainConfig:
-    return settings.model_copy(update={"datasets": {**settings.datasets, ASKED: dataset}})
+def _add_dataset(settings: TrainConfig, dataset: DatasetConfig) -> TrainConfig:
+    return settings.model_copy(update={"datasets": {**settings.datasets, EXPORT_DATASET: dataset}})
 
 
-def _places(what: Ingredients) -> list[Place]:
-    found = []
-    for name, source in what.sources.items():
+def _locate_data(sources: DatasetSources) -> list[DomainFiles]:
+    domain_files = []
+    for name, source in sources.by_name.items():
         try:
-            parts = data_parts(Path(source.data))
+            parts = list_data_parts(Path(source.data))
         except AftermixError as error:
-            raise what.placed(name, error) from error
+            raise sources.locate_error(name, error) from error
         paths = tuple(str(part.absolute()) for part in parts)
-        found.append(Place(name, paths, _kind_of_all(parts), source.format, source.text_field))
-    return found
+        domain_files.append(DomainFiles(name, paths, _find_common_kind(parts), source.format, source.text_field))
+    return domain_files
 
 
-def _plan(
-    mixture: _Mixture, places: Sequence[Place], data: Mapping[str, DomainData], asked: Asked, *, folder: Path
+def _build_plan(
+    mixture: _MixtureToExport,
+    domain_files: Sequence[DomainFiles],
+    data: Mapping[str, DomainData],
+    options: ExportOptions,
+    *,
+    folder: Path,
 ) -> MixturePlan:
-    ratios = mixture.what.ratios or {}
-    budget = mixture.tokens or unrepeated_tokens(ratios, data)
-    given = allotted(ratios, data, budget_tokens=budget, max_epochs=mixture.max_epochs)
+    ratios = mixture.sources.ratios or {}
+    budget = mixture.tokens or count_unrepeated_tokens(ratios, data)
+    given = allot(ratios, data, budget_tokens=budget, max_epochs=mixture.max_epochs)
 
-    domains = tuple(Domain(**vars(place), data=data[place.name], given=given[place.name]) for place in places)
-    return MixturePlan(domains, budget, str(folder.absolute()), asked.root, asked.sequence_tokens)
+    domains = tuple(
+        ExportDomain(**vars(files), data=data[files.name], given=given[files.name]) for files in domain_files
+    )
+    return MixturePlan(domains, budget, str(folder.absolute()), options.root, options.sequence_tokens)
 
 
-def _kind_of_all(parts: list[Path]) -> str:
-    kinds = {_kind(part) for part in parts}
+def _find_common_kind(parts: list[Path]) -> str:
+    kinds = {_determine_kind(part) for part in parts}
     return kinds.pop() if len(kinds) == 1 else "several"
 
 
-def _kind(part: Path) -> str:
+def _determine_kind(part: Path) -> str:
     if part.is_dir():
         return "saved"
-    if kind_of(part) in JSON_LINES:
+    if find_suffix(part) in JSON_LINES:
         return "json"
-    return "parquet" if kind_of(part) == ".parquet" else "text"
+    return "parquet" if find_suffix(part) == ".parquet" else "text"

@@ -7,18 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aftermix.checkpoints.alignment.align import alignment_lines
-from aftermix.checkpoints.model_files import companion_files
+from aftermix.checkpoints.alignment.align import describe_alignment
+from aftermix.checkpoints.model_files import read_companion_files
 from aftermix.checkpoints.pool import Pool, open_pool
-from aftermix.checkpoints.writer import landing, refuse_occupied, write_checkpoint
+from aftermix.checkpoints.writer import follow_links, refuse_occupied, write_checkpoint
 from aftermix.config import Config, require
 from aftermix.errors import CheckpointError
-from aftermix.jobs.merge.statistics import merger_of
-from aftermix.jobs.provenance import hashing, lock, recipe_yaml
-from aftermix.merging.blocks import block_bounds
+from aftermix.jobs.merge.statistics import open_merger
+from aftermix.jobs.provenance import format_recipe, hash_weight_files, lock
+from aftermix.merging.blocks import list_block_spans
 from aftermix.merging.exclusive_check import ExclusiveCheck
-from aftermix.merging.merge import MergedBlock, Merger, Recipe, Weights, check_weights, merged_pieces
-from aftermix.merging.shares import Tally, drops_entries, fallback_lines, share_record
+from aftermix.merging.merge import MergedBlock, Merger, MergeRecipe, Weights, check_weights, stream_merged_pieces
+from aftermix.merging.shares import ShareTally, build_share_record, describe_fallbacks, drops_entries
 from aftermix.progress import bar
 
 SHARES = "shares.json"
@@ -35,20 +35,20 @@ def merge(config: Config, output: Path, *, say: Callable[[str], object] = lambda
     """
     require(config, "vectors")
     weights = {name: vector.weight for name, vector in config.vectors.items()}
-    recipe = Recipe.of(config.merge, vectors=config.vectors)
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
     check_weights(recipe, weights)
 
     pool = open_pool(config)
     refuse_output(output, pool)
 
-    merger = merger_of(config, pool, recipe)
+    merger = open_merger(config, pool, recipe)
     checked = ExclusiveCheck(merger, weights) if check else None
-    for line in [*alignment_lines(pool.base, pool.experts), *fallback_lines(merger)]:
+    for line in [*describe_alignment(pool.base, pool.experts), *describe_fallbacks(merger)]:
         say(line)
 
     folder = write_model(merger, weights, config=config, output=output, check=checked)
     if checked is not None:
-        say(checked.summary())
+        say(checked.summarise())
     return folder
 
 
@@ -62,30 +62,30 @@ def write_model(
     check: ExclusiveCheck | None = None,
 ) -> Path:
     """Write the merge at `weights` with everything that makes it serve; scores in `best` go into the model card."""
-    from aftermix.jobs.merge.model_card import model_card
+    from aftermix.jobs.merge.model_card import build_model_card
 
     recipe, pool = merger.recipe, merger.pool
-    layout = merger.layout()
-    blocks = sum(len(block_bounds(spec.shape)) for spec in layout)
+    layout = merger.list_specs()
+    blocks = sum(len(list_block_spans(spec.shape)) for spec in layout)
 
-    tally = Tally() if drops_entries(recipe.method, merger.vectors) else None
-    looks = [look for look in (tally, check) if look is not None]
+    tally = ShareTally() if drops_entries(recipe.method, merger.vectors) else None
+    watchers = [watcher for watcher in (tally, check) if watcher is not None]
 
     def watch(block: MergedBlock) -> None:
-        for look in looks:
-            look(block)
+        for watcher in watchers:
+            watcher(block)
 
-    with hashing(pool) as digest:
+    with hash_weight_files(pool) as digest:
         companions: dict[str, bytes | Callable[[], bytes]] = {
-            **companion_files(pool, dtype=recipe.dtype),
-            "README.md": model_card(config, recipe, weights, name=landing(output).name, best=best),
-            "aftermix.yaml": recipe_yaml(config, recipe, weights).encode(),
-            "lock.json": lambda: _json(lock(pool, config, digest=digest)),
+            **read_companion_files(pool, dtype=recipe.dtype),
+            "README.md": build_model_card(config, recipe, weights, name=follow_links(output).name, best=best),
+            "aftermix.yaml": format_recipe(config, recipe, weights).encode(),
+            "lock.json": lambda: _encode_json(lock(pool, config, digest=digest)),
         }
         if tally is not None:
-            companions[SHARES] = lambda: _json(share_record(merger, weights, tally))
+            companions[SHARES] = lambda: _encode_json(build_share_record(merger, weights, tally))
 
-        pieces = merged_pieces(merger, weights, watch=watch if looks else None)
+        pieces = stream_merged_pieces(merger, weights, watch=watch if watchers else None)
         return write_checkpoint(
             output,
             bar(pieces, label="Merging", total=blocks, unit="block"),
@@ -101,11 +101,11 @@ def refuse_output(output: Path, pool: Pool) -> None:
     for checkpoint in inputs:
         # An adapter without a tokenizer has its base's folder, a GGUF file that of a cache.
         folders = {checkpoint.folder, *(folder for folder in [Path(checkpoint.label)] if folder.is_dir())}
-        if any(landing(output).is_relative_to(folder.resolve()) for folder in folders):
+        if any(follow_links(output).is_relative_to(folder.resolve()) for folder in folders):
             found = f"lies in the input folder {checkpoint.label}"
             raise CheckpointError(str(output), found, "Name another folder for the result.")
     refuse_occupied(output)
 
 
-def _json(content: dict[str, Any]) -> bytes:
+def _encode_json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()

@@ -9,11 +9,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from aftermix.checkpoints.hub import HUB_NAME
 from aftermix.config import Config
-from aftermix.merging.merge import Recipe, Weights
+from aftermix.merging.merge import MergeRecipe, Weights
 
 
-def model_card(
-    config: Config, recipe: Recipe, weights: Weights, *, name: str, best: dict[str, Any] | None = None
+def build_model_card(
+    config: Config, recipe: MergeRecipe, weights: Weights, *, name: str, best: dict[str, Any] | None = None
 ) -> bytes:
     """The card as bytes. `best` is the content of a run's `best.json`; its test scores become evaluation results."""
     test = best["test"] if best else None
@@ -21,23 +21,23 @@ def model_card(
     models += [config.vectors[vector].model for vector in sorted(weights) if weights[vector] != 0]
 
     data = ModelCardData(
-        base_model=[public_name(model) for model in models],
+        base_model=[choose_public_name(model) for model in models],
         tags=["merge", "aftermix"],
         library_name="transformers",
         model_name=name if test else None,
-        eval_results=_results(best) if best else None,
+        eval_results=_build_results(best) if best else None,
         ignore_metadata_errors=False,
     )
-    content = f"---\n{data.to_yaml()}\n---\n\n{_body(config, recipe, weights, name, test)}"
+    content = f"---\n{data.to_yaml()}\n---\n\n{_build_body(config, recipe, weights, name, test)}"
     return str(ModelCard(content)).encode()
 
 
-def public_name(model: str) -> str:
+def choose_public_name(model: str) -> str:
     """Name of a model in a card: its hub name, or the last part of a local folder, which betrays no path."""
     return model if HUB_NAME.match(model) and not Path(model).exists() else Path(model).name
 
 
-def _results(best: dict[str, Any]) -> list[EvalResult]:
+def _build_results(best: dict[str, Any]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="text-generation",
@@ -52,7 +52,7 @@ def _results(best: dict[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _body(config: Config, recipe: Recipe, weights: Weights, name: str, test: dict[str, Any] | None) -> str:
+def _build_body(config: Config, recipe: MergeRecipe, weights: Weights, name: str, test: dict[str, Any] | None) -> str:
     options = ", ".join(f"{key} = {value}" for key, value in recipe.method.options.items())
     method = f"`{recipe.method.name}`" + (f" ({options})" if options else "")
 
@@ -63,12 +63,12 @@ def _body(config: Config, recipe: Recipe, weights: Weights, name: str, test: dic
     )
 
     rows = "\n".join(
-        f"| {vector} | `{public_name(entry.model)}` | {entry.role} | {weights.get(vector, 0.0):.4f} |"
+        f"| {vector} | `{choose_public_name(entry.model)}` | {entry.role} | {weights.get(vector, 0.0):.4f} |"
         for vector, entry in config.vectors.items()
     )
     settings_of_vectors = f"\nSettings of single vectors:\n{own}\n" if own else ""
 
-    base = f" Base: `{public_name(config.base)}`." if config.base else ""
+    base = f" Base: `{choose_public_name(config.base)}`." if config.base else ""
     text = f"""# {name}
 
 Merged by aftermix with {method}.{base}
@@ -86,10 +86,10 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 """
-    return text + (_scores(test) if test else "")
+    return text + (_tabulate_scores(test) if test else "")
 
 
-def _scores(test: dict[str, Any]) -> str:
+def _tabulate_scores(test: dict[str, Any]) -> str:
     rows = "\n".join(
         f"| {task} | {100 * entry['score']:.1f} | {100 * entry['interval'][0]:.1f} - {100 * entry['interval'][1]:.1f} "
         f"| {entry['items']} |"

@@ -7,17 +7,19 @@ from pathlib import Path
 from aftermix.checkpoints.pool import Pool
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem, refuse_if_any
-from aftermix.merging.merge import Merger, Recipe
-from aftermix.merging.saliency import Statistics, Unmeasured
+from aftermix.merging.merge import Merger, MergeRecipe
+from aftermix.merging.saliency import ActivationStatistics, MissingStatistics
 from aftermix.saliency.storage import has_statistics, read_statistics, refuse_no_folder
 
 
-def merger_of(config: Config, pool: Pool, recipe: Recipe) -> Merger:
+def open_merger(config: Config, pool: Pool, recipe: MergeRecipe) -> Merger:
     """Open the merge of `config`, with the statistics that its method needs. Raises for statistics of other models."""
-    return Merger.of(pool, recipe, statistics=read_all(config, pool) if recipe.method.needs_statistics else None)
+    return Merger.build(
+        pool, recipe, statistics=read_all_statistics(config, pool) if recipe.method.needs_statistics else None
+    )
 
 
-def read_all(config: Config, pool: Pool) -> dict[str, Statistics]:
+def read_all_statistics(config: Config, pool: Pool) -> dict[str, ActivationStatistics]:
     """Read the statistics by vector; with `uncalibrated: magnitude`, a stand-in for those that there are none of.
 
     Without it, and where no folder is named, they are left out. Raises :class:`ManyProblemsError` with every fault of
@@ -29,23 +31,23 @@ def read_all(config: Config, pool: Pool) -> dict[str, Statistics]:
     by_magnitude = config.merge.uncalibrated == "magnitude"
 
     problems: list[Problem] = []
-    found: dict[str, Statistics] = {}
+    statistics: dict[str, ActivationStatistics] = {}
     for vector, expert in pool.experts.items():
         if by_magnitude and (folder is None or not has_statistics(folder, vector)):
-            found[vector] = Unmeasured(frozenset(info.name for info in pool.layout))
+            statistics[vector] = MissingStatistics(frozenset(info.name for info in pool.layout))
         elif folder is not None:
             try:
                 measured = read_statistics(folder, vector)
                 measured.refuse_other(expert)
-                found[vector] = measured
+                statistics[vector] = measured
             except AftermixError as error:
                 problems.extend(error.problems)
 
     refuse_if_any(problems)
-    return found
+    return statistics
 
 
-def statistics_files(config: Config) -> list[Path]:
+def list_statistics_files(config: Config) -> list[Path]:
     """Files that decide a merge by saliency, in order of name; none for any other merge."""
     if config.merge.statistics is None:
         return []

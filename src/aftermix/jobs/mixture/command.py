@@ -15,20 +15,20 @@ from aftermix.errors import SearchError
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.files import write_json
 from aftermix.jobs import run_folder
-from aftermix.jobs.evaluator import Bench, split_record
+from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.landscape import write_cosines, write_landscape
 from aftermix.jobs.merge.command import refuse_output, write_model
-from aftermix.jobs.mixture.points import Points, design_record
-from aftermix.jobs.mixture.problem import Setting
+from aftermix.jobs.mixture.points import PointSampler, build_design_record
+from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import MixtureResult
-from aftermix.jobs.mixture.tree import mixture_of_tree
-from aftermix.jobs.mixture.tree_problem import Levels
-from aftermix.jobs.provenance import recipe_yaml, resolved
-from aftermix.jobs.search.earlier_run import translation
-from aftermix.merging.merge import Recipe
+from aftermix.jobs.mixture.tree import search_tree
+from aftermix.jobs.mixture.tree_problem import TreeProblem
+from aftermix.jobs.provenance import format_recipe, resolve_defaults
+from aftermix.jobs.search.earlier_run import build_translation
+from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
-from aftermix.search.objective import Objectives
+from aftermix.search.objective import ObjectiveSet
 from aftermix.search.study import run_study
 from aftermix.search.warm_start import ImportedTrial, import_trials
 
@@ -48,15 +48,15 @@ def mixture(config: Config, run: Path, *, resume: bool = False, source: Path | N
     and limits. Source: MergeMix, section 3; docs/how-to/mixture.md. Raises :class:`AftermixError`.
     """
     require(config, "base", "vectors", "evaluate", "mixture")
-    recipe = Recipe.of(config.merge, vectors=config.vectors)
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
     assert config.mixture is not None  # noqa: S101 - required above; for the type checker
-    levels = Levels.of(config) if config.mixture.tree is not None else None
-    setting = levels.first_setting if levels else Setting.of(config)
-    config = resolved(config, recipe)
+    tree = TreeProblem.from_config(config) if config.mixture.tree is not None else None
+    problem = tree.first_problem if tree else MixtureProblem.build_flat(config)
+    config = resolve_defaults(config, recipe)
     assert config.evaluate is not None  # noqa: S101 - required above, too
 
     if source is not None:
-        _refuse_tree(source, levels)
+        _refuse_tree(source, tree)
     if resume:
         run_folder.refuse_other_kind(run, mixture=True)
 
@@ -64,65 +64,72 @@ def mixture(config: Config, run: Path, *, resume: bool = False, source: Path | N
     if not resume:
         refuse_output(run, pool)
     suite = TaskSuite.build(config.evaluate)
-    objectives = Objectives.build((setting.objective,), tasks=list(suite.tasks))
-    split = split_record(suite)
+    objectives = ObjectiveSet.build((problem.objective,), tasks=list(suite.tasks))
+    split = build_split_record(suite)
 
     if resume:
         _refuse_different(run, config, pool, split)
         # A run that was killed before its imported trials were written must import them again.
-        source = None if read_trials(run) else run_folder.remembered_source(run)
-    imported = _imported(source, config, pool, setting=setting, objectives=objectives, split=split) if source else []
+        source = None if read_trials(run) else run_folder.read_source(run)
+    imported = (
+        _import_points(source, config, pool, problem=problem, objectives=objectives, split=split) if source else []
+    )
 
     # Everything has been checked: only now is the folder made.
-    bench = Bench.open(config, pool, recipe, space=setting.space, suite=suite)
+    evaluator = MergeEvaluator.open(config, pool, recipe, space=problem.space, suite=suite)
     if resume:
         run_folder.write_config(run, config)
     else:
-        design = levels.record() if levels else design_record(setting)
+        design = tree.build_design_record() if tree else build_design_record(problem)
         run_folder.begin_run(run, config=config, pool=pool, split=split, source=source, design=design)
 
-    if levels:
-        best = mixture_of_tree(bench, run, levels)
+    if tree:
+        best = search_tree(evaluator, run, tree)
     else:
-        best = _best(bench, run, setting, objectives=objectives, imported=imported)
-    _write(bench, run, best)
+        best = _find_best(evaluator, run, problem, objectives=objectives, imported=imported)
+    _write(evaluator, run, best)
     return run
 
 
-def _best(
-    bench: Bench, run: Path, setting: Setting, *, objectives: Objectives, imported: Sequence[ImportedTrial]
+def _find_best(
+    evaluator: MergeEvaluator,
+    run: Path,
+    problem: MixtureProblem,
+    *,
+    objectives: ObjectiveSet,
+    imported: Sequence[ImportedTrial],
 ) -> dict[str, Any]:
     """Points, surrogates, verification and test; each stage leaves files that a resumed run takes up."""
-    earlier = [one.trial for one in imported] or [trial for trial in read_trials(run) if trial.is_imported]
-    points = Points(setting, setting.shares(earlier) if earlier else np.zeros((0, len(setting.domains))))
+    earlier = [point.trial for point in imported] or [trial for trial in read_trials(run) if trial.is_imported]
+    points = PointSampler(problem, problem.compute_shares(earlier) if earlier else np.zeros((0, len(problem.domains))))
 
     trials = run_study(
         run,
-        space=setting.space,
+        space=problem.space,
         config=SearchConfig(
-            trials=points.new,
-            objective=(setting.objective,),
-            max_consecutive_failures=bench.config.search.max_consecutive_failures,
+            trials=points.new_count,
+            objective=(problem.objective,),
+            max_consecutive_failures=evaluator.config.search.max_consecutive_failures,
         ),
-        tasks=bench.tasks,
-        measure=bench.measure,
+        tasks=evaluator.tasks,
+        measure=evaluator.evaluate,
         imported=imported,
         propose=points.propose,
         command="mixture",
     )
 
-    result = MixtureResult.of(bench, run, setting, objectives=objectives, trials=trials)
-    best = result.record()
-    write_landscape(run, setting=setting, learned=result.learned, trials=trials, best=best)
+    result = MixtureResult.fit(evaluator, run, problem, objectives=objectives, trials=trials)
+    best = result.build_record()
+    write_landscape(run, problem=problem, fitted=result.fitted, trials=trials, best=best)
     return best
 
 
-def _write(bench: Bench, run: Path, best: dict[str, Any]) -> None:
+def _write(evaluator: MergeEvaluator, run: Path, best: dict[str, Any]) -> None:
     """Model, result and report."""
     weights = best["weights"]
-    if not run_folder.clear_model(run, recipe_yaml(bench.config, bench.merger.recipe, weights)):
-        write_model(bench.merger, weights, config=bench.config, output=run / run_folder.MODEL, best=best)
-    write_cosines(run, bench.merger.pool)
+    if not run_folder.clear_model(run, format_recipe(evaluator.config, evaluator.merger.recipe, weights)):
+        write_model(evaluator.merger, weights, config=evaluator.config, output=run / run_folder.MODEL, best=best)
+    write_cosines(run, evaluator.merger.pool)
     write_json(run / run_folder.BEST, best)
     write_report(run)
 
@@ -131,55 +138,61 @@ def _refuse_different(run: Path, config: Config, pool: Pool, split: dict[str, An
     """Like a search's, and `mixture:` is the same but for `verify` and `experts`."""
     run_folder.refuse_different(run, config=config, pool=pool, split=split)
     theirs, ours = (
-        one.mixture.model_dump(mode="json", exclude={"verify", "experts"}) if one.mixture else {}
-        for one in (run_folder.read_run_config(run), config)
+        side.mixture.model_dump(mode="json", exclude={"verify", "experts"}) if side.mixture else {}
+        for side in (run_folder.read_run_config(run), config)
     )
-    what = "the file says otherwise in"
-    run_folder.refuse_difference(run, {"mixture": theirs}, {"mixture": ours}, what=what)
+    complaint = "the file says otherwise in"
+    run_folder.refuse_difference(run, {"mixture": theirs}, {"mixture": ours}, complaint=complaint)
 
-    before, now = _order_of(run_folder.read_run_config(run)), _order_of(config)
-    run_folder.refuse_difference(run, before, now, what="the file has another order in")
+    before, now = _list_orders(run_folder.read_run_config(run)), _list_orders(config)
+    run_folder.refuse_difference(run, before, now, complaint="the file has another order in")
 
 
-def _order_of(config: Config) -> dict[str, Any]:
+def _list_orders(config: Config) -> dict[str, Any]:
     """Names whose order decides which point is measured when, and the text of the tree, whose groups have an order."""
-    asked = config.mixture
-    assert asked is not None  # noqa: S101 - the run of a mixture; for the type checker
-    tree = json.dumps(asked.tree, ensure_ascii=False)
-    return {"vectors": list(config.vectors), "mixture.priors": list(asked.priors), "mixture.tree": tree}
+    section = config.mixture
+    assert section is not None  # noqa: S101 - the run of a mixture; for the type checker
+    tree = json.dumps(section.tree, ensure_ascii=False)
+    return {"vectors": list(config.vectors), "mixture.priors": list(section.priors), "mixture.tree": tree}
 
 
-def _imported(
-    source: Path, config: Config, pool: Pool, *, setting: Setting, objectives: Objectives, split: dict[str, Any]
+def _import_points(
+    source: Path,
+    config: Config,
+    pool: Pool,
+    *,
+    problem: MixtureProblem,
+    objectives: ObjectiveSet,
+    split: dict[str, Any],
 ) -> list[ImportedTrial]:
     theirs = run_folder.read_run_config(source)
     run_folder.refuse_other_kind(source, mixture=True)
     run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
-    _refuse_other_weights(source, theirs, setting)
+    _refuse_other_weights(source, theirs, problem)
 
-    space = setting.space
+    space = problem.space
     return import_trials(
         source,
         space=space,
         tasks=list(split),
         objectives=objectives,
-        settings_of=translation(theirs, config, space),
+        settings_of=build_translation(theirs, config, space),
     )
 
 
-def _refuse_tree(source: Path, levels: Levels | None) -> None:
+def _refuse_tree(source: Path, tree: TreeProblem | None) -> None:
     """Scores of a tree's groups are of mixtures within them, which are no points of another design."""
     theirs = run_folder.read_run_config(source).mixture
-    if levels is not None:
+    if tree is not None:
         remedy = "Leave it out: each group measures points of its own."
         raise SearchError("--from", "is for a mixture without a tree", remedy)
     if theirs is not None and theirs.tree is not None:
         raise SearchError(str(source), "is the run of a tree", "Name the run of a mixture without one.")
 
 
-def _refuse_other_weights(source: Path, theirs: Config, setting: Setting) -> None:
+def _refuse_other_weights(source: Path, theirs: Config, problem: MixtureProblem) -> None:
     """Instruction vectors stand at one weight in all merges, or scores are of other models."""
-    for name, weight in setting.instruction.items():
+    for name, weight in problem.instruction.items():
         other = theirs.vectors[name].weight if name in theirs.vectors else None
         if other is not None and other != weight:
             found = f"scores were measured with '{name}' at {other:g}, the file says {weight:g}"

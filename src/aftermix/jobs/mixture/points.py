@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from aftermix.errors import MixtureError, RunFailedError
-from aftermix.jobs.mixture.problem import Setting
+from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.mixture.design import APART
-from aftermix.mixture.optimum import next_points
+from aftermix.mixture.optimum import choose_next_points
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
 from aftermix.runs.trials import Suggestion, Trial
@@ -21,7 +21,7 @@ DISTANCES = (0.05, 0.02, 0.01, 0.002)
 
 
 @dataclass(frozen=True)
-class Learned:
+class FittedSurrogates:
     """Surrogates and the measured points that they were fitted to."""
 
     shares_NK: Floats
@@ -29,10 +29,10 @@ class Learned:
     surrogate: Surrogate
 
     @staticmethod
-    def of(setting: Setting, trials: Sequence[Trial]) -> Learned:
+    def fit(problem: MixtureProblem, trials: Sequence[Trial]) -> FittedSurrogates:
         """Surrogates of the complete trials. Raises :class:`RunFailedError` when too few are."""
         complete = [trial for trial in trials if trial.is_complete]
-        needed = max(FEWEST_POINTS, len(setting.domains))
+        needed = max(FEWEST_POINTS, len(problem.domains))
         if len(complete) < needed:
             failed = [trial.error for trial in trials if trial.error]
             found = f"expected at least {needed} measured points, found {len(complete)}"
@@ -40,28 +40,28 @@ class Learned:
             remedy = "Mend the cause and start a new run with --from this one: measured points are kept."
             raise RunFailedError("mixture", found, remedy)
 
-        shares_NK = setting.shares(complete)
-        scores_NM = setting.scores([trial.scores for trial in complete])
-        names = list(setting.capabilities)
-        fitted = Surrogate.fit(shares_NK, scores_NM, seed=setting.mixture.seed, capabilities=names)
-        return Learned(shares_NK, scores_NM, fitted)
+        shares_NK = problem.compute_shares(complete)
+        scores_NM = problem.compute_scores([trial.scores for trial in complete])
+        names = list(problem.capabilities)
+        fitted = Surrogate.fit(shares_NK, scores_NM, seed=problem.mixture.seed, capabilities=names)
+        return FittedSurrogates(shares_NK, scores_NM, fitted)
 
 
-def design_record(setting: Setting) -> dict[str, Any]:
+def build_design_record(problem: MixtureProblem) -> dict[str, Any]:
     """`design.json`: the points in the order in which they are measured, and those that are measured twice."""
-    design = setting.design
+    design = problem.design
     points = [{"kind": kind, "shares": shares} for kind, shares in zip(design.kinds, design.mixtures, strict=True)]
-    return {"domains": list(setting.domains), "points": points, "repeats": list(design.repeats)}
+    return {"domains": list(problem.domains), "points": points, "repeats": list(design.repeats)}
 
 
 @dataclass(frozen=True)
-class Points:
+class PointSampler:
     """The points of one run, by number of the trial: a function of the file, what was imported and the trials before.
 
     `imported` mixtures of another run take the places of points of the design.
     """
 
-    setting: Setting
+    problem: MixtureProblem
     imported: Floats
     """(N, K), perhaps empty."""
     rounds: dict[int, Floats] = field(default_factory=dict)
@@ -70,45 +70,47 @@ class Points:
     @property
     def planned(self) -> list[tuple[str, Floats]]:
         """Kind and shares of the points of the design that are left to measure."""
-        design = self.setting.design
+        design = self.problem.design
         new = [
             (kind, row_K)
             for kind, row_K in zip(design.kinds, design.weights_NK, strict=True)
             if not len(self.imported) or (np.abs(self.imported - row_K).max(axis=1) >= APART).all()
         ]
-        return new[: max(0, self.setting.mixture.points - len(self.imported))]
+        return new[: max(0, self.problem.mixture.points - len(self.imported))]
 
     @property
-    def new(self) -> int:
+    def new_count(self) -> int:
         """Number of points to measure, rounds included."""
-        return len(self.planned) + sum(self.setting.mixture.rounds)
+        return len(self.planned) + sum(self.problem.mixture.rounds)
 
     def propose(self, trials: Sequence[Trial]) -> Suggestion:
         """The point after `trials`."""
         number, planned = len(trials) - len(self.imported), self.planned
         if number < len(planned):
             kind, row_K = planned[number]
-            return Suggestion(self.setting.weights(row_K), kind)
+            return Suggestion(self.problem.compute_weights(row_K), kind)
 
         start = len(self.imported) + len(planned)
-        for place, count in enumerate(self.setting.mixture.rounds, 1):
+        for place, count in enumerate(self.problem.mixture.rounds, 1):
             if len(trials) < start + count:
-                row_K = self._round(trials[:start], count)[len(trials) - start]
-                return Suggestion(self.setting.weights(row_K), f"round {place}")
+                row_K = self._plan_round(trials[:start], count)[len(trials) - start]
+                return Suggestion(self.problem.compute_weights(row_K), f"round {place}")
             start += count
         raise IndexError(f"there is no point {len(trials)}")
 
-    def _round(self, trials: Sequence[Trial], count: int) -> Floats:
+    def _plan_round(self, trials: Sequence[Trial], count: int) -> Floats:
         if len(trials) not in self.rounds:
-            self.rounds[len(trials)] = _further(self.setting, Learned.of(self.setting, trials), count)
+            self.rounds[len(trials)] = _choose_round(self.problem, FittedSurrogates.fit(self.problem, trials), count)
         return self.rounds[len(trials)]
 
 
-def _further(setting: Setting, learned: Learned, count: int) -> Floats:
-    goal, seed = setting.goal(setting.utility(learned.scores_NM)), setting.mixture.seed
+def _choose_round(problem: MixtureProblem, fitted: FittedSurrogates, count: int) -> Floats:
+    goal, seed = problem.build_goal(problem.build_utility(fitted.scores_NM)), problem.mixture.seed
     for distance in DISTANCES:
-        found_CK = next_points(learned.surrogate, goal, setting.bounds, count=count, distance=distance, seed=seed)
-        if len(found_CK) == count:
-            return found_CK
-    found = f"the bounds have room for {len(found_CK)} further points, expected {count}"
+        points_CK = choose_next_points(
+            fitted.surrogate, goal, problem.bounds, count=count, distance=distance, seed=seed
+        )
+        if len(points_CK) == count:
+            return points_CK
+    found = f"the bounds have room for {len(points_CK)} further points, expected {count}"
     raise MixtureError("mixture.rounds", found, "Widen the bounds, or shorten the rounds.")

@@ -11,16 +11,16 @@ import numpy as np
 
 from aftermix.config import Config, MixtureConfig, Objective
 from aftermix.errors import AftermixError, Problem, refuse_if_any
-from aftermix.mixture.bounds import Bounds
-from aftermix.mixture.design import Design, simplex_design
+from aftermix.mixture.bounds import ShareBounds
+from aftermix.mixture.design import SimplexDesign, build_design
 from aftermix.mixture.expression import parse_expression
-from aftermix.mixture.optimum import Goal
-from aftermix.mixture.simplex import Floats, from_shares, named, share_of_tokens
+from aftermix.mixture.optimum import MixtureGoal
+from aftermix.mixture.simplex import Floats, name_shares, order_shares, share_by_tokens
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS
-from aftermix.mixture.tree import Embedding
-from aftermix.mixture.utility import Utility
+from aftermix.mixture.tree import GroupEmbedding
+from aftermix.mixture.utility import MixtureUtility
 from aftermix.runs.trials import Trial, Weights
-from aftermix.search.space import Space
+from aftermix.search.space import SearchSpace
 
 # N points, K domains, M capabilities
 
@@ -29,7 +29,7 @@ UNIFORM, TOKENS = "uniform", "tokens"
 
 
 @dataclass(frozen=True)
-class Setting:
+class MixtureProblem:
     """A mixture job, checked: domains are the experts, or the members of a group, whose shares are searched."""
 
     mixture: MixtureConfig
@@ -38,32 +38,32 @@ class Setting:
     instruction: Mapping[str, float]
     """Weight of each vector that carries no data, the same in every merge."""
     capabilities: Mapping[str, tuple[str, ...]]
-    bounds: Bounds
-    design: Design
+    bounds: ShareBounds
+    design: SimplexDesign
     named_mixtures: Mapping[str, Floats]
     """(K,) `uniform`, `tokens` where all are known, and the priors."""
-    embedding: Embedding
+    embedding: GroupEmbedding
     """The merge weights that shares stand for: themselves, where domains are experts."""
 
     @classmethod
-    def of(cls, config: Config) -> Setting:
+    def build_flat(cls, config: Config) -> MixtureProblem:
         """Mixture of all experts, each a domain; raises :class:`ManyProblemsError` with the faults of `mixture:`."""
         assert config.mixture is not None  # noqa: S101 - the job requires it; for the type checker
         domains = [name for name, vector in config.vectors.items() if vector.role == "expert"]
         tokens = {name: t for name in domains if (t := config.vectors[name].tokens) is not None}
-        return cls.over(config, config.mixture, tokens=tokens, embedding=Embedding.flat(domains))
+        return cls.from_config(config, config.mixture, tokens=tokens, embedding=GroupEmbedding.flat(domains))
 
     @classmethod
-    def over(
+    def from_config(
         cls,
         config: Config,
-        asked: MixtureConfig,
+        section: MixtureConfig,
         *,
         tokens: Mapping[str, int],
-        embedding: Embedding,
-        most: Mapping[str, float] | None = None,
+        embedding: GroupEmbedding,
+        largest_shares: Mapping[str, float] | None = None,
         stray_priors: bool = False,
-    ) -> Setting:
+    ) -> MixtureProblem:
         """The mixture that `section` looks for among the members of `embedding`, with the `tokens` that are known.
 
         `largest_shares` caps members, where `section` has no cap of its own. With `stray_priors` a prior outside of the
@@ -71,45 +71,47 @@ class Setting:
         `mixture:` and of its needs of the vectors.
         """
         assert config.evaluate is not None  # noqa: S101 - the job requires it; for the type checker
-        faults, domains = _Faults(), list(embedding.members)
-        capabilities = _capabilities(asked, [task.task for task in config.evaluate.tasks], faults)
-        faults.problems += _lacking(asked, domains, tokens)
-        faults.attempt(lambda: _refuse_utility(asked, list(capabilities)))
+        faults, domains = _MixtureFaults(), list(embedding.members)
+        capabilities = _group_capabilities(section, [task.task for task in config.evaluate.tasks], faults)
+        faults.problems += _find_missing(section, domains, tokens)
+        faults.try_building(lambda: _refuse_utility(section, list(capabilities)))
 
         # A cap on epochs is a cap on shares of the budget; a group's own cap comes as shares, of a budget of 1.
-        capped = asked.max_epochs is not None and set(tokens) == set(domains)
-        data, budget, epochs = (tokens, asked.budget_tokens, asked.max_epochs) if capped else (most, 1.0, 1.0)
-        bounds = faults.attempt(
-            lambda: Bounds.build(
+        capped = section.max_epochs is not None and set(tokens) == set(domains)
+        data, budget, epochs = (
+            (tokens, section.budget_tokens, section.max_epochs) if capped else (largest_shares, 1.0, 1.0)
+        )
+        bounds = faults.try_building(
+            lambda: ShareBounds.build(
                 domains,
-                bounds=asked.bounds,
-                fixed=asked.fixed,
+                bounds=section.bounds,
+                fixed=section.fixed,
                 tokens=data,
                 budget_tokens=budget if data else None,
                 max_epochs=epochs if data else None,
             )
         )
 
-        wanted = dict(_named(asked, domains, tokens))
-        found = {
-            name: faults.attempt(partial(from_shares, shares, domains, where=f"prior '{name}'"))
+        wanted = dict(_list_named_shares(section, domains, tokens))
+        shares_by_name = {
+            name: faults.try_building(partial(order_shares, shares, domains, where=f"prior '{name}'"))
             for name, shares in wanted.items()
         }
-        mixtures = {name: shares_K for name, shares_K in found.items() if shares_K is not None}
+        mixtures = {name: shares_K for name, shares_K in shares_by_name.items() if shares_K is not None}
 
         # The design needs sound bounds and mixtures: with faults there, their own message is enough.
         design = None
         if bounds is not None and len(mixtures) == len(wanted):
-            design = faults.attempt(partial(_design, asked, bounds, mixtures, stray_priors=stray_priors))
-            utility, prior_K = _any_utility(list(capabilities)), mixtures.get(asked.toward)
+            design = faults.try_building(partial(_build_design, section, bounds, mixtures, stray_priors=stray_priors))
+            utility, prior_K = _build_any_utility(list(capabilities)), mixtures.get(section.toward)
             if prior_K is not None:  # a name that stands for none has been told
-                faults.attempt(partial(Goal.build, utility, bounds, prior=prior_K, pull=asked.pull))
+                faults.try_building(partial(MixtureGoal.build, utility, bounds, prior=prior_K, pull=section.pull))
 
         refuse_if_any(faults.problems)
         assert bounds is not None  # noqa: S101 - no problems; for the type checker
         assert design is not None  # noqa: S101
         fixed = {name: vector.weight for name, vector in config.vectors.items() if vector.role == "instruction"}
-        return cls(asked, tuple(config.vectors), fixed, capabilities, bounds, design, mixtures, embedding)
+        return cls(section, tuple(config.vectors), fixed, capabilities, bounds, design, mixtures, embedding)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -122,10 +124,10 @@ class Setting:
         return self.embedding.experts
 
     @property
-    def space(self) -> Space:
+    def space(self) -> SearchSpace:
         """Space of the merge weights of measured mixtures."""
         limits = {name: (self.instruction.get(name, 0.0), self.instruction.get(name, 1.0)) for name in self.vectors}
-        return Space(limits, tuple(self.instruction))
+        return SearchSpace(limits, tuple(self.instruction))
 
     @property
     def objective(self) -> Objective:
@@ -141,67 +143,71 @@ class Setting:
                 tasks[task] = tasks.get(task, 0.0) + weight / len(self.capabilities[name])
         return Objective(tasks={task: weight for task, weight in tasks.items() if weight > 0}, name="mean score")
 
-    def weights(self, shares_K: Floats) -> Weights:
+    def compute_weights(self, shares_K: Floats) -> Weights:
         """The merge that stands for a mixture."""
-        return self.merge_of(self.embedding.weights(shares_K))
+        return self.complete_weights(self.embedding.weights(shares_K))
 
-    def merge_of(self, experts: Mapping[str, float]) -> Weights:
+    def complete_weights(self, experts: Mapping[str, float]) -> Weights:
         """The merge with these weights of experts, and the instruction vectors at their own."""
         return {name: self.instruction.get(name, experts.get(name, 0.0)) for name in self.vectors}
 
-    def shares(self, trials: Sequence[Trial]) -> Floats:
+    def compute_shares(self, trials: Sequence[Trial]) -> Floats:
         """(N, K) the mixtures that trials measured."""
         return self.embedding.shares(np.array([[trial.weights[name] for name in self.experts] for trial in trials]))
 
-    def scores(self, scores_by_task: Sequence[Mapping[str, float]]) -> Floats:
+    def compute_scores(self, scores_by_task: Sequence[Mapping[str, float]]) -> Floats:
         """(N, M) capability scores."""
         groups = self.capabilities.values()
-        return np.array([[float(np.mean([one[task] for task in group])) for group in groups] for one in scores_by_task])
-
-    def utility(self, scores_NM: Floats) -> Utility:
-        """The utility that the section wants, normalised by the scores of the measured points."""
-        asked = self.mixture.utility
-        return Utility.build(
-            list(self.capabilities),
-            scores_NM,
-            weights=asked.weights,
-            expression=asked.expression,
-            floors=asked.floors,
-            normalisation=asked.normalisation,
+        return np.array(
+            [[float(np.mean([scores[task] for task in group])) for group in groups] for scores in scores_by_task]
         )
 
-    def goal(self, utility: Utility) -> Goal:
+    def build_utility(self, scores_NM: Floats) -> MixtureUtility:
+        """The utility that the section wants, normalised by the scores of the measured points."""
+        options = self.mixture.utility
+        return MixtureUtility.build(
+            list(self.capabilities),
+            scores_NM,
+            weights=options.weights,
+            expression=options.expression,
+            floors=options.floors,
+            normalisation=options.normalisation,
+        )
+
+    def build_goal(self, utility: MixtureUtility) -> MixtureGoal:
         """The goal that is made largest: the utility, less the pull to a prior."""
         mixture = self.mixture
-        return Goal.build(utility, self.bounds, prior=self.named_mixtures.get(mixture.toward), pull=mixture.pull)
+        return MixtureGoal.build(utility, self.bounds, prior=self.named_mixtures.get(mixture.toward), pull=mixture.pull)
 
 
 @dataclass
-class _Faults:
+class _MixtureFaults:
     """Problems so far; places get the section's name."""
 
     problems: list[Problem] = field(default_factory=list)
 
-    def attempt(self, make: Callable[[], T]) -> T | None:
+    def try_building(self, build: Callable[[], T]) -> T | None:
         try:
-            return make()
+            return build()
         except AftermixError as error:
-            self.problems += [Problem(_placed(each.where), each.found, each.remedy) for each in error.problems]
+            self.problems += [Problem(_locate_fault(each.where), each.found, each.remedy) for each in error.problems]
             return None
 
 
-def _placed(where: str) -> str:
+def _locate_fault(where: str) -> str:
     """
-    >>> _placed("bounds.ja"), _placed("prior 'mine', row 0"), _placed("domain 'ja'")
+    >>> _locate_fault("bounds.ja"), _locate_fault("prior 'mine', row 0"), _locate_fault("domain 'ja'")
     ('mixture.bounds.ja', "mixture, prior 'mine'", "mixture, domain 'ja'")
     """
     apart = where.startswith(("prior '", "domain '"))
     return f"mixture, {where.removesuffix(', row 0')}" if apart else f"mixture.{where}"
 
 
-def _capabilities(asked: MixtureConfig, tasks: Sequence[str], faults: _Faults) -> dict[str, tuple[str, ...]]:
+def _group_capabilities(
+    section: MixtureConfig, tasks: Sequence[str], faults: _MixtureFaults
+) -> dict[str, tuple[str, ...]]:
     """Groups first, then every task that is in none."""
-    for name, group in asked.capabilities.items():
+    for name, group in section.capabilities.items():
         where = f"mixture.capabilities.{name}"
         for task in group:
             if task not in tasks:
@@ -210,77 +216,79 @@ def _capabilities(asked: MixtureConfig, tasks: Sequence[str], faults: _Faults) -
         if len(set(group)) < len(group):
             faults.problems.append(Problem(where, "names a task twice", "Name each task once."))
 
-    grouped = {task for group in asked.capabilities.values() for task in group}
+    grouped = {task for group in section.capabilities.values() for task in group}
     alone = {task: (task,) for task in tasks if task not in grouped}
 
-    for name in sorted(alone.keys() & asked.capabilities.keys()):
+    for name in sorted(alone.keys() & section.capabilities.keys()):
         found = "has the name of a task that is a capability of its own"
         faults.problems.append(Problem(f"mixture.capabilities.{name}", found, "Add that task to it, or rename it."))
-    return {**asked.capabilities, **alone}
+    return {**section.capabilities, **alone}
 
 
-def _lacking(asked: MixtureConfig, domains: Sequence[str], tokens: Mapping[str, int]) -> Iterator[Problem]:
+def _find_missing(section: MixtureConfig, domains: Sequence[str], tokens: Mapping[str, int]) -> Iterator[Problem]:
     """Faults of a section that needs something that is not there."""
     missing = [name for name in domains if name not in tokens]
-    if asked.max_epochs is not None:
+    if section.max_epochs is not None:
         for name in missing:
             found = "missing, but `mixture.max_epochs` caps the repeats of its data"
             yield Problem(f"vectors.{name}.tokens", found, "Add it: how many tokens its data has.")
 
-    if asked.pull and asked.toward == TOKENS and missing:
+    if section.pull and section.toward == TOKENS and missing:
         found = f"expected the tokens of every expert, found none of {', '.join(missing)}"
         yield Problem("mixture.toward", found, "Add `tokens` to them, or name a prior.")
-    if asked.toward not in (UNIFORM, TOKENS, *asked.priors):
-        known = ", ".join((UNIFORM, TOKENS, *asked.priors))
-        yield Problem("mixture.toward", f"expected one of {known}, found '{asked.toward}'", "Correct the name.")
+    if section.toward not in (UNIFORM, TOKENS, *section.priors):
+        known = ", ".join((UNIFORM, TOKENS, *section.priors))
+        yield Problem("mixture.toward", f"expected one of {known}, found '{section.toward}'", "Correct the name.")
 
-    if asked.points < FEWEST_POINTS:
-        found = f"expected at least {FEWEST_POINTS} points for surrogates to learn from, found {asked.points}"
+    if section.points < FEWEST_POINTS:
+        found = f"expected at least {FEWEST_POINTS} points for surrogates to learn from, found {section.points}"
         yield Problem("mixture.points", found, "Measure more points.")
 
 
-def _named(
-    asked: MixtureConfig, domains: Sequence[str], tokens: Mapping[str, int]
+def _list_named_shares(
+    section: MixtureConfig, domains: Sequence[str], tokens: Mapping[str, int]
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Mixtures that have a name."""
     if len(domains) > 1:
         yield UNIFORM, dict.fromkeys(domains, 1 / len(domains))
         if len(tokens) == len(domains):
-            yield TOKENS, share_of_tokens(tokens)
-    yield from asked.priors.items()
+            yield TOKENS, share_by_tokens(tokens)
+    yield from section.priors.items()
 
 
-def _design(asked: MixtureConfig, bounds: Bounds, mixtures: Mapping[str, Floats], *, stray_priors: bool) -> Design:
+def _build_design(
+    section: MixtureConfig, bounds: ShareBounds, mixtures: Mapping[str, Floats], *, stray_priors: bool
+) -> SimplexDesign:
     """The token-proportional mixture is a point only if it lies within the bounds; the user's priors must, unless they
     may stray."""
     inside = {name for name, shares_K in mixtures.items() if bounds.admits(shares_K[None])[0]}
-    kept = [name for name in mixtures if name in asked.priors and (name in inside or not stray_priors)]
-    kept += [TOKENS] if TOKENS in inside else []
+    included = [name for name in mixtures if name in section.priors and (name in inside or not stray_priors)]
+    included += [TOKENS] if TOKENS in inside else []
 
-    priors = {name: named(mixtures[name], bounds.domains) for name in kept}
-    return simplex_design(
+    priors = {name: name_shares(mixtures[name], bounds.domains) for name in included}
+    return build_design(
         bounds.domains,
-        points=asked.points,
+        points=section.points,
         priors=priors,
-        seed=asked.seed,
+        seed=section.seed,
         bounds=bounds,
-        repeats=asked.repeats,
+        repeats=section.repeats,
     )
 
 
-def _refuse_utility(asked: MixtureConfig, capabilities: Sequence[str]) -> None:
+def _refuse_utility(section: MixtureConfig, capabilities: Sequence[str]) -> None:
     """All that is wrong with the utility whatever the scores are."""
-    if asked.utility.expression is not None:
-        parse_expression(asked.utility.expression, capabilities=capabilities, where="utility.expression")
-    _any_utility(capabilities, weights=asked.utility.weights, floors=asked.utility.floors)
+    if section.utility.expression is not None:
+        parse_expression(section.utility.expression, capabilities=capabilities, where="utility.expression")
+    _build_any_utility(capabilities, weights=section.utility.weights, floors=section.utility.floors)
 
 
-def _any_utility(
+def _build_any_utility(
     capabilities: Sequence[str],
     *,
     weights: Mapping[str, float] | None = None,
     floors: Mapping[str, float] | None = None,
-) -> Utility:
+) -> MixtureUtility:
     """A utility over made-up scores."""
     made_up_NM = np.linspace(0.0, 1.0, 2)[:, None].repeat(len(capabilities), axis=1)
-    return Utility.build(capabilities, made_up_NM, weights=weights, floors=floors)
+    return MixtureUtility.build(capabilities, made_up_NM, weights=weights, floors=floors)

@@ -11,35 +11,35 @@ import numpy as np
 
 from aftermix import progress
 from aftermix.config import Split
-from aftermix.jobs.evaluator import Bench
-from aftermix.jobs.mixture.baselines import Comparison, compared_mixtures
-from aftermix.jobs.mixture.points import Learned
-from aftermix.jobs.mixture.problem import Setting
-from aftermix.jobs.mixture.scores import Scoring, as_json, noise
+from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.mixture.baselines import MixtureBaselines, list_named_mixtures
+from aftermix.jobs.mixture.points import FittedSurrogates
+from aftermix.jobs.mixture.problem import MixtureProblem
+from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility, estimate_noise
 from aftermix.jobs.search.result import (
-    by_phase,
-    item_counts,
-    merge_record,
-    metrics_record,
-    seconds_before,
-    vectors_record,
+    build_merge_record,
+    build_metrics_record,
+    build_vectors_record,
+    count_items,
+    read_earlier_seconds,
+    sum_by_phase,
 )
 from aftermix.mixture.optimum import (
-    Goal,
-    Optimum,
-    Prediction,
-    best_measured,
+    MixtureGoal,
+    MixtureOptimum,
+    MixturePrediction,
+    choose_neighbours,
+    estimate_ratio_interval,
+    find_best_measured,
     find_optimum,
-    neighbours,
-    predicted,
-    ratio_interval,
+    predict_mixture,
 )
-from aftermix.mixture.ratios import ratios_from_weights
-from aftermix.mixture.simplex import Floats, named
-from aftermix.mixture.utility import Utility
+from aftermix.mixture.ratios import convert_weights
+from aftermix.mixture.simplex import Floats, name_shares
+from aftermix.mixture.utility import MixtureUtility
 from aftermix.runs.journal import read_items
 from aftermix.runs.trials import ItemScores, Trial, Weights
-from aftermix.search.objective import Objectives
+from aftermix.search.objective import ObjectiveSet
 
 # N points, K domains, M capabilities
 
@@ -48,7 +48,7 @@ SAME = 1e-9
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifiedMixture:
     """One mixture that was merged and measured on the select items."""
 
     name: str
@@ -56,7 +56,7 @@ class Verified:
     trial: Trial | None
     """The point of the design that it is, if any."""
     select: ItemScores
-    told: dict[str, Any]
+    summary: dict[str, Any]
     """The summary of `select`."""
 
 
@@ -64,199 +64,205 @@ class Verified:
 class MixtureResult:
     """Result of a run whose points are measured: surrogates, their optimum, and what real merges of it scored."""
 
-    bench: Bench
+    evaluator: MergeEvaluator
     run: Path
-    setting: Setting
+    problem: MixtureProblem
     trials: Sequence[Trial]
-    learned: Learned
-    scoring: Scoring
-    goal: Goal
-    optimum: Optimum
-    comparison: Comparison
+    fitted: FittedSurrogates
+    scorer: UtilityScorer
+    goal: MixtureGoal
+    optimum: MixtureOptimum
+    baselines: MixtureBaselines
 
     @classmethod
-    def of(
+    def fit(
         cls,
-        bench: Bench,
+        evaluator: MergeEvaluator,
         run: Path,
-        setting: Setting,
+        problem: MixtureProblem,
         *,
-        objectives: Objectives,
+        objectives: ObjectiveSet,
         trials: Sequence[Trial],
-        measured: Path | None = None,
+        cache_folder: Path | None = None,
     ) -> MixtureResult:
-        """Fit surrogates and find their optimum. `measured` keeps what is measured now; by default the run does."""
-        learned = Learned.of(setting, trials)
-        utility = setting.utility(learned.scores_NM)
-        goal = setting.goal(utility)
-        optimum = find_optimum(learned.surrogate, goal, setting.bounds, seed=setting.mixture.seed)
-        scoring = Scoring(setting, objectives, utility)
-        comparison = Comparison.of(bench, scoring, measured or run)
-        return cls(bench, run, setting, trials, learned, scoring, goal, optimum, comparison)
+        """Fit surrogates and find their optimum. `cache_folder` keeps what is measured now; by default the run does."""
+        fitted = FittedSurrogates.fit(problem, trials)
+        utility = problem.build_utility(fitted.scores_NM)
+        goal = problem.build_goal(utility)
+        optimum = find_optimum(fitted.surrogate, goal, problem.bounds, seed=problem.mixture.seed)
+        scorer = UtilityScorer(problem, objectives, utility)
+        baselines = MixtureBaselines.open(evaluator, scorer, cache_folder or run)
+        return cls(evaluator, run, problem, trials, fitted, scorer, goal, optimum, baselines)
 
     @property
-    def utility(self) -> Utility:
+    def utility(self) -> MixtureUtility:
         """The utility that is made largest, without the pull to a prior."""
-        return self.scoring.utility
+        return self.scorer.utility
 
-    def record(self) -> dict[str, Any]:
+    def build_record(self) -> dict[str, Any]:
         """Measure what is left to measure, and tell everything: what was found, and how it stands on test items."""
-        found = self.found()
-        test = self.comparison.items(found["weights"], "test")
-        baselines = self.comparison.records(test, list(compared_mixtures(self.setting)))
-        found["seconds"]["test"] += self.comparison.contest.seconds.get("test", 0.0)
-        return found | {"test": self.scoring.summary(test), "baselines": baselines}
+        best = self.decide_winner()
+        test = self.baselines.measure_items(best["weights"], "test")
+        baselines = self.baselines.build_records(test, list(list_named_mixtures(self.problem)))
+        best["seconds"]["test"] += self.baselines.score_cache.seconds.get("test", 0.0)
+        return best | {"test": self.scorer.summarise_items(test), "baselines": baselines}
 
-    def found(self) -> dict[str, Any]:
+    def decide_winner(self) -> dict[str, Any]:
         """Measure what decides the winner; all of `best.json` but the comparison on test items."""
-        before = seconds_before(self.run)
-        told_noise = self._noise()
-        verified = self._verified()
-        scores_CM = np.concatenate([self.scoring.scores(one.select) for one in verified])
+        before = read_earlier_seconds(self.run)
+        noise_record = self._measure_noise()
+        verified = self._verify_mixtures()
+        scores_CM = np.concatenate([self.scorer.score_capabilities(mixture.select) for mixture in verified])
 
         winner = verified[self.utility.best(scores_CM)]
-        weights = self.setting.weights(winner.shares_K)
+        weights = self.problem.compute_weights(winner.shares_K)
         trial = winner.trial.number if winner.trial else None
 
         return {
-            "winner": {"trial": trial, "point": winner.name, **merge_record(self.bench.merger.recipe)},
-            **merged_record(self.bench, self.scoring, weights),
+            "winner": {"trial": trial, "point": winner.name, **build_merge_record(self.evaluator.merger.recipe)},
+            **describe_mixture(self.evaluator, self.scorer, weights),
             "points": {
-                "measured": len(self.learned.shares_NK),
-                "failed": len(self.trials) - len(self.learned.shares_NK),
+                "measured": len(self.fitted.shares_NK),
+                "failed": len(self.trials) - len(self.fitted.shares_NK),
             },
-            "surrogates": self._surrogates(),
-            "noise": told_noise,
-            "optimum": self._optimum(),
-            "verified": [self._told(one) for one in verified],
-            "search": self._on_search(winner),
-            "select": winner.told,
-            "floors_met": floors_met(self.scoring, winner.select),
-            "candidates": [self._candidate(one) for one in verified],
+            "surrogates": self._describe_surrogates(),
+            "noise": noise_record,
+            "optimum": self._describe_optimum(),
+            "verified": [self._describe_verified(mixture) for mixture in verified],
+            "search": self._summarise_search(winner),
+            "select": winner.summary,
+            "floors_met": floors_met(self.scorer, winner.select),
+            "candidates": [self._build_candidate(mixture) for mixture in verified],
             "seconds": {
-                "prepare": self.bench.prepare_s,
-                "search": by_phase([trial.seconds for trial in self.trials]),
-                "select": before["select"] + self.comparison.contest.seconds.get("select", 0.0),
+                "prepare": self.evaluator.prepare_s,
+                "search": sum_by_phase([trial.seconds for trial in self.trials]),
+                "select": before["select"] + self.baselines.score_cache.seconds.get("select", 0.0),
                 "test": before["test"],
             },
         }
 
-    def _noise(self) -> dict[str, Any]:
+    def _measure_noise(self) -> dict[str, Any]:
         """The anchors of the design, measured on select items too."""
-        design, pairs = self.setting.design, {}
+        design, pairs = self.problem.design, {}
         for place in design.repeats:
-            trial = self._trial_at(design.weights_NK[place])
+            trial = self._find_trial(design.weights_NK[place])
             if trial is not None:
-                items = self._items(self.setting.shares([trial])[0], "select")
-                search_1M = self.setting.scores([trial.scores])
-                pairs[design.kinds[place]] = (search_1M[0], self.scoring.scores(items)[0])
-        return noise(pairs, list(self.setting.capabilities))
+                items = self._measure_items(self.problem.compute_shares([trial])[0], "select")
+                search_1M = self.problem.compute_scores([trial.scores])
+                pairs[design.kinds[place]] = (search_1M[0], self.scorer.score_capabilities(items)[0])
+        return estimate_noise(pairs, list(self.problem.capabilities))
 
-    def _verified(self) -> list[Verified]:
+    def _verify_mixtures(self) -> list[VerifiedMixture]:
         """The optimum, its neighbours and the best measured point, on select items."""
-        mixture, bounds = self.setting.mixture, self.setting.bounds
-        near_CK = neighbours(
-            self.learned.surrogate, self.goal, bounds, self.optimum.weights_K, count=mixture.verify, seed=mixture.seed
+        mixture, bounds = self.problem.mixture, self.problem.bounds
+        near_CK = choose_neighbours(
+            self.fitted.surrogate, self.goal, bounds, self.optimum.weights_K, count=mixture.verify, seed=mixture.seed
         )
 
         wanted = [("optimum", self.optimum.weights_K)]
         wanted += [(f"neighbour {place}", row_K) for place, row_K in enumerate(near_CK, 1)]
-        place = best_measured(self.learned.shares_NK, self.learned.scores_NM, self.utility, bounds)
+        place = find_best_measured(self.fitted.shares_NK, self.fitted.scores_NM, self.utility, bounds)
         if place is not None:
-            wanted.append(("best measured", self.learned.shares_NK[place]))
+            wanted.append(("best measured", self.fitted.shares_NK[place]))
 
         shown = progress.bar(wanted, label="verify", unit="merge")
-        return [self._measured(name, row_K) for name, row_K in shown]
+        return [self._measure_mixture(name, row_K) for name, row_K in shown]
 
-    def _measured(self, name: str, shares_K: Floats) -> Verified:
-        items = self._items(shares_K, "select")
-        return Verified(name, shares_K, self._trial_at(shares_K), items, self.scoring.summary(items))
+    def _measure_mixture(self, name: str, shares_K: Floats) -> VerifiedMixture:
+        items = self._measure_items(shares_K, "select")
+        return VerifiedMixture(name, shares_K, self._find_trial(shares_K), items, self.scorer.summarise_items(items))
 
-    def _told(self, one: Verified) -> dict[str, Any]:
-        expected = predicted(self.learned.surrogate, self.utility, one.shares_K, seed=self.setting.mixture.seed)
+    def _describe_verified(self, verified: VerifiedMixture) -> dict[str, Any]:
+        expected = predict_mixture(
+            self.fitted.surrogate, self.utility, verified.shares_K, seed=self.problem.mixture.seed
+        )
         return {
-            "name": one.name,
-            "trial": one.trial.number if one.trial else None,
-            "shares": named(one.shares_K, self.setting.domains),
-            "predicted": foretold(expected),
-            "select": one.told,
+            "name": verified.name,
+            "trial": verified.trial.number if verified.trial else None,
+            "shares": name_shares(verified.shares_K, self.problem.domains),
+            "predicted": predicted_utility(expected),
+            "select": verified.summary,
         }
 
-    def _candidate(self, one: Verified) -> dict[str, Any]:
+    def _build_candidate(self, verified: VerifiedMixture) -> dict[str, Any]:
         """The same in the shape that a search's candidates have."""
         return {
-            "trial": one.trial.number if one.trial else None,
-            "weights": self.setting.weights(one.shares_K),
+            "trial": verified.trial.number if verified.trial else None,
+            "weights": self.problem.compute_weights(verified.shares_K),
             "settings": {},
-            "search": self._on_search(one),
-            "select": one.told,
+            "search": self._summarise_search(verified),
+            "select": verified.summary,
         }
 
-    def _on_search(self, one: Verified) -> dict[str, Any] | None:
-        return self.scoring.summary(read_items(self.run, "search", one.trial.number)) if one.trial else None
+    def _summarise_search(self, verified: VerifiedMixture) -> dict[str, Any] | None:
+        return (
+            self.scorer.summarise_items(read_items(self.run, "search", verified.trial.number))
+            if verified.trial
+            else None
+        )
 
-    def _surrogates(self) -> dict[str, Any]:
+    def _describe_surrogates(self) -> dict[str, Any]:
         return {
             entry.capability: {
                 "choice": entry.choice,
-                "candidates": {name: asdict(found) for name, found in entry.candidates.items()},
+                "candidates": {name: asdict(errors) for name, errors in entry.candidates.items()},
             }
-            for entry in self.learned.surrogate.report
+            for entry in self.fitted.surrogate.report
         }
 
-    def _optimum(self) -> dict[str, Any]:
-        seed, domains = self.setting.mixture.seed, self.setting.domains
-        expected = predicted(self.learned.surrogate, self.utility, self.optimum.weights_K, seed=seed)
-        low_K, high_K = ratio_interval(self.learned.surrogate, self.goal, self.setting.bounds, seed=seed)
+    def _describe_optimum(self) -> dict[str, Any]:
+        seed, domains = self.problem.mixture.seed, self.problem.domains
+        expected = predict_mixture(self.fitted.surrogate, self.utility, self.optimum.weights_K, seed=seed)
+        low_K, high_K = estimate_ratio_interval(self.fitted.surrogate, self.goal, self.problem.bounds, seed=seed)
 
         ends = zip(domains, low_K, high_K, strict=True)
-        moments = zip(self.setting.capabilities, expected.scores_M, expected.std_M, strict=True)
+        moments = zip(self.problem.capabilities, expected.scores_M, expected.std_M, strict=True)
         return {
             "shares": self.optimum.shares,
             "share_intervals": {name: [float(low), float(high)] for name, low, high in ends},
-            **foretold(expected),
+            **predicted_utility(expected),
             "scores": {name: {"mean": float(mean), "sd": float(sd)} for name, mean, sd in moments},
             "floors_met": self.optimum.floors_met,
             "averaged": self.optimum.averaged,
         }
 
-    def _trial_at(self, shares_K: Floats) -> Trial | None:
+    def _find_trial(self, shares_K: Floats) -> Trial | None:
         """The complete trial that measured these shares."""
         complete = [trial for trial in self.trials if trial.is_complete]
-        apart_N = np.abs(self.setting.shares(complete) - shares_K).max(axis=1)
+        apart_N = np.abs(self.problem.compute_shares(complete) - shares_K).max(axis=1)
         return complete[int(apart_N.argmin())] if apart_N.min() <= SAME else None
 
-    def _items(self, shares_K: Floats, split: Split) -> ItemScores:
+    def _measure_items(self, shares_K: Floats, split: Split) -> ItemScores:
         """Item scores of one mixture, measured now or kept from before."""
-        return self.comparison.items(self.setting.weights(shares_K), split)
+        return self.baselines.measure_items(self.problem.compute_weights(shares_K), split)
 
 
-def foretold(expected: Prediction) -> dict[str, Any]:
+def predicted_utility(expected: MixturePrediction) -> dict[str, Any]:
     """The predicted utility with its interval; null where an expression has no value, or some draws have none."""
     value, ends = expected.utility, list(expected.interval)
     known = bool(np.isfinite(value))
     return {"utility": value if known else None, "interval": ends if known and np.isfinite(ends).all() else None}
 
 
-def merged_record(bench: Bench, scoring: Scoring, weights: Weights) -> dict[str, Any]:
+def describe_mixture(evaluator: MergeEvaluator, scorer: UtilityScorer, weights: Weights) -> dict[str, Any]:
     """Entries of any mixture's `best.json` on its merge, its vectors and the tasks that judged it."""
-    setting = scoring.setting
+    problem = scorer.problem
     return {
         "weights": weights,
         "settings": {},
-        "ratios": ratios_from_weights(weights, setting.experts),
+        "ratios": convert_weights(weights, problem.experts),
         "ratios_note": None,
-        "vectors": vectors_record(bench.config),
-        "capabilities": {name: list(tasks) for name, tasks in setting.capabilities.items()},
-        "utility": as_json(scoring.utility),
-        "objective": scoring.objectives.as_json(),
-        "metrics": metrics_record(bench),
+        "vectors": build_vectors_record(evaluator.config),
+        "capabilities": {name: list(tasks) for name, tasks in problem.capabilities.items()},
+        "utility": describe_utility(scorer.utility),
+        "objective": scorer.objectives.as_json(),
+        "metrics": build_metrics_record(evaluator),
         "front": None,
         "scan": None,
-        "items": item_counts(bench),
+        "items": count_items(evaluator),
     }
 
 
-def floors_met(scoring: Scoring, items: ItemScores) -> bool:
+def floors_met(scorer: UtilityScorer, items: ItemScores) -> bool:
     """True if a mixture measured on `items` meets every floor."""
-    return bool(scoring.utility.violation(scoring.scores(items))[0] == 0)
+    return bool(scorer.utility.violation(scorer.score_capabilities(items))[0] == 0)

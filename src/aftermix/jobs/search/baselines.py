@@ -18,7 +18,7 @@ UNIFORM_DENSITY = 0.5
 
 
 @dataclass(frozen=True)
-class Baseline:
+class BaselineMerge:
     """A named composition: vectors and weights under a method of its own, with the search's exclusions or none."""
 
     name: str
@@ -34,10 +34,10 @@ class Baseline:
     @property
     def slug(self) -> str:
         """The name as a file name; the seed at its end keeps `a_b` and `a-b` apart."""
-        kept = "".join(character if character.isalnum() else "-" for character in self.name.lower())
-        return "-".join([*(part for part in kept.split("-") if part), f"{derived_seed(0, self.name):016x}"[-8:]])
+        cleaned = "".join(character if character.isalnum() else "-" for character in self.name.lower())
+        return "-".join([*(part for part in cleaned.split("-") if part), f"{derived_seed(0, self.name):016x}"[-8:]])
 
-    def merge_config(self, search: MergeConfig) -> MergeConfig:
+    def build_merge_config(self, search: MergeConfig) -> MergeConfig:
         """The merge of this baseline beside a search whose merge is `search`."""
         options = {} if self.density is None else {"density": self.density}
         exclude = () if self.whole_model else search.exclude
@@ -45,43 +45,45 @@ class Baseline:
         return MergeConfig.model_validate(common | options)
 
 
-def fixed_baselines(config: Config) -> Iterator[Baseline]:
+def list_fixed_baselines(config: Config) -> Iterator[BaselineMerge]:
     """Baselines without any choice: base, models alone, single experts at the paper's weight, uniform merges."""
     names = list(config.vectors)
     instructions = [name for name in names if config.vectors[name].role == "instruction"]
     experts = [name for name in names if config.vectors[name].role == "expert"]
 
-    yield Baseline("base", "base", {})
+    yield BaselineMerge("base", "base", {})
     for name in names:
-        yield Baseline(f"{name} alone", config.vectors[name].role, {name: 1.0}, whole_model=True)
+        yield BaselineMerge(f"{name} alone", config.vectors[name].role, {name: 1.0}, whole_model=True)
 
     for instruction in instructions:
         for expert in experts:
-            yield single_expert(expert, instruction, PAPER_INSTRUCTION_WEIGHT)
+            yield build_single_expert(expert, instruction, PAPER_INSTRUCTION_WEIGHT)
 
     # Where the weights are not searched, the file's own are a result to beat.
     if not config.search.over.weights:
         weights = {name: vector.weight for name, vector in config.vectors.items()}
-        yield Baseline("the file's settings", "file", weights, config.merge.method or "a pair", as_the_file=True)
+        yield BaselineMerge("the file's settings", "file", weights, config.merge.method or "a pair", as_the_file=True)
 
     uniform = dict.fromkeys(names, 1 / len(names))
-    yield Baseline("uniform Task Arithmetic", "uniform", uniform)
-    yield Baseline("uniform TIES", "uniform", uniform, "ties", UNIFORM_DENSITY)
-    yield Baseline("uniform DARE-Linear", "uniform", uniform, "dare_linear", UNIFORM_DENSITY)
-    yield Baseline("uniform DARE-TIES", "uniform", uniform, "dare_ties", UNIFORM_DENSITY)
+    yield BaselineMerge("uniform Task Arithmetic", "uniform", uniform)
+    yield BaselineMerge("uniform TIES", "uniform", uniform, "ties", UNIFORM_DENSITY)
+    yield BaselineMerge("uniform DARE-Linear", "uniform", uniform, "dare_linear", UNIFORM_DENSITY)
+    yield BaselineMerge("uniform DARE-TIES", "uniform", uniform, "dare_ties", UNIFORM_DENSITY)
 
 
-def single_expert(expert: str, instruction: str, weight: float) -> Baseline:
+def build_single_expert(expert: str, instruction: str, weight: float) -> BaselineMerge:
     """One expert at 1 with the instruction vector at `weight`."""
     name = f"{expert} + {weight:g} {instruction}"
-    return Baseline(name, "expert+0.6 instruction", {expert: 1.0, instruction: weight})
+    return BaselineMerge(name, "expert+0.6 instruction", {expert: 1.0, instruction: weight})
 
 
-def instruction_scan(instruction: str) -> list[Baseline]:
+def build_instruction_scan(instruction: str) -> list[BaselineMerge]:
     """The instruction vector alone at each weight of the scan."""
-    return [Baseline(f"{weight:g} {instruction}", "instruction scan", {instruction: weight}) for weight in SCAN_WEIGHTS]
+    return [
+        BaselineMerge(f"{weight:g} {instruction}", "instruction scan", {instruction: weight}) for weight in SCAN_WEIGHTS
+    ]
 
 
-def tuned_expert(expert: str, instruction: str) -> list[Baseline]:
+def build_expert_scan(expert: str, instruction: str) -> list[BaselineMerge]:
     """One expert at 1 with the instruction vector at each weight of the scan."""
-    return [single_expert(expert, instruction, weight) for weight in SCAN_WEIGHTS]
+    return [build_single_expert(expert, instruction, weight) for weight in SCAN_WEIGHTS]

@@ -10,18 +10,18 @@ from aftermix.config import Config, require
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.files import write_json
 from aftermix.jobs import run_folder
-from aftermix.jobs.evaluator import Bench, split_record
+from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.merge.command import refuse_output, write_model
-from aftermix.jobs.provenance import recipe_yaml, resolved
-from aftermix.jobs.search.earlier_run import translation
-from aftermix.jobs.search.result import best_record
-from aftermix.jobs.search.space_from_config import space_of
-from aftermix.merging.merge import Recipe
+from aftermix.jobs.provenance import format_recipe, resolve_defaults
+from aftermix.jobs.search.earlier_run import build_translation
+from aftermix.jobs.search.result import build_best_record
+from aftermix.jobs.search.space_from_config import build_space
+from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
-from aftermix.search.objective import Objectives
+from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import choose_winner
-from aftermix.search.space import Space
+from aftermix.search.space import SearchSpace
 from aftermix.search.study import run_study
 from aftermix.search.warm_start import ImportedTrial, import_trials
 
@@ -35,24 +35,24 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
     Raises :class:`AftermixError`.
     """
     require(config, "base", "vectors", "evaluate")
-    recipe = Recipe.of(config.merge, vectors=config.vectors, for_search=True)
-    config = resolved(config, recipe)
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
+    config = resolve_defaults(config, recipe)
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
-    space = space_of(config)
+    space = build_space(config)
 
     pool = open_pool(config)
     if not resume:
         refuse_output(run, pool)
 
     suite = TaskSuite.build(config.evaluate)
-    objectives = Objectives.build(config.search.objective, tasks=list(suite.tasks))
-    split = split_record(suite)
+    objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
+    split = build_split_record(suite)
 
     if resume:
         run_folder.refuse_other_kind(run, mixture=False)
         run_folder.refuse_different(run, config=config, pool=pool, split=split)
         # A run that was killed before its imported trials were written must import them again.
-        source = None if read_trials(run) else run_folder.remembered_source(run)
+        source = None if read_trials(run) else run_folder.read_source(run)
 
     imported: Sequence[ImportedTrial] = ()
     if source is not None:
@@ -62,31 +62,38 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
             space=space,
             tasks=list(suite.tasks),
             objectives=objectives,
-            settings_of=translation(run_folder.read_run_config(source), config, space),
+            settings_of=build_translation(run_folder.read_run_config(source), config, space),
         )
 
     # The folder is made last: whatever is refused leaves nothing behind.
-    bench = Bench.open(config, pool, recipe, space=space, suite=suite)
+    evaluator = MergeEvaluator.open(config, pool, recipe, space=space, suite=suite)
     if resume:
         run_folder.write_config(run, config)
     else:
         run_folder.begin_run(run, config=config, pool=pool, split=split, source=source)
-    _run(bench, run, space=space, objectives=objectives, imported=imported)
+    _run_stages(evaluator, run, space=space, objectives=objectives, imported=imported)
     return run
 
 
-def _run(bench: Bench, run: Path, *, space: Space, objectives: Objectives, imported: Sequence[ImportedTrial]) -> None:
+def _run_stages(
+    evaluator: MergeEvaluator,
+    run: Path,
+    *,
+    space: SearchSpace,
+    objectives: ObjectiveSet,
+    imported: Sequence[ImportedTrial],
+) -> None:
     """Trials, selection, test, model, report; each stage leaves files that a resumed run takes up."""
-    config, tasks = bench.config.search, bench.tasks
-    trials = run_study(run, space=space, config=config, tasks=tasks, measure=bench.measure, imported=imported)
-    chosen = choose_winner(run, trials=trials, config=config, tasks=tasks, measure=bench.measure)
+    config, tasks = evaluator.config.search, evaluator.tasks
+    trials = run_study(run, space=space, config=config, tasks=tasks, measure=evaluator.evaluate, imported=imported)
+    chosen = choose_winner(run, trials=trials, config=config, tasks=tasks, measure=evaluator.evaluate)
 
-    best = best_record(bench, run, trials=trials, chosen=chosen, objectives=objectives)
+    best = build_best_record(evaluator, run, trials=trials, chosen=chosen, objectives=objectives)
 
     # `best.json` comes after the model: a run that holds it has a winner to export and push.
     winner = chosen.winner.trial.point
-    merged, merger = bench.config_at(winner.settings), bench.merger_at(winner.settings)
-    if not run_folder.clear_model(run, recipe_yaml(merged, merger.recipe, winner.weights)):
+    merged, merger = evaluator.build_config(winner.settings), evaluator.build_merger(winner.settings)
+    if not run_folder.clear_model(run, format_recipe(merged, merger.recipe, winner.weights)):
         write_model(merger, winner.weights, config=merged, output=run / run_folder.MODEL, best=best)
     write_json(run / run_folder.BEST, best)
     write_report(run)

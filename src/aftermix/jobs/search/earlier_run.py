@@ -6,36 +6,36 @@ from collections.abc import Callable
 from typing import Any
 
 from aftermix.config import Config
-from aftermix.jobs.search.settings import with_settings
-from aftermix.jobs.search.space_from_config import own_settings
-from aftermix.merging.merge import Recipe
+from aftermix.jobs.search.settings import apply_settings
+from aftermix.jobs.search.space_from_config import read_own_settings
+from aftermix.merging.merge import MergeRecipe
 from aftermix.runs.trials import Settings
-from aftermix.search.space import Space
+from aftermix.search.space import SearchSpace
 
 
-def translation(theirs: Config, ours: Config, space: Space) -> Callable[[Settings], Settings | None]:
+def build_translation(theirs: Config, ours: Config, space: SearchSpace) -> Callable[[Settings], Settings | None]:
     """Build the function from settings under the file `theirs` to those of `space`, under `ours`, of the same merge.
 
     What one file searches, the other may fix: a fixed value is a point, and of searched ones those that equal the
     fixed one are kept. None where there is no such point.
     """
 
-    def translated(settings: Settings) -> Settings | None:
-        measured = with_settings(theirs, settings)
-        found = own_settings(measured, space.settings)
-        return found if _decisive(with_settings(ours, found)) == _decisive(measured) else None
+    def translate(settings: Settings) -> Settings | None:
+        measured = apply_settings(theirs, settings)
+        own = read_own_settings(measured, space.settings)
+        return own if _collect_decisive(apply_settings(ours, own)) == _collect_decisive(measured) else None
 
-    return translated
+    return translate
 
 
-def _decisive(config: Config) -> dict[str, Any]:
+def _collect_decisive(config: Config) -> dict[str, Any]:
     """All that decides a merge besides inputs and weights, whichever way the file says it."""
-    recipe = Recipe.of(config.merge, vectors=config.vectors, for_search=True)
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
     method, names = recipe.method, list(config.vectors)
-    shares = method.ratios(names) if method.joint else {}
-    options = {name: method.options_of(name) | {"ratio": shares.get(name)} for name in names}
+    shares = method.compute_ratios(names) if method.is_exclusive else {}
+    options = {name: method.collect_options(name) | {"ratio": shares.get(name)} for name in names}
     for held in options.values():
-        held.pop("density" if method.joint else "ratio")
+        held.pop("density" if method.is_exclusive else "ratio")
 
     settled = {"exclude": recipe.exclude, "seed": recipe.seed, "lambda": recipe.scale, "dtype": recipe.dtype}
     return {"method": method.name, "options": options} | settled

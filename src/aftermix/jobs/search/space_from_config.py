@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from aftermix.config import Config, MergeConfig, Over
+from aftermix.config import Config, MergeConfig, SearchedSettings
 from aftermix.config import Dimension as Given
 from aftermix.errors import AftermixError, Problem, SearchError, refuse_if_any
-from aftermix.jobs.search.settings import SCALE, leaves_vectors_as_they_are, with_settings
-from aftermix.merging.merge import Recipe
+from aftermix.jobs.search.settings import SCALE, apply_settings, leaves_vectors_as_they_are
+from aftermix.merging.merge import MergeRecipe
 from aftermix.runs.trials import Setting, Settings
-from aftermix.search.space import Choices, Dimension, Range, Space
+from aftermix.search.space import ChoiceSet, Dimension, NumberRange, SearchSpace
 
 ORDERS = ("rotation", "first", "last")
 """`first` and `last` stand for every order with one vector there and the others by name."""
@@ -19,54 +19,58 @@ INSIDE = 0.382
 """Place in a range at which a value between its ends is tried: no simple fraction."""
 
 
-def space_of(config: Config) -> Space:
+def build_space(config: Config) -> SearchSpace:
     """Build the space that a search of `config` looks through.
 
     Raises :class:`AftermixError` with every fault of `search.over`: an option that the method does not take, a value
     outside its bounds, an order of other vectors, `ratio` for a method that shares nothing out, nothing to search.
     """
-    Recipe.of(config.merge, vectors=config.vectors, for_search=True)  # faults of the file itself come first
-    space, over = Space.of(config.vectors), config.search.over
+    MergeRecipe.from_config(
+        config.merge, vectors=config.vectors, for_search=True
+    )  # faults of the file itself come first
+    space, over = SearchSpace.from_vectors(config.vectors), config.search.over
     if not over.weights and not over.settings:
         found = "false leaves nothing to search"
         raise SearchError("search.over.weights", found, "Name a setting to search, or leave the key out.")
 
     bounds = space.bounds if over.weights else {n: (v.weight, v.weight) for n, v in config.vectors.items()}
-    refuse_if_any([problem for option, given in over.settings.items() for problem in _shape(option, given, config)])
+    refuse_if_any(
+        [problem for option, given in over.settings.items() for problem in _check_shape(option, given, config)]
+    )
 
-    settings = {name: kind for option in over.settings for name, kind in _dimensions(option, over, config)}
-    refuse_if_any(list(dict.fromkeys(_misfits(config, settings))))
+    settings = {name: kind for option in over.settings for name, kind in _build_dimensions(option, over, config)}
+    refuse_if_any(list(dict.fromkeys(_find_misfits(config, settings))))
 
     shares = tuple(name for name in settings if name.startswith("ratio."))
-    return Space(bounds, space.instruction, settings, shares, own_settings(config, settings))
+    return SearchSpace(bounds, space.instruction, settings, shares, read_own_settings(config, settings))
 
 
-def space_text(config: Config, space: Space) -> str:
+def describe_space(config: Config, space: SearchSpace) -> str:
     """`3 dimensions: it [0.3, 1], ja [0, 1], density [0.1, 0.9]; every trial reads the models anew`"""
-    method = Recipe.of(config.merge, vectors=config.vectors, for_search=True).method
+    method = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True).method
     once = leaves_vectors_as_they_are(method, space.settings)
     cost = "vectors are prepared once" if once else "every trial reads the models anew"
     return f"{space.dimensions} dimension{'s' if space.dimensions > 1 else ''}: {space}; {cost}"
 
 
-def own_settings(config: Config, names: Mapping[str, object]) -> Settings:
+def read_own_settings(config: Config, names: Mapping[str, object]) -> Settings:
     """Values that `config` itself gives to the settings called `names`."""
-    recipe = Recipe.of(config.merge, vectors=config.vectors, for_search=True)
-    method, found = recipe.method, dict[str, Setting]()
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
+    method, settings = recipe.method, dict[str, Setting]()
 
     for name in names:
         option, _, vector = name.partition(".")
         if option == SCALE:
-            found[name] = recipe.scale
-        elif method.joint and option in BY_VECTOR:
-            ratios = method.ratios(list(config.vectors))
-            found[name] = ratios[vector or next(iter(ratios))]
+            settings[name] = recipe.scale
+        elif method.is_exclusive and option in BY_VECTOR:
+            ratios = method.compute_ratios(list(config.vectors))
+            settings[name] = ratios[vector or next(iter(ratios))]
         else:
-            found[name] = (method.options_of(vector) if vector else method.options)[option]
-    return found
+            settings[name] = (method.collect_options(vector) if vector else method.options)[option]
+    return settings
 
 
-def _shape(option: str, given: Given, config: Config) -> Iterator[Problem]:
+def _check_shape(option: str, given: Given, config: Config) -> Iterator[Problem]:
     """Faults of a dimension whatever the method."""
     where = f"search.over.{option}"
     if option in MergeConfig.model_fields:
@@ -80,14 +84,14 @@ def _shape(option: str, given: Given, config: Config) -> Iterator[Problem]:
         yield Problem(where, f"vector '{own[0]}' has a density of its own", remedy)
 
     if given.choices is not None:
-        yield from _choice_problems(where, option, given)
+        yield from _check_choices(where, option, given)
     elif option == "order":
         yield Problem(where, "is no list of choices", f"List orders: {', '.join(ORDERS)}, or [NAME, ...].")
     else:
-        yield from _range_problems(where, given)
+        yield from _check_range(where, given)
 
 
-def _choice_problems(where: str, option: str, given: Given) -> Iterator[Problem]:
+def _check_choices(where: str, option: str, given: Given) -> Iterator[Problem]:
     if (given.low, given.high, given.step) != (None, None, None):
         yield Problem(where, "has a range and choices", "Give `low` and `high`, or a list of choices.")
     if not given.choices:
@@ -100,7 +104,7 @@ def _choice_problems(where: str, option: str, given: Given) -> Iterator[Problem]
         yield Problem(where, f"there is no order {unknown[0]!r}", f"There are: {', '.join(ORDERS)}, and [NAME, ...].")
 
 
-def _range_problems(where: str, given: Given) -> Iterator[Problem]:
+def _check_range(where: str, given: Given) -> Iterator[Problem]:
     low, high, step = given.low, given.high, given.step
     if low is None or high is None:
         yield Problem(where, "has no `low` and `high`", "Give both, or a list of choices.")
@@ -110,17 +114,17 @@ def _range_problems(where: str, given: Given) -> Iterator[Problem]:
         yield Problem(f"{where}.step", f"expected at most high - low = {high - low:g}, found {step:g}", "Lower it.")
 
 
-def _dimensions(option: str, over: Over, config: Config) -> Iterator[tuple[str, Dimension]]:
+def _build_dimensions(option: str, over: SearchedSettings, config: Config) -> Iterator[tuple[str, Dimension]]:
     """The dimensions that one key stands for, by name of the setting."""
     given = over.settings[option]
     kind: Dimension
     if given.choices is not None:
-        values = given.choices if option != "order" else _orders(given.choices, sorted(config.vectors))
-        kind = Choices(tuple(dict.fromkeys(values)))
+        values = given.choices if option != "order" else _expand_orders(given.choices, sorted(config.vectors))
+        kind = ChoiceSet(tuple(dict.fromkeys(values)))
     else:
         assert given.low is not None  # noqa: S101 - checked by its shape; for the type checker
         assert given.high is not None  # noqa: S101
-        kind = Range(given.low, given.high, given.step)
+        kind = NumberRange(given.low, given.high, given.step)
 
     if option == "ratio" or given.each:
         yield from ((f"{option}.{vector}", kind) for vector in config.vectors)
@@ -128,7 +132,7 @@ def _dimensions(option: str, over: Over, config: Config) -> Iterator[tuple[str, 
         yield option, kind
 
 
-def _orders(choices: tuple[Setting, ...], names: list[str]) -> Iterator[Setting]:
+def _expand_orders(choices: tuple[Setting, ...], names: list[str]) -> Iterator[Setting]:
     for choice in choices:
         if choice == "first":
             yield from ((name, *(other for other in names if other != name)) for name in names)
@@ -138,41 +142,41 @@ def _orders(choices: tuple[Setting, ...], names: list[str]) -> Iterator[Setting]
             yield choice
 
 
-def _misfits(config: Config, settings: Mapping[str, Dimension]) -> Iterator[Problem]:
+def _find_misfits(config: Config, settings: Mapping[str, Dimension]) -> Iterator[Problem]:
     """Faults that the method finds in the settings, each tried by itself at its ends or choices; each fault once."""
     for name, kind in settings.items():
-        values = (kind.low, kind.top) if isinstance(kind, Range) else kind.values
-        found = [problem for value in values for problem in _misfit(config, name, value)]
-        if isinstance(kind, Range) and not found:
-            found = list(_misfit(config, name, _between(kind)))
+        values = (kind.low, kind.top) if isinstance(kind, NumberRange) else kind.values
+        problems = [problem for value in values for problem in _try_value(config, name, value)]
+        if isinstance(kind, NumberRange) and not problems:
+            problems = list(_try_value(config, name, _choose_inside(kind)))
 
-        for problem in dict.fromkeys(found):
+        for problem in dict.fromkeys(problems):
             yield Problem(f"search.over.{name.partition('.')[0]}", problem.found, problem.remedy)
 
 
-def _between(kind: Range) -> float:
+def _choose_inside(kind: NumberRange) -> float:
     """A number that is not an end: an option that takes whole numbers may have its ends whole by chance."""
     return kind.low + (kind.step or (kind.high - kind.low) * INSIDE)
 
 
-def _misfit(config: Config, name: str, value: Setting) -> tuple[Problem, ...]:
+def _try_value(config: Config, name: str, value: Setting) -> tuple[Problem, ...]:
     option, _, vector = name.partition(".")
     if vector and not (isinstance(value, int | float) and 0 < value <= 1):
         return (Problem(option, f"expected numbers above 0 and at most 1, found {value}", "Correct the range."),)
     try:
-        changed = with_settings(config, {name: value})
-        method = Recipe.of(changed.merge, vectors=changed.vectors, for_search=True).method
+        changed = apply_settings(config, {name: value})
+        method = MergeRecipe.from_config(changed.merge, vectors=changed.vectors, for_search=True).method
         if option == SCALE and method.operands == "models":
             return (Problem(option, f"{method.name} has no vector to scale", "Remove it."),)
 
         idle = {"ratio", "order"} & {"ratio", *method.options}
-        if not method.joint and option in idle:
+        if not method.is_exclusive and option in idle:
             remedy = "Remove it, or choose another method."
             return (Problem(option, f"{method.name} has no use for it", remedy),)
         if option == "order":
             method.refuse_other_order(list(config.vectors))
-        if method.joint and option == "density":
-            method.ratios(list(config.vectors))
+        if method.is_exclusive and option == "density":
+            method.compute_ratios(list(config.vectors))
     except AftermixError as error:
         return error.problems
     except ValueError as error:  # a value that no option of any method takes

@@ -15,23 +15,23 @@ from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, require
 from aftermix.errors import AftermixError, Problem, TrainingError, refuse_if_any
 from aftermix.jobs.train.expert_data import (
-    Ingredients,
-    Preparing,
-    described,
-    ingredients,
-    shares_in_words,
-    token_folder,
+    DatasetBuilder,
+    DatasetSources,
+    collect_sources,
+    describe_data,
+    describe_shares,
+    open_token_folder,
 )
-from aftermix.jobs.train.expert_run import Plan, make_trainable, plan_run, train_expert
+from aftermix.jobs.train.expert_run import ExpertPlan, make_trainable, plan_run, train_expert
 from aftermix.training.base_model import load_base, load_tokenizer, refuse_unfit
-from aftermix.training.distributed.processes import process_index
+from aftermix.training.distributed.processes import read_process_index
 from aftermix.training.expert import (
-    identity_of_base,
+    build_recipe_record,
+    collect_trained_tensors,
+    identify_base,
     is_already_trained,
-    recipe_record,
-    trained_tensors,
 )
-from aftermix.training.trainer import Recipe, uses_cuda
+from aftermix.training.trainer import TrainingRecipe, uses_cuda
 
 
 def train(config: Config, output: Path, *, say: Callable[[str], None] | None = None) -> dict[str, Path]:
@@ -42,7 +42,7 @@ def train(config: Config, output: Path, *, say: Callable[[str], None] | None = N
     told. All inputs are checked before the first step: :class:`AftermixError` names every fault. Experts finished
     before a fault or an interruption stay. Of several processes the first alone writes, speaks and gives folders back.
     """
-    say = (say or to_stderr) if process_index() == 0 else _nothing
+    say = (say or write_to_stderr) if read_process_index() == 0 else _ignore_line
     require(config, "base", "train")
     settings, base_name = config.train, config.base
     if settings is None or base_name is None:
@@ -53,30 +53,30 @@ def train(config: Config, output: Path, *, say: Callable[[str], None] | None = N
     _refuse_base_in_the_way(output, folders, base)
     uses_cuda(settings.device)
 
-    settings = _with_scale(settings, base_name, say)
-    with token_folder(settings, output) as tokens:
-        plans = _plans(settings, base, folders, tokens)
+    settings = _resolve_scale(settings, base_name, say)
+    with open_token_folder(settings, output) as tokens:
+        plans = _plan_experts(settings, base, folders, tokens)
         for name, folder in folders.items():
             if name not in {plan.name for plan in plans}:
                 say(f"{name}: reused {folder}, trained before by the same recipe")
 
         for plan in plans:
-            for line in shares_in_words(plan.packed):
+            for line in describe_shares(plan.packed):
                 say(f"{plan.name}: {line}")
             train_expert(plan, settings, base, say=say)
-    return folders if process_index() == 0 else {}
+    return folders if read_process_index() == 0 else {}
 
 
-def _nothing(_: str) -> None:
+def _ignore_line(_: str) -> None:
     """Say nothing, as all processes of a run but the first."""
 
 
-def to_stderr(line: str) -> None:
+def write_to_stderr(line: str) -> None:
     """Write a line beside the progress bars."""
     tqdm.write(line, file=sys.stderr)
 
 
-def _with_scale(settings: TrainConfig, base_name: str, say: Callable[[str], None]) -> TrainConfig:
+def _resolve_scale(settings: TrainConfig, base_name: str, say: Callable[[str], None]) -> TrainConfig:
     """The settings with a number for `scale: auto`: the mean absolute deviation of the pilot's vector.
 
     Raises :class:`TrainingError` for a pilot that is the base itself.
@@ -108,66 +108,68 @@ def _refuse_base_in_the_way(output: Path, folders: dict[str, Path], base: Checkp
         raise TrainingError(str(output), "is a file", "Name a folder.")
 
 
-def _plans(settings: TrainConfig, base: Checkpoint, folders: dict[str, Path], tokens: Path) -> list[Plan]:
+def _plan_experts(settings: TrainConfig, base: Checkpoint, folders: dict[str, Path], tokens: Path) -> list[ExpertPlan]:
     """Plan and check what is to be trained, without experts that are there already. Tokens are kept in `tokens`.
 
     Raises :class:`ManyProblemsError` with the faults of all datasets.
     """
-    base_identity = identity_of_base(base)
-    to_prepare: dict[str, tuple[Ingredients, dict[str, Any]]] = {}
+    base_identity = identify_base(base)
+    to_prepare: dict[str, tuple[DatasetSources, dict[str, Any]]] = {}
     problems: list[Problem] = []
 
     for name, dataset in settings.datasets.items():
         try:
-            what = ingredients(name, settings)
-            record = recipe_record(base_identity, data=what.recipe(), dataset=dataset, config=settings)
+            sources = collect_sources(name, settings)
+            record = build_recipe_record(
+                base_identity, data=sources.build_data_record(), dataset=dataset, config=settings
+            )
             if not is_already_trained(folders[name], record, checkpoint_tokens=settings.checkpoint_tokens):
-                to_prepare[name] = what, record
+                to_prepare[name] = sources, record
         except AftermixError as error:
-            problems += _labelled(name, error)
+            problems += _label_problems(name, error)
 
     # The base is loaded only where something is to be trained.
     identity = base_identity["companions"]
-    plans = _prepared(settings, base, folders, to_prepare, problems, tokens, identity) if to_prepare else []
+    plans = _prepare_experts(settings, base, folders, to_prepare, problems, tokens, identity) if to_prepare else []
     refuse_if_any(problems)
     return plans
 
 
-def _prepared(
+def _prepare_experts(
     settings: TrainConfig,
     base: Checkpoint,
     folders: dict[str, Path],
-    to_prepare: dict[str, tuple[Ingredients, dict[str, Any]]],
+    to_prepare: dict[str, tuple[DatasetSources, dict[str, Any]]],
     problems: list[Problem],
     tokens: Path,
     identity: str,
-) -> list[Plan]:
+) -> list[ExpertPlan]:
     """Read, tokenise and pack each dataset of `to_prepare` against a model loaded once to see that all fits."""
     tokenizer = load_tokenizer(base.folder)
-    preparing = Preparing(settings, tokenizer, base.label, identity, tokens)
+    builder = DatasetBuilder(settings, tokenizer, base.label, identity, tokens)
 
     model = load_base(base)
-    trained_tensors(model, base)
+    collect_trained_tensors(model, base)
     make_trainable(model, settings)
 
-    plans: list[Plan] = []
-    for name, (what, record) in to_prepare.items():
+    plans: list[ExpertPlan] = []
+    for name, (sources, record) in to_prepare.items():
         try:
-            packed = preparing.prepared(name, what)
+            packed = builder.build_sequences(name, sources)
             refuse_unfit(packed, model, tokenizer, where=base.label)
-            recipe = recipe_of(settings, settings.datasets[name])
-            recipe.steps(len(packed))
-            run = plan_run(name, folders[name], packed, recipe, record, settings)
+            recipe = build_recipe(settings, settings.datasets[name])
+            recipe.count_steps(len(packed))
+            plan = plan_run(name, folders[name], packed, recipe, record, settings)
         except AftermixError as error:
-            problems += _labelled(name, error)
+            problems += _label_problems(name, error)
         else:
-            plans.append(run.describing(described(what, packed)))
+            plans.append(plan.attach_data(describe_data(sources, packed)))
     return plans
 
 
-def recipe_of(settings: TrainConfig, dataset: DatasetConfig) -> Recipe:
+def build_recipe(settings: TrainConfig, dataset: DatasetConfig) -> TrainingRecipe:
     """Recipe by which the expert of `dataset` is trained."""
-    return Recipe(
+    return TrainingRecipe(
         batch_size=settings.batch_size,
         learning_rate=dataset.learning_rate or settings.learning_rate,
         schedule=settings.schedule,
@@ -185,6 +187,6 @@ def recipe_of(settings: TrainConfig, dataset: DatasetConfig) -> Recipe:
     )
 
 
-def _labelled(name: str, error: AftermixError) -> list[Problem]:
+def _label_problems(name: str, error: AftermixError) -> list[Problem]:
     """The problems of `error`, saying whose dataset it is."""
     return [Problem(f"train.datasets.{name}: {each.where}", each.found, each.remedy) for each in error.problems]

@@ -14,81 +14,81 @@ from typing import Any, cast
 from aftermix.checkpoints.reader import read_json
 from aftermix.config import DatasetConfig, SourceConfig, TrainConfig
 from aftermix.errors import AftermixError, TrainingError
-from aftermix.training.data.encoding import EncodeExamples, example_encoder
-from aftermix.training.data.files import data_sha256
-from aftermix.training.data.mixture import Mixture, checked_ratios, mixed
-from aftermix.training.data.packing import CutStream, PackedTokens, Stream, packed
+from aftermix.training.data.encoding import ExampleEncoder, build_example_encoder
+from aftermix.training.data.files import hash_data
+from aftermix.training.data.mixture import SequenceMixture, check_ratios, mix_streams
+from aftermix.training.data.packing import CutStream, PackedTokens, SequenceStream, pack_stream
 from aftermix.training.data.packing_whole import WholeStream
-from aftermix.training.data.tokenise import DataSource, tokenised
-from aftermix.training.distributed.processes import process_index
+from aftermix.training.data.tokenise import DataSource, tokenise_dataset
+from aftermix.training.distributed.processes import read_process_index
 
 VERSIONS_OF = ("tokenizers", "transformers")
 """Packages whose changes could change tokens."""
 
 
 @dataclass(frozen=True)
-class Ingredients:
+class DatasetSources:
     """Sources that one expert is trained on: one, or several with the ratio of each."""
 
-    sources: dict[str, SourceConfig]
+    by_name: dict[str, SourceConfig]
     ratios: dict[str, float] | None
     """None: one source alone, which is no mixture."""
 
     @cached_property
     def sha256(self) -> dict[str, str]:
         """Hash of each source's data. Raises :class:`TrainingError` for data that is missing or cannot be read."""
-        found = {}
-        for name, source in self.sources.items():
+        hashes = {}
+        for name, source in self.by_name.items():
             try:
-                found[name] = data_sha256(Path(source.data))
+                hashes[name] = hash_data(Path(source.data))
             except AftermixError as error:
-                raise self.placed(name, error) from error
-        return found
+                raise self.locate_error(name, error) from error
+        return hashes
 
-    def placed(self, name: str, error: AftermixError) -> TrainingError:
+    def locate_error(self, name: str, error: AftermixError) -> TrainingError:
         """`error` saying which domain it is about, where there are several."""
         problem = error.problem
         where = problem.where if self.ratios is None else f"mixture.{name}: {problem.where}"
         return TrainingError(where, problem.found, problem.remedy)
 
-    def recipe(self) -> dict[str, Any]:
+    def build_data_record(self) -> dict[str, Any]:
         """Properties of the data that decide the weights, as plain values."""
         options = ("text_field", "format", "long_examples")
-        found = {key: {name: getattr(source, key) for name, source in self.sources.items()} for key in options}
-        by_domain = {"data_sha256": self.sha256, **found}
+        option_values = {key: {name: getattr(source, key) for name, source in self.by_name.items()} for key in options}
+        by_domain = {"data_sha256": self.sha256, **option_values}
         if self.ratios is not None:
             return {**by_domain, "mixture": self.ratios}
         return {**{key: next(iter(values.values())) for key, values in by_domain.items()}, "mixture": None}
 
 
-def ingredients(name: str, settings: TrainConfig) -> Ingredients:
+def collect_sources(name: str, settings: TrainConfig) -> DatasetSources:
     """Collect the sources that the expert called `name` is trained on.
 
     Raises :class:`TrainingError` for ratios that cannot be used, and a run that gives none.
     """
     dataset = settings.datasets[name]
     if dataset.source is not None:
-        return Ingredients({name: dataset.source}, None)
+        return DatasetSources({name: dataset.source}, None)
 
-    known = {**_sources_of_datasets(settings), **settings.sources}
-    ratios = checked_ratios(_ratios(dataset), known, where="mixture")
-    return Ingredients({domain: known[domain] for domain in ratios}, ratios)
+    known = {**_list_dataset_sources(settings), **settings.sources}
+    ratios = check_ratios(_read_ratios(dataset), known, where="mixture")
+    return DatasetSources({domain: known[domain] for domain in ratios}, ratios)
 
 
-def _sources_of_datasets(settings: TrainConfig) -> dict[str, SourceConfig]:
+def _list_dataset_sources(settings: TrainConfig) -> dict[str, SourceConfig]:
     return {name: dataset.source for name, dataset in settings.datasets.items() if dataset.source is not None}
 
 
-def _ratios(dataset: DatasetConfig) -> Mapping[str, float]:
+def _read_ratios(dataset: DatasetConfig) -> Mapping[str, float]:
     if not isinstance(dataset.mixture, str):
         return cast(Mapping[str, float], dataset.mixture)
     file = Path(dataset.mixture)
     remedy = "Name the best.json of a search or mixture run, or write the ratios out."
-    found = read_json(file, remedy=remedy)
-    ratios = found.get("ratios")
+    record = read_json(file, remedy=remedy)
+    ratios = record.get("ratios")
 
     if ratios is None:
-        note = str(found.get("ratios_note") or "it has no `ratios`")
+        note = str(record.get("ratios_note") or "it has no `ratios`")
         raise TrainingError(str(file), f"gives no data ratios: {note}", remedy)
     if not isinstance(ratios, dict) or not all(_is_number(value) for value in ratios.values()):
         raise TrainingError(str(file), "its `ratios` are not numbers by name", remedy)
@@ -100,7 +100,7 @@ def _is_number(value: Any) -> bool:
 
 
 @contextmanager
-def token_folder(settings: TrainConfig, output: Path) -> Iterator[Path]:
+def open_token_folder(settings: TrainConfig, output: Path) -> Iterator[Path]:
     """Open the folder of tokens: `train.cache`, or a hidden one in `output` that goes when all is trained.
 
     Refused inputs leave nothing behind that was not there; an interrupted run leaves the folder, for the run that
@@ -125,7 +125,7 @@ def token_folder(settings: TrainConfig, output: Path) -> Iterator[Path]:
 
 def _remove(folder: Path, made: Path | None) -> None:
     """Remove `folder` and, where nothing else came into them, the folders above it from `made` on."""
-    if process_index() != 0:
+    if read_process_index() != 0:
         return
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -136,7 +136,7 @@ def _remove(folder: Path, made: Path | None) -> None:
 
 
 @dataclass(frozen=True)
-class Preparing:
+class DatasetBuilder:
     """Builder of sequences: every dataset of a run, tokenised and packed in the same way."""
 
     settings: TrainConfig
@@ -147,37 +147,37 @@ class Preparing:
     """Hash of the tokenizer's files."""
     cache: Path
 
-    def prepared(self, name: str, what: Ingredients) -> PackedTokens | Mixture:
+    def build_sequences(self, name: str, sources: DatasetSources) -> PackedTokens | SequenceMixture:
         """Build the sequences of the expert called `name`.
 
         Raises :class:`TrainingError` for data that cannot be read, does not fill a sequence, or would be repeated
         more often than allowed.
         """
         dataset = self.settings.datasets[name]
-        streams = {domain: self._stream(domain, what, dataset.tokens) for domain in what.sources}
-        if what.ratios is None:
-            where = what.sources[name].data
-            alone = packed(streams[name], tokens=dataset.tokens, where=where)
+        streams = {domain: self._open_stream(domain, sources, dataset.tokens) for domain in sources.by_name}
+        if sources.ratios is None:
+            where = sources.by_name[name].data
+            alone = pack_stream(streams[name], tokens=dataset.tokens, where=where)
             _refuse_repetition(dataset, where, alone.tokens, alone.epochs)
             return alone
 
         tokens = cast(int, dataset.tokens)
-        found = mixed(streams, what.ratios, tokens=tokens, seed=self.settings.seed, where="mixture")
-        for domain, given in found.given.items():
+        mixture = mix_streams(streams, sources.ratios, tokens=tokens, seed=self.settings.seed, where="mixture")
+        for domain, given in mixture.given.items():
             _refuse_repetition(dataset, f"mixture.{domain}", given.tokens, given.epochs)
-        return found
+        return mixture
 
-    def _stream(self, domain: str, what: Ingredients, tokens: int | None) -> Stream:
-        source, context, seed = what.sources[domain], self.settings.context, self.settings.seed
-        if what.ratios is not None and tokens is not None:
+    def _open_stream(self, domain: str, sources: DatasetSources, tokens: int | None) -> SequenceStream:
+        source, context, seed = sources.by_name[domain], self.settings.context, self.settings.seed
+        if sources.ratios is not None and tokens is not None:
             # A domain is at most one sequence ahead of its share, and one more is looked at.
-            tokens = int(tokens * what.ratios[domain]) + 3 * context
+            tokens = int(tokens * sources.ratios[domain]) + 3 * context
         try:
-            store = tokenised(
+            store = tokenise_dataset(
                 DataSource(path=Path(source.data), format=source.format, text_field=source.text_field),
-                lambda: self._encoder(source),
+                lambda: self._build_encoder(source),
                 cache=self.cache,
-                identity=[what.sha256[domain], self.identity, *(f"{name} {version(name)}" for name in VERSIONS_OF)],
+                identity=[sources.sha256[domain], self.identity, *(f"{name} {version(name)}" for name in VERSIONS_OF)],
                 tokens=tokens,
                 seed=seed,
             )
@@ -187,10 +187,12 @@ class Preparing:
                 store, context, seed, self.settings.mask_documents, longer=source.long_examples, where=source.data
             )
         except AftermixError as error:
-            raise (what.placed(domain, error) if error.exit_code == AftermixError.exit_code else error) from error
+            raise (
+                sources.locate_error(domain, error) if error.exit_code == AftermixError.exit_code else error
+            ) from error
 
-    def _encoder(self, source: SourceConfig) -> EncodeExamples:
-        return example_encoder(self.tokenizer, format=source.format, where=self.label)
+    def _build_encoder(self, source: SourceConfig) -> ExampleEncoder:
+        return build_example_encoder(self.tokenizer, format=source.format, where=self.label)
 
 
 def _refuse_repetition(dataset: DatasetConfig, where: str, tokens: int, epochs: float) -> None:
@@ -200,19 +202,21 @@ def _refuse_repetition(dataset: DatasetConfig, where: str, tokens: int, epochs: 
         raise TrainingError(where, found, f"Lower `tokens:` to {most} or less, its ratio, or bring more data.")
 
 
-def described(what: Ingredients, sequences: PackedTokens | Mixture) -> dict[str, Any]:
+def describe_data(sources: DatasetSources, sequences: PackedTokens | SequenceMixture) -> dict[str, Any]:
     """Describe the data of an expert for its record."""
     if isinstance(sequences, PackedTokens):
-        ((_, source),) = what.sources.items()
-        return _of_stream(source, sequences.stream)
+        ((_, source),) = sources.by_name.items()
+        return _describe_stream(source, sequences.stream)
 
-    given = {name: _rounded(asdict(given)) for name, given in sequences.given.items()}
+    given = {name: _round_values(asdict(given)) for name, given in sequences.given.items()}
     return {
-        "mixture": {name: {**given[name], **_of_stream(what.sources[name], sequences.streams[name])} for name in given}
+        "mixture": {
+            name: {**given[name], **_describe_stream(sources.by_name[name], sequences.streams[name])} for name in given
+        }
     }
 
 
-def _of_stream(source: SourceConfig, stream: Stream) -> dict[str, Any]:
+def _describe_stream(source: SourceConfig, stream: SequenceStream) -> dict[str, Any]:
     skipped = {"long_examples_skipped": stream.skipped} if isinstance(stream, WholeStream) else {}
     return {
         "file": source.data,
@@ -224,11 +228,11 @@ def _of_stream(source: SourceConfig, stream: Stream) -> dict[str, Any]:
     }
 
 
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+def _round_values(values: dict[str, Any]) -> dict[str, Any]:
     return {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
 
 
-def shares_in_words(sequences: PackedTokens | Mixture) -> list[str]:
+def describe_shares(sequences: PackedTokens | SequenceMixture) -> list[str]:
     """A line for each domain of a mixture: the tokens and epochs that it really gives."""
     if isinstance(sequences, PackedTokens):
         return []

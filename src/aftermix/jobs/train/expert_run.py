@@ -15,25 +15,25 @@ from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import TrainConfig
 from aftermix.errors import RunFailedError
 from aftermix.training.base_model import freeze, load_base
-from aftermix.training.checkpoint_schedule import checkpoint_folder, milestones
-from aftermix.training.data.mixture import Mixture
+from aftermix.training.checkpoint_schedule import name_checkpoint_folder, plan_checkpoints
+from aftermix.training.data.mixture import SequenceMixture
 from aftermix.training.data.packing import PackedTokens
-from aftermix.training.distributed.processes import process_count, process_index, wait_for_all, whole_state
+from aftermix.training.distributed.processes import count_processes, gather_state, read_process_index, wait_for_all
 from aftermix.training.expert import is_already_trained, write_expert
 from aftermix.training.resuming import ResumePoints
-from aftermix.training.trainer import Recipe, mean_of_last, train_one
+from aftermix.training.trainer import TrainingRecipe, average_last_losses, train_one
 
 VERSIONS_OF = ("aftermix", "accelerate", "numpy", "safetensors", "tokenizers", "torch", "transformers")
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExpertPlan:
     """One expert that is to be trained, with everything checked that can be checked before the first step."""
 
     name: str
     folder: Path
-    packed: PackedTokens | Mixture
-    recipe: Recipe
+    packed: PackedTokens | SequenceMixture
+    recipe: TrainingRecipe
     record: dict[str, Any]
     """Values that decide the weights."""
     checkpoints: dict[int, int]
@@ -42,7 +42,7 @@ class Plan:
     data: dict[str, Any]
     """Description of the dataset for the record; its texts are not kept once they are packed."""
 
-    def describing(self, data: dict[str, Any]) -> Plan:
+    def attach_data(self, data: dict[str, Any]) -> ExpertPlan:
         """The plan with the description of its dataset."""
         return replace(self, data=data)
 
@@ -50,11 +50,11 @@ class Plan:
 def plan_run(
     name: str,
     folder: Path,
-    packed: PackedTokens | Mixture,
-    recipe: Recipe,
+    packed: PackedTokens | SequenceMixture,
+    recipe: TrainingRecipe,
     record: dict[str, Any],
     settings: TrainConfig,
-) -> Plan:
+) -> ExpertPlan:
     """Plan the run that writes `folder`; checkpoints that an interrupted run wrote are not due again.
 
     Raises :class:`TrainingError` for a checkpoint that the run does not reach, one of another recipe that is in the
@@ -62,14 +62,14 @@ def plan_run(
     """
     wanted = settings.checkpoint_tokens
     lengths = packed.lengths.tolist()
-    due = milestones(lengths, batch_size=recipe.batch_size, wanted=wanted)
+    due = plan_checkpoints(lengths, batch_size=recipe.batch_size, wanted=wanted)
     # Asked before training: once it goes on, one process may look while another writes.
-    due = {step: n for step, n in due.items() if not is_already_trained(checkpoint_folder(folder, n), record)}
+    due = {step: n for step, n in due.items() if not is_already_trained(name_checkpoint_folder(folder, n), record)}
 
     work = folder.with_name(f".{folder.name}.training")
     resume = ResumePoints(work, every_steps=settings.save_steps, recipe=record)
-    resume.latest()
-    return Plan(name, folder, packed, recipe, record, due, resume, data={})
+    resume.find_latest()
+    return ExpertPlan(name, folder, packed, recipe, record, due, resume, data={})
 
 
 def make_trainable(model: Any, settings: TrainConfig) -> list[str]:
@@ -84,12 +84,12 @@ def make_trainable(model: Any, settings: TrainConfig) -> list[str]:
     return add_adapters(model, settings.lora, seed=settings.seed)
 
 
-def train_expert(plan: Plan, settings: TrainConfig, base: Checkpoint, *, say: Callable[[str], None]) -> None:
+def train_expert(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, *, say: Callable[[str], None]) -> None:
     """Train the expert of `plan` and write its folder; go on where an interrupted run of the same recipe stopped."""
     plan.resume.remove_unfinished()
-    earlier = plan.resume.latest()
+    earlier = plan.resume.find_latest()
     if earlier is not None:
-        say(f"{plan.name}: goes on after step {earlier.step} of {plan.recipe.steps(len(plan.packed))}")
+        say(f"{plan.name}: goes on after step {earlier.step} of {plan.recipe.count_steps(len(plan.packed))}")
 
     try:
         _train_and_write(plan, settings, base)
@@ -103,9 +103,9 @@ def train_expert(plan: Plan, settings: TrainConfig, base: Checkpoint, *, say: Ca
     gc.collect()  # the Trainer leaves reference cycles, and the next expert needs the room
 
 
-def _train_and_write(plan: Plan, settings: TrainConfig, base: Checkpoint) -> None:
+def _train_and_write(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint) -> None:
     model = load_base(base)
-    run = _Run(plan, settings, base, model, frozen=make_trainable(model, settings))
+    writer = _ExpertWriter(plan, settings, base, model, frozen=make_trainable(model, settings))
     done = train_one(
         model,
         plan.packed,
@@ -113,7 +113,7 @@ def _train_and_write(plan: Plan, settings: TrainConfig, base: Checkpoint) -> Non
         device=settings.device,
         threads=settings.threads,
         label=f"train {plan.name}",
-        after_step=run.write_if_due if plan.checkpoints else None,
+        after_step=writer.write_if_due if plan.checkpoints else None,
         resume=plan.resume,
         tangent=settings.tangent,
     )
@@ -124,14 +124,14 @@ def _train_and_write(plan: Plan, settings: TrainConfig, base: Checkpoint) -> Non
         "device": done.device,
         "processes": done.processes,
     }
-    run.write(plan.folder, tokens=plan.packed.tokens, losses=done.losses, **measured)
+    writer.write(plan.folder, tokens=plan.packed.tokens, losses=done.losses, **measured)
 
 
 @dataclass(frozen=True)
-class _Run:
+class _ExpertWriter:
     """Writer of the folders of one run, with what they have in common."""
 
-    plan: Plan
+    plan: ExpertPlan
     settings: TrainConfig
     base: Checkpoint
     model: Any
@@ -141,23 +141,26 @@ class _Run:
         """Write the checkpoint that is due after `step`."""
         tokens = self.plan.checkpoints.get(step)
         if tokens is not None:
-            folder, steps = checkpoint_folder(self.plan.folder, tokens), self.plan.recipe.steps(len(self.plan.packed))
+            folder, steps = (
+                name_checkpoint_folder(self.plan.folder, tokens),
+                self.plan.recipe.count_steps(len(self.plan.packed)),
+            )
             self.write(folder, tokens=tokens, losses=losses, of_steps=steps)
 
     def write(self, folder: Path, *, tokens: int, losses: Sequence[float], **more: Any) -> None:
         """Write the model as it is now; every process must call this, and one writes."""
         dtype = getattr(torch, self.settings.dtype) if self.settings.dtype else None
-        state = whole_state(self.model)
+        state = gather_state(self.model)
 
-        if process_index() == 0:
+        if read_process_index() == 0:
             if self.settings.lora is not None:
-                from aftermix.training.lora import folded
+                from aftermix.training.lora import fold_adapters
 
-                state = folded(self.model, state)
-            record = self._record(tokens=tokens, losses=losses) | more
+                state = fold_adapters(self.model, state)
+            record = self._build_record(tokens=tokens, losses=losses) | more
             write_expert(folder, self.model, self.base, dtype=dtype, record=record, state=state)
 
-    def _record(self, *, tokens: int, losses: Sequence[float]) -> dict[str, Any]:
+    def _build_record(self, *, tokens: int, losses: Sequence[float]) -> dict[str, Any]:
         """Content of `train.json`: the recipe that identifies the expert, and what really happened."""
         plan, packed = self.plan, self.plan.packed
         done = tokens / packed.tokens
@@ -168,7 +171,7 @@ class _Run:
             "recipe": plan.record,
             "data": plan.data,
             "tokens": tokens,
-            "epochs": None if isinstance(packed, Mixture) else round(packed.epochs * done, 6),
+            "epochs": None if isinstance(packed, SequenceMixture) else round(packed.epochs * done, 6),
             "documents_begun": packed.documents,
             "sequences": min(len(packed), len(losses) * plan.recipe.batch_size),
             "steps": len(losses),
@@ -177,8 +180,8 @@ class _Run:
             "checkpoint_tokens": self.settings.checkpoint_tokens,
             "trained_parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             "frozen": self.frozen,
-            "loss": {"first": losses[0], "final": mean_of_last(losses)},
-            "processes": process_count(),
+            "loss": {"first": losses[0], "final": average_last_losses(losses)},
+            "processes": count_processes(),
             "threads": self.settings.threads or torch.get_num_threads(),
             "versions": {name: version(name) for name in VERSIONS_OF},
         }

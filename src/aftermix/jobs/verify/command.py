@@ -16,34 +16,34 @@ from aftermix.errors import MixtureError, SearchError
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.files import write_json
 from aftermix.jobs import run_folder
-from aftermix.jobs.evaluator import Bench
+from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.command import mixture
-from aftermix.jobs.mixture.points import Learned
-from aftermix.jobs.mixture.problem import Setting
-from aftermix.jobs.mixture.scores import Scoring, as_json
-from aftermix.jobs.train.command import to_stderr
-from aftermix.jobs.verify.cost import cost_record
+from aftermix.jobs.mixture.points import FittedSurrogates
+from aftermix.jobs.mixture.problem import MixtureProblem
+from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility
+from aftermix.jobs.train.command import write_to_stderr
+from aftermix.jobs.verify.cost import build_cost_record
 from aftermix.jobs.verify.doremi import doremi_ratios
 from aftermix.jobs.verify.trained_mixtures import (
-    Chosen,
-    Measured,
-    chosen_mixtures,
-    measured_mixtures,
+    MixtureToTrain,
+    TrainedMixture,
+    choose_mixtures,
+    measure_mixtures,
+    read_train_record,
     train_mixtures,
-    train_record,
 )
-from aftermix.jobs.verify.training_file import refuse_missing_data, sources_of, tokens_of
-from aftermix.merging.merge import Recipe
+from aftermix.jobs.verify.training_file import find_sources, read_expert_tokens, refuse_missing_data
+from aftermix.merging.merge import MergeRecipe
 from aftermix.mixture.optimum import find_optimum
-from aftermix.mixture.rank_consistency import DECIMALS, FEWEST, Score, consistency, spearman
-from aftermix.mixture.regmix import plain_mixtures, regmix
-from aftermix.mixture.simplex import Floats, named
+from aftermix.mixture.rank_consistency import DECIMALS, FEWEST, Score, measure_consistency, measure_spearman
+from aftermix.mixture.regmix import find_regmix, list_plain_mixtures
+from aftermix.mixture.simplex import Floats, name_shares
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
-from aftermix.mixture.utility import Utility
+from aftermix.mixture.utility import MixtureUtility
 from aftermix.report.page import write_report
-from aftermix.runs.journal import only_process, read_trials
+from aftermix.runs.journal import lock_run, read_trials
 from aftermix.runs.trials import ItemScores
-from aftermix.search.objective import Objectives
+from aftermix.search.objective import ObjectiveSet
 
 # N trained mixtures, K domains, M capabilities
 
@@ -71,8 +71,8 @@ def refuse_unverifiable(config: Config, *, mixtures: int, tokens: int | None) ->
         raise MixtureError("--verify", found, "Train fewer, or measure more points.")
 
     domains = [name for name, vector in config.vectors.items() if vector.role == "expert"]
-    refuse_missing_data(sources_of(config.train, domains))
-    tokens = tokens_of(config.train, domains, option=OPTION) if tokens is None else tokens
+    refuse_missing_data(find_sources(config.train, domains))
+    tokens = read_expert_tokens(config.train, domains, option=OPTION) if tokens is None else tokens
     needed = len(domains) * config.train.context
     if tokens < needed:
         found = f"expected at least {needed:,} tokens, a sequence of `train.context` for each domain, found {tokens:,}"
@@ -80,7 +80,7 @@ def refuse_unverifiable(config: Config, *, mixtures: int, tokens: int | None) ->
     return tokens
 
 
-def verified_mixture(
+def run_and_verify(
     config: Config,
     run: Path,
     *,
@@ -122,130 +122,138 @@ def verify(
         raise SearchError(str(run), f"is not finished: it has no {run_folder.BEST}", "Finish it by --resume first.")
     run_folder.refuse_other_kind(run, mixture=True)
 
-    say = say or to_stderr
+    say = say or write_to_stderr
     config = run_folder.read_run_config(run).model_copy(update={"train": config.train})
     tokens = refuse_unverifiable(config, mixtures=mixtures, tokens=tokens)
 
-    with only_process(run):
-        found = _Verification.of(config, run, mixtures=mixtures, tokens=tokens, say=say)
-        write_json(run / VERIFICATION, found.record(doremi=doremi, say=say))
+    with lock_run(run):
+        verification = _MixtureVerification.train_and_measure(config, run, mixtures=mixtures, tokens=tokens, say=say)
+        write_json(run / VERIFICATION, verification.build_record(doremi=doremi, say=say))
     write_report(run)
     return run / VERIFICATION
 
 
 @dataclass(frozen=True)
-class _Verification:
+class _MixtureVerification:
     """Trained and measured mixtures of one run."""
 
     config: Config
     run: Path
-    setting: Setting
-    bench: Bench
-    scoring: Scoring
+    problem: MixtureProblem
+    evaluator: MergeEvaluator
+    scorer: UtilityScorer
     """The run's utility, in units of its merged points."""
     surrogate: Surrogate
     """Fitted to the merges on search items."""
     tokens: int
-    measured: Sequence[Measured]
+    measured: Sequence[TrainedMixture]
 
     @classmethod
-    def of(cls, config: Config, run: Path, *, mixtures: int, tokens: int, say: Callable[[str], None]) -> _Verification:
+    def train_and_measure(
+        cls, config: Config, run: Path, *, mixtures: int, tokens: int, say: Callable[[str], None]
+    ) -> _MixtureVerification:
         """Choose, train and measure."""
         assert config.evaluate is not None  # noqa: S101 - required before; for the type checker
         assert config.train is not None  # noqa: S101
-        setting = Setting.of(config)
+        problem = MixtureProblem.build_flat(config)
         trials = [trial for trial in read_trials(run) if trial.is_complete]
         best = json.loads((run / run_folder.BEST).read_text(encoding="utf-8"))
-        chosen = chosen_mixtures(setting, trials, best["weights"], mixtures)
+        chosen = choose_mixtures(problem, trials, best["weights"], mixtures)
 
         if config.train.schedule != "constant":
             say(f"train.schedule is {config.train.schedule}: merges stand for trainings at a constant rate")
-        folders = train_mixtures(config, run, chosen, domains=setting.domains, tokens=tokens, say=say)
+        folders = train_mixtures(config, run, chosen, domains=problem.domains, tokens=tokens, say=say)
 
         pool, suite = open_pool(config), TaskSuite.build(config.evaluate)
-        recipe = Recipe.of(config.merge, vectors=config.vectors)
-        bench = Bench.open(config, pool, recipe, space=setting.space, suite=suite)
-        objectives = Objectives.build((setting.objective,), tasks=list(suite.tasks))
+        recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
+        evaluator = MergeEvaluator.open(config, pool, recipe, space=problem.space, suite=suite)
+        objectives = ObjectiveSet.build((problem.objective,), tasks=list(suite.tasks))
 
-        learned = Learned.of(setting, trials)
-        scoring = Scoring(setting, objectives, setting.utility(learned.scores_NM))
-        measured = measured_mixtures(bench, run, scoring, chosen, folders)
-        return cls(config, run, setting, bench, scoring, learned.surrogate, tokens, measured)
+        fitted = FittedSurrogates.fit(problem, trials)
+        scorer = UtilityScorer(problem, objectives, problem.build_utility(fitted.scores_NM))
+        measured = measure_mixtures(evaluator, run, scorer, chosen, folders)
+        return cls(config, run, problem, evaluator, scorer, fitted.surrogate, tokens, measured)
 
-    def record(self, *, doremi: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    def build_record(self, *, doremi: bool, say: Callable[[str], None]) -> dict[str, Any]:
         """`verification.json`."""
         train = self.config.train
         assert train is not None  # noqa: S101 - required before; for the type checker
 
-        predicted_NM = self.surrogate.mean([one.chosen.shares_K for one in self.measured])
+        predicted_NM = self.surrogate.mean([entry.chosen.shares_K for entry in self.measured])
         return {
-            "mixtures": [self._told(one) for one in self.measured],
+            "mixtures": [self._describe_mixture(entry) for entry in self.measured],
             "split": "test",
             "items": {task: len(scores) for task, scores in self.measured[0].trained.items()},
             "tokens": self.tokens,
             "schedule": train.schedule,
-            "learning_rate": train_record(self.measured[0].folder)["learning_rate"],
-            "utility": as_json(self.scoring.utility),
+            "learning_rate": read_train_record(self.measured[0].folder)["learning_rate"],
+            "utility": describe_utility(self.scorer.utility),
             "consistency": {
-                "utility": self._consistency("utility", self._utility, self.scoring.utility.values(predicted_NM)),
+                "utility": self._compare_ranks(
+                    "utility", self._compute_utility, self.scorer.utility.values(predicted_NM)
+                ),
                 "capabilities": {
-                    name: self._consistency(name, _mean_of(tasks), predicted_NM[:, m])
-                    for m, (name, tasks) in enumerate(self.setting.capabilities.items())
+                    name: self._compare_ranks(name, _build_mean(tasks), predicted_NM[:, m])
+                    for m, (name, tasks) in enumerate(self.problem.capabilities.items())
                 },
             },
-            "plain": self._plain(),
-            "regmix": self._regmix(),
-            "doremi": self._doremi(say) if doremi else None,
-            "cost": cost_record(self.bench, self.run, self.setting, trained=len(self.measured), tokens=self.tokens),
+            "plain": self._list_plain_mixtures(),
+            "regmix": self._run_regmix(),
+            "doremi": self._run_doremi(say) if doremi else None,
+            "cost": build_cost_record(
+                self.evaluator, self.run, self.problem, trained=len(self.measured), tokens=self.tokens
+            ),
         }
 
-    def _told(self, one: Measured) -> dict[str, Any]:
-        record = train_record(one.folder)
+    def _describe_mixture(self, entry: TrainedMixture) -> dict[str, Any]:
+        record = read_train_record(entry.folder)
         return {
-            "name": one.chosen.name,
-            "point": one.chosen.point,
-            "trial": one.chosen.trial,
-            "shares": named(one.chosen.shares_K.round(9), self.setting.domains),
-            "folder": str(one.folder.relative_to(self.run)),
+            "name": entry.chosen.name,
+            "point": entry.chosen.point,
+            "trial": entry.chosen.trial,
+            "shares": name_shares(entry.chosen.shares_K.round(9), self.problem.domains),
+            "folder": str(entry.folder.relative_to(self.run)),
             "tokens": record["tokens"],
             "loss": record["loss"]["final"],
-            "merged": self._scores(one.merged),
-            "trained": self._scores(one.trained),
-            "trained_on_search_items": self._scores(one.search),
+            "merged": self._summarise_scores(entry.merged),
+            "trained": self._summarise_scores(entry.trained),
+            "trained_on_search_items": self._summarise_scores(entry.search),
         }
 
-    def _scores(self, items: ItemScores) -> dict[str, Any]:
-        told = self.scoring.summary(items)
-        return {"utility": told["utility"], "capabilities": told["capabilities"]}
+    def _summarise_scores(self, items: ItemScores) -> dict[str, Any]:
+        summary = self.scorer.summarise_items(items)
+        return {"utility": summary["utility"], "capabilities": summary["capabilities"]}
 
-    def _consistency(self, name: str, score: Score, predicted_N: Floats) -> dict[str, Any]:
-        merged, trained = (_tables([getattr(one, side) for one in self.measured]) for side in ("merged", "trained"))
-        found = consistency(merged, trained, score, seed=self.setting.mixture.seed, key=name).as_json()
+    def _compare_ranks(self, name: str, score: Score, predicted_N: Floats) -> dict[str, Any]:
+        merged, trained = (
+            _stack_tables([getattr(entry, side) for entry in self.measured]) for side in ("merged", "trained")
+        )
+        ranks = measure_consistency(merged, trained, score, seed=self.problem.mixture.seed, key=name).as_json()
         trained_N = score({task: table.mean(axis=1) for task, table in trained.items()})
-        return found | {"predicted_spearman": spearman(predicted_N.round(DECIMALS), trained_N.round(DECIMALS))}
+        return ranks | {"predicted_spearman": measure_spearman(predicted_N.round(DECIMALS), trained_N.round(DECIMALS))}
 
-    def _utility(self, means: Mapping[str, Floats]) -> Floats:
-        columns = [_mean_of(tasks)(means) for tasks in self.setting.capabilities.values()]
-        return self.scoring.utility.values(np.stack(columns, axis=1))
+    def _compute_utility(self, means: Mapping[str, Floats]) -> Floats:
+        columns = [_build_mean(tasks)(means) for tasks in self.problem.capabilities.values()]
+        return self.scorer.utility.values(np.stack(columns, axis=1))
 
-    def _plain(self) -> dict[str, dict[str, float]]:
+    def _list_plain_mixtures(self) -> dict[str, dict[str, float]]:
         """Mixtures that need no measurement."""
-        vectors, domains = self.config.vectors, self.setting.domains
+        vectors, domains = self.config.vectors, self.problem.domains
         known = {name: vectors[name].tokens for name in domains}
         tokens = {name: count for name, count in known.items() if count is not None}
-        found = plain_mixtures(
-            domains, tokens=tokens if len(tokens) == len(domains) else None, priors=self.setting.mixture.priors
+        mixtures = list_plain_mixtures(
+            domains, tokens=tokens if len(tokens) == len(domains) else None, priors=self.problem.mixture.priors
         )
-        return {name: named(row_K, domains) for name, row_K in found.items()}
+        return {name: name_shares(row_K, domains) for name, row_K in mixtures.items()}
 
-    def _regmix(self) -> dict[str, Any]:
+    def _run_regmix(self) -> dict[str, Any]:
         """Ratios that RegMix, and our surrogates, learn from the trained models' scores on search items."""
-        setting, domains, seed = self.setting, self.setting.domains, self.setting.mixture.seed
-        weights_NK = np.stack([one.chosen.shares_K for one in self.measured])
-        scores_NM = np.concatenate([self.scoring.scores(one.search) for one in self.measured])
-        prior = "tokens" if "tokens" in setting.named_mixtures else "uniform"
+        problem, domains, seed = self.problem, self.problem.domains, self.problem.mixture.seed
+        weights_NK = np.stack([entry.chosen.shares_K for entry in self.measured])
+        scores_NM = np.concatenate([self.scorer.score_capabilities(entry.search) for entry in self.measured])
+        prior = "tokens" if "tokens" in problem.named_mixtures else "uniform"
 
-        told: dict[str, Any] = {
+        record: dict[str, Any] = {
             "prior": prior,
             "trained": len(weights_NK),
             "ratios": None,
@@ -254,52 +262,54 @@ class _Verification:
         }
 
         try:
-            utility = setting.utility(scores_NM)
-            found_K = regmix(
+            utility = problem.build_utility(scores_NM)
+            ratios_K = find_regmix(
                 weights_NK,
                 scores_NM,
                 utility,
-                prior_K=setting.named_mixtures[prior],
-                bounds=setting.bounds,
+                prior_K=problem.named_mixtures[prior],
+                bounds=problem.bounds,
                 seed=seed,
             )
         except MixtureError as error:
-            return told | {"note": str(error)}
+            return record | {"note": str(error)}
 
-        ours = self._by_surrogate(weights_NK, scores_NM, utility)
-        return told | {"ratios": named(found_K, domains), "surrogate": ours}
+        ours = self._find_surrogate_optimum(weights_NK, scores_NM, utility)
+        return record | {"ratios": name_shares(ratios_K, domains), "surrogate": ours}
 
-    def _by_surrogate(self, weights_NK: Floats, scores_NM: Floats, utility: Utility) -> dict[str, float] | None:
+    def _find_surrogate_optimum(
+        self, weights_NK: Floats, scores_NM: Floats, utility: MixtureUtility
+    ) -> dict[str, float] | None:
         """The optimum of our surrogates on the same trained models; None where they are too few to fit any."""
-        setting = self.setting
-        if len(weights_NK) < max(FEWEST_POINTS, len(setting.domains)):
+        problem = self.problem
+        if len(weights_NK) < max(FEWEST_POINTS, len(problem.domains)):
             return None
-        names, seed = list(setting.capabilities), setting.mixture.seed
+        names, seed = list(problem.capabilities), problem.mixture.seed
         fitted = Surrogate.fit(weights_NK, scores_NM, seed=seed, capabilities=names)
-        return find_optimum(fitted, setting.goal(utility), setting.bounds, seed=seed).shares
+        return find_optimum(fitted, problem.build_goal(utility), problem.bounds, seed=seed).shares
 
-    def _doremi(self, say: Callable[[str], None]) -> dict[str, Any]:
+    def _run_doremi(self, say: Callable[[str], None]) -> dict[str, Any]:
         """DoReMi on the same data, its reference the model trained on the most even mixture."""
-        reference = min(self.measured, key=lambda one: _unevenness(one.chosen))
-        found = doremi_ratios(
+        reference = min(self.measured, key=lambda entry: _measure_unevenness(entry.chosen))
+        record = doremi_ratios(
             self.config,
             self.run / DOREMI,
-            domains=self.setting.domains,
+            domains=self.problem.domains,
             reference=reference.folder,
             tokens=self.tokens,
             say=say,
         )
-        return {"ratios": found["ratios"], "tokens": found["tokens"], "reference": reference.chosen.name}
+        return {"ratios": record["ratios"], "tokens": record["tokens"], "reference": reference.chosen.name}
 
 
-def _unevenness(one: Chosen) -> float:
-    return float(np.abs(one.shares_K - 1 / len(one.shares_K)).max())
+def _measure_unevenness(chosen: MixtureToTrain) -> float:
+    return float(np.abs(chosen.shares_K - 1 / len(chosen.shares_K)).max())
 
 
-def _mean_of(tasks: Sequence[str]) -> Score:
+def _build_mean(tasks: Sequence[str]) -> Score:
     return lambda means: np.asarray(np.mean([means[task] for task in tasks], axis=0))
 
 
-def _tables(measured: Sequence[ItemScores]) -> dict[str, Floats]:
+def _stack_tables(measured: Sequence[ItemScores]) -> dict[str, Floats]:
     """(N, I) item scores by task."""
     return {task: np.array([items[task] for items in measured], dtype=np.float64) for task in measured[0]}

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from aftermix.config import Config, Split
-from aftermix.jobs.evaluator import Bench
-from aftermix.jobs.mixture.problem import Setting
+from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.run_folder import BEST
-from aftermix.mixture.cost import MANUAL_RUNS, mixture_costs
+from aftermix.mixture.cost import MANUAL_RUNS, list_mixture_costs
 from aftermix.training.checkpoint_schedule import RECORD
 
 
-def cost_record(bench: Bench, run: Path, setting: Setting, *, trained: int, tokens: int) -> list[dict[str, Any]]:
+def build_cost_record(
+    evaluator: MergeEvaluator, run: Path, problem: MixtureProblem, *, trained: int, tokens: int
+) -> list[dict[str, Any]]:
     """The cost table of the finished run in `run`: `cost` in `verification.json`.
 
     MergeMix trains the experts and evaluates points on search and what it verifies on select items; RegMix trains
@@ -23,12 +25,12 @@ def cost_record(bench: Bench, run: Path, setting: Setting, *, trained: int, toke
     the report's, and count for none.
     """
     best = json.loads((run / BEST).read_text(encoding="utf-8"))
-    per_search, per_select = _tokens_of(bench, "search"), _tokens_of(bench, "select")
+    per_search, per_select = _count_tokens(evaluator, "search"), _count_tokens(evaluator, "select")
 
     on_select = len(best["verified"]) + len(best["noise"]["points"])
-    return mixture_costs(
-        parameters=bench.merger.pool.parameters,
-        expert_tokens=[_expert_tokens(bench.config, name, tokens) for name in setting.domains],
+    return list_mixture_costs(
+        parameters=evaluator.merger.pool.parameters,
+        expert_tokens=[_count_expert_tokens(evaluator.config, name, tokens) for name in problem.domains],
         run_tokens=tokens,
         runs=trained,
         proxy_tokens=2 * tokens,
@@ -41,12 +43,12 @@ def cost_record(bench: Bench, run: Path, setting: Setting, *, trained: int, toke
     )
 
 
-def _tokens_of(bench: Bench, split: Split) -> int:
+def _count_tokens(evaluator: MergeEvaluator, split: Split) -> int:
     """Tokens of one evaluation of all tasks."""
-    return sum(bench.live.suite.tokens(split, bench.live.engine.lm).values())
+    return sum(evaluator.model_evaluator.suite.count_tokens(split, evaluator.model_evaluator.engine.lm).values())
 
 
-def _expert_tokens(config: Config, name: str, tokens: int) -> int:
+def _count_expert_tokens(config: Config, name: str, tokens: int) -> int:
     """Tokens that an expert was trained on: by its own record, or the file, or as many as a mixture."""
     record = Path(config.vectors[name].model) / RECORD
     if record.is_file():

@@ -13,14 +13,14 @@ from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config
 from aftermix.errors import TrainingError
 from aftermix.files import write_json
-from aftermix.jobs.train.command import recipe_of
-from aftermix.jobs.train.expert_data import Preparing, ingredients, token_folder
+from aftermix.jobs.train.command import build_recipe
+from aftermix.jobs.train.expert_data import DatasetBuilder, collect_sources, open_token_folder
 from aftermix.jobs.train.expert_run import make_trainable
-from aftermix.jobs.verify.training_file import training_of
+from aftermix.jobs.verify.training_file import training_config
 from aftermix.training.base_model import load_base, load_tokenizer, refuse_unfit
-from aftermix.training.data.mixture import Mixture
-from aftermix.training.doremi import SMOOTHING, STEP_SIZE, DoReMi, doremi
-from aftermix.training.expert import identity_of_base, recipe_record
+from aftermix.training.data.mixture import SequenceMixture
+from aftermix.training.doremi import SMOOTHING, STEP_SIZE, DoReMi, train_doremi
+from aftermix.training.expert import build_recipe_record, identify_base
 
 FILE = "doremi.json"
 DATASET = "equal mixture"
@@ -46,65 +46,67 @@ def doremi_ratios(
     recipe in the way.
     """
     equal = dict.fromkeys(domains, 1 / len(domains))
-    config = training_of(config, domains=domains, mixtures={DATASET: equal}, tokens=tokens)
+    config = training_config(config, domains=domains, mixtures={DATASET: equal}, tokens=tokens)
     settings, name = config.train, proxy or config.base
     assert settings is not None  # noqa: S101 - the training file requires both; for the type checker
     assert name is not None  # noqa: S101
 
     started = time.perf_counter()
     base, judge = open_checkpoint(locate(name), label=name), open_checkpoint(reference, label=str(reference))
-    dataset, what = settings.datasets[DATASET], ingredients(DATASET, settings)
+    dataset, sources = settings.datasets[DATASET], collect_sources(DATASET, settings)
 
-    identity = identity_of_base(base)
-    recipe = recipe_record(identity, data=what.recipe(), dataset=dataset, config=settings)
-    recipe |= {"reference": identity_of_base(judge), "step_size": step_size, "smoothing": smoothing}
+    identity = identify_base(base)
+    recipe = build_recipe_record(identity, data=sources.build_data_record(), dataset=dataset, config=settings)
+    recipe |= {"reference": identify_base(judge), "step_size": step_size, "smoothing": smoothing}
     recipe = json.loads(json.dumps(recipe))  # as it will be read back
     if (output / FILE).is_file():
-        return _earlier(output / FILE, recipe)
+        return _read_earlier(output / FILE, recipe)
 
-    with token_folder(settings, output) as cache:
+    with open_token_folder(settings, output) as cache:
         tokenizer, model = load_tokenizer(base.folder), load_base(base)
-        sequences = Preparing(settings, tokenizer, base.label, identity["companions"], cache).prepared(DATASET, what)
-        assert isinstance(sequences, Mixture)  # noqa: S101 - it has ratios; for the type checker
+        sequences = DatasetBuilder(settings, tokenizer, base.label, identity["companions"], cache).build_sequences(
+            DATASET, sources
+        )
+        assert isinstance(sequences, SequenceMixture)  # noqa: S101 - it has ratios; for the type checker
         refuse_unfit(sequences, model, tokenizer, where=base.label)
 
         make_trainable(model, settings)
-        found = doremi(
+        result = train_doremi(
             model,
             load_base(judge),
             sequences,
-            recipe=recipe_of(settings, dataset),
+            recipe=build_recipe(settings, dataset),
             step_size=step_size,
             smoothing=smoothing,
             device=settings.device,
             threads=settings.threads,
         )
 
-    told = _told(found) | {"reference": str(reference), "proxy": base.label}
-    told |= {"seconds": round(time.perf_counter() - started, 3), "recipe": recipe}
-    write_json(output / FILE, told)
+    record = _describe_result(result) | {"reference": str(reference), "proxy": base.label}
+    record |= {"seconds": round(time.perf_counter() - started, 3), "recipe": recipe}
+    write_json(output / FILE, record)
 
     if say is not None:
         say(f"doremi: wrote {output / FILE}")
-    return told
+    return record
 
 
-def _told(found: DoReMi) -> dict[str, Any]:
+def _describe_result(result: DoReMi) -> dict[str, Any]:
     return {
-        "ratios": found.ratios,
-        "tokens": found.tokens,
-        "steps": len(found.weights_TK),
+        "ratios": result.ratios,
+        "tokens": result.tokens,
+        "steps": len(result.weights_TK),
         "trajectory": {
-            "domains": list(found.domains),
-            "weights": found.weights_TK.round(9).tolist(),
-            "excess": found.excess_TK.round(9).tolist(),
+            "domains": list(result.domains),
+            "weights": result.weights_TK.round(9).tolist(),
+            "excess": result.excess_TK.round(9).tolist(),
         },
     }
 
 
-def _earlier(file: Path, recipe: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if found.get("recipe") != recipe:
+def _read_earlier(file: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if record.get("recipe") != recipe:
         remedy = "Name another output folder, or remove this file yourself."
         raise TrainingError(str(file), "holds ratios that were found with another recipe", remedy)
-    return found
+    return record

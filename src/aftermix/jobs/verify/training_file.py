@@ -8,13 +8,13 @@ from pathlib import Path
 
 from aftermix.config import Config, DatasetConfig, SourceConfig, TrainConfig, require
 from aftermix.errors import AftermixError, Problem, TrainingError, refuse_if_any
-from aftermix.training.data.files import data_parts
+from aftermix.training.data.files import list_data_parts
 
 Shares = Mapping[str, float]
 ROUNDING = 1e-9
 
 
-def training_of(config: Config, *, domains: Sequence[str], mixtures: Mapping[str, Shares], tokens: int) -> Config:
+def training_config(config: Config, *, domains: Sequence[str], mixtures: Mapping[str, Shares], tokens: int) -> Config:
     """`config` with a `train:` that trains each of `mixtures` (shares in tokens, by name) on `tokens` tokens.
 
     Everything else of `train:` holds, but no checkpoints are written along the way. Where all datasets of the domains
@@ -24,13 +24,13 @@ def training_of(config: Config, *, domains: Sequence[str], mixtures: Mapping[str
     require(config, "base", "train")
     assert config.train is not None  # noqa: S101 - required above; for the type checker
 
-    sources = sources_of(config.train, domains)
+    sources = find_sources(config.train, domains)
     datasets = {
-        name: DatasetConfig(mixture=_whole_sequences(shares, tokens / config.train.context), tokens=tokens)
+        name: DatasetConfig(mixture=_drop_partial_sequences(shares, tokens / config.train.context), tokens=tokens)
         for name, shares in mixtures.items()
     }
 
-    rates = {dataset.learning_rate for dataset in _datasets(config.train, domains)}
+    rates = {dataset.learning_rate for dataset in _list_datasets(config.train, domains)}
     update = {
         "datasets": datasets,
         "sources": sources,
@@ -40,23 +40,25 @@ def training_of(config: Config, *, domains: Sequence[str], mixtures: Mapping[str
     return config.model_copy(update={"train": config.train.model_copy(update=update)})
 
 
-def sources_of(train: TrainConfig, domains: Sequence[str]) -> dict[str, SourceConfig]:
+def find_sources(train: TrainConfig, domains: Sequence[str]) -> dict[str, SourceConfig]:
     """The data of each domain: the dataset or source of its name.
 
     Raises :class:`ManyProblemsError` naming each domain that has none.
     """
-    found = {name: source for name, dataset in train.datasets.items() if (source := dataset.source)} | train.sources
+    data_by_name = {
+        name: source for name, dataset in train.datasets.items() if (source := dataset.source)
+    } | train.sources
 
-    known = ", ".join(found) or "none"
+    known = ", ".join(data_by_name) or "none"
     remedy = "Add a dataset or source of this name under `train:`."
     refuse_if_any(
         [
             Problem("train", f"no data of domain '{name}'; known are: {known}", remedy)
             for name in domains
-            if name not in found
+            if name not in data_by_name
         ]
     )
-    return {name: found[name] for name in domains}
+    return {name: data_by_name[name] for name in domains}
 
 
 def refuse_missing_data(sources: Mapping[str, SourceConfig]) -> None:
@@ -64,23 +66,26 @@ def refuse_missing_data(sources: Mapping[str, SourceConfig]) -> None:
     problems: list[Problem] = []
     for name, source in sources.items():
         try:
-            data_parts(Path(source.data))
+            list_data_parts(Path(source.data))
         except AftermixError as error:
-            problems += [Problem(f"train, '{name}': {one.where}", one.found, one.remedy) for one in error.problems]
+            problems += [
+                Problem(f"train, '{name}': {problem.where}", problem.found, problem.remedy)
+                for problem in error.problems
+            ]
     refuse_if_any(problems)
 
 
-def _whole_sequences(shares: Shares, sequences: float) -> dict[str, float]:
+def _drop_partial_sequences(shares: Shares, sequences: float) -> dict[str, float]:
     """
-    >>> _whole_sequences({"ja": 0.9, "math": 0.099, "code": 0.001}, 100)
+    >>> _drop_partial_sequences({"ja": 0.9, "math": 0.099, "code": 0.001}, 100)
     {'ja': 0.9009009009009009, 'math': 0.0990990990990991}
     """
-    kept = {domain: share for domain, share in shares.items() if share * sequences >= 1 - ROUNDING}
-    total = math.fsum(kept.values())
-    return {domain: share / total for domain, share in kept.items()} if total > 0 else dict(shares)
+    whole = {domain: share for domain, share in shares.items() if share * sequences >= 1 - ROUNDING}
+    total = math.fsum(whole.values())
+    return {domain: share / total for domain, share in whole.items()} if total > 0 else dict(shares)
 
 
-def tokens_of(train: TrainConfig, domains: Sequence[str], *, option: str) -> int:
+def read_expert_tokens(train: TrainConfig, domains: Sequence[str], *, option: str) -> int:
     """The tokens that every domain's expert is trained on; `option` is what sets them otherwise, for the message.
 
     Raises :class:`TrainingError` where the datasets do not say one number.
@@ -94,5 +99,5 @@ def tokens_of(train: TrainConfig, domains: Sequence[str], *, option: str) -> int
     raise TrainingError("train.datasets", found, f"Say how many each mixture is trained on: {option}.")
 
 
-def _datasets(train: TrainConfig, domains: Sequence[str]) -> list[DatasetConfig]:
+def _list_datasets(train: TrainConfig, domains: Sequence[str]) -> list[DatasetConfig]:
     return [dataset for name, dataset in train.datasets.items() if name in domains]

@@ -12,14 +12,14 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from aftermix.merging.temporaries import fresh
+from aftermix.merging.temporaries import allocate_like
 
 Threshold = Annotated[float, Field(gt=0)]
 
 
 def weighted_sum(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
     """`sum_i w_i x_i` (Task Arithmetic, Ilharco et al., 2023, section 2)."""
-    total = torch.mul(tensors[0], weights[0], out=fresh(tensors[0]))
+    total = torch.mul(tensors[0], weights[0], out=allocate_like(tensors[0]))
     for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
         total.add_(tensor, alpha=weight)
     return total
@@ -47,7 +47,7 @@ def disjoint_mean(
     `divisor: signed` is `sum_A w_i`, and 1 where that is 0, as in mergekit: a negative weight alone then adds.
     """
     sign = _elected_sign(tensors, weights, election)
-    total, mass, agreeing = (fresh(tensors[0]).zero_() for _ in range(3))
+    total, mass, agreeing = (allocate_like(tensors[0]).zero_() for _ in range(3))
     shares = [abs(weight) for weight in weights] if divisor == "absolute" else weights
     for tensor, weight, share in zip(tensors, weights, shares, strict=True):
         # Turned so that the elected sign is plus, what agrees is what is positive; NaN passes through.
@@ -66,7 +66,7 @@ def disjoint_mean(
 def _elected_sign(tensors: Sequence[torch.Tensor], weights: Sequence[float], election: str) -> torch.Tensor:
     """+1 or -1 for each entry."""
     # Each product is rounded before it is added: fused, two opposite ones would leave a rounding error to decide.
-    votes, product = (torch.mul(tensors[0], weights[0], out=fresh(tensors[0])) for _ in range(2))
+    votes, product = (torch.mul(tensors[0], weights[0], out=allocate_like(tensors[0])) for _ in range(2))
     for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
         votes.add_(torch.mul(tensor, weight, out=product))
     if election == "count":
@@ -94,7 +94,7 @@ def consensus(
     if len(tensors) == 1:
         return weighted_sum(tensors, weights)
     total = weighted_sum(tensors, [1.0] * len(tensors))
-    votes, rest = fresh(total).zero_(), fresh(total)
+    votes, rest = allocate_like(total).zero_(), allocate_like(total)
     thresholds = list(lam.values()) if isinstance(lam, dict) else [lam] * len(tensors)
     for tensor, threshold in zip(tensors, thresholds, strict=True):
         torch.sub(total, tensor, out=rest).abs_().mul_(threshold)

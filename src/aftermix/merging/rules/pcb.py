@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from aftermix.checkpoints.model import Bounds, TensorInfo
+from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.merging.rules.inter import weighted_sum
 from aftermix.merging.rules.surveys import Combiner
-from aftermix.merging.temporaries import fresh
-from aftermix.merging.topk.magnitude import Blocks, find_threshold, kept_count
+from aftermix.merging.temporaries import allocate_like
+from aftermix.merging.topk.magnitude import TensorBlocks, count_kept, find_threshold
 
 
 @dataclass(frozen=True)
-class Softmax:
+class ScaledSoftmax:
     """A softmax over the entries of a tensor, of values scaled to [0, 1] over it."""
 
     low: float
@@ -32,14 +32,14 @@ class Softmax:
     mass: float = 1.0
     """n over the sum of the exponentials: shares are relative to the mean share."""
 
-    def of(self, values: torch.Tensor, times: float) -> torch.Tensor:
+    def apply(self, values: torch.Tensor, times: float) -> torch.Tensor:
         """`mass * exp(times * (scaled - 1))`, in the values' own memory. Where all are equal they count as 1."""
         scaled = values.sub_(self.high).div_((self.high - self.low) or 1.0)
         return scaled.mul_(times).exp_().mul_(self.mass)
 
 
 @dataclass(frozen=True)
-class Competitor:
+class CompetitorScores:
     """Range of one vector's tensor: of its magnitudes and of their scores."""
 
     low: float
@@ -49,48 +49,50 @@ class Competitor:
     """The lowest score that is kept."""
     top: float = 0.0
     """The highest score."""
-    own: Softmax | None = None
-    others: tuple[Softmax, ...] = ()
+    own: ScaledSoftmax | None = None
+    others: tuple[ScaledSoftmax, ...] = ()
     """Of its products with every vector; both for the paper's scores."""
 
 
-def competition(
-    tensors: Sequence[Blocks],
+def survey_competition(
+    tensors: Sequence[TensorBlocks],
     info: TensorInfo,
     *,
     density: Annotated[float, Field(gt=0, le=1)] = 0.1,
     scores: Literal["tanh", "softmax"] = "tanh",
     clamp: Annotated[float, Field(ge=0, lt=0.5)] = 0.0,
-) -> list[Competitor]:
+) -> list[CompetitorScores]:
     """Survey of one tensor: for each vector its range of magnitudes and of scores.
 
     `density` is the share of entries that keep a score. `clamp` is a share of entries at either end of the magnitudes
     that is clamped to the next. :func:`pcb` says what `scores` are. Memory is the tensor once, besides blocks.
     """
     if not info.elements:
-        return [Competitor(0.0, 0.0) for _ in tensors]
-    found = [Competitor(*_magnitudes(tensor, clamp)) for tensor in tensors]
+        return [CompetitorScores(0.0, 0.0) for _ in tensors]
+    competitors = [CompetitorScores(*_find_magnitude_range(tensor, clamp)) for tensor in tensors]
     if scores == "softmax":
-        found = _with_softmax(tensors, found)
+        competitors = _add_softmax(tensors, competitors)
 
     total = torch.empty(info.elements)
-    for bounds in tensors[0].bounds:
-        total[slice(*bounds)] = weighted_sum([tensor.read(bounds) for tensor in tensors], [1.0] * len(tensors))
+    for span in tensors[0].spans:
+        total[slice(*span)] = weighted_sum([tensor.read(span) for tensor in tensors], [1.0] * len(tensors))
 
-    def scored(number: int) -> Competitor:
-        def read(bounds: Bounds) -> torch.Tensor:
+    def add_scores(number: int) -> CompetitorScores:
+        def read(span: Span) -> torch.Tensor:
             if scores == "tanh":
-                return _tanh_scores(tensors[number].read(bounds), total[slice(*bounds)], found[number], len(tensors))
-            return _softmax_scores(number, [tensor.read(bounds) for tensor in tensors], found[number])
+                return _compute_tanh_scores(
+                    tensors[number].read(span), total[slice(*span)], competitors[number], len(tensors)
+                )
+            return _compute_softmax_scores(number, [tensor.read(span) for tensor in tensors], competitors[number])
 
-        values = Blocks(tensors[0].bounds, read)
-        floor = _nth_largest(values, kept_count(info.elements, density))
-        return replace(found[number], floor=floor, top=max(float(block.max()) for block in values))
+        values = TensorBlocks(tensors[0].spans, read)
+        floor = _find_nth_largest(values, count_kept(info.elements, density))
+        return replace(competitors[number], floor=floor, top=max(float(block.max()) for block in values))
 
-    return [scored(number) for number in range(len(tensors))]
+    return [add_scores(number) for number in range(len(tensors))]
 
 
-def pcb(found: Sequence[Competitor], weights: Sequence[float]) -> Combiner:
+def pcb(competitors: Sequence[CompetitorScores], weights: Sequence[float]) -> Combiner:
     """`sum_i w_i delta_i s_i / sum_i s_i`, entry by entry; 0 where no vector keeps a score.
 
     Formula (`scores: tanh`, the authors' code): `b_i = exp(K (a_i^2 - 1)) tanh(delta_i sum_j delta_j)`, `a_i` the
@@ -104,35 +106,41 @@ def pcb(found: Sequence[Competitor], weights: Sequence[float]) -> Combiner:
     A vector alone competes with none: it has `w delta` where its score is kept. Scores see the vectors without their
     weights, so equal weights w give w times the published merge.
     """
-    return lambda tensors, _: _combined(found, weights, tensors)
+    return lambda tensors, _: _combine_block(competitors, weights, tensors)
 
 
-def _combined(found: Sequence[Competitor], weights: Sequence[float], tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+def _combine_block(
+    competitors: Sequence[CompetitorScores], weights: Sequence[float], tensors: Sequence[torch.Tensor]
+) -> torch.Tensor:
     total = weighted_sum(tensors, [1.0] * len(tensors))
-    merged, mass = (fresh(total).zero_() for _ in range(2))
-    for number, (competitor, tensor, weight) in enumerate(zip(found, tensors, weights, strict=True)):
-        share = _share(number, tensors, total, competitor)
+    merged, mass = (allocate_like(total).zero_() for _ in range(2))
+    for number, (competitor, tensor, weight) in enumerate(zip(competitors, tensors, weights, strict=True)):
+        share = _compute_share(number, tensors, total, competitor)
         mass.add_(share)
         clamped = tensor.abs().clamp_(competitor.low, competitor.high).copysign_(tensor).mul_(tensor != 0)
         merged.add_(clamped.mul_(share), alpha=weight)
     return merged.div_(mass.masked_fill_(mass == 0, 1.0))
 
 
-def _share(number: int, tensors: Sequence[torch.Tensor], total: torch.Tensor, competitor: Competitor) -> torch.Tensor:
+def _compute_share(
+    number: int, tensors: Sequence[torch.Tensor], total: torch.Tensor, competitor: CompetitorScores
+) -> torch.Tensor:
     """`s_i` of one block."""
     if competitor.own:
-        scores = _softmax_scores(number, tensors, competitor)
+        scores = _compute_softmax_scores(number, tensors, competitor)
     else:
-        scores = _tanh_scores(tensors[number], total, competitor, len(tensors))
-    width, kept = competitor.top - competitor.floor, scores >= competitor.floor
+        scores = _compute_tanh_scores(tensors[number], total, competitor, len(tensors))
+    width, is_kept = competitor.top - competitor.floor, scores >= competitor.floor
     if len(tensors) == 1 or (not competitor.own and not width > 0):
-        return kept.to(scores.dtype)
+        return is_kept.to(scores.dtype)
     if competitor.own:
-        return scores.mul_(kept)
+        return scores.mul_(is_kept)
     return scores.clamp_min_(competitor.floor).sub_(competitor.floor).div_(width)
 
 
-def _tanh_scores(delta: torch.Tensor, total: torch.Tensor, competitor: Competitor, count: int) -> torch.Tensor:
+def _compute_tanh_scores(
+    delta: torch.Tensor, total: torch.Tensor, competitor: CompetitorScores, count: int
+) -> torch.Tensor:
     """`exp(K (a^2 - 1)) tanh(delta sum_j delta_j)` of one block."""
     width = competitor.high - competitor.low
     own = delta.abs().clamp_(competitor.low, competitor.high).sub_(competitor.low).div_(width or 1.0)
@@ -140,55 +148,62 @@ def _tanh_scores(delta: torch.Tensor, total: torch.Tensor, competitor: Competito
     return own.mul_(torch.mul(delta, total).tanh_())
 
 
-def _softmax_scores(number: int, tensors: Sequence[torch.Tensor], competitor: Competitor) -> torch.Tensor:
+def _compute_softmax_scores(number: int, tensors: Sequence[torch.Tensor], competitor: CompetitorScores) -> torch.Tensor:
     """The paper's scores of one block, as multiples of what they would be if all entries were equal."""
     delta = tensors[number]
-    agreement = fresh(delta).zero_()
+    agreement = allocate_like(delta).zero_()
     for other, softmax in zip(tensors, competitor.others, strict=True):
-        agreement.add_(softmax.of(torch.mul(delta, other), 1.0))
+        agreement.add_(softmax.apply(torch.mul(delta, other), 1.0))
     assert competitor.own is not None  # noqa: S101 - the survey made it; for the type checker
-    return agreement.mul_(competitor.own.of(torch.mul(delta, delta), float(len(tensors))))
+    return agreement.mul_(competitor.own.apply(torch.mul(delta, delta), float(len(tensors))))
 
 
-def _with_softmax(tensors: Sequence[Blocks], found: Sequence[Competitor]) -> list[Competitor]:
+def _add_softmax(tensors: Sequence[TensorBlocks], competitors: Sequence[CompetitorScores]) -> list[CompetitorScores]:
     """With the softmax of every vector and of every pair of them."""
     count = len(tensors)
 
-    def product(i: int, j: int) -> Blocks:
-        return Blocks(tensors[i].bounds, lambda bounds: tensors[i].read(bounds).mul_(tensors[j].read(bounds)))
+    def multiply(i: int, j: int) -> TensorBlocks:
+        return TensorBlocks(tensors[i].spans, lambda span: tensors[i].read(span).mul_(tensors[j].read(span)))
 
-    def softmax(values: Blocks, times: float) -> Softmax:
+    def fit_softmax(values: TensorBlocks, times: float) -> ScaledSoftmax:
         ranges = [torch.aminmax(block) for block in values]
-        shape = Softmax(min(float(low) for low, _ in ranges), max(float(high) for _, high in ranges))
+        shape = ScaledSoftmax(min(float(low) for low, _ in ranges), max(float(high) for _, high in ranges))
         # NumPy adds in one order; PyTorch's depends on the number of threads.
-        sums = [float(shape.of(block, times).numpy().sum(dtype=np.float64)) for block in values]
+        sums = [float(shape.apply(block, times).numpy().sum(dtype=np.float64)) for block in values]
         return replace(shape, mass=values.elements / sum(sums))
 
-    pairs = {(i, j): softmax(product(i, j), 1.0) for i in range(count) for j in range(i, count)}
+    pairs = {(i, j): fit_softmax(multiply(i, j), 1.0) for i in range(count) for j in range(i, count)}
     others = [tuple(pairs[min(i, j), max(i, j)] for j in range(count)) for i in range(count)]
-    return [replace(one, own=softmax(product(i, i), float(count)), others=others[i]) for i, one in enumerate(found)]
+    return [
+        replace(competitor, own=fit_softmax(multiply(i, i), float(count)), others=others[i])
+        for i, competitor in enumerate(competitors)
+    ]
 
 
-def _magnitudes(tensor: Blocks, clamp: float) -> tuple[float, float]:
+def _find_magnitude_range(tensor: TensorBlocks, clamp: float) -> tuple[float, float]:
     """The smallest and the largest magnitude, `clamp` of the entries left out at either end."""
     elements = tensor.elements
     if not clamp:
         ranges = [torch.aminmax(block.abs_()) for block in tensor]
         return min(float(low) for low, _ in ranges), max(float(high) for _, high in ranges)
     below, above = int(elements * clamp), min(-int(-elements * clamp // 1), elements - 1)
-    return _as_float(find_threshold(tensor, elements - below).bits), _as_float(find_threshold(tensor, above + 1).bits)
+    return _convert_to_float(find_threshold(tensor, elements - below).bits), _convert_to_float(
+        find_threshold(tensor, above + 1).bits
+    )
 
 
-def _nth_largest(values: Blocks, count: int) -> float:
+def _find_nth_largest(values: TensorBlocks, count: int) -> float:
     """The `count`-th largest value, signs and all."""
-    found = _as_float(find_threshold(Blocks(values.bounds, lambda bounds: values.read(bounds).relu_()), count).bits)
-    if found > 0:
-        return found
+    largest = _convert_to_float(
+        find_threshold(TensorBlocks(values.spans, lambda span: values.read(span).relu_()), count).bits
+    )
+    if largest > 0:
+        return largest
 
     # It is not positive: then it is the one above so many of the negative ones, whose magnitudes are ranked.
-    negative = Blocks(values.bounds, lambda bounds: values.read(bounds).neg_().relu_())
-    return -_as_float(find_threshold(negative, values.elements - count + 1).bits)
+    negative = TensorBlocks(values.spans, lambda span: values.read(span).neg_().relu_())
+    return -_convert_to_float(find_threshold(negative, values.elements - count + 1).bits)
 
 
-def _as_float(magnitude_bits: int) -> float:
+def _convert_to_float(magnitude_bits: int) -> float:
     return float(np.int32(magnitude_bits).view(np.float32))

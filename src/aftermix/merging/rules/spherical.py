@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from aftermix.merging.rules.surveys import Combiner, Matrix, by_coefficients, norms_and_cosines
+from aftermix.merging.rules.surveys import Combiner, Matrix, combine_by_coefficients, compute_norms_and_cosines
 
 PARALLEL = 0.9995
 """Cosine beyond which (either sign) SLERP is linear interpolation, as the field's tools have it."""
@@ -31,16 +31,18 @@ def slerp(inner: Matrix, weights: Sequence[float]) -> Combiner:
     sum to zero; outside [0, 1], t extrapolates along the circle.
     """
     if len(weights) == 1:
-        return by_coefficients([1.0])
+        return combine_by_coefficients([1.0])
     share = weights[1] / (weights[0] + weights[1])
 
-    norms, cosines = norms_and_cosines(inner)
+    norms, cosines = compute_norms_and_cosines(inner)
     cosine = float(cosines[0, 1])
     if abs(cosine) > PARALLEL or not norms.all():
-        return by_coefficients([1.0 - share, share])
+        return combine_by_coefficients([1.0 - share, share])
 
     angle = math.acos(cosine)
-    return by_coefficients([math.sin((1 - share) * angle) / math.sin(angle), math.sin(share * angle) / math.sin(angle)])
+    return combine_by_coefficients(
+        [math.sin((1 - share) * angle) / math.sin(angle), math.sin(share * angle) / math.sin(angle)]
+    )
 
 
 def karcher(
@@ -60,30 +62,30 @@ def karcher(
     coefficients of the models, float64. The caller makes sure that the weights do not sum to zero.
     """
     if len(weights) == 1:
-        return by_coefficients([1.0])
+        return combine_by_coefficients([1.0])
     shares = np.array(weights) / sum(weights)
-    norms, cosines = norms_and_cosines(inner)
+    norms, cosines = compute_norms_and_cosines(inner)
     directed = norms > norms.max() * UNDIRECTED
     if not directed.any():
-        return by_coefficients([0.0] * len(weights))
+        return combine_by_coefficients([0.0] * len(weights))
 
-    mean = _mean_direction(cosines, np.where(directed, shares, 0.0), max_iterations, tolerance)
+    mean = _find_mean_direction(cosines, np.where(directed, shares, 0.0), max_iterations, tolerance)
     units = np.divide(mean, norms, out=np.zeros_like(mean), where=directed)
-    return by_coefficients([float(c) for c in units * (shares @ norms)])
+    return combine_by_coefficients([float(c) for c in units * (shares @ norms)])
 
 
-def _mean_direction(cosines: Matrix, shares: Matrix, max_iterations: int, tolerance: float) -> Matrix:
+def _find_mean_direction(cosines: Matrix, shares: Matrix, max_iterations: int, tolerance: float) -> Matrix:
     """Coefficients of the unit vectors in their Karcher mean; `shares` are 0 for what has no direction."""
 
-    def length(of: Matrix) -> float:
-        return math.sqrt(max(float(of @ cosines @ of), 0.0))
+    def measure_length(coefficients: Matrix) -> float:
+        return math.sqrt(max(float(coefficients @ cosines @ coefficients), 0.0))
 
     # Directions that cancel out have no mean to begin at; the first of them is as good as any.
     total = float(shares.sum())
     shares = shares / total if total else shares
     first = np.zeros_like(shares)
     first[np.flatnonzero(np.diagonal(cosines))[0]] = 1.0
-    mean = shares / length(shares) if length(shares) >= tolerance else first
+    mean = shares / measure_length(shares) if measure_length(shares) >= tolerance else first
 
     for _ in range(max_iterations):
         towards = np.clip(cosines @ mean, -1.0, 1.0)
@@ -93,9 +95,9 @@ def _mean_direction(cosines: Matrix, shares: Matrix, max_iterations: int, tolera
 
         # What is left of the pull in the tangent plane, and the point that far along the sphere.
         step = pulls - float(pulls @ towards) * mean
-        distance = length(step)
+        distance = measure_length(step)
         if distance < tolerance:
             break
         mean = math.cos(distance) * mean + math.sin(distance) / distance * step
-        mean = mean / length(mean)
+        mean = mean / measure_length(mean)
     return mean

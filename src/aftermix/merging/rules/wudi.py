@@ -19,11 +19,11 @@ import torch
 from pydantic import AfterValidator, Field
 
 from aftermix.checkpoints.names import KINDS
-from aftermix.devices import usable_device
+from aftermix.devices import open_device
 from aftermix.errors import MergeError
 from aftermix.merging.rules.inter import weighted_sum
 from aftermix.merging.rules.surveys import WholeTensors
-from aftermix.merging.temporaries import fresh
+from aftermix.merging.temporaries import allocate_like
 
 STEPS, LEARNING_RATE = 300, 1e-5
 """The paper's."""
@@ -52,13 +52,13 @@ def is_linear(name: str, shape: Sequence[int]) -> bool:
     return len(shape) == 2 and WEIGHT.search(name) is not None and LOOKED_UP.search(name) is None
 
 
-def _device(name: str) -> torch.device:
-    return usable_device(name, where="merge.device", error=MergeError)
+def _resolve_device(name: str) -> torch.device:
+    return open_device(name, where="merge.device", error=MergeError)
 
 
-def _usable(name: str) -> str:
+def _check_device(name: str) -> str:
     """Refused when the options are bound, before any tensor is read."""
-    _device(name)
+    _resolve_device(name)
     return name
 
 
@@ -70,9 +70,9 @@ def wudi(
     learning_rate: Annotated[float, Field(gt=0)] = LEARNING_RATE,
     input_axis: Literal["last", "first"] = "last",
     others: Literal["base", "mean", "sum"] = "base",
-    device: Annotated[str, AfterValidator(_usable)] = "cpu",
+    device: Annotated[str, AfterValidator(_check_device)] = "cpu",
 ) -> torch.Tensor:
-    """The merged delta of one tensor: :func:`merged_layer` where it :func:`is_linear`, and `others` where it is not.
+    """The merged delta of one tensor: :func:`merge_layer` where it :func:`is_linear`, and `others` where it is not.
 
     `base`: what is no linear layer stays as the base has it, as in the authors' code. `mean` and `sum` are of
     `w_i delta_i` over the vectors in use; fusion-bench takes the mean. A single vector is itself in every tensor.
@@ -80,8 +80,8 @@ def wudi(
     """
     alone = sum(weight != 0 for weight in weights) < 2
     if is_linear(whole.name, whole.tensors[0].shape) and not alone:
-        tensors = [tensor.to(_device(device)) for tensor in whole.tensors]
-        return merged_layer(tensors, weights, steps=steps, learning_rate=learning_rate, input_axis=input_axis).cpu()
+        tensors = [tensor.to(_resolve_device(device)) for tensor in whole.tensors]
+        return merge_layer(tensors, weights, steps=steps, learning_rate=learning_rate, input_axis=input_axis).cpu()
     total = weighted_sum(whole.tensors, weights)
     if alone or others == "sum":
         return total
@@ -89,7 +89,7 @@ def wudi(
     return total.mul_(0 if others == "base" else 1 / sum(weight != 0 for weight in weights))
 
 
-def merged_layer(
+def merge_layer(
     deltas: Sequence[torch.Tensor],
     weights: Sequence[float],
     *,
@@ -110,7 +110,7 @@ def merged_layer(
     deltas, and 2 C^2 where that is the cheaper order.
     """
     if deltas[0].dim() == 3:
-        layer = partial(merged_layer, steps=steps, learning_rate=learning_rate, input_axis=input_axis)
+        layer = partial(merge_layer, steps=steps, learning_rate=learning_rate, input_axis=input_axis)
         experts = zip(*(delta.unbind() for delta in deltas), strict=True)
         return torch.stack([layer(expert, weights) for expert in experts]) if len(deltas[0]) else deltas[0].clone()
     start = weighted_sum(deltas, weights)
@@ -119,32 +119,34 @@ def merged_layer(
         return start
     if input_axis == "first":
         used = [(delta.t(), weight) for delta, weight in used]
-    drift = _drift([delta for delta, _ in used], [weight for _, weight in used], steps, learning_rate)
+    drift = _compute_drift([delta for delta, _ in used], [weight for _, weight in used], steps, learning_rate)
     return start.add_(drift.t() if input_axis == "first" else drift)
 
 
-def _drift(deltas: list[torch.Tensor], weights: list[float], steps: int, learning_rate: float) -> torch.Tensor:
+def _compute_drift(deltas: list[torch.Tensor], weights: list[float], steps: int, learning_rate: float) -> torch.Tensor:
     """Move of the merged delta away from the sum (R, C)."""
     # The gradient at the sum is made of what disturbs each vector, not of a difference that leaves rounding errors:
     # Adam would follow those as readily as a true gradient, and vectors that do not meet would move.
-    units = [delta / _norm(delta) for delta in deltas]
-    slope = fresh(units[0]).zero_()
+    units = [delta / _measure_norm(delta) for delta in deltas]
+    slope = allocate_like(units[0]).zero_()
     for number, unit in enumerate(units):
         others = [j for j in range(len(units)) if j != number]
-        slope.add_(_curved(weighted_sum([deltas[j] for j in others], [weights[j] for j in others]), unit), alpha=2)
+        slope.add_(
+            _apply_curvature(weighted_sum([deltas[j] for j in others], [weights[j] for j in others]), unit), alpha=2
+        )
     rows, columns = slope.shape
-    curvature = None if 2 * len(units) * rows < columns else _curvature(units)
+    curvature = None if 2 * len(units) * rows < columns else _compute_curvature(units)
     chunk = max(1, CHUNK_ELEMENTS // columns)
-    return torch.cat([_descended(part, units, curvature, steps, learning_rate) for part in torch.split(slope, chunk)])
+    return torch.cat([_descend(part, units, curvature, steps, learning_rate) for part in torch.split(slope, chunk)])
 
 
-def _descended(
+def _descend(
     slope: torch.Tensor, units: list[torch.Tensor], curvature: torch.Tensor | None, steps: int, learning_rate: float
 ) -> torch.Tensor:
     """Adam (Kingma and Ba, 2015, Algorithm 1) from 0 on `x . slope + x curvature x^T / 2`; rows do not meet."""
-    drift, mean, square = (fresh(slope).zero_() for _ in range(3))
+    drift, mean, square = (allocate_like(slope).zero_() for _ in range(3))
     for step in range(1, steps + 1):
-        gradient = _gradient(drift, units, curvature).add_(slope)
+        gradient = _compute_gradient(drift, units, curvature).add_(slope)
         mean.lerp_(gradient, 1 - ADAM_BETAS[0])
         square.mul_(ADAM_BETAS[1]).addcmul_(gradient, gradient, value=1 - ADAM_BETAS[1])
         root = torch.sqrt(square, out=gradient).div_(math.sqrt(1 - ADAM_BETAS[1] ** step)).add_(ADAM_EPSILON)
@@ -152,16 +154,16 @@ def _descended(
     return drift
 
 
-def _gradient(drift: torch.Tensor, units: list[torch.Tensor], curvature: torch.Tensor | None) -> torch.Tensor:
+def _compute_gradient(drift: torch.Tensor, units: list[torch.Tensor], curvature: torch.Tensor | None) -> torch.Tensor:
     if curvature is not None:
         return drift @ curvature
-    total = fresh(drift).zero_()
+    total = allocate_like(drift).zero_()
     for unit in units:
         total.addmm_(drift @ unit.t(), unit, alpha=2)
     return total
 
 
-def _curvature(units: list[torch.Tensor]) -> torch.Tensor:
+def _compute_curvature(units: list[torch.Tensor]) -> torch.Tensor:
     """`2 sum_i tau_i^T tau_i / ||tau_i||^2` (C, C)."""
     total = units[0].new_zeros(units[0].shape[1], units[0].shape[1])
     for unit in units:
@@ -169,12 +171,12 @@ def _curvature(units: list[torch.Tensor]) -> torch.Tensor:
     return total
 
 
-def _curved(left: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+def _apply_curvature(left: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
     """`left unit^T unit`, by way of the smaller square."""
     rows, columns = unit.shape
     return (left @ unit.t()) @ unit if rows < columns else left @ (unit.t() @ unit)
 
 
-def _norm(matrix: torch.Tensor) -> float:
+def _measure_norm(matrix: torch.Tensor) -> float:
     """Frobenius norm, added up row by row in one order."""
     return math.sqrt(math.fsum(float(np.square(row, dtype=np.float64).sum()) for row in matrix.cpu().numpy()))

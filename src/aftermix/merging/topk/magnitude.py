@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aftermix.checkpoints.model import Bounds
+from aftermix.checkpoints.model import Span
 
 HALF_BITS = 16
 LOWER_HALF = (1 << HALF_BITS) - 1
@@ -30,101 +30,101 @@ Places = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Blocks:
+class TensorBlocks:
     """A flattened tensor (or a whole vector) that is read one run of elements at a time."""
 
-    bounds: Sequence[Bounds]
+    spans: Sequence[Span]
     """Of the blocks, in order and without gaps, beginning at 0."""
-    read: Callable[[Bounds], torch.Tensor]
+    read: Callable[[Span], torch.Tensor]
     """A run within one block as float32, the caller's to change."""
-    read_runs: Callable[[Sequence[Bounds]], torch.Tensor] | None = None
+    read_runs: Callable[[Sequence[Span]], torch.Tensor] | None = None
     """Several runs, each within one block, as one tensor; where that is cheaper than one by one."""
 
     @property
     def elements(self) -> int:
         """Number of elements of all blocks."""
-        return self.bounds[-1][1] if self.bounds else 0
+        return self.spans[-1][1] if self.spans else 0
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         """Every block, in order."""
-        return map(self.read, self.bounds)
+        return map(self.read, self.spans)
 
-    def sample(self) -> torch.Tensor:
+    def draw_sample(self) -> torch.Tensor:
         """All entries of a small tensor; slices of a large one, spread so that they favour no row or column."""
         count = min(max(self.elements // ELEMENTS_PER_SLICE, LEAST_SLICES), MOST_SLICES)
         if self.elements <= count * SLICE_ELEMENTS:
             return torch.cat(list(self))
 
-        starts = [bounds[0] for bounds in self.bounds]
+        starts = [span[0] for span in self.spans]
         runs = []
         for number in range(count):
-            place = int((number + 0.5) * GOLDEN % 1 * self.elements)
-            end = self.bounds[bisect_right(starts, place) - 1][1]
-            runs.append((place, min(place + SLICE_ELEMENTS, end)))
+            start = int((number + 0.5) * GOLDEN % 1 * self.elements)
+            end = self.spans[bisect_right(starts, start) - 1][1]
+            runs.append((start, min(start + SLICE_ELEMENTS, end)))
         return self.read_runs(runs) if self.read_runs else torch.cat([self.read(run) for run in runs])
 
 
 @dataclass(frozen=True)
-class Cut:
+class TopKMask:
     """Keep what is larger than `threshold` (in magnitude bits), and what equals it up to index `last`."""
 
     threshold: int
     last: int
 
-    def seen_from(self, offset: int) -> Cut:
+    def shift_indices(self, offset: int) -> TopKMask:
         """The same mask for entries counted from `offset` on."""
-        return Cut(self.threshold, self.last - offset)
+        return TopKMask(self.threshold, self.last - offset)
 
-    def kept(self, values: torch.Tensor, start: int) -> torch.Tensor:
+    def apply(self, values: torch.Tensor, start: int) -> torch.Tensor:
         """The flat block `values`, whose first entry has index `start`; in place, what is not kept becomes zero."""
         inside = min(max(self.last + 1 - start, 0), len(values))
-        _keep_larger(values[:inside], self.threshold - 1)
-        _keep_larger(values[inside:], self.threshold)
+        _zero_smaller(values[:inside], self.threshold - 1)
+        _zero_smaller(values[inside:], self.threshold)
         return values
 
 
-def _keep_larger(values: torch.Tensor, bits: int) -> None:
+def _zero_smaller(values: torch.Tensor, bits: int) -> None:
     """Make zero, in place, the entries whose magnitude bits do not exceed `bits`. NaN stays."""
     if bits >= 0:
         torch.ops.aten.hardshrink.out(values, float(np.int32(bits).view(np.float32)), out=values)
 
 
-def kept_count(elements: int, density: float) -> int:
+def count_kept(elements: int, density: float) -> int:
     """`max(1, floor(density * elements))`, or 0 for an empty tensor (docs/methods.md, `magnitude`).
 
-    >>> kept_count(10, 0.35), kept_count(3, 0.1), kept_count(0, 0.5), kept_count(100, 0.29)
+    >>> count_kept(10, 0.35), count_kept(3, 0.1), count_kept(0, 0.5), count_kept(100, 0.29)
     (3, 1, 0, 29)
     """
-    return min(elements, max(1, whole_count(elements, density))) if elements else 0
+    return min(elements, max(1, count_share(elements, density))) if elements else 0
 
 
-def whole_count(elements: int, share: float) -> int:
+def count_share(elements: int, share: float) -> int:
     """`floor(share * elements)` of the share that was written.
 
-    >>> whole_count(100, 0.29), whole_count(3, 0.3)
+    >>> count_share(100, 0.29), count_share(3, 0.3)
     (29, 0)
     """
     # 0.29 * 100 is 28.999999999999996 in binary; a count that close to a whole number was meant to be it.
     return int(share * elements * (1 + 1e-12))
 
 
-def magnitude_bits(values: torch.Tensor) -> Bits:
+def read_magnitude_bits(values: torch.Tensor) -> Bits:
     """Float32 values as flat integers that order like their magnitudes."""
     bits: Bits = values.reshape(-1).numpy().view(np.int32) & np.int32(0x7FFFFFFF)
     return bits
 
 
-def find_cut(blocks: Blocks, count: int) -> Cut:
+def find_top_k(blocks: TensorBlocks, count: int) -> TopKMask:
     """Mask that keeps exactly the `count` entries of largest magnitude, equal ones by lower index.
 
     Holds one block and a few per cent of the entries. `count` is at least 1 and at most the number of entries.
     """
-    found = find_threshold(blocks, count)
-    return Cut(found.bits, found.last_equal(blocks))
+    threshold = find_threshold(blocks, count)
+    return TopKMask(threshold.bits, threshold.find_last_equal(blocks))
 
 
 @dataclass(frozen=True)
-class Threshold:
+class TopKThreshold:
     """The `count`-th largest entry of a tensor, and what equals it."""
 
     bits: int
@@ -141,36 +141,36 @@ class Threshold:
         """True where nothing that equals it is left out."""
         return self.wanted == sum(self.equal)
 
-    def last_equal(self, blocks: Blocks) -> int:
+    def find_last_equal(self, blocks: TensorBlocks) -> int:
         """Index of the last that is wanted, when lower indices come first."""
         if self.takes_all:
             return blocks.elements - 1  # no block has to be split
         before = np.cumsum([0, *self.equal])
         number = int(np.searchsorted(before, self.wanted)) - 1
-        start, end = blocks.bounds[number]
-        here = self.places[number] if self.places is not None else self._places(blocks.read((start, end)))
-        return start + int(here[self.wanted - before[number] - 1])
+        start, end = blocks.spans[number]
+        places = self.places[number] if self.places is not None else self._find_places(blocks.read((start, end)))
+        return start + int(places[self.wanted - before[number] - 1])
 
-    def _places(self, block: torch.Tensor) -> Places:
-        return np.flatnonzero(magnitude_bits(block) == self.bits).astype(np.int32)
+    def _find_places(self, block: torch.Tensor) -> Places:
+        return np.flatnonzero(read_magnitude_bits(block) == self.bits).astype(np.int32)
 
 
-def find_threshold(blocks: Blocks, count: int) -> Threshold:
+def find_threshold(blocks: TensorBlocks, count: int) -> TopKThreshold:
     """The `count`-th largest entry by magnitude."""
-    sample = magnitude_bits(blocks.sample())
+    sample = read_magnitude_bits(blocks.draw_sample())
     for margin in MARGINS:
-        survey = _surveyed(blocks, *_bracket(sample, count / blocks.elements, margin))
-        found = survey.largest(count)
-        if found is not None:
-            bits, above = found
-            return survey.threshold(bits, wanted=count - above)
+        counts = _count_around_bracket(blocks, *_bracket_quantile(sample, count / blocks.elements, margin))
+        nth_largest = counts.find_largest(count)
+        if nth_largest is not None:
+            bits, above = nth_largest
+            return counts.build_threshold(bits, wanted=count - above)
 
-    bits, above = _by_histograms(blocks, count)
-    equal = [int(np.count_nonzero(magnitude_bits(block) == bits)) for block in blocks]
-    return Threshold(bits, count - above, equal, None)
+    bits, above = _find_by_histograms(blocks, count)
+    equal = [int(np.count_nonzero(read_magnitude_bits(block) == bits)) for block in blocks]
+    return TopKThreshold(bits, count - above, equal, None)
 
 
-def _bracket(sample: Bits, share: float, margin: float) -> tuple[int, int]:
+def _bracket_quantile(sample: Bits, share: float, margin: float) -> tuple[int, int]:
     """Two entries of the sample between which the one that `share` of all entries reach is expected to lie."""
     last = len(sample) - 1
     places = [min(max(round((1 - share + step) * last), 0), last) for step in (-margin, margin)]
@@ -179,7 +179,7 @@ def _bracket(sample: Bits, share: float, margin: float) -> tuple[int, int]:
 
 
 @dataclass
-class _Survey:
+class _BracketCounts:
     """One reading: counts around a bracket, and the entries strictly within it, by block."""
 
     low: int
@@ -191,7 +191,7 @@ class _Survey:
     places: list[Places] = field(default_factory=list)
     """Indices of the entries within the bracket, counted from the first of their block."""
 
-    def largest(self, count: int) -> tuple[int, int] | None:
+    def find_largest(self, count: int) -> tuple[int, int] | None:
         """The `count`-th largest entry and the number of entries above it; None when the bracket missed it."""
         below_high = self.above + sum(self.at_high)
         if self.above < count <= below_high:
@@ -206,45 +206,45 @@ class _Survey:
             return self.low, below_high + len(within)
         return None
 
-    def threshold(self, bits: int, *, wanted: int) -> Threshold:
-        """Threshold that :meth:`largest` has found, and what equals it."""
+    def build_threshold(self, bits: int, *, wanted: int) -> TopKThreshold:
+        """Threshold that :meth:`find_largest` has found, and what equals it."""
         if bits in (self.low, self.high):
-            return Threshold(bits, wanted, self.at_high if bits == self.high else self.at_low, None)
+            return TopKThreshold(bits, wanted, self.at_high if bits == self.high else self.at_low, None)
         places = [where[part == bits] for where, part in zip(self.places, self.inside, strict=True)]
-        return Threshold(bits, wanted, [len(part) for part in places], places)
+        return TopKThreshold(bits, wanted, [len(part) for part in places], places)
 
 
-def _surveyed(blocks: Blocks, low: int, high: int) -> _Survey:
-    survey = _Survey(low, high)
+def _count_around_bracket(blocks: TensorBlocks, low: int, high: int) -> _BracketCounts:
+    counts = _BracketCounts(low, high)
     for block in blocks:
-        bits = magnitude_bits(block)
-        survey.above += int(np.count_nonzero(bits > high))
-        survey.at_high.append(int(np.count_nonzero(bits == high)))
-        survey.at_low.append(int(np.count_nonzero(bits == low)) if low < high else 0)
+        bits = read_magnitude_bits(block)
+        counts.above += int(np.count_nonzero(bits > high))
+        counts.at_high.append(int(np.count_nonzero(bits == high)))
+        counts.at_low.append(int(np.count_nonzero(bits == low)) if low < high else 0)
         # Unsigned, one comparison serves both ends: what lies below `low` wraps around to the top.
         within = (bits - np.int32(low + 1)).view(np.uint32) < np.uint32(max(high - low - 1, 0))
         places = np.flatnonzero(within)
-        survey.places.append(places.astype(np.int32))
-        survey.inside.append(bits[places])
-    return survey
+        counts.places.append(places.astype(np.int32))
+        counts.inside.append(bits[places])
+    return counts
 
 
-def _by_histograms(blocks: Blocks, count: int) -> tuple[int, int]:
+def _find_by_histograms(blocks: TensorBlocks, count: int) -> tuple[int, int]:
     """The `count`-th largest entry and the number of entries above it, in two readings and whatever the values."""
     upper = np.zeros(1 << (31 - HALF_BITS), dtype=np.int64)
     for block in blocks:
-        upper += np.bincount(magnitude_bits(block) >> HALF_BITS, minlength=len(upper))
-    bucket, above = _bucket_of(upper, count)
+        upper += np.bincount(read_magnitude_bits(block) >> HALF_BITS, minlength=len(upper))
+    bucket, above = _find_bucket(upper, count)
 
     lower = np.zeros(LOWER_HALF + 1, dtype=np.int64)
     for block in blocks:
-        bits = magnitude_bits(block)
+        bits = read_magnitude_bits(block)
         lower += np.bincount(bits[bits >> HALF_BITS == bucket] & LOWER_HALF, minlength=len(lower))
-    rest, above_in_bucket = _bucket_of(lower, count - above)
+    rest, above_in_bucket = _find_bucket(lower, count - above)
     return bucket << HALF_BITS | rest, above + above_in_bucket
 
 
-def _bucket_of(histogram: NDArray[np.int64], count: int) -> tuple[int, int]:
+def _find_bucket(histogram: NDArray[np.int64], count: int) -> tuple[int, int]:
     """The bucket that holds the `count`-th largest entry, and how many entries lie in higher buckets."""
     from_top = np.cumsum(histogram[::-1])
     place = int(np.searchsorted(from_top, count))

@@ -13,7 +13,15 @@ from typing import Any
 import yaml
 
 from aftermix.errors import MixtureError, Problem, refuse_if_any
-from aftermix.mixture.exports.plan import Domain, Files, MixturePlan, Place, as_comments, lines_of, refuse_kinds
+from aftermix.mixture.exports.plan import (
+    DomainFiles,
+    ExportDomain,
+    Files,
+    MixturePlan,
+    describe_plan,
+    format_comments,
+    refuse_kinds,
+)
 
 PLAIN_ANSWER = {
     "system_prompt": "",
@@ -24,7 +32,7 @@ PLAIN_ANSWER = {
 }
 
 
-def check_axolotl(places: Sequence[Place]) -> None:
+def check_axolotl(places: Sequence[DomainFiles]) -> None:
     """Raise :class:`ManyProblemsError` for data that axolotl does not read as it lies."""
     refuse_kinds(places, "axolotl", takes=("json", "parquet", "saved"))
     refuse_if_any(
@@ -36,14 +44,18 @@ def check_axolotl(places: Sequence[Place]) -> None:
     )
 
 
-def axolotl(plan: MixturePlan) -> Files:
+def write_axolotl(plan: MixturePlan) -> Files:
     """`mixture.yaml`: the `datasets` of an axolotl file.
 
     Raises :class:`MixtureError` when a domain would have to be repeated, with the largest budget that needs none.
     """
     _refuse_repetition(plan)
-    keys = {"datasets": [_entry(domain) for domain in plan.domains], "shuffle_merged_datasets": True, "num_epochs": 1}
-    text = as_comments(lines_of(plan)) + yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)
+    keys = {
+        "datasets": [_write_axolotl_entry(domain) for domain in plan.domains],
+        "shuffle_merged_datasets": True,
+        "num_epochs": 1,
+    }
+    text = format_comments(describe_plan(plan)) + yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)
     return {"mixture.yaml": text}
 
 
@@ -66,7 +78,7 @@ def keep_fraction(examples: int, held: int) -> float:
     return plain if int(held * plain) == examples else (examples + 0.5) / held
 
 
-def _entry(domain: Domain) -> dict[str, Any]:
+def _write_axolotl_entry(domain: ExportDomain) -> dict[str, Any]:
     examples = min(max(round(domain.given.examples), 1), domain.data.examples)
     kinds: dict[str, dict[str, Any]] = {
         "text": {"type": "completion", "field": domain.text_field},
@@ -74,10 +86,10 @@ def _entry(domain: Domain) -> dict[str, Any]:
         "completion": {"type": PLAIN_ANSWER},
     }
     weight = keep_fraction(examples, domain.data.examples)
-    return {**_place(domain), "split": "train", **kinds[domain.format], "weight": weight}
+    return {**_locate_data(domain), "split": "train", **kinds[domain.format], "weight": weight}
 
 
-def _place(domain: Domain) -> dict[str, Any]:
+def _locate_data(domain: ExportDomain) -> dict[str, Any]:
     if domain.kind == "saved":
         return {"path": domain.parts[0]}
     if len(domain.parts) == 1:

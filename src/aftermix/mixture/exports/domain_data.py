@@ -39,19 +39,19 @@ class DomainData:
         return float(np.interp(tokens, self.curve, self._places()))
 
     def _places(self) -> NDArray[np.int64]:
-        return _places(self.examples, len(self.curve) - 1)
+        return _spread_places(self.examples, len(self.curve) - 1)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, which :func:`data_from_json` reads back."""
+        """Plain values, which :func:`read_domain_data` reads back."""
         return {"examples": self.examples, "tokens": self.tokens, "curve": list(self.curve)}
 
 
-def counted(tokens_of_examples: Iterable[int], *, where: str) -> DomainData:
+def count_domain(tokens_of_examples: Iterable[int], *, where: str) -> DomainData:
     """The counts of data whose examples have so many tokens each, in file order.
 
     Raises :class:`MixtureError` for data without a token.
 
-    >>> counted([3, 0, 5, 2], where="ja").mean_tokens
+    >>> count_domain([3, 0, 5, 2], where="ja").mean_tokens
     2.5
     """
     lengths = np.fromiter(tokens_of_examples, dtype=np.int64)
@@ -59,18 +59,18 @@ def counted(tokens_of_examples: Iterable[int], *, where: str) -> DomainData:
     if not total:
         raise MixtureError(where, "its data holds no tokens", "Name data with text, or give it a ratio of 0.")
     summed = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
-    curve = summed[_places(len(lengths), min(CURVE_STEPS, len(lengths)))]
+    curve = summed[_spread_places(len(lengths), min(CURVE_STEPS, len(lengths)))]
     return DomainData(len(lengths), total, tuple(int(value) for value in curve))
 
 
-def data_from_json(value: Mapping[str, Any]) -> DomainData:
+def read_domain_data(value: Mapping[str, Any]) -> DomainData:
     """Read back :meth:`DomainData.as_json`. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
     curve = tuple(int(entry) for entry in value["curve"])
-    found = DomainData(int(value["examples"]), int(value["tokens"]), curve)
-    if len(curve) < 2 or curve[-1] != found.tokens or found.examples < 1 or found.tokens < 1:
+    domain_data = DomainData(int(value["examples"]), int(value["tokens"]), curve)
+    if len(curve) < 2 or curve[-1] != domain_data.tokens or domain_data.examples < 1 or domain_data.tokens < 1:
         raise ValueError("no counts of a domain")
-    return found
+    return domain_data
 
 
-def _places(examples: int, steps: int) -> NDArray[np.int64]:
+def _spread_places(examples: int, steps: int) -> NDArray[np.int64]:
     return np.rint(np.linspace(0, examples, steps + 1)).astype(np.int64)

@@ -18,7 +18,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Allotment:
+class DomainAllotment:
     """Part of one domain in a budget."""
 
     wanted: float
@@ -31,12 +31,12 @@ class Allotment:
     epochs: float
 
 
-def capped_shares(ratios: Mapping[str, float], most: Mapping[str, float]) -> dict[str, float]:
+def cap_shares(ratios: Mapping[str, float], most: Mapping[str, float]) -> dict[str, float]:
     """`min(most_i, lambda ratio_i)` with lambda such that they add up to 1. Ratios are above 0.
 
     Raises `ValueError` when the caps add up to less than 1.
 
-    >>> capped_shares({"ja": 0.5, "math": 0.25, "code": 0.25}, {"ja": 0.2, "math": 1.0, "code": 1.0})
+    >>> cap_shares({"ja": 0.5, "math": 0.25, "code": 0.25}, {"ja": 0.2, "math": 1.0, "code": 1.0})
     {'ja': 0.2, 'math': 0.4, 'code': 0.4}
     """
     if math.fsum(most[name] for name in ratios) < 1 - ROUNDING:
@@ -56,16 +56,16 @@ def capped_shares(ratios: Mapping[str, float], most: Mapping[str, float]) -> dic
     return {name: shares[name] for name in ratios}
 
 
-def allotted(
+def allot(
     ratios: Mapping[str, float], data: Mapping[str, DomainData], *, budget_tokens: int, max_epochs: float
-) -> dict[str, Allotment]:
+) -> dict[str, DomainAllotment]:
     """Share `budget_tokens` out among the domains. Ratios are above 0 and add up to 1.
 
     Raises :class:`MixtureError` when all data, repeated `max_epochs` times, does not make the budget.
     """
     most = {name: max_epochs * data[name].tokens / budget_tokens for name in ratios}
     try:
-        shares = capped_shares(ratios, most)
+        shares = cap_shares(ratios, most)
     except ValueError as error:
         held = sum(data[name].tokens for name in ratios)
         found = (
@@ -73,20 +73,20 @@ def allotted(
             f"{', '.join(ratios)} give in {max_epochs:g} epochs, which are {int(held * max_epochs):,}"
         )
         raise MixtureError("tokens", found, "Lower the budget, raise --max-epochs, or bring more data.") from error
-    return {name: _allotment(ratios[name], shares[name], data[name], budget_tokens) for name in ratios}
+    return {name: _allot_domain(ratios[name], shares[name], data[name], budget_tokens) for name in ratios}
 
 
-def unrepeated_tokens(ratios: Mapping[str, float], data: Mapping[str, DomainData]) -> int:
+def count_unrepeated_tokens(ratios: Mapping[str, float], data: Mapping[str, DomainData]) -> int:
     """The largest budget at which `ratios` repeat no domain.
 
     >>> held = {"ja": DomainData(2, 90, (0, 90)), "math": DomainData(1, 30, (0, 30))}
-    >>> unrepeated_tokens({"ja": 0.8, "math": 0.2}, held)
+    >>> count_unrepeated_tokens({"ja": 0.8, "math": 0.2}, held)
     112
     """
     # Against the last place: 0.2 * 150 tokens may need 30.000000000000004.
     return math.floor(min(data[name].tokens / ratio for name, ratio in ratios.items()) * (1 + ROUNDING))
 
 
-def _allotment(wanted: float, share: float, data: DomainData, budget_tokens: int) -> Allotment:
+def _allot_domain(wanted: float, share: float, data: DomainData, budget_tokens: int) -> DomainAllotment:
     tokens = share * budget_tokens
-    return Allotment(wanted, share, round(tokens), tokens / data.mean_tokens, tokens / data.tokens)
+    return DomainAllotment(wanted, share, round(tokens), tokens / data.mean_tokens, tokens / data.tokens)

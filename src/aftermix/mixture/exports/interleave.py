@@ -11,12 +11,12 @@ import json
 from collections.abc import Iterator, Sequence
 
 from aftermix.mixture.exports.plan import (
+    DomainFiles,
     Files,
     MixturePlan,
-    Place,
-    as_comments,
-    lines_of,
-    number,
+    describe_plan,
+    format_comments,
+    format_share,
     refuse_kinds,
     refuse_unlike,
 )
@@ -54,7 +54,7 @@ def mixture(seed: int = 0) -> IterableDataset:
 '''
 
 
-def check_interleave(places: Sequence[Place]) -> None:
+def check_interleave(places: Sequence[DomainFiles]) -> None:
     """Raise :class:`ManyProblemsError` for domains of different formats, or of several kinds of files."""
     refuse_kinds(places, "`datasets`", takes=("json", "parquet", "saved", "text"))
     refuse_unlike(places, "`interleave_datasets`", fields=False)
@@ -64,31 +64,31 @@ def interleave(plan: MixturePlan) -> Files:
     """`mixture.py`, whose `mixture()` is an `IterableDataset`."""
     first = plan.domains[0]
     kinds = {domain.kind for domain in plan.domains}
-    reading = "\n".join(_reading(kinds))
+    reading = "\n".join(_write_readers(kinds))
     code = CODE.format(
         imports=", ".join(name for name in NAMES if name in reading or name in CODE),
-        domains="{\n" + "".join(_entries(plan)) + "}",
+        domains="{\n" + "".join(_write_entries(plan)) + "}",
         examples=plan.examples,
         columns=json.dumps(["text"] if first.format == "text" else list(first.columns)),
         reading=reading,
     )
     title = '"""A mixture for `datasets`: `from mixture import mixture`."""'
-    return {"mixture.py": f"{title}\n{as_comments(lines_of(plan))}\n{code}"}
+    return {"mixture.py": f"{title}\n{format_comments(describe_plan(plan))}\n{code}"}
 
 
-def _reading(kinds: set[str]) -> Iterator[str]:
+def _write_readers(kinds: set[str]) -> Iterator[str]:
     for kind in READERS:
         if kind in kinds:
             yield f'    if kind == "{kind}":'
             yield f"        found = {READERS[kind]}"
 
 
-def _entries(plan: MixturePlan) -> Iterator[str]:
+def _write_entries(plan: MixturePlan) -> Iterator[str]:
     for domain in plan.domains:
         text_field = "text" if domain.kind == "text" else domain.text_field
         yield f"    {json.dumps(domain.name)}: {{\n"
         yield f'        "kind": {json.dumps(domain.kind)},\n'
         yield f'        "files": {json.dumps(list(domain.parts))},\n'
         yield f'        "text_field": {json.dumps(text_field)},\n'
-        yield f'        "probability": {number(plan.draws[domain.name])},\n'
+        yield f'        "probability": {format_share(plan.draws[domain.name])},\n'
         yield "    },\n"

@@ -16,13 +16,13 @@ import yaml
 
 from aftermix.errors import Problem, refuse_if_any
 from aftermix.mixture.exports.plan import (
-    Domain,
+    DomainFiles,
+    ExportDomain,
     Files,
     MixturePlan,
-    Place,
-    as_comments,
-    lines_of,
-    number,
+    describe_plan,
+    format_comments,
+    format_share,
     refuse_kinds,
 )
 
@@ -39,38 +39,38 @@ TAGS = {
 """All of them: where tags are given, one that is left out is none, and its conversations are dropped."""
 
 
-def check_llamafactory(places: Sequence[Place]) -> None:
+def check_llamafactory(places: Sequence[DomainFiles]) -> None:
     """Raise :class:`ManyProblemsError` for data that LLaMA-Factory does not read as it lies.
 
     So it does for documents beside examples with answers, which are two stages of it.
     """
     refuse_kinds(places, "LLaMA-Factory", takes=("json", "parquet"))
-    refuse_if_any([problem for place in places for problem in _problems(place, places[0])])
+    refuse_if_any([problem for place in places for problem in _list_problems(place, places[0])])
 
 
-def llamafactory(plan: MixturePlan) -> Files:
+def write_llamafactory(plan: MixturePlan) -> Files:
     """`dataset_info.json` and `mixture.yaml`."""
-    info = {domain.name: _entry(domain) for domain in plan.domains}
+    info = {domain.name: _write_llamafactory_entry(domain) for domain in plan.domains}
     keys = {
-        "stage": _stage(plan.domains[0]),
+        "stage": _choose_stage(plan.domains[0]),
         "dataset_dir": plan.folder,
         "dataset": ",".join(info),
         "mix_strategy": "interleave_over",
-        "interleave_probs": ",".join(number(share) for share in plan.draws.values()),
+        "interleave_probs": ",".join(format_share(share) for share in plan.draws.values()),
         "num_train_epochs": 1.0,
     }
 
     if len(info) == 1:
         del keys["mix_strategy"], keys["interleave_probs"]
-    text = as_comments(lines_of(plan)) + yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)
+    text = format_comments(describe_plan(plan)) + yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)
     return {"dataset_info.json": json.dumps(info, indent=2, ensure_ascii=False) + "\n", "mixture.yaml": text}
 
 
-def _stage(domain: Place) -> str:
+def _choose_stage(domain: DomainFiles) -> str:
     return "pt" if domain.format == "text" else "sft"
 
 
-def _problems(domain: Place, first: Place) -> list[Problem]:
+def _list_problems(domain: DomainFiles, first: DomainFiles) -> list[Problem]:
     where, problems = f"mixture.{domain.name}", []
     if len(domain.parts) > 1:
         found = f"LLaMA-Factory reads one file a data set, found {len(domain.parts)}"
@@ -78,15 +78,16 @@ def _problems(domain: Place, first: Place) -> list[Problem]:
     elif Path(domain.parts[0]).suffix not in ENDINGS:
         found = f"LLaMA-Factory reads files that end in {', '.join(ENDINGS)}, found {domain.parts[0]}"
         problems.append(Problem(where, found, "Rename or decompress the file."))
-    if _stage(domain) != _stage(first):
-        found = f"is of `format: {domain.format}` (stage {_stage(domain)}), '{first.name}' of stage {_stage(first)}"
+    if _choose_stage(domain) != _choose_stage(first):
+        stages = _choose_stage(domain), _choose_stage(first)
+        found = f"is of `format: {domain.format}` (stage {stages[0]}), '{first.name}' of stage {stages[1]}"
         problems.append(
             Problem(where, found, "LLaMA-Factory trains documents and answers in two runs: split the mixture.")
         )
     return problems
 
 
-def _entry(domain: Domain) -> dict[str, Any]:
+def _write_llamafactory_entry(domain: ExportDomain) -> dict[str, Any]:
     entry: dict[str, Any] = {"file_name": domain.parts[0], "num_samples": max(round(domain.given.examples), 1)}
     if domain.format == "chat":
         return {**entry, "formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": TAGS}

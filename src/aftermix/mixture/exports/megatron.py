@@ -10,13 +10,13 @@ import shlex
 from pathlib import Path
 
 from aftermix.errors import MixtureError
-from aftermix.mixture.exports.plan import Files, MixturePlan, as_comments, lines_of, number
+from aftermix.mixture.exports.plan import Files, MixturePlan, describe_plan, format_comments, format_share
 
 SUFFIX = "_text_document"
 """Suffix that `tools/preprocess_data.py` appends to its `--output-prefix`."""
 
 
-def megatron(plan: MixturePlan) -> Files:
+def write_megatron(plan: MixturePlan) -> Files:
     """`data_args.txt` for `--data-args-path`, which takes no comments, and the arguments with comments.
 
     Raises :class:`MixtureError` for a root that the file, split at white space, cannot hold.
@@ -25,20 +25,21 @@ def megatron(plan: MixturePlan) -> Files:
         remedy = "Name a folder without them, or a link to it."
         raise MixtureError("--root", f"the blend is split at white space, found '{plan.root}'", remedy)
     blend = [
-        (number(100 * domain.given.ratio), str(Path(plan.root) / f"{domain.name}{SUFFIX}")) for domain in plan.domains
+        (format_share(100 * domain.given.ratio), str(Path(plan.root) / f"{domain.name}{SUFFIX}"))
+        for domain in plan.domains
     ]
     pairs = [f"{weight} {prefix}" for weight, prefix in blend]
-    return {"data_args.txt": "\n".join(pairs) + "\n", "arguments.sh": _arguments(plan, blend)}
+    return {"data_args.txt": "\n".join(pairs) + "\n", "arguments.sh": _write_arguments(plan, blend)}
 
 
-def _arguments(plan: MixturePlan, blend: list[tuple[str, str]]) -> str:
+def _write_arguments(plan: MixturePlan, blend: list[tuple[str, str]]) -> str:
     words = [f"  {weight} {shlex.quote(prefix)}" for weight, prefix in blend]
     samples = [f"--train-samples {round(plan.budget_tokens / plan.sequence_tokens)}"] if plan.sequence_tokens else []
     length = [f"--seq-length {plan.sequence_tokens}"] if plan.sequence_tokens else []
     made = f"Each prefix: preprocess_data.py --output-prefix {plan.root}/NAME --append-eod"
     return "\n".join(
         [
-            as_comments(lines_of(plan)) + f"# {made}",
+            format_comments(describe_plan(plan)) + f"# {made}",
             "# --data-args-path data_args.txt says the same as --data-path.",
             "MIXTURE_ARGS=(",
             *(f"  {option}" for option in [*length, *samples]),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aftermix.errors import Problem, printable, refuse_if_any
 from aftermix.mixture.exports.domain_data import DomainData
-from aftermix.mixture.exports.epoch_caps import Allotment
+from aftermix.mixture.exports.epoch_caps import DomainAllotment
 
 Files = Mapping[str, str]
 """Text by file name."""
@@ -21,7 +21,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Place:
+class DomainFiles:
     """Files of one domain, and the way in which they are read."""
 
     name: str
@@ -40,18 +40,18 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Domain(Place):
+class ExportDomain(DomainFiles):
     """One domain of a mixture."""
 
     data: DomainData
-    given: Allotment
+    given: DomainAllotment
 
 
 @dataclass(frozen=True)
 class MixturePlan:
     """A mixture with a budget, all shares above 0."""
 
-    domains: tuple[Domain, ...]
+    domains: tuple[ExportDomain, ...]
     budget_tokens: int
     folder: str
     """Folder of the files."""
@@ -72,7 +72,7 @@ class MixturePlan:
         return max(round(sum(domain.given.examples for domain in self.domains)), 1)
 
 
-def lines_of(plan: MixturePlan) -> Iterator[str]:
+def describe_plan(plan: MixturePlan) -> Iterator[str]:
     """The budget, then for each domain what it gives and how often it is repeated."""
     yield f"{plan.budget_tokens:,} tokens in {plan.examples:,} examples"
     for domain in plan.domains:
@@ -85,21 +85,21 @@ def lines_of(plan: MixturePlan) -> Iterator[str]:
         )
 
 
-def as_comments(lines: Iterator[str]) -> str:
+def format_comments(lines: Iterator[str]) -> str:
     """`lines` as comments of YAML, Python or a shell."""
     return "".join(f"# {line}\n" for line in lines)
 
 
-def number(value: float) -> str:
+def format_share(value: float) -> str:
     """A share with twelve digits, at which a thousand of them still add up to 1.
 
-    >>> number(0.25), number(1 / 3)
+    >>> format_share(0.25), format_share(1 / 3)
     ('0.25', '0.333333333333')
     """
     return f"{value:.12g}"
 
 
-def refuse_kinds(places: Sequence[Place], reader: str, *, takes: tuple[str, ...]) -> None:
+def refuse_kinds(places: Sequence[DomainFiles], reader: str, *, takes: tuple[str, ...]) -> None:
     """Raise :class:`ManyProblemsError` with each domain whose data `reader` cannot read as it lies."""
     readable = " or ".join(KINDS[kind] for kind in takes)
     refuse_if_any(
@@ -115,7 +115,7 @@ def refuse_kinds(places: Sequence[Place], reader: str, *, takes: tuple[str, ...]
     )
 
 
-def refuse_unlike(places: Sequence[Place], reader: str, *, fields: bool) -> None:
+def refuse_unlike(places: Sequence[DomainFiles], reader: str, *, fields: bool) -> None:
     """Raise :class:`ManyProblemsError` unless all domains have one format, and with `fields` one text field."""
     first = places[0]
     problems = []

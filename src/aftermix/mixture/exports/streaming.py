@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from aftermix.mixture.exports.plan import Files, MixturePlan, as_comments, lines_of, number
+from aftermix.mixture.exports.plan import Files, MixturePlan, describe_plan, format_comments, format_share
 
 
-def streaming(plan: MixturePlan) -> Files:
+def write_streaming(plan: MixturePlan) -> Files:
     """`streams.yaml`: `streams` by name and `epoch_size`, as `StreamingDataset` and LLM-Foundry take them.
 
     A sample is an example, or `sequence_tokens` tokens where the data was cut into sequences: then proportions are
@@ -26,8 +26,9 @@ def streaming(plan: MixturePlan) -> Files:
         samples = max(round(plan.budget_tokens / plan.sequence_tokens), 1)
         unit = f"a sequence of {plan.sequence_tokens} tokens"
     streams: dict[str, Any] = {
-        name: {"local": f"{plan.root}/{name}", "proportion": float(number(share))} for name, share in shares.items()
+        name: {"local": f"{plan.root}/{name}", "proportion": float(format_share(share))}
+        for name, share in shares.items()
     }
-    head = as_comments(lines_of(plan)) + f"# A sample of a stream (MDS) must be {unit}.\n"
+    head = format_comments(describe_plan(plan)) + f"# A sample of a stream (MDS) must be {unit}.\n"
     values = {"epoch_size": samples, "streams": streams}
     return {"streams.yaml": head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}

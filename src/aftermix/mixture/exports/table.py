@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from aftermix.mixture.exports.plan import Files, MixturePlan, number
+from aftermix.mixture.exports.plan import Files, MixturePlan, format_share
 
 COLUMNS = (
     "domain",
@@ -21,14 +21,14 @@ COLUMNS = (
 FILE = "mixture.csv"
 
 
-def table(plan: MixturePlan) -> Files:
+def write_table(plan: MixturePlan) -> Files:
     """`mixture.csv`: a row a domain. Ratios are of tokens; `..._held` is what one epoch of the data has."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
     for domain in plan.domains:
         given, data = domain.given, domain.data
-        shares = [number(given.wanted), number(given.ratio)]
+        shares = [format_share(given.wanted), format_share(given.ratio)]
         amounts = [given.tokens, round(given.examples), f"{given.epochs:.4f}"]
         rows.writerow([domain.name, *shares, *amounts, data.tokens, data.examples, f"{data.mean_tokens:.2f}"])
     return {FILE: text.getvalue()}

@@ -11,29 +11,29 @@ from typing import Any
 
 import yaml
 
-from aftermix.mixture.exports.epoch_caps import unrepeated_tokens
+from aftermix.mixture.exports.epoch_caps import count_unrepeated_tokens
 from aftermix.mixture.exports.plan import (
+    DomainFiles,
     Files,
     MixturePlan,
-    Place,
-    as_comments,
-    lines_of,
-    number,
+    describe_plan,
+    format_comments,
+    format_share,
     refuse_kinds,
     refuse_unlike,
 )
 
 
-def check_trl(places: Sequence[Place]) -> None:
+def check_trl(places: Sequence[DomainFiles]) -> None:
     """Raise :class:`ManyProblemsError` for data that `load_dataset` does not read, and for unlike columns."""
     refuse_kinds(places, "TRL", takes=("json", "parquet"))
     refuse_unlike(places, "TRL", fields=True)
 
 
-def trl(plan: MixturePlan) -> Files:
+def write_trl(plan: MixturePlan) -> Files:
     """`mixture.yaml`: `datasets` and `num_train_epochs`."""
-    whole_tokens = _mixture_tokens(plan)
-    rows = first_rows(plan)
+    whole_tokens = _count_mixture_tokens(plan)
+    rows = count_first_rows(plan)
     total = sum(rows.values())
 
     entries = [
@@ -47,30 +47,33 @@ def trl(plan: MixturePlan) -> Files:
         for domain in plan.domains
     ]
 
-    keys: dict[str, Any] = {"datasets": entries, "num_train_epochs": float(number(plan.budget_tokens / whole_tokens))}
+    keys: dict[str, Any] = {
+        "datasets": entries,
+        "num_train_epochs": float(format_share(plan.budget_tokens / whole_tokens)),
+    }
     if plan.domains[0].format == "text":
         keys["dataset_text_field"] = plan.domains[0].text_field
-    head = as_comments(_lines(plan, rows, whole_tokens))
+    head = format_comments(_write_lines(plan, rows, whole_tokens))
     return {"mixture.yaml": head + yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)}
 
 
-def first_rows(plan: MixturePlan) -> dict[str, int]:
+def count_first_rows(plan: MixturePlan) -> dict[str, int]:
     """First rows of each domain that make the largest mixture without a repeat."""
-    whole = _mixture_tokens(plan)
+    whole = _count_mixture_tokens(plan)
     return {
         domain.name: min(max(round(domain.data.first_with(domain.given.ratio * whole)), 1), domain.data.examples)
         for domain in plan.domains
     }
 
 
-def _mixture_tokens(plan: MixturePlan) -> int:
+def _count_mixture_tokens(plan: MixturePlan) -> int:
     """Tokens of one epoch of the mixture as TRL makes it."""
     given = {domain.name: domain.given.ratio for domain in plan.domains}
-    return unrepeated_tokens(given, {domain.name: domain.data for domain in plan.domains})
+    return count_unrepeated_tokens(given, {domain.name: domain.data for domain in plan.domains})
 
 
-def _lines(plan: MixturePlan, rows: dict[str, int], whole_tokens: int) -> Iterator[str]:
-    yield from lines_of(plan)
+def _write_lines(plan: MixturePlan, rows: dict[str, int], whole_tokens: int) -> Iterator[str]:
+    yield from describe_plan(plan)
     yield f"One epoch of this mixture has {whole_tokens:,} tokens. TRL takes the first rows, in file order:"
     for domain in plan.domains:
         yield f"{domain.name}: {rows[domain.name]:,} of {domain.data.examples:,} rows"

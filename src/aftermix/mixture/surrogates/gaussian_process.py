@@ -63,7 +63,7 @@ BOUNDS = {
 
 
 @dataclass(frozen=True)
-class Hyperparameters:
+class ProcessHyperparameters:
     """Logarithms of what shapes the surface."""
 
     rates_K: Floats
@@ -75,13 +75,13 @@ class Hyperparameters:
     exponent: float
 
     @classmethod
-    def start(cls, domains: int) -> Hyperparameters:
+    def start(cls, domains: int) -> ProcessHyperparameters:
         """Start of a fit when nothing is known."""
         return cls(np.full(domains, START["rate"]), *(START[name] for name in LOGS))
 
     @classmethod
-    def unpacked(cls, flat: Floats) -> Hyperparameters:
-        """The inverse of `packed`."""
+    def unpacked(cls, flat: Floats) -> ProcessHyperparameters:
+        """The inverse of `pack_stream`."""
         return cls(flat[: -len(LOGS)], *map(float, flat[-len(LOGS) :]))
 
     @property
@@ -96,17 +96,17 @@ class Hyperparameters:
 
 
 @dataclass(frozen=True)
-class Breadth:
+class BreadthScale:
     """Over how many domains a mixture spreads, in standard deviations of the points."""
 
     mean: float
     unit: float
 
     @classmethod
-    def of(cls, weights_NK: Floats) -> Breadth:
+    def of(cls, weights_NK: Floats) -> BreadthScale:
         """The scale that standardises `weights_NK`."""
         sums_N = (weights_NK**BREADTH_POWER).sum(axis=1)
-        return cls(float(sums_N.mean()), _unit(sums_N))
+        return cls(float(sums_N.mean()), _measure_unit(sums_N))
 
     def __call__(self, weights_CK: Floats) -> Floats:
         """(C,) breadths."""
@@ -117,12 +117,12 @@ class Breadth:
 class GaussianProcess:
     """A fitted surface."""
 
-    hyper: Hyperparameters
+    hyper: ProcessHyperparameters
     weights_NK: Floats
     offset: float
     unit: float
     """Mean and standard deviation of the values it was fitted to."""
-    breadth: Breadth
+    breadth: BreadthScale
     scaled_NK: Floats
     lower_NN: Floats
     """Cholesky factor of the covariance of the points."""
@@ -132,13 +132,13 @@ class GaussianProcess:
     def fit(cls, weights_NK: Floats, values_N: Floats, *, shared_rate: bool = False) -> GaussianProcess:
         """The surface through `values_N` with the most probable hyper-parameters."""
         taken = np.unique(np.linspace(0, len(values_N) - 1, min(len(values_N), MOST_POINTS)).round().astype(int))
-        standard_N = (values_N - values_N.mean()) / _unit(values_N)
+        standard_N = (values_N - values_N.mean()) / _measure_unit(values_N)
 
         domains = weights_NK.shape[1]
         free = len(LOGS) if shared_rate else domains + len(LOGS)
         found = minimize(
-            tied_posterior if shared_rate else negative_log_posterior,
-            Hyperparameters.start(domains).packed[-free:],
+            compute_tied_loss if shared_rate else compute_posterior_loss,
+            ProcessHyperparameters.start(domains).packed[-free:],
             args=(weights_NK[taken], standard_N[taken]),
             jac=True,
             method="L-BFGS-B",
@@ -147,15 +147,15 @@ class GaussianProcess:
         )
 
         flat = np.concatenate([np.full(domains, found.x[0]), found.x]) if shared_rate else found.x
-        return cls.at(Hyperparameters.unpacked(flat), weights_NK, values_N)
+        return cls.at(ProcessHyperparameters.unpacked(flat), weights_NK, values_N)
 
     @classmethod
-    def at(cls, hyper: Hyperparameters, weights_NK: Floats, values_N: Floats) -> GaussianProcess:
+    def at(cls, hyper: ProcessHyperparameters, weights_NK: Floats, values_N: Floats) -> GaussianProcess:
         """The surface through `values_N` at given hyper-parameters."""
-        scaled_NK = _scaled(weights_NK, hyper)
-        breadth = Breadth.of(weights_NK)
-        lower_NN = np.linalg.cholesky(_covariance(scaled_NK, breadth(weights_NK), hyper))
-        offset, unit = float(values_N.mean()), _unit(values_N)
+        scaled_NK = _scale_points(weights_NK, hyper)
+        breadth = BreadthScale.of(weights_NK)
+        lower_NN = np.linalg.cholesky(_compute_covariance(scaled_NK, breadth(weights_NK), hyper))
+        offset, unit = float(values_N.mean()), _measure_unit(values_N)
         alpha_N = cho_solve((lower_NN, True), (values_N - offset) / unit)
         return cls(hyper, weights_NK, offset, unit, breadth, scaled_NK, np.asarray(lower_NN, dtype=np.float64), alpha_N)
 
@@ -183,24 +183,28 @@ class GaussianProcess:
         line_N = np.exp(self.hyper.breadth) * self.breadth(self.weights_NK)
         for begin in range(0, len(candidates_CK), CHUNK):
             chunk_CK = candidates_CK[begin : begin + CHUNK]
-            scaled_CK = _scaled(chunk_CK, self.hyper)
+            scaled_CK = _scale_points(chunk_CK, self.hyper)
             line_CN = np.outer(self.breadth(chunk_CK), line_N) + MEAN_VARIANCE
-            square_CN = _squares(scaled_CK)[:, None] + _squares(self.scaled_NK) - 2 * scaled_CK @ self.scaled_NK.T
-            yield np.exp(self.hyper.amplitude) * _matern(np.maximum(square_CN, 0.0)) + line_CN
+            square_CN = (
+                _square_distances(scaled_CK)[:, None]
+                + _square_distances(self.scaled_NK)
+                - 2 * scaled_CK @ self.scaled_NK.T
+            )
+            yield np.exp(self.hyper.amplitude) * _correlate_matern(np.maximum(square_CN, 0.0)) + line_CN
 
 
-def negative_log_posterior(flat: Floats, weights_NK: Floats, standard_N: Floats) -> tuple[float, Floats]:
-    """Loss that the fit makes smallest, with its gradient by `flat` (see `Hyperparameters.packed`)."""
-    hyper = Hyperparameters.unpacked(flat)
-    warped_NK = _warped(weights_NK, hyper.exponent)
+def compute_posterior_loss(flat: Floats, weights_NK: Floats, standard_N: Floats) -> tuple[float, Floats]:
+    """Loss that the fit makes smallest, with its gradient by `flat` (see `ProcessHyperparameters.packed`)."""
+    hyper = ProcessHyperparameters.unpacked(flat)
+    warped_NK = _warp(weights_NK, hyper.exponent)
     rates_K = np.exp(2 * hyper.rates_K)
-    scaled_NK = _scaled(weights_NK, hyper)
-    squares_N = _squares(scaled_NK)
+    scaled_NK = _scale_points(weights_NK, hyper)
+    squares_N = _square_distances(scaled_NK)
     square_NN = np.maximum(squares_N[:, None] + squares_N - 2 * scaled_NK @ scaled_NK.T, 0.0)
     np.fill_diagonal(square_NN, 0.0)
     amplitude, noise = np.exp(hyper.amplitude), np.exp(hyper.noise)
-    correlation_NN = _matern(square_NN)
-    breadth_N = Breadth.of(weights_NK)(weights_NK)
+    correlation_NN = _correlate_matern(square_NN)
+    breadth_N = BreadthScale.of(weights_NK)(weights_NK)
     line_NN = np.exp(hyper.breadth) * np.outer(breadth_N, breadth_N)
     size = len(standard_N)
     lower_NN, failed = dpotrf(amplitude * correlation_NN + line_NN + MEAN_VARIANCE + noise * np.eye(size), lower=1)
@@ -211,13 +215,13 @@ def negative_log_posterior(flat: Floats, weights_NK: Floats, standard_N: Floats)
     alpha_N = inverse_NN @ standard_N
     value = 0.5 * standard_N @ alpha_N + np.log(np.diag(lower_NN)).sum()
     by_covariance_NN = 0.5 * (inverse_NN - np.outer(alpha_N, alpha_N))
-    by_square_NN = amplitude * by_covariance_NN * _matern_slope(square_NN)
+    by_square_NN = amplitude * by_covariance_NN * _differentiate_matern(square_NN)
     # sum_ij S_ij (v_i - v_j) (u_i - u_j) = 2 (sum_i r_i v_i u_i - v' S u) for a symmetric S with row sums r
     row_N = by_square_NN.sum(axis=1)
     spread_K = 2 * (row_N @ warped_NK**2 - np.einsum("nk,nk->k", warped_NK, by_square_NN @ warped_NK))
     slope_NK = warped_NK * np.log(np.maximum(weights_NK, 1e-300)) * np.exp(hyper.exponent)
     bend_K = 4 * (row_N @ (warped_NK * slope_NK) - np.einsum("nk,nk->k", slope_NK, by_square_NN @ warped_NK))
-    penalty, by_penalty = _penalty(hyper)
+    penalty, by_penalty = _compute_penalty(hyper)
     gradient = by_penalty + np.concatenate(
         [
             2 * rates_K * spread_K,
@@ -233,16 +237,16 @@ def negative_log_posterior(flat: Floats, weights_NK: Floats, standard_N: Floats)
     return float(value + penalty), gradient
 
 
-def tied_posterior(logs: Floats, weights_NK: Floats, standard_N: Floats) -> tuple[float, Floats]:
+def compute_tied_loss(logs: Floats, weights_NK: Floats, standard_N: Floats) -> tuple[float, Floats]:
     """The same by (5,) `logs` alone, all domains at the common rate."""
     domains = weights_NK.shape[1]
-    value, gradient = negative_log_posterior(np.concatenate([np.full(domains, logs[0]), logs]), weights_NK, standard_N)
+    value, gradient = compute_posterior_loss(np.concatenate([np.full(domains, logs[0]), logs]), weights_NK, standard_N)
     by_logs = gradient[domains:].copy()
     by_logs[0] += gradient[:domains].sum()
     return value, by_logs
 
 
-def _penalty(hyper: Hyperparameters) -> tuple[float, Floats]:
+def _compute_penalty(hyper: ProcessHyperparameters) -> tuple[float, Floats]:
     """Minus the logarithm of the prior, with its gradient."""
     apart_K = hyper.rates_K - hyper.common_rate
     means, stds = np.array([PRIOR[name] for name in LOGS]).T
@@ -252,37 +256,37 @@ def _penalty(hyper: Hyperparameters) -> tuple[float, Floats]:
     return float(0.5 * (apart_K @ apart_K + standard @ standard)), np.concatenate([apart_K, by_logs])
 
 
-def _unit(values_N: Floats) -> float:
+def _measure_unit(values_N: Floats) -> float:
     return float(values_N.std()) or 1.0
 
 
-def _warped(weights_NK: Floats, exponent: float) -> Floats:
+def _warp(weights_NK: Floats, exponent: float) -> Floats:
     return np.asarray(weights_NK ** np.exp(exponent))
 
 
-def _scaled(weights_NK: Floats, hyper: Hyperparameters) -> Floats:
-    return _warped(weights_NK, hyper.exponent) * np.exp(hyper.rates_K)
+def _scale_points(weights_NK: Floats, hyper: ProcessHyperparameters) -> Floats:
+    return _warp(weights_NK, hyper.exponent) * np.exp(hyper.rates_K)
 
 
-def _squares(rows: Floats) -> Floats:
+def _square_distances(rows: Floats) -> Floats:
     return np.asarray(np.einsum("nk,nk->n", rows, rows))
 
 
-def _covariance(scaled_NK: Floats, breadth_N: Floats, hyper: Hyperparameters) -> Floats:
+def _compute_covariance(scaled_NK: Floats, breadth_N: Floats, hyper: ProcessHyperparameters) -> Floats:
     # Differences, not the expanded square: cancellation would make close points differ.
     square_NN = ((scaled_NK[:, None] - scaled_NK[None]) ** 2).sum(axis=2)
     line_NN = np.exp(hyper.breadth) * np.outer(breadth_N, breadth_N) + MEAN_VARIANCE
-    smooth_NN = np.exp(hyper.amplitude) * _matern(square_NN) + line_NN
+    smooth_NN = np.exp(hyper.amplitude) * _correlate_matern(square_NN) + line_NN
     return np.asarray(smooth_NN + np.exp(hyper.noise) * np.eye(len(scaled_NK)))
 
 
-def _matern(square: Floats) -> Floats:
+def _correlate_matern(square: Floats) -> Floats:
     """Matern-5/2 correlation at a squared scaled distance."""
     root = np.sqrt(5 * square)
     return np.asarray((1 + root + root**2 / 3) * np.exp(-root))
 
 
-def _matern_slope(square: Floats) -> Floats:
+def _differentiate_matern(square: Floats) -> Floats:
     """Its derivative by the squared distance."""
     root = np.sqrt(5 * square)
     return np.asarray(-5 / 6 * (1 + root) * np.exp(-root))

@@ -74,7 +74,7 @@ class HeldOut:
     """Standard deviation that the Gaussian process gave."""
 
 
-def folds(weights_NK: Floats, *, seed: int) -> NDArray[np.int64]:
+def draw_folds(weights_NK: Floats, *, seed: int) -> NDArray[np.int64]:
     """(R, N) number of the fold of each point, equal mixtures in one fold, of about equal sizes."""
     _, group_N = np.unique(weights_NK.round(9), axis=0, return_inverse=True)
     groups = int(group_N.max()) + 1
@@ -82,7 +82,7 @@ def folds(weights_NK: Floats, *, seed: int) -> NDArray[np.int64]:
     return np.stack([(order % min(FOLDS, groups))[group_N.reshape(-1)] for order in drawn])
 
 
-def held_out(weights_NK: Floats, values_N: Floats, folds_RN: NDArray[np.int64]) -> HeldOut:
+def predict_held_out(weights_NK: Floats, values_N: Floats, folds_RN: NDArray[np.int64]) -> HeldOut:
     """Each point predicted by every regressor, and by every blend, fitted to the points of the other folds."""
     predicted = {name: np.empty(folds_RN.shape) for name in REGRESSORS}
     spread_RN = np.empty(folds_RN.shape)
@@ -98,7 +98,7 @@ def held_out(weights_NK: Floats, values_N: Floats, folds_RN: NDArray[np.int64]) 
     return HeldOut({**predicted, **blended}, spread_RN)
 
 
-def figures(predicted_RN: Floats, values_N: Floats, *, larger_is_better: bool) -> OutOfFold:
+def score_predictions(predicted_RN: Floats, values_N: Floats, *, larger_is_better: bool) -> OutOfFold:
     """Quality of `predicted_RN` as a forecast of `values_N`, mean over the repeats."""
     signed_N = values_N if larger_is_better else -values_N
     signed_RN = predicted_RN if larger_is_better else -predicted_RN

@@ -42,30 +42,30 @@ TREES: dict[str, Any] = {
 ROUNDS = 100
 
 
-class Regressor(Protocol):
+class FittedRegressor(Protocol):
     """Result of a fit."""
 
     def predict(self, candidates_CK: Floats) -> Floats:
         """(C,) expected values."""
         ...
 
-    def refitted(self, values_N: Floats) -> Regressor:
+    def refitted(self, values_N: Floats) -> FittedRegressor:
         """The same kind through other values at the same points, its own settings kept."""
         ...
 
 
-Fit = Callable[[Floats, Floats], Regressor]
+Fit = Callable[[Floats, Floats], FittedRegressor]
 
 
 @dataclass(frozen=True)
-class Trees:
+class BoostedTrees:
     """Gradient-boosted trees (LightGBM, as in MergeMix) with leaves that suit some tens of points."""
 
     weights_NK: Floats
     booster: lightgbm.Booster
 
     @classmethod
-    def fit(cls, weights_NK: Floats, values_N: Floats) -> Trees:
+    def fit(cls, weights_NK: Floats, values_N: Floats) -> BoostedTrees:
         """`ROUNDS` trees; nothing in them is drawn at random."""
         data = lightgbm.Dataset(weights_NK, label=values_N, params=TREES)
         return cls(weights_NK, lightgbm.train(TREES, data, num_boost_round=ROUNDS))
@@ -74,13 +74,13 @@ class Trees:
         """(C,) expected values."""
         return np.asarray(self.booster.predict(candidates_CK, num_threads=1), dtype=np.float64)
 
-    def refitted(self, values_N: Floats) -> Trees:
+    def refitted(self, values_N: Floats) -> BoostedTrees:
         """Trees through other values."""
-        return Trees.fit(self.weights_NK, values_N)
+        return BoostedTrees.fit(self.weights_NK, values_N)
 
 
 @dataclass(frozen=True)
-class Line:
+class RidgeLine:
     """Ridge regression: `y = b + x' beta`, with `|beta|^2` times `strength` added to the squared error."""
 
     features_NF: Floats
@@ -89,7 +89,7 @@ class Line:
     intercept: float
 
     @classmethod
-    def at(cls, features_NF: Floats, values_N: Floats, strength: float) -> Line:
+    def at(cls, features_NF: Floats, values_N: Floats, strength: float) -> RidgeLine:
         """The line at a given strength; the intercept is not penalised."""
         centre_F = features_NF.mean(axis=0)
         centred_NF = features_NF - centre_F
@@ -111,27 +111,27 @@ class LogRidge:
 
     weights_NK: Floats
     offset: float
-    line: Line
+    line: RidgeLine
 
     @classmethod
     def fit(cls, weights_NK: Floats, values_N: Floats) -> LogRidge:
         """The best of `LOG_OFFSETS` and `STRENGTHS`."""
         options = []
         for offset in LOG_OFFSETS:
-            left_out_SN = left_out_predictions(_with_logs(weights_NK, offset), values_N)
+            left_out_SN = predict_left_out(_add_logs(weights_NK, offset), values_N)
             options += [
-                (error, offset, s) for error, s in zip(_squared(left_out_SN - values_N), STRENGTHS, strict=True)
+                (error, offset, s) for error, s in zip(_sum_squares(left_out_SN - values_N), STRENGTHS, strict=True)
             ]
         _, offset, strength = min(options)
-        return cls(weights_NK, offset, Line.at(_with_logs(weights_NK, offset), values_N, strength))
+        return cls(weights_NK, offset, RidgeLine.at(_add_logs(weights_NK, offset), values_N, strength))
 
     def predict(self, candidates_CK: Floats) -> Floats:
         """(C,) expected values."""
-        return self.line.predict(_with_logs(candidates_CK, self.offset))
+        return self.line.predict(_add_logs(candidates_CK, self.offset))
 
     def refitted(self, values_N: Floats) -> LogRidge:
         """Through other values, at the same offset and strength."""
-        return LogRidge(self.weights_NK, self.offset, Line.at(self.line.features_NF, values_N, self.line.strength))
+        return LogRidge(self.weights_NK, self.offset, RidgeLine.at(self.line.features_NF, values_N, self.line.strength))
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class LogLinear:
     weights_NK: Floats
     asymptote: float
     sign: float
-    line: Line
+    line: RidgeLine
 
     @classmethod
     def fit(cls, weights_NK: Floats, values_N: Floats) -> LogLinear:
@@ -155,12 +155,12 @@ class LogLinear:
         for sign in (1.0, -1.0):
             extreme = float((sign * values_N).min())
             for asymptote in (sign * (extreme - span * beyond) for beyond in ASYMPTOTES):
-                left_out_SN = left_out_predictions(weights_NK, np.log(sign * (values_N - asymptote)))
-                errors_S = _squared(asymptote + sign * np.exp(np.minimum(left_out_SN, LARGEST_LOG)) - values_N)
+                left_out_SN = predict_left_out(weights_NK, np.log(sign * (values_N - asymptote)))
+                errors_S = _sum_squares(asymptote + sign * np.exp(np.minimum(left_out_SN, LARGEST_LOG)) - values_N)
                 options += [(error, asymptote, sign, s) for error, s in zip(errors_S, STRENGTHS, strict=True)]
         _, asymptote, sign, strength = min(options)
         logs_N = np.log(sign * (values_N - asymptote))
-        return cls(weights_NK, asymptote, sign, Line.at(weights_NK, logs_N, strength))
+        return cls(weights_NK, asymptote, sign, RidgeLine.at(weights_NK, logs_N, strength))
 
     def predict(self, candidates_CK: Floats) -> Floats:
         """(C,) expected values."""
@@ -176,7 +176,7 @@ class LogLinear:
 REGRESSORS: dict[str, Fit] = {
     "gaussian_process": GaussianProcess.fit,
     "gaussian_process_shared": partial(GaussianProcess.fit, shared_rate=True),
-    "lightgbm": Trees.fit,
+    "lightgbm": BoostedTrees.fit,
     "ridge": LogRidge.fit,
     "log_linear": LogLinear.fit,
 }
@@ -187,28 +187,28 @@ BLENDS: dict[str, tuple[str, ...]] = {"blend": ("gaussian_process", "gaussian_pr
 
 
 @dataclass(frozen=True)
-class Blend:
+class RegressorBlend:
     """The mean of several regressors."""
 
-    members: tuple[Regressor, ...]
+    members: tuple[FittedRegressor, ...]
 
     def predict(self, candidates_CK: Floats) -> Floats:
         """(C,) expected values."""
         return np.asarray(np.mean([member.predict(candidates_CK) for member in self.members], axis=0))
 
-    def refitted(self, values_N: Floats) -> Blend:
+    def refitted(self, values_N: Floats) -> RegressorBlend:
         """The blend of the refitted members."""
-        return Blend(tuple(member.refitted(values_N) for member in self.members))
+        return RegressorBlend(tuple(member.refitted(values_N) for member in self.members))
 
 
-def fit(name: str, weights_NK: Floats, values_N: Floats) -> Regressor:
+def fit(name: str, weights_NK: Floats, values_N: Floats) -> FittedRegressor:
     """The regressor or blend called `name`, fitted."""
     if name in BLENDS:
-        return Blend(tuple(REGRESSORS[member](weights_NK, values_N) for member in BLENDS[name]))
+        return RegressorBlend(tuple(REGRESSORS[member](weights_NK, values_N) for member in BLENDS[name]))
     return REGRESSORS[name](weights_NK, values_N)
 
 
-def left_out_predictions(features_NF: Floats, values_N: Floats) -> Floats:
+def predict_left_out(features_NF: Floats, values_N: Floats) -> Floats:
     """(S, N) prediction of each value by the ridge through all others, for each of `STRENGTHS`.
 
     Formula: `y_i - (y_i - yhat_i) / (1 - h_ii)`, with `h` the hat matrix of ridge and intercept, from one
@@ -223,10 +223,10 @@ def left_out_predictions(features_NF: Floats, values_N: Floats) -> Floats:
     return np.asarray(values_N - (values_N - fitted_SN) / np.maximum(1 - leverage_SN, 1e-9))
 
 
-def _squared(errors_SN: Floats) -> Floats:
+def _sum_squares(errors_SN: Floats) -> Floats:
     return np.asarray(np.mean(np.square(np.nan_to_num(errors_SN, nan=np.inf)), axis=1))
 
 
-def _with_logs(weights_NK: Floats, offset: float) -> Floats:
+def _add_logs(weights_NK: Floats, offset: float) -> Floats:
     logs_NK = np.log(weights_NK + offset)
     return np.concatenate([weights_NK, logs_NK, logs_NK.sum(axis=1, keepdims=True)], axis=1)

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from threadpoolctl import ThreadpoolController
 
 from aftermix.errors import MixtureError
-from aftermix.mixture.simplex import Floats, as_table, distinct_names, on_simplex
+from aftermix.mixture.simplex import Floats, check_distinct, check_simplex, check_table
 from aftermix.mixture.surrogates.gaussian_process import GaussianProcess
 from aftermix.mixture.surrogates.out_of_fold import (
     CONSTANT,
@@ -30,11 +30,11 @@ from aftermix.mixture.surrogates.out_of_fold import (
     HeldOut,
     OutOfFold,
     choose,
-    figures,
-    folds,
-    held_out,
+    draw_folds,
+    predict_held_out,
+    score_predictions,
 )
-from aftermix.mixture.surrogates.regressors import Regressor, fit
+from aftermix.mixture.surrogates.regressors import FittedRegressor, fit
 from aftermix.seeds import generator
 
 # N points, C candidates, K domains, M capabilities
@@ -43,10 +43,10 @@ FEWEST_POINTS = 5
 
 
 @dataclass(frozen=True)
-class Model:
+class CapabilityModel:
     """Predictor of one capability."""
 
-    regressor: Regressor
+    regressor: FittedRegressor
     spread: GaussianProcess
     spread_factor: float
     """Root mean square of out-of-fold errors over the standard deviations that the Gaussian process gave there."""
@@ -71,7 +71,7 @@ class Surrogate:
     scores_NM: Floats
     residuals_NM: Floats
     """Measured minus predicted scores out of fold, mean over the repeats; 0 for a constant capability."""
-    models: tuple[Model | None, ...]
+    models: tuple[CapabilityModel | None, ...]
     """None for a constant capability."""
 
     @classmethod
@@ -91,19 +91,21 @@ class Surrogate:
         Raises :class:`MixtureError` for rows off the simplex, numbers that are not finite, tables that do not match,
         and fewer points than domains.
         """
-        weights_NK, scores_NM = on_simplex(weights), as_table(scores, where="scores")
-        names = _names(capabilities, scores_NM)
+        weights_NK, scores_NM = check_simplex(weights), check_table(scores, where="scores")
+        names = _check_names(capabilities, scores_NM)
         _refuse_too_few(weights_NK, scores_NM)
         varying = [m for m, column_N in enumerate(scores_NM.T) if not is_constant(column_N)]
         # Small matrices: threads only cost, and with them the last bits would hang on their number.
-        with _threads().limit(limits=1):
-            folds_RN = folds(weights_NK, seed=seed)
-            out = {m: held_out(weights_NK, scores_NM[:, m], folds_RN) for m in varying}
-            found = {m: _figures(out[m], scores_NM[:, m], larger_is_better) for m in varying}
-            chosen = choose(found)
-            models = {m: _model(weights_NK, scores_NM[:, m], chosen[m], out[m]) for m in varying}
+        with _open_thread_controller().limit(limits=1):
+            folds_RN = draw_folds(weights_NK, seed=seed)
+            out = {m: predict_held_out(weights_NK, scores_NM[:, m], folds_RN) for m in varying}
+            scores_by_capability = {m: _score_regressors(out[m], scores_NM[:, m], larger_is_better) for m in varying}
+            chosen = choose(scores_by_capability)
+            models = {m: _fit_model(weights_NK, scores_NM[:, m], chosen[m], out[m]) for m in varying}
         choice = tuple(chosen.get(m, CONSTANT) for m in range(len(names)))
-        report = tuple(CapabilityReport(name, choice[m], found.get(m, {})) for m, name in enumerate(names))
+        report = tuple(
+            CapabilityReport(name, choice[m], scores_by_capability.get(m, {})) for m, name in enumerate(names)
+        )
         residuals_NM = np.zeros_like(scores_NM)
         for m in varying:
             residuals_NM[:, m] = scores_NM[:, m] - out[m].predicted[chosen[m]].mean(axis=0)
@@ -117,7 +119,7 @@ class Surrogate:
         """
         candidates_CK = self._checked(candidates)
         std_CM = np.zeros((len(candidates_CK), len(self.capabilities)))
-        with _threads().limit(limits=1):
+        with _open_thread_controller().limit(limits=1):
             for m, model in enumerate(self.models):
                 if model is not None:
                     std_CM[:, m] = model.std(candidates_CK)
@@ -127,7 +129,7 @@ class Surrogate:
         """(C, M) expected scores of (C, K) `candidates`, in about half the time of `predict`."""
         candidates_CK = self._checked(candidates)
         mean_CM = np.tile(self.scores_NM[0], (len(candidates_CK), 1))
-        with _threads().limit(limits=1):
+        with _open_thread_controller().limit(limits=1):
             for m, model in enumerate(self.models):
                 if model is not None:
                     mean_CM[:, m] = model.regressor.predict(candidates_CK)
@@ -147,7 +149,7 @@ class Surrogate:
             yield self._through(fitted_NM + centred_NM[rows_N])
 
     def _through(self, scores_NM: Floats) -> Surrogate:
-        with _threads().limit(limits=1):
+        with _open_thread_controller().limit(limits=1):
             models = tuple(
                 model and replace(model, regressor=model.regressor.refitted(scores_NM[:, m]))
                 for m, model in enumerate(self.models)
@@ -155,7 +157,7 @@ class Surrogate:
         return replace(self, scores_NM=scores_NM, models=models)
 
     def _checked(self, candidates: ArrayLike) -> Floats:
-        candidates_CK = on_simplex(candidates, where="candidates")
+        candidates_CK = check_simplex(candidates, where="candidates")
         expected, found = self.weights_NK.shape[1], candidates_CK.shape[1]
         if found != expected:
             told = f"expected {expected} domains as in the fit, found {found}"
@@ -164,7 +166,7 @@ class Surrogate:
 
 
 @cache
-def _threads() -> ThreadpoolController:
+def _open_thread_controller() -> ThreadpoolController:
     # Once: it asks every loaded library.
     return ThreadpoolController()
 
@@ -174,27 +176,29 @@ def is_constant(values_N: Floats) -> bool:
     return bool(np.ptp(values_N) <= 1e-12 * np.abs(values_N).max())
 
 
-def _figures(out: HeldOut, values_N: Floats, larger_is_better: bool) -> dict[str, OutOfFold]:
+def _score_regressors(out: HeldOut, values_N: Floats, larger_is_better: bool) -> dict[str, OutOfFold]:
     return {
-        name: figures(predicted_RN, values_N, larger_is_better=larger_is_better)
+        name: score_predictions(predicted_RN, values_N, larger_is_better=larger_is_better)
         for name, predicted_RN in out.predicted.items()
     }
 
 
-def _model(weights_NK: Floats, values_N: Floats, choice: str, out: HeldOut) -> Model:
+def _fit_model(weights_NK: Floats, values_N: Floats, choice: str, out: HeldOut) -> CapabilityModel:
     spread = GaussianProcess.fit(weights_NK, values_N)
     regressor = spread if choice == SPREAD else fit(choice, weights_NK, values_N)
     errors_RN = values_N - out.predicted[choice]
-    return Model(regressor, spread, _root_mean_square(errors_RN / out.spread_RN), _root_mean_square(errors_RN))
+    return CapabilityModel(
+        regressor, spread, _measure_root_mean_square(errors_RN / out.spread_RN), _measure_root_mean_square(errors_RN)
+    )
 
 
-def _root_mean_square(values: Floats) -> float:
+def _measure_root_mean_square(values: Floats) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-def _names(capabilities: Sequence[str] | None, scores_NM: Floats) -> tuple[str, ...]:
+def _check_names(capabilities: Sequence[str] | None, scores_NM: Floats) -> tuple[str, ...]:
     columns = scores_NM.shape[1]
-    names = distinct_names(
+    names = check_distinct(
         list(map(str, range(columns))) if capabilities is None else capabilities, where="capabilities"
     )
     if len(names) != columns:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from aftermix.report.charts.barycentric import TRIANGLE, allowed_corners, projected
-from aftermix.report.number_format import RAW, Scale, scale_for
+from aftermix.report.charts.barycentric import TRIANGLE, find_allowed_corners, project_shares
+from aftermix.report.number_format import RAW, ScoreScale, choose_scale
 from aftermix.runs.reader import read_record
-from aftermix.runs.records import Finite, Record
+from aftermix.runs.records import Finite, RunRecord
 
 # N measured points, C candidates, K domains, Q quantities
 
@@ -27,14 +27,14 @@ Values = tuple[Finite | None, ...]
 """One value a quantity, the utility first; null where an expression has none."""
 
 
-class Surface(Record):
+class SurfaceRecord(RunRecord):
     """Mixtures that cover the simplex."""
 
     shares: tuple[Row, ...]
     values: tuple[Values, ...]
 
 
-class Slice(Record):
+class SliceRecord(RunRecord):
     """The line from the optimum along one domain, the others in proportion, fixed shares apart."""
 
     domain: int
@@ -46,7 +46,7 @@ class Slice(Record):
     """Measured points near the line."""
 
 
-class Measured(Record):
+class MeasuredPointRecord(RunRecord):
     """A point that was merged and measured on search items."""
 
     trial: int
@@ -54,7 +54,7 @@ class Measured(Record):
     values: Values
 
 
-class Spot(Record):
+class ExpectedMixtureRecord(RunRecord):
     """A mixture with what is expected of it."""
 
     name: str
@@ -62,28 +62,28 @@ class Spot(Record):
     values: Values
 
 
-class Landscape(Record):
+class LandscapeRecord(RunRecord):
     """Content of `landscape.json`."""
 
     domains: tuple[str, ...]
     capabilities: tuple[str, ...]
     low: Row
     high: Row
-    measured: tuple[Measured, ...]
-    optimum: Spot
-    winner: Spot
-    surface: Surface | None = None
-    slices: tuple[Slice, ...] = ()
+    measured: tuple[MeasuredPointRecord, ...]
+    optimum: ExpectedMixtureRecord
+    winner: ExpectedMixtureRecord
+    surface: SurfaceRecord | None = None
+    slices: tuple[SliceRecord, ...] = ()
 
     @property
     def quantities(self) -> tuple[str, ...]:
         """Utility and capabilities."""
         return (UTILITY, *self.capabilities)
 
-    def scale(self, quantity: int) -> Scale:
+    def choose_scale(self, quantity: int) -> ScoreScale:
         """Unit of a quantity: the utility as it is, scores in points where all are shares."""
-        found = [value for point in self.measured for value in point.values[1:] if value is not None]
-        return scale_for(found) if quantity else RAW
+        scores = [value for point in self.measured for value in point.values[1:] if value is not None]
+        return choose_scale(scores) if quantity else RAW
 
     @property
     def is_triangle(self) -> bool:
@@ -92,27 +92,27 @@ class Landscape(Record):
             return False
 
         # The area of a polygon from its corners, by the shoelace formula.
-        x_V, y_V = projected(allowed_corners(np.array(self.low), np.array(self.high)), TRIANGLE).T
+        x_V, y_V = project_shares(find_allowed_corners(np.array(self.low), np.array(self.high)), TRIANGLE).T
         return bool(abs(x_V @ np.roll(y_V, 1) - y_V @ np.roll(x_V, 1)) / 2 > LEAST_AREA)
 
 
-class Cosines(Record):
+class CosinesRecord(RunRecord):
     """Content of `cosines.json`: angles between the vectors; null for a vector of 0."""
 
     vectors: tuple[str, ...] = Field(min_length=1)
     cosines: tuple[Values, ...]
 
 
-def read_landscape(run: Path) -> Landscape | None:
+def read_landscape(run: Path) -> LandscapeRecord | None:
     """The landscape of a finished mixture run, if it was written."""
-    return read_record(run / LANDSCAPE, Landscape)
+    return read_record(run / LANDSCAPE, LandscapeRecord)
 
 
-def read_cosines(run: Path) -> Cosines | None:
+def read_cosines(run: Path) -> CosinesRecord | None:
     """The angles between the vectors of a run, if they were written."""
-    return read_record(run / COSINES, Cosines)
+    return read_record(run / COSINES, CosinesRecord)
 
 
-def table(rows: tuple[Values, ...]) -> Floats:
+def stack_rows(rows: tuple[Values, ...]) -> Floats:
     """Rows as float64; null as NaN."""
     return np.array(rows, dtype=np.float64)

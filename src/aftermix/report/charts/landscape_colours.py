@@ -8,7 +8,7 @@ from aftermix.report.charts import svg
 
 
 @dataclass(frozen=True)
-class Look:
+class LandscapePalette:
     """Colours by role; `scores` from low to high."""
 
     ink: str
@@ -20,9 +20,9 @@ class Look:
     scores: tuple[str, ...]
 
 
-PAGE = Look(svg.INK, svg.MUTED, svg.LINE, svg.SURFACE, svg.ACCENT, svg.SECOND, svg.SCORES)
+PAGE = LandscapePalette(svg.INK, svg.MUTED, svg.LINE, svg.SURFACE, svg.ACCENT, svg.SECOND, svg.SCORES)
 # The light scheme of style.css; viridis, ordered in lightness and safe for the colour-blind.
 _VIRIDIS = "440154 481f70 443a83 3b528b 30698e 277e8e 20928c 21a685 3aba76 63cb5f 98d83e d2e21b"
-PAPER = Look(
+PAPER = LandscapePalette(
     "#191d22", "#57606b", "#dde2e7", "#ffffff", "#0a5cad", "#a84c00", tuple(f"#{cut}" for cut in _VIRIDIS.split())
 )

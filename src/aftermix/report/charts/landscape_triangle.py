@@ -15,11 +15,11 @@ from matplotlib.patches import Polygon
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.tri import Triangulation
 
-from aftermix.report.charts.barycentric import TRIANGLE, Floats, allowed_corners, projected
-from aftermix.report.charts.landscape import Landscape, Measured, table
-from aftermix.report.charts.landscape_colours import PAGE, Look
+from aftermix.report.charts.barycentric import TRIANGLE, Floats, find_allowed_corners, project_shares
+from aftermix.report.charts.landscape import LandscapeRecord, MeasuredPointRecord, stack_rows
+from aftermix.report.charts.landscape_colours import PAGE, LandscapePalette
 from aftermix.report.charts.svg import Tooltips, draw
-from aftermix.report.number_format import Scale, shorten
+from aftermix.report.number_format import ScoreScale, shorten
 
 PANEL_PX = 335
 COLUMNS = 3
@@ -32,9 +32,9 @@ LABELS = (
 """Place and alignment of the domains' names at the corners."""
 
 
-def triangles(landscape: Landscape) -> Markup:
+def draw_triangles(landscape: LandscapeRecord) -> Markup:
     """All panels, for the page."""
-    width_px, height_px = triangles_size_px(landscape)
+    width_px, height_px = measure_triangles_px(landscape)
     label = "Utility and scores over all mixtures of three domains, as a triangle each"
     return draw(
         lambda figure: paint_triangles(figure, landscape, PAGE),
@@ -45,65 +45,67 @@ def triangles(landscape: Landscape) -> Markup:
     )
 
 
-def triangles_size_px(landscape: Landscape) -> tuple[int, int]:
+def measure_triangles_px(landscape: LandscapeRecord) -> tuple[int, int]:
     """Width and height of the whole drawing."""
-    columns = _columns(landscape)
+    columns = _count_columns(landscape)
     return PANEL_PX * columns, PANEL_PX * ceil(len(landscape.quantities) / columns) + 40
 
 
-def _columns(landscape: Landscape) -> int:
+def _count_columns(landscape: LandscapeRecord) -> int:
     count = len(landscape.quantities)
     return 2 if count in (2, 4) else min(COLUMNS, count)
 
 
-def paint_triangles(figure: Figure, landscape: Landscape, look: Look) -> Tooltips:
+def paint_triangles(figure: Figure, landscape: LandscapeRecord, palette: LandscapePalette) -> Tooltips:
     """One panel a quantity; measured points are filled with what they really scored."""
     names = landscape.quantities
-    columns = _columns(landscape)
+    columns = _count_columns(landscape)
     panels = figure.subplots(ceil(len(names) / columns), columns, squeeze=False).ravel()
 
     tooltips: dict[str, Sequence[str]] = {}
     for quantity, axes in enumerate(panels):
         axes.set_axis_off()
         if quantity < len(names):
-            tooltips |= _panel(figure, axes, landscape, quantity, look)
+            tooltips |= _paint_panel(figure, axes, landscape, quantity, palette)
 
     # All panels have the same marks: one legend serves them.
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, labelcolor=look.muted)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, labelcolor=palette.muted)
     return tooltips
 
 
-def _panel(figure: Figure, axes: Axes, landscape: Landscape, quantity: int, look: Look) -> Tooltips:
+def _paint_panel(
+    figure: Figure, axes: Axes, landscape: LandscapeRecord, quantity: int, palette: LandscapePalette
+) -> Tooltips:
     assert landscape.surface is not None  # noqa: S101 - asked before; for the type checker
-    scale = landscape.scale(quantity)
+    scale = landscape.choose_scale(quantity)
     shares_C3 = np.array(landscape.surface.shares)
-    values_C = scale.factor * table(landscape.surface.values)[:, quantity]
+    values_C = scale.factor * stack_rows(landscape.surface.values)[:, quantity]
 
     # Colours run over the allowed mixtures alone, so that their differences show.
     low_3, high_3 = np.array(landscape.low), np.array(landscape.high)
     allowed_C = ((shares_C3 >= low_3 - 1e-9) & (shares_C3 <= high_3 + 1e-9)).all(axis=1) & np.isfinite(values_C)
-    edges = _edges(values_C[allowed_C] if allowed_C.any() else values_C, len(look.scores))
-    norm, colours = BoundaryNorm(edges, len(look.scores)), ListedColormap(look.scores)
+    edges = _divide_levels(values_C[allowed_C] if allowed_C.any() else values_C, len(palette.scores))
+    norm, colours = BoundaryNorm(edges, len(palette.scores)), ListedColormap(palette.scores)
 
-    _frame(axes, landscape, quantity, look)
-    _fill(axes, shares_C3, values_C, edges, look, clip=allowed_corners(low_3, high_3))
-    marks = _points(axes, landscape.measured, quantity, scale, look, norm=norm, colours=colours)
-    _spots(axes, landscape, look)
+    _draw_frame(axes, landscape, quantity, palette)
+    _fill_contours(axes, shares_C3, values_C, edges, palette, clip=find_allowed_corners(low_3, high_3))
+    marks = _draw_points(axes, landscape.measured, quantity, scale, palette, norm=norm, colours=colours)
+    _mark_mixtures(axes, landscape, palette)
 
     bar = figure.colorbar(marks, ax=axes, shrink=0.62, aspect=18, pad=0.02, spacing="proportional")
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(4)
     bar.formatter = FuncFormatter(lambda value, _: f"{value:.3g}".replace("-", "\N{MINUS SIGN}"))
-    bar.ax.tick_params(length=0, labelcolor=look.muted)
+    bar.ax.tick_params(length=0, labelcolor=palette.muted)
     bar.minorticks_off()
 
     gid = f"triangle-points-{quantity}"
     marks.set_gid(gid)
-    return {gid: [text for point in landscape.measured if (text := _told(point, landscape, quantity, scale))]}
+    return {gid: [text for point in landscape.measured if (text := _describe_point(point, landscape, quantity, scale))]}
 
 
-def _edges(values_C: Floats, levels: int) -> Floats:
+def _divide_levels(values_C: Floats, levels: int) -> Floats:
     """Ends of the levels; a surface that is flat gets a scale around its value."""
     low, high = float(np.nanmin(values_C)), float(np.nanmax(values_C))
     if high - low <= 1e-9 * max(1.0, abs(high)):
@@ -111,67 +113,78 @@ def _edges(values_C: Floats, levels: int) -> Floats:
     return np.linspace(low, high, levels + 1)
 
 
-def _frame(axes: Axes, landscape: Landscape, quantity: int, look: Look) -> None:
-    axes.add_patch(Polygon(TRIANGLE, closed=True, facecolor="none", edgecolor=look.muted, linewidth=1, zorder=2))
+def _draw_frame(axes: Axes, landscape: LandscapeRecord, quantity: int, palette: LandscapePalette) -> None:
+    axes.add_patch(Polygon(TRIANGLE, closed=True, facecolor="none", edgecolor=palette.muted, linewidth=1, zorder=2))
     for name, (x, y, across, down) in zip(landscape.domains, LABELS, strict=True):
-        axes.text(x, y, shorten(name, 18), ha=across, va=down, color=look.ink, fontsize=12)
+        axes.text(x, y, shorten(name, 18), ha=across, va=down, color=palette.ink, fontsize=12)
     axes.set_title(
-        shorten(landscape.quantities[quantity], 34), color=look.ink, fontsize=13, fontweight="bold", loc="center"
+        shorten(landscape.quantities[quantity], 34), color=palette.ink, fontsize=13, fontweight="bold", loc="center"
     )
     axes.set_aspect("equal")
     axes.set_xlim(-0.1, 1.1)
     axes.set_ylim(-0.15, 1.0)
 
 
-def _fill(axes: Axes, shares_C3: Floats, values_C: Floats, edges: Floats, look: Look, *, clip: Floats) -> None:
-    mesh = Triangulation(*projected(shares_C3, TRIANGLE).T)
+def _fill_contours(
+    axes: Axes, shares_C3: Floats, values_C: Floats, edges: Floats, palette: LandscapePalette, *, clip: Floats
+) -> None:
+    mesh = Triangulation(*project_shares(shares_C3, TRIANGLE).T)
     unknown_C = ~np.isfinite(values_C)
     if unknown_C.any():
         mesh.set_mask(unknown_C[mesh.triangles].any(axis=1))
 
     # A value at the very top belongs to no level; beyond the allowed part it counts as the nearest level.
     inside_C = np.clip(np.where(unknown_C, edges[0], values_C), edges[0], edges[-1] - 1e-6 * (edges[-1] - edges[0]))
-    filled = axes.tricontourf(mesh, inside_C, levels=edges, colors=look.scores, zorder=1)
-    outline = Polygon(projected(clip, TRIANGLE), closed=True, facecolor="none", edgecolor=look.muted, linewidth=1)
+    filled = axes.tricontourf(mesh, inside_C, levels=edges, colors=palette.scores, zorder=1)
+    outline = Polygon(
+        project_shares(clip, TRIANGLE), closed=True, facecolor="none", edgecolor=palette.muted, linewidth=1
+    )
     axes.add_patch(outline)
     filled.set_clip_path(outline)
 
 
-def _points(
+def _draw_points(
     axes: Axes,
-    measured: Sequence[Measured],
+    measured: Sequence[MeasuredPointRecord],
     quantity: int,
-    scale: Scale,
-    look: Look,
+    scale: ScoreScale,
+    palette: LandscapePalette,
     *,
     norm: BoundaryNorm,
     colours: ListedColormap,
 ) -> PathCollection:
-    x_N, y_N = projected(np.array([point.shares for point in measured]), TRIANGLE).T
-    values_N = scale.factor * table(tuple(point.values for point in measured))[:, quantity]
+    x_N, y_N = project_shares(np.array([point.shares for point in measured]), TRIANGLE).T
+    values_N = scale.factor * stack_rows(tuple(point.values for point in measured))[:, quantity]
     known_N = np.isfinite(values_N)
-    axes.scatter(x_N[~known_N], y_N[~known_N], s=34, facecolors="none", edgecolors=look.muted, linewidths=1.3, zorder=4)
+    axes.scatter(
+        x_N[~known_N], y_N[~known_N], s=34, facecolors="none", edgecolors=palette.muted, linewidths=1.3, zorder=4
+    )
     return axes.scatter(
-        x_N[known_N], y_N[known_N], c=values_N[known_N], cmap=colours, norm=norm, s=34, edgecolors=look.surface,
+        x_N[known_N], y_N[known_N], c=values_N[known_N], cmap=colours, norm=norm, s=34, edgecolors=palette.surface,
         linewidths=1.3, zorder=4,
     )  # fmt: skip
 
 
-def _spots(axes: Axes, landscape: Landscape, look: Look) -> None:
+def _mark_mixtures(axes: Axes, landscape: LandscapeRecord, palette: LandscapePalette) -> None:
     # For the legend alone: a white edge would not be seen there.
-    axes.plot([], [], "o", ms=6, mfc=look.scores[8], mec=look.muted, label="measured, filled with its own score")
+    axes.plot([], [], "o", ms=6, mfc=palette.scores[8], mec=palette.muted, label="measured, filled with its own score")
 
-    spots = ((landscape.winner, "o", 15, "none", look.winner), (landscape.optimum, "*", 15, look.surface, look.ink))
-    for spot, marker, size, fill, edge in spots:
-        x, y = projected(np.array([spot.shares]), TRIANGLE)[0]
-        label = "optimum by prediction" if spot is landscape.optimum else "winner"
+    mixtures = (
+        (landscape.winner, "o", 15, "none", palette.winner),
+        (landscape.optimum, "*", 15, palette.surface, palette.ink),
+    )
+    for mixture, marker, size, fill, edge in mixtures:
+        x, y = project_shares(np.array([mixture.shares]), TRIANGLE)[0]
+        label = "optimum by prediction" if mixture is landscape.optimum else "winner"
         if fill == "none":  # a halo, since the ring must stand out from any level
-            axes.plot([x], [y], marker, ms=size, mfc="none", mec=look.surface, mew=5, zorder=5)
+            axes.plot([x], [y], marker, ms=size, mfc="none", mec=palette.surface, mew=5, zorder=5)
         axes.plot([x], [y], marker, ms=size, mfc=fill, mec=edge, mew=2.4 if fill == "none" else 1.2, zorder=6,
                   label=label, linestyle="none")  # fmt: skip
 
 
-def _told(point: Measured, landscape: Landscape, quantity: int, scale: Scale) -> str | None:
+def _describe_point(
+    point: MeasuredPointRecord, landscape: LandscapeRecord, quantity: int, scale: ScoreScale
+) -> str | None:
     value = point.values[quantity]
     shares = ", ".join(f"{name} {share:.2f}" for name, share in zip(landscape.domains, point.shares, strict=True))
-    return None if value is None else f"point {point.trial}: {shares}; {scale.text(value)}"
+    return None if value is None else f"point {point.trial}: {shares}; {scale.format(value)}"

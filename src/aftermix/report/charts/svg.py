@@ -87,7 +87,7 @@ def draw(paint: Callable[[Figure], Tooltips], *, name: str, label: str, width_px
     return _inline(buffer.getvalue().decode(), name=name, label=label, tooltips=tooltips, width_px=width_px)
 
 
-def legend_above(target: Axes | Figure, *, columns: int) -> None:
+def add_legend_above(target: Axes | Figure, *, columns: int) -> None:
     """The legend in a row above the drawing, where it hides no mark."""
     if isinstance(target, Figure):
         target.legend(loc="outside upper left", ncols=columns, handlelength=1.4)
@@ -112,7 +112,7 @@ def _inline(svg: str, *, name: str, label: str, tooltips: Tooltips, width_px: fl
         root.attrib.pop(size, None)
     text = ET.tostring(root, encoding="unicode")
     # Every piece of text in it was escaped by the XML writer.
-    return Markup(_page_colours(_compact(text)))  # noqa: S704
+    return Markup(_replace_colours(_compact_svg(text)))  # noqa: S704
 
 
 def _drop_document_parts(root: ET.Element) -> None:
@@ -147,7 +147,7 @@ def _prefix_ids(root: ET.Element, name: str) -> None:
             element.set("clip-path", element.attrib["clip-path"].replace("url(#", f"url(#{name}-"))
 
 
-def _compact(svg: str) -> str:
+def _compact_svg(svg: str) -> str:
     """Numbers to a hundredth of a pixel, no font family (the page sets it), no indentation."""
     svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), svg)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
@@ -155,5 +155,5 @@ def _compact(svg: str) -> str:
     return re.sub(r">\s+<", "><", svg)
 
 
-def _page_colours(svg: str) -> str:
+def _replace_colours(svg: str) -> str:
     return re.sub("|".join(_VARIABLES), lambda colour: f"var(--{_VARIABLES[colour[0]]})", svg)

@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from aftermix.report.charts.result import HALF_PX, WHOLE_PX, axis_label
+from aftermix.report.charts.result import HALF_PX, WHOLE_PX, label_axis
 from aftermix.report.charts.svg import ACCENT, INK, MUTED, SCORES, Tooltips, draw
-from aftermix.report.number_format import Scale, shorten
-from aftermix.report.trials import measured, trial_text
-from aftermix.runs.records import Trial
+from aftermix.report.number_format import ScoreScale, shorten
+from aftermix.report.trials import describe_trial, select_measured
+from aftermix.runs.records import TrialRecord
 
 # T trials, V vectors
 
@@ -49,7 +49,7 @@ class WeightSpace:
 
 
 @dataclass(frozen=True)
-class _Points:
+class _SpacePoints:
     names: tuple[str, ...]
     weights: NDArray[np.float64]
     """(T, V)"""
@@ -60,32 +60,32 @@ class _Points:
     """Row of the winner."""
 
 
-def weight_space(
-    trials: Sequence[Trial], *, vectors: Sequence[str], winner: int | None, scale: Scale
+def draw_weight_space(
+    trials: Sequence[TrialRecord], *, vectors: Sequence[str], winner: int | None, scale: ScoreScale
 ) -> WeightSpace | None:
     """The weight space of all measured trials, coloured by the first objective; None when there is none to show.
 
     A searched setting that is a number is drawn like a weight: its name stands among `vectors`.
     """
-    scored = measured(trials)
+    scored = select_measured(trials)
     if not scored or not vectors:
         return None
 
-    points = _points(scored, tuple(vectors), winner, scale)
+    points = _collect_points(scored, tuple(vectors), winner, scale)
     low = float(np.quantile(points.scores, 0.1)) if len(vectors) > 1 else float(points.scores.min())
     high = max(float(points.scores.max()), low + 1e-9)
     norm = Normalize(low, high, clip=True)
-    ends = scale.text(low / scale.factor), scale.text(high / scale.factor)
+    ends = scale.format(low / scale.factor), scale.format(high / scale.factor)
 
     if len(vectors) == 1:
-        return WeightSpace((_curve(points, scale),), *ends, "")
+        return WeightSpace((_draw_curve(points, scale),), *ends, "")
     if len(vectors) <= 4:
         pairs = list(combinations(range(len(vectors)), 2))
-        return WeightSpace((_pairs(points, pairs, norm),), *ends, "Each panel is one pair.")
+        return WeightSpace((_draw_pairs(points, pairs, norm),), *ends, "Each panel is one pair.")
 
     # Too many vectors for all pairs.
-    top = sorted(np.argsort(-influence(points.weights, points.scores), kind="stable")[:3].tolist())
-    charts = (_parallel(points, norm), _pairs(points, list(combinations(top, 2)), norm))
+    top = sorted(np.argsort(-measure_influence(points.weights, points.scores), kind="stable")[:3].tolist())
+    charts = (_draw_parallel(points, norm), _draw_pairs(points, list(combinations(top, 2)), norm))
 
     chosen = ", ".join(vectors[place] for place in top)
     note = f"Below, the pairs of the three that go with the score most (rank correlation): {chosen}."
@@ -94,7 +94,7 @@ def weight_space(
     return WeightSpace(charts, *ends, note)
 
 
-def influence(weights_TV: NDArray[np.float64], scores_T: NDArray[np.float64]) -> NDArray[np.float64]:
+def measure_influence(weights_TV: NDArray[np.float64], scores_T: NDArray[np.float64]) -> NDArray[np.float64]:
     """Absolute Spearman correlation of every vector's weight with the score; 0 where either does not vary."""
     ranks_TV, ranks_T = rankdata(weights_TV, axis=0), rankdata(scores_T)
     centred_TV, centred_T = ranks_TV - ranks_TV.mean(axis=0), ranks_T - ranks_T.mean()
@@ -104,28 +104,30 @@ def influence(weights_TV: NDArray[np.float64], scores_T: NDArray[np.float64]) ->
     return np.abs(correlation_V)
 
 
-def _points(trials: Sequence[Trial], vectors: tuple[str, ...], winner: int | None, scale: Scale) -> _Points:
+def _collect_points(
+    trials: Sequence[TrialRecord], vectors: tuple[str, ...], winner: int | None, scale: ScoreScale
+) -> _SpacePoints:
     """Trials sorted by score, so that the best are drawn on top."""
-    ordered = thinned(sorted(trials, key=lambda trial: trial.objective or ()), MAX_MARKS)
+    ordered = thin_out(sorted(trials, key=lambda trial: trial.objective or ()), MAX_MARKS)
     numbers = [trial.number for trial in ordered]
-    return _Points(
+    return _SpacePoints(
         names=vectors,
-        weights=np.array([[_coordinate(trial, name) for name in vectors] for trial in ordered]),
-        scores=np.array([scale.value(trial.objective[0]) for trial in ordered if trial.objective]),
-        texts=tuple(trial_text(trial, scale) for trial in ordered),
+        weights=np.array([[_read_coordinate(trial, name) for name in vectors] for trial in ordered]),
+        scores=np.array([scale.convert(trial.objective[0]) for trial in ordered if trial.objective]),
+        texts=tuple(describe_trial(trial, scale) for trial in ordered),
         winner=numbers.index(winner) if winner in numbers else None,
     )
 
 
-def _coordinate(trial: Trial, name: str) -> float:
+def _read_coordinate(trial: TrialRecord, name: str) -> float:
     value = trial.weights.get(name, trial.settings.get(name, 0.0))
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def thinned(ordered: Sequence[T], limit: int) -> list[T]:
+def thin_out(ordered: Sequence[T], limit: int) -> list[T]:
     """At most `limit` of the elements in order: the last third of the limit whole, the rest sampled evenly.
 
-    >>> thinned(range(20), 6)
+    >>> thin_out(range(20), 6)
     [0, 5, 10, 15, 18, 19]
     """
     if len(ordered) <= limit:
@@ -134,12 +136,12 @@ def thinned(ordered: Sequence[T], limit: int) -> list[T]:
     return [*ordered[: start : ceil(start / (limit - limit // 3))], *ordered[start:]]
 
 
-def _ring(axes: Axes, x: float, y: float) -> None:
+def _draw_ring(axes: Axes, x: float, y: float) -> None:
     """The winner's mark; the page's colour scale says what it means."""
     axes.plot([x], [y], "o", ms=14, mfc="none", mec=ACCENT, mew=2.4, zorder=5)
 
 
-def _curve(points: _Points, scale: Scale) -> Markup:
+def _draw_curve(points: _SpacePoints, scale: ScoreScale) -> Markup:
     """Score against the weight of the only vector."""
 
     def paint(figure: Figure) -> Tooltips:
@@ -151,15 +153,15 @@ def _curve(points: _Points, scale: Scale) -> Markup:
         marks.set_gid("curve")
 
         if points.winner is not None:
-            _ring(axes, points.weights[points.winner, 0], points.scores[points.winner])
+            _draw_ring(axes, points.weights[points.winner, 0], points.scores[points.winner])
         axes.set_xlabel(shorten(points.names[0], 40))
-        axes.set_ylabel(axis_label(scale, "score"))
+        axes.set_ylabel(label_axis(scale, "score"))
         return {"curve": points.texts}
 
     return draw(paint, name="space", label="Score against weight", width_px=WHOLE_PX * 0.7, height_px=360)
 
 
-def _pairs(points: _Points, pairs: Sequence[tuple[int, int]], norm: Normalize) -> Markup:
+def _draw_pairs(points: _SpacePoints, pairs: Sequence[tuple[int, int]], norm: Normalize) -> Markup:
     """One scatter a pair of vectors; fewer pairs when there are so many trials that the file would grow large."""
     pairs = pairs[: max(1, MAX_MARKS // len(points.texts))]
     columns = min(3, len(pairs))
@@ -176,7 +178,7 @@ def _pairs(points: _Points, pairs: Sequence[tuple[int, int]], norm: Normalize) -
             tooltips[f"pair{panel}"] = points.texts
 
             if points.winner is not None:
-                _ring(axes, x_T[points.winner], y_T[points.winner])
+                _draw_ring(axes, x_T[points.winner], y_T[points.winner])
             axes.set_xlabel(shorten(points.names[first], 28))
             axes.set_ylabel(shorten(points.names[second], 28))
 
@@ -190,9 +192,9 @@ def _pairs(points: _Points, pairs: Sequence[tuple[int, int]], norm: Normalize) -
     return draw(paint, name="pairs", label=label, width_px=width_px, height_px=height_px)
 
 
-def _parallel(points: _Points, norm: Normalize) -> Markup:
+def _draw_parallel(points: _SpacePoints, norm: Normalize) -> Markup:
     """One line a trial over all vectors, the best on top."""
-    shown = thinned(range(len(points.texts)), MAX_LINES)
+    shown = thin_out(range(len(points.texts)), MAX_LINES)
     weights_TV, scores_T = points.weights[shown], points.scores[shown]
     places_V = np.arange(len(points.names))
 
@@ -212,7 +214,7 @@ def _parallel(points: _Points, norm: Normalize) -> Markup:
                 color=ACCENT, fontweight="bold", va="center",
             )  # fmt: skip
 
-        axes.set_xticks(places_V, [_two_lines(name) for name in points.names])
+        axes.set_xticks(places_V, [_break_in_two(name) for name in points.names])
         axes.set_xlim(-0.15, len(places_V) - 0.65)
         axes.vlines(places_V, 0, 1, transform=axes.get_xaxis_transform(), color=MUTED, lw=0.8, zorder=1)
         axes.margins(y=0.06)
@@ -224,7 +226,7 @@ def _parallel(points: _Points, norm: Normalize) -> Markup:
     return draw(paint, name="parallel", label=label, width_px=WHOLE_PX, height_px=360)
 
 
-def _two_lines(name: str, width: int = 16) -> str:
+def _break_in_two(name: str, width: int = 16) -> str:
     """`name` shortened to two lines of at most `width` characters."""
     short = shorten(name, 2 * width)
     if len(short) <= width:

@@ -7,18 +7,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from aftermix.report.number_format import RAW, Scale
+from aftermix.report.number_format import RAW, ScoreScale
 from aftermix.report.sections.verification import (
     FILE,
     UTILITY,
     ConsistencyRecord,
     VerificationRecord,
-    consistencies,
-    cost_cells,
-    found_ratios,
-    lead_of,
+    choose_score_scale,
+    compose_lead,
+    format_cost,
+    list_consistencies,
+    list_other_ratios,
     read_verification,
-    scale_of,
 )
 
 
@@ -27,52 +27,55 @@ def print_verification(run: Path, *, console: Console) -> None:
     record = read_verification(run)
     if record is None:
         return
-    console.print(lead_of(record), markup=False, highlight=False)
-    for table in (_ranks(record), _others(record), _costs(record)):
+    console.print(compose_lead(record), markup=False, highlight=False)
+    for table in (_tabulate_ranks(record), _tabulate_other_ratios(record), _tabulate_costs(record)):
         console.print(table)
     console.print(f"Trained: {run / FILE}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _ranks(record: VerificationRecord) -> Table:
-    unit = scale_of(record)
+def _tabulate_ranks(record: VerificationRecord) -> Table:
+    unit = choose_score_scale(record)
     table = Table(title="Merged against trained: ranks, and trained minus merged; 95 % intervals")
     table.add_column("score", overflow="fold")
     for column in ("Spearman", "Kendall", "surrogates", "offset", "slope"):
         table.add_column(column, justify="right")
 
-    for name, found in consistencies(record):
-        table.add_row(name, *_cells(found, RAW if name == UTILITY else unit))
+    for name, consistency in list_consistencies(record):
+        table.add_row(name, *_format_consistency(consistency, RAW if name == UTILITY else unit))
     return table
 
 
-def _cells(found: ConsistencyRecord, unit: Scale) -> tuple[str, ...]:
-    rank = "none" if found.spearman is None else f"{found.spearman:.2f}"
-    rank += f" [{found.interval[0]:.2f}, {found.interval[1]:.2f}]" if found.interval else ""
+def _format_consistency(consistency: ConsistencyRecord, unit: ScoreScale) -> tuple[str, ...]:
+    rank = "none" if consistency.spearman is None else f"{consistency.spearman:.2f}"
+    rank += f" [{consistency.interval[0]:.2f}, {consistency.interval[1]:.2f}]" if consistency.interval else ""
 
-    offset = "" if found.offset is None else unit.signed(found.offset)
-    offset += f" [{', '.join(map(unit.signed, found.offset_interval))}]" if found.offset_interval else ""
+    offset = "" if consistency.offset is None else unit.format_signed(consistency.offset)
+    offset += (
+        f" [{', '.join(map(unit.format_signed, consistency.offset_interval))}]" if consistency.offset_interval else ""
+    )
 
     kendall, predicted, slope = (
-        "none" if value is None else f"{value:.2f}" for value in (found.kendall, found.predicted_spearman, found.slope)
+        "none" if value is None else f"{value:.2f}"
+        for value in (consistency.kendall, consistency.predicted_spearman, consistency.slope)
     )
     return rank, kendall, predicted, offset, slope
 
 
-def _others(record: VerificationRecord) -> Table:
+def _tabulate_other_ratios(record: VerificationRecord) -> Table:
     table = Table(title="Ratios of other methods, of tokens")
     table.add_column("method")
     table.add_column("ratios", overflow="fold")
-    for method, ratios in found_ratios(record):
+    for method, ratios in list_other_ratios(record):
         table.add_row(method, ratios)
     return table
 
 
-def _costs(record: VerificationRecord) -> Table:
+def _tabulate_costs(record: VerificationRecord) -> Table:
     table = Table(title="Cost: parameters x tokens x runs, over MergeMix; with evaluation at a third")
     table.add_column("method")
     for column in ("tokens of a run", "runs", "tokens evaluated", "training", "with evaluation"):
         table.add_column(column, justify="right")
 
     for cost in record.cost:
-        table.add_row(*cost_cells(cost))
+        table.add_row(*format_cost(cost))
     return table

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from aftermix.report import number_format as figures
-from aftermix.report.charts.landscape import Cosines, Landscape
-from aftermix.report.charts.landscape_slices import slices
-from aftermix.report.charts.landscape_triangle import triangles
+from aftermix.report.charts.landscape import CosinesRecord, LandscapeRecord
+from aftermix.report.charts.landscape_slices import draw_slices
+from aftermix.report.charts.landscape_triangle import draw_triangles
 
 MOST_TRIANGLES, MOST_SLICES = 12, 120
 """Panels on a page, which bound the size of its file; the utility comes first."""
@@ -27,7 +27,9 @@ class LandscapeSection:
     """Capabilities that are not drawn along each domain, since there are too many."""
 
 
-def landscape_section(landscape: Landscape | None, cosines: Cosines | None) -> LandscapeSection | None:
+def build_landscape_section(
+    landscape: LandscapeRecord | None, cosines: CosinesRecord | None
+) -> LandscapeSection | None:
     """The section on what is known."""
     if landscape is None and cosines is None:
         return None
@@ -36,22 +38,25 @@ def landscape_section(landscape: Landscape | None, cosines: Cosines | None) -> L
     lines = len(landscape.slices) if landscape else 0
     drawn = max(1, MOST_SLICES // lines) if lines else 0
     return LandscapeSection(
-        triangles=triangles(_first(landscape, MOST_TRIANGLES)) if landscape and landscape.is_triangle else None,
+        triangles=draw_triangles(_limit_quantities(landscape, MOST_TRIANGLES))
+        if landscape and landscape.is_triangle
+        else None,
         slices=tuple(
-            (name, slices(landscape, quantity=quantity)) for quantity, name in enumerate(landscape.quantities[:drawn])
+            (name, draw_slices(landscape, quantity=quantity))
+            for quantity, name in enumerate(landscape.quantities[:drawn])
         )
         if landscape
         else (),
         vectors=cosines.vectors if cosines else (),
-        cosines=tuple((name, tuple(map(_cosine, row))) for name, row in rows),
+        cosines=tuple((name, tuple(map(_format_cosine, row))) for name, row in rows),
         left_out=landscape.quantities[drawn:] if landscape and drawn else (),
     )
 
 
-def _first(landscape: Landscape, quantities: int) -> Landscape:
+def _limit_quantities(landscape: LandscapeRecord, quantities: int) -> LandscapeRecord:
     """`landscape` with so many of its quantities."""
     return landscape.model_copy(update={"capabilities": landscape.capabilities[: quantities - 1]})
 
 
-def _cosine(value: float | None) -> str:
-    return "-" if value is None else figures.weight(value)
+def _format_cosine(value: float | None) -> str:
+    return "-" if value is None else figures.format_weight(value)

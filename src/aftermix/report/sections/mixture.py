@@ -8,61 +8,61 @@ from pathlib import Path
 
 from aftermix.report import number_format as figures
 from aftermix.runs.reader import read_record
-from aftermix.runs.records import Finite, Interval, Record, UtilityScore
+from aftermix.runs.records import Finite, Interval, RunRecord, UtilityScore
 
 DESIGN = "design.json"
 
 
-class Predicted(Record):
+class PredictedUtilityRecord(RunRecord):
     """Utility that the surrogates predicted of a mixture; null where an expression has no value."""
 
     utility: Finite | None
     interval: Interval | None
 
 
-class Selected(Record):
+class SelectedUtilityRecord(RunRecord):
     """A measurement on select items."""
 
     utility: UtilityScore
 
 
-class VerifiedRecord(Record):
+class VerifiedMixtureRecord(RunRecord):
     """A mixture that was merged and measured on select items."""
 
     name: str
     shares: dict[str, Finite]
-    predicted: Predicted
-    select: Selected
+    predicted: PredictedUtilityRecord
+    select: SelectedUtilityRecord
 
 
-class Figures(Record):
+class OutOfFoldRecord(RunRecord):
     """Agreement of one regressor with points that it was not fitted to."""
 
     spearman: Finite
     rmse: Finite
 
 
-class SurrogateRecord(Record):
+class SurrogateRecord(RunRecord):
     """All regressors of a capability."""
 
     choice: str
-    candidates: dict[str, Figures]
+    candidates: dict[str, OutOfFoldRecord]
 
 
-class OptimumRecord(Record):
+class OptimumRecord(RunRecord):
     """The mixture of largest predicted utility."""
 
     shares: dict[str, Finite]
     share_intervals: dict[str, Interval]
 
 
-class WinnerRecord(Record):
+class MixtureWinnerRecord(RunRecord):
     """The verified mixture that won."""
 
     point: str
 
 
-class UtilityRecord(Record):
+class UtilityRecord(RunRecord):
     """The utility that decided."""
 
     weights: dict[str, Finite]
@@ -72,18 +72,18 @@ class UtilityRecord(Record):
     left_out: tuple[str, ...] = ()
 
 
-class MixtureRecord(Record):
+class MixtureRecord(RunRecord):
     """Content of `best.json` that only a mixture run has, beside a search's."""
 
-    winner: WinnerRecord
+    winner: MixtureWinnerRecord
     ratios: dict[str, Finite]
     utility: UtilityRecord
     surrogates: dict[str, SurrogateRecord]
     optimum: OptimumRecord
-    verified: tuple[VerifiedRecord, ...]
+    verified: tuple[VerifiedMixtureRecord, ...]
 
 
-class _Design(Record):
+class MixtureDesignRecord(RunRecord):
     tree: dict[str, object] | None = None
 
 
@@ -105,11 +105,11 @@ def is_mixture(run: Path) -> bool:
 
 def read_mixture(run: Path) -> MixtureRecord | None:
     """The mixture of a finished mixture run without a tree; None for any other run."""
-    design = read_record(run / DESIGN, _Design)
+    design = read_record(run / DESIGN, MixtureDesignRecord)
     return read_record(run / "best.json", MixtureRecord) if design and design.tree is None else None
 
 
-def mixture_section(record: MixtureRecord | None) -> MixtureSection | None:
+def build_mixture_section(record: MixtureRecord | None) -> MixtureSection | None:
     """The section on `record`."""
     if record is None:
         return None
@@ -117,53 +117,60 @@ def mixture_section(record: MixtureRecord | None) -> MixtureSection | None:
     names = dict.fromkeys(name for entry in record.surrogates.values() for name in entry.candidates)
     ends = record.optimum.share_intervals
     return MixtureSection(
-        lead=_lead(record),
+        lead=_compose_lead(record),
         ratios=tuple(
-            (name, figures.percent(ratio), " to ".join(map(figures.percent, ends[name])) if name in ends else "")
+            (
+                name,
+                figures.format_percent(ratio),
+                " to ".join(map(figures.format_percent, ends[name])) if name in ends else "",
+            )
             for name, ratio in record.ratios.items()
         ),
         verified=tuple(
             (
                 entry.name,
                 ", ".join(
-                    f"{figures.shorten(name, 16)} {figures.weight(share)}" for name, share in entry.shares.items()
+                    f"{figures.shorten(name, 16)} {figures.format_weight(share)}"
+                    for name, share in entry.shares.items()
                 ),
-                _number(entry.predicted.utility, entry.predicted.interval),
-                _number(entry.select.utility.value, entry.select.utility.interval),
+                _format_number(entry.predicted.utility, entry.predicted.interval),
+                _format_number(entry.select.utility.value, entry.select.utility.interval),
                 entry.name == record.winner.point,
             )
             for entry in record.verified
         ),
         regressors=tuple(name.replace("_", " ") for name in names),
         surrogates=tuple(
-            (capability, tuple((_fit(entry.candidates.get(name)), name == entry.choice) for name in names))
+            (capability, tuple((_format_fit(entry.candidates.get(name)), name == entry.choice) for name in names))
             for capability, entry in record.surrogates.items()
         ),
     )
 
 
-def _lead(record: MixtureRecord) -> str:
-    wanted = record.utility
-    weighed: Mapping[str, float] = wanted.weights
-    what = f"“{wanted.expression}”" if wanted.expression else "mean of " + ", ".join(weighed)
-    if not wanted.expression and len(set(weighed.values())) > 1:
-        what = "weighted mean of " + ", ".join(f"{name} ({share:.2f})" for name, share in weighed.items())
+def _compose_lead(record: MixtureRecord) -> str:
+    utility = record.utility
+    weighed: Mapping[str, float] = utility.weights
+    quantity = f"“{utility.expression}”" if utility.expression else "mean of " + ", ".join(weighed)
+    if not utility.expression and len(set(weighed.values())) > 1:
+        quantity = "weighted mean of " + ", ".join(f"{name} ({share:.2f})" for name, share in weighed.items())
 
-    scores = {"zscore": "z-scores", "percentile": "percentiles", "raw": "raw scores"}[wanted.normalisation]
-    floors = "".join(f", {name} at least {floor:g}" for name, floor in wanted.floors.items())
-    left_out = f" Scored the same everywhere and does not count: {', '.join(wanted.left_out)}." * bool(wanted.left_out)
-    return f"Utility: {what}, over {scores}{floors}. The winner is the {record.winner.point}.{left_out}"
+    scores = {"zscore": "z-scores", "percentile": "percentiles", "raw": "raw scores"}[utility.normalisation]
+    floors = "".join(f", {name} at least {floor:g}" for name, floor in utility.floors.items())
+    left_out = f" Scored the same everywhere and does not count: {', '.join(utility.left_out)}." * bool(
+        utility.left_out
+    )
+    return f"Utility: {quantity}, over {scores}{floors}. The winner is the {record.winner.point}.{left_out}"
 
 
-def _number(value: float | None, interval: Interval | None) -> str:
+def _format_number(value: float | None, interval: Interval | None) -> str:
     """
-    >>> _number(0.5, (-0.25, 1.0)), _number(None, None)
+    >>> _format_number(0.5, (-0.25, 1.0)), _format_number(None, None)
     ('0.50, −0.25 to 1.00', 'no value')
     """
     if value is None:
         return "no value"
-    return figures.weight(value) + (f", {' to '.join(map(figures.weight, interval))}" if interval else "")
+    return figures.format_weight(value) + (f", {' to '.join(map(figures.format_weight, interval))}" if interval else "")
 
 
-def _fit(found: Figures | None) -> str:
-    return f"{figures.weight(found.spearman)}, {found.rmse:.2g}" if found else ""
+def _format_fit(errors: OutOfFoldRecord | None) -> str:
+    return f"{figures.format_weight(errors.spearman)}, {errors.rmse:.2g}" if errors else ""

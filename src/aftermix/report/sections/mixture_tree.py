@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aftermix.report import number_format as figures
-from aftermix.report.sections.mixture import DESIGN, MixtureRecord, MixtureSection, UtilityRecord, mixture_section
+from aftermix.report.sections.mixture import DESIGN, MixtureRecord, MixtureSection, UtilityRecord, build_mixture_section
 from aftermix.runs.reader import read_record
-from aftermix.runs.records import Finite, Interval, Record
+from aftermix.runs.records import Finite, Interval, RunRecord
 
 
-class GroupRecord(Record):
+class TreeGroupRecord(RunRecord):
     """A group of the tree, as `best.json` tells it."""
 
     name: str
@@ -24,18 +24,18 @@ class GroupRecord(Record):
     """None: its search decided nothing, and `note` says why."""
     measured: int = 0
     note: str | None = None
-    groups: tuple[GroupRecord, ...] = ()
+    groups: tuple[TreeGroupRecord, ...] = ()
 
 
-class TreeRecord(Record):
+class TreeRecord(RunRecord):
     """Content of `best.json` that only the run of a tree has, beside a search's."""
 
     direction: str
-    tree: GroupRecord
+    tree: TreeGroupRecord
     utility: UtilityRecord
 
 
-class _Design(Record):
+class TreeDesignRecord(RunRecord):
     levels: tuple[str, ...] | None = None
 
 
@@ -69,9 +69,9 @@ class TreeSection:
     levels: tuple[LevelSection, ...]
 
 
-def searched_groups(run: Path) -> tuple[int, int] | None:
+def count_searched_groups(run: Path) -> tuple[int, int] | None:
     """Count of the tree's groups that have been searched, and of all; None for the run of no tree."""
-    design = read_record(run / DESIGN, _Design)
+    design = read_record(run / DESIGN, TreeDesignRecord)
     if design is None or design.levels is None:
         return None
     return sum((run / "levels" / name / "best.json").is_file() for name in design.levels), len(design.levels)
@@ -79,7 +79,7 @@ def searched_groups(run: Path) -> tuple[int, int] | None:
 
 def read_tree(run: Path) -> TreeSection | None:
     """The section on the finished run of a tree; None for any other run."""
-    if searched_groups(run) is None:
+    if count_searched_groups(run) is None:
         return None
     record = read_record(run / "best.json", TreeRecord)
     if record is None:
@@ -87,39 +87,44 @@ def read_tree(run: Path) -> TreeSection | None:
 
     down = record.direction == "top_down"
     order = "Top down: the whole first" if down else "Bottom up: the lowest groups first"
+    groups = figures.format_count(len(_list_groups(record.tree)), "group")
     return TreeSection(
-        lead=f"{order}, {figures.count(len(_groups(record.tree)), 'group')}. Ratios are products down the tree.",
-        rows=tuple(tree_rows(record.tree)),
-        levels=tuple(_level(run, group) for group in _groups(record.tree)),
+        lead=f"{order}, {groups}. Ratios are products down the tree.",
+        rows=tuple(list_tree_rows(record.tree)),
+        levels=tuple(_build_level_section(run, group) for group in _list_groups(record.tree)),
     )
 
 
-def tree_rows(group: GroupRecord, depth: int = 0) -> Iterator[TreeRow]:
+def list_tree_rows(group: TreeGroupRecord, depth: int = 0) -> Iterator[TreeRow]:
     """One row for each member, those of a group below it."""
-    below = {one.name: one for one in group.groups}
+    below = {member.name: member for member in group.groups}
     for name, share in group.shares.items():
         ends = (group.share_intervals or {}).get(name)
-        interval = " to ".join(map(figures.percent, ends)) if ends else ""
-        yield TreeRow(name, depth, figures.percent(share), interval, figures.percent(share * group.share))
+        interval = " to ".join(map(figures.format_percent, ends)) if ends else ""
+        yield TreeRow(name, depth, figures.format_percent(share), interval, figures.format_percent(share * group.share))
         if name in below:
-            yield from tree_rows(below[name], depth + 1)
+            yield from list_tree_rows(below[name], depth + 1)
 
 
-def level_notes(group: GroupRecord) -> Iterator[str]:
+def list_level_notes(group: TreeGroupRecord) -> Iterator[str]:
     """Reasons why groups keep the shares that they had at first, a sentence each."""
-    for one in _groups(group):
-        if one.note:
-            yield f"'{one.name}' {one.note}." if one.note.startswith("has ") else f"'{one.name}': {one.note}."
+    for member in _list_groups(group):
+        if member.note:
+            yield (
+                f"'{member.name}' {member.note}."
+                if member.note.startswith("has ")
+                else f"'{member.name}': {member.note}."
+            )
 
 
-def _groups(group: GroupRecord) -> list[GroupRecord]:
-    return [group, *(one for below in group.groups for one in _groups(below))]
+def _list_groups(group: TreeGroupRecord) -> list[TreeGroupRecord]:
+    return [group, *(member for below in group.groups for member in _list_groups(below))]
 
 
-def _level(run: Path, group: GroupRecord) -> LevelSection:
-    measured = figures.count(group.measured, "point")
+def _build_level_section(run: Path, group: TreeGroupRecord) -> LevelSection:
+    measured = figures.format_count(group.measured, "point")
     if group.note is not None:
         return LevelSection(group.name, f"{measured}. Its shares are those it had at first: {group.note}.", None)
     record = read_record(run / "levels" / group.name / "best.json", MixtureRecord)
-    section = mixture_section(record)
+    section = build_mixture_section(record)
     return LevelSection(group.name, f"{measured}. {section.lead if section else ''}", section)

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 
 from aftermix.report import number_format as figures
 from aftermix.report.charts.result import WHOLE_PX
-from aftermix.report.charts.svg import LINE, MUTED, SCORES, SURFACE, Tooltips, draw, legend_above
+from aftermix.report.charts.svg import LINE, MUTED, SCORES, SURFACE, Tooltips, add_legend_above, draw
 from aftermix.report.number_format import shorten
 from aftermix.runs.reader import read_record
-from aftermix.runs.records import Finite, Record
+from aftermix.runs.records import Finite, RunRecord
 
 FILE = "shares.json"
 MOST_LABELS = 26
@@ -27,7 +27,7 @@ LISTED = 3
 WITHOUT_BLOCK = "rest of the model"
 
 
-class Shared(Record):
+class SharedCountsRecord(RunRecord):
     """A tensor, or several together: how many positions there are, and how many each vector got."""
 
     elements: int
@@ -36,50 +36,50 @@ class Shared(Record):
     rest: int | None = None
 
 
-class Layer(Shared):
+class LayerSharesRecord(SharedCountsRecord):
     """All tensors of a block; those outside of every block have none."""
 
     block: str | None
 
 
-class Kind(Shared):
+class KindSharesRecord(SharedCountsRecord):
     """All tensors of one kind."""
 
     kind: str
 
 
-class TensorShares(Shared):
+class TensorSharesRecord(SharedCountsRecord):
     """One tensor, and by what each vector ranked it."""
 
     kind: str
     ranked_by: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
 
 
-class Fallback(Record):
+class MagnitudeFallbackRecord(RunRecord):
     """Weights that saliency could not rank."""
 
     without_statistics: tuple[str, ...] = ()
     without_tokens: dict[str, tuple[str, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
 
 
-class Asked(Record):
+class VectorWeightRecord(RunRecord):
     """Weight and ratio that the recipe gives a vector."""
 
     weight: Finite
     ratio: Finite | None = None
 
 
-class Shares(Record):
+class SharesRecord(RunRecord):
     """Content of `shares.json`."""
 
     method: str
     exclusive: bool
-    vectors: dict[str, Asked]
-    total: Shared
-    layers: tuple[Layer, ...]
-    kinds: tuple[Kind, ...]
-    tensors: dict[str, TensorShares]
-    fallback: Fallback | None = None
+    vectors: dict[str, VectorWeightRecord]
+    total: SharedCountsRecord
+    layers: tuple[LayerSharesRecord, ...]
+    kinds: tuple[KindSharesRecord, ...]
+    tensors: dict[str, TensorSharesRecord]
+    fallback: MagnitudeFallbackRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class ShareRow:
 
 
 @dataclass(frozen=True)
-class Section:
+class ShareSection:
     """The section's words, table and drawing."""
 
     lead: str
@@ -106,35 +106,35 @@ class Section:
     chart: Markup
 
 
-def read_shares(run: Path) -> Shares | None:
+def read_shares(run: Path) -> SharesRecord | None:
     """The record beside the winner's model; None where there is none.
 
     Raises :class:`AftermixError` for a damaged one.
     """
-    return read_record(run / "model" / FILE, Shares)
+    return read_record(run / "model" / FILE, SharesRecord)
 
 
-def share_section(shares: Shares | None) -> Section | None:
+def build_share_section(shares: SharesRecord | None) -> ShareSection | None:
     """The section of the report on `shares`."""
     if shares is None or not shares.vectors:
         return None
 
-    rows = [_row("all", shares.total, shares, tuple(shares.tensors))]
-    by_kind = _names_by_kind(shares)
-    rows += [_row(kind.kind, kind, shares, by_kind.get(kind.kind, ())) for kind in shares.kinds]
+    rows = [_build_row("all", shares.total, shares, tuple(shares.tensors))]
+    by_kind = _group_by_kind(shares)
+    rows += [_build_row(kind.kind, kind, shares, by_kind.get(kind.kind, ())) for kind in shares.kinds]
 
-    return Section(
-        lead=_lead(shares),
+    return ShareSection(
+        lead=_compose_lead(shares),
         vectors=tuple(shares.vectors),
         exclusive=shares.exclusive,
         rows=tuple(rows),
         ranked=shares.fallback is not None,
-        notes=tuple(_notes(shares)),
-        chart=share_chart(shares),
+        notes=tuple(_list_notes(shares)),
+        chart=draw_shares(shares),
     )
 
 
-def _lead(shares: Shares) -> str:
+def _compose_lead(shares: SharesRecord) -> str:
     if shares.exclusive:
         return (
             "The share of positions that each vector got in the winner. No position belongs to two vectors; what none "
@@ -143,49 +143,49 @@ def _lead(shares: Shares) -> str:
     return "The share of positions at which each vector keeps something in the winner. Two may keep the same one."
 
 
-def _names_by_kind(shares: Shares) -> dict[str, tuple[str, ...]]:
-    found: dict[str, list[str]] = {}
+def _group_by_kind(shares: SharesRecord) -> dict[str, tuple[str, ...]]:
+    grouped: dict[str, list[str]] = {}
     for name, tensor in shares.tensors.items():
-        found.setdefault(tensor.kind, []).append(name)
-    return {kind: tuple(names) for kind, names in found.items()}
+        grouped.setdefault(tensor.kind, []).append(name)
+    return {kind: tuple(names) for kind, names in grouped.items()}
 
 
-def _row(name: str, part: Shared, shares: Shares, tensors: Sequence[str]) -> ShareRow:
-    cells = [figures.percent(part.shares.get(vector, 0.0)) for vector in shares.vectors]
+def _build_row(name: str, part: SharedCountsRecord, shares: SharesRecord, tensors: Sequence[str]) -> ShareRow:
+    cells = [figures.format_percent(part.shares.get(vector, 0.0)) for vector in shares.vectors]
     if shares.exclusive and part.rest is not None:
-        cells.append(figures.percent(part.rest / part.elements if part.elements else 0.0))
-    return ShareRow(name, f"{part.elements:,}", tuple(cells), _ranked_by(shares, tensors))
+        cells.append(figures.format_percent(part.rest / part.elements if part.elements else 0.0))
+    return ShareRow(name, f"{part.elements:,}", tuple(cells), _describe_ranking(shares, tensors))
 
 
-def _ranked_by(shares: Shares, tensors: Sequence[str]) -> str:
+def _describe_ranking(shares: SharesRecord, tensors: Sequence[str]) -> str:
     """`saliency`, or `saliency 46, magnitude 2`: choices of a vector in a tensor."""
-    counts = Counter(how for name in tensors for how in shares.tensors[name].ranked_by.values())
+    counts = Counter(ranking for name in tensors for ranking in shares.tensors[name].ranked_by.values())
     if len(counts) < 2:
         return next(iter(counts), "")
-    return ", ".join(f"{how} {count}" for how, count in counts.most_common())
+    return ", ".join(f"{ranking} {count}" for ranking, count in counts.most_common())
 
 
-def _notes(shares: Shares) -> list[str]:
-    fallback = shares.fallback or Fallback()
+def _list_notes(shares: SharesRecord) -> list[str]:
+    fallback = shares.fallback or MagnitudeFallbackRecord()
     notes = []
     if fallback.without_statistics:
         notes.append(f"Ranked by magnitude everywhere, without statistics: {', '.join(fallback.without_statistics)}.")
     for vector, names in fallback.without_tokens.items():
         first = ", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else ".")
-        weights = figures.count(len(names), "weight")
+        weights = figures.format_count(len(names), "weight")
         notes.append(f"{vector}: no token reached {weights}, ranked by magnitude: {first}")
     return notes
 
 
-def share_chart(shares: Shares) -> Markup:
+def draw_shares(shares: SharesRecord) -> Markup:
     """Bars of one length a layer, a colour a vector, where positions are shared out; else a line a vector."""
 
     def paint(figure: Figure) -> Tooltips:
         axes = figure.add_subplot()
-        tooltips = (_bars if shares.exclusive else _lines)(axes, shares)
-        _layer_axis(axes, shares.layers)
+        tooltips = (_draw_bars if shares.exclusive else _draw_lines)(axes, shares)
+        _label_layers(axes, shares.layers)
         axes.set_ylabel("share of positions (%)")
-        legend_above(axes, columns=max(1, min(6, len(shares.vectors) + 1)))
+        add_legend_above(axes, columns=max(1, min(6, len(shares.vectors) + 1)))
         return tooltips
 
     # The legend takes a row of the picture for six names.
@@ -194,11 +194,11 @@ def share_chart(shares: Shares) -> Markup:
     return draw(paint, name="shares", label=label, width_px=WHOLE_PX, height_px=280 + 22 * rows)
 
 
-def _bars(axes: Axes, shares: Shares) -> dict[str, Sequence[str]]:
+def _draw_bars(axes: Axes, shares: SharesRecord) -> dict[str, Sequence[str]]:
     tooltips: dict[str, Sequence[str]] = {}
     floors = [0.0] * len(shares.layers)
-    for number, (name, heights) in enumerate(_stack(shares)):
-        colour = LINE if name is None else _colour(number, len(shares.vectors))
+    for number, (name, heights) in enumerate(_stack_shares(shares)):
+        colour = LINE if name is None else _choose_colour(number, len(shares.vectors))
         bars = axes.bar(
             range(len(heights)), heights, 0.86, bottom=floors, color=colour, edgecolor=SURFACE, linewidth=0.6,
             label="base" if name is None else shorten(name, 24), zorder=2,
@@ -207,9 +207,9 @@ def _bars(axes: Axes, shares: Shares) -> dict[str, Sequence[str]]:
         for place, bar in enumerate(bars):
             bar.set_gid(f"share-{number}-{place}")
             where = shares.layers[place].block or WITHOUT_BLOCK
-            count = _count(shares.layers[place], name)
+            count = _count_positions(shares.layers[place], name)
             tooltips[f"share-{number}-{place}"] = [
-                f"{where}, {name or 'base'}: {figures.percent(heights[place] / 100)} ({count:,} positions)"
+                f"{where}, {name or 'base'}: {figures.format_percent(heights[place] / 100)} ({count:,} positions)"
             ]
 
         # The next vector's bars stand on these.
@@ -220,45 +220,51 @@ def _bars(axes: Axes, shares: Shares) -> dict[str, Sequence[str]]:
     return tooltips
 
 
-def _stack(shares: Shares) -> list[tuple[str | None, list[float]]]:
+def _stack_shares(shares: SharesRecord) -> list[tuple[str | None, list[float]]]:
     """Vectors from below, the base's positions on top, in percent of each layer."""
     names: list[str | None] = [*shares.vectors, None]
     stack = [
-        (name, [100 * _count(layer, name) / layer.elements if layer.elements else 0.0 for layer in shares.layers])
+        (
+            name,
+            [
+                100 * _count_positions(layer, name) / layer.elements if layer.elements else 0.0
+                for layer in shares.layers
+            ],
+        )
         for name in names
     ]
     return [entry for entry in stack if entry[0] is not None or any(entry[1])]
 
 
-def _count(layer: Layer, name: str | None) -> int:
+def _count_positions(layer: LayerSharesRecord, name: str | None) -> int:
     return (layer.rest or 0) if name is None else layer.counts.get(name, 0)
 
 
-def _lines(axes: Axes, shares: Shares) -> dict[str, Sequence[str]]:
+def _draw_lines(axes: Axes, shares: SharesRecord) -> dict[str, Sequence[str]]:
     tooltips: dict[str, Sequence[str]] = {}
     places = range(len(shares.layers))
     for number, name in enumerate(shares.vectors):
         heights = [100 * layer.shares.get(name, 0.0) for layer in shares.layers]
-        colour = _colour(number, len(shares.vectors))
+        colour = _choose_colour(number, len(shares.vectors))
         axes.plot(places, heights, color=colour, lw=1.6, zorder=2)
 
         label = shorten(name, 24)
         points = axes.scatter(places, heights, s=30, color=colour, edgecolors=SURFACE, label=label, zorder=3)
         points.set_gid(f"kept-{number}")
         tooltips[f"kept-{number}"] = [
-            f"{layer.block or WITHOUT_BLOCK}, {name}: {figures.percent(layer.shares.get(name, 0.0))}"
+            f"{layer.block or WITHOUT_BLOCK}, {name}: {figures.format_percent(layer.shares.get(name, 0.0))}"
             for layer in shares.layers
         ]
     axes.set_ylim(bottom=0)
     return tooltips
 
 
-def _colour(number: int, count: int) -> str:
+def _choose_colour(number: int, count: int) -> str:
     """Evenly over the middle of the score scale, whose levels are told apart by lightness in either scheme."""
     return SCORES[2 + round(number * (len(SCORES) - 5) / (count - 1)) if count > 1 else 4]
 
 
-def _layer_axis(axes: Axes, layers: Sequence[Layer]) -> None:
+def _label_layers(axes: Axes, layers: Sequence[LayerSharesRecord]) -> None:
     """Numbers of the blocks below the bars, the names of several stacks of blocks below their numbers."""
     stacks = [(layer.block or "").rpartition(".")[0] for layer in layers]
     numbers = [(layer.block or "").rpartition(".")[2] or "rest" for layer in layers]

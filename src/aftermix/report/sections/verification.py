@@ -13,43 +13,43 @@ from matplotlib.figure import Figure
 from aftermix.report import number_format as figures
 from aftermix.report.charts.result import HALF_PX, WHOLE_PX
 from aftermix.report.charts.svg import ACCENT, MUTED, SURFACE, Tooltips, draw
-from aftermix.report.number_format import RAW, Scale, scale_for
+from aftermix.report.number_format import RAW, ScoreScale, choose_scale
 from aftermix.runs.reader import read_record
-from aftermix.runs.records import Finite, Interval, Record, UtilityScore
+from aftermix.runs.records import Finite, Interval, RunRecord, UtilityScore
 
 FILE = "verification.json"
 PANELS_A_ROW = 3
 PANEL_HEIGHT_PX = 300
 
 
-class Score(Record):
+class CapabilityScoreRecord(RunRecord):
     """Score of a capability."""
 
     score: Finite
 
 
-class Side(Record):
+class MixtureSideRecord(RunRecord):
     """One mixture, merged or trained."""
 
     utility: UtilityScore
-    capabilities: dict[str, Score]
+    capabilities: dict[str, CapabilityScoreRecord]
 
-    def of(self, name: str | None) -> float | None:
+    def find_score(self, name: str | None) -> float | None:
         """Score of the capability `name`, or without one the utility."""
         return self.utility.value if name is None else self.capabilities[name].score
 
 
-class TrainedRecord(Record):
+class TrainedMixtureRecord(RunRecord):
     """One mixture on both sides."""
 
     name: str
     point: str
     shares: dict[str, Finite]
-    merged: Side
-    trained: Side
+    merged: MixtureSideRecord
+    trained: MixtureSideRecord
 
 
-class ConsistencyRecord(Record):
+class ConsistencyRecord(RunRecord):
     """Agreement of both sides."""
 
     spearman: Finite | None = None
@@ -63,14 +63,14 @@ class ConsistencyRecord(Record):
     regret: Finite | None = None
 
 
-class Consistencies(Record):
+class ConsistencyByScoreRecord(RunRecord):
     """Of the utility, and by capability."""
 
     utility: ConsistencyRecord
     capabilities: dict[str, ConsistencyRecord]
 
 
-class RatiosRecord(Record):
+class RatiosRecord(RunRecord):
     """Ratios that another method found; RegMix may have none, and say why."""
 
     ratios: dict[str, Finite] | None = None
@@ -78,7 +78,7 @@ class RatiosRecord(Record):
     note: str | None = None
 
 
-class CostRecord(Record):
+class MethodCostRecord(RunRecord):
     """Tokens and runs that one method spends."""
 
     method: str
@@ -90,17 +90,17 @@ class CostRecord(Record):
     relative_whole: Finite | None = None
 
 
-class VerificationRecord(Record):
+class VerificationRecord(RunRecord):
     """Content of `verification.json`."""
 
-    mixtures: tuple[TrainedRecord, ...]
+    mixtures: tuple[TrainedMixtureRecord, ...]
     items: dict[str, int]
     tokens: int
     schedule: str
-    consistency: Consistencies
+    consistency: ConsistencyByScoreRecord
     regmix: RatiosRecord
     doremi: RatiosRecord | None = None
-    cost: tuple[CostRecord, ...]
+    cost: tuple[MethodCostRecord, ...]
 
 
 METHODS = {"mergemix": "MergeMix", "regmix": "RegMix", "doremi": "DoReMi", "manual": "by hand"}
@@ -126,41 +126,46 @@ def read_verification(run: Path) -> VerificationRecord | None:
     return read_record(run / FILE, VerificationRecord) if (run / FILE).is_file() else None
 
 
-def verification_section(record: VerificationRecord | None) -> VerificationSection | None:
+def build_verification_section(record: VerificationRecord | None) -> VerificationSection | None:
     """The section on `record`."""
     if record is None:
         return None
 
     names = tuple(record.consistency.capabilities)
-    scale = scale_of(record)
+    scale = choose_score_scale(record)
     return VerificationSection(
-        lead=lead_of(record),
-        rows=tuple(_row(name, found, scale if name != UTILITY else RAW) for name, found in consistencies(record)),
+        lead=compose_lead(record),
+        rows=tuple(
+            _build_row(name, consistency, scale if name != UTILITY else RAW)
+            for name, consistency in list_consistencies(record)
+        ),
         mixtures=tuple(
-            (one.point, shares_text(one.shares), tuple(_cells(one, names, scale))) for one in record.mixtures
+            (mixture.point, format_shares(mixture.shares), tuple(_format_scores(mixture, names, scale)))
+            for mixture in record.mixtures
         ),
         capabilities=names,
-        ratios=tuple(found_ratios(record)),
-        costs=tuple(map(cost_cells, record.cost)),
-        chart=_chart(record, scale),
+        ratios=tuple(list_other_ratios(record)),
+        costs=tuple(map(format_cost, record.cost)),
+        chart=_draw_chart(record, scale),
     )
 
 
-def scale_of(record: VerificationRecord) -> Scale:
+def choose_score_scale(record: VerificationRecord) -> ScoreScale:
     """The unit of the capabilities' scores."""
-    return scale_for(
-        found.score
-        for one in record.mixtures
-        for side in (one.merged, one.trained)
-        for found in side.capabilities.values()
+    return choose_scale(
+        capability.score
+        for mixture in record.mixtures
+        for side in (mixture.merged, mixture.trained)
+        for capability in side.capabilities.values()
     )
 
 
-def lead_of(record: VerificationRecord) -> str:
+def compose_lead(record: VerificationRecord) -> str:
     """The first words of the section: how many mixtures were trained, on how much, and measured on what."""
     items = sum(record.items.values())
-    text = f"{len(record.mixtures)} mixtures were trained on {figures.tokens(record.tokens)} tokens each and measured "
-    text += f"beside the merges that stand for them, on the same {figures.count(items, 'test item')}."
+    tokens = figures.format_tokens(record.tokens)
+    text = f"{len(record.mixtures)} mixtures were trained on {tokens} tokens each and measured "
+    text += f"beside the merges that stand for them, on the same {figures.format_count(items, 'test item')}."
     if record.schedule != "constant":
         text += (
             f" They were trained with the schedule “{record.schedule}”; merges stand for trainings at a constant rate."
@@ -168,79 +173,84 @@ def lead_of(record: VerificationRecord) -> str:
     return text
 
 
-def consistencies(record: VerificationRecord) -> Iterator[tuple[str, ConsistencyRecord]]:
+def list_consistencies(record: VerificationRecord) -> Iterator[tuple[str, ConsistencyRecord]]:
     """The utility first, then every capability."""
     yield UTILITY, record.consistency.utility
     yield from record.consistency.capabilities.items()
 
 
-def found_ratios(record: VerificationRecord) -> Iterator[tuple[str, str]]:
+def list_other_ratios(record: VerificationRecord) -> Iterator[tuple[str, str]]:
     """Ratios, or a note, that other methods come to from the same data."""
     if record.regmix.ratios is not None:
-        yield "RegMix", shares_text(record.regmix.ratios)
+        yield "RegMix", format_shares(record.regmix.ratios)
     elif record.regmix.note:
         yield "RegMix", record.regmix.note
     if record.regmix.surrogate is not None:
-        yield "our surrogates on the trained mixtures", shares_text(record.regmix.surrogate)
+        yield "our surrogates on the trained mixtures", format_shares(record.regmix.surrogate)
     if record.doremi is not None and record.doremi.ratios is not None:
-        yield "DoReMi", shares_text(record.doremi.ratios)
+        yield "DoReMi", format_shares(record.doremi.ratios)
 
 
-def cost_cells(cost: CostRecord) -> tuple[str, str, str, str, str, str]:
+def format_cost(cost: MethodCostRecord) -> tuple[str, str, str, str, str, str]:
     """Method, tokens of a run, runs, tokens evaluated, relative cost of training, and with evaluation."""
     return (
         METHODS.get(cost.method, cost.method),
-        figures.tokens(cost.tokens),
+        figures.format_tokens(cost.tokens),
         str(cost.runs),
-        figures.tokens(cost.evaluated_tokens),
-        _times(cost.relative),
-        _times(cost.relative_whole),
+        figures.format_tokens(cost.evaluated_tokens),
+        _format_factor(cost.relative),
+        _format_factor(cost.relative_whole),
     )
 
 
-def _times(value: float | None) -> str:
+def _format_factor(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}\N{MULTIPLICATION SIGN}"
 
 
-def shares_text(shares: dict[str, float]) -> str:
+def format_shares(shares: dict[str, float]) -> str:
     """
-    >>> shares_text({"ja": 0.75, "math": 0.25})
+    >>> format_shares({"ja": 0.75, "math": 0.25})
     'ja 0.75, math 0.25'
     """
-    return ", ".join(f"{figures.shorten(name, 16)} {figures.weight(share)}" for name, share in shares.items())
+    return ", ".join(f"{figures.shorten(name, 16)} {figures.format_weight(share)}" for name, share in shares.items())
 
 
-def _row(name: str, found: ConsistencyRecord, scale: Scale) -> tuple[str, ...]:
-    offset = "" if found.offset is None else scale.signed(found.offset)
-    if found.offset_interval:
-        offset += f", {scale.signed_between(found.offset_interval)}"
+def _build_row(name: str, consistency: ConsistencyRecord, scale: ScoreScale) -> tuple[str, ...]:
+    offset = "" if consistency.offset is None else scale.format_signed(consistency.offset)
+    if consistency.offset_interval:
+        offset += f", {scale.format_signed_interval(consistency.offset_interval)}"
 
     line = ""
-    if found.slope is not None and found.intercept is not None:
-        line = f"{figures.weight(found.slope)} x {scale.signed(found.intercept)}"
+    if consistency.slope is not None and consistency.intercept is not None:
+        line = f"{figures.format_weight(consistency.slope)} x {scale.format_signed(consistency.intercept)}"
 
-    between = " to ".join(map(figures.weight, found.interval)) if found.interval else ""
-    ranks = (_optional(found.spearman), between, _optional(found.kendall), _optional(found.predicted_spearman))
+    between = " to ".join(map(figures.format_weight, consistency.interval)) if consistency.interval else ""
+    ranks = (
+        _format_optional(consistency.spearman),
+        between,
+        _format_optional(consistency.kendall),
+        _format_optional(consistency.predicted_spearman),
+    )
     return name, *ranks, offset, line
 
 
-def _optional(value: float | None) -> str:
-    return "none" if value is None else figures.weight(value)
+def _format_optional(value: float | None) -> str:
+    return "none" if value is None else figures.format_weight(value)
 
 
-def _cells(one: TrainedRecord, names: Sequence[str], scale: Scale) -> Iterator[str]:
+def _format_scores(mixture: TrainedMixtureRecord, names: Sequence[str], scale: ScoreScale) -> Iterator[str]:
     """Merged and trained score of the utility and of each capability."""
     for name in (None, *names):
         unit = RAW if name is None else scale
-        sides = [side.of(name) for side in (one.merged, one.trained)]
-        yield " → ".join("no value" if value is None else _text(unit, value) for value in sides)
+        sides = [side.find_score(name) for side in (mixture.merged, mixture.trained)]
+        yield " → ".join("no value" if value is None else _format_score(unit, value) for value in sides)
 
 
-def _text(unit: Scale, value: float) -> str:
-    return figures.weight(value) if unit is RAW else unit.text(value)
+def _format_score(unit: ScoreScale, value: float) -> str:
+    return figures.format_weight(value) if unit is RAW else unit.format(value)
 
 
-def _chart(record: VerificationRecord, scale: Scale) -> Markup:
+def _draw_chart(record: VerificationRecord, scale: ScoreScale) -> Markup:
     names = (None, *record.consistency.capabilities)
     rows = -(-len(names) // PANELS_A_ROW)
 
@@ -248,7 +258,7 @@ def _chart(record: VerificationRecord, scale: Scale) -> Markup:
         tooltips: dict[str, Sequence[str]] = {}
         for place, name in enumerate(names):
             axes = figure.add_subplot(rows, min(PANELS_A_ROW, len(names)), place + 1)
-            tooltips[f"trained-{place}"] = _panel(axes, record, name, place, RAW if name is None else scale)
+            tooltips[f"trained-{place}"] = _draw_panel(axes, record, name, place, RAW if name is None else scale)
         return tooltips
 
     label = "Score of each mixture, merged and really trained, by capability"
@@ -256,13 +266,13 @@ def _chart(record: VerificationRecord, scale: Scale) -> Markup:
     return draw(paint, name="verification", label=label, width_px=width, height_px=rows * PANEL_HEIGHT_PX)
 
 
-def _panel(axes: Axes, record: VerificationRecord, name: str | None, place: int, scale: Scale) -> list[str]:
+def _draw_panel(axes: Axes, record: VerificationRecord, name: str | None, place: int, scale: ScoreScale) -> list[str]:
     """One capability: a point for each mixture, the line of equal scores and the fitted one; the points' texts."""
-    found = record.consistency.utility if name is None else record.consistency.capabilities[name]
+    consistency = record.consistency.utility if name is None else record.consistency.capabilities[name]
     points = [
-        (scale.value(x), scale.value(y), one)
-        for one in record.mixtures
-        if (x := one.merged.of(name)) is not None and (y := one.trained.of(name)) is not None
+        (scale.convert(x), scale.convert(y), mixture)
+        for mixture in record.mixtures
+        if (x := mixture.merged.find_score(name)) is not None and (y := mixture.trained.find_score(name)) is not None
     ]
     xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
 
@@ -270,19 +280,19 @@ def _panel(axes: Axes, record: VerificationRecord, name: str | None, place: int,
     if points:
         ends = [min(*xs, *ys), max(*xs, *ys)]
         axes.plot(ends, ends, color=MUTED, lw=1.2, zorder=1)
-    if found.slope is not None and found.intercept is not None and xs:
-        reach = [min(xs), max(xs)]
-        fitted = [found.slope * x + scale.value(found.intercept) for x in reach]
-        axes.plot(reach, fitted, color=ACCENT, lw=1.6, ls=(0, (4, 3)), zorder=2)
+    if consistency.slope is not None and consistency.intercept is not None and xs:
+        ends_of_line = [min(xs), max(xs)]
+        fitted = [consistency.slope * x + scale.convert(consistency.intercept) for x in ends_of_line]
+        axes.plot(ends_of_line, fitted, color=ACCENT, lw=1.6, ls=(0, (4, 3)), zorder=2)
 
     marks = axes.scatter(xs, ys, s=44, color=ACCENT, edgecolors=SURFACE, linewidths=1, zorder=3)
     marks.set_gid(f"trained-{place}")
-    axes.set_title(f"{figures.shorten(name or UTILITY, 22)}: rank {_optional(found.spearman)}", loc="left")
+    axes.set_title(f"{figures.shorten(name or UTILITY, 22)}: rank {_format_optional(consistency.spearman)}", loc="left")
     axes.set_xlabel("merged", color=MUTED)
     axes.set_ylabel("trained", color=MUTED)
 
-    both = [tuple(scale.text(value / scale.factor) for value in (x, y)) for x, y, _ in points]
+    both = [tuple(scale.format(value / scale.factor) for value in (x, y)) for x, y, _ in points]
     return [
-        f"{one.point} ({shares_text(one.shares)}): merged {merged}, trained {trained}"
-        for (merged, trained), (_, _, one) in zip(both, points, strict=True)
+        f"{mixture.point} ({format_shares(mixture.shares)}): merged {merged}, trained {trained}"
+        for (merged, trained), (_, _, mixture) in zip(both, points, strict=True)
     ]

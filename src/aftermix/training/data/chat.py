@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aftermix.errors import TrainingError
-from aftermix.training.data.examples import Example
+from aftermix.training.data.examples import TrainingExample
 
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 TEMPLATE_FAULTS = (jinja2.TemplateError, ValueError, TypeError, KeyError, AttributeError, IndexError)
 
-Span = tuple[int, int]
+CharacterSpan = tuple[int, int]
 """First character in the text, and the one behind the last."""
 
 
@@ -40,19 +40,19 @@ def refuse_without_template(tokenizer: Any, *, where: str) -> None:
         raise TrainingError(where, found, "Convert it to a fast tokenizer (tokenizer.json).")
 
 
-def encode_conversation(tokenizer: Any, example: Example) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+def encode_conversation(tokenizer: Any, example: TrainingExample) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Token ids (n,) of the conversation, and (n,) which of them are the assistant's.
 
     A token that is partly the answer's counts as the answer's. Raises :class:`TrainingError` for what the template
     refuses, and for one whose answers cannot be found.
     """
     if MARKS.search(tokenizer.chat_template):
-        ids, answered = _marked(tokenizer, example)
+        ids, answered = _encode_marked(tokenizer, example)
     else:
-        text = _written(tokenizer, example, len(example.messages))
+        text = _render_messages(tokenizer, example, len(example.messages))
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids = encoded["input_ids"]
-        answered = _within(encoded["offset_mapping"], list(_answers(tokenizer, example, text)))
+        answered = _mark_overlaps(encoded["offset_mapping"], list(_find_answers(tokenizer, example, text)))
 
     if not answered.any():
         remedy = "Remove the record, or mark the answers in the template with {% generation %}."
@@ -60,29 +60,29 @@ def encode_conversation(tokenizer: Any, example: Example) -> tuple[NDArray[np.in
     return np.asarray(ids, dtype=np.int32), answered
 
 
-def _marked(tokenizer: Any, example: Example) -> tuple[list[int], NDArray[np.bool_]]:
-    out = _applied(
+def _encode_marked(tokenizer: Any, example: TrainingExample) -> tuple[list[int], NDArray[np.bool_]]:
+    out = _apply_template(
         tokenizer, example, list(example.messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
     return out["input_ids"], np.asarray(out["assistant_masks"], dtype=np.bool_)
 
 
-def _answers(tokenizer: Any, example: Example, text: str) -> Iterator[Span]:
+def _find_answers(tokenizer: Any, example: TrainingExample, text: str) -> Iterator[CharacterSpan]:
     """The stretches of `text` that are the assistant's."""
     for place, message in enumerate(example.messages):
         if message["role"] == "assistant":
-            before = _written(tokenizer, example, place, add_generation_prompt=True)
-            yield len(before), _end(tokenizer, example, text, before, place)
+            before = _render_messages(tokenizer, example, place, add_generation_prompt=True)
+            yield len(before), _find_end(tokenizer, example, text, before, place)
 
 
-def _end(tokenizer: Any, example: Example, text: str, before: str, place: int) -> int:
+def _find_end(tokenizer: Any, example: TrainingExample, text: str, before: str, place: int) -> int:
     """End in `text` of the answer that is message `place` and follows `before`."""
     is_last = place + 1 == len(example.messages)
-    after = text if is_last else _written(tokenizer, example, place + 1)
-    at_token = _end_of_turn(tokenizer, text, before, example.messages[place].get("content") or "")
+    after = text if is_last else _render_messages(tokenizer, example, place + 1)
+    at_token = _find_end_of_turn(tokenizer, text, before, example.messages[place].get("content") or "")
 
     if text.startswith(after) and after.startswith(before):
-        opened = is_last and _written(tokenizer, example, place + 1, add_generation_prompt=True) == text
+        opened = is_last and _render_messages(tokenizer, example, place + 1, add_generation_prompt=True) == text
         # A template that opens an answer unasked has written that opening behind the last answer too.
         return at_token if opened and at_token is not None else len(after)
 
@@ -93,7 +93,7 @@ def _end(tokenizer: Any, example: Example, text: str, before: str, place: int) -
     return at_token
 
 
-def _end_of_turn(tokenizer: Any, text: str, before: str, content: str) -> int | None:
+def _find_end_of_turn(tokenizer: Any, text: str, before: str, content: str) -> int | None:
     """End in `text` of the answer of `content` that follows `before`; None when it does not stand there."""
     content = content.strip()
     specials = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
@@ -101,20 +101,20 @@ def _end_of_turn(tokenizer: Any, text: str, before: str, content: str) -> int | 
         return None
 
     answer = re.compile(rf"\s*{re.escape(content)}\s*(?:{'|'.join(specials)})")
-    found = answer.match(text, len(before))
-    return found.end() if found else None
+    match = answer.match(text, len(before))
+    return match.end() if match else None
 
 
-def _written(tokenizer: Any, example: Example, count: int, **options: Any) -> str:
+def _render_messages(tokenizer: Any, example: TrainingExample, count: int, **options: Any) -> str:
     """The text of the first `count` messages."""
     if count == 0:
         # Some templates fail on no message at all; where the assistant speaks first, nothing stands before.
         return ""
-    text: str = _applied(tokenizer, example, list(example.messages[:count]), tokenize=False, **options)
+    text: str = _apply_template(tokenizer, example, list(example.messages[:count]), tokenize=False, **options)
     return text
 
 
-def _applied(tokenizer: Any, example: Example, messages: list[Any], **options: Any) -> Any:
+def _apply_template(tokenizer: Any, example: TrainingExample, messages: list[Any], **options: Any) -> Any:
     try:
         return tokenizer.apply_chat_template(messages, tools=list(example.tools) or None, **options)
     except TEMPLATE_FAULTS as error:
@@ -123,7 +123,7 @@ def _applied(tokenizer: Any, example: Example, messages: list[Any], **options: A
         raise TrainingError(example.where, f"the chat template refuses it ({reason})", remedy) from error
 
 
-def _within(offsets: list[Span], spans: list[Span]) -> NDArray[np.bool_]:
+def _mark_overlaps(offsets: list[CharacterSpan], spans: list[CharacterSpan]) -> NDArray[np.bool_]:
     """(n,) true for the tokens that, by their characters, overlap one of `spans`."""
     places = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
     answered = np.zeros(len(places), dtype=np.bool_)

@@ -12,7 +12,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class TokenSequence:
     """One sequence of `n` tokens. The model shifts: label `i` is predicted from the tokens before it."""
 
     ids: torch.Tensor
@@ -25,35 +25,35 @@ class Row:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def first(self, tokens: int) -> Row:
+    def truncate(self, tokens: int) -> TokenSequence:
         """The first `tokens` tokens of it."""
         positions = None if self.positions is None else self.positions[:tokens]
-        return Row(self.ids[:tokens], self.labels[:tokens], positions)
+        return TokenSequence(self.ids[:tokens], self.labels[:tokens], positions)
 
 
-def collate(rows: Sequence[Row | torch.Tensor]) -> dict[str, torch.Tensor]:
+def collate(rows: Sequence[TokenSequence | torch.Tensor]) -> dict[str, torch.Tensor]:
     """One batch; a plain tensor of token ids is a sequence of which everything is predicted.
 
     A shorter sequence is filled up, unlabelled, behind its end, where causal attention never looks. Where rows have
     positions the batch has `position_ids`, which restart at each document: from them, and from the absence of an
     attention mask, transformers makes attention that does not cross documents.
     """
-    whole = [row if isinstance(row, Row) else Row(row, row) for row in rows]
+    whole = [row if isinstance(row, TokenSequence) else TokenSequence(row, row) for row in rows]
     batch = {
-        "input_ids": _filled([row.ids for row in whole], 0),
-        "labels": _filled([row.labels for row in whole], IGNORED),
+        "input_ids": _pad_values([row.ids for row in whole], 0),
+        "labels": _pad_values([row.labels for row in whole], IGNORED),
     }
 
     if any(row.positions is not None for row in whole):
         # The filling's zeros are documents of one token each, so no document runs on into it.
-        batch["position_ids"] = _filled([_positions(row) for row in whole], 0)
+        batch["position_ids"] = _pad_values([_fill_positions(row) for row in whole], 0)
 
     return batch
 
 
-def _positions(row: Row) -> torch.Tensor:
+def _fill_positions(row: TokenSequence) -> torch.Tensor:
     return torch.arange(len(row)) if row.positions is None else row.positions
 
 
-def _filled(values: list[torch.Tensor], filling: int) -> torch.Tensor:
+def _pad_values(values: list[torch.Tensor], filling: int) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=filling)

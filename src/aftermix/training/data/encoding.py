@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 
 from aftermix.errors import TrainingError
 from aftermix.training.data.chat import encode_conversation, refuse_without_template
-from aftermix.training.data.examples import Example
+from aftermix.training.data.examples import TrainingExample
 
-Tokens = NDArray[np.int32]
-Encode = Callable[[list[str]], list[list[int]]]
+TokenIds = NDArray[np.int32]
+TextEncoder = Callable[[list[str]], list[list[int]]]
 """Token ids of each text, with the boundary tokens."""
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodedExample:
     """One example of `n` tokens."""
 
-    ids: Tokens
+    ids: TokenIds
     """(n,) int32."""
     answered: NDArray[np.bool_] | None = None
     """(n,): where the loss is; None: everywhere."""
 
 
-EncodeExamples = Callable[[Sequence[Example]], list[Encoded]]
+ExampleEncoder = Callable[[Sequence[TrainingExample]], list[EncodedExample]]
 
 
-def example_encoder(tokenizer: Any, *, format: str, where: str) -> EncodeExamples:  # noqa: A002 - the key's name
+def build_example_encoder(tokenizer: Any, *, format: str, where: str) -> ExampleEncoder:  # noqa: A002 - the key's name
     """Encoder of the examples of a format.
 
     `text`: the tokens, then the end of text. `chat`: what the tokenizer's `apply_chat_template` gives, see
@@ -41,15 +41,17 @@ def example_encoder(tokenizer: Any, *, format: str, where: str) -> EncodeExample
     """
     if format == "chat":
         refuse_without_template(tokenizer, where=where)
-        return lambda batch: [Encoded(*encode_conversation(tokenizer, example)) for example in batch]
+        return lambda batch: [EncodedExample(*encode_conversation(tokenizer, example)) for example in batch]
 
-    end = end_token(tokenizer, where=where)
+    end = find_end_token(tokenizer, where=where)
     if format == "completion":
-        return lambda batch: _completions(tokenizer, end, batch)
-    return lambda batch: [Encoded(ids) for ids in _documents(tokenizer, end, [example.text for example in batch])]
+        return lambda batch: _encode_completions(tokenizer, end, batch)
+    return lambda batch: [
+        EncodedExample(ids) for ids in _encode_documents(tokenizer, end, [example.text for example in batch])
+    ]
 
 
-def end_token(tokenizer: Any, *, where: str) -> int:
+def find_end_token(tokenizer: Any, *, where: str) -> int:
     """The end-of-text token, which stands between documents. Raises :class:`TrainingError` when there is none."""
     if tokenizer.eos_token_id is None:
         remedy = "Name its `eos_token` in tokenizer_config.json: it stands between documents."
@@ -57,35 +59,35 @@ def end_token(tokenizer: Any, *, where: str) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def token_ids(tokenizer: Any, texts: list[str], *, special: bool = True) -> list[list[int]]:
+def tokenise_texts(tokenizer: Any, texts: list[str], *, special: bool = True) -> list[list[int]]:
     """Token ids of each text, with what the tokenizer itself sets before and behind where `special`."""
     options = {"return_attention_mask": False, "verbose": False, "add_special_tokens": special}
     rows: list[list[int]] = tokenizer(texts, **options)["input_ids"]
     return rows
 
 
-def _documents(tokenizer: Any, end: int, texts: list[str]) -> list[Tokens]:
-    return [_ended(ids, end) for ids in token_ids(tokenizer, texts)]
+def _encode_documents(tokenizer: Any, end: int, texts: list[str]) -> list[TokenIds]:
+    return [_append_end(ids, end) for ids in tokenise_texts(tokenizer, texts)]
 
 
-def _ended(ids: list[int], end: int) -> Tokens:
+def _append_end(ids: list[int], end: int) -> TokenIds:
     return np.asarray(ids if ids and ids[-1] == end else [*ids, end], dtype=np.int32)
 
 
-def _completions(tokenizer: Any, end: int, batch: Sequence[Example]) -> list[Encoded]:
-    prompts = [_open_ended(ids, end) for ids in token_ids(tokenizer, [example.prompt for example in batch])]
-    joint = _documents(tokenizer, end, [example.prompt + example.text for example in batch])
-    alone = token_ids(tokenizer, [example.text for example in batch], special=False)
-    return [_completion(*parts, end=end) for parts in zip(prompts, joint, alone, strict=True)]
+def _encode_completions(tokenizer: Any, end: int, batch: Sequence[TrainingExample]) -> list[EncodedExample]:
+    prompts = [_drop_end(ids, end) for ids in tokenise_texts(tokenizer, [example.prompt for example in batch])]
+    joint = _encode_documents(tokenizer, end, [example.prompt + example.text for example in batch])
+    alone = tokenise_texts(tokenizer, [example.text for example in batch], special=False)
+    return [_join_completion(*parts, end=end) for parts in zip(prompts, joint, alone, strict=True)]
 
 
-def _open_ended(ids: list[int], end: int) -> list[int]:
+def _drop_end(ids: list[int], end: int) -> list[int]:
     # Behind the first place only: a start token may be the same token as the end.
     return ids[:-1] if len(ids) > 1 and ids[-1] == end else ids
 
 
-def _completion(prompt: list[int], joint: Tokens, alone: list[int], *, end: int) -> Encoded:
+def _join_completion(prompt: list[int], joint: TokenIds, alone: list[int], *, end: int) -> EncodedExample:
     """Prompt and completion in one piece, unless a token would cross from one into the other."""
     crosses = joint[: len(prompt)].tolist() != prompt
-    ids = _ended([*prompt, *alone], end) if crosses else joint
-    return Encoded(ids, np.arange(len(ids)) >= len(prompt))
+    ids = _append_end([*prompt, *alone], end) if crosses else joint
+    return EncodedExample(ids, np.arange(len(ids)) >= len(prompt))

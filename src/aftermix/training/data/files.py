@@ -22,68 +22,68 @@ JSON_LINES = (".jsonl", ".ndjson", ".json")
 NOT_READ = (".arrow", ".csv", ".tsv", ".zst", ".xz", ".bz2", ".zip", ".7z", ".bin", ".npy")
 BATCH_ROWS = 1000
 
-Fields = dict[str, Any]
-Placed = tuple[str, str | Fields]
+RecordFields = dict[str, Any]
+PlacedRecord = tuple[str, str | RecordFields]
 """Place of a record, and the record: a whole text, or fields by name."""
 
 
-def data_parts(path: Path) -> list[Path]:
+def list_data_parts(path: Path) -> list[Path]:
     """Files and folders written by `save_to_disk` of `datasets` that `path` means, in order of name.
 
     `path` is one of these, a folder (everything below it that is not hidden), or a pattern such as `data/*.jsonl`
     (`**` for any depth). Raises :class:`TrainingError` when there is nothing, or something that is not read.
     """
     if _exists(path):
-        found = list(_parts(path))
+        parts = list(_find_parts(path))
     elif glob.has_magic(str(path)):
-        found = [part for match in sorted(_matches(path)) for part in _files_of(Path(match))]
-        if not found:
+        parts = [part for match in sorted(_match_pattern(path)) for part in _find_files(Path(match))]
+        if not parts:
             raise TrainingError(str(path), "matches no file", "Correct the pattern.")
     else:
         remedy = "Correct `data:`; it is taken from the YAML file's folder."
         raise TrainingError(str(path), "there is no such file", remedy)
 
-    if not found:
+    if not parts:
         raise TrainingError(str(path), "is a folder without files", "Put data into it, or name another.")
-    return found
+    return parts
 
 
-def data_sha256(path: Path) -> str:
+def hash_data(path: Path) -> str:
     """SHA-256 of the data: of the file, or of the names and hashes of all files where there are several."""
-    parts = data_parts(path)
+    parts = list_data_parts(path)
     try:
         if parts == [path] and path.is_file():
             return sha256(path)
         files = [file for part in parts for file in (sorted(part.iterdir()) if part.is_dir() else [part])]
         root = path if path.is_dir() else Path(glob.escape(str(path))).parent
-        lines = [f"{_relative(file, root)}\0{sha256(file)}\n" for file in files if file.is_file()]
+        lines = [f"{_strip_root(file, root)}\0{sha256(file)}\n" for file in files if file.is_file()]
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _build_read_error(path, error) from error
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def records(path: Path, fields: Collection[str]) -> Iterator[Placed]:
+def read_records(path: Path, fields: Collection[str]) -> Iterator[PlacedRecord]:
     """Every record of the data at `path`, in order; of rows with columns only those among `fields` are read.
 
     Raises :class:`TrainingError` with file and line or row for what cannot be read.
     """
-    for part in data_parts(path):
-        kind = kind_of(part)
+    for part in list_data_parts(path):
+        kind = find_suffix(part)
 
         try:
             if part.is_dir():
-                yield from _saved_dataset(part, fields)
+                yield from _read_saved_dataset(part, fields)
             elif kind in JSON_LINES:
-                yield from _json_lines(part)
+                yield from _read_json_lines(part)
             elif kind == ".parquet":
-                yield from _parquet(part, fields)
+                yield from _read_parquet(part, fields)
             else:
-                yield _plain_text(part)
+                yield _read_plain_text(part)
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-            raise _unreadable(part, error) from error
+            raise _build_read_error(part, error) from error
 
 
-def kind_of(path: Path) -> str:
+def find_suffix(path: Path) -> str:
     """The last suffix of the name, `.gz` aside, in lower case."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return next((suffix for suffix in reversed(suffixes) if suffix != ".gz"), "")
@@ -91,10 +91,10 @@ def kind_of(path: Path) -> str:
 
 def is_plain_text(path: Path) -> bool:
     """True when `path` is one file whose whole text is one document."""
-    return path.is_file() and kind_of(path) not in (*JSON_LINES, ".parquet")
+    return path.is_file() and find_suffix(path) not in (*JSON_LINES, ".parquet")
 
 
-def _matches(path: Path) -> list[str]:
+def _match_pattern(path: Path) -> list[str]:
     return glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
 
 
@@ -105,7 +105,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _parts(path: Path) -> Iterator[Path]:
+def _find_parts(path: Path) -> Iterator[Path]:
     if (path / "dataset_dict.json").is_file():
         splits = ", ".join(sorted(entry.name for entry in path.iterdir() if entry.is_dir()))
         raise TrainingError(str(path), f"holds several splits: {splits}", f"Name one of them, as {path}/SPLIT.")
@@ -115,20 +115,20 @@ def _parts(path: Path) -> Iterator[Path]:
     elif path.is_dir():
         for entry in sorted(path.iterdir()):
             if not entry.name.startswith("."):
-                yield from _parts(entry)
+                yield from _find_parts(entry)
     else:
-        yield from _files_of(path)
+        yield from _find_files(path)
 
 
-def _files_of(path: Path) -> Iterator[Path]:
+def _find_files(path: Path) -> Iterator[Path]:
     if path.is_dir():
-        yield from _parts(path)
+        yield from _find_parts(path)
         return
 
     if not path.is_file():
         raise TrainingError(str(path), "is not a file", "Name a data file or a folder of data files.")
 
-    kind = kind_of(path)
+    kind = find_suffix(path)
     if kind in NOT_READ:
         found = f"expected JSONL, parquet, plain text or a saved dataset, found a {kind} file"
         raise TrainingError(str(path), found, "Write it as JSON lines, one object with the text a line.")
@@ -138,11 +138,11 @@ def _files_of(path: Path) -> Iterator[Path]:
     yield path
 
 
-def _relative(file: Path, root: Path) -> str:
+def _strip_root(file: Path, root: Path) -> str:
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()
 
 
-def _unreadable(path: Path, error: Exception) -> TrainingError:
+def _build_read_error(path: Path, error: Exception) -> TrainingError:
     remedy = "Name a readable UTF-8 file, whole, `.gz` if it is compressed."
     return TrainingError(str(path), f"cannot be read ({' '.join(str(error).split())})", remedy)
 
@@ -151,7 +151,7 @@ def _open(path: Path) -> Any:
     return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 
 
-def _plain_text(path: Path) -> Placed:
+def _read_plain_text(path: Path) -> PlacedRecord:
     with _open(path) as file:
         text = file.read().decode("utf-8-sig")
     if "\0" in text:
@@ -159,15 +159,15 @@ def _plain_text(path: Path) -> Placed:
     return str(path), text
 
 
-def _json_lines(path: Path) -> Iterator[Placed]:
+def _read_json_lines(path: Path) -> Iterator[PlacedRecord]:
     with _open(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 where = f"{path}, line {number}"
-                yield where, _object(line, where=where)
+                yield where, _parse_object(line, where=where)
 
 
-def _object(line: bytes, *, where: str) -> Fields:
+def _parse_object(line: bytes, *, where: str) -> RecordFields:
     try:
         value = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -179,32 +179,32 @@ def _object(line: bytes, *, where: str) -> Fields:
     return value
 
 
-def _parquet(path: Path, fields: Collection[str]) -> Iterator[Placed]:
+def _read_parquet(path: Path, fields: Collection[str]) -> Iterator[PlacedRecord]:
     import pyarrow
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            columns = _columns(path, file.schema_arrow.names, fields)
+            columns = _choose_columns(path, file.schema_arrow.names, fields)
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
-            yield from _rows(path, (batch.to_pylist() for batch in batches))
+            yield from _number_rows(path, (batch.to_pylist() for batch in batches))
     except pyarrow.ArrowException as error:
-        raise _unreadable(path, error) from error
+        raise _build_read_error(path, error) from error
 
 
-def _saved_dataset(path: Path, fields: Collection[str]) -> Iterator[Placed]:
+def _read_saved_dataset(path: Path, fields: Collection[str]) -> Iterator[PlacedRecord]:
     import datasets
 
     try:
         dataset = datasets.load_from_disk(str(path))
     except Exception as error:  # a damaged folder makes it raise whatever it meets
-        raise _unreadable(path, error) from error
+        raise _build_read_error(path, error) from error
 
-    dataset = dataset.with_format(None).select_columns(_columns(path, dataset.column_names, fields))
-    yield from _rows(path, (_listed(batch) for batch in dataset.iter(batch_size=BATCH_ROWS)))
+    dataset = dataset.with_format(None).select_columns(_choose_columns(path, dataset.column_names, fields))
+    yield from _number_rows(path, (_split_batch(batch) for batch in dataset.iter(batch_size=BATCH_ROWS)))
 
 
-def _columns(path: Path, present: list[str], fields: Collection[str]) -> list[str]:
+def _choose_columns(path: Path, present: list[str], fields: Collection[str]) -> list[str]:
     columns = [name for name in present if name in fields]
     if not columns:
         named = " or ".join(f"'{name}'" for name in fields)
@@ -213,11 +213,11 @@ def _columns(path: Path, present: list[str], fields: Collection[str]) -> list[st
     return columns
 
 
-def _listed(batch: dict[str, list[Any]]) -> list[Fields]:
+def _split_batch(batch: dict[str, list[Any]]) -> list[RecordFields]:
     return [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
 
 
-def _rows(path: Path, batches: Iterator[list[Fields]]) -> Iterator[Placed]:
+def _number_rows(path: Path, batches: Iterator[list[RecordFields]]) -> Iterator[PlacedRecord]:
     number = 0
     for batch in batches:
         for row in batch:

@@ -25,39 +25,39 @@ def refuse_unmaskable(model: Any, *, where: str) -> None:
 
     try:
         with torch.no_grad():
-            worst = _largest_difference(model)
+            worst = _measure_difference(model)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise _refusal(where, f"its model takes no positions that restart ({reason})") from error
+        raise _build_refusal(where, f"its model takes no positions that restart ({reason})") from error
     finally:
         model.train(was_training)
 
     if not worst <= TOLERANCE:
-        raise _refusal(
+        raise _build_refusal(
             where, f"its model reads across documents all the same (logits differ by {worst:.1e} of their size)"
         )
 
 
-def _refusal(where: str, found: str) -> TrainingError:
+def _build_refusal(where: str, found: str) -> TrainingError:
     return TrainingError(where, found, "Remove `mask_documents`, or train another architecture.")
 
 
-def _largest_difference(model: Any) -> float:
+def _measure_difference(model: Any) -> float:
     """Between two documents packed and alone, as a share of the largest logit."""
     rows = int(model.config.get_text_config().vocab_size)
     draw = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
-    one, other = (torch.randint(rows, (1, length), generator=draw).to(device) for length in LENGTHS)
+    short, long = (torch.randint(rows, (1, length), generator=draw).to(device) for length in LENGTHS)
 
     # Two rows: some attention kernels read documents from positions in a batch of one row alone.
-    ids = torch.cat([torch.cat([one, other], dim=1), torch.cat([other, one], dim=1)])
-    positions = torch.stack([_positions(LENGTHS), _positions(LENGTHS[::-1])]).to(device)
+    ids = torch.cat([torch.cat([short, long], dim=1), torch.cat([long, short], dim=1)])
+    positions = torch.stack([_restart_positions(LENGTHS), _restart_positions(LENGTHS[::-1])]).to(device)
     packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits
 
-    first, second = (model(input_ids=document, use_cache=False).logits for document in (one, other))
+    first, second = (model(input_ids=document, use_cache=False).logits for document in (short, long))
     alone = torch.cat([torch.cat([first, second], dim=1), torch.cat([second, first], dim=1)])
     return float((packed - alone).abs().max() / alone.abs().max())
 
 
-def _positions(lengths: tuple[int, ...]) -> torch.Tensor:
+def _restart_positions(lengths: tuple[int, ...]) -> torch.Tensor:
     return torch.cat([torch.arange(length) for length in lengths])

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from aftermix.errors import TrainingError
 from aftermix.seeds import derived_seed
-from aftermix.training.data.collate import Row
-from aftermix.training.data.packing import Stream
+from aftermix.training.data.collate import TokenSequence
+from aftermix.training.data.packing import SequenceStream
 
 ROUNDING = 1.001e-3
 """Largest distance from 1 of the sum of ratios: three decimals of three domains."""
@@ -31,7 +31,7 @@ FINE = 96
 
 
 @dataclass(frozen=True)
-class Given:
+class DomainContribution:
     """Tokens, share and epochs that one domain really gives to a run."""
 
     ratio: float
@@ -42,7 +42,7 @@ class Given:
     documents_begun: int
 
 
-def checked_ratios(ratios: Mapping[str, float], known: Collection[str], *, where: str) -> dict[str, float]:
+def check_ratios(ratios: Mapping[str, float], known: Collection[str], *, where: str) -> dict[str, float]:
     """The ratios above 0, scaled to add up to exactly 1, in the order given.
 
     Raises :class:`TrainingError` for an unknown domain, a ratio that is no share, and a sum that is not 1 but for
@@ -63,7 +63,9 @@ def checked_ratios(ratios: Mapping[str, float], known: Collection[str], *, where
     return {name: ratio / total for name, ratio in ratios.items() if ratio > 0}
 
 
-def schedule(ratios: Mapping[str, float], length: Callable[[str, int], int], *, tokens: int, seed: int) -> list[str]:
+def order_domains(
+    ratios: Mapping[str, float], length: Callable[[str, int], int], *, tokens: int, seed: int
+) -> list[str]:
     """The domain of each sequence until they hold `tokens`; `length` of a domain's sequence by its number.
 
     `ratios` are above 0. Domains that are due together come in an order that the seed decides.
@@ -89,10 +91,10 @@ def schedule(ratios: Mapping[str, float], length: Callable[[str, int], int], *, 
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture(Sequence[Row]):
+class SequenceMixture(Sequence[TokenSequence]):
     """Sequences of several domains in the order of a schedule."""
 
-    streams: dict[str, Stream]
+    streams: dict[str, SequenceStream]
     ratios: dict[str, float]
     domains: tuple[str, ...]
     """Of each sequence."""
@@ -127,35 +129,39 @@ class Mixture(Sequence[Row]):
         return sum(given.documents_begun for given in self.given.values())
 
     @cached_property
-    def given(self) -> dict[str, Given]:
+    def given(self) -> dict[str, DomainContribution]:
         """Contribution of each domain, by name."""
-        of = np.asarray(self.domains)
-        found = {}
+        domains = np.asarray(self.domains)
+        contributions = {}
         for name, ratio in self.ratios.items():
-            tokens = int(self.lengths[of == name].sum())
+            tokens = int(self.lengths[domains == name].sum())
             stream = self.streams[name]
 
-            found[name] = Given(
+            contributions[name] = DomainContribution(
                 ratio,
                 tokens,
                 tokens / self.tokens,
-                stream.epochs(tokens),
-                int((of == name).sum()),
-                stream.begun(tokens),
+                stream.count_epochs(tokens),
+                int((domains == name).sum()),
+                stream.count_documents(tokens),
             )
-        return found
+        return contributions
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, index: int) -> Row:  # type: ignore[override]
+    def __getitem__(self, index: int) -> TokenSequence:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.streams[self.domains[index]].row(int(self.places[index])).first(int(self.lengths[index]))
+        return (
+            self.streams[self.domains[index]].read_sequence(int(self.places[index])).truncate(int(self.lengths[index]))
+        )
 
 
-def mixed(streams: Mapping[str, Stream], ratios: Mapping[str, float], *, tokens: int, seed: int, where: str) -> Mixture:
-    """The first `tokens` tokens of `streams` in the shares of `ratios`, which :func:`checked_ratios` gave.
+def mix_streams(
+    streams: Mapping[str, SequenceStream], ratios: Mapping[str, float], *, tokens: int, seed: int, where: str
+) -> SequenceMixture:
+    """The first `tokens` tokens of `streams` in the shares of `ratios`, which :func:`check_ratios` gave.
 
     The last sequence is cut to meet the budget, unless it is of whole examples. Raises :class:`TrainingError` when a
     domain has, or is given, less than one sequence.
@@ -166,8 +172,8 @@ def mixed(streams: Mapping[str, Stream], ratios: Mapping[str, float], *, tokens:
             found = f"holds {held} tokens, less than one sequence of {context}"
             raise TrainingError(f"{where}.{name}", found, "Lower `train.context` or name a larger dataset.")
 
-    order = schedule(ratios, lambda name, index: streams[name].length(index), tokens=tokens, seed=seed)
-    places, lengths = _numbered(order, streams)
+    order = order_domains(ratios, lambda name, index: streams[name].count_tokens(index), tokens=tokens, seed=seed)
+    places, lengths = _number_sequences(order, streams)
     surplus = int(lengths.sum()) - tokens
     if surplus and streams[order[-1]].may_cut:
         lengths[-1] -= surplus
@@ -177,10 +183,12 @@ def mixed(streams: Mapping[str, Stream], ratios: Mapping[str, float], *, tokens:
         found = f"a share of {ratios[absent[0]]:g} of {len(order)} sequences gives it none"
         raise TrainingError(f"{where}.{absent[0]}", found, "Raise `tokens:`, lower `train.context`, or set it to 0.")
 
-    return Mixture({name: streams[name] for name in ratios}, dict(ratios), tuple(order), places, lengths)
+    return SequenceMixture({name: streams[name] for name in ratios}, dict(ratios), tuple(order), places, lengths)
 
 
-def _numbered(order: list[str], streams: Mapping[str, Stream]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _number_sequences(
+    order: list[str], streams: Mapping[str, SequenceStream]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Number of each sequence within its domain, and its tokens."""
     count = dict.fromkeys(streams, 0)
     places = np.empty(len(order), dtype=np.int64)
@@ -188,5 +196,5 @@ def _numbered(order: list[str], streams: Mapping[str, Stream]) -> tuple[NDArray[
         places[at] = count[name]
         count[name] += 1
 
-    lengths = [streams[name].length(int(place)) for name, place in zip(order, places, strict=True)]
+    lengths = [streams[name].count_tokens(int(place)) for name, place in zip(order, places, strict=True)]
     return places, np.asarray(lengths, dtype=np.int64)

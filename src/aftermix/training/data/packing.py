@@ -20,17 +20,17 @@ import torch
 from numpy.typing import NDArray
 
 from aftermix.errors import TrainingError
-from aftermix.training.data.collate import IGNORED, Row
-from aftermix.training.data.encoding import Encode, Encoded
-from aftermix.training.data.examples import Documents
+from aftermix.training.data.collate import IGNORED, TokenSequence
+from aftermix.training.data.encoding import EncodedExample, TextEncoder
+from aftermix.training.data.examples import TextDocuments
 from aftermix.training.data.token_store import TokenStore
-from aftermix.training.data.tokenise import document_order
+from aftermix.training.data.tokenise import order_documents
 
 KEPT_EPOCHS = 2
 
 
 @dataclass(frozen=True)
-class Piece:
+class DocumentPiece:
     """Tokens `start` to `stop` (not included) of a document of a store."""
 
     document: int
@@ -41,7 +41,7 @@ class Piece:
         return self.stop - self.start
 
 
-class Stream(Protocol):
+class SequenceStream(Protocol):
     """Sequences of one dataset without end, epoch after epoch."""
 
     @property
@@ -59,24 +59,24 @@ class Stream(Protocol):
     def tokens_per_epoch(self) -> int | None:
         """Tokens of the whole dataset; None when fewer were tokenised."""
 
-    def length(self, index: int) -> int:
+    def count_tokens(self, index: int) -> int:
         """Tokens of a sequence."""
 
-    def row(self, index: int) -> Row:
+    def read_sequence(self, index: int) -> TokenSequence:
         """A sequence."""
 
-    def epochs(self, tokens: int) -> float:
+    def count_epochs(self, tokens: int) -> float:
         """Passes through the dataset that so many tokens make."""
 
-    def begun(self, tokens: int) -> int:
+    def count_documents(self, tokens: int) -> int:
         """Documents that begin within so many tokens, counted anew in every epoch."""
 
-    def sequences_of(self, tokens: int | None) -> int:
+    def count_sequences(self, tokens: int | None) -> int:
         """Number of sequences that hold so many tokens; None: of one epoch."""
 
 
 @dataclass
-class Epochs:
+class EpochOrders:
     """Seeded orders of a store's documents; the last few are kept."""
 
     store: TokenStore
@@ -91,7 +91,7 @@ class Epochs:
 
             place = np.full(self.store.documents, -1, dtype=np.int64)
             place[self.store.numbers] = np.arange(len(self.store.numbers))
-            order = place[document_order(self.store.documents, seed=self.seed, epoch=epoch)]
+            order = place[order_documents(self.store.documents, seed=self.seed, epoch=epoch)]
             # Where only the first documents of the first epoch were tokenised, they are the beginning of its order.
             order = order[: len(self.store.numbers)]
 
@@ -109,27 +109,29 @@ class CutStream:
     masked: bool = False
     """True: attention stays within a document."""
     may_cut: bool = True
-    orders: Epochs = field(init=False)
+    orders: EpochOrders = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "orders", Epochs(self.store, self.seed))
+        object.__setattr__(self, "orders", EpochOrders(self.store, self.seed))
 
     @property
     def tokens_per_epoch(self) -> int | None:
         return self.store.tokens if self.store.complete else None
 
-    def length(self, index: int) -> int:  # noqa: ARG002 - all have the same
+    def count_tokens(self, index: int) -> int:  # noqa: ARG002 - all have the same
         return self.context
 
-    def sequences_of(self, tokens: int | None) -> int:
+    def count_sequences(self, tokens: int | None) -> int:
         return -(-(self.store.tokens if tokens is None else tokens) // self.context)
 
-    def row(self, index: int) -> Row:
-        return row_of(self.store, self.pieces(index * self.context, (index + 1) * self.context), masked=self.masked)
+    def read_sequence(self, index: int) -> TokenSequence:
+        return build_sequence(
+            self.store, self.find_pieces(index * self.context, (index + 1) * self.context), masked=self.masked
+        )
 
-    def pieces(self, start: int, stop: int) -> list[Piece]:
+    def find_pieces(self, start: int, stop: int) -> list[DocumentPiece]:
         """Pieces that lie between two places of the stream."""
-        found: list[Piece] = []
+        pieces: list[DocumentPiece] = []
         while start < stop:
             epoch, within = divmod(start, self.store.tokens)
             assert epoch == 0 or self.store.complete, "a second epoch of a part"  # noqa: S101 - budgets see to it
@@ -140,22 +142,22 @@ class CutStream:
             begin = int(ends[at]) - int(self.store.lengths[document])
 
             last = min(int(ends[at]), within + stop - start)
-            found.append(Piece(document, within - begin, last - begin))
+            pieces.append(DocumentPiece(document, within - begin, last - begin))
             start += last - within
-        return found
+        return pieces
 
-    def epochs(self, tokens: int) -> float:
+    def count_epochs(self, tokens: int) -> float:
         if self.store.complete:
             return tokens / self.store.tokens
-        return self._share_of_characters(tokens)
+        return self._estimate_epochs(tokens)
 
-    def begun(self, tokens: int) -> int:
+    def count_documents(self, tokens: int) -> int:
         epoch, within = divmod(tokens, self.store.tokens)
         _, ends = self.orders[epoch]
         partly = int(np.searchsorted(ends, within, side="left")) + 1 if within else 0
         return epoch * len(ends) + partly
 
-    def _share_of_characters(self, tokens: int) -> float:
+    def _estimate_epochs(self, tokens: int) -> float:
         """Characters of the documents used over characters of all, the last document counted by its tokens used."""
         order, ends = self.orders[0]
         last = int(np.searchsorted(ends, tokens, side="left"))
@@ -166,7 +168,7 @@ class CutStream:
         return float(used / self.store.characters_of_all)
 
 
-def row_of(store: TokenStore, pieces: Sequence[Piece], *, masked: bool) -> Row:
+def build_sequence(store: TokenStore, pieces: Sequence[DocumentPiece], *, masked: bool) -> TokenSequence:
     """The tokens of `pieces` one behind the other; positions restart in each where `masked`.
 
     The first token of a piece is no prediction then, nor where only answers are learnt: what stands before it belongs
@@ -183,14 +185,14 @@ def row_of(store: TokenStore, pieces: Sequence[Piece], *, masked: bool) -> Row:
         labels[np.cumsum([0, *map(len, pieces[:-1])])] = IGNORED
 
     positions = torch.cat([torch.arange(len(piece)) for piece in pieces]) if masked else None
-    return Row(ids, labels, positions)
+    return TokenSequence(ids, labels, positions)
 
 
 @dataclass(frozen=True, eq=False)
-class PackedTokens(Sequence[Row]):
+class PackedTokens(Sequence[TokenSequence]):
     """The first `tokens` tokens of one dataset's sequences."""
 
-    stream: Stream
+    stream: SequenceStream
     tokens: int
     """All of them, in the text of prompts too."""
     lengths: NDArray[np.int64]
@@ -214,12 +216,12 @@ class PackedTokens(Sequence[Row]):
     @property
     def epochs(self) -> float:
         """Passes through the dataset: in tokens, or in characters where not all was tokenised."""
-        return self.stream.epochs(self.tokens)
+        return self.stream.count_epochs(self.tokens)
 
     @property
     def documents(self) -> int:
         """Documents begun, counted anew in every epoch."""
-        return self.stream.begun(self.tokens)
+        return self.stream.count_documents(self.tokens)
 
     @property
     def tokens_per_epoch(self) -> int | None:
@@ -229,13 +231,13 @@ class PackedTokens(Sequence[Row]):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, index: int) -> Row:  # type: ignore[override]
+    def __getitem__(self, index: int) -> TokenSequence:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.stream.row(index).first(int(self.lengths[index]))
+        return self.stream.read_sequence(index).truncate(int(self.lengths[index]))
 
 
-def packed(stream: Stream, *, tokens: int | None, where: str) -> PackedTokens:
+def pack_stream(stream: SequenceStream, *, tokens: int | None, where: str) -> PackedTokens:
     """The first `tokens` tokens of `stream` (None: exactly one epoch), to the next whole sequence where none is cut.
 
     A smaller dataset is repeated, each epoch in its own order. Raises :class:`TrainingError` when the dataset, or
@@ -250,7 +252,7 @@ def packed(stream: Stream, *, tokens: int | None, where: str) -> PackedTokens:
         found = f"holds {available} tokens, less than one sequence of {stream.context}"
         raise TrainingError(where, found, "Lower `train.context` or name a larger dataset.")
 
-    lengths = np.fromiter((stream.length(index) for index in range(stream.sequences_of(tokens))), np.int64)
+    lengths = np.fromiter((stream.count_tokens(index) for index in range(stream.count_sequences(tokens))), np.int64)
     wanted = int(lengths.sum())
     if stream.may_cut:
         wanted = available if tokens is None else tokens
@@ -259,8 +261,10 @@ def packed(stream: Stream, *, tokens: int | None, where: str) -> PackedTokens:
     return PackedTokens(stream, wanted, lengths)
 
 
-def pack(documents: Documents, encode: Encode, *, context: int, tokens: int | None, seed: int) -> PackedTokens:
-    """:func:`packed` for documents in memory; `encode` gives the token ids of each text with its boundary tokens."""
-    encoded = [Encoded(np.asarray(ids, dtype=np.int32)) for ids in encode(documents.texts)]
-    store = TokenStore.of(encoded, characters=map(len, documents.texts), empty=documents.empty)
-    return packed(CutStream(store, context, seed), tokens=tokens, where=str(documents.path))
+def pack_documents(
+    documents: TextDocuments, encode: TextEncoder, *, context: int, tokens: int | None, seed: int
+) -> PackedTokens:
+    """:func:`pack_stream` for documents in memory; `encode` gives the token ids of a text with its boundary tokens."""
+    encoded = [EncodedExample(np.asarray(ids, dtype=np.int32)) for ids in encode(documents.texts)]
+    store = TokenStore.collect(encoded, characters=map(len, documents.texts), empty=documents.empty)
+    return pack_stream(CutStream(store, context, seed), tokens=tokens, where=str(documents.path))

@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aftermix.errors import TrainingError
-from aftermix.training.data.collate import Row
-from aftermix.training.data.packing import Epochs, Piece, row_of
+from aftermix.training.data.collate import TokenSequence
+from aftermix.training.data.packing import DocumentPiece, EpochOrders, build_sequence
 from aftermix.training.data.token_store import TokenStore
 
 WINDOW = 4096
 LONGER = ("refuse", "cut", "skip")
 
 
-def best_fit(lengths: Sequence[int], *, context: int) -> list[list[int]]:
+def pack_best_fit(lengths: Sequence[int], *, context: int) -> list[list[int]]:
     """Places in `lengths`, grouped so that no group's sum is above `context`; groups in order of their first place.
 
-    >>> best_fit([5, 3, 4, 2], context=7)
+    >>> pack_best_fit([5, 3, 4, 2], context=7)
     [[0, 3], [1, 2]]
     """
     groups: list[list[int]] = []
@@ -59,8 +59,8 @@ class WholeStream:
     may_cut: bool = False
     skipped: int = field(init=False)
     """Examples left out of every epoch."""
-    _orders: Epochs = field(init=False)
-    _rows: dict[int, list[list[Piece]]] = field(init=False, default_factory=dict)
+    _orders: EpochOrders = field(init=False)
+    _rows: dict[int, list[list[DocumentPiece]]] = field(init=False, default_factory=dict)
     _firsts: list[int] = field(init=False, default_factory=lambda: [0])
     """Index of the first sequence of each epoch, as far as known."""
 
@@ -76,65 +76,67 @@ class WholeStream:
             raise TrainingError(self.where, found, "Raise `train.context`, or set `long_examples: cut`.")
 
         object.__setattr__(self, "skipped", len(long) if self.longer == "skip" else 0)
-        object.__setattr__(self, "_orders", Epochs(self.store, self.seed))
+        object.__setattr__(self, "_orders", EpochOrders(self.store, self.seed))
 
     @property
     def tokens_per_epoch(self) -> int:
         lengths = self.store.lengths
         return int(lengths[lengths <= self.context].sum() if self.longer == "skip" else lengths.sum())
 
-    def length(self, index: int) -> int:
-        return sum(map(len, self._pieces(index)))
+    def count_tokens(self, index: int) -> int:
+        return sum(map(len, self._find_pieces(index)))
 
-    def row(self, index: int) -> Row:
-        return row_of(self.store, self._pieces(index), masked=self.masked)
+    def read_sequence(self, index: int) -> TokenSequence:
+        return build_sequence(self.store, self._find_pieces(index), masked=self.masked)
 
-    def epochs(self, tokens: int) -> float:
+    def count_epochs(self, tokens: int) -> float:
         return tokens / self.tokens_per_epoch
 
-    def begun(self, tokens: int) -> int:
-        return sum(piece.start == 0 for at in range(self.sequences_of(tokens)) for piece in self._pieces(at))
+    def count_documents(self, tokens: int) -> int:
+        return sum(piece.start == 0 for at in range(self.count_sequences(tokens)) for piece in self._find_pieces(at))
 
-    def sequences_of(self, tokens: int | None) -> int:
+    def count_sequences(self, tokens: int | None) -> int:
         if tokens is None:
-            return self._first(1)
+            return self._find_first(1)
 
         # Whole epochs at once, and only the rest sequence by sequence.
         epochs, rest = divmod(tokens, self.tokens_per_epoch)
-        count = self._first(epochs)
+        count = self._find_first(epochs)
         while rest > 0:
-            rest -= self.length(count)
+            rest -= self.count_tokens(count)
             count += 1
         return count
 
-    def _pieces(self, index: int) -> list[Piece]:
+    def _find_pieces(self, index: int) -> list[DocumentPiece]:
         epoch = 0
-        while self._first(epoch + 1) <= index:
+        while self._find_first(epoch + 1) <= index:
             epoch += 1
-        return self._epoch(epoch)[index - self._first(epoch)]
+        return self._pack_epoch(epoch)[index - self._find_first(epoch)]
 
-    def _first(self, epoch: int) -> int:
+    def _find_first(self, epoch: int) -> int:
         while len(self._firsts) <= epoch:
-            self._firsts.append(self._firsts[-1] + len(self._epoch(len(self._firsts) - 1)))
+            self._firsts.append(self._firsts[-1] + len(self._pack_epoch(len(self._firsts) - 1)))
         return self._firsts[epoch]
 
-    def _epoch(self, epoch: int) -> list[list[Piece]]:
+    def _pack_epoch(self, epoch: int) -> list[list[DocumentPiece]]:
         """The sequences of an epoch; of the last one asked for they are kept."""
         if epoch not in self._rows:
             self._rows.clear()
 
             order, _ = self._orders[epoch]
-            groups = [self._grouped(order[start : start + WINDOW]) for start in range(0, len(order), WINDOW)]
+            groups = [self._group_documents(order[start : start + WINDOW]) for start in range(0, len(order), WINDOW)]
             self._rows[epoch] = [row for group in groups for row in group]
         return self._rows[epoch]
 
-    def _grouped(self, documents: NDArray[np.int64]) -> list[list[Piece]]:
+    def _group_documents(self, documents: NDArray[np.int64]) -> list[list[DocumentPiece]]:
         lengths = self.store.lengths
-        pieces = [piece for document in documents.tolist() for piece in self._cut(document, int(lengths[document]))]
-        return [[pieces[at] for at in group] for group in best_fit([len(p) for p in pieces], context=self.context)]
+        pieces = [
+            piece for document in documents.tolist() for piece in self._cut_document(document, int(lengths[document]))
+        ]
+        return [[pieces[at] for at in group] for group in pack_best_fit([len(p) for p in pieces], context=self.context)]
 
-    def _cut(self, document: int, length: int) -> list[Piece]:
+    def _cut_document(self, document: int, length: int) -> list[DocumentPiece]:
         if length > self.context and self.longer == "skip":
             return []
         starts = range(0, length, self.context)
-        return [Piece(document, start, min(start + self.context, length)) for start in starts]
+        return [DocumentPiece(document, start, min(start + self.context, length)) for start in starts]

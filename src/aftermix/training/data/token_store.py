@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from aftermix.errors import RunFailedError
 from aftermix.files import fingerprint, write_json
-from aftermix.training.data.encoding import Encoded, Tokens
+from aftermix.training.data.encoding import EncodedExample, TokenIds
 
 TYPES: dict[str, type] = {
     "ids": np.int32,
@@ -37,7 +37,7 @@ NOTE = "store.json"
 class TokenStore:
     """Documents `0..d-1`; document `i` is `ids[ends[i - 1]:ends[i]]`."""
 
-    ids: Tokens
+    ids: TokenIds
     """(tokens,) int32."""
     answered: NDArray[np.bool_] | None
     """(tokens,): where the loss is; None: everywhere."""
@@ -71,7 +71,7 @@ class TokenStore:
         return np.diff(self.ends, prepend=0)
 
     @classmethod
-    def of(cls, encoded: Iterable[Encoded], *, characters: Iterable[int], empty: int = 0) -> TokenStore:
+    def collect(cls, encoded: Iterable[EncodedExample], *, characters: Iterable[int], empty: int = 0) -> TokenStore:
         """A whole dataset in memory; `characters` of each document."""
         whole = list(encoded)
         lengths = [len(each.ids) for each in whole]
@@ -94,14 +94,14 @@ class TokenStore:
 
 
 class StoreWriter:
-    """Appends documents to the files of a new store; see :func:`new_store`."""
+    """Appends documents to the files of a new store; see :func:`create_store`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, IO[bytes]] = {}
         self.tokens, self.highest, self.documents = 0, 0, 0
 
-    def add(self, number: int, encoded: Encoded, *, characters: int) -> None:
+    def add(self, number: int, encoded: EncodedExample, *, characters: int) -> None:
         """Append document `number` of the dataset."""
         self.tokens += len(encoded.ids)
         self.documents += 1
@@ -115,9 +115,9 @@ class StoreWriter:
             "characters": characters,
         }.items():
             if values is not None:
-                self._file(name).write(np.asarray(values, dtype=TYPES[name]).tobytes())
+                self._open_file(name).write(np.asarray(values, dtype=TYPES[name]).tobytes())
 
-    def _file(self, name: str) -> IO[bytes]:
+    def _open_file(self, name: str) -> IO[bytes]:
         if name not in self._files:
             self._files[name] = (self._folder / f"{name}.bin").open("wb")
         return self._files[name]
@@ -132,26 +132,26 @@ class StoreWriter:
 
 
 @contextmanager
-def new_store(folder: Path) -> Iterator[StoreWriter]:
+def create_store(folder: Path) -> Iterator[StoreWriter]:
     """A writer whose files become `folder` when it is left without an exception, whole or not at all."""
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.incomplete")
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.incomplete")
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
 
-        writer = StoreWriter(beside)
+        writer = StoreWriter(unfinished)
         yield writer
 
         if open_store(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-        beside.rename(folder)
+        unfinished.rename(folder)
     except OSError as error:
         if folder.is_dir():  # another process was faster, with the same content
             return
         remedy = "Free some room, or name another folder with `train.cache`."
         raise RunFailedError(str(folder), f"the tokens cannot be kept ({error})", remedy) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def open_store(folder: Path) -> TokenStore | None:
@@ -162,11 +162,11 @@ def open_store(folder: Path) -> TokenStore | None:
         if any(fingerprint(folder / f"{name}.bin") != known for name, known in hashes.items()):
             return None
 
-        arrays: dict[str, Any] = {name: _mapped(folder / f"{name}.bin", TYPES[name]) for name in hashes}
+        arrays: dict[str, Any] = {name: _map_array(folder / f"{name}.bin", TYPES[name]) for name in hashes}
         return TokenStore(**{"answered": None, **arrays}, **note)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _mapped(path: Path, kind: type) -> NDArray[Any]:
+def _map_array(path: Path, kind: type) -> NDArray[Any]:
     return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.empty(0, kind)

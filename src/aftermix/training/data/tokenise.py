@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from aftermix.seeds import generator
-from aftermix.training.data.encoding import EncodeExamples
-from aftermix.training.data.examples import Example, examples, refuse_empty
-from aftermix.training.data.token_store import StoreWriter, TokenStore, new_store, open_store
+from aftermix.training.data.encoding import ExampleEncoder
+from aftermix.training.data.examples import TrainingExample, read_examples, refuse_empty
+from aftermix.training.data.token_store import StoreWriter, TokenStore, create_store, open_store
 
 BATCH_EXAMPLES = 256
 BATCH_CHARACTERS = 1 << 22
@@ -37,7 +37,7 @@ class DataSource:
 
 
 @dataclass(frozen=True)
-class _Survey:
+class _DatasetSurvey:
     """Counts from one reading of everything."""
 
     characters: NDArray[np.int64]
@@ -45,16 +45,16 @@ class _Survey:
     empty: int
 
 
-def document_order(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+def order_documents(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order in which an epoch goes through `count` documents: a function of seed and epoch alone."""
     # Raw draws, not `permutation`, whose algorithm NumPy may change between releases.
     draws = generator(seed, "document order", epoch).bit_generator.random_raw(count)
     return np.argsort(draws, kind="stable")
 
 
-def tokenised(
+def tokenise_dataset(
     source: DataSource,
-    encode: Callable[[], EncodeExamples],
+    encode: Callable[[], ExampleEncoder],
     *,
     cache: Path,
     identity: Collection[str],
@@ -67,33 +67,33 @@ def tokenised(
     plain documents are tokenised in the order of the first epoch until there are as many, or all. `encode` is made
     only when it is needed. Raises :class:`TrainingError` for a record that cannot be used, by its place.
     """
-    whole = cache / _key(source, identity, None)
-    found = open_store(whole)
+    whole = cache / _build_key(source, identity, None)
+    store = open_store(whole)
 
     # A whole dataset that is there serves a budget of its size or more; a smaller budget has its own first documents.
-    if tokens is None or source.format != "text" or (found is not None and found.tokens <= tokens):
-        return found or _written(whole, lambda writer: _write_all(source, encode(), writer))
+    if tokens is None or source.format != "text" or (store is not None and store.tokens <= tokens):
+        return store or _write_store(whole, lambda writer: _write_all(source, encode(), writer))
 
-    part = cache / _key(source, identity, (tokens, seed))
-    return open_store(part) or _written(part, lambda writer: _write_first(source, encode(), writer, tokens, seed))
+    part = cache / _build_key(source, identity, (tokens, seed))
+    return open_store(part) or _write_store(part, lambda writer: _write_first(source, encode(), writer, tokens, seed))
 
 
-def _key(source: DataSource, identity: Collection[str], part: tuple[int, int] | None) -> str:
+def _build_key(source: DataSource, identity: Collection[str], part: tuple[int, int] | None) -> str:
     parts = [source.format, source.text_field, part, *identity]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _written(folder: Path, write: Callable[[StoreWriter], None]) -> TokenStore:
-    with new_store(folder) as writer:
+def _write_store(folder: Path, write: Callable[[StoreWriter], None]) -> TokenStore:
+    with create_store(folder) as writer:
         write(writer)
-    found = open_store(folder)
-    assert found is not None  # noqa: S101 - written a moment ago
-    return found
+    store = open_store(folder)
+    assert store is not None  # noqa: S101 - written a moment ago
+    return store
 
 
-def _write_all(source: DataSource, encode: EncodeExamples, writer: StoreWriter) -> None:
+def _write_all(source: DataSource, encode: ExampleEncoder, writer: StoreWriter) -> None:
     characters, empty = 0, 0
-    for batch in _batches(_filled(source)):
+    for batch in _group_examples(_number_examples(source)):
         empty += sum(number is None for number, _ in batch)
         characters += _add(batch, encode, writer)
 
@@ -101,10 +101,10 @@ def _write_all(source: DataSource, encode: EncodeExamples, writer: StoreWriter) 
     writer.close(documents=writer.documents, characters_of_all=characters, empty=empty)
 
 
-def _write_first(source: DataSource, encode: EncodeExamples, writer: StoreWriter, tokens: int, seed: int) -> None:
+def _write_first(source: DataSource, encode: ExampleEncoder, writer: StoreWriter, tokens: int, seed: int) -> None:
     """Documents in the order of the first epoch until they hold `tokens`, read in as few passes as guesses allow."""
     survey = _survey(source)
-    order = document_order(len(survey.characters), seed=seed, epoch=0)
+    order = order_documents(len(survey.characters), seed=seed, epoch=0)
     in_order = np.cumsum(survey.characters[order])
 
     rate, done = CHARACTERS_PER_TOKEN, 0
@@ -114,7 +114,7 @@ def _write_first(source: DataSource, encode: EncodeExamples, writer: StoreWriter
 
         chosen = np.zeros(len(order), dtype=np.bool_)
         chosen[order[done:until]] = True
-        for batch in _batches(_filled(source, chosen)):
+        for batch in _group_examples(_number_examples(source, chosen)):
             _add(batch, encode, writer)
 
         # The rate measured, and a little more: a pass too many costs more than a few documents too many.
@@ -125,17 +125,19 @@ def _write_first(source: DataSource, encode: EncodeExamples, writer: StoreWriter
     writer.close(documents=len(order), characters_of_all=total, empty=survey.empty)
 
 
-def _survey(source: DataSource) -> _Survey:
-    counts = [example.characters for example in _shown(source, "read")]
+def _survey(source: DataSource) -> _DatasetSurvey:
+    counts = [example.characters for example in _read_with_bar(source, "read")]
     filled = [count for count in counts if count]
     refuse_empty(source.path, len(filled))
-    return _Survey(np.asarray(filled, dtype=np.int64), len(counts) - len(filled))
+    return _DatasetSurvey(np.asarray(filled, dtype=np.int64), len(counts) - len(filled))
 
 
-def _filled(source: DataSource, chosen: NDArray[np.bool_] | None = None) -> Iterator[tuple[int | None, Example]]:
+def _number_examples(
+    source: DataSource, chosen: NDArray[np.bool_] | None = None
+) -> Iterator[tuple[int | None, TrainingExample]]:
     """The examples with their numbers, of `chosen` numbers where given; an empty one has no number."""
     number = 0
-    for example in _shown(source, "tokenise"):
+    for example in _read_with_bar(source, "tokenise"):
         if not example.characters:
             yield None, example
             continue
@@ -145,16 +147,20 @@ def _filled(source: DataSource, chosen: NDArray[np.bool_] | None = None) -> Iter
         number += 1
 
 
-def _shown(source: DataSource, doing: str) -> Iterable[Example]:
+def _read_with_bar(source: DataSource, doing: str) -> Iterable[TrainingExample]:
     """The examples, behind a bar when it takes longer than a moment."""
-    found = examples(source.path, format=source.format, text_field=source.text_field)
-    return tqdm(found, desc=f"{doing} {source.path.name}", unit="document", delay=3, leave=False, dynamic_ncols=True)
+    documents = read_examples(source.path, format=source.format, text_field=source.text_field)
+    return tqdm(
+        documents, desc=f"{doing} {source.path.name}", unit="document", delay=3, leave=False, dynamic_ncols=True
+    )
 
 
-def _batches(found: Iterable[tuple[int | None, Example]]) -> Iterator[list[tuple[int | None, Example]]]:
-    batch: list[tuple[int | None, Example]] = []
+def _group_examples(
+    numbered: Iterable[tuple[int | None, TrainingExample]],
+) -> Iterator[list[tuple[int | None, TrainingExample]]]:
+    batch: list[tuple[int | None, TrainingExample]] = []
     characters = 0
-    for entry in found:
+    for entry in numbered:
         batch.append(entry)
         characters += entry[1].characters
         if len(batch) == BATCH_EXAMPLES or characters >= BATCH_CHARACTERS:
@@ -165,7 +171,7 @@ def _batches(found: Iterable[tuple[int | None, Example]]) -> Iterator[list[tuple
         yield batch
 
 
-def _add(batch: list[tuple[int | None, Example]], encode: EncodeExamples, writer: StoreWriter) -> int:
+def _add(batch: list[tuple[int | None, TrainingExample]], encode: ExampleEncoder, writer: StoreWriter) -> int:
     """Append a batch without its empty ones; its characters."""
     filled = [(number, example) for number, example in batch if number is not None]
     if not filled:

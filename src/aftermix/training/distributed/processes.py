@@ -12,14 +12,14 @@ WRAPPER = "_checkpoint_wrapped_module."
 """Part that activation checkpointing puts into the names of the tensors below it."""
 
 
-def process_count() -> int:
+def count_processes() -> int:
     """Processes of this run: those that `torchrun` or `accelerate launch` started, else 1."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_world_size()
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def process_index() -> int:
+def read_process_index() -> int:
     """Number of this process; 0 writes files and speaks."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
@@ -32,12 +32,12 @@ def wait_for_all() -> None:
         torch.distributed.barrier()
 
 
-def whole_state(model: Any) -> dict[str, torch.Tensor]:
+def gather_state(model: Any) -> dict[str, torch.Tensor]:
     """The state dict of `model` on the CPU, sharded tensors gathered: all of it on process 0, none on the others.
 
     Every process must call it.
     """
-    first = process_index() == 0
+    first = read_process_index() == 0
     shards: Mapping[str, Any] = model.state_dict()
 
     state: dict[str, torch.Tensor] = {}

@@ -8,14 +8,14 @@ from typing import Any
 from accelerate.utils import DistributedType
 
 from aftermix.errors import TrainingError
-from aftermix.training.distributed.processes import process_count
+from aftermix.training.distributed.processes import count_processes
 
 REMEDY = "Use `fsdp_version: 2` in the launcher's file."
 
 
 def asks_for_fsdp() -> bool:
     """True when the launcher asked for fully sharded training."""
-    return process_count() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return count_processes() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def refuse_unsupported_launch() -> None:
@@ -31,7 +31,7 @@ def refuse_unsupported_launch() -> None:
         raise TrainingError("accelerate", found, "Use `fsdp_cpu_ram_efficient_loading: false` in the launcher's file.")
 
 
-def shard_on_cpu_too(trainer: Any) -> None:
+def enable_cpu_sharding(trainer: Any) -> None:
     """Have `trainer` shard its model over CPU processes: Accelerate takes these for plain data parallelism."""
     state = trainer.accelerator.state
     if asks_for_fsdp() and state.distributed_type == DistributedType.MULTI_CPU:

@@ -37,26 +37,26 @@ def make_optimizer(model: torch.nn.Module, recipe: OptimizerRecipe, *, fused: bo
     AdamW decays the weights themselves (decoupled), SGD adds the decay to the gradient, each as PyTorch does.
     """
     options = recipe.optimizer
-    base = _base(model, recipe, fused=fused)
+    base = _build_base(model, recipe, fused=fused)
     if options.name == "merge_aware":
         if options.scale == "auto":
             found = "`scale: auto` has not been given a number yet"
             raise TrainingError("train.optimizer", found, "Fit the pilot's vector first, as `aftermix train` does.")
         seed = derived_seed(recipe.seed, "merge-aware")
-        return MergeAware(base, seed=seed, named_parameters=model.named_parameters(), **_own(options))
+        return MergeAware(base, seed=seed, named_parameters=model.named_parameters(), **_select_own_options(options))
 
     if options.name == "sam":
-        return SAM(base, **_own(options))
-    return ASAM(base, **_own(options)) if options.name == "asam" else base
+        return SAM(base, **_select_own_options(options))
+    return ASAM(base, **_select_own_options(options)) if options.name == "asam" else base
 
 
-def _own(options: OptimizerConfig) -> dict[str, Any]:
+def _select_own_options(options: OptimizerConfig) -> dict[str, Any]:
     """The file's options under their own names, which are the arguments'; what it leaves open is left to the class."""
     values = {name: getattr(options, name) for name in options.options if name not in OF_OTHERS}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _base(model: torch.nn.Module, recipe: OptimizerRecipe, *, fused: bool) -> torch.optim.Optimizer:
+def _build_base(model: torch.nn.Module, recipe: OptimizerRecipe, *, fused: bool) -> torch.optim.Optimizer:
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": recipe.weight_decay},

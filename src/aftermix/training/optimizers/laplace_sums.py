@@ -28,9 +28,9 @@ DEGREE = 12
 NODES = 400
 
 
-def magnitudes_of_sums(exponentials: Samples, summands: int) -> Samples:
+def compute_sum_magnitudes(exponentials: Samples, summands: int) -> Samples:
     """Magnitudes of sums of 2 to :data:`MOST_SUMMANDS` Laplace samples, one for each exponential, which is used up."""
-    place, shift, (low, high) = exponentials, _shift(summands), _ends(summands)
+    place, shift, (low, high) = exponentials, _choose_shift(summands), _compute_ends(summands)
     # In place from here on: a block's cost is its passes over memory.
     place += np.float32(shift)
     np.sqrt(place, out=place)
@@ -38,20 +38,22 @@ def magnitudes_of_sums(exponentials: Samples, summands: int) -> Samples:
     place -= np.float32((high + low) / (high - low))
 
     # Horner's rule, from the highest power down.
-    first, *others = reversed(_polynomial(summands).tolist())
-    found = np.full_like(place, first)
+    first, *others = reversed(_fit_polynomial(summands).tolist())
+    magnitudes = np.full_like(place, first)
     for coefficient in others:
-        found *= place
-        found += np.float32(coefficient)
-    return found
+        magnitudes *= place
+        magnitudes += np.float32(coefficient)
+    return magnitudes
 
 
 @lru_cache(maxsize=MOST_SUMMANDS)
-def _polynomial(summands: int) -> Samples:
+def _fit_polynomial(summands: int) -> Samples:
     """Coefficients by power of the place between the ends of the square root, scaled to -1 and 1."""
     chebyshev = np.polynomial.chebyshev
-    nodes, (low, high) = chebyshev.chebpts1(NODES), _ends(summands)
-    magnitudes = _solved(np.maximum((low + (nodes + 1) / 2 * (high - low)) ** 2 - _shift(summands), 0.0), summands)
+    nodes, (low, high) = chebyshev.chebpts1(NODES), _compute_ends(summands)
+    magnitudes = _solve_magnitudes(
+        np.maximum((low + (nodes + 1) / 2 * (high - low)) ** 2 - _choose_shift(summands), 0.0), summands
+    )
 
     # Weighed so that the error is relative for large sums and absolute for small ones.
     fitted = chebyshev.chebfit(nodes, magnitudes, DEGREE, w=1 / (1 + magnitudes))
@@ -59,29 +61,29 @@ def _polynomial(summands: int) -> Samples:
     return coefficients
 
 
-def _shift(summands: int) -> float:
+def _choose_shift(summands: int) -> float:
     """Shift that ends the square root near where the solution has no slope. Found by trying some."""
     return 0.3 if summands == 2 else 0.7
 
 
-def _ends(summands: int) -> tuple[float, float]:
-    return math.sqrt(_shift(summands)), math.sqrt(LARGEST + _shift(summands))
+def _compute_ends(summands: int) -> tuple[float, float]:
+    return math.sqrt(_choose_shift(summands)), math.sqrt(LARGEST + _choose_shift(summands))
 
 
-def _solved(exponentials: Floats, summands: int) -> Floats:
+def _solve_magnitudes(exponentials: Floats, summands: int) -> Floats:
     """`x` with `exponential_of(x) = e`, by bisection."""
     low, high = np.zeros_like(exponentials), np.full_like(exponentials, 200.0 + 10 * summands)
     for _ in range(80):
         middle = (low + high) / 2
-        is_low = exponential_of(middle, summands) < exponentials
+        is_low = compute_exponentials(middle, summands) < exponentials
         low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
     return low
 
 
-def exponential_of(magnitudes: Floats, summands: int) -> Floats:
+def compute_exponentials(magnitudes: Floats, summands: int) -> Floats:
     """`-log P(|S| > x)`.
 
-    >>> exponential_of(np.array([0.0, 2.0]), 1).tolist(), exponential_of(np.array([2.0]), 2).round(4).tolist()
+    >>> compute_exponentials(np.array([0.0, 2.0]), 1).tolist(), compute_exponentials(np.array([2.0]), 2).round(4).tolist()
     ([0.0, 2.0], [1.3069])
     """
     shapes = {summands - j: math.comb(summands - 1 + j, j) / 2.0 ** (summands - 1 + j) for j in range(summands)}
@@ -89,5 +91,5 @@ def exponential_of(magnitudes: Floats, summands: int) -> Floats:
         sum(share for shape, share in shapes.items() if shape > k) * magnitudes**k / math.factorial(k)
         for k in range(summands)
     ]
-    found: Floats = magnitudes - np.log(sum(terms))
-    return found
+    exponentials: Floats = magnitudes - np.log(sum(terms))
+    return exponentials

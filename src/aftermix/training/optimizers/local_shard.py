@@ -11,11 +11,11 @@ import torch
 from torch.distributed import tensor as distributed_tensor
 
 from aftermix.errors import TrainingError
-from aftermix.training.optimizers.noise import block_elements
+from aftermix.training.optimizers.noise import count_block_elements
 
 
 @dataclass(frozen=True)
-class Placement:
+class LocalShard:
     """The local part of one parameter."""
 
     local: torch.Tensor
@@ -45,18 +45,18 @@ class Placement:
         """Behind the last element of those rows."""
         return self.start + (len(self.local) * math.prod(self.shape[1:]) if self.shape else 1)
 
-    def columns(self) -> tuple[slice, ...]:
+    def select_columns(self) -> tuple[slice, ...]:
         """Slices of those rows that are local, for every dimension but the first."""
         sizes = self.local.shape[1:]
         return tuple(slice(first, first + size) for first, size in zip(self.offset[1:], sizes, strict=True))
 
-    def part_of(self, whole: torch.Tensor) -> torch.Tensor:
+    def copy_part(self, whole: torch.Tensor) -> torch.Tensor:
         """A copy of the local part of a tensor that has the parameter's whole shape."""
         bounds = zip(self.offset, self.local.shape, strict=True)
         return whole[tuple(slice(first, first + size) for first, size in bounds)].clone()
 
 
-def place(parameter: torch.Tensor) -> Placement:
+def locate_shard(parameter: torch.Tensor) -> LocalShard:
     """Local part of `parameter`, and its position in the whole.
 
     Raises :class:`TrainingError` for FSDP1's flat parameters, which hide what they are made of.
@@ -68,19 +68,19 @@ def place(parameter: torch.Tensor) -> Placement:
     sharded: Any = parameter
     if not isinstance(parameter, distributed_tensor.DTensor):
         shape = tuple(parameter.shape)
-        return Placement(parameter.detach(), shape, (0,) * len(shape))
+        return LocalShard(parameter.detach(), shape, (0,) * len(shape))
 
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     _, offset = compute_local_shape_and_global_offset(sharded.shape, sharded.device_mesh, sharded.placements)
-    return Placement(sharded.to_local().detach(), tuple(sharded.shape), tuple(offset))
+    return LocalShard(sharded.to_local().detach(), tuple(sharded.shape), tuple(offset))
 
 
-def blocks(placement: Placement) -> Iterator[tuple[int, int, slice, slice]]:
+def iterate_blocks(shard: LocalShard) -> Iterator[tuple[int, int, slice, slice]]:
     """The noise blocks that meet the local rows: index, elements of the block, part of the block, part of the rows."""
-    start, stop, size = placement.start, placement.stop, block_elements(placement.local.device)
+    start, stop, size = shard.start, shard.stop, count_block_elements(shard.local.device)
     for index in range(start // size, -(-stop // size)):
         first = index * size
-        count = min(size, placement.total - first)
+        count = min(size, shard.total - first)
         begin, end = max(start, first), min(stop, first + count)
         yield index, count, slice(begin - first, end - first), slice(begin - start, end - start)

@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 import torch
 
 from aftermix.errors import TrainingError
-from aftermix.training.optimizers.local_shard import Placement, place
+from aftermix.training.optimizers.local_shard import LocalShard, locate_shard
 from aftermix.training.optimizers.noise import FreshNoise, NoiseSource, TableNoise
-from aftermix.training.optimizers.perturbation import Draw, Offset, move
-from aftermix.training.optimizers.perturbed import MovedWeights, NamedParameters
-from aftermix.training.optimizers.restore import Regeneration, refuse_low_precision
+from aftermix.training.optimizers.perturbation import MergeDraw, Perturbation, move_shard
+from aftermix.training.optimizers.perturbed import NamedParameters, PerturbedOptimizer
+from aftermix.training.optimizers.restore import NoiseRegeneration, refuse_low_precision
 
 COEFFICIENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 DRAWS, SEED, ORIGIN = "merge_aware_draws", "merge_aware_seed", "merge_aware_origin"
@@ -27,7 +27,7 @@ Noise = Literal["fresh", "table"]
 Memory = Literal["copy", "regenerate"]
 
 
-class MergeAware(MovedWeights):
+class MergeAware(PerturbedOptimizer):
     """Evaluates loss and gradient at `theta + (K a - 1) z`, and steps with any base optimizer from `theta`.
 
     `a` is drawn from `coefficients`, `K` from 1 to `max_experts`, and `z` elementwise from a distribution with
@@ -82,14 +82,14 @@ class MergeAware(MovedWeights):
         # In the groups, so that the base's state dict carries them.
         for group in self.param_groups:
             group[DRAWS], group[SEED] = 0, seed
-        self._seed_changed()
+        self._renew_noise()
 
-        named = dict(self._named())  # now, since sharding will replace the tensors that names are known of
+        named = dict(self._iterate_named())  # now, since sharding will replace the tensors that names are known of
         self._refuse_shared_names()
         if memory == "regenerate":
             refuse_low_precision({name: p.dtype for name, p in named.items()})
         if offset == "own_vector":
-            self._origins = {name: place(p).local.clone() for name, p in named.items()}
+            self._origins = {name: locate_shard(p).local.clone() for name, p in named.items()}
 
     @property
     def draws(self) -> int:
@@ -102,22 +102,28 @@ class MergeAware(MovedWeights):
         return int(self.param_groups[0][SEED])
 
     @property
-    def next_draw(self) -> Draw:
+    def next_draw(self) -> MergeDraw:
         """Coefficient and number of experts of the step to come."""
-        return Draw.of_step(self.seed, self.draws, coefficients=self.coefficients, max_experts=self.max_experts)
+        return MergeDraw.draw_for_step(
+            self.seed, self.draws, coefficients=self.coefficients, max_experts=self.max_experts
+        )
 
     @property
-    def next_offset(self) -> Offset:
+    def next_perturbation(self) -> Perturbation:
         """The move of the step to come."""
-        form = Draw.own_vector if self.offset == "own_vector" else Draw.paper
+        form = (
+            MergeDraw.build_own_vector_perturbation
+            if self.offset == "own_vector"
+            else MergeDraw.build_paper_perturbation
+        )
         return form(self.next_draw, scale=self.scale, location=self.location)
 
-    def _seed_changed(self) -> None:
+    def _renew_noise(self) -> None:
         kind = TableNoise if self.noise == "table" else FreshNoise
         self._source: NoiseSource = kind(self.distribution, self.seed)
-        self._regeneration = Regeneration(self._source)
+        self._regeneration = NoiseRegeneration(self._source)
 
-    def _named(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def _iterate_named(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The trainable parameters by name. A name stays with its place when sharding puts another tensor there."""
         for number, group in enumerate(self.param_groups):
             known = group.get("param_names")
@@ -136,54 +142,56 @@ class MergeAware(MovedWeights):
             raise TrainingError("MergeAware: named_parameters", found, remedy)
 
     def _move(self) -> None:
-        offset = self.next_offset
-        if offset.is_nothing:
+        perturbation = self.next_perturbation
+        if perturbation.is_nothing:
             return
 
-        for name, parameter in self._named():
-            placement, key = place(parameter), (name, self.draws)
-            if self.memory == "regenerate" and placement.is_one_run:
-                self._regeneration.move(placement, offset, key)
+        for name, parameter in self._iterate_named():
+            shard, key = locate_shard(parameter), (name, self.draws)
+            if self.memory == "regenerate" and shard.is_one_run:
+                self._regeneration.move(shard, perturbation, key)
             else:
-                self._copies.keep(name, placement.local)
-                origin = self._origin(name, placement) if self.offset == "own_vector" else None
-                move(placement, offset, self._source, key, origin=origin)
+                self._copies.keep(name, shard.local)
+                origin = self._find_origin(name, shard) if self.offset == "own_vector" else None
+                move_shard(shard, perturbation, self._source, key, origin=origin)
 
-    def _origin(self, name: str, placement: Placement) -> torch.Tensor:
+    def _find_origin(self, name: str, shard: LocalShard) -> torch.Tensor:
         origin = self._origins.get(name)
         if origin is None:  # frozen until now, so it is where it started
-            origin = self._origins[name] = placement.local.clone()
-        elif origin.shape != placement.local.shape:  # sharded since: keep the local part alone
-            origin = self._origins[name] = placement.part_of(origin).to(placement.local.device)
+            origin = self._origins[name] = shard.local.clone()
+        elif origin.shape != shard.local.shape:  # sharded since: keep the local part alone
+            origin = self._origins[name] = shard.copy_part(origin).to(shard.local.device)
         return origin
 
     def _bring_back(self) -> None:
         self._regeneration.restore()
         super()._bring_back()
 
-    def _after_step(self) -> None:
+    def _finish_step(self) -> None:
         for group in self.param_groups:
             group[DRAWS] += 1
 
-        for name, parameter in self._named() if self.offset == "own_vector" else ():
+        for name, parameter in self._iterate_named() if self.offset == "own_vector" else ():
             # A base makes a parameter's state at its first gradient, and takes a state with anything in it for made.
             state = self.base.state.get(parameter, {})
             if (state or parameter.grad is not None) and ORIGIN not in state:
-                origin = self._origin(name, place(parameter))
-                self.base.state[parameter][ORIGIN] = _like(origin, parameter)
+                origin = self._find_origin(name, locate_shard(parameter))
+                self.base.state[parameter][ORIGIN] = _shard_like(origin, parameter)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, which move like the others from the next step on."""
         super().add_param_group(param_group)
         if "_origins" in self.__dict__:
             # Not while the first groups come in from the base's constructor: names are not there yet.
-            list(self._named())
+            list(self._iterate_named())
             self._refuse_shared_names()
 
             group = self.param_groups[-1]
             group[DRAWS], group[SEED] = self.draws, self.seed
             if self.offset == "own_vector":
-                self._origins |= {n: place(p).local.clone() for n, p in self._named() if n not in self._origins}
+                self._origins |= {
+                    n: locate_shard(p).local.clone() for n, p in self._iterate_named() if n not in self._origins
+                }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state with its noise stream.
@@ -195,11 +203,11 @@ class MergeAware(MovedWeights):
             raise TrainingError("optimizer state", "was not saved by MergeAware (it has no noise stream)", remedy)
 
         super().load_state_dict(state_dict)
-        self._seed_changed()
-        for name, parameter in self._named() if self.offset == "own_vector" else ():
+        self._renew_noise()
+        for name, parameter in self._iterate_named() if self.offset == "own_vector" else ():
             if ORIGIN in self.base.state.get(parameter, {}):
                 # Not a copy: state and offset share one, as they do after a step.
-                self._origins[name] = place(self.base.state[parameter][ORIGIN]).local
+                self._origins[name] = locate_shard(self.base.state[parameter][ORIGIN]).local
 
     @contextmanager
     def attached(self, model: torch.nn.Module) -> Iterator[None]:
@@ -211,7 +219,7 @@ class MergeAware(MovedWeights):
         """
         hooks: Any = model  # this registration carries no types
         handles = [
-            model.register_forward_pre_hook(lambda *_: self._at_forward(model), prepend=True),
+            model.register_forward_pre_hook(lambda *_: self._prepare_forward(model), prepend=True),
             hooks.register_state_dict_pre_hook(lambda *_: self.restore()),
         ]
 
@@ -223,7 +231,7 @@ class MergeAware(MovedWeights):
             self.restore()
             self._has_gradient = False
 
-    def _at_forward(self, model: torch.nn.Module) -> None:
+    def _prepare_forward(self, model: torch.nn.Module) -> None:
         if model.training and torch.is_grad_enabled():
             self.move()
             self._has_gradient = True
@@ -231,7 +239,7 @@ class MergeAware(MovedWeights):
             self.restore()
 
 
-def _like(local: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+def _shard_like(local: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """`local` as a tensor sharded like `parameter`, so that a distributed checkpoint stores it as such."""
     from torch.distributed.tensor import DTensor
 

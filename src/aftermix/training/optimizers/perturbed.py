@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from aftermix.errors import TrainingError
-from aftermix.training.optimizers.restore import Copies
+from aftermix.training.optimizers.restore import WeightCopies
 
 NamedParameters = Iterable[tuple[str, torch.Tensor]]
 
 
-class MovedWeights(torch.optim.Optimizer):
+class PerturbedOptimizer(torch.optim.Optimizer):
     """Steps with `base`, after a gradient that was taken somewhere else than where the weights are.
 
     It *is* `base` to the outside: the same groups, state and hyper-parameters, so schedulers, clipping, gradient
@@ -27,7 +27,7 @@ class MovedWeights(torch.optim.Optimizer):
         if not isinstance(given, torch.optim.Optimizer):
             found = f"expected an optimizer of torch.optim, found {type(base).__name__}"
             raise TrainingError(type(self).__name__, found, "Pass e.g. `torch.optim.AdamW(model.parameters())`.")
-        if isinstance(base, MovedWeights) or type(base).__name__ == "AcceleratedOptimizer":
+        if isinstance(base, PerturbedOptimizer) or type(base).__name__ == "AcceleratedOptimizer":
             found = f"cannot wrap {type(base).__name__}, which decides itself when a step is taken"
             remedy = f"Wrap the plain optimizer, then hand {type(self).__name__} to whatever prepares it."
             raise TrainingError(type(self).__name__, found, remedy)
@@ -35,12 +35,12 @@ class MovedWeights(torch.optim.Optimizer):
         super().__init__(base.param_groups, base.defaults)
         self.base = base
 
-        self._copies = Copies()
+        self._copies = WeightCopies()
         self._is_moved = False
         self._has_gradient = False
-        self._link()
+        self._link_base()
 
-    def _link(self) -> None:
+    def _link_base(self) -> None:
         """Groups and state are the base's own objects, which loading a state replaces."""
         self.param_groups = self.base.param_groups
         self.state = self.base.state
@@ -52,10 +52,10 @@ class MovedWeights(torch.optim.Optimizer):
     def _bring_back(self) -> None:
         self._copies.restore()
 
-    def _after_step(self) -> None:
+    def _finish_step(self) -> None:
         """Hook for a subclass: the base has stepped."""
 
-    def trainable(self) -> Iterator[torch.Tensor]:
+    def iterate_trainable(self) -> Iterator[torch.Tensor]:
         """The parameters that may move: those that require gradients."""
         for group in self.param_groups:
             yield from (parameter for parameter in group["params"] if parameter.requires_grad)
@@ -105,7 +105,7 @@ class MovedWeights(torch.optim.Optimizer):
         Raises :class:`TrainingError` when no gradient has been taken at moved weights since the last step.
         """
         if closure is not None:
-            result: Any = self.base.step(lambda: self._evaluated(closure))
+            result: Any = self.base.step(lambda: self._evaluate_moved(closure))
         else:
             self.restore()
             if not self._has_gradient and not self._cannot_move_a_weight():
@@ -115,17 +115,17 @@ class MovedWeights(torch.optim.Optimizer):
             result = self.base.step(None)
 
         self._has_gradient = False
-        self._after_step()
+        self._finish_step()
         return result
 
-    def _evaluated(self, closure: Callable[[], Any]) -> Any:
+    def _evaluate_moved(self, closure: Callable[[], Any]) -> Any:
         with torch.enable_grad(), self.perturbed():
             return closure()
 
     def _cannot_move_a_weight(self) -> bool:
         """`torch.distributed.checkpoint` makes an optimizer's state by such a step, before it loads into it."""
         rates = [float(group.get("lr", 1.0)) for group in self.param_groups]
-        gradients = [p.grad for p in self.trainable() if p.grad is not None]
+        gradients = [p.grad for p in self.iterate_trainable() if p.grad is not None]
         return not any(rates) and bool(gradients) and not any(bool(gradient.any()) for gradient in gradients)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -142,7 +142,7 @@ class MovedWeights(torch.optim.Optimizer):
         """Load a state that :meth:`state_dict` gave."""
         self.restore()  # by the state in which the weights were moved
         self.base.load_state_dict(state_dict)
-        self._link()
+        self._link_base()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As the base does."""

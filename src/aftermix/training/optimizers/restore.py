@@ -8,15 +8,15 @@ import numpy as np
 import torch
 
 from aftermix.errors import TrainingError
-from aftermix.training.optimizers.local_shard import Placement
-from aftermix.training.optimizers.noise import Key, NoiseSource
-from aftermix.training.optimizers.perturbation import Offset, pieces, shifted, unshift
+from aftermix.training.optimizers.local_shard import LocalShard
+from aftermix.training.optimizers.noise import NoiseKey, NoiseSource
+from aftermix.training.optimizers.perturbation import Perturbation, compute_shifted, iterate_pieces, unshift_weights
 
 REGENERATED = {torch.float32: torch.int32, torch.float64: torch.int64}
 """Types whose weights regeneration restores, and the integers that hold their bits."""
 
 
-class Copies:
+class WeightCopies:
     """One copy of each moved tensor. The buffers are kept between steps: new pages every step would cost more."""
 
     def __init__(self) -> None:
@@ -39,15 +39,15 @@ class Copies:
 
 
 @dataclass
-class _Moved:
-    placement: Placement
-    offset: Offset
-    key: Key
+class _MovedShard:
+    shard: LocalShard
+    perturbation: Perturbation
+    key: NoiseKey
     residues: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     """For each piece, the elements that taking the noise away does not restore, and their values before."""
 
 
-class Regeneration:
+class NoiseRegeneration:
     """No copy: at the restore the same noise is drawn again and taken away.
 
     `fl(fl(theta + d) - d)` gives `theta` back wherever the sum has no higher exponent than `theta`. Where it has (a
@@ -57,36 +57,36 @@ class Regeneration:
 
     def __init__(self, source: NoiseSource) -> None:
         self._source = source
-        self._moved: list[_Moved] = []
+        self._moved: list[_MovedShard] = []
 
     @property
     def kept_bytes(self) -> int:
         """Memory of what is kept now."""
         return sum(place.nbytes + value.nbytes for moved in self._moved for place, value in moved.residues)
 
-    def move(self, placement: Placement, offset: Offset, key: Key) -> None:
-        """Add the one draw of `offset`, and keep what :meth:`restore` could not find again."""
-        moved = _Moved(placement, offset, key)
+    def move(self, shard: LocalShard, perturbation: Perturbation, key: NoiseKey) -> None:
+        """Add the one draw of `perturbation`, and keep what :meth:`restore` could not find again."""
+        moved = _MovedShard(shard, perturbation, key)
         # Listed before the first piece moves, so that a failure half-way leaves what has moved to be restored.
         self._moved.append(moved)
 
-        for view, noise in pieces(placement, self._source, (*key, 0)):
-            there = shifted(view, noise, offset)
-            back = unshift(there.clone(), noise, offset)
-            moved.residues.append(_residue(view, back))
+        for view, noise in iterate_pieces(shard, self._source, (*key, 0)):
+            there = compute_shifted(view, noise, perturbation)
+            back = unshift_weights(there.clone(), noise, perturbation)
+            moved.residues.append(_find_residue(view, back))
             view.copy_(there)
 
     def restore(self) -> None:
         """Bring every moved tensor back."""
         while self._moved:
             moved = self._moved.pop()
-            found = pieces(moved.placement, self._source, (*moved.key, 0))
-            for (view, noise), (lost, values) in zip(found, moved.residues, strict=False):
-                unshift(view, noise, moved.offset)
-                _put(view, lost, values)
+            views = iterate_pieces(moved.shard, self._source, (*moved.key, 0))
+            for (view, noise), (lost, values) in zip(views, moved.residues, strict=False):
+                unshift_weights(view, noise, moved.perturbation)
+                _put_back(view, lost, values)
 
 
-def _residue(before: torch.Tensor, back: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _find_residue(before: torch.Tensor, back: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Places where the bits of two flat tensors differ, and the values of `before` there."""
     integers = REGENERATED[before.dtype]
     if before.device.type != "cpu":
@@ -99,12 +99,12 @@ def _residue(before: torch.Tensor, back: torch.Tensor) -> tuple[torch.Tensor, to
     differs = np.ones(count + count // 8 + 1, np.bool_)
     np.not_equal(back.view(integers).numpy(), before.view(integers).numpy(), out=differs[:count])
 
-    found = np.flatnonzero(differs)[: count - len(differs)]
-    values = before.numpy()[found]
-    return torch.from_numpy(found.astype(np.uint16 if count <= 1 << 16 else np.int32)), torch.from_numpy(values)
+    positions = np.flatnonzero(differs)[: count - len(differs)]
+    values = before.numpy()[positions]
+    return torch.from_numpy(positions.astype(np.uint16 if count <= 1 << 16 else np.int32)), torch.from_numpy(values)
 
 
-def _put(flat: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> None:
+def _put_back(flat: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> None:
     if flat.device.type != "cpu":
         flat[places] = values
     else:

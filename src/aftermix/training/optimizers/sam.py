@@ -9,13 +9,13 @@ from typing import TypeVar
 import torch
 
 from aftermix.errors import TrainingError
-from aftermix.training.optimizers.local_shard import place
-from aftermix.training.optimizers.perturbed import MovedWeights
+from aftermix.training.optimizers.local_shard import locate_shard
+from aftermix.training.optimizers.perturbed import PerturbedOptimizer
 
 Result = TypeVar("Result")
 
 
-class SAM(MovedWeights):
+class SAM(PerturbedOptimizer):
     """Steps with the gradient at `theta + rho g / |g|`, `g` the gradient at `theta` (Foret et al. 2021, equation 2).
 
     Two passes a step; the first leaves `g`, which entering the block turns into the move and clears::
@@ -43,7 +43,7 @@ class SAM(MovedWeights):
 
         `run` makes a forward and a backward pass. It is called twice: at the weights, and at their worst neighbour.
         """
-        parameters = list(self.trainable())
+        parameters = list(self.iterate_trainable())
         earlier = [parameter.grad for parameter in parameters]
         for parameter in parameters:
             parameter.grad = None
@@ -57,23 +57,23 @@ class SAM(MovedWeights):
         return result
 
     def _move(self) -> None:
-        ascents = self._ascents()
+        ascents = self._collect_ascents()
         if not ascents:
             found = "there is no gradient to ascend along"
             raise TrainingError(
                 f"{type(self).__name__}.perturbed", found, "Run a forward and backward pass before the block."
             )
 
-        norm = _norm([direction for _, direction, _ in ascents])
+        norm = _compute_norm([direction for _, direction, _ in ascents])
         for parameter, direction, stretch in ascents:
-            local, ascent = place(parameter).local, place(direction).local
+            local, ascent = locate_shard(parameter).local, locate_shard(direction).local
             self._copies.keep(str(id(parameter)), local)
             local.add_(ascent if stretch is None else ascent * stretch, alpha=self.rho / (norm + 1e-12))
             parameter.grad = None
 
-    def _ascents(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+    def _collect_ascents(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
         """Parameter, the direction whose norm counts, and what it is multiplied with on the way up."""
-        return [(p, p.grad, None) for p in self.trainable() if p.grad is not None]
+        return [(p, p.grad, None) for p in self.iterate_trainable() if p.grad is not None]
 
 
 class ASAM(SAM):
@@ -89,15 +89,15 @@ class ASAM(SAM):
             raise TrainingError("ASAM: eta", f"expected a number from 0, found {eta}", "Correct the option.")
         self.eta = float(eta)
 
-    def _ascents(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
-        found: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
-        for parameter, gradient, _ in super()._ascents():
+    def _collect_ascents(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+        ascents: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
+        for parameter, gradient, _ in super()._collect_ascents():
             scaled = gradient * (parameter.detach().abs() + self.eta)
-            found.append((parameter, scaled, place(parameter).local.abs() + self.eta))
-        return found
+            ascents.append((parameter, scaled, locate_shard(parameter).local.abs() + self.eta))
+        return ascents
 
 
-def _norm(tensors: list[torch.Tensor]) -> float:
+def _compute_norm(tensors: list[torch.Tensor]) -> float:
     """Euclidean norm over all of them, and over all shards."""
     total = torch.nn.utils.get_total_norm(tensors)
     whole = total.full_tensor() if hasattr(total, "full_tensor") else total

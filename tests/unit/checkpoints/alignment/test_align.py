@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.alignment.align import alignment_lines
+from aftermix.checkpoints.alignment.align import describe_alignment
 from aftermix.checkpoints.pool import examine_pool, open_pool
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, MergeConfig, VectorConfig
@@ -48,7 +48,7 @@ def test_buffers_pass_through_and_those_that_differ_are_told(copied: Copy, tmp_p
 def test_nothing_is_told_of_models_that_align(family: dict[str, Path]) -> None:
     vectors = {name: VectorConfig(model=str(family[name])) for name in ("a", "b")}
     pool = open_pool(Config(base=str(family["base"]), vectors=vectors))
-    assert alignment_lines(pool.base, pool.experts) == []
+    assert describe_alignment(pool.base, pool.experts) == []
     assert all(isinstance(expert, Checkpoint) for expert in pool.experts.values())
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.alignment.fused import FusedView, fused_view
+from aftermix.checkpoints.alignment.fused import FusedView, build_fused_view
 from aftermix.checkpoints.model import read_tensor
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
@@ -67,7 +67,7 @@ def model(tmp_path: Path) -> Callable[..., Checkpoint]:
 @pytest.mark.parametrize(("ours", "theirs"), product(LAYOUTS, LAYOUTS))
 def test_every_layout_is_read_as_every_other(ours: str, theirs: str, model: Callable[..., Checkpoint]) -> None:
     base, expert = model("base", stored(bank(), ours)), model("expert", stored(bank(1), theirs))
-    view = fused_view(base, expert, vector="x")
+    view = build_fused_view(base, expert, vector="x")
     if ours == theirs:
         assert view is expert
     else:
@@ -79,7 +79,7 @@ def test_every_layout_is_read_as_every_other(ours: str, theirs: str, model: Call
         assert read_tensor(view, name).equal(whole), name
         for low in range(0, whole.numel(), 7):
             for high in (low, low + 1, min(low + 23, whole.numel()), whole.numel()):
-                assert view.block(name, (low, high)).equal(whole.flatten()[low:high]), (name, low, high)
+                assert view.read_block(name, (low, high)).equal(whole.flatten()[low:high]), (name, low, high)
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,18 +93,18 @@ def test_any_bounds_of_any_layout(data: st.DataObject, tmp_path_factory: pytest.
         save_file(stored(bank(number), layout), folder / str(number) / "model.safetensors")
         (folder / str(number) / "config.json").write_text("{}")
         models.append(open_checkpoint(folder / str(number)))
-    view = fused_view(models[0], models[1], vector="x")
+    view = build_fused_view(models[0], models[1], vector="x")
     wanted = stored(bank(1), ours)
     name = data.draw(st.sampled_from(sorted(wanted)))
     flat = wanted[name].flatten()
     low = data.draw(st.integers(0, flat.numel()))
     high = data.draw(st.integers(low, flat.numel()))
-    assert view.block(name, (low, high)).equal(flat[low:high])
+    assert view.read_block(name, (low, high)).equal(flat[low:high])
 
 
 def refusal(base: Checkpoint, expert: Checkpoint) -> str:
     with pytest.raises(ManyProblemsError) as raised:
-        fused_view(base, expert, vector="x")
+        build_fused_view(base, expert, vector="x")
     return str(raised.value)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.alignment.prefix import prefix_view, proposed_prefixes
+from aftermix.checkpoints.alignment.prefix import build_prefix_view, propose_prefixes
 from aftermix.checkpoints.model import read_tensor
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
@@ -90,14 +90,14 @@ def test_the_map_that_would_align_is_proposed(gemma: dict[str, Path], base: str,
 
 def test_all_parts_of_a_wrapper_are_proposed(gemma: dict[str, Path]) -> None:
     base, expert = open_checkpoint(gemma["wrapper"]), open_checkpoint(gemma["new"])
-    proposal = proposed_prefixes(base, expert)
+    proposal = propose_prefixes(base, expert)
     assert proposal is not None
     assert proposal["model.language_model."] == "language_model.model."
-    view = prefix_view(base, expert, proposal, vector="ja")
+    view = build_prefix_view(base, expert, proposal, vector="ja")
     assert view.tensors.keys() == base.tensors.keys()
     plain = open_checkpoint(gemma["wrapper2"])
     assert all(read_tensor(view, name).equal(read_tensor(plain, name)) for name in base.tensors)
-    assert not any("pass through" in line for line in view.told)
+    assert not any("pass through" in line for line in view.notes)
 
 
 def test_a_text_model_merged_into_its_wrapper(gemma: dict[str, Path], tmp_path: Path) -> None:
@@ -214,18 +214,18 @@ def test_heads_tied_on_one_side(tmp_path: Path) -> None:
     inner = {f"language_model.{name}": shape for name, shape in body.items()}
     untied = made(tmp_path / "untied", {**inner, "language_model.lm_head.weight": (6, 4)}, tied=False)
     tied = made(tmp_path / "tied", body, tied=True)
-    view = prefix_view(untied, tied, OLD, vector="x")
+    view = build_prefix_view(untied, tied, OLD, vector="x")
     head = read_tensor(view, "language_model.lm_head.weight")
     assert head.equal(read_tensor(tied, "model.embed_tokens.weight"))
     base = made(tmp_path / "base", body, tied=True)
     with pytest.raises(AftermixError, match=r"leaves 'language_model\.lm_head\.weight' of vector 'x' without a place"):
-        prefix_view(base, untied, {"language_model.model.": "model."}, vector="x")
+        build_prefix_view(base, untied, {"language_model.model.": "model."}, vector="x")
     copy = made(tmp_path / "copy", {**inner, "language_model.lm_head.weight": (6, 4)}, tied=True)
-    view = prefix_view(base, copy, {"language_model.model.": "model."}, vector="x")
+    view = build_prefix_view(base, copy, {"language_model.model.": "model."}, vector="x")
     assert view.alias == {"lm_head.weight": "model.embed_tokens.weight"}
     own = made(tmp_path / "own", {**body, "lm_head.weight": (6, 4)}, tied=False)
-    assert proposed_prefixes(untied, own) == {"": "language_model."}
-    view = prefix_view(untied, own, {"": "language_model."}, vector="x")
+    assert propose_prefixes(untied, own) == {"": "language_model."}
+    view = build_prefix_view(untied, own, {"": "language_model."}, vector="x")
     assert read_tensor(view, "language_model.lm_head.weight").equal(read_tensor(own, "lm_head.weight"))
 
 
@@ -250,20 +250,20 @@ def test_nothing_is_proposed_where_two_maps_would_do(tmp_path: Path) -> None:
     names = {"embed_tokens.weight": (6, 4), "norm.weight": (4,)}
     base = made(tmp_path / "base", {f"{side}.{name}": shape for side in "ab" for name, shape in names.items()})
     expert = made(tmp_path / "expert", {f"model.{name}": shape for name, shape in names.items()})
-    assert proposed_prefixes(base, expert) is None
+    assert propose_prefixes(base, expert) is None
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_bounds(data: st.DataObject, gemma: dict[str, Path]) -> None:
     base, expert = open_checkpoint(gemma["wrapper"]), open_checkpoint(gemma["text"])
-    view = prefix_view(base, expert, OLD, vector="x")
+    view = build_prefix_view(base, expert, OLD, vector="x")
     name = data.draw(st.sampled_from(sorted(view.tensors)))
     inside = name.startswith("language_model.")
     whole = read_tensor(expert, name.removeprefix("language_model.")) if inside else read_tensor(base, name)
     low = data.draw(st.integers(0, whole.numel()))
     high = data.draw(st.integers(low, whole.numel()))
-    assert view.block(name, (low, high)).equal(whole.flatten()[low:high])
+    assert view.read_block(name, (low, high)).equal(whole.flatten()[low:high])
     difference = view.difference(name, (low, high))
     if not inside or low == high:
         assert difference is None

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from aftermix.checkpoints.alignment.tokens import read_vocabulary
-from aftermix.checkpoints.alignment.vocabulary import VocabularyView, with_vocabulary
-from aftermix.checkpoints.model import Bounds, TensorInfo, read_tensor
-from aftermix.checkpoints.model_files import companion_remarks
+from aftermix.checkpoints.alignment.vocabulary import VocabularyView, unify_vocabularies
+from aftermix.checkpoints.model import Span, TensorInfo, read_tensor
+from aftermix.checkpoints.model_files import list_companion_remarks
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.config import Config, MergeConfig, VectorConfig, load_config
@@ -146,7 +146,7 @@ def test_without_a_tokenizer_other_rows_are_refused(models: Family, tmp_path: Pa
     shutil.copytree(models["b"], same)
     (same / "tokenizer.json").unlink()
     pool = open_pool(config(family | {"same": same}, x="same"))
-    notes = [str(note) for note in companion_remarks(pool)]
+    notes = [str(note) for note in list_companion_remarks(pool)]
     assert f"{same}: vector 'x' has no tokenizer.json. Its rows are taken to be the base's tokens." in notes
 
 
@@ -294,7 +294,9 @@ def test_the_tokenizer_is_that_of_the_rows(models: Family, tmp_path: Path) -> No
     assert tokenizer(None, excluded=exclude) == ours
     entry = VectorConfig(model=str(models["other"]), role="instruction")
     pool = open_pool(Config(base=str(models["base"]), vectors={"it": entry}, merge=MergeConfig(exclude=exclude)))
-    assert "the tokenizer of 'it' numbers the base's tokens otherwise" in "\n".join(map(str, companion_remarks(pool)))
+    assert "the tokenizer of 'it' numbers the base's tokens otherwise" in "\n".join(
+        map(str, list_companion_remarks(pool))
+    )
 
 
 def test_models_are_averaged_by_token_without_a_base(models: Family, tmp_path: Path) -> None:
@@ -361,14 +363,14 @@ class Adapted:
     def info(self, name: str) -> TensorInfo:
         return self.inner.info(name)
 
-    def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
+    def difference(self, name: str, bounds: Span) -> torch.Tensor | None:
         return torch.full((bounds[1] - bounds[0],), 0.25) if "norm" not in name else None
 
 
 def test_stored_differences_keep_theirs_by_token(models: Family) -> None:
     base, grown = open_checkpoint(models["base"]), open_checkpoint(models["grown"])
     experts: Any = {"x": grown, "y": Adapted(base)}
-    view = with_vocabulary(base, experts, "x", excluded=lambda _: False).experts["y"]
+    view = unify_vocabularies(base, experts, "x", excluded=lambda _: False).experts["y"]
     assert isinstance(view, VocabularyView)
     found = view.difference(EMBEDDING, (0, GROWN * 32))
     assert found is not None
@@ -394,4 +396,4 @@ def test_any_bounds(data: st.DataObject, models: Family) -> None:
         assert whole.equal(wanted)
     low = data.draw(st.integers(0, whole.numel()))
     high = data.draw(st.integers(low, whole.numel()))
-    assert view.block(name, (low, high)).equal(whole.flatten()[low:high])
+    assert view.read_block(name, (low, high)).equal(whole.flatten()[low:high])

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.formats.fp8 import Dequantised
-from aftermix.checkpoints.model import read_tensor, storage_facts
+from aftermix.checkpoints.formats.fp8 import DequantisedModel
+from aftermix.checkpoints.model import describe_storage, read_tensor
 from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, EvaluateConfig, ItemsConfig, MergeConfig, VectorConfig
@@ -39,9 +39,9 @@ def write(folder: Path, tensors: Tensors, quantisation: dict[str, Any] | None, *
     return folder
 
 
-def opened(folder: Path) -> Dequantised:
+def opened(folder: Path) -> DequantisedModel:
     model = open_model(str(folder))
-    assert isinstance(model, Dequantised)
+    assert isinstance(model, DequantisedModel)
     return model
 
 
@@ -80,7 +80,7 @@ def test_any_block_of_any_stack_is_its_slow_twin(
     folder = tmp_path_factory.mktemp("stack") / "m"
     model = opened(write(folder, tensors, DEEPSEEK | {"weight_block_size": list(block)}))
     middle = int(cut * weight.numel())
-    parts = [model.block("experts.up_proj", run) for run in ((0, middle), (middle, weight.numel()))]
+    parts = [model.read_block("experts.up_proj", run) for run in ((0, middle), (middle, weight.numel()))]
     expected = slow_twin(weight, scale, block)
     np.testing.assert_allclose(torch.cat(parts).view(shape).double().numpy(), expected, rtol=1e-6)
 
@@ -127,7 +127,7 @@ def test_every_layout_of_scales(
     assert model.info("norm.weight").dtype == torch.float32
     expected = slow_twin(weight, scale, block)
     np.testing.assert_allclose(read_tensor(model, "x.weight").double().numpy(), expected, rtol=1e-6)
-    assert storage_facts(model) == (
+    assert describe_storage(model) == (
         f"is FP8: 1 tensors with {told}, dequantised, bfloat16 in a result",
         "has 1 scales of activations, left out, first x.input_scale",
     )
@@ -151,7 +151,9 @@ def test_fp8_without_scales_is_a_plain_cast(tmp_path: Path) -> None:
     model = opened(write(tmp_path / "m", {"x.weight": weight}, None, torch_dtype="float8_e4m3fn"))
     assert read_tensor(model, "x.weight").equal(weight.float())
     assert model.config["torch_dtype"] == "bfloat16"
-    assert storage_facts(model)[0] == "is FP8: 1 tensors with no scale (1 of them), dequantised, bfloat16 in a result"
+    assert (
+        describe_storage(model)[0] == "is FP8: 1 tensors with no scale (1 of them), dequantised, bfloat16 in a result"
+    )
 
 
 def test_a_nested_configuration_loses_its_quantisation(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aftermix.checkpoints.formats.gguf import Converted, cache_folder, gguf_file
-from aftermix.checkpoints.model import storage_facts
+from aftermix.checkpoints.formats.gguf import GGUFCheckpoint, find_gguf_file, locate_cache_folder
+from aftermix.checkpoints.model import describe_storage
 from aftermix.checkpoints.open_model import open_model
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError
@@ -114,7 +114,7 @@ def as_llama_cpp(name: str, values: np.ndarray) -> np.ndarray:
 
 def test_a_gguf_file_is_converted_once(gguf_base: Path, family: Family, cache: Path) -> None:
     model = open_model(str(gguf_base))
-    assert isinstance(model, Converted)
+    assert isinstance(model, GGUFCheckpoint)
     (folder,) = cache.iterdir()
     assert fingerprint(gguf_base).partition(":")[2] in folder.name
     stored = load_file(family["base"] / "model.safetensors")
@@ -125,7 +125,7 @@ def test_a_gguf_file_is_converted_once(gguf_base: Path, family: Family, cache: P
         torch.testing.assert_close(model.read(name).float(), tensor.float(), rtol=0, atol=tolerance)
     assert (model.config["model_type"], model.config["num_key_value_heads"]) == ("llama", 2)
     assert "quantization_config" not in model.config
-    assert storage_facts(model) == (
+    assert describe_storage(model) == (
         "is a GGUF file, converted to float32; its tokenizer is what transformers makes of it",
     )
     written = (folder / "model.safetensors").stat().st_mtime_ns
@@ -205,20 +205,20 @@ def test_one_of_several_parts_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_counts_only_with_one_file_and_no_safetensors(family: Family, copied: Any, tmp_path: Path) -> None:
     (tmp_path / "one.gguf").write_bytes(b"GGUF")
-    assert gguf_file(tmp_path) == tmp_path / "one.gguf"
+    assert find_gguf_file(tmp_path) == tmp_path / "one.gguf"
     (tmp_path / "two.gguf").write_bytes(b"GGUF")
     with pytest.raises(CheckpointError, match=r"holds 2 GGUF files\. Name one of them with its path"):
         open_model(str(tmp_path))
     plain = copied("b")
     (plain / "one.gguf").write_bytes(b"GGUF")
-    assert gguf_file(plain) is None
+    assert find_gguf_file(plain) is None
 
 
 def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cache_folder().name == "cache"
+    assert locate_cache_folder().name == "cache"
     monkeypatch.delenv("AFTERMIX_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache_folder() == Path("/somewhere/aftermix")
+    assert locate_cache_folder() == Path("/somewhere/aftermix")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(sys, "platform", "linux")
-    assert cache_folder() == Path.home() / ".cache" / "aftermix"
+    assert locate_cache_folder() == Path.home() / ".cache" / "aftermix"

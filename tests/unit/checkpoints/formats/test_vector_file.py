@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.formats.int8 import dequantised, quantised, raise_largest, scales_of
-from aftermix.checkpoints.formats.spans import row_count, row_length, runs
-from aftermix.checkpoints.formats.vector_file import VectorFile, content_problems
+from aftermix.checkpoints.formats.int8 import compute_scales, dequantise, quantise, raise_largest
+from aftermix.checkpoints.formats.spans import compute_row_length, count_rows, split_into_spans
+from aftermix.checkpoints.formats.vector_file import VectorFile, find_content_problems
 from aftermix.checkpoints.model import StoredDifference
 from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError
-from aftermix.jobs.diff import diff, diff_lines
+from aftermix.jobs.diff import describe_diff, diff
 from aftermix.jobs.doctor import doctor
 from aftermix.jobs.merge.command import merge
 
@@ -119,7 +119,7 @@ def test_tensors_that_do_not_differ_are_left_out(family: Family, copied: Copy, t
     difference = vector.difference(NORM, (3, 20))
     assert difference is not None
     assert difference.equal(torch.ones(17))
-    lines = list(diff_lines(facts, tmp_path / "v"))
+    lines = list(describe_diff(facts, tmp_path / "v"))
     assert lines[:2] == [
         "Stored          1 tensors as int8",
         f"Left out        {len(tensors) - 1} tensors that do not differ from the base",
@@ -163,16 +163,16 @@ def test_a_vector_is_written_in_shards(family: Family, vectors: Mapping[str, Pat
 @settings(max_examples=150, deadline=None)
 def test_no_element_is_off_by_more_than_half_its_scale(values: np.ndarray, size: int) -> None:
     tensor = torch.from_numpy(values.copy())
-    flat, row = tensor.reshape(-1), row_length(tuple(values.shape))
-    largest = torch.zeros(row_count(tuple(values.shape)))
-    for start, end in runs(flat.numel(), size=size):
+    flat, row = tensor.reshape(-1), compute_row_length(tuple(values.shape))
+    largest = torch.zeros(count_rows(tuple(values.shape)))
+    for start, end in split_into_spans(flat.numel(), size=size):
         raise_largest(largest, flat[start:end], (start, end), row=row)
-    scales = scales_of(largest)
+    scales = compute_scales(largest)
     integers, read = [], []
-    for start, end in runs(flat.numel(), size=size):
-        stored = quantised(flat[start:end], (start, end), scales, row=row)
+    for start, end in split_into_spans(flat.numel(), size=size):
+        stored = quantise(flat[start:end], (start, end), scales, row=row)
         integers.append(stored)
-        read.append(dequantised(stored, (start, end), scales[start // row :], row=row))
+        read.append(dequantise(stored, (start, end), scales[start // row :], row=row))
     each = scales.double().repeat_interleave(row)[: flat.numel()]
     off = (torch.cat(integers).double() * each - flat.double()).abs()
     assert (off <= each / 2 * (1 + 1e-12)).all()
@@ -204,7 +204,7 @@ def test_any_run_of_an_int8_vector_reads_as_in_the_whole(
     assert whole is not None
     assert part is not None
     assert part.equal(whole[bounds[0] : bounds[1]])
-    assert vector.block("w", bounds).equal(part)
+    assert vector.read_block("w", bounds).equal(part)
 
 
 # Used as a model
@@ -318,7 +318,7 @@ def test_doctor_compares_the_whole_base_and_tells_what_a_vector_is(
 ) -> None:
     sound = doctor(config(family, vectors["a-int8"]))
     assert sound.problems == []
-    (fact,) = opened(family, vectors["a-int8"]).storage_facts()
+    (fact,) = opened(family, vectors["a-int8"]).describe_storage()
     assert fact.startswith("is a vector stored as int8: 20 tensors moved, 0 left out, error 0.")
     base = copied("base")
     tensors = load_file(base / "model.safetensors")
@@ -329,7 +329,7 @@ def test_doctor_compares_the_whole_base_and_tells_what_a_vector_is(
     found = doctor(config(changed, vectors["a-int8"])).problems
     assert [problem.where for problem in found] == ["model.embed_tokens.weight"]
     assert "was taken from a base with other values" in found[0].found
-    assert content_problems(opened(family, vectors["a-int8"])) == []
+    assert find_content_problems(opened(family, vectors["a-int8"])) == []
 
 
 def test_an_expert_that_is_the_base_is_refused(family: Family, tmp_path: Path) -> None:

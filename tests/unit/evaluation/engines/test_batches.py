@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from aftermix.evaluation.engines.batches import Pair, score, scoring_plan
+from aftermix.evaluation.engines.batches import Pair, build_scoring_plan, score_plan
 
 TOKENS = st.lists(st.integers(0, 9), min_size=1, max_size=12)
 CPU = torch.device("cpu")
@@ -38,16 +38,16 @@ def one_by_one(model: torch.nn.Module, pairs: list[Pair], max_length: int) -> li
 def test_batched_scores_are_those_of_single_requests(
     model: torch.nn.Module, pairs: list[Pair], batch_size: int
 ) -> None:
-    plan = scoring_plan(pairs, batch_size=batch_size, max_length=16, device=CPU)
+    plan = build_scoring_plan(pairs, batch_size=batch_size, max_length=16, device=CPU)
     with torch.no_grad():
-        found = score(plan, lambda tokens, positions: model(tokens, logits_to_keep=positions).logits)
+        found = score_plan(plan, lambda tokens, positions: model(tokens, logits_to_keep=positions).logits)
     for (value, greedy), (expected, expected_greedy) in zip(found, one_by_one(model, pairs, 16), strict=True):
         assert value == pytest.approx(expected, abs=2e-4)
         assert greedy == expected_greedy
 
 
 def test_requests_with_the_same_input_share_a_sequence() -> None:
-    plan = scoring_plan([([1, 2], [3]), ([1, 2], [4]), ([1], [2, 5])], batch_size=8, max_length=16, device=CPU)
+    plan = build_scoring_plan([([1, 2], [3]), ([1, 2], [4]), ([1], [2, 5])], batch_size=8, max_length=16, device=CPU)
     assert plan.tokens == 2
     assert len(plan.batches) == 1
     assert plan.batches[0].tokens_BT.tolist() == [[1, 2]]
@@ -55,18 +55,18 @@ def test_requests_with_the_same_input_share_a_sequence() -> None:
 
 
 def test_long_sequences_come_first_and_are_cut_on_the_left() -> None:
-    plan = scoring_plan([([1], [2]), (list(range(9)), [7])], batch_size=1, max_length=4, device=CPU)
+    plan = build_scoring_plan([([1], [2]), (list(range(9)), [7])], batch_size=1, max_length=4, device=CPU)
     assert [batch.tokens_BT.tolist() for batch in plan.batches] == [[[5, 6, 7, 8]], [[1]]]
     assert (plan.tokens, plan.truncated) == (5, 1)
 
 
 def test_only_scored_positions_are_asked_for() -> None:
-    plan = scoring_plan([([1, 2, 3, 4], [5, 6]), ([1, 2], [3])], batch_size=2, max_length=16, device=CPU)
+    plan = build_scoring_plan([([1, 2, 3, 4], [5, 6]), ([1, 2], [3])], batch_size=2, max_length=16, device=CPU)
     assert plan.batches[0].positions_P.tolist() == [1, 3, 4]
 
 
 def test_of_equal_logits_the_first_is_greedy() -> None:
-    plan = scoring_plan([([0], [0]), ([0], [1])], batch_size=2, max_length=4, device=CPU)
-    answers = score(plan, lambda tokens, positions: torch.zeros(1, 1, 3))
+    plan = build_scoring_plan([([0], [0]), ([0], [1])], batch_size=2, max_length=4, device=CPU)
+    answers = score_plan(plan, lambda tokens, positions: torch.zeros(1, 1, 3))
     assert [greedy for _, greedy in answers] == [True, False]
     assert answers[0][0] == pytest.approx(-1.0986123)

@@ -223,7 +223,7 @@ def test_sampled_answers_are_the_same_every_time(
     config = config_of(tasks, {"task": "sampled", "filter": "last_letter"}, items={"search": 20, "select": 4})
     suite = TaskSuite.build(config)
     engine = HuggingFaceEngine.open(model_a, tokenizer_folder=tokenizer_folder, config=config)
-    asked = suite.requests("search", engine.lm)["sampled"]
+    asked = suite.list_requests("search", engine.lm)["sampled"]
     state = torch.random.get_rng_state()
     first = engine.lm.generate_until(asked)
     assert torch.equal(state, torch.random.get_rng_state())

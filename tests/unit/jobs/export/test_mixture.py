@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from aftermix.cli import TRAINERS, cli
 from aftermix.errors import AftermixError
 from aftermix.jobs.export.domain_counts import CACHE
-from aftermix.jobs.export.mixture import Asked, export_mixture
+from aftermix.jobs.export.mixture import ExportOptions, export_mixture
 from aftermix.mixture.exports.consumers import CONSUMERS
 from support.export_world import RATIOS, ExportWorld, make_export_world, write_records
 
@@ -33,7 +33,7 @@ def export(world: ExportWorld, tmp_path: Path) -> Export:
     def run(to: str, *, source: Path | None = None, **asked: Any) -> list[str]:
         said: list[str] = []
         options = {"data": world.file} | asked
-        export_mixture(source or world.run, tmp_path / "out", to=to, asked=Asked(**options), say=said.append)
+        export_mixture(source or world.run, tmp_path / "out", to=to, options=ExportOptions(**options), say=said.append)
         return said
 
     return run

@@ -10,8 +10,8 @@ import pytest
 
 from aftermix.config import Config, parse_config
 from aftermix.errors import AftermixError, RunFailedError
-from aftermix.jobs.mixture.points import Learned, Points
-from aftermix.jobs.mixture.problem import Setting
+from aftermix.jobs.mixture.points import FittedSurrogates, PointSampler
+from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.runs.trials import Trial
 
 
@@ -27,7 +27,7 @@ def config_of(*, tokens: dict[str, float] | None = None, experts: str = "abc", *
     return parse_config(values, where="f.yaml", folder=Path())
 
 
-def complete(setting: Setting, number: int, weights: dict[str, float], origin: str) -> Trial:
+def complete(setting: MixtureProblem, number: int, weights: dict[str, float], origin: str) -> Trial:
     shares = [weights[name] for name in setting.domains]
     scores = {"x": shares[0] ** 0.5, "y": 1 - (shares[1] - 0.4) ** 2, "z": shares[0] * shares[1]}
     return Trial(
@@ -35,7 +35,7 @@ def complete(setting: Setting, number: int, weights: dict[str, float], origin: s
     )
 
 
-def run_of(setting: Setting, points: Points, count: int) -> list[Trial]:
+def run_of(setting: MixtureProblem, points: PointSampler, count: int) -> list[Trial]:
     trials: list[Trial] = []
     for number in range(count):
         suggestion = points.propose(trials)
@@ -44,9 +44,9 @@ def run_of(setting: Setting, points: Points, count: int) -> list[Trial]:
 
 
 def test_experts_are_the_domains_and_an_instruction_vector_stays_where_it_is() -> None:
-    setting = Setting.of(config_of(points=12, priors=[{"a": 0.5, "b": 0.5}]))
+    setting = MixtureProblem.build_flat(config_of(points=12, priors=[{"a": 0.5, "b": 0.5}]))
     assert setting.domains == ("a", "b", "c")
-    assert setting.weights(np.array([0.2, 0.3, 0.5])) == {"it": 0.6, "a": 0.2, "b": 0.3, "c": 0.5}
+    assert setting.compute_weights(np.array([0.2, 0.3, 0.5])) == {"it": 0.6, "a": 0.2, "b": 0.3, "c": 0.5}
     assert setting.space.contains({"it": 0.6, "a": 0.0, "b": 0.0, "c": 1.0})
     assert not setting.space.contains({"it": 0.5, "a": 0.0, "b": 0.0, "c": 1.0})
     assert list(setting.named_mixtures) == ["uniform", "1"]
@@ -56,24 +56,26 @@ def test_experts_are_the_domains_and_an_instruction_vector_stays_where_it_is() -
 
 def test_the_token_proportional_mixture_is_a_point_only_within_the_bounds() -> None:
     tokens = {"a": 1e6, "b": 1e6, "c": 2e6}
-    assert "prior tokens" in Setting.of(config_of(tokens=tokens)).design.kinds
-    capped = Setting.of(config_of(tokens=tokens, bounds={"c": (0.0, 0.4)}))
+    assert "prior tokens" in MixtureProblem.build_flat(config_of(tokens=tokens)).design.kinds
+    capped = MixtureProblem.build_flat(config_of(tokens=tokens, bounds={"c": (0.0, 0.4)}))
     assert "prior tokens" not in capped.design.kinds
     assert capped.named_mixtures["tokens"].tolist() == [0.25, 0.25, 0.5]
 
 
 def test_groups_are_capabilities_and_the_objective_weighs_them_as_the_utility_does() -> None:
-    setting = Setting.of(config_of(capabilities={"xy": ["x", "y"]}, utility={"weights": {"xy": 3, "z": 1}}))
+    setting = MixtureProblem.build_flat(
+        config_of(capabilities={"xy": ["x", "y"]}, utility={"weights": {"xy": 3, "z": 1}})
+    )
     assert setting.capabilities == {"xy": ("x", "y"), "z": ("z",)}
     assert setting.objective.tasks == {"x": 1.5, "y": 1.5, "z": 1.0}
-    assert setting.scores([{"x": 0.2, "y": 0.4, "z": 1.0}]).tolist() == [[pytest.approx(0.3), 1.0]]
-    expressed = Setting.of(config_of(utility="x - 0.5*z"))
+    assert setting.compute_scores([{"x": 0.2, "y": 0.4, "z": 1.0}]).tolist() == [[pytest.approx(0.3), 1.0]]
+    expressed = MixtureProblem.build_flat(config_of(utility="x - 0.5*z"))
     assert expressed.objective.tasks == {"x": 1.0, "z": 1.0}
 
 
 def test_caps_on_epochs_bound_the_shares() -> None:
     tokens = {"a": 1e6, "b": 1e7, "c": 1e7}
-    setting = Setting.of(config_of(tokens=tokens, budget_tokens=1e7, max_epochs=2))
+    setting = MixtureProblem.build_flat(config_of(tokens=tokens, budget_tokens=1e7, max_epochs=2))
     assert setting.bounds.high_K.tolist() == [0.2, 1.0, 1.0]
     assert setting.design.weights_NK[:, 0].max() <= 0.2 + 1e-9
 
@@ -125,43 +127,46 @@ def test_caps_on_epochs_bound_the_shares() -> None:
 )
 def test_what_cannot_be_is_refused(asked: dict[str, Any], told: str) -> None:
     with pytest.raises(AftermixError, match=told):
-        Setting.of(config_of(**asked))
+        MixtureProblem.build_flat(config_of(**asked))
 
 
 def test_rounds_are_a_function_of_the_trials_before() -> None:
-    setting = Setting.of(config_of(points=10, rounds=[4, 2]))
+    setting = MixtureProblem.build_flat(config_of(points=10, rounds=[4, 2]))
     empty = np.zeros((0, 3))
-    points = Points(setting, empty)
-    assert points.new == 16
+    points = PointSampler(setting, empty)
+    assert points.new_count == 16
     trials = run_of(setting, points, 16)
     assert [trial.origin for trial in trials[10:]] == ["round 1"] * 4 + ["round 2"] * 2
     for number in (3, 11, 15):  # a process that begins anew there
-        again = Points(setting, empty).propose(trials[:number])
+        again = PointSampler(setting, empty).propose(trials[:number])
         assert again.weights == trials[number].weights
-    shares_NK = setting.shares(trials)
+    shares_NK = setting.compute_shares(trials)
     assert shares_NK.sum(axis=1) == pytest.approx(np.ones(16))
     assert len(np.unique(shares_NK.round(6), axis=0)) == 16
-    first, utility = Learned.of(setting, trials[:10]), setting.utility(setting.scores([t.scores for t in trials]))
+    first, utility = (
+        FittedSurrogates.fit(setting, trials[:10]),
+        setting.build_utility(setting.compute_scores([t.scores for t in trials])),
+    )
     assert first.shares_NK.tolist() == shares_NK[:10].tolist()
-    values_N = utility.values(setting.scores([trial.scores for trial in trials]))
+    values_N = utility.values(setting.compute_scores([trial.scores for trial in trials]))
     assert values_N[10:].mean() > values_N[:10].mean()
 
 
 def test_imported_mixtures_take_the_places_of_design_points() -> None:
-    setting = Setting.of(config_of(points=10))
+    setting = MixtureProblem.build_flat(config_of(points=10))
     design_NK = setting.design.weights_NK
-    assert Points(setting, design_NK).new == 0
-    some = Points(setting, design_NK[[0, 4, 7]])
+    assert PointSampler(setting, design_NK).new_count == 0
+    some = PointSampler(setting, design_NK[[0, 4, 7]])
     assert [row_K.tolist() for _, row_K in some.planned] == np.delete(design_NK, [0, 4, 7], axis=0).tolist()
     strangers = np.random.default_rng(0).dirichlet(np.ones(3), 6)
-    assert len(Points(setting, strangers).planned) == 4
+    assert len(PointSampler(setting, strangers).planned) == 4
 
 
 def test_too_few_measured_points_say_why() -> None:
-    setting = Setting.of(config_of(points=10))
-    trials = run_of(setting, Points(setting, np.zeros((0, 3))), 3)
+    setting = MixtureProblem.build_flat(config_of(points=10))
+    trials = run_of(setting, PointSampler(setting, np.zeros((0, 3))), 3)
     trials.append(Trial(number=3, state="failed", weights=trials[0].weights, error="out of memory"))
     with pytest.raises(
         RunFailedError, match="at least 5 measured points, found 3; 1 failed, the last with: out of mem"
     ):
-        Learned.of(setting, trials)
+        FittedSurrogates.fit(setting, trials)

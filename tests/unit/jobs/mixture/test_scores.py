@@ -11,28 +11,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aftermix.config import parse_config
-from aftermix.jobs.mixture.problem import Setting
-from aftermix.jobs.mixture.result import foretold
-from aftermix.jobs.mixture.scores import Scoring, interval, noise
-from aftermix.mixture.optimum import Prediction
-from aftermix.report.sections.mixture import Predicted
+from aftermix.jobs.mixture.problem import MixtureProblem
+from aftermix.jobs.mixture.result import predicted_utility
+from aftermix.jobs.mixture.scores import UtilityScorer, compute_interval, estimate_noise
+from aftermix.mixture.optimum import MixturePrediction
+from aftermix.report.sections.mixture import PredictedUtilityRecord
 from aftermix.search.intervals import RESAMPLES
-from aftermix.search.objective import Objectives
+from aftermix.search.objective import ObjectiveSet
 from aftermix.seeds import generator
 
 DESIGN_SCORES = np.array([[0.2, 0.5], [0.4, 0.3], [0.9, 0.1], [0.5, 0.8]])
 
 
-def scoring(utility: object) -> Scoring:
+def scoring(utility: object) -> UtilityScorer:
     values = {
         "base": "./base",
         "vectors": {"a": {"model": "./a"}, "b": {"model": "./b"}},
         "evaluate": {"tasks": ["x", "y", "z"]},
         "mixture": {"capabilities": {"xy": ["x", "y"]}, "utility": utility, "seed": 3},
     }
-    setting = Setting.of(parse_config(values, where="f.yaml", folder=Path()))
-    objectives = Objectives.build((setting.objective,), tasks=["x", "y", "z"])
-    return Scoring(setting, objectives, setting.utility(DESIGN_SCORES))
+    setting = MixtureProblem.build_flat(parse_config(values, where="f.yaml", folder=Path()))
+    objectives = ObjectiveSet.build((setting.objective,), tasks=["x", "y", "z"])
+    return UtilityScorer(setting, objectives, setting.build_utility(DESIGN_SCORES))
 
 
 def slow_draws(items: dict[str, list[float]], utility: str | None) -> list[float]:
@@ -65,7 +65,7 @@ def test_the_interval_is_the_percentile_bootstrap_over_items(
     x: list[float], y: list[float], z: list[float], utility: str | None
 ) -> None:
     items = {"x": x, "y": y, "z": z}
-    told = scoring(utility or {}).summary(items)
+    told = scoring(utility or {}).summarise_items(items)
     low, high = np.quantile(slow_draws(items, utility), [0.025, 0.975])
     value = told["utility"]["value"]
     assert told["utility"]["interval"] == pytest.approx([min(low, value), max(high, value)])
@@ -76,14 +76,14 @@ def test_the_interval_is_the_percentile_bootstrap_over_items(
 
 def test_a_difference_is_paired_so_that_equal_items_have_no_width() -> None:
     items = {"x": [0.0, 1.0, 1.0, 0.0], "y": [1.0, 0.0, 0.0, 1.0], "z": [1.0, 1.0, 0.0, 0.0]}
-    assert scoring({}).difference(items, items)["utility"] == {"value": 0.0, "interval": [0.0, 0.0]}
+    assert scoring({}).compare_items(items, items)["utility"] == {"value": 0.0, "interval": [0.0, 0.0]}
 
 
 def test_an_expression_without_a_value_is_null_and_not_infinite() -> None:
     judged = scoring("log(z)")
-    told = judged.summary({"x": [0.0, 1.0], "y": [0.0, 1.0], "z": [0.0, 0.0]})
+    told = judged.summarise_items({"x": [0.0, 1.0], "y": [0.0, 1.0], "z": [0.0, 0.0]})
     assert told["utility"] == {"value": None, "interval": None}
-    assert interval(np.array([-np.inf, 1.0, 2.0]), 1.5) == pytest.approx([1.025, 1.975])
+    assert compute_interval(np.array([-np.inf, 1.0, 2.0]), 1.5) == pytest.approx([1.025, 1.975])
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,14 @@ def test_an_expression_without_a_value_is_null_and_not_infinite() -> None:
 def test_a_prediction_without_a_value_is_null_for_json(
     value: float, ends: tuple[float, float], expected: dict[str, object]
 ) -> None:
-    found = foretold(Prediction(np.zeros(1), np.zeros(1), value, ends))
+    found = predicted_utility(MixturePrediction(np.zeros(1), np.zeros(1), value, ends))
     assert found == expected
     assert json.loads(json.dumps(found, allow_nan=False)) == expected
-    assert Predicted.model_validate(found).utility == expected["utility"]
+    assert PredictedUtilityRecord.model_validate(found).utility == expected["utility"]
 
 
 def test_noise_is_the_spread_of_one_of_two_measurements() -> None:
     pairs = {"uniform": (np.array([0.5, 0.2]), np.array([0.6, 0.2])), "vertex a": (np.array([0.3, 0.4]), np.zeros(2))}
-    told = noise(pairs, ["xy", "z"])
+    told = estimate_noise(pairs, ["xy", "z"])
     assert told["points"] == ["uniform", "vertex a"]
     assert told["sd"] == pytest.approx({"xy": ((0.01 + 0.09) / 4) ** 0.5, "z": (0.16 / 4) ** 0.5})

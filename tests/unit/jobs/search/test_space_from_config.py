@@ -9,10 +9,10 @@ import pytest
 
 from aftermix.config import Config, as_yaml_values, parse_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.search.settings import leaves_vectors_as_they_are, with_settings
-from aftermix.jobs.search.space_from_config import own_settings, space_of, space_text
-from aftermix.merging.merge import Recipe
-from aftermix.search.space import Choices, Range
+from aftermix.jobs.search.settings import apply_settings, leaves_vectors_as_they_are
+from aftermix.jobs.search.space_from_config import build_space, describe_space, read_own_settings
+from aftermix.merging.merge import MergeRecipe
+from aftermix.search.space import ChoiceSet, NumberRange
 
 HERE = Path(__file__).parent
 
@@ -32,16 +32,16 @@ STEPS = {"low": 0.1, "high": 0.5, "step": 0.05}
 
 
 def test_nothing_beside_the_weights_by_default() -> None:
-    space = space_of(parsed({}))
+    space = build_space(parsed({}))
     assert (space.settings, space.shares, space.own, space.dimensions) == ({}, (), {}, 3)
     assert space.bounds == {"ja": (0, 1), "math": (0, 1), "code": (0, 1)}
 
 
 def test_one_dimension_for_all_vectors_or_one_for_each() -> None:
-    one = space_of(parsed({"density": {"low": 0.1, "high": 0.9}}))
-    assert one.settings == {"density": Range(0.1, 0.9)}
+    one = build_space(parsed({"density": {"low": 0.1, "high": 0.9}}))
+    assert one.settings == {"density": NumberRange(0.1, 0.9)}
     assert one.own == {"density": 0.2}
-    each = space_of(parsed({"density": {"low": 0.1, "high": 0.9, "each": True}}, math={"density": 0.6}))
+    each = build_space(parsed({"density": {"low": 0.1, "high": 0.9, "each": True}}, math={"density": 0.6}))
     assert list(each.settings) == ["density.ja", "density.math", "density.code"]
     assert each.own == {"density.ja": 0.2, "density.math": 0.6, "density.code": 0.2}
     assert each.dimensions == 6
@@ -49,10 +49,10 @@ def test_one_dimension_for_all_vectors_or_one_for_each() -> None:
 
 def test_ratios_and_orders_of_the_paper() -> None:
     """OBIM, Table 8: n_k from 0.1 to 0.5 in steps of 0.05; rotation, or each model first or last."""
-    space = space_of(parsed({"ratio": STEPS, "order": ["rotation", "first", "last"], "weights": False}, OBIM))
+    space = build_space(parsed({"ratio": STEPS, "order": ["rotation", "first", "last"], "weights": False}, OBIM))
     assert space.shares == ("ratio.ja", "ratio.math", "ratio.code")
     # By name the others: "code first" and "math last" are one order.
-    assert space.settings["order"] == Choices(
+    assert space.settings["order"] == ChoiceSet(
         (
             "rotation",
             ("code", "ja", "math"), ("ja", "code", "math"), ("math", "code", "ja"),
@@ -62,39 +62,39 @@ def test_ratios_and_orders_of_the_paper() -> None:
     assert space.own == {"ratio.ja": 1 / 3, "ratio.math": 1 / 3, "ratio.code": 1 / 3, "order": "rotation"}
     assert space.bounds == {"ja": (1, 1), "math": (1, 1), "code": (1, 1)}
     assert space.dimensions == 4
-    own = space_of(parsed({"ratio": STEPS}, OBIM | {"order": ["math", "ja", "code"]}, ja={"ratio": 0.2})).own
+    own = build_space(parsed({"ratio": STEPS}, OBIM | {"order": ["math", "ja", "code"]}, ja={"ratio": 0.2})).own
     assert own["ratio.ja"] == 0.2
 
 
 def test_any_option_of_the_method_and_lambda() -> None:
     over = {"epsilon": {"low": 0, "high": 0.2}, "normalize": [True, False], "lambda": {"low": 0.5, "high": 2}}
-    space = space_of(parsed(over, {"method": "della", "lambda": 1.5}))
+    space = build_space(parsed(over, {"method": "della", "lambda": 1.5}))
     assert space.own == {"epsilon": 0.1, "normalize": True, "lambda": 1.5}
-    assert space.settings["normalize"] == Choices((True, False))
-    assert space_text(parsed(over, {"method": "della"}), space).endswith("; every trial reads the models anew")
+    assert space.settings["normalize"] == ChoiceSet((True, False))
+    assert describe_space(parsed(over, {"method": "della"}), space).endswith("; every trial reads the models anew")
     combined = parsed({"normalize": [True, False], "lambda": {"low": 0.5, "high": 2}})
-    assert space_text(combined, space_of(combined)) == (
+    assert describe_space(combined, build_space(combined)) == (
         "5 dimensions: ja [0, 1], math [0, 1], code [0, 1], normalize true, false, lambda [0.5, 2]; "
         "vectors are prepared once"
     )
 
 
 def test_whole_numbers_are_a_range_in_steps_of_one() -> None:
-    space = space_of(parsed({"agreement": {"low": 1, "high": 3, "step": 1}}, {"method": "tall_mask"}))
-    assert space.settings == {"agreement": Range(1, 3, 1)}
-    config = with_settings(parsed({}, {"method": "tall_mask"}), {"agreement": 3.0})
-    assert Recipe.of(config.merge).method.options["agreement"] == 3
+    space = build_space(parsed({"agreement": {"low": 1, "high": 3, "step": 1}}, {"method": "tall_mask"}))
+    assert space.settings == {"agreement": NumberRange(1, 3, 1)}
+    config = apply_settings(parsed({}, {"method": "tall_mask"}), {"agreement": 3.0})
+    assert MergeRecipe.from_config(config.merge).method.options["agreement"] == 3
 
 
 def test_settings_go_where_the_merge_reads_them() -> None:
-    config = with_settings(parsed({}, OBIM), {"ratio.ja": 0.25, "order": ("ja", "code", "math"), "lambda": 0.5})
-    recipe = Recipe.of(config.merge, vectors=config.vectors)
-    assert recipe.method.ratios(["ja", "math"]) == {"ja": 0.25, "math": 0.5}
+    config = apply_settings(parsed({}, OBIM), {"ratio.ja": 0.25, "order": ("ja", "code", "math"), "lambda": 0.5})
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
+    assert recipe.method.compute_ratios(["ja", "math"]) == {"ja": 0.25, "math": 0.5}
     assert recipe.method.options["order"] == ("ja", "code", "math")
     assert recipe.scale == 0.5
-    assert own_settings(config, ["lambda", "order"]) == {"lambda": 0.5, "order": ("ja", "code", "math")}
+    assert read_own_settings(config, ["lambda", "order"]) == {"lambda": 0.5, "order": ("ja", "code", "math")}
     pair = {"intra": {"rule": "band", "gamma": 0.1}, "inter": "disjoint_mean"}
-    changed = with_settings(parsed({}, pair), {"density": 0.4, "normalize": False}).merge
+    changed = apply_settings(parsed({}, pair), {"density": 0.4, "normalize": False}).merge
     assert changed.intra == {"rule": "band", "gamma": 0.1, "density": 0.4}
     assert changed.inter == {"rule": "disjoint_mean", "normalize": False}
 
@@ -204,13 +204,13 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 @pytest.mark.parametrize(("over", "merge", "message"), REFUSED)
 def test_what_does_not_fit_is_refused(over: dict[str, Any], merge: dict[str, Any], message: str) -> None:
     with pytest.raises(AftermixError) as raised:
-        space_of(parsed(over, merge))
+        build_space(parsed(over, merge))
     assert message in str(raised.value)
 
 
 def test_faults_are_told_together_and_once() -> None:
     with pytest.raises(AftermixError) as raised:
-        space_of(parsed({"densty": [0.1, 0.2], "ratio": STEPS, "scope": ["tensor", "layer"]}))
+        build_space(parsed({"densty": [0.1, 0.2], "ratio": STEPS, "scope": ["tensor", "layer"]}))
     assert [problem.where for problem in raised.value.problems] == [
         "search.over.densty",
         "search.over.ratio",
@@ -220,7 +220,7 @@ def test_faults_are_told_together_and_once() -> None:
 
 def test_a_density_for_all_and_one_of_a_vectors_own_do_not_go_together() -> None:
     with pytest.raises(AftermixError, match="vector 'math' has a density of its own. Remove it there, or search a"):
-        space_of(parsed({"density": {"low": 0.1, "high": 0.9}}, math={"density": 0.5}))
+        build_space(parsed({"density": {"low": 0.1, "high": 0.9}}, math={"density": 0.5}))
 
 
 def test_the_file_itself_refuses_what_is_no_dimension() -> None:
@@ -256,6 +256,6 @@ def test_the_file_itself_refuses_what_is_no_dimension() -> None:
 def test_vectors_are_prepared_once_where_a_setting_does_not_change_what_they_keep(
     merge: dict[str, Any], names: list[str], once: bool
 ) -> None:
-    method = Recipe.of(parsed({}, merge).merge).method
+    method = MergeRecipe.from_config(parsed({}, merge).merge).method
     assert set(names) - {"lambda", "density.ja", "ratio.ja"} <= set(method.options)
     assert leaves_vectors_as_they_are(method, names) is once

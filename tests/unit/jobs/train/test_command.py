@@ -258,12 +258,12 @@ def in_training():
     loop.StepRecorder.on_step_end = step
 
 def in_the_middle_of_the_weights():
-    header = shards._header
+    header = shards._build_header
     def short(shard):
         written.append(shard)
         return header(shard)
     written = []
-    shards._header = short
+    shards._build_header = short
     def specs(file, stream, shard):
         file.write(header(shard)); file.flush(); die()
     shards._write_shard = specs

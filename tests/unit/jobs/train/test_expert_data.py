@@ -209,7 +209,7 @@ def test_the_file_reads_back(make_config: Any, tmp_path: Path) -> None:
 def test_kept_tokens_serve_later_runs(make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train(make_config(cache="kept"), tmp_path / "one")["cats"]
     assert len(list((tmp_path / "kept").iterdir())) == 1
-    monkeypatch.setattr("aftermix.jobs.train.expert_data.example_encoder", None)
+    monkeypatch.setattr("aftermix.jobs.train.expert_data.build_example_encoder", None)
     again = train(make_config(cache="kept"), tmp_path / "two")["cats"]
     assert (first / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
     assert [entry.name for entry in (tmp_path / "two").iterdir()] == ["cats"]
@@ -240,7 +240,7 @@ def test_an_interrupted_mixture_goes_on_where_it_was(
         patched.setattr(StepRecorder, "on_step_end", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path / "parts")
-    monkeypatch.setattr("aftermix.jobs.train.expert_data.example_encoder", None)
+    monkeypatch.setattr("aftermix.jobs.train.expert_data.build_example_encoder", None)
     said: list[str] = []
     parts = train(config, tmp_path / "parts", say=said.append)["mix"]
     assert any(line.startswith("mix: goes on after step ") for line in said)

@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, MergeError
-from aftermix.merging.merge import Merger, Recipe, merged_tensors
+from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.merging.methods import bind
 from aftermix.merging.rules.inter import consensus
-from aftermix.merging.rules.intra import Place, band, magnitude_sampled
-from aftermix.merging.topk.magnitude import Blocks
-from aftermix.merging.topk.rows import row_places
+from aftermix.merging.rules.intra import TensorKey, band, magnitude_sampled
+from aftermix.merging.topk.magnitude import TensorBlocks
+from aftermix.merging.topk.rows import rank_by_row
 from aftermix.seeds import keep_mask
 
 MATRICES = hnp.arrays(
@@ -32,18 +32,18 @@ MATRICES = hnp.arrays(
 )
 
 
-def in_rows(values: np.ndarray, rows: int) -> tuple[Blocks, Place]:
+def in_rows(values: np.ndarray, rows: int) -> tuple[TensorBlocks, TensorKey]:
     """A matrix in blocks of `rows` rows."""
     flat, size = torch.from_numpy(values.copy()).reshape(-1), rows * values.shape[1]
     bounds = [(start, min(start + size, len(flat))) for start in range(0, len(flat), size)]
-    blocks = Blocks(bounds, lambda bounds: flat[bounds[0] : bounds[1]].clone())
-    return blocks, Place(0, "v", "t", values.size, values.shape[1])
+    blocks = TensorBlocks(bounds, lambda bounds: flat[bounds[0] : bounds[1]].clone())
+    return blocks, TensorKey(0, "v", "t", values.size, values.shape[1])
 
 
 def applied(rule: object, values: np.ndarray, rows: int, **options: object) -> np.ndarray:
     blocks, place = in_rows(values, rows)
     keeper = rule(blocks, place, **options)  # type: ignore[operator]
-    return np.concatenate([keeper(block, start) for block, (start, _) in zip(blocks, blocks.bounds, strict=True)])
+    return np.concatenate([keeper(block, start) for block, (start, _) in zip(blocks, blocks.spans, strict=True)])
 
 
 def falling_order(row: np.ndarray) -> list[int]:
@@ -53,7 +53,7 @@ def falling_order(row: np.ndarray) -> list[int]:
 @given(values=MATRICES)
 @settings(max_examples=100, deadline=None)
 def test_places_are_those_of_a_sort_of_each_row(values: np.ndarray) -> None:
-    found = row_places(torch.from_numpy(values.copy()).reshape(-1), values.shape[1]).reshape(values.shape)
+    found = rank_by_row(torch.from_numpy(values.copy()).reshape(-1), values.shape[1]).reshape(values.shape)
     for row, places in zip(values, found, strict=True):
         assert np.argsort(places).tolist() == falling_order(row)
 
@@ -151,7 +151,7 @@ def test_a_threshold_by_vector_goes_with_its_vector(untied_family: Mapping[str, 
         vectors = {name: VectorConfig(model=str(untied_family[name])) for name in weights}
         settings = MergeConfig.model_validate({"method": "tall_mask", "lam": lam, "agreement": 1})
         pool = open_pool(Config(base=str(untied_family["base"]), vectors=vectors, merge=settings))
-        return dict(merged_tensors(Merger.of(pool, Recipe.of(settings)), weights))
+        return dict(stream_merged_tensors(Merger.build(pool, MergeRecipe.from_config(settings)), weights))
 
     weights = {"a": 0.5, "b": 0.25, "c": 0.0}
     by_name = merged({"c": 0.1, "b": 50.0, "a": 0.3}, weights)

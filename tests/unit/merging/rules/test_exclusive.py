@@ -15,30 +15,30 @@ from hypothesis.extra import numpy as hnp
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, MergeError
-from aftermix.merging.merge import Merger, Recipe, merged_tensors
+from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.merging.methods import bind
-from aftermix.merging.rules.exclusive import exclusive, rotation_shifts
-from aftermix.merging.topk.magnitude import Blocks
-from aftermix.merging.topk.scores import Candidates
+from aftermix.merging.rules.exclusive import compute_shifts, exclusive
+from aftermix.merging.topk.magnitude import TensorBlocks
+from aftermix.merging.topk.scores import ScoredEntries
 
 Family = Mapping[str, Path]
 NAMES = ["a", "b", "c"]
 
 
-def in_blocks(values: np.ndarray, size: int) -> Blocks:
+def in_blocks(values: np.ndarray, size: int) -> TensorBlocks:
     flat = torch.from_numpy(values.copy())
     bounds = [(start, min(start + size, len(flat))) for start in range(0, len(flat), size)]
-    return Blocks(bounds, lambda bounds: flat[bounds[0] : bounds[1]].clone())
+    return TensorBlocks(bounds, lambda bounds: flat[bounds[0] : bounds[1]].clone())
 
 
 def kept_by(
     values: Mapping[str, np.ndarray], ratios: Mapping[str, float], shift: int, block: int, **options: object
 ) -> dict[str, np.ndarray]:
     blocks = {name: in_blocks(array, block) for name, array in values.items()}
-    keepers = exclusive({n: Candidates(b) for n, b in blocks.items()}, ratios, shift, **options)  # type: ignore[arg-type]
+    keepers = exclusive({n: ScoredEntries(b) for n, b in blocks.items()}, ratios, shift, **options)  # type: ignore[arg-type]
     found = {}
     for name, keeper in keepers.items():
-        parts = [keeper(part, start) for part, (start, _) in zip(blocks[name], blocks[name].bounds, strict=True)]
+        parts = [keeper(part, start) for part, (start, _) in zip(blocks[name], blocks[name].spans, strict=True)]
         found[name] = torch.cat(parts).numpy()
     return found
 
@@ -96,7 +96,7 @@ def test_a_named_order_holds_for_every_tensor() -> None:
 
 def test_no_vector_comes_first_for_one_kind_of_tensor_in_every_block() -> None:
     names = [f"model.layers.{block}.{kind}.weight" for block in range(14) for kind in "abcdefg"]
-    shifts = rotation_shifts([*names, "model.embed_tokens.weight", "lm_head.weight"])
+    shifts = compute_shifts([*names, "model.embed_tokens.weight", "lm_head.weight"])
     assert shifts["model.embed_tokens.weight"] == shifts["lm_head.weight"] == 0
     for kind in "abcdefg":
         first = {shifts[f"model.layers.{block}.{kind}.weight"] % 7 for block in range(14)}
@@ -111,10 +111,10 @@ def config_of(family: Family, ratios: Mapping[str, float | None], **merge: objec
 def test_each_entry_of_the_result_is_the_base_or_one_expert(untied_family: Family) -> None:
     config = config_of(untied_family, {"a": None, "b": 0.25, "c": 0.4}, method="ties_im")
     pool = open_pool(config)
-    recipe = Recipe.of(config.merge, vectors=config.vectors)
-    for name, tensor in merged_tensors(Merger.of(pool, recipe), dict.fromkeys(NAMES, 1.0)):
-        base = pool.base_block(name, (0, tensor.numel())).reshape(tensor.shape)
-        experts = [pool.experts[v].block(name, (0, tensor.numel())).reshape(tensor.shape) for v in NAMES]
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
+    for name, tensor in stream_merged_tensors(Merger.build(pool, recipe), dict.fromkeys(NAMES, 1.0)):
+        base = pool.read_base_block(name, (0, tensor.numel())).reshape(tensor.shape)
+        experts = [pool.experts[v].read_block(name, (0, tensor.numel())).reshape(tensor.shape) for v in NAMES]
         # base + (expert - base) may round once in float32
         close = [torch.isclose(tensor, model, rtol=1e-6, atol=1e-9) for model in (base, *experts)]
         assert torch.stack(close).any(0).all(), name
@@ -154,17 +154,17 @@ def test_bad_shares_are_refused_before_any_weight_is_read(
 ) -> None:
     config = config_of(family, ratios, **merge)
     with pytest.raises(AftermixError, match=message):
-        Merger.of(open_pool(config), Recipe.of(config.merge, vectors=config.vectors))
+        Merger.build(open_pool(config), MergeRecipe.from_config(config.merge, vectors=config.vectors))
 
 
 def test_a_pair_takes_equal_shares_unless_it_says_otherwise() -> None:
     pair = bind(MergeConfig.model_validate({"intra": "magnitude", "inter": {"rule": "exclusive", "order": ["b", "a"]}}))
-    assert pair.ratios(["a", "b"]) == {"a": 0.5, "b": 0.5}
+    assert pair.compute_ratios(["a", "b"]) == {"a": 0.5, "b": 0.5}
     assert pair.options["order"] == ("b", "a")
     third = bind(MergeConfig.model_validate({"intra": {"rule": "magnitude", "density": 0.3}, "inter": "exclusive"}))
-    assert third.ratios(["a", "b"]) == {"a": 0.3, "b": 0.3}
+    assert third.compute_ratios(["a", "b"]) == {"a": 0.3, "b": 0.3}
     with pytest.raises(MergeError, match="sum to"):
-        third.ratios(["a", "b", "c", "d"])
+        third.compute_ratios(["a", "b", "c", "d"])
 
 
 def test_one_file_serves_obim_and_its_halves(family: Family) -> None:
@@ -172,7 +172,7 @@ def test_one_file_serves_obim_and_its_halves(family: Family) -> None:
     kept = {}
     for method in ("obim", "ties_im", "ties_obm"):
         bound = bind(MergeConfig.model_validate({"method": method, "order": ["b", "a"]}), vectors=vectors)
-        kept[method] = {name: bound.options_of(name)["density"] for name in vectors}
+        kept[method] = {name: bound.collect_options(name)["density"] for name in vectors}
         assert bound.options["order"] == ("b", "a")
     assert kept["obim"] == kept["ties_im"] == kept["ties_obm"] == {"a": 0.4, "b": 0.2}
     both = {"a": VectorConfig(model="a", ratio=0.4, density=0.4)}

@@ -17,8 +17,8 @@ from aftermix.checkpoints.model import TensorInfo
 from aftermix.config import MergeConfig
 from aftermix.errors import ManyProblemsError
 from aftermix.merging.methods import bind
-from aftermix.merging.rules.pcb import competition, pcb
-from aftermix.merging.topk.magnitude import Blocks, whole_count
+from aftermix.merging.rules.pcb import pcb, survey_competition
+from aftermix.merging.topk.magnitude import TensorBlocks, count_share
 
 Values = st.one_of(st.sampled_from([0.0, 1.0, -1.0, 0.5, -0.25]), st.floats(-2, 2, width=32))
 
@@ -28,8 +28,8 @@ def merged(
 ) -> np.ndarray:
     flat = [torch.from_numpy(np.array(tensor, dtype=np.float32)) for tensor in tensors]
     bounds = [(start, min(start + size, len(flat[0]))) for start in range(0, len(flat[0]), size)]
-    blocks = [Blocks(bounds, lambda run, tensor=tensor: tensor[slice(*run)].clone()) for tensor in flat]
-    found = competition(blocks, TensorInfo("t", (len(flat[0]),), torch.float32, Path()), **options)
+    blocks = [TensorBlocks(bounds, lambda run, tensor=tensor: tensor[slice(*run)].clone()) for tensor in flat]
+    found = survey_competition(blocks, TensorInfo("t", (len(flat[0]),), torch.float32, Path()), **options)
     combiner = pcb(found, weights)
     return torch.cat([combiner([block.read(run) for block in blocks], run[0]) for run in bounds]).numpy()
 
@@ -48,7 +48,7 @@ def twin(
         scaled = [(value - low) / (high - low) if high > low else 0.0 for value in bounded]
         agreed = [math.tanh(float(value) * float(whole)) for value, whole in zip(vector, total, strict=True)]
         scores = [math.exp(count * own**2) * other for own, other in zip(scaled, agreed, strict=True)]
-        kept = max(1, whole_count(size, density))
+        kept = max(1, count_share(size, density))
         floor, top = sorted(scores)[size - kept], max(scores)
         step = 1e-4 * max(abs(top), abs(floor))
         if any(0 < abs(score - floor) < step for score in scores):
@@ -99,7 +99,7 @@ def softmax_twin(tensors: Sequence[np.ndarray], weights: Sequence[float], *, den
         own = softmax(count * scaled(vector**2))
         against = [softmax(scaled(vector * other)) for other in vectors]
         scores = [own[entry] * sum(column[entry] for column in against) for entry in range(size)]
-        floor = sorted(scores)[size - max(1, whole_count(size, density))]
+        floor = sorted(scores)[size - max(1, count_share(size, density))]
         for entry, score in enumerate(scores):
             share = (score if count > 1 else 1.0) * (score >= floor)
             above[entry] += weight * vector[entry] * share

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from aftermix.merging.rules.inter import disjoint_mean, weighted_mean, weighted_sum
-from aftermix.merging.rules.intra import Place, keep_all, magnitude, random_rescale
-from aftermix.merging.topk.magnitude import Blocks, find_cut, kept_count
+from aftermix.merging.rules.intra import TensorKey, keep_all, magnitude, random_rescale
+from aftermix.merging.topk.magnitude import TensorBlocks, count_kept, find_top_k
 from aftermix.seeds import keep_mask
 
 
-def in_blocks(values: torch.Tensor, size: int) -> Blocks:
+def in_blocks(values: torch.Tensor, size: int) -> TensorBlocks:
     flat = values.reshape(-1)
     bounds = [(start, min(start + size, len(flat))) for start in range(0, len(flat), size)]
-    return Blocks(bounds, lambda bounds: flat[bounds[0] : bounds[1]].clone())
+    return TensorBlocks(bounds, lambda bounds: flat[bounds[0] : bounds[1]].clone())
 
 
 def row_of(values: torch.Tensor) -> int:
@@ -29,7 +29,7 @@ def row_of(values: torch.Tensor) -> int:
 
 def kept(rule: Any, values: torch.Tensor, *, block: int = 4, **options: Any) -> torch.Tensor:
     """`rule` applied to a whole tensor in blocks of `block` elements."""
-    keeper = rule(in_blocks(values, block), Place(0, "v", "t", values.numel(), row_of(values)), **options)
+    keeper = rule(in_blocks(values, block), TensorKey(0, "v", "t", values.numel(), row_of(values)), **options)
     parts = [keeper(part.clone(), number * block) for number, part in enumerate(values.reshape(-1).split(block))]
     return torch.cat(parts).view(values.shape)
 
@@ -54,8 +54,8 @@ def top_reference(values: np.ndarray, count: int) -> np.ndarray:
 def test_a_cut_is_the_sorted_choice_whatever_the_blocks(values: np.ndarray, share: float, block: int) -> None:
     tensor = torch.from_numpy(values.copy()).reshape(-1)
     count = max(1, int(share * values.size))
-    cut = find_cut(in_blocks(tensor, block), count)
-    found = torch.cat([cut.kept(part, number * block) for number, part in enumerate(tensor.split(block))])
+    cut = find_top_k(in_blocks(tensor, block), count)
+    found = torch.cat([cut.apply(part, number * block) for number, part in enumerate(tensor.split(block))])
     wanted = np.where(top_reference(values, count), values, 0)
     assert np.array_equal(found.numpy().reshape(values.shape), wanted)
 
@@ -64,14 +64,14 @@ def test_a_cut_is_the_sorted_choice_whatever_the_blocks(values: np.ndarray, shar
 @settings(max_examples=100, deadline=None)
 def test_magnitude_keeps_the_floor_of_density_times_n(values: np.ndarray, density: float, block: int) -> None:
     found = kept(magnitude, torch.from_numpy(values.copy()), block=block, density=density).numpy()
-    expected = np.where(top_reference(values, kept_count(values.size, density)), values, 0)
+    expected = np.where(top_reference(values, count_kept(values.size, density)), values, 0)
     assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("density", [0.1, 0.2, 0.29, 0.3, 0.57, 0.7, 1.0])
 def test_counts_do_not_suffer_from_binary_fractions(density: float) -> None:
-    assert kept_count(1000, density) == round(1000 * density)
-    assert kept_count(10**10, density) == round(10**10 * density)
+    assert count_kept(1000, density) == round(1000 * density)
+    assert count_kept(10**10, density) == round(10**10 * density)
 
 
 def disjoint_reference(deltas: list[np.ndarray], weights: list[float], *, normalize: bool) -> np.ndarray:
@@ -119,14 +119,14 @@ def test_a_bracket_that_misses_costs_readings_and_not_the_result() -> None:
     """Values laid out so that the sample sees only the smallest of them."""
     sampled = torch.ones(1 << 20, dtype=torch.bool)
     seen: list[tuple[int, int]] = []
-    probe = Blocks([(0, 1 << 20)], lambda bounds: seen.append(bounds) or torch.zeros(bounds[1] - bounds[0]))  # type: ignore[func-returns-value]
-    probe.sample()
+    probe = TensorBlocks([(0, 1 << 20)], lambda bounds: seen.append(bounds) or torch.zeros(bounds[1] - bounds[0]))  # type: ignore[func-returns-value]
+    probe.draw_sample()
     for start, end in seen:
         sampled[start:end] = False
     values = torch.where(sampled, torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)), torch.zeros(()))
     for count in (1, 1000, 1 << 19, (1 << 20) - 1):
-        cut = find_cut(in_blocks(values, 1 << 18), count)
-        found = cut.kept(values.clone(), 0)
+        cut = find_top_k(in_blocks(values, 1 << 18), count)
+        found = cut.apply(values.clone(), 0)
         order = np.argsort(-values.abs().numpy(), kind="stable")[:count]
         wanted = np.zeros(len(values), dtype=np.float32)
         wanted[order] = values.numpy()[order]
@@ -149,7 +149,7 @@ def test_sums_and_means_by_hand() -> None:
 
 def test_keep_all_keeps_all() -> None:
     delta = torch.tensor([1.0, -0.0, 1e-45])
-    assert keep_all(in_blocks(delta, 2), Place(0, "v", "t", 3, 3))(delta, 0) is delta
+    assert keep_all(in_blocks(delta, 2), TensorKey(0, "v", "t", 3, 3))(delta, 0) is delta
 
 
 def test_random_rescale_keeps_the_expectation_and_the_share() -> None:

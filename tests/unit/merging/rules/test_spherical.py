@@ -18,9 +18,15 @@ from aftermix.config import Config, MergeConfig, VectorConfig, parse_config
 from aftermix.errors import AftermixError, MergeError
 from aftermix.jobs.merge.command import merge
 from aftermix.merging.methods import bind
-from aftermix.merging.rules.model_stock import interpolation
-from aftermix.merging.rules.surveys import gram, gram_of_rows, norms_and_cosines, slices_of, whole_tensors
-from aftermix.merging.topk.magnitude import Blocks
+from aftermix.merging.rules.model_stock import survey_interpolation
+from aftermix.merging.rules.surveys import (
+    compute_gram,
+    compute_norms_and_cosines,
+    compute_row_grams,
+    cut_slices,
+    read_whole_tensors,
+)
+from aftermix.merging.topk.magnitude import TensorBlocks
 
 Values = st.one_of(st.sampled_from([0.0, 1.0, -1.0, 0.5]), st.floats(-4, 4, width=32))
 SHAPES = st.one_of(st.just(()), st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 5), st.integers(1, 7)))
@@ -30,10 +36,10 @@ def info_of(shape: Sequence[int]) -> TensorInfo:
     return TensorInfo("t", tuple(shape), torch.float32, Path())
 
 
-def in_blocks(values: np.ndarray, size: int) -> Blocks:
+def in_blocks(values: np.ndarray, size: int) -> TensorBlocks:
     flat = torch.from_numpy(np.array(values, dtype=np.float32).reshape(-1))
     bounds = [(start, min(start + size, len(flat))) for start in range(0, len(flat), size)]
-    return Blocks(bounds, lambda bounds: flat[slice(*bounds)].clone())
+    return TensorBlocks(bounds, lambda bounds: flat[slice(*bounds)].clone())
 
 
 def combined(
@@ -42,8 +48,8 @@ def combined(
     """The method on whole tensors, in blocks of `size` elements."""
     bound = bind(MergeConfig.model_validate({"method": method, **options}))
     blocks = [in_blocks(tensor, size) for tensor in tensors]
-    combiner = bound.combiner(bound.survey(blocks, info_of(tensors[0].shape)), list(weights))
-    parts = [combiner([tensor.read(bounds) for tensor in blocks], bounds[0]) for bounds in blocks[0].bounds]
+    combiner = bound.build_combiner(bound.survey_tensors(blocks, info_of(tensors[0].shape)), list(weights))
+    parts = [combiner([tensor.read(bounds) for tensor in blocks], bounds[0]) for bounds in blocks[0].spans]
     return torch.cat(parts).double().numpy().reshape(tensors[0].shape)
 
 
@@ -210,7 +216,7 @@ def test_model_stock_of_parallel_orthogonal_and_cancelling_vectors() -> None:
 def test_inner_products_are_those_of_the_rows_in_any_blocks(seed: int, size: int, row: int) -> None:
     random = np.random.default_rng(seed)
     tensors = random.normal(size=(3, 35)).astype(np.float32)
-    found = gram_of_rows([in_blocks(tensor, size) for tensor in tensors], info_of((35,)), row=row)
+    found = compute_row_grams([in_blocks(tensor, size) for tensor in tensors], info_of((35,)), row=row)
     parts = tensors.astype(np.float64).reshape(3, -1, row)
     np.testing.assert_allclose(found, np.einsum("irc,jrc->rij", parts, parts), rtol=1e-12, atol=1e-14)
 
@@ -218,25 +224,25 @@ def test_inner_products_are_those_of_the_rows_in_any_blocks(seed: int, size: int
 def test_inner_products_of_large_and_tiny_numbers_neither_overflow_nor_vanish() -> None:
     for scale in (1e-38, 1e37):
         tensors = [np.full(8, scale, dtype=np.float32), np.arange(8, dtype=np.float32) * np.float32(scale)]
-        inner = gram([in_blocks(tensor, 3) for tensor in tensors], info_of((8,)))
-        norms, cosines = norms_and_cosines(inner)
+        inner = compute_gram([in_blocks(tensor, 3) for tensor in tensors], info_of((8,)))
+        norms, cosines = compute_norms_and_cosines(inner)
         assert norms[0] == pytest.approx(scale * math.sqrt(8), rel=1e-6)
         assert cosines[0, 1] == pytest.approx(28 / math.sqrt(8 * 140), rel=1e-6)
 
 
 def test_a_tensor_without_elements_has_neutral_facts() -> None:
-    empty = [Blocks([], lambda _: torch.empty(0))] * 2
-    assert gram(empty, info_of((0, 4))).tolist() == [[0, 0], [0, 0]]
-    assert interpolation(empty, info_of((0, 4)), filter_wise=True)[0].tolist() == [0.0]
-    assert [tensor.shape for tensor in whole_tensors(empty, info_of((0, 4))).tensors] == [(0, 4), (0, 4)]
+    empty = [TensorBlocks([], lambda _: torch.empty(0))] * 2
+    assert compute_gram(empty, info_of((0, 4))).tolist() == [[0, 0], [0, 0]]
+    assert survey_interpolation(empty, info_of((0, 4)), filter_wise=True)[0].tolist() == [0.0]
+    assert [tensor.shape for tensor in read_whole_tensors(empty, info_of((0, 4))).tensors] == [(0, 4), (0, 4)]
 
 
 def test_whole_tensors_come_in_their_shape_and_their_combination_goes_out_in_blocks() -> None:
     tensors = [np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((3, 4), dtype=np.float32)]
-    whole = whole_tensors([in_blocks(tensor, 5) for tensor in tensors], info_of((3, 4)))
+    whole = read_whole_tensors([in_blocks(tensor, 5) for tensor in tensors], info_of((3, 4)))
     assert whole.name == "t"
     assert [tensor.tolist() for tensor in whole.tensors] == [tensor.tolist() for tensor in tensors]
-    combiner = slices_of(whole.tensors[0])
+    combiner = cut_slices(whole.tensors[0])
     assert combiner([torch.zeros(4)], 5).tolist() == [5, 6, 7, 8]
     combiner([torch.zeros(4)], 5).zero_()
     assert whole.tensors[0].view(-1)[5] == 5

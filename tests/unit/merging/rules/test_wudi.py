@@ -18,7 +18,7 @@ from aftermix.jobs.merge.command import merge
 from aftermix.merging.methods import bind
 from aftermix.merging.rules import wudi as module
 from aftermix.merging.rules.surveys import WholeTensors
-from aftermix.merging.rules.wudi import is_linear, merged_layer, wudi
+from aftermix.merging.rules.wudi import is_linear, merge_layer, wudi
 
 WEIGHTS = {"b": 1.0, "c": 0.5}
 
@@ -62,16 +62,16 @@ def test_it_follows_its_definition(
     steps, learning_rate = 40, 1e-4
     exact = [delta.double() for delta in deltas]
     wanted = reference(exact, weights[:count], steps=steps, learning_rate=learning_rate)
-    found = merged_layer(exact, weights[:count], steps=steps, learning_rate=learning_rate)
+    found = merge_layer(exact, weights[:count], steps=steps, learning_rate=learning_rate)
     # Where a gradient vanishes, its rounding errors in float64 against Adam's epsilon.
     assert torch.allclose(found, wanted, rtol=0, atol=1e-7 * learning_rate * steps + 1e-12 * scale)
-    single = merged_layer(deltas, weights[:count], steps=steps, learning_rate=learning_rate)
+    single = merge_layer(deltas, weights[:count], steps=steps, learning_rate=learning_rate)
     assert torch.allclose(single.double(), wanted, rtol=1e-6, atol=0.05 * learning_rate * steps)
 
 
 def test_the_defaults_are_those_of_the_paper_and_lower_the_loss() -> None:
     deltas = deltas_of(3, 12, 16)
-    found = merged_layer(deltas, [1.0, 1.0, 1.0])
+    found = merge_layer(deltas, [1.0, 1.0, 1.0])
     wanted = reference([delta.double() for delta in deltas], [1.0] * 3, steps=300, learning_rate=1e-5)
     assert torch.allclose(found.double(), wanted, rtol=1e-6, atol=1e-7)
     assert loss_of(found, deltas) < 0.9 * loss_of(torch.stack(deltas).sum(0), deltas)
@@ -80,22 +80,22 @@ def test_the_defaults_are_those_of_the_paper_and_lower_the_loss() -> None:
 def test_the_optimum_of_vectors_that_do_not_meet_is_their_sum() -> None:
     deltas = [torch.zeros(3, 8), torch.zeros(3, 8)]
     deltas[0][:, :4], deltas[1][:, 4:] = deltas_of(2, 3, 4)
-    assert merged_layer(deltas, [1.0, 0.5], learning_rate=0.1).equal(deltas[0] + 0.5 * deltas[1])
+    assert merge_layer(deltas, [1.0, 0.5], learning_rate=0.1).equal(deltas[0] + 0.5 * deltas[1])
 
 
 def test_a_vector_alone_is_itself_whatever_stands_beside_it() -> None:
     delta = deltas_of(1, 4, 5)[0]
     nothing = torch.zeros(4, 5)
-    assert merged_layer([delta], [1.0]).equal(delta)
-    assert merged_layer([nothing, delta], [1.0, 1.0]).equal(delta)
-    assert merged_layer([delta, deltas_of(1, 4, 5, seed=1)[0]], [0.5, 0.0]).equal(0.5 * delta)
-    assert merged_layer([nothing, nothing], [1.0, 1.0]).equal(nothing)
-    assert merged_layer([delta, delta], [1.0, 2.0], steps=0).equal(3 * delta)
+    assert merge_layer([delta], [1.0]).equal(delta)
+    assert merge_layer([nothing, delta], [1.0, 1.0]).equal(delta)
+    assert merge_layer([delta, deltas_of(1, 4, 5, seed=1)[0]], [0.5, 0.0]).equal(0.5 * delta)
+    assert merge_layer([nothing, nothing], [1.0, 1.0]).equal(nothing)
+    assert merge_layer([delta, delta], [1.0, 2.0], steps=0).equal(3 * delta)
 
 
 def test_equal_vectors_become_one_of_them() -> None:
     delta = torch.tensor([[0.002, 0.0], [0.0, -0.001]])
-    found = merged_layer([delta, delta], [1.0, 1.0], steps=2000)
+    found = merge_layer([delta, delta], [1.0, 1.0], steps=2000)
     assert torch.allclose(found, delta, atol=2e-5)  # the sum is twice as far
 
 
@@ -104,9 +104,9 @@ def test_rows_are_optimised_by_themselves_in_chunks_of_any_size(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deltas = deltas_of(3, *shape)
-    whole = merged_layer(deltas, [1.0, 0.5, -0.5])
+    whole = merge_layer(deltas, [1.0, 0.5, -0.5])
     monkeypatch.setattr(module, "CHUNK_ELEMENTS", 4 * shape[1] if shape[0] > 3 else 1)
-    assert torch.allclose(merged_layer(deltas, [1.0, 0.5, -0.5]), whole, rtol=1e-6, atol=1e-8)
+    assert torch.allclose(merge_layer(deltas, [1.0, 0.5, -0.5]), whole, rtol=1e-6, atol=1e-8)
 
 
 def test_threads_do_not_change_a_bit() -> None:
@@ -115,7 +115,7 @@ def test_threads_do_not_change_a_bit() -> None:
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            found.append(merged_layer(deltas, [1.0, 1.0, 1.0], steps=20))
+            found.append(merge_layer(deltas, [1.0, 1.0, 1.0], steps=20))
     finally:
         torch.set_num_threads(threads)
     assert found[0].equal(found[1])
@@ -123,30 +123,30 @@ def test_threads_do_not_change_a_bit() -> None:
 
 def test_a_weight_stored_by_inputs_is_the_same_layer() -> None:
     deltas = deltas_of(2, 5, 8)
-    turned = merged_layer([delta.t().contiguous() for delta in deltas], [1.0, 0.7], input_axis="first")
-    assert torch.allclose(turned.t(), merged_layer(deltas, [1.0, 0.7]), rtol=0, atol=1e-9)
+    turned = merge_layer([delta.t().contiguous() for delta in deltas], [1.0, 0.7], input_axis="first")
+    assert torch.allclose(turned.t(), merge_layer(deltas, [1.0, 0.7]), rtol=0, atol=1e-9)
 
 
 def test_experts_of_a_fused_tensor_are_layers_of_their_own() -> None:
     fused = [torch.stack(deltas_of(2, 4, 6, seed=seed)) for seed in (0, 1)]
-    found = merged_layer(fused, [1.0, 1.0])
+    found = merge_layer(fused, [1.0, 1.0])
     for expert in range(2):
-        assert found[expert].equal(merged_layer([delta[expert] for delta in fused], [1.0, 1.0]))
+        assert found[expert].equal(merge_layer([delta[expert] for delta in fused], [1.0, 1.0]))
 
 
 def test_operands_are_left_alone_and_faults_are_passed_on() -> None:
     deltas = deltas_of(2, 3, 4)
     before = [delta.clone() for delta in deltas]
-    merged_layer(deltas, [1.0, 1.0], steps=3)
+    merge_layer(deltas, [1.0, 1.0], steps=3)
     assert all(delta.equal(copy) for delta, copy in zip(deltas, before, strict=True))
     for fault in (float("nan"), float("inf")):
         deltas[0][1, 2] = fault
-        assert not merged_layer(deltas, [1.0, 1.0], steps=3).isfinite().all()
+        assert not merge_layer(deltas, [1.0, 1.0], steps=3).isfinite().all()
 
 
 def test_sizes_at_the_ends_of_float32_stay_finite() -> None:
     for scale in (1e-42, 1e-30, 1e15):
-        assert merged_layer(deltas_of(3, 4, 5, scale=scale), [1.0, 1.0, 1.0], steps=5).isfinite().all()
+        assert merge_layer(deltas_of(3, 4, 5, scale=scale), [1.0, 1.0, 1.0], steps=5).isfinite().all()
 
 
 def test_names_and_shapes_tell_linear_layers() -> None:
@@ -180,7 +180,7 @@ def test_what_is_no_linear_layer_is_not_optimised() -> None:
         return wudi(WholeTensors(name, deltas), weights, **options)
 
     total = deltas[0] - 0.5 * deltas[1]
-    assert found("mlp.up_proj.weight").equal(merged_layer(deltas, weights))
+    assert found("mlp.up_proj.weight").equal(merge_layer(deltas, weights))
     assert not found("mlp.up_proj.weight").equal(total)
     assert found("embed_tokens.weight").count_nonzero() == 0
     assert found("embed_tokens.weight", others="sum").equal(total)

@@ -17,15 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftermix.errors import AftermixError
-from aftermix.mixture.exports.axolotl import PLAIN_ANSWER, axolotl, check_axolotl, keep_fraction
-from aftermix.mixture.exports.domain_data import DomainData, counted
-from aftermix.mixture.exports.epoch_caps import allotted
+from aftermix.mixture.exports.axolotl import PLAIN_ANSWER, check_axolotl, keep_fraction, write_axolotl
+from aftermix.mixture.exports.domain_data import DomainData, count_domain
+from aftermix.mixture.exports.epoch_caps import allot
 from aftermix.mixture.exports.interleave import interleave
-from aftermix.mixture.exports.llamafactory import llamafactory
-from aftermix.mixture.exports.megatron import megatron
-from aftermix.mixture.exports.plan import Domain, MixturePlan, Place
-from aftermix.mixture.exports.streaming import streaming
-from aftermix.mixture.exports.trl import trl
+from aftermix.mixture.exports.llamafactory import write_llamafactory
+from aftermix.mixture.exports.megatron import write_megatron
+from aftermix.mixture.exports.plan import DomainFiles, ExportDomain, MixturePlan
+from aftermix.mixture.exports.streaming import write_streaming
+from aftermix.mixture.exports.trl import write_trl
 
 RATIOS = {"ja": 0.25, "math": 0.6, "code": 0.15}
 LENGTHS = {"ja": (5, 9, 800), "math": (40, 90, 500), "code": (12, 30, 900)}
@@ -40,10 +40,10 @@ def lengths_of(name: str) -> list[int]:
 
 
 def made_plan(tokens: int, *, form: str = "text", **options: Any) -> MixturePlan:
-    data: dict[str, DomainData] = {name: counted(lengths_of(name), where=name) for name in RATIOS}
-    given = allotted(RATIOS, data, budget_tokens=tokens, max_epochs=4)
+    data: dict[str, DomainData] = {name: count_domain(lengths_of(name), where=name) for name in RATIOS}
+    given = allot(RATIOS, data, budget_tokens=tokens, max_epochs=4)
     domains = tuple(
-        Domain(name, (f"/data/{name}.jsonl",), "json", form, "text", data[name], given[name]) for name in RATIOS
+        ExportDomain(name, (f"/data/{name}.jsonl",), "json", form, "text", data[name], given[name]) for name in RATIOS
     )
     return MixturePlan(domains, tokens, "/out", **options)
 
@@ -57,7 +57,7 @@ def values(files: Any, name: str) -> Any:
 
 
 def test_megatron_blends_samples_of_one_length_by_weight() -> None:
-    words = megatron(made_plan(30_000))["data_args.txt"].split()
+    words = write_megatron(made_plan(30_000))["data_args.txt"].split()
     weights = {
         path.removesuffix("_text_document"): float(word) for word, path in zip(words[::2], words[1::2], strict=True)
     }
@@ -69,19 +69,19 @@ def test_megatron_blends_samples_of_one_length_by_weight() -> None:
 
 def test_streams_of_examples_are_shared_by_examples_and_of_sequences_by_tokens() -> None:
     plan = made_plan(20_000)
-    found = values(streaming(plan), "streams.yaml")
+    found = values(write_streaming(plan), "streams.yaml")
     mean = {domain.name: domain.data.mean_tokens for domain in plan.domains}
     tokens = {name: found["epoch_size"] * s["proportion"] * mean[name] for name, s in found["streams"].items()}
     assert shares(tokens) == pytest.approx(RATIOS)
     assert sum(tokens.values()) == pytest.approx(20_000, rel=0.001)
-    cut = values(streaming(made_plan(20_480, sequence_tokens=512, root="s3")), "streams.yaml")
+    cut = values(write_streaming(made_plan(20_480, sequence_tokens=512, root="s3")), "streams.yaml")
     assert cut["epoch_size"] == 40
     assert {name: s["proportion"] for name, s in cut["streams"].items()} == pytest.approx(RATIOS)
     assert cut["streams"]["ja"] == {"local": "s3/ja", "proportion": 0.25}
 
 
 def test_trl_takes_the_first_rows_of_the_largest_mixture_without_a_repeat() -> None:
-    found = values(trl(made_plan(40_000)), "mixture.yaml")
+    found = values(write_trl(made_plan(40_000)), "mixture.yaml")
     rows = {name: lengths_of(name) for name in RATIOS}
     weights = {Path(entry["data_files"][0]).stem: entry["fraction"] for entry in found["datasets"]}
     total = min(len(rows[name]) / weight for name, weight in weights.items())
@@ -92,7 +92,7 @@ def test_trl_takes_the_first_rows_of_the_largest_mixture_without_a_repeat() -> N
 
 def test_axolotl_keeps_a_fraction_of_the_examples() -> None:
     plan = made_plan(15_000)
-    found = values(axolotl(plan), "mixture.yaml")["datasets"]
+    found = values(write_axolotl(plan), "mixture.yaml")["datasets"]
     kept = {Path(entry["path"]).stem: int(LENGTHS[Path(entry["path"]).stem][2] * entry["weight"]) for entry in found}
     tokens = {domain.name: kept[domain.name] * domain.data.mean_tokens for domain in plan.domains}
     assert shares(tokens) == pytest.approx(RATIOS, rel=0.01)
@@ -109,7 +109,7 @@ def test_every_number_of_examples_has_a_weight(held: int, data: st.DataObject) -
 
 def test_llamafactory_draws_examples_and_takes_a_number_of_them() -> None:
     plan = made_plan(20_000)
-    files = llamafactory(plan)
+    files = write_llamafactory(plan)
     keys, info = values(files, "mixture.yaml"), json.loads(files["dataset_info.json"])
     assert isinstance(keys["interleave_probs"], str)
     drawn = dict(zip(keys["dataset"].split(","), map(float, keys["interleave_probs"].split(",")), strict=True))
@@ -129,20 +129,20 @@ def test_llamafactory_draws_examples_and_takes_a_number_of_them() -> None:
 )
 def test_answers_are_another_stage_with_other_columns(form: str, columns: dict[str, str], kind: object) -> None:
     plan = made_plan(10_000, form=form)
-    files = llamafactory(plan)
+    files = write_llamafactory(plan)
     assert values(files, "mixture.yaml")["stage"] == "sft"
     assert json.loads(files["dataset_info.json"])["ja"]["columns"] == columns
-    assert values(axolotl(plan), "mixture.yaml")["datasets"][0]["type"] == kind
-    taken = values(trl(plan), "mixture.yaml")
+    assert values(write_axolotl(plan), "mixture.yaml")["datasets"][0]["type"] == kind
+    taken = values(write_trl(plan), "mixture.yaml")
     assert taken["datasets"][0]["columns"] == list(columns.values())
     assert "dataset_text_field" not in taken
 
 
 def test_one_saved_dataset_a_domain_for_axolotl() -> None:
-    one = Place("ja", ("/d/a",), "saved", "text", "text")
+    one = DomainFiles("ja", ("/d/a",), "saved", "text", "text")
     check_axolotl([one])
     with pytest.raises(AftermixError, match="axolotl reads one saved dataset, found 2"):
-        check_axolotl([Place("ja", ("/d/a", "/d/b"), "saved", "text", "text")])
+        check_axolotl([DomainFiles("ja", ("/d/a", "/d/b"), "saved", "text", "text")])
 
 
 def test_interleave_reads_every_kind_of_data(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_interleave_reads_every_kind_of_data(tmp_path: Path) -> None:
     kinds = {"ja": ("saved", "saved"), "math": ("parquet", "rows.parquet"), "code": ("text", "note.txt")}
     plan = made_plan(5_000)
     domains = tuple(
-        Domain(d.name, (str(tmp_path / kinds[d.name][1]),), kinds[d.name][0], "text", "content", d.data, d.given)
+        ExportDomain(d.name, (str(tmp_path / kinds[d.name][1]),), kinds[d.name][0], "text", "content", d.data, d.given)
         for d in plan.domains
     )
     code = interleave(MixturePlan(domains, 5_000, "/out"))["mixture.py"]

@@ -14,20 +14,20 @@ from sklearn.linear_model import Ridge
 from aftermix.mixture.surrogates.gaussian_process import (
     MEAN_VARIANCE,
     GaussianProcess,
-    Hyperparameters,
-    negative_log_posterior,
-    tied_posterior,
+    ProcessHyperparameters,
+    compute_posterior_loss,
+    compute_tied_loss,
 )
 from aftermix.mixture.surrogates.regressors import (
     BLENDS,
     REGRESSORS,
     STRENGTHS,
-    Line,
+    BoostedTrees,
     LogLinear,
     LogRidge,
-    Trees,
+    RidgeLine,
     fit,
-    left_out_predictions,
+    predict_left_out,
 )
 
 DRAW = np.random.default_rng(0)
@@ -40,9 +40,9 @@ def rough(weights: np.ndarray) -> np.ndarray:
     return np.asarray(np.sin(4 * weights[:, 0]) + weights[:, 1] ** 2)
 
 
-def hyperparameters(draw: np.random.Generator, domains: int) -> Hyperparameters:
-    start = Hyperparameters.start(domains).packed
-    return Hyperparameters.unpacked(start + 0.3 * draw.standard_normal(len(start)))
+def hyperparameters(draw: np.random.Generator, domains: int) -> ProcessHyperparameters:
+    start = ProcessHyperparameters.start(domains).packed
+    return ProcessHyperparameters.unpacked(start + 0.3 * draw.standard_normal(len(start)))
 
 
 @settings(max_examples=15, deadline=None)
@@ -51,15 +51,15 @@ def test_gradients_are_those_of_finite_differences(seed: int, domains: int) -> N
     draw = np.random.default_rng(seed)
     weights, values = draw.dirichlet(np.full(domains, 0.5), 10), draw.standard_normal(10)
     flat = hyperparameters(draw, domains).packed
-    _, gradient = negative_log_posterior(flat, weights, values)
-    slow = approx_fprime(flat, lambda x: negative_log_posterior(x, weights, values)[0], 1e-6)
+    _, gradient = compute_posterior_loss(flat, weights, values)
+    slow = approx_fprime(flat, lambda x: compute_posterior_loss(x, weights, values)[0], 1e-6)
     np.testing.assert_allclose(gradient, slow, atol=2e-4, rtol=1e-4)
-    _, gradient = tied_posterior(flat[-5:], weights, values)
-    slow = approx_fprime(flat[-5:], lambda x: tied_posterior(x, weights, values)[0], 1e-6)
+    _, gradient = compute_tied_loss(flat[-5:], weights, values)
+    slow = approx_fprime(flat[-5:], lambda x: compute_tied_loss(x, weights, values)[0], 1e-6)
     np.testing.assert_allclose(gradient, slow, atol=2e-4, rtol=1e-4)
 
 
-def reference(hyper: Hyperparameters) -> GaussianProcessRegressor:
+def reference(hyper: ProcessHyperparameters) -> GaussianProcessRegressor:
     """Scikit-learn's process over warped shares; it has no line over the breadth."""
     matern = Matern(length_scale=np.exp(-hyper.rates_K), nu=2.5)
     kernel = np.exp(hyper.amplitude) * matern + ConstantKernel(MEAN_VARIANCE) + WhiteKernel(np.exp(hyper.noise))
@@ -72,7 +72,7 @@ def test_predictions_are_those_of_scikit_learn(seed: int) -> None:
     draw = np.random.default_rng(seed)
     packed = hyperparameters(draw, 4).packed
     packed[-3] = -60.0  # no line over the breadth
-    hyper = Hyperparameters.unpacked(packed)
+    hyper = ProcessHyperparameters.unpacked(packed)
     values = rough(WEIGHTS)
     ours = GaussianProcess.at(hyper, WEIGHTS, values)
     warp = np.exp(hyper.exponent)
@@ -113,13 +113,13 @@ def test_many_points_are_all_used_though_few_shape_the_surface() -> None:
 def test_left_out_predictions_are_those_of_refitting(seed: int) -> None:
     draw = np.random.default_rng(seed)
     features, values = draw.standard_normal((8, 3)), draw.standard_normal(8)
-    fast = left_out_predictions(features, values)
+    fast = predict_left_out(features, values)
     for number in (0, len(STRENGTHS) // 2, len(STRENGTHS) - 1):
         for row in range(8):
             kept = np.arange(8) != row
             slow = Ridge(alpha=STRENGTHS[number]).fit(features[kept], values[kept]).predict(features[row : row + 1])
             assert fast[number, row] == pytest.approx(slow[0], abs=1e-6)
-            line = Line.at(features[kept], values[kept], STRENGTHS[number])
+            line = RidgeLine.at(features[kept], values[kept], STRENGTHS[number])
             assert line.predict(features[row : row + 1])[0] == pytest.approx(slow[0], abs=1e-6)
 
 
@@ -146,7 +146,7 @@ def test_a_line_in_logarithms_is_found_again() -> None:
 
 def test_trees_split_forty_points() -> None:
     step = np.where(WEIGHTS[:, 0] > 0.3, 1.0, 0.0)
-    predicted = Trees.fit(WEIGHTS, step).predict(OTHERS)
+    predicted = BoostedTrees.fit(WEIGHTS, step).predict(OTHERS)
     assert np.mean((predicted > 0.5) == (OTHERS[:, 0] > 0.3)) > 0.95
 
 

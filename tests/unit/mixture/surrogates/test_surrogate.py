@@ -10,8 +10,8 @@ import pytest
 
 from aftermix.errors import MixtureError
 from aftermix.mixture import Surrogate
-from aftermix.mixture.simplex import on_simplex
-from aftermix.mixture.surrogates.out_of_fold import CONSTANT, OutOfFold, choose, figures, folds
+from aftermix.mixture.simplex import check_simplex
+from aftermix.mixture.surrogates.out_of_fold import CONSTANT, OutOfFold, choose, draw_folds, score_predictions
 from aftermix.mixture.surrogates.regressors import BLENDS, REGRESSORS
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS
 
@@ -110,26 +110,26 @@ def test_as_few_points_as_there_may_be(points: int, domains: int) -> None:
 def test_rounded_shares_are_taken_as_what_they_stand_for() -> None:
     rounded = WEIGHTS.round(3) * 1.004
     exact = rounded / rounded.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(on_simplex(rounded), exact, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(check_simplex(rounded), exact, rtol=0, atol=1e-15)
 
 
 def test_repeats_of_a_mixture_share_a_fold() -> None:
     repeated = np.concatenate([WEIGHTS, WEIGHTS[:5]])
-    assigned = folds(repeated, seed=3)
+    assigned = draw_folds(repeated, seed=3)
     assert (assigned[:, :5] == assigned[:, 30:]).all()
-    assert sorted(np.bincount(folds(WEIGHTS, seed=3)[0])) == [3, 3, 4, 4, 4, 4, 4, 4]
+    assert sorted(np.bincount(draw_folds(WEIGHTS, seed=3)[0])) == [3, 3, 4, 4, 4, 4, 4, 4]
 
 
 def test_figures_by_hand() -> None:
     measured = np.array([1.0, 2.0, 3.0, 6.0])
     predicted = np.array([[1.0, 2.0, 5.0, 4.0]])
-    found = figures(predicted, measured, larger_is_better=True)
+    found = score_predictions(predicted, measured, larger_is_better=True)
     assert found.rmse == pytest.approx(np.sqrt(8 / 4))
     assert found.spearman == pytest.approx(0.8)
     assert found.regret == 3.0  # the third is predicted best, the fourth is
     assert found.optimism == 2.0
     assert found.error == pytest.approx(np.sqrt(2) / measured.std() + 0.2)
-    smaller = figures(predicted, measured, larger_is_better=False)
+    smaller = score_predictions(predicted, measured, larger_is_better=False)
     assert (smaller.regret, smaller.optimism) == (0.0, 0.0)
 
 

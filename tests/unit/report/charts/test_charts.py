@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
 
 from aftermix.report.charts.svg import ACCENT, draw
-from aftermix.report.charts.weight_space import MAX_LINES, MAX_MARKS, influence, thinned, weight_space
+from aftermix.report.charts.weight_space import MAX_LINES, MAX_MARKS, draw_weight_space, measure_influence, thin_out
 from aftermix.report.number_format import POINTS
-from aftermix.runs.records import Trial
+from aftermix.runs.records import TrialRecord
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -64,10 +64,10 @@ def test_missing_tooltip_is_an_error():
         draw(paint, name="a", label="", width_px=300, height_px=200)
 
 
-def _trials(count: int, names: str) -> list[Trial]:
+def _trials(count: int, names: str) -> list[TrialRecord]:
     rng = np.random.default_rng(0)
     return [
-        Trial.model_validate(
+        TrialRecord.model_validate(
             {"number": n, "state": "complete", "weights": dict(zip(names, rng.random(len(names)), strict=True)),
              "objective": float(rng.random())}
         )
@@ -85,7 +85,7 @@ def _trials(count: int, names: str) -> list[Trial]:
     ],
 )
 def test_kind_of_weight_space_fits_the_number_of_vectors(names, labels):
-    space = weight_space(_trials(12, names), vectors=tuple(names), winner=3, scale=POINTS)
+    space = draw_weight_space(_trials(12, names), vectors=tuple(names), winner=3, scale=POINTS)
 
     assert len(space.charts) == len(labels)
     for chart, label in zip(space.charts, labels, strict=True):
@@ -95,20 +95,20 @@ def test_kind_of_weight_space_fits_the_number_of_vectors(names, labels):
 
 
 def test_weight_space_without_a_scored_trial_is_none():
-    failed = Trial.model_validate({"number": 0, "state": "failed", "weights": {"a": 0.5}})
+    failed = TrialRecord.model_validate({"number": 0, "state": "failed", "weights": {"a": 0.5}})
 
-    assert weight_space([failed], vectors=("a",), winner=None, scale=POINTS) is None
+    assert draw_weight_space([failed], vectors=("a",), winner=None, scale=POINTS) is None
 
 
 def test_equal_scores_and_weights_outside_the_vectors_are_drawn():
     trials = [trial.model_copy(update={"objective": (0.5,)}) for trial in _trials(4, "ab")]
 
-    assert weight_space(trials, vectors=("a", "b", "new"), winner=None, scale=POINTS).high == "50.0"
+    assert draw_weight_space(trials, vectors=("a", "b", "new"), winner=None, scale=POINTS).high == "50.0"
 
 
 def test_marks_are_bounded_for_very_long_searches():
-    space = weight_space(_trials(1500, "abcd"), vectors=tuple("abcd"), winner=3, scale=POINTS)
-    lines = weight_space(_trials(400, "abcde"), vectors=tuple("abcde"), winner=3, scale=POINTS)
+    space = draw_weight_space(_trials(1500, "abcd"), vectors=tuple("abcd"), winner=3, scale=POINTS)
+    lines = draw_weight_space(_trials(400, "abcde"), vectors=tuple("abcde"), winner=3, scale=POINTS)
 
     assert str(space.charts[0]).count("<title>") == MAX_MARKS
     assert str(lines.charts[0]).count("<title>") <= MAX_LINES
@@ -117,7 +117,7 @@ def test_marks_are_bounded_for_very_long_searches():
 
 @given(st.integers(0, 400), st.integers(3, 60))
 def test_thinning_keeps_order_bound_and_the_best(count, limit):
-    kept = thinned(range(count), limit)
+    kept = thin_out(range(count), limit)
 
     assert kept == sorted(set(kept))
     assert len(kept) <= limit
@@ -134,4 +134,4 @@ def test_influence_is_the_absolute_spearman_correlation(weights, scores):
         constant = np.ptp(column) == 0 or np.ptp(scores) == 0
         expected.append(0.0 if constant else abs(spearmanr(column, scores).statistic))
 
-    np.testing.assert_allclose(influence(weights, scores), expected, atol=1e-12)
+    np.testing.assert_allclose(measure_influence(weights, scores), expected, atol=1e-12)

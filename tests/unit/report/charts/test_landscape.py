@@ -13,10 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftermix.errors import AftermixError
-from aftermix.report.charts.barycentric import TETRAHEDRON, TRIANGLE, allowed_corners, mixtures_at, projected
-from aftermix.report.charts.landscape import Cosines, Landscape, read_cosines, read_landscape
+from aftermix.report.charts.barycentric import (
+    TETRAHEDRON,
+    TRIANGLE,
+    find_allowed_corners,
+    invert_projection,
+    project_shares,
+)
+from aftermix.report.charts.landscape import CosinesRecord, LandscapeRecord, read_cosines, read_landscape
 from aftermix.report.number_format import MINUS
-from aftermix.report.sections.landscape import landscape_section
+from aftermix.report.sections.landscape import build_landscape_section
 
 SHARES = st.lists(st.floats(0.01, 1), min_size=4, max_size=4).map(lambda values: np.array(values))
 
@@ -24,24 +30,24 @@ SHARES = st.lists(st.floats(0.01, 1), min_size=4, max_size=4).map(lambda values:
 @pytest.mark.parametrize("corners", [TRIANGLE, TETRAHEDRON])
 def test_domains_alone_are_corners_of_equal_distance_and_the_uniform_mixture_is_the_centroid(corners: Any) -> None:
     count = len(corners)
-    np.testing.assert_allclose(projected(np.eye(count), corners), corners)
+    np.testing.assert_allclose(project_shares(np.eye(count), corners), corners)
     sides = [np.linalg.norm(one - other) for place, one in enumerate(corners) for other in corners[:place]]
     np.testing.assert_allclose(sides, 1)
     uniform = np.full((1, count), 1 / count)
-    np.testing.assert_allclose(projected(uniform, corners)[0], corners.mean(axis=0))
+    np.testing.assert_allclose(project_shares(uniform, corners)[0], corners.mean(axis=0))
 
 
 @given(SHARES, st.sampled_from([3, 4]))
 def test_a_mixture_comes_back_from_its_point(values: Any, count: int) -> None:
     shares = (values[:count] / values[:count].sum())[None]
     corners = TRIANGLE if count == 3 else TETRAHEDRON
-    np.testing.assert_allclose(mixtures_at(projected(shares, corners), corners), shares, atol=1e-12)
+    np.testing.assert_allclose(invert_projection(project_shares(shares, corners), corners), shares, atol=1e-12)
 
 
 @given(SHARES, SHARES)
 def test_corners_of_the_allowed_part_are_extreme_mixtures_within_the_limits(one: Any, other: Any) -> None:
     low, high = np.minimum(one, other)[:3] / 3, np.maximum(one, other)[:3]
-    corners = allowed_corners(low, high)
+    corners = find_allowed_corners(low, high)
     np.testing.assert_allclose(corners.sum(axis=1), 1)
     assert (corners >= low - 1e-9).all()
     assert (corners <= high + 1e-9).all()
@@ -62,11 +68,11 @@ def test_corners_of_the_allowed_part_are_extreme_mixtures_within_the_limits(one:
 
 
 def test_without_limits_the_whole_triangle_is_allowed() -> None:
-    assert sorted(allowed_corners(np.zeros(3), np.ones(3)).tolist()) == sorted(np.eye(3).tolist())
-    assert len(allowed_corners(np.array([0.6, 0.6, 0]), np.ones(3))) == 0
+    assert sorted(find_allowed_corners(np.zeros(3), np.ones(3)).tolist()) == sorted(np.eye(3).tolist())
+    assert len(find_allowed_corners(np.array([0.6, 0.6, 0]), np.ones(3))) == 0
 
 
-def landscape(**changes: Any) -> Landscape:
+def landscape(**changes: Any) -> LandscapeRecord:
     """Three domains and one capability, whose utility is the share of the first and whose score is 0.5 throughout."""
     shares = [[a / 4, b / 4, 1 - a / 4 - b / 4] for a in range(5) for b in range(5 - a)]
     lines = [
@@ -91,11 +97,11 @@ def landscape(**changes: Any) -> Landscape:
         "surface": {"shares": shares, "values": [[row[0], 0.5] for row in shares]},
         "slices": lines,
     }
-    return Landscape.model_validate(values | changes)
+    return LandscapeRecord.model_validate(values | changes)
 
 
 def test_three_domains_give_triangles_and_slices() -> None:
-    section = landscape_section(landscape(), None)
+    section = build_landscape_section(landscape(), None)
     assert section is not None
     drawing = str(section.triangles)
     assert "point 7: ja 0.50, &lt;b&gt;math&lt;/b&gt; 0.25, $code$ 0.25; 0.45" in drawing
@@ -108,15 +114,15 @@ def test_three_domains_give_triangles_and_slices() -> None:
     assert "share of ja" in section.slices[0][1]
     assert "point 7: 50.0" in section.slices[1][1]
     assert section.cosines == ()
-    assert landscape_section(landscape(), None) == section
+    assert build_landscape_section(landscape(), None) == section
 
 
 def test_where_bounds_leave_a_line_there_are_slices_alone() -> None:
-    section = landscape_section(landscape(low=[0.2, 0, 0], high=[0.2, 1, 1]), None)
+    section = build_landscape_section(landscape(low=[0.2, 0, 0], high=[0.2, 1, 1]), None)
     assert section is not None
     assert section.triangles is None
     assert len(section.slices) == 2
-    cut = landscape_section(landscape(low=[0.1, 0, 0], high=[0.9, 0.8, 1]), None)
+    cut = build_landscape_section(landscape(low=[0.1, 0, 0], high=[0.9, 0.8, 1]), None)
     assert cut is not None
     assert cut.triangles is not None
 
@@ -128,19 +134,19 @@ def test_a_value_that_an_expression_lacks_is_left_white() -> None:
     points = [{"trial": 7, "shares": [0, 0.5, 0.5], "values": [None, 0.5]}]
     points.append({"trial": 8, "shares": [1, 0, 0], "values": [1.0, 0.5]})
     surface = {"shares": known.surface.shares, "values": holes}
-    section = landscape_section(landscape(surface=surface, measured=points), None)
+    section = build_landscape_section(landscape(surface=surface, measured=points), None)
     assert section is not None
     drawing = str(section.triangles)
     assert (drawing.count("point 7:"), drawing.count("point 8:")) == (1, 2)  # utility and score
 
 
 def test_a_page_holds_so_many_panels_and_names_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = landscape_section(landscape(), None)
+    whole = build_landscape_section(landscape(), None)
     assert whole is not None
     assert whole.left_out == ()
     monkeypatch.setattr("aftermix.report.sections.landscape.MOST_SLICES", 3)
     monkeypatch.setattr("aftermix.report.sections.landscape.MOST_TRIANGLES", 1)
-    section = landscape_section(landscape(), None)
+    section = build_landscape_section(landscape(), None)
     assert section is not None
     assert [name for name, _ in section.slices] == ["utility"]
     assert section.left_out == ("gsm8k",)
@@ -149,7 +155,7 @@ def test_a_page_holds_so_many_panels_and_names_the_rest(monkeypatch: pytest.Monk
 
 def test_names_of_a_tetrahedron_are_no_markup() -> None:
     pytest.importorskip("plotly", reason="the tetrahedron needs aftermix[plots]")
-    from aftermix.report.charts.landscape_tetrahedron import tetrahedron
+    from aftermix.report.charts.landscape_tetrahedron import draw_tetrahedron
 
     evil = "</script><script>alert(1)</script>"
     shares = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
@@ -166,15 +172,15 @@ def test_names_of_a_tetrahedron_are_no_markup() -> None:
         "surface": {"shares": shares, "values": [[0.1, None], [0.2, 1], [0.3, 1], [0.4, 1]]},
         "slices": [],
     }
-    page = tetrahedron(landscape(**values), title=evil)
+    page = draw_tetrahedron(landscape(**values), title=evil)
     assert "alert(1)" in page
     assert "<script>alert" not in page
 
 
 def test_cosines_alone_are_a_section(tmp_path: Path) -> None:
-    assert landscape_section(None, None) is None
+    assert build_landscape_section(None, None) is None
     (tmp_path / "cosines.json").write_text(json.dumps({"vectors": ["a", "b"], "cosines": [[1, -0.25], [-0.25, None]]}))
-    section = landscape_section(read_landscape(tmp_path), read_cosines(tmp_path))
+    section = build_landscape_section(read_landscape(tmp_path), read_cosines(tmp_path))
     assert section is not None
     assert section.vectors == ("a", "b")
     assert section.cosines == (("a", ("1.00", f"{MINUS}0.25")), ("b", (f"{MINUS}0.25", "-")))
@@ -188,4 +194,4 @@ def test_a_damaged_file_is_refused_by_its_place(tmp_path: Path) -> None:
     with pytest.raises(AftermixError, match="optimum") as caught:
         read_landscape(tmp_path)
     assert "landscape.json" in str(caught.value)
-    assert Cosines(vectors=("a",), cosines=((1.0,),)).vectors == ("a",)
+    assert CosinesRecord(vectors=("a",), cosines=((1.0,),)).vectors == ("a",)

@@ -12,7 +12,13 @@ import pytest
 import yaml
 
 from aftermix.report.page import write_report
-from aftermix.report.sections.mixture_tree import GroupRecord, level_notes, read_tree, searched_groups, tree_rows
+from aftermix.report.sections.mixture_tree import (
+    TreeGroupRecord,
+    count_searched_groups,
+    list_level_notes,
+    list_tree_rows,
+    read_tree,
+)
 
 VOID = {"meta", "link", "br", "wbr", "hr", "img", "input", "path", "use"}
 UTILITY = {"weights": {"gsm8k": 1.0}, "expression": None, "normalisation": "zscore"}
@@ -112,21 +118,21 @@ def test_the_page_of_a_tree_is_valid_and_has_every_group(tree_run: Path) -> None
 
 
 def test_rows_are_members_below_their_groups_with_products_of_shares() -> None:
-    tree = GroupRecord.model_validate(TREE)
-    rows = [(row.name, row.depth, row.share, row.interval, row.whole) for row in tree_rows(tree)]
+    tree = TreeGroupRecord.model_validate(TREE)
+    rows = [(row.name, row.depth, row.share, row.interval, row.whole) for row in list_tree_rows(tree)]
     assert rows[:4] == [
         ("text", 0, "60.0 %", "50.0 % to 70.0 %", "60.0 %"),
         ("ja", 1, "25.0 %", "", "15.0 %"),
         ("law", 1, "75.0 %", "", "45.0 %"),
         ("code", 0, "40.0 %", "30.0 % to 50.0 %", "40.0 %"),
     ]
-    assert list(level_notes(tree)) == ["'text': every mixture scored the same, so nothing tells its shares apart."]
+    assert list(list_level_notes(tree)) == ["'text': every mixture scored the same, so nothing tells its shares apart."]
 
 
 def test_an_unfinished_tree_tells_how_many_groups_are_searched(tree_run: Path) -> None:
     (tree_run / "best.json").unlink()
     (tree_run / "levels" / "all" / "best.json").unlink()
-    assert searched_groups(tree_run) == (2, 3)
+    assert count_searched_groups(tree_run) == (2, 3)
     assert read_tree(tree_run) is None
     html = write_report(tree_run).read_text()
     assert "This search is unfinished: 2 of 3 groups have been searched." in html
@@ -136,5 +142,5 @@ def test_an_unfinished_tree_tells_how_many_groups_are_searched(tree_run: Path) -
 
 def test_a_run_without_a_tree_has_no_such_section(make_run: Callable[..., Path]) -> None:
     run = make_run("flat", trials=4)
-    assert searched_groups(run) is None
+    assert count_searched_groups(run) is None
     assert read_tree(run) is None

@@ -13,7 +13,7 @@ import pytest
 
 from aftermix.errors import AftermixError
 from aftermix.report.page import write_report
-from aftermix.report.sections.shares import Shares, read_shares, share_chart, share_section
+from aftermix.report.sections.shares import SharesRecord, build_share_section, draw_shares, read_shares
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -60,7 +60,7 @@ def record(*, blocks: int = 2, exclusive: bool = True, vectors: tuple[str, ...] 
 
 
 def test_the_table_has_every_kind_with_all_vectors_and_the_base() -> None:
-    section = share_section(Shares.model_validate(record(blocks=3)))
+    section = build_share_section(SharesRecord.model_validate(record(blocks=3)))
     assert section is not None
     assert [(row.name, row.positions, row.shares, row.ranked_by) for row in section.rows] == [
         ("all", "4,000", ("40.0 %", "40.0 %", "20.0 %"), "saliency 7, magnitude 1"),
@@ -73,7 +73,7 @@ def test_the_table_has_every_kind_with_all_vectors_and_the_base() -> None:
 
 
 def test_every_bar_says_what_it_is() -> None:
-    root = ET.fromstring(str(share_chart(Shares.model_validate(record()))))  # noqa: S314 - our own drawing
+    root = ET.fromstring(str(draw_shares(SharesRecord.model_validate(record()))))  # noqa: S314 - our own drawing
     titles = [title.text for title in root.iter(f"{SVG}title")]
     assert len(titles) == 9  # two vectors and the base, in two blocks and outside of them
     assert titles[0] == "model.layers.0, it: 40.0 % (400 positions)"
@@ -84,20 +84,20 @@ def test_every_bar_says_what_it_is() -> None:
 
 def test_nothing_is_drawn_of_the_base_when_the_vectors_took_all() -> None:
     values = record(vectors=("it", "ja", "math", "code"))
-    assert "base" not in str(share_chart(Shares.model_validate(values)))
+    assert "base" not in str(draw_shares(SharesRecord.model_validate(values)))
 
 
 @pytest.mark.parametrize("blocks", [1, 40, 130])
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_many_layers_are_numbered_sparsely(blocks: int, exclusive: bool) -> None:
     values = record(blocks=max(blocks, 2), exclusive=exclusive)
-    root = ET.fromstring(str(share_chart(Shares.model_validate(values))))  # noqa: S314 - our own drawing
+    root = ET.fromstring(str(draw_shares(SharesRecord.model_validate(values))))  # noqa: S314 - our own drawing
     numbers = [text.text for text in root.iter(f"{SVG}text") if re.fullmatch(r"\d+|rest", text.text or "")]
     assert len(numbers) < 40
 
 
 def test_a_method_that_shares_nothing_out_has_no_base_column() -> None:
-    section = share_section(Shares.model_validate(record(exclusive=False)))
+    section = build_share_section(SharesRecord.model_validate(record(exclusive=False)))
     assert section is not None
     assert section.rows[0].shares == ("40.0 %", "40.0 %")
     assert not section.ranked

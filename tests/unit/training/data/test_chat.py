@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from aftermix.errors import TrainingError
-from aftermix.training.data.encoding import Encoded, example_encoder
-from aftermix.training.data.examples import Example
+from aftermix.training.data.encoding import EncodedExample, build_example_encoder
+from aftermix.training.data.examples import TrainingExample
 
 CHATML = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<end>\n' }}{% endfor %}"
@@ -61,19 +61,19 @@ def tokenizer() -> Any:
     return build_tokenizer()
 
 
-def example(turns: Turns, tools: tuple[dict[str, Any], ...] = ()) -> Example:
-    return Example("a.jsonl, line 1", messages=tuple({"role": r, "content": c} for r, c in turns), tools=tools)
+def example(turns: Turns, tools: tuple[dict[str, Any], ...] = ()) -> TrainingExample:
+    return TrainingExample("a.jsonl, line 1", messages=tuple({"role": r, "content": c} for r, c in turns), tools=tools)
 
 
-def encoded(tokenizer: Any, template: str | None, turns: Turns) -> Encoded:
+def encoded(tokenizer: Any, template: str | None, turns: Turns) -> EncodedExample:
     tokenizer.chat_template = template
-    (found,) = example_encoder(tokenizer, format="chat", where="base")([example(turns)])
+    (found,) = build_example_encoder(tokenizer, format="chat", where="base")([example(turns)])
     assert found.answered is not None
     assert len(found.ids) == len(found.answered)
     return found
 
 
-def answers(tokenizer: Any, found: Encoded) -> list[str]:
+def answers(tokenizer: Any, found: EncodedExample) -> list[str]:
     """Text of each stretch of labelled tokens."""
     stretches: list[list[int]] = []
     before = False
@@ -172,13 +172,15 @@ def test_what_the_template_refuses_or_does_not_write(tokenizer: Any) -> None:
 
 def test_tools_reach_the_template(tokenizer: Any) -> None:
     tokenizer.chat_template = "{% for t in tools %}{{ t['name'] }}{% endfor %}" + CHATML
-    encode = example_encoder(tokenizer, format="chat", where="base")
+    encode = build_example_encoder(tokenizer, format="chat", where="base")
     (found,) = encode([example([("user", "a"), ("assistant", "b")], tools=({"name": "bird"},))])
     assert tokenizer.decode(found.ids).startswith("bird<|user|>")
 
 
-def completion(tokenizer: Any, prompt: str, text: str) -> tuple[Encoded, str]:
-    (found,) = example_encoder(tokenizer, format="completion", where="base")([Example("-", text=text, prompt=prompt)])
+def completion(tokenizer: Any, prompt: str, text: str) -> tuple[EncodedExample, str]:
+    (found,) = build_example_encoder(tokenizer, format="completion", where="base")(
+        [TrainingExample("-", text=text, prompt=prompt)]
+    )
     return found, tokenizer.decode(found.ids[found.answered])
 
 

@@ -14,8 +14,8 @@ from pyarrow import parquet
 
 from aftermix.errors import TrainingError
 from aftermix.files import sha256
-from aftermix.training.data.examples import examples, read_documents
-from aftermix.training.data.files import BATCH_ROWS, data_parts, data_sha256, records
+from aftermix.training.data.examples import read_documents, read_examples
+from aftermix.training.data.files import BATCH_ROWS, hash_data, list_data_parts, read_records
 
 ROWS = [{"text": f"document {number}", "id": number} for number in range(2 * BATCH_ROWS + 3)]
 TEXTS = [row["text"] for row in ROWS]
@@ -50,7 +50,7 @@ def written(folder: Path, form: str) -> Path:
 def test_the_same_documents_in_every_form(tmp_path: Path, form: str) -> None:
     path = written(tmp_path, form)
     assert read_documents(path).texts == TEXTS
-    assert [record["id"] for _, record in records(path, ["id"])] == list(range(len(ROWS)))  # type: ignore[index]
+    assert [record["id"] for _, record in read_records(path, ["id"])] == list(range(len(ROWS)))  # type: ignore[index]
 
 
 def test_a_folder_of_texts_is_a_document_a_file(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_folder_of_texts_is_a_document_a_file(tmp_path: Path) -> None:
 
 def test_places_are_files_with_line_or_row(tmp_path: Path) -> None:
     path = written(tmp_path, "folder")
-    places = [example.where for example in examples(path)]
+    places = [example.where for example in read_examples(path)]
     assert places[0] == f"{path / 'a.jsonl'}, line 1"
     assert places[-1] == f"{path / 'deep/b.parquet'}, row {len(ROWS) - len(ROWS) // 2}"
 
@@ -72,7 +72,7 @@ def test_nothing_is_read_ahead_of_need(tmp_path: Path) -> None:
     path = json_lines(tmp_path / "a.jsonl")
     with path.open("a") as file:
         file.write("broken\n")
-    found = examples(path)
+    found = read_examples(path)
     assert [next(found).text for _ in range(5)] == TEXTS[:5]
     with pytest.raises(TrainingError, match=rf"line {len(ROWS) + 1}: is not valid JSON"):
         list(found)
@@ -80,14 +80,14 @@ def test_nothing_is_read_ahead_of_need(tmp_path: Path) -> None:
 
 def test_the_hash_is_of_names_and_content(tmp_path: Path) -> None:
     one = json_lines(tmp_path / "a.jsonl")
-    assert data_sha256(one) == sha256(one)
+    assert hash_data(one) == sha256(one)
     folder = written(tmp_path, "folder")
-    before = data_sha256(folder)
-    assert data_sha256(folder) == before != data_sha256(one)
+    before = hash_data(folder)
+    assert hash_data(folder) == before != hash_data(one)
     (folder / "a.jsonl").rename(folder / "c.jsonl")
-    renamed = data_sha256(folder)
+    renamed = hash_data(folder)
     (folder / "c.jsonl").write_text('{"text": "else"}')
-    assert len({before, renamed, data_sha256(folder)}) == 3
+    assert len({before, renamed, hash_data(folder)}) == 3
 
 
 def test_what_a_name_means_is_refused_when_it_means_nothing(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_what_a_name_means_is_refused_when_it_means_nothing(tmp_path: Path) -> N
         "odd": "a.csv: expected JSONL, parquet, plain text or a saved dataset, found a .csv file",
     }.items():
         with pytest.raises(TrainingError) as caught:
-            data_parts(tmp_path / name)
+            list_data_parts(tmp_path / name)
         assert message in str(caught.value)
     assert read_documents(tmp_path / "splits/train").texts == TEXTS[:2]
 
@@ -138,8 +138,8 @@ def test_conversations_from_rows_are_those_from_lines(tmp_path: Path) -> None:
     rows = [chat(("user", "a"), ("assistant", "b")), chat(("system", "s"), ("user", "c"), ("assistant", "d"))]
     rows[0]["messages"][1]["name"] = "x"
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
-    lines = list(examples(json_lines(tmp_path / "a.jsonl", rows), format="chat"))
-    found = list(examples(tmp_path / "a.parquet", format="chat"))
+    lines = list(read_examples(json_lines(tmp_path / "a.jsonl", rows), format="chat"))
+    found = list(read_examples(tmp_path / "a.parquet", format="chat"))
     assert [example.messages for example in found] == [example.messages for example in lines]
     assert [example.messages for example in found] == [tuple(row["messages"]) for row in rows]
     assert [example.characters for example in found] == [2, 3]
@@ -167,7 +167,7 @@ def test_conversations_from_rows_are_those_from_lines(tmp_path: Path) -> None:
 def test_records_of_another_format(tmp_path: Path, form: str, record: dict[str, Any], message: str) -> None:
     path = json_lines(tmp_path / "a.jsonl", [record])
     with pytest.raises(TrainingError) as caught:
-        list(examples(path, format=form))
+        list(read_examples(path, format=form))
     assert message in str(caught.value)
     assert "a.jsonl, line 1" in str(caught.value)
 
@@ -175,10 +175,10 @@ def test_records_of_another_format(tmp_path: Path, form: str, record: dict[str, 
 def test_plain_text_has_no_answers(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words")
     with pytest.raises(TrainingError, match=r"a.txt: is plain text, which `format: chat` cannot read"):
-        list(examples(tmp_path / "a.txt", format="chat"))
+        list(read_examples(tmp_path / "a.txt", format="chat"))
 
 
 def test_calls_of_tools_may_have_no_content(tmp_path: Path) -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
-    (example,) = examples(json_lines(tmp_path / "a.jsonl", [{"messages": [call]}]), format="chat")
+    (example,) = read_examples(json_lines(tmp_path / "a.jsonl", [{"messages": [call]}]), format="chat")
     assert example.messages == ({"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]},)

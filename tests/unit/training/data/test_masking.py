@@ -10,12 +10,12 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
 
 from aftermix.errors import TrainingError
-from aftermix.training.data.collate import IGNORED, Row, collate
-from aftermix.training.data.encoding import Encoded
+from aftermix.training.data.collate import IGNORED, TokenSequence, collate
+from aftermix.training.data.encoding import EncodedExample
 from aftermix.training.data.masking import refuse_unmaskable
-from aftermix.training.data.packing import CutStream, packed
+from aftermix.training.data.packing import CutStream, pack_stream
 from aftermix.training.data.token_store import TokenStore
-from aftermix.training.trainer import Recipe, train_one
+from aftermix.training.trainer import TrainingRecipe, train_one
 
 ROWS = 64
 
@@ -34,8 +34,8 @@ def build(kind: str) -> Any:
 
 def documents(*lengths: int) -> TokenStore:
     draw = np.random.default_rng(0)
-    encoded = [Encoded(draw.integers(1, ROWS, length).astype(np.int32)) for length in lengths]
-    return TokenStore.of(encoded, characters=lengths)
+    encoded = [EncodedExample(draw.integers(1, ROWS, length).astype(np.int32)) for length in lengths]
+    return TokenStore.collect(encoded, characters=lengths)
 
 
 def loss_alone(model: Any, parts: list[torch.Tensor]) -> torch.Tensor:
@@ -53,11 +53,11 @@ def test_logits_loss_and_gradients_are_those_of_the_documents_alone(kind: str) -
     refuse_unmaskable(model, where="base")
     store = documents(7, 20, 3, 9, 30, 5)
     stream = CutStream(store, 16, seed=1, masked=True)
-    sequences = packed(stream, tokens=None, where="-")
+    sequences = pack_stream(stream, tokens=None, where="-")
     parts = [
         torch.from_numpy(store.ids[begin + piece.start : begin + piece.stop].astype(np.int64))
         for at in range(len(sequences))
-        for piece in stream.pieces(at * 16, min(at * 16 + 16, sequences.tokens))
+        for piece in stream.find_pieces(at * 16, min(at * 16 + 16, sequences.tokens))
         for begin in [int(store.ends[piece.document] - store.lengths[piece.document])]
     ]
     assert sum(map(len, parts)) == store.tokens == 74
@@ -73,13 +73,15 @@ def test_logits_loss_and_gradients_are_those_of_the_documents_alone(kind: str) -
         torch.testing.assert_close(packed_gradient, gradient, atol=1e-6, rtol=1e-4)
     # The Trainer's path computes the same loss.
     rows = list(sequences)
-    done = train_one(build(kind), rows, recipe=Recipe(batch_size=5, learning_rate=1e-9), device="cpu", threads=1)
+    done = train_one(
+        build(kind), rows, recipe=TrainingRecipe(batch_size=5, learning_rate=1e-9), device="cpu", threads=1
+    )
     assert done.losses == pytest.approx([float(expected.detach())], abs=1e-5)
 
 
 def test_unmasked_sequences_do_read_across(model: LlamaForCausalLM) -> None:
     stream = CutStream(documents(8, 8), 16, seed=0)
-    row, masked = stream.row(0), CutStream(stream.store, 16, seed=0, masked=True).row(0)
+    row, masked = stream.read_sequence(0), CutStream(stream.store, 16, seed=0, masked=True).read_sequence(0)
     assert row.positions is None
     assert masked.positions is not None
     assert masked.positions.tolist() == [*range(8), *range(8)]
@@ -109,8 +111,8 @@ def test_a_model_that_ignores_positions_in_its_mask_is_refused(model: LlamaForCa
 
 
 def test_collate_fills_rows_of_every_kind() -> None:
-    row = Row(torch.tensor([5, 6]), torch.tensor([IGNORED, 6]), torch.tensor([0, 0]))
-    batch = collate([row, torch.tensor([7, 8, 9]), row.first(1)])
+    row = TokenSequence(torch.tensor([5, 6]), torch.tensor([IGNORED, 6]), torch.tensor([0, 0]))
+    batch = collate([row, torch.tensor([7, 8, 9]), row.truncate(1)])
     assert batch["input_ids"].tolist() == [[5, 6, 0], [7, 8, 9], [5, 0, 0]]
     assert batch["labels"].tolist() == [[-100, 6, -100], [7, 8, 9], [-100, -100, -100]]
     assert batch["position_ids"].tolist() == [[0, 0, 0], [0, 1, 2], [0, 0, 0]]

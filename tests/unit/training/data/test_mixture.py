@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aftermix.errors import TrainingError
-from aftermix.training.data.encoding import Encoded
-from aftermix.training.data.mixture import checked_ratios, mixed, schedule
-from aftermix.training.data.packing import CutStream, Stream, packed
+from aftermix.training.data.encoding import EncodedExample
+from aftermix.training.data.mixture import check_ratios, mix_streams, order_domains
+from aftermix.training.data.packing import CutStream, SequenceStream, pack_stream
 from aftermix.training.data.packing_whole import WholeStream
 from aftermix.training.data.token_store import TokenStore
 
@@ -21,11 +21,11 @@ CONTEXT = 8
 
 def store_of(token: int, lengths: list[int], *, answered: bool = False) -> TokenStore:
     """Documents of one token, so that a row says whose it is."""
-    encoded = [Encoded(np.full(n, token, np.int32), np.ones(n, np.bool_) if answered else None) for n in lengths]
-    return TokenStore.of(encoded, characters=lengths)
+    encoded = [EncodedExample(np.full(n, token, np.int32), np.ones(n, np.bool_) if answered else None) for n in lengths]
+    return TokenStore.collect(encoded, characters=lengths)
 
 
-def streams_of(*sizes: int) -> dict[str, Stream]:
+def streams_of(*sizes: int) -> dict[str, SequenceStream]:
     return {f"d{at}": CutStream(store_of(at, [5] * size), CONTEXT, seed=0) for at, size in enumerate(sizes)}
 
 
@@ -37,7 +37,7 @@ PARTS = st.lists(st.integers(1, 1000), min_size=1, max_size=9)
 def test_no_domain_is_a_whole_sequence_off_its_share_at_any_point(parts: list[int], sequences: int, seed: int) -> None:
     exact = {f"d{at}": Fraction(part, sum(parts)) for at, part in enumerate(parts)}
     ratios = {name: float(ratio) for name, ratio in exact.items()}
-    order = schedule(ratios, lambda *_: 7, tokens=7 * sequences, seed=seed)
+    order = order_domains(ratios, lambda *_: 7, tokens=7 * sequences, seed=seed)
     assert len(order) == sequences
     count = dict.fromkeys(ratios, 0)
     for so_far, name in enumerate(order, 1):
@@ -53,7 +53,7 @@ def test_sequences_of_many_lengths_keep_the_shares_too(parts: list[int], lengths
     def length(name: str, index: int) -> int:
         return lengths[(index + len(name)) % len(lengths)]
 
-    order = schedule(ratios, length, tokens=tokens, seed=0)
+    order = order_domains(ratios, length, tokens=tokens, seed=0)
     count, given = dict.fromkeys(ratios, 0), dict.fromkeys(ratios, 0)
     for name in order:
         assert sum(given.values()) < tokens
@@ -66,10 +66,10 @@ def test_sequences_of_many_lengths_keep_the_shares_too(parts: list[int], lengths
 
 def test_the_seed_decides_ties_and_nothing_else_does() -> None:
     ratios = {"a": 0.25, "b": 0.25, "c": 0.5}
-    orders = {seed: schedule(ratios, lambda *_: 4, tokens=64, seed=seed) for seed in range(8)}
+    orders = {seed: order_domains(ratios, lambda *_: 4, tokens=64, seed=seed) for seed in range(8)}
     assert len({tuple(order) for order in orders.values()}) > 1
     backwards = dict(reversed(ratios.items()))
-    assert all(schedule(backwards, lambda *_: 4, tokens=64, seed=seed) == order for seed, order in orders.items())
+    assert all(order_domains(backwards, lambda *_: 4, tokens=64, seed=seed) == order for seed, order in orders.items())
     assert all(sorted(order[:4]) == ["a", "b", "c", "c"] for order in orders.values())
 
 
@@ -85,13 +85,13 @@ def test_every_token_of_a_domain_in_its_own_order_and_the_budget_met_exactly(
     streams = streams_of(*sizes)
     chosen = parts[: len(sizes)]
     ratios = {name: part / sum(chosen) for name, part in zip(streams, chosen, strict=True)}
-    mixture = mixed(streams, ratios, tokens=tokens, seed=0, where="mixture")
+    mixture = mix_streams(streams, ratios, tokens=tokens, seed=0, where="mixture")
     assert mixture.tokens == tokens == sum(len(row) for row in mixture)
     assert [len(row) for row in mixture] == mixture.lengths.tolist()
     given = mixture.given
     for at, (name, stream) in enumerate(streams.items()):
         rows = [row.ids.tolist() for row, domain in zip(mixture, mixture.domains, strict=True) if domain == name]
-        alone = packed(stream, tokens=given[name].tokens, where="-")
+        alone = pack_stream(stream, tokens=given[name].tokens, where="-")
         assert rows == [row.ids.tolist() for row in alone]
         assert {token for row in rows for token in row} == {at}
         assert given[name].tokens == sum(map(len, rows))
@@ -103,8 +103,8 @@ def test_every_token_of_a_domain_in_its_own_order_and_the_budget_met_exactly(
 
 def test_whole_examples_beside_documents() -> None:
     chat = WholeStream(store_of(1, [3, 6, 4, 5, 2] * 4, answered=True), CONTEXT, seed=0)
-    streams: dict[str, Stream] = {"text": CutStream(store_of(0, [5] * 99), CONTEXT, seed=0), "chat": chat}
-    mixture = mixed(streams, {"text": 0.7, "chat": 0.3}, tokens=400, seed=0, where="mixture")
+    streams: dict[str, SequenceStream] = {"text": CutStream(store_of(0, [5] * 99), CONTEXT, seed=0), "chat": chat}
+    mixture = mix_streams(streams, {"text": 0.7, "chat": 0.3}, tokens=400, seed=0, where="mixture")
     assert 400 <= mixture.tokens < 400 + CONTEXT
     assert mixture.given["chat"].share == pytest.approx(0.3, abs=0.03)
     assert mixture.given["chat"].epochs == pytest.approx(mixture.given["chat"].tokens / 80)
@@ -113,7 +113,7 @@ def test_whole_examples_beside_documents() -> None:
 
 def test_a_sequence_is_a_function_of_its_number() -> None:
     streams = streams_of(9, 4)
-    make = lambda: mixed(streams, {"d0": 0.6, "d1": 0.4}, tokens=300, seed=0, where="-")  # noqa: E731
+    make = lambda: mix_streams(streams, {"d0": 0.6, "d1": 0.4}, tokens=300, seed=0, where="-")  # noqa: E731
     whole, again = make(), make()
     assert again[20].ids.tolist() == whole[20].ids.tolist()
     with pytest.raises(IndexError):
@@ -122,8 +122,8 @@ def test_a_sequence_is_a_function_of_its_number() -> None:
 
 def test_ratios_are_checked() -> None:
     known = ["ja", "math"]
-    assert checked_ratios({"ja": 0.333, "math": 0.666}, known, where="-")["ja"] == pytest.approx(1 / 3)
-    assert checked_ratios({"ja": 1.0, "math": 0.0, "gone": 0.0}, known, where="-") == {"ja": 1.0}
+    assert check_ratios({"ja": 0.333, "math": 0.666}, known, where="-")["ja"] == pytest.approx(1 / 3)
+    assert check_ratios({"ja": 1.0, "math": 0.0, "gone": 0.0}, known, where="-") == {"ja": 1.0}
     for ratios, message in [
         (
             {"ja": 0.5, "zh": 0.5},
@@ -135,14 +135,14 @@ def test_ratios_are_checked() -> None:
         ({"ja": float("nan")}, "mixture.ja: expected a share of 0 or more, found nan"),
     ]:
         with pytest.raises(TrainingError) as caught:
-            checked_ratios(ratios, known, where="mixture")
+            check_ratios(ratios, known, where="mixture")
         assert message in str(caught.value)
 
 
 def test_a_domain_that_is_too_small_or_given_nothing() -> None:
     with pytest.raises(TrainingError, match=r"mixture.d1: holds 5 tokens, less than one sequence of 8"):
-        mixed(streams_of(9, 1), {"d0": 0.5, "d1": 0.5}, tokens=80, seed=0, where="mixture")
+        mix_streams(streams_of(9, 1), {"d0": 0.5, "d1": 0.5}, tokens=80, seed=0, where="mixture")
     with pytest.raises(
         TrainingError, match=r"mixture.d1: a share of 0.001 of 10 sequences gives it none. Raise `tokens"
     ):
-        mixed(streams_of(9, 9), {"d0": 0.999, "d1": 0.001}, tokens=80, seed=0, where="mixture")
+        mix_streams(streams_of(9, 9), {"d0": 0.999, "d1": 0.001}, tokens=80, seed=0, where="mixture")

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from aftermix.errors import TrainingError
 from aftermix.training.data.collate import IGNORED
-from aftermix.training.data.encoding import Encoded
-from aftermix.training.data.packing import packed
-from aftermix.training.data.packing_whole import WholeStream, best_fit
+from aftermix.training.data.encoding import EncodedExample
+from aftermix.training.data.packing import pack_stream
+from aftermix.training.data.packing_whole import WholeStream, pack_best_fit
 from aftermix.training.data.token_store import TokenStore
-from aftermix.training.data.tokenise import document_order
+from aftermix.training.data.tokenise import order_documents
 
 
 def store_of(lengths: list[int]) -> TokenStore:
@@ -21,8 +21,8 @@ def store_of(lengths: list[int]) -> TokenStore:
     encoded = []
     for number, length in enumerate(lengths, 1):
         ids = np.asarray([number] * (length - 1) + [0], dtype=np.int32)
-        encoded.append(Encoded(ids, np.arange(length) >= length // 2))
-    return TokenStore.of(encoded, characters=lengths)
+        encoded.append(EncodedExample(ids, np.arange(length) >= length // 2))
+    return TokenStore.collect(encoded, characters=lengths)
 
 
 def slow_best_fit(lengths: list[int], context: int) -> list[list[int]]:
@@ -40,7 +40,7 @@ def slow_best_fit(lengths: list[int], context: int) -> list[list[int]]:
 @settings(max_examples=100, deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), max_size=30))
 def test_best_fit_against_its_slow_twin(lengths: list[int]) -> None:
-    assert best_fit(lengths, context=9) == slow_best_fit(lengths, 9)
+    assert pack_best_fit(lengths, context=9) == slow_best_fit(lengths, 9)
 
 
 @settings(max_examples=60, deadline=None)
@@ -49,7 +49,7 @@ def test_every_example_whole_once_an_epoch(lengths: list[int], epochs: int, mask
     store = store_of(lengths)
     stream = WholeStream(store, 12, seed=3, masked=masked)
     wanted = epochs * store.tokens
-    sequences = packed(stream, tokens=max(wanted, 12), where="-")
+    sequences = pack_stream(stream, tokens=max(wanted, 12), where="-")
     if wanted >= 12:
         assert sequences.tokens == wanted
         assert sequences.epochs == epochs
@@ -72,12 +72,12 @@ def test_every_example_whole_once_an_epoch(lengths: list[int], epochs: int, mask
 def test_a_budget_is_met_to_the_next_whole_sequence_and_epochs_differ() -> None:
     store = store_of([4] * 9)
     stream = WholeStream(store, 8, seed=0)
-    assert packed(stream, tokens=17, where="-").lengths.tolist() == [8, 8, 8]
-    assert packed(stream, tokens=None, where="-").lengths.tolist() == [8, 8, 8, 8, 4]
-    orders = [document_order(9, seed=0, epoch=epoch) + 1 for epoch in (0, 1)]
-    firsts = [int(stream.row(0).ids[0]), int(stream.row(5).ids[0])]
+    assert pack_stream(stream, tokens=17, where="-").lengths.tolist() == [8, 8, 8]
+    assert pack_stream(stream, tokens=None, where="-").lengths.tolist() == [8, 8, 8, 8, 4]
+    orders = [order_documents(9, seed=0, epoch=epoch) + 1 for epoch in (0, 1)]
+    firsts = [int(stream.read_sequence(0).ids[0]), int(stream.read_sequence(5).ids[0])]
     assert firsts == [orders[0][0], orders[1][0]]
-    assert stream.row(0).ids.tolist() == stream.row(0).ids.tolist()
+    assert stream.read_sequence(0).ids.tolist() == stream.read_sequence(0).ids.tolist()
 
 
 def test_examples_longer_than_the_context() -> None:
@@ -86,11 +86,11 @@ def test_examples_longer_than_the_context() -> None:
         TrainingError, match=r"a.jsonl: 2 of 4 examples are longer than 8 tokens, up to 20. Raise `train"
     ):
         WholeStream(store, 8, seed=0, where="a.jsonl")
-    cut = packed(WholeStream(store, 8, seed=0, longer="cut"), tokens=None, where="-")
+    cut = pack_stream(WholeStream(store, 8, seed=0, longer="cut"), tokens=None, where="-")
     assert cut.tokens == 39 == sum(len(row) for row in cut)
     assert cut.documents == 4
     stream = WholeStream(store, 8, seed=0, longer="skip")
-    skipped = packed(stream, tokens=16, where="-")
+    skipped = pack_stream(stream, tokens=16, where="-")
     assert stream.skipped == 2
     assert skipped.tokens == 16
     assert skipped.epochs == 2

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aftermix.errors import RunFailedError, TrainingError
-from aftermix.training.data.encoding import Encoded, EncodeExamples
-from aftermix.training.data.examples import Example, read_documents
-from aftermix.training.data.packing import CutStream, pack, packed
+from aftermix.training.data.encoding import EncodedExample, ExampleEncoder
+from aftermix.training.data.examples import TrainingExample, read_documents
+from aftermix.training.data.packing import CutStream, pack_documents, pack_stream
 from aftermix.training.data.token_store import TokenStore, open_store
-from aftermix.training.data.tokenise import DataSource, document_order, tokenised
+from aftermix.training.data.tokenise import DataSource, order_documents, tokenise_dataset
 
 
 class Counting:
@@ -25,15 +25,15 @@ class Counting:
     def __init__(self, *, answers: bool = False) -> None:
         self.documents, self.answers = 0, answers
 
-    def __call__(self) -> EncodeExamples:
+    def __call__(self) -> ExampleEncoder:
         return self.encode
 
-    def encode(self, batch: Sequence[Example]) -> list[Encoded]:
+    def encode(self, batch: Sequence[TrainingExample]) -> list[EncodedExample]:
         self.documents += len(batch)
         found = [np.asarray([*(ord(c) for c in example.prompt + example.text), 0], np.int32) for example in batch]
         if not self.answers:
-            return [Encoded(ids) for ids in found]
-        return [Encoded(ids, np.arange(len(ids)) >= len(e.prompt)) for ids, e in zip(found, batch, strict=True)]
+            return [EncodedExample(ids) for ids in found]
+        return [EncodedExample(ids, np.arange(len(ids)) >= len(e.prompt)) for ids, e in zip(found, batch, strict=True)]
 
 
 def in_memory(texts: list[str]) -> list[list[int]]:
@@ -66,9 +66,9 @@ def test_the_stream_is_that_of_documents_in_memory(
     documents = read_documents(source.path)
     if sum(map(len, documents.texts)) + len(documents.texts) < 5:
         return
-    expected = pack(documents, in_memory, context=5, tokens=tokens, seed=seed)
-    store = tokenised(source, Counting(), cache=folder / "cache", identity=["x"], tokens=tokens, seed=seed)
-    found = packed(CutStream(store, 5, seed), tokens=tokens, where="-")
+    expected = pack_documents(documents, in_memory, context=5, tokens=tokens, seed=seed)
+    store = tokenise_dataset(source, Counting(), cache=folder / "cache", identity=["x"], tokens=tokens, seed=seed)
+    found = pack_stream(CutStream(store, 5, seed), tokens=tokens, where="-")
     assert [row.ids.tolist() for row in found] == [row.ids.tolist() for row in expected]
     assert found.documents == expected.documents
     assert store.empty == documents.empty
@@ -83,13 +83,13 @@ def test_a_small_budget_does_not_tokenise_the_rest(tmp_path: Path) -> None:
     texts = [letter * (10 + 37 * (at % 5)) for at, letter in enumerate("abcdefghij" * 100)]
     source = corpus(tmp_path / "a.jsonl", texts)
     counting = Counting()
-    store = tokenised(source, counting, cache=tmp_path / "cache", identity=[], tokens=2000, seed=1)
+    store = tokenise_dataset(source, counting, cache=tmp_path / "cache", identity=[], tokens=2000, seed=1)
     assert not store.complete
     assert 2000 <= store.tokens < 20_000
     assert counting.documents == len(store.ends) < 150
-    found = packed(CutStream(store, 10, 1), tokens=2000, where="-")
+    found = pack_stream(CutStream(store, 10, 1), tokens=2000, where="-")
     assert found.tokens_per_epoch is None
-    order = document_order(1000, seed=1, epoch=0)[: found.documents]
+    order = order_documents(1000, seed=1, epoch=0)[: found.documents]
     used = sum(len(texts[number]) for number in order[:-1])
     assert used < 2000
     last = texts[order[-1]]
@@ -99,7 +99,7 @@ def test_a_small_budget_does_not_tokenise_the_rest(tmp_path: Path) -> None:
 
 def test_made_once_and_again_only_when_something_else_is_asked_for(tmp_path: Path) -> None:
     source = corpus(tmp_path / "a.jsonl", ["abc", "de"] * 300)
-    ask: Callable[..., TokenStore] = lambda **more: tokenised(  # noqa: E731
+    ask: Callable[..., TokenStore] = lambda **more: tokenise_dataset(  # noqa: E731
         source, counting, **{"cache": tmp_path / "cache", "identity": ["x"], **more}
     )
     counting = Counting()
@@ -122,7 +122,7 @@ def test_a_damaged_store_is_made_again(tmp_path: Path) -> None:
     source = corpus(tmp_path / "a.jsonl", ["abc", "de"] * 30)
     counting = Counting()
     cache = tmp_path / "cache"
-    before = [np.array(tokenised(source, counting, cache=cache, identity=[]).ids)]
+    before = [np.array(tokenise_dataset(source, counting, cache=cache, identity=[]).ids)]
     (folder,) = cache.iterdir()
     assert open_store(folder) is not None
     content = bytearray((folder / "ids.bin").read_bytes())
@@ -131,7 +131,7 @@ def test_a_damaged_store_is_made_again(tmp_path: Path) -> None:
     assert open_store(folder) is None
     for damage in (lambda: None, (folder / "store.json").unlink, lambda: (folder / "store.json").write_text("{}")):
         damage()
-        before.append(np.array(tokenised(source, counting, cache=cache, identity=[]).ids))
+        before.append(np.array(tokenise_dataset(source, counting, cache=cache, identity=[]).ids))
     assert all(np.array_equal(before[0], again) for again in before)
     assert counting.documents == 60 * 4
     assert [path.name for path in cache.iterdir()] == [folder.name]
@@ -140,7 +140,7 @@ def test_a_damaged_store_is_made_again(tmp_path: Path) -> None:
 def test_answers_are_kept(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "ab", "completion": "c"}\n{"prompt": "", "completion": "de"}\n')
     source = DataSource(path=tmp_path / "a.jsonl", format="completion")
-    store = tokenised(source, Counting(answers=True), cache=tmp_path / "cache", identity=[], tokens=3)
+    store = tokenise_dataset(source, Counting(answers=True), cache=tmp_path / "cache", identity=[], tokens=3)
     assert store.complete
     assert store.answered is not None
     assert store.answered.tolist() == [False, False, True, True, True, True, True]
@@ -153,10 +153,10 @@ def test_faults_leave_no_store(tmp_path: Path) -> None:
         file.write('{"txt": 1}\n')
     for tokens in (None, 20):
         with pytest.raises(TrainingError, match=r"a.jsonl, line 601: has no field 'text'"):
-            tokenised(source, Counting(), cache=tmp_path / "cache", identity=[], tokens=tokens)
+            tokenise_dataset(source, Counting(), cache=tmp_path / "cache", identity=[], tokens=tokens)
     assert list((tmp_path / "cache").iterdir()) == []
     with pytest.raises(TrainingError, match=r"b.jsonl: holds no text"):
-        tokenised(corpus(tmp_path / "b.jsonl", ["", ""]), Counting(), cache=tmp_path / "cache", identity=[])
+        tokenise_dataset(corpus(tmp_path / "b.jsonl", ["", ""]), Counting(), cache=tmp_path / "cache", identity=[])
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFailedError, match=r"the tokens cannot be kept \(.*Free some room, or name another folder"):
-        tokenised(corpus(tmp_path / "c.jsonl", ["x"]), Counting(), cache=tmp_path / "file", identity=[])
+        tokenise_dataset(corpus(tmp_path / "c.jsonl", ["x"]), Counting(), cache=tmp_path / "file", identity=[])

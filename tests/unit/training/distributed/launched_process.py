@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from aftermix.config import load_config
 from aftermix.jobs.train.command import train
 from aftermix.training import loop
-from aftermix.training.distributed.processes import process_index, wait_for_all
+from aftermix.training.distributed.processes import read_process_index, wait_for_all
 
 advance = loop.StepRecorder.on_step_end
 
@@ -43,7 +43,7 @@ def main(file: Path, output: Path) -> None:
     wait_for_all()
     said: list[str] = []
     train(config, output / "interrupted", say=said.append)
-    if process_index() == 0:
+    if read_process_index() == 0:
         assert said[0] == "cats: goes on after step 2 of 5", said
         ours, theirs = (load_file(output / run / "cats/model.safetensors") for run in ("interrupted", "whole"))
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs), "the run that went on differs"

@@ -14,10 +14,10 @@ from torch import nn
 
 from aftermix.errors import TrainingError
 from aftermix.training import MergeAware
-from aftermix.training.optimizers.local_shard import Placement
+from aftermix.training.optimizers.local_shard import LocalShard
 from aftermix.training.optimizers.noise import FreshNoise
-from aftermix.training.optimizers.perturbation import Offset
-from aftermix.training.optimizers.restore import Regeneration
+from aftermix.training.optimizers.perturbation import Perturbation
+from aftermix.training.optimizers.restore import NoiseRegeneration
 
 MODES: list[dict[str, Any]] = [
     {},
@@ -99,7 +99,7 @@ def test_a_step_by_hand() -> None:
     optimizer = MergeAware(
         torch.optim.SGD([weight], lr=0.1), scale=0.5, location=0.25, coefficients=[0.5], max_experts=1
     )
-    noise = FreshNoise("laplace", 0).block(("0.0", 0, 0), 0, 2, torch.device("cpu")).double()
+    noise = FreshNoise("laplace", 0).draw_block(("0.0", 0, 0), 0, 2, torch.device("cpu")).double()
     with optimizer.perturbed():
         (weight**2).sum().backward()
     optimizer.step()
@@ -119,7 +119,7 @@ def test_own_vector_by_hand() -> None:
     with torch.no_grad():
         weight += 8.0
     source, experts = FreshNoise("laplace", 4), optimizer.next_draw.experts
-    others = 0.5 * source.block(("0.0", 0, 0), 0, 2, torch.device("cpu"), summands=experts - 1).double()
+    others = 0.5 * source.draw_block(("0.0", 0, 0), 0, 2, torch.device("cpu"), summands=experts - 1).double()
     with optimizer.perturbed():
         torch.testing.assert_close(weight.detach(), start + 8.0 + (0.25 - 1) * 8.0 + 0.25 * others, rtol=1e-12, atol=0)
 
@@ -390,8 +390,8 @@ def test_names_key_the_noise_and_sharing_them_shares_it() -> None:
 def test_regeneration_restores_any_bits(values: list[float], scale: float, constant: float) -> None:
     weights = torch.tensor(values, dtype=torch.float32)
     before = weights.clone()
-    kept = Regeneration(FreshNoise("laplace", 0))
-    kept.move(Placement(weights, tuple(weights.shape), (0,)), Offset(scale, constant), ("w", 0))
+    kept = NoiseRegeneration(FreshNoise("laplace", 0))
+    kept.move(LocalShard(weights, tuple(weights.shape), (0,)), Perturbation(scale, constant), ("w", 0))
     kept.restore()
     assert same([weights], [before])
 
@@ -399,9 +399,9 @@ def test_regeneration_restores_any_bits(values: list[float], scale: float, const
 def test_regeneration_keeps_a_few_percent() -> None:
     weights = 0.02 * torch.randn(300, 1000, generator=torch.Generator().manual_seed(0))
     before, plain = weights.clone(), weights.clone()
-    kept = Regeneration(FreshNoise("laplace", 0))
-    placement = Placement(weights, (300, 1000), (0, 0))
-    kept.move(placement, Offset(5e-4, 0.0), ("w", 0))
+    kept = NoiseRegeneration(FreshNoise("laplace", 0))
+    placement = LocalShard(weights, (300, 1000), (0, 0))
+    kept.move(placement, Perturbation(5e-4, 0.0), ("w", 0))
     assert 0 < kept.kept_bytes < 0.1 * weights.nbytes
     assert (weights - plain).std().item() == pytest.approx(5e-4 * math.sqrt(2), rel=0.02)
     kept.restore()

@@ -18,7 +18,7 @@ from aftermix.config import Config, OptimizerConfig
 from aftermix.errors import AftermixError
 from aftermix.training import SAM, MergeAware
 from aftermix.training.optimizers import build as making
-from aftermix.training.trainer import Recipe, make_optimizer, train_one
+from aftermix.training.trainer import TrainingRecipe, make_optimizer, train_one
 
 CPU = {"device": "cpu", "threads": 1}
 NAMES = ["merge_aware", "sam", "asam"]
@@ -29,8 +29,8 @@ def rows(count: int) -> list[torch.Tensor]:
     return list(torch.randint(1, 100, (count, 12), generator=torch.Generator().manual_seed(0)))
 
 
-def recipe(name: str = "adamw", *, learning_rate: float = 1e-2, **options: Any) -> Recipe:
-    return Recipe(
+def recipe(name: str = "adamw", *, learning_rate: float = 1e-2, **options: Any) -> TrainingRecipe:
+    return TrainingRecipe(
         batch_size=4, learning_rate=learning_rate, schedule="constant", optimizer=OptimizerConfig(name=name, **options)
     )
 
@@ -44,7 +44,7 @@ def loss_of(model: LlamaForCausalLM, batch: list[torch.Tensor]) -> torch.Tensor:
     return model(input_ids=ids, labels=ids, use_cache=False).loss
 
 
-def loop_written_out(model: LlamaForCausalLM, data: list[torch.Tensor], used: Recipe) -> None:
+def loop_written_out(model: LlamaForCausalLM, data: list[torch.Tensor], used: TrainingRecipe) -> None:
     """The same steps without the Trainer and without hooks: move, gradient, restore, clip, AdamW."""
     model.train()
     optimizer: Any = make_optimizer(model, used, fused=True)

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from aftermix.checkpoints.formats.lora.config import CONFIG, AdapterConfig
-from aftermix.checkpoints.formats.lora.names import UNCHANGED, Swap
+from aftermix.checkpoints.formats.lora.names import UNCHANGED, PrefixSwap
 from aftermix.checkpoints.formats.on_base import OnBase
-from aftermix.checkpoints.model import Bounds, Model, TensorInfo
+from aftermix.checkpoints.model import Model, Span, TensorInfo
 from aftermix.checkpoints.safe_files import holds_file
 
 WEIGHTS = "adapter_model.safetensors"
@@ -40,7 +40,7 @@ class LowRank:
     scale: float
     transposed: bool
 
-    def rows(self, start: int, stop: int) -> torch.Tensor:
+    def compute_rows(self, start: int, stop: int) -> torch.Tensor:
         """Rows `start` to `stop` of the tensor that is added to the base's."""
         if self.transposed:
             return (self.a_RI[:, start:stop].float().T @ self.b_OR.float().T) * self.scale
@@ -48,7 +48,7 @@ class LowRank:
 
 
 @dataclass
-class Change:
+class TensorChange:
     """Change that the adapter makes to one tensor, seen as a matrix of its first dimension against all others."""
 
     low_rank: LowRank | None = None
@@ -67,7 +67,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Adapter(OnBase):
+class LoraAdapter(OnBase):
     """An opened adapter: a :class:`~aftermix.checkpoints.model.Model` known by its difference from `base`."""
 
     home: Path
@@ -75,9 +75,9 @@ class Adapter(OnBase):
     label: str
     base: Model
     settings: AdapterConfig
-    changes: dict[str, Change]
+    changes: dict[str, TensorChange]
     """By name in the base; of a tied embedding the one that is stored."""
-    swap: Swap = UNCHANGED
+    swap: PrefixSwap = UNCHANGED
     _norms: dict[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -94,29 +94,29 @@ class Adapter(OnBase):
         """Settings and factors: both decide the difference."""
         return [self.home / CONFIG, self.home / WEIGHTS]
 
-    def difference(self, name: str, bounds: Bounds) -> torch.Tensor | None:
+    def difference(self, name: str, span: Span) -> torch.Tensor | None:
         """Elements `span` of expert - base in float32; None for a tensor that the adapter leaves alone."""
         stored = self.base.alias.get(name, name)
-        if stored not in self.changes or bounds[0] == bounds[1]:
+        if stored not in self.changes or span[0] == span[1]:
             return None
 
-        width = width_of(self.base.info(stored))
-        first, last = bounds[0] // width, -(-bounds[1] // width)
-        return self.rows(stored, first, last).reshape(-1)[bounds[0] - first * width : bounds[1] - first * width]
+        width = compute_width(self.base.info(stored))
+        first, last = span[0] // width, -(-span[1] // width)
+        return self.compute_rows(stored, first, last).reshape(-1)[span[0] - first * width : span[1] - first * width]
 
-    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+    def compute_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Rows of the difference of the base's tensor `name`, as a matrix."""
         change = self.changes[name]
-        base = self._base_rows(name, start, stop) if change.needs_base else torch.zeros(1)
+        base = self._read_base_rows(name, start, stop) if change.needs_base else torch.zeros(1)
 
         # DoRA scales the sum of base and factors, so the factors come first.
-        moved = base if change.saved is None else _matrix(change.saved)[start:stop].float()
+        moved = base if change.saved is None else _reshape_to_matrix(change.saved)[start:stop].float()
         if change.low_rank is not None:
-            moved = moved + change.low_rank.rows(start, stop)
+            moved = moved + change.low_rank.compute_rows(start, stop)
         if change.added is not None:
-            moved = moved + _matrix(change.added)[start:stop].float()
+            moved = moved + _reshape_to_matrix(change.added)[start:stop].float()
         if change.magnitude_O is not None:
-            moved = moved * self._dora_factor(name, moved, start)
+            moved = moved * self._compute_dora_factor(name, moved, start)
 
         # Single rows take the place of all that came before.
         if change.tokens:
@@ -125,7 +125,7 @@ class Adapter(OnBase):
                 moved[row - start] = change.tokens[row].float()
         return moved - base if change.needs_base else moved
 
-    def storage_facts(self) -> list[str]:
+    def describe_storage(self) -> list[str]:
         """Kind, rank, number of moved tensors, and what the user did not write."""
         settings = self.settings
         ranks = sorted({settings.r, *(c.low_rank.a_RI.shape[0] for c in self.changes.values() if c.low_rank)})
@@ -141,11 +141,11 @@ class Adapter(OnBase):
             lines.append(f"names '{trained_from}' as its base; here it moves '{self.base.label}'")
         return lines
 
-    def _base_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
-        width = width_of(self.base.info(name))
-        return self.base.block(name, (start * width, stop * width)).float().view(stop - start, width)
+    def _read_base_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        width = compute_width(self.base.info(name))
+        return self.base.read_block(name, (start * width, stop * width)).float().view(stop - start, width)
 
-    def _dora_factor(self, name: str, moved: torch.Tensor, start: int) -> torch.Tensor:
+    def _compute_dora_factor(self, name: str, moved: torch.Tensor, start: int) -> torch.Tensor:
         """m / ||W + s B A|| for the outputs that the rows `moved` of W + s B A belong to, or reach."""
         change = self.changes[name]
         assert change.low_rank is not None  # noqa: S101 - checked on opening
@@ -154,41 +154,45 @@ class Adapter(OnBase):
         magnitude_O: torch.Tensor = change.magnitude_O.reshape(-1).float()
         if change.low_rank.transposed:
             if name not in self._norms:
-                self._norms[name] = self._column_norms(name)
+                self._norms[name] = self._compute_column_norms(name)
             return magnitude_O / self._norms[name]
 
         factor_R: torch.Tensor = magnitude_O[start : start + len(moved)] / torch.linalg.vector_norm(moved, dim=1)
         return factor_R.view(-1, 1)
 
-    def _column_norms(self, name: str) -> torch.Tensor:
+    def _compute_column_norms(self, name: str) -> torch.Tensor:
         """||W + s B A|| over all rows: outputs are columns there."""
         change, info = self.changes[name], self.base.info(name)
         assert change.low_rank is not None  # noqa: S101 - the caller looked
 
-        squares_O = torch.zeros(width_of(info), dtype=torch.float64)
-        for start, stop in row_runs(info):
+        squares_O = torch.zeros(compute_width(info), dtype=torch.float64)
+        for start, stop in split_rows(info):
             saved = change.saved
-            weight = self._base_rows(name, start, stop) if saved is None else _matrix(saved)[start:stop].float()
-            squares_O += (weight + change.low_rank.rows(start, stop)).double().square().sum(dim=0)
+            weight = (
+                self._read_base_rows(name, start, stop)
+                if saved is None
+                else _reshape_to_matrix(saved)[start:stop].float()
+            )
+            squares_O += (weight + change.low_rank.compute_rows(start, stop)).double().square().sum(dim=0)
         return squares_O.sqrt().float()
 
 
-def width_of(info: TensorInfo) -> int:
+def compute_width(info: TensorInfo) -> int:
     """Columns of a tensor seen as a matrix of its first dimension against all others."""
     return math.prod(info.shape[1:])
 
 
-def row_runs(info: TensorInfo) -> list[Bounds]:
+def split_rows(info: TensorInfo) -> list[Span]:
     """All rows of that matrix, as many at a time as make `ROWS_ELEMENTS`."""
     rows = info.shape[0] if info.shape else 1
-    step = max(1, ROWS_ELEMENTS // max(1, width_of(info)))
+    step = max(1, ROWS_ELEMENTS // max(1, compute_width(info)))
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def as_matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+def compute_matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns of a tensor of `shape` seen as that matrix."""
     return (shape[0] if shape else 1), math.prod(shape[1:])
 
 
-def _matrix(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.reshape(as_matrix_shape(tuple(tensor.shape)))
+def _reshape_to_matrix(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.reshape(compute_matrix_shape(tuple(tensor.shape)))

@@ -54,16 +54,18 @@ class AdapterConfig(BaseModel):
     ensure_weight_tying: bool = False
     base_model_name_or_path: str | None = None
 
-    def rank(self, module: str) -> int:
+    def find_rank(self, module: str) -> int:
         """Rank of the factors of `module`."""
-        return _by_pattern(self.rank_pattern, module, self.r)
+        return _match_pattern(self.rank_pattern, module, self.r)
 
-    def scale(self, module: str) -> float:
+    def compute_scale(self, module: str) -> float:
         """Factor of B A: alpha / rank, or alpha / sqrt(rank) when rank-stabilised."""
-        rank = self.rank(module)
-        return _by_pattern(self.alpha_pattern, module, self.lora_alpha) / (math.sqrt(rank) if self.use_rslora else rank)
+        rank = self.find_rank(module)
+        return _match_pattern(self.alpha_pattern, module, self.lora_alpha) / (
+            math.sqrt(rank) if self.use_rslora else rank
+        )
 
-    def tokens(self, module: str) -> list[int] | None:
+    def list_tokens(self, module: str) -> list[int] | None:
         """Rows of `module` that were trained one by one."""
         indices = self.trainable_token_indices
         if isinstance(indices, dict):
@@ -85,12 +87,12 @@ def read_adapter_config(folder: Path, *, label: str) -> AdapterConfig:
     try:
         settings = AdapterConfig.model_validate(values)
     except ValidationError as error:
-        raise ManyProblemsError([_bad_value(folder, detail) for detail in error.errors()]) from error
-    refuse_if_any([*_beyond_weights(settings, label), *_involved_patterns(settings, folder)])
+        raise ManyProblemsError([_describe_bad_value(folder, detail) for detail in error.errors()]) from error
+    refuse_if_any([*_list_unsupported(settings, label), *_list_involved_patterns(settings, folder)])
     return settings
 
 
-def _beyond_weights(settings: AdapterConfig, label: str) -> list[Problem]:
+def _list_unsupported(settings: AdapterConfig, label: str) -> list[Problem]:
     unknown = {key: value for key, value in (settings.model_extra or {}).items() if value and key not in UNUSED}
     problems = [
         Problem(label, f"uses PEFT's `{key}`, which is not a plain difference of weights", FOLD) for key in unknown
@@ -101,14 +103,14 @@ def _beyond_weights(settings: AdapterConfig, label: str) -> list[Problem]:
     return problems
 
 
-def _involved_patterns(settings: AdapterConfig, folder: Path) -> list[Problem]:
+def _list_involved_patterns(settings: AdapterConfig, folder: Path) -> list[Problem]:
     """Patterns come from a stranger's file: one that could run for hours, or is none, is not run at all."""
     problems = []
     for key, patterns in (("rank_pattern", settings.rank_pattern), ("alpha_pattern", settings.alpha_pattern)):
         for pattern in patterns:
             if len(re.findall(r"[*+?{]", pattern)) > MOST_REPETITIONS or re.search(r"\)[*+{?]", pattern):
                 found = f"'{pattern}' repeats more than {MOST_REPETITIONS} times, or repeats a group"
-            elif (fault := _fault(pattern)) is not None:
+            elif (fault := _find_fault(pattern)) is not None:
                 found = f"'{pattern}' is no regular expression ({fault})"
             else:
                 continue
@@ -117,7 +119,7 @@ def _involved_patterns(settings: AdapterConfig, folder: Path) -> list[Problem]:
     return problems
 
 
-def _fault(pattern: str) -> str | None:
+def _find_fault(pattern: str) -> str | None:
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
@@ -125,12 +127,12 @@ def _fault(pattern: str) -> str | None:
     return None
 
 
-def _by_pattern(patterns: Mapping[str, Number], module: str, default: Number) -> Number:
+def _match_pattern(patterns: Mapping[str, Number], module: str, default: Number) -> Number:
     """The value of the first pattern that `module` ends with, as PEFT looks them up."""
     return next((v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
 
 
-def _bad_value(folder: Path, detail: Any) -> Problem:
+def _describe_bad_value(folder: Path, detail: Any) -> Problem:
     place = ".".join(str(part) for part in detail["loc"])
     found = f"{detail['msg']}, found {str(detail.get('input'))[:100]!r}"
     return Problem(f"{folder / CONFIG}: {place}", found, "Copy the adapter again.")

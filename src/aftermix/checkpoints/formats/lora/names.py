@@ -37,7 +37,7 @@ DEEPEST = 16
 
 
 @dataclass
-class Contents:
+class AdapterContents:
     """Names in the file, sorted by what they are."""
 
     modules: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -47,9 +47,9 @@ class Contents:
     unknown: list[str] = field(default_factory=list)
 
     @staticmethod
-    def of(names: Iterable[str]) -> Contents:
+    def from_names(names: Iterable[str]) -> AdapterContents:
         """Sort `names`; what PEFT would not have written is unknown."""
-        contents = Contents()
+        contents = AdapterContents()
         for name in names:
             path = name.removeprefix(ROOT)
             ending = next((ending for ending in ENDINGS if path.endswith(ending)), None)
@@ -57,28 +57,30 @@ class Contents:
             if path == name or len(name) > LONGEST:
                 contents.unknown.append(name)
             elif ending is not None:
-                module = _unwrapped(path.removesuffix(ending))
+                module = _strip_wrapper(path.removesuffix(ending))
                 contents.modules.setdefault(module, {})[ENDINGS[ending]] = name
-            elif any(mark in path for mark in MARKS) or _unwrapped(path) in contents.saved:
+            elif any(mark in path for mark in MARKS) or _strip_wrapper(path) in contents.saved:
                 contents.unknown.append(name)
             else:
-                contents.saved[_unwrapped(path)] = name
+                contents.saved[_strip_wrapper(path)] = name
         return contents
 
-    def targets(self, stored: Mapping[str, torch.Tensor]) -> dict[str, Size]:
+    def list_targets(self, stored: Mapping[str, torch.Tensor]) -> dict[str, Size]:
         """Every tensor that the adapter changes, under its own names, with the size as far as that is known."""
-        sizes: dict[str, Size] = {target: size_of(tuple(stored[name].shape)) for target, name in self.saved.items()}
+        sizes: dict[str, Size] = {
+            target: compute_size(tuple(stored[name].shape)) for target, name in self.saved.items()
+        }
         for module, parts in self.modules.items():
             shapes = {part: tuple(stored[name].shape) for part, name in parts.items()}
             a, b = shapes.get(A, shapes.get(EMBEDDING_A)), shapes.get(B, shapes.get(EMBEDDING_B))
-            sizes[f"{module}.weight"] = size_of((b[0], *a[1:])) if a and b else None
+            sizes[f"{module}.weight"] = compute_size((b[0], *a[1:])) if a and b else None
             if BIAS in shapes:
-                sizes[f"{module}.bias"] = size_of(shapes[BIAS])
+                sizes[f"{module}.bias"] = compute_size(shapes[BIAS])
         return dict(sorted(sizes.items()))
 
 
 @dataclass(frozen=True)
-class Swap:
+class PrefixSwap:
     """A prefix of the adapter's names and what the base has in its place."""
 
     drop: str
@@ -93,16 +95,16 @@ class Swap:
         return f"'{self.drop}' -> '{self.add}'"
 
 
-UNCHANGED = Swap("", "")
+UNCHANGED = PrefixSwap("", "")
 
 
-def size_of(shape: tuple[int, ...]) -> Size:
+def compute_size(shape: tuple[int, ...]) -> Size:
     """The two sides of a tensor seen as a matrix, whichever way round."""
     sides = sorted((shape[0] if shape else 1, math.prod(shape[1:])))
     return sides[0], sides[1]
 
 
-def place(targets: Mapping[str, Size], base: Model) -> tuple[Swap, list[Problem]]:
+def find_swap(targets: Mapping[str, Size], base: Model) -> tuple[PrefixSwap, list[Problem]]:
     """The one exchange of prefixes that brings every target without a tensor of its name to one of the base's.
 
     Targets that the base has under their own name stay. Names count as the same tensor when they end alike from the
@@ -110,10 +112,10 @@ def place(targets: Mapping[str, Size], base: Model) -> tuple[Swap, list[Problem]
     tower. Problems name the targets that the base lacks, or two exchanges that would serve equally well.
     """
     homeless = [name for name in targets if not base.has(name)]
-    by_ending = _by_ending(base.tensors, homeless)
-    sizes = {name: size_of(info.shape) for name, info in base.tensors.items()}
+    by_ending = _group_by_ending(base.tensors, homeless)
+    sizes = {name: compute_size(info.shape) for name, info in base.tensors.items()}
 
-    served = Counter(swap for name in homeless for swap in _swaps(name, targets[name], by_ending, sizes))
+    served = Counter(swap for name in homeless for swap in _list_swaps(name, targets[name], by_ending, sizes))
     best = [swap for swap, count in served.items() if count == max(served.values())]
     if len(best) > 1:
         found = f"its tensors fit the base in {len(best)} ways: {', '.join(map(str, best[:LISTED]))}"
@@ -121,26 +123,26 @@ def place(targets: Mapping[str, Size], base: Model) -> tuple[Swap, list[Problem]
 
     swap = best[0] if best else UNCHANGED
     missing = [name for name in homeless if not base.has(swap(name))]
-    return swap, _missing(missing, total=len(targets))
+    return swap, _report_missing(missing, total=len(targets))
 
 
-def _unwrapped(path: str) -> str:
+def _strip_wrapper(path: str) -> str:
     """Without PEFT's name for what it wraps."""
     return path.replace(".base_layer", "")
 
 
-def _by_ending(names: Iterable[str], homeless: Sequence[str]) -> dict[str, list[str]]:
+def _group_by_ending(names: Iterable[str], homeless: Sequence[str]) -> dict[str, list[str]]:
     """The base's names by each of their endings that a homeless name shares."""
-    wanted = {ending for name in homeless for _, ending in _cuts(name)}
-    found: dict[str, list[str]] = {}
+    wanted = {ending for name in homeless for _, ending in _list_cuts(name)}
+    names_by_ending: dict[str, list[str]] = {}
     for name in names:
-        for _, ending in _cuts(name):
+        for _, ending in _list_cuts(name):
             if ending in wanted:
-                found.setdefault(ending, []).append(name)
-    return found
+                names_by_ending.setdefault(ending, []).append(name)
+    return names_by_ending
 
 
-def _cuts(name: str) -> list[tuple[str, str]]:
+def _list_cuts(name: str) -> list[tuple[str, str]]:
     """Prefix and ending of `name` at every dot before the first number; the longest ending first, two parts or more."""
     parts = name.split(".")
     last = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
@@ -148,16 +150,18 @@ def _cuts(name: str) -> list[tuple[str, str]]:
     return [("".join(f"{part}." for part in parts[:cut]), ".".join(parts[cut:])) for cut in cuts]
 
 
-def _swaps(name: str, size: Size, by_ending: Mapping[str, list[str]], sizes: Mapping[str, Size]) -> list[Swap]:
+def _list_swaps(
+    name: str, size: Size, by_ending: Mapping[str, list[str]], sizes: Mapping[str, Size]
+) -> list[PrefixSwap]:
     """Exchanges that lead from `name` to a tensor of the base with which it shares the longest ending, and the size."""
-    for drop, ending in _cuts(name):
+    for drop, ending in _list_cuts(name):
         fitting = [other for other in by_ending.get(ending, ()) if size in (None, sizes[other])]
         if fitting:
-            return [Swap(drop, other.removesuffix(ending)) for other in fitting]
+            return [PrefixSwap(drop, other.removesuffix(ending)) for other in fitting]
     return []
 
 
-def _missing(names: Sequence[str], *, total: int) -> list[Problem]:
+def _report_missing(names: Sequence[str], *, total: int) -> list[Problem]:
     remedy = "Name the base that the adapter was trained on."
     problems = [Problem(name, "the adapter changes this tensor, the base lacks it", remedy) for name in names[:LISTED]]
     if len(names) > LISTED:

@@ -11,12 +11,12 @@ from safetensors import safe_open
 
 from aftermix.checkpoints.formats.lora.adapter import (
     WEIGHTS,
-    Adapter,
-    Change,
+    LoraAdapter,
     LowRank,
-    as_matrix_shape,
-    row_runs,
-    width_of,
+    TensorChange,
+    compute_matrix_shape,
+    compute_width,
+    split_rows,
 )
 from aftermix.checkpoints.formats.lora.config import CONFIG, FOLD, AdapterConfig, read_adapter_config
 from aftermix.checkpoints.formats.lora.names import (
@@ -27,13 +27,13 @@ from aftermix.checkpoints.formats.lora.names import (
     MAGNITUDE,
     TOKENS,
     A,
+    AdapterContents,
     B,
-    Contents,
-    Swap,
-    place,
+    PrefixSwap,
+    find_swap,
 )
 from aftermix.checkpoints.model import Model, TensorInfo
-from aftermix.checkpoints.reader import INDEX, SINGLE, headers
+from aftermix.checkpoints.reader import INDEX, SINGLE, read_headers
 from aftermix.checkpoints.safe_files import holds_file
 from aftermix.errors import CheckpointError, Problem, refuse_if_any
 
@@ -50,7 +50,7 @@ def is_adapter(folder: Path) -> bool:
     return holds_file(folder / CONFIG) and not any(holds_file(folder / name) for name in (SINGLE, INDEX))
 
 
-def open_adapter(folder: Path, *, label: str, base: Model | None) -> Adapter:
+def open_adapter(folder: Path, *, label: str, base: Model | None) -> LoraAdapter:
     """Open the adapter in `folder` against `base`; no weights are read but those of a tied embedding.
 
     Raises :class:`CheckpointError` or :class:`ManyProblemsError` for an adapter without a base, of another kind than
@@ -61,24 +61,24 @@ def open_adapter(folder: Path, *, label: str, base: Model | None) -> Adapter:
         remedy = "Name its base as `base:` and the adapter under `vectors:`."
         raise CheckpointError(label, "is a LoRA adapter, which is nothing without its base", remedy)
 
-    stored = _stored(folder, label)
-    contents = Contents.of(stored)
+    stored = _read_stored(folder, label)
+    contents = AdapterContents.from_names(stored)
     problems = [Problem(name, "is no tensor that PEFT writes for a LoRA adapter", FOLD) for name in contents.unknown]
-    problems += list(_without_partner(contents, settings))
+    problems += list(_find_without_partner(contents, settings))
 
-    swap, misplaced = place(contents.targets(stored), base)
-    refuse_if_any(_first(problems) + misplaced)
+    swap, misplaced = find_swap(contents.list_targets(stored), base)
+    refuse_if_any(_shorten_problems(problems) + misplaced)
 
-    building = _Building(stored, settings, base, swap)
+    builder = _AdapterBuilder(stored, settings, base, swap)
     for module, parts in contents.modules.items():
-        building.take_module(module, parts)
+        builder.take_module(module, parts)
     for target, name in contents.saved.items():
-        building.take_saved(target, name)
-    refuse_if_any(_first(building.problems))
-    return building.settled(folder, label)
+        builder.take_saved(target, name)
+    refuse_if_any(_shorten_problems(builder.problems))
+    return builder.build(folder, label)
 
 
-def _stored(folder: Path, label: str) -> dict[str, torch.Tensor]:
+def _read_stored(folder: Path, label: str) -> dict[str, torch.Tensor]:
     """Every tensor of the file, memory-mapped."""
     file = folder / WEIGHTS
     if not holds_file(file):
@@ -89,7 +89,7 @@ def _stored(folder: Path, label: str) -> dict[str, torch.Tensor]:
             "Save the adapter again with a recent PEFT, which writes safetensors.",
         )
 
-    names = [info.name for info in headers(file)]
+    names = [info.name for info in read_headers(file)]
     if not names:
         raise CheckpointError(str(file), "holds no tensors", "Copy the adapter again.")
 
@@ -97,7 +97,7 @@ def _stored(folder: Path, label: str) -> dict[str, torch.Tensor]:
         return {name: handle.get_tensor(name) for name in names}
 
 
-def _without_partner(contents: Contents, settings: AdapterConfig) -> Iterator[Problem]:
+def _find_without_partner(contents: AdapterContents, settings: AdapterConfig) -> Iterator[Problem]:
     remedy = "Copy the adapter again; it is incomplete."
     for module, parts in contents.modules.items():
         for part, partner in PARTNERS:
@@ -112,7 +112,7 @@ def _without_partner(contents: Contents, settings: AdapterConfig) -> Iterator[Pr
             yield Problem(module, f"the adapter has {MAGNITUDE} without {A}", remedy)
 
 
-def _first(problems: Sequence[Problem]) -> list[Problem]:
+def _shorten_problems(problems: Sequence[Problem]) -> list[Problem]:
     """The first few, and how many there are."""
     if len(problems) <= LISTED:
         return list(problems)
@@ -121,19 +121,19 @@ def _first(problems: Sequence[Problem]) -> list[Problem]:
 
 
 @dataclass
-class _Building:
+class _AdapterBuilder:
     """Changes by the base's names, tied ones still apart, and what stands against them."""
 
     stored: Mapping[str, torch.Tensor]
     settings: AdapterConfig
     base: Model
-    swap: Swap
-    changes: dict[str, Change] = field(default_factory=dict)
+    swap: PrefixSwap
+    changes: dict[str, TensorChange] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def take_module(self, module: str, parts: Mapping[str, str]) -> None:
         """Factors, magnitude, single rows and bias of one module."""
-        change, info = self._change(f"{module}.weight")
+        change, info = self._find_change(f"{module}.weight")
         stored = {part: self.stored[name] for part, name in parts.items()}
 
         for a, b in ((A, B), (EMBEDDING_A, EMBEDDING_B)):
@@ -146,20 +146,20 @@ class _Building:
 
         # The scale of the factors holds for the bias of B too.
         if BIAS in stored:
-            bias, info = self._change(f"{module}.bias")
+            bias, info = self._find_change(f"{module}.bias")
             if self._fits(stored[BIAS], info.shape, info.name):
-                bias.added = stored[BIAS].float() * self.settings.scale(module)
+                bias.added = stored[BIAS].float() * self.settings.compute_scale(module)
 
     def take_saved(self, target: str, name: str) -> None:
         """A tensor that is stored whole."""
-        change, info = self._change(target)
+        change, info = self._find_change(target)
         if self._fits(self.stored[name], info.shape, info.name):
             change.saved = self.stored[name]
 
-    def settled(self, folder: Path, label: str) -> Adapter:
+    def build(self, folder: Path, label: str) -> LoraAdapter:
         """The adapter, with the names of a tied tensor brought together where that loses nothing."""
-        apart = Adapter(folder, label, self.base, self.settings, self.changes, self.swap)
-        changes: dict[str, Change] = {}
+        apart = LoraAdapter(folder, label, self.base, self.settings, self.changes, self.swap)
+        changes: dict[str, TensorChange] = {}
         for stored in sorted({self.base.alias.get(name, name) for name in self.changes}):
             names = [stored, *(name for name, other in self.base.alias.items() if other == stored)]
             if len(names) == 1:
@@ -177,27 +177,27 @@ class _Building:
                 self.problems.append(Problem(moved[0], found, UNTIE))
 
         refuse_if_any(self.problems)
-        return Adapter(folder, label, self.base, self.settings, changes, self.swap)
+        return LoraAdapter(folder, label, self.base, self.settings, changes, self.swap)
 
-    def _change(self, target: str) -> tuple[Change, TensorInfo]:
+    def _find_change(self, target: str) -> tuple[TensorChange, TensorInfo]:
         """The change of the tensor that the adapter calls `target`, and the base's entry under the base's name."""
         name = target if self.base.has(target) else self.swap(target)
         info = replace(self.base.info(name), name=name)
         if not info.mergeable:
             self._refuse(name, f"the adapter changes it, the base holds {info.dtype}")
-        return self.changes.setdefault(name, Change()), info
+        return self.changes.setdefault(name, TensorChange()), info
 
     def _take_factors(
-        self, module: str, change: Change, info: TensorInfo, a: torch.Tensor, b: torch.Tensor, *, embedding: bool
+        self, module: str, change: TensorChange, info: TensorInfo, a: torch.Tensor, b: torch.Tensor, *, embedding: bool
     ) -> None:
-        rank, rows, width = self.settings.rank(module), info.shape[0] if info.shape else 1, width_of(info)
+        rank, rows, width = self.settings.find_rank(module), info.shape[0] if info.shape else 1, compute_width(info)
         shapes = {
             transposed: ((rank, rows), (width, rank)) if transposed else ((rank, width), (rows, rank))
-            for transposed in self._orientations(module, info, embedding=embedding)
+            for transposed in self._list_orientations(module, info, embedding=embedding)
         }
 
-        found = (as_matrix_shape(tuple(a.shape)), as_matrix_shape(tuple(b.shape)))
-        fitting = [transposed for transposed, expected in shapes.items() if expected == found]
+        stored_shapes = (compute_matrix_shape(tuple(a.shape)), compute_matrix_shape(tuple(b.shape)))
+        fitting = [transposed for transposed, expected in shapes.items() if expected == stored_shapes]
         if not fitting or not (a.is_floating_point() and b.is_floating_point()):
             expected = " or ".join(f"A {of_a} and B {of_b}" for of_a, of_b in shapes.values())
             held = f"A {tuple(a.shape)} and B {tuple(b.shape)} of {a.dtype}"
@@ -208,10 +208,10 @@ class _Building:
         if change.low_rank is not None:
             self._refuse(info.name, "two modules of the adapter change it", FOLD)
 
-        factors = a.reshape(found[0]), b.reshape(found[1])
-        change.low_rank = LowRank(*factors, self.settings.scale(module), fitting[0])
+        factors = a.reshape(stored_shapes[0]), b.reshape(stored_shapes[1])
+        change.low_rank = LowRank(*factors, self.settings.compute_scale(module), fitting[0])
 
-    def _orientations(self, module: str, info: TensorInfo, *, embedding: bool) -> list[bool]:
+    def _list_orientations(self, module: str, info: TensorInfo, *, embedding: bool) -> list[bool]:
         """Readings of W, True for (in, out): the shapes decide between the two, the first of them when both fit.
 
         PEFT's `fan_in_fan_out` is one flag for all modules, the last one's, so of a square W the kind of layer is asked
@@ -224,7 +224,7 @@ class _Building:
             conv1d = module.rpartition(".")[2] in CONV1D_LAYERS
         return [conv1d, not conv1d]
 
-    def _take_magnitude(self, change: Change, info: TensorInfo, magnitude: torch.Tensor) -> None:
+    def _take_magnitude(self, change: TensorChange, info: TensorInfo, magnitude: torch.Tensor) -> None:
         if change.low_rank is None:
             return  # its factors were refused
         outputs = change.low_rank.b_OR.shape[0]
@@ -234,14 +234,14 @@ class _Building:
             return
         change.magnitude_O = magnitude
 
-    def _take_tokens(self, module: str, change: Change, info: TensorInfo, rows: torch.Tensor) -> None:
-        indices = self.settings.tokens(module) or []
+    def _take_tokens(self, module: str, change: TensorChange, info: TensorInfo, rows: torch.Tensor) -> None:
+        indices = self.settings.list_tokens(module) or []
         count = info.shape[0] if info.shape else 0
         if change.low_rank is not None:
             self._refuse(info.name, "the adapter has both factors and single rows for it", FOLD)
         elif len(set(indices)) != len(indices) or not all(0 <= index < count for index in indices):
             self._refuse(info.name, f"`trainable_token_indices` are not different rows of its {info.shape}")
-        elif self._fits(rows, (len(indices), width_of(info)), info.name):
+        elif self._fits(rows, (len(indices), compute_width(info)), info.name):
             change.tokens = dict(zip(indices, rows, strict=True))
 
     def _fits(self, stored: torch.Tensor, shape: tuple[int, ...], name: str) -> bool:
@@ -255,11 +255,11 @@ class _Building:
         self.problems.append(Problem(name, found, remedy))
 
 
-def _alike(adapter: Adapter, name: str, other: str | None = None) -> bool:
+def _alike(adapter: LoraAdapter, name: str, other: str | None = None) -> bool:
     """Tell whether two names of a tied tensor are moved alike up to rounding; without `other`, `name` not at all."""
     info = adapter.base.info(name)
-    for start, stop in row_runs(info):
-        theirs = adapter.rows(other, start, stop) if other else torch.zeros(())
-        if not torch.allclose(adapter.rows(name, start, stop), theirs, rtol=1e-5, atol=1e-8):
+    for start, stop in split_rows(info):
+        theirs = adapter.compute_rows(other, start, stop) if other else torch.zeros(())
+        if not torch.allclose(adapter.compute_rows(name, start, stop), theirs, rtol=1e-5, atol=1e-8):
             return False
     return True

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.formats.lora.adapter import Adapter
-from aftermix.checkpoints.formats.lora.names import Swap
-from aftermix.checkpoints.model import StoredDifference, read_tensor, storage_facts
+from aftermix.checkpoints.formats.lora.adapter import LoraAdapter
+from aftermix.checkpoints.formats.lora.names import PrefixSwap
+from aftermix.checkpoints.model import StoredDifference, describe_storage, read_tensor
 from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import open_checkpoint
@@ -54,13 +54,13 @@ def write_adapter(folder: Path, tensors: Tensors, **settings: Any) -> Path:
     return folder
 
 
-def opened(base: Path, adapter: Path) -> Adapter:
+def opened(base: Path, adapter: Path) -> LoraAdapter:
     model = open_model(str(adapter), base=open_model(str(base)))
-    assert isinstance(model, Adapter)
+    assert isinstance(model, LoraAdapter)
     return model
 
 
-def difference(adapter: Adapter, name: str) -> np.ndarray:
+def difference(adapter: LoraAdapter, name: str) -> np.ndarray:
     """In several runs that do not end at rows, put together."""
     elements = adapter.info(name).elements
     ends = [0, elements // 3 + 1, elements // 2 + 3, elements]
@@ -96,7 +96,7 @@ def test_the_difference_is_the_scaled_product(
     a, b = (doubles(tensor) for tensor in tensors.values())
     np.testing.assert_allclose(difference(adapter, f"{Q}.weight"), scale * b @ a, atol=1e-6)
     assert adapter.difference("model.norm.weight", (0, 32)) is None
-    assert adapter.block("model.norm.weight", (0, 32)).equal(adapter.base.block("model.norm.weight", (0, 32)))
+    assert adapter.read_block("model.norm.weight", (0, 32)).equal(adapter.base.read_block("model.norm.weight", (0, 32)))
     base = read_tensor(adapter.base, f"{Q}.weight")
     np.testing.assert_allclose(doubles(read_tensor(adapter, f"{Q}.weight")), doubles(base) + scale * b @ a, atol=1e-6)
     assert isinstance(adapter, StoredDifference)
@@ -143,7 +143,7 @@ def test_saved_tensors_and_single_rows_take_the_place_of_the_base(untied_family:
 def test_facts_tell_what_the_adapter_is(family: Family, tmp_path: Path) -> None:
     tensors = factors(Q, 32, 32) | factors(UP, 32, 48)
     folder = write_adapter(tmp_path / "lora", tensors, use_rslora=True)
-    facts = storage_facts(opened(family["base"], folder))
+    facts = describe_storage(opened(family["base"], folder))
     assert facts[0] == "is a LoRA adapter, rank-stabilised: rank 4, 2 tensors moved"
     assert facts[1] == f"names 'someone/base' as its base; here it moves '{family['base']}'"
     found = doctor(config_of(family, folder))
@@ -163,13 +163,16 @@ def with_prefix(base: Path, folder: Path, rename: Callable[[str], str]) -> Path:
 @pytest.mark.parametrize(
     ("rename", "swap"),
     [
-        (lambda name: name.removeprefix("model."), Swap("model.", "")),
-        (lambda name: f"language_model.{name}", Swap("", "language_model.")),
-        (lambda name: name.replace("model.", "model.language_model.", 1), Swap("model.", "model.language_model.")),
+        (lambda name: name.removeprefix("model."), PrefixSwap("model.", "")),
+        (lambda name: f"language_model.{name}", PrefixSwap("", "language_model.")),
+        (
+            lambda name: name.replace("model.", "model.language_model.", 1),
+            PrefixSwap("model.", "model.language_model."),
+        ),
     ],
 )
 def test_another_prefix_is_exchanged_and_told(
-    rename: Callable[[str], str], swap: Swap, family: Family, tmp_path: Path
+    rename: Callable[[str], str], swap: PrefixSwap, family: Family, tmp_path: Path
 ) -> None:
     folder = write_adapter(tmp_path / "lora", factors(Q, 32, 32) | factors(UP, 32, 48))
     plain = opened(family["base"], folder)
@@ -178,7 +181,7 @@ def test_another_prefix_is_exchanged_and_told(
     assert sorted(other.changes) == sorted(rename(name) for name in plain.changes)
     name = f"{UP}.weight"
     np.testing.assert_array_equal(difference(other, rename(name)), difference(plain, name))
-    assert any(str(swap) in fact for fact in storage_facts(other))
+    assert any(str(swap) in fact for fact in describe_storage(other))
 
 
 def test_two_places_that_fit_equally_are_refused(family: Family, tmp_path: Path) -> None:
@@ -197,7 +200,7 @@ def test_sizes_tell_the_text_model_from_the_vision_tower(family: Family, tmp_pat
     tensors = load_file(base / "model.safetensors")
     vision = {f"model.vision.layers.{layer}.self_attn.q_proj.weight": torch.zeros(24, 24) for layer in range(9)}
     save_file(tensors | vision, base / "model.safetensors")
-    assert opened(base, folder).swap == Swap("model.", "model.text.")
+    assert opened(base, folder).swap == PrefixSwap("model.", "model.text.")
 
 
 @pytest.mark.parametrize(
