@@ -62,3 +62,8 @@ class TaskSplitRecord(RunRecord):
 
 class SplitRecord(JsonRecord, RootModel[dict[str, TaskSplitRecord]]):
     """`items/split.json`: items by task."""
+
+    @property
+    def tasks(self) -> dict[str, TaskSplitRecord]:
+        """Items of each task."""
+        return self.root

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import ErrorDetails
 
 from aftermix.errors import AftermixError
 from aftermix.files import write_atomically
@@ -49,7 +50,7 @@ class JsonRecord(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            raise AftermixError(f"{where}: {place}" if place else where, _describe(text, error), REMEDY) from error
+            raise AftermixError(f"{where}: {place}" if place else where, describe_fault(first), REMEDY) from error
 
     def write(self, path: Path) -> None:
         """Write the file `path`: a reader sees the old content or the new one."""
@@ -83,13 +84,11 @@ def read_text(path: Path) -> str:
         raise AftermixError(str(path), f"cannot be read ({error})", REMEDY) from error
 
 
-def _describe(text: str, error: ValidationError) -> str:
-    """The first fault, in the words of this program where pydantic's own say too little."""
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return f"is not valid JSON ({first['ctx']['error']})"
-    if first["type"] == "model_type" and not first["loc"]:
-        return f"expected a JSON object, found {type(json.loads(text)).__name__}"
-    if first["type"] == "extra_forbidden":
+def describe_fault(fault: ErrorDetails) -> str:
+    """A fault that pydantic found, in the words of this program where its own say too little."""
+    kind = fault["type"]
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return "expected no such key: this version does not know it"
-    return first["msg"]
+    if kind == "model_type":
+        return f"expected a JSON object, found {type(fault['input']).__name__}"
+    return fault["msg"]

@@ -7,13 +7,13 @@ from typing import Literal, Optional
 from pydantic import Field, RootModel
 
 from aftermix.runs.json_record import Finite, Interval, JsonRecord, OptionValue, RunRecord
-from aftermix.runs.search_records import (
+from aftermix.runs.records import (
     BaselineRecord,
     CandidateRecord,
     ItemsRecord,
+    MixtureScoresRecord,
     ObjectiveRecord,
     ScanRecord,
-    ScoresRecord,
     StageSeconds,
     VectorRecord,
 )
@@ -127,7 +127,7 @@ class VerifiedMixtureRecord(RunRecord):
     trial: int | None
     shares: dict[str, Finite]
     predicted: PredictedUtilityRecord
-    select: ScoresRecord
+    select: MixtureScoresRecord
 
 
 class MergedMixtureRecord(RunRecord):
@@ -156,9 +156,9 @@ class FoundMixtureRecord(MergedMixtureRecord):
     noise: NoiseRecord
     optimum: OptimumRecord
     verified: tuple[VerifiedMixtureRecord, ...]
-    search: ScoresRecord | None
+    search: MixtureScoresRecord | None
     """None unless the winner is a point of the design."""
-    select: ScoresRecord
+    select: MixtureScoresRecord
     floors_met: bool
     candidates: tuple[CandidateRecord, ...]
     seconds: StageSeconds
@@ -172,7 +172,7 @@ class FoundMixtureRecord(MergedMixtureRecord):
 class MixtureRecord(FoundMixtureRecord):
     """`best.json` of a finished mixture without a tree."""
 
-    test: ScoresRecord
+    test: MixtureScoresRecord
     baselines: tuple[BaselineRecord, ...]
 
 
@@ -235,8 +235,8 @@ class TreeRecord(MergedMixtureRecord):
     tree: TreeGroupRecord
     points: PointCountsRecord
     search: None
-    select: ScoresRecord
-    test: ScoresRecord
+    select: MixtureScoresRecord
+    test: MixtureScoresRecord
     floors_met: bool
     candidates: tuple[CandidateRecord, ...]
     baselines: tuple[BaselineRecord, ...]

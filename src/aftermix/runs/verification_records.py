@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from aftermix.runs.json_record import Finite, Interval, RunRecord
 from aftermix.runs.mixture_records import UtilityRecord
-from aftermix.runs.search_records import CapabilityScoreRecord, UtilityScore
+from aftermix.runs.records import CapabilityScoreRecord, UtilityScore
 
 VERIFICATION_FILE = "verification.json"
 TRAINING_FILE = "train.json"

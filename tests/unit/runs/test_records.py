@@ -24,9 +24,9 @@ from aftermix.runs.mixture_records import (
     TreeDesignRecord,
     TreeRecord,
 )
-from aftermix.runs.search_records import BestRecord, ScoresRecord
+from aftermix.runs.records import BestRecord, ScoresRecord
 from aftermix.runs.share_records import SharesRecord
-from aftermix.runs.trials import parse_items, parse_trial, trial_as_json
+from aftermix.runs.trials import dump_trial, parse_items, parse_trial
 from aftermix.runs.verification_records import TrainingRecord, VerificationRecord
 
 FIXTURE = Path(__file__).parents[2] / "data" / "runs-0a1294b"
@@ -83,7 +83,7 @@ def test_item_scores_read_and_written_give_the_same_bytes(path: Path) -> None:
 @pytest.mark.parametrize("path", **named(JOURNALS))
 def test_trials_read_and_written_give_the_same_bytes(path: Path) -> None:
     lines = path.read_bytes().splitlines()
-    assert [json.dumps(trial_as_json(parse_trial(line))).encode() for line in lines] == lines
+    assert [json.dumps(dump_trial(parse_trial(line))).encode() for line in lines] == lines
 
 
 def test_every_kind_of_file_is_in_the_fixture() -> None:
@@ -175,7 +175,7 @@ def test_group_without_a_search_has_three_keys() -> None:
     ("content", "message"),
     [
         (b"[1]", "expected a JSON object, found list"),
-        (b"{", "is not valid JSON"),
+        (b"{", "Invalid JSON: EOF"),
         (b"\xff", "cannot be read"),
         (None, "cannot be read"),
         (b'{"run": 1}', "from.json: run: Input should be a valid string"),
