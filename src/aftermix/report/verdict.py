@@ -82,8 +82,8 @@ class ObjectiveVerdict:
 def name_objectives(objectives: Sequence[ObjectiveRecord], count: int) -> tuple[str, ...]:
     """A name for each of `count` objectives: the user's, else its tasks.
 
-    >>> named, unnamed = (ObjectiveRecord(name=name, tasks={"gsm8k": 1.0}, floors={}) for name in ("chat", None))
-    >>> name_objectives([unnamed, named], 2)
+    >>> records = [ObjectiveRecord(name=name, tasks={"gsm8k": 1.0}, floors={}) for name in (None, "chat")]
+    >>> name_objectives(records, 2)
     ('gsm8k', 'chat')
     """
     if count == 1:

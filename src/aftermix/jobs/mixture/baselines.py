@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from aftermix.jobs.mixture.problem import TOKENS, UNIFORM, MixtureProblem
 from aftermix.jobs.mixture.scores import UtilityScorer
 from aftermix.jobs.search.baselines import BaselineMerge
 from aftermix.jobs.search.score_cache import ScoreCache
+from aftermix.runs.records import BaselineRecord
 from aftermix.runs.trials import ItemMeasurement, ItemScores, Point, Weights
 from aftermix.seeds import derived_seed
 
@@ -48,7 +48,7 @@ class MixtureBaselines:
         """Item scores of one merge, measured now or kept from before."""
         return self.score_cache.measure_items(BaselineMerge(_build_key(weights), "mixture", weights), split)
 
-    def build_records(self, winner: ItemScores, mixtures: list[NamedMixture]) -> list[dict[str, Any]]:
+    def build_records(self, winner: ItemScores, mixtures: list[NamedMixture]) -> tuple[BaselineRecord, ...]:
         """The mixtures that have to be beaten, on test items, as `baselines` of `best.json`."""
         records = []
         for name, kind, weights in progress.bar(mixtures, label="Baselines", unit="model"):
@@ -58,17 +58,17 @@ class MixtureBaselines:
                 items = self.measure_items(weights, "test")
 
             records.append(
-                {
-                    "name": name,
-                    "kind": kind,
-                    "method": self.evaluator.merger.recipe.method.name,
-                    "density": None,
-                    "weights": weights or {},
-                    "test": self.scorer.summarise_items(items),
-                    "difference": self.scorer.compare_items(winner, items),
-                }
+                BaselineRecord(
+                    name=name,
+                    kind=kind,
+                    method=self.evaluator.merger.recipe.method.name,
+                    density=None,
+                    weights=weights or {},
+                    test=self.scorer.summarise_items(items),
+                    difference=self.scorer.compare_items(winner, items),
+                )
             )
-        return records
+        return tuple(records)
 
 
 def list_named_mixtures(problem: MixtureProblem) -> Iterator[NamedMixture]:
