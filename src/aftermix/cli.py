@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -308,7 +307,7 @@ def evaluate(file: Path, split: Any, as_json: bool) -> None:
     from aftermix.jobs.terminal_text import describe_scores
 
     summary = job(config, split=split)
-    click.echo(json.dumps(summary, indent=2) if as_json else "\n".join(describe_scores(summary)))
+    click.echo(summary.to_bytes(escaped=True).rstrip() if as_json else "\n".join(describe_scores(summary)))
 
 
 @cli.command()

@@ -12,13 +12,16 @@ from aftermix.files import append_line, write_json
 from aftermix.jobs.mixture.command import build_design_record
 from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
-from aftermix.jobs.mixture.tree_problem import TreeProblem, build_level_problem, locate_level
+from aftermix.jobs.mixture.tree_problem import TreeProblem, build_level_problem
 from aftermix.jobs.run_folder import write_config
 from aftermix.mixture.optimum import find_optimum, predict_mixture
 from aftermix.runs.journal import read_trials
+from aftermix.runs.mixture_records import MixtureRecord, MomentsRecord, OptimumRecord, SearchedLevelRecord
+from aftermix.runs.reader import LEVELS_FOLDER, locate_level, read_best, read_level
 from aftermix.runs.trials import Trial, dump_trial
 from aftermix.seeds import generator
 
+FIXTURE = Path(__file__).parents[1] / "data" / "runs-0a1294b"
 DOMAINS = ("ja", "math", "code", "web", "law", "chat")
 TASKS = ("mgsm", "gsm8k", "mbpp")
 
@@ -60,7 +63,7 @@ def finished_tree(run: Path) -> Path:
 
 def measure(folder: Path, setting: MixtureProblem, *, failed: int | None = None) -> None:
     """Write design, trials and result of the mixtures of `setting` into `folder`."""
-    write_json(folder / "design.json", build_design_record(setting))
+    build_design_record(setting).write(folder / "design.json")
     peaks = generator(4, "peaks").dirichlet(np.full(len(setting.domains), 1.5), size=len(TASKS))
     noise = generator(4, "noise").normal(0, 0.004, (len(setting.design.weights_NK), len(TASKS)))
     for number, row_K in enumerate(setting.design.weights_NK):
@@ -76,24 +79,37 @@ def measure(folder: Path, setting: MixtureProblem, *, failed: int | None = None)
                 origin=setting.design.kinds[number],
             )  # fmt: skip
         append_line(folder / "trials.jsonl", dump_trial(trial))
-    write_json(folder / "best.json", result(setting, FittedSurrogates.fit(setting, read_trials(folder))))
+    result(setting, FittedSurrogates.fit(setting, read_trials(folder)), folder=folder).write(folder / "best.json")
 
 
-def result(setting: MixtureProblem, learned: FittedSurrogates) -> dict[str, Any]:
-    """The part of `best.json` that tells the optimum and the winner, here the best measured point."""
+def result(setting: MixtureProblem, learned: FittedSurrogates, *, folder: Path) -> MixtureRecord | SearchedLevelRecord:
+    """`best.json` of another run, with the optimum of this one and, as the winner, its best measured point."""
     utility, seed = setting.build_utility(learned.scores_NM), setting.mixture.seed
     optimum = find_optimum(learned.surrogate, setting.build_goal(utility), setting.bounds, seed=seed, candidates=5000)
     expected = predict_mixture(learned.surrogate, utility, optimum.weights_K, seed=seed)
     best_K = learned.shares_NK[utility.best(learned.scores_NM)]
+    shares = dict(zip(setting.domains, best_K.tolist(), strict=True))
     scores = zip(setting.capabilities, expected.scores_M, expected.std_M, strict=True)
-    return {
-        "shares": dict(zip(setting.domains, best_K.tolist(), strict=True)),
-        "winner": {"point": "best measured"},
-        "optimum": {
-            "shares": optimum.shares,
-            "utility": expected.utility,
-            "interval": list(expected.interval),
-            "scores": {name: {"mean": float(mean), "sd": float(sd)} for name, mean, sd in scores},
-        },
-        "verified": [{"name": "best measured", "shares": dict(zip(setting.domains, best_K.tolist(), strict=True))}],
+
+    level = read_level(FIXTURE / "tree" / "levels" / "left")
+    assert isinstance(level, SearchedLevelRecord)
+    is_level = folder.parent.name == LEVELS_FOLDER
+    best = (
+        level.model_copy(update={"level": folder.name, "shares": shares})
+        if is_level
+        else read_best(FIXTURE / "mixture")
+    )
+    changes = {
+        "winner": best.winner.model_copy(update={"point": "best measured"}),
+        "optimum": OptimumRecord(
+            shares=optimum.shares,
+            share_intervals={},
+            utility=expected.utility,
+            interval=expected.interval,
+            scores={name: MomentsRecord(mean=float(mean), sd=float(sd)) for name, mean, sd in scores},
+            floors_met=True,
+            averaged=1,
+        ),
+        "verified": (best.verified[0].model_copy(update={"name": "best measured", "shares": shares}),),
     }
+    return best.model_copy(update=changes)

@@ -112,7 +112,8 @@ class RunMaker:
             "number": number,
             "state": state,
             "weights": {name: round(float(weight), 4) for name, weight in zip(self.vectors, weights, strict=True)},
-            "scores": scores if state == "complete" else None,
+            "settings": {},
+            "scores": scores if state == "complete" else {},
             "objective": value if value is None or len(value) > 1 else value[0],
             "feasible": all(scores[task] >= floor for task, floor in (self.floors or {}).items()),
             "seconds": {"combine": 0.21 + 0.02 * rng.random(), "evaluate": 8 + 3 * rng.random(), "overhead": 0.05},
@@ -143,11 +144,16 @@ class RunMaker:
                 "trial": winner["number"],
                 "method": "dare_linear",
                 "options": {"density": 0.7, "lambda": 1.0, "seed": 0},
+                "exclude": ["embed_tokens", "lm_head", "rotary"],
             },
             "weights": winner["weights"],
+            "settings": {},
             "ratios": {name: weight / total for name, weight in data.items()} if total else None,
             "ratios_note": None if total else "There is no data vector, so there is no mixture.",
-            "vectors": {},
+            "vectors": {
+                name: {key: vector.get(key) for key in ("model", "role", "tokens", "range")}
+                for name, vector in self._config()["vectors"].items()
+            },
             "objective": [
                 {
                     "name": objective.get("name", "mean"),
@@ -156,6 +162,7 @@ class RunMaker:
                 }
                 for objective in self._objectives()
             ],
+            "metrics": dict.fromkeys(self.tasks, "acc,none"),
             "search": candidates[0]["search"],
             "select": candidates[0]["select"],
             "test": test,
@@ -179,6 +186,7 @@ class RunMaker:
         return {
             "trial": trial["number"],
             "weights": trial["weights"],
+            "settings": {},
             "search": self._measured(trial["scores"], 0.0, 0.04, rng),
             "select": self._measured(trial["scores"], -0.009 - 0.006 * place, 0.026, rng),
         }
@@ -217,18 +225,19 @@ class RunMaker:
             measured["objective"] = [value - gap for value in test["objective"]]
             measured["interval"] = [[value - 0.02, value + 0.02] for value in measured["objective"]]
             lead = {"objective": [gap] * self.objectives, "interval": [[gap - 0.018, gap + 0.018]] * self.objectives}
-            made = {"name": name, "kind": kind, "method": method, "weights": weights}
+            made = {"name": name, "kind": kind, "method": method, "density": None, "weights": weights}
             baselines.append({**made, "test": measured, "difference": lead})
         return baselines
 
     def _lock(self) -> Json:
-        names = ("base", *self.vectors)
+        names = ("base", *(f"vectors.{name}" for name in self.vectors))
         return {
-            "created": "2026-11-22T10:00:00Z",
+            "inputs": {
+                name: {"model": f"/models/{name}", "files": {"model.safetensors": f"sha256:{place:02x}" * 32}}
+                for place, name in enumerate(names)
+            },
+            "seeds": {"merge": 0, "search": 0, "items": 0},
             "versions": {"aftermix": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "optuna": "5.0.0"},
-            "seeds": {"search": 0, "merge": 0},
-            "inputs": {name: {"model.safetensors": f"{place:02x}" * 32} for place, name in enumerate(names)},
-            "unheard_of": [1, 2],
         }
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, Split, require
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.merging.merge import MergeRecipe, check_weights, stream_merged_tensors
+from aftermix.runs.records import ScoresRecord
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.summary import summarise
 
 
-def evaluate(config: Config, *, split: Split) -> dict[str, Any]:
+def evaluate(config: Config, *, split: Split) -> ScoresRecord:
     """Score, with intervals, the merge at the weights in the file; without vectors, of the base.
 
-    The result has the shape of `test` in `best.json`. Raises :class:`AftermixError` on bad input.
+    Raises :class:`AftermixError` on bad input.
     """
     require(config, "base", "evaluate")
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker

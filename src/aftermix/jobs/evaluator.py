@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ from aftermix.jobs.search.settings import apply_settings, leaves_vectors_as_they
 from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
 from aftermix.merging.prepared_gpu import ResidentVectors, move_to_device
+from aftermix.runs.input_records import SplitRecord, TaskSplitRecord
 from aftermix.runs.trials import ItemMeasurement, Point, Settings
 from aftermix.search.space import SearchSpace
 
@@ -130,15 +130,16 @@ class MergeEvaluator:
         return apply_settings(self.config, settings)
 
 
-def build_split_record(suite: TaskSuite) -> dict[str, Any]:
+def build_split_record(suite: TaskSuite) -> SplitRecord:
     """The items of each split by task, as `items/split.json` holds them."""
-    return {
-        name: {
-            "search": list(items.search),
-            "select": list(items.select),
-            "test": list(items.test),
-            "overlap": items.overlap,
-            "note": items.note,
-        }
+    tasks = {
+        name: TaskSplitRecord(
+            search=tuple(items.search),
+            select=tuple(items.select),
+            test=tuple(items.test),
+            overlap=items.overlap,
+            note=items.note,
+        )
         for name, items in suite.tasks.items()
     }
+    return SplitRecord(tasks)

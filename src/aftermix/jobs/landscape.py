@@ -5,11 +5,9 @@ Surrogates are a function of the measured points, so they are fitted again inste
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,20 +16,24 @@ from aftermix.analysis.geometry import measure_geometry
 from aftermix.analysis.mixture_landscape import build_slices, build_surface, round_values
 from aftermix.checkpoints.pool import Pool
 from aftermix.errors import ConfigError, MixtureError
-from aftermix.files import write_atomically, write_json
+from aftermix.files import write_atomically
 from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
-from aftermix.jobs.mixture.tree_problem import LEVELS, build_level_problem
-from aftermix.jobs.run_folder import BEST, CONFIG, read_run_config, refuse_other_kind
+from aftermix.jobs.mixture.tree_problem import build_level_problem
+from aftermix.jobs.run_folder import CONFIG, read_run_config, refuse_other_kind
 from aftermix.mixture.optimum import predict_mixture
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.utility import MixtureUtility
-from aftermix.report.charts.landscape import COSINES, LANDSCAPE, LandscapeRecord
+from aftermix.report.charts.landscape import is_triangle
 from aftermix.report.charts.landscape_colours import PAPER
 from aftermix.report.charts.landscape_slices import measure_slices_px, paint_all_slices
 from aftermix.report.charts.landscape_tetrahedron import draw_tetrahedron, refuse_without_plotly
 from aftermix.report.charts.landscape_triangle import measure_triangles_px, paint_triangles
 from aftermix.runs.journal import read_trials
+from aftermix.runs.landscape_records import COSINES_FILE, LANDSCAPE_FILE, CosinesRecord, LandscapeRecord
+from aftermix.runs.mixture_records import FoundMixtureRecord, LevelRecord, MixtureRecord, SearchedLevelRecord
+from aftermix.runs.reader import LEVELS_FOLDER, read_level
+from aftermix.runs.records import BEST_FILE
 from aftermix.runs.trials import Trial
 
 # N points, C candidates, K domains, M capabilities, Q quantities: the utility and M capabilities
@@ -71,57 +73,59 @@ def draw_landscape(run: Path, output: Path) -> Path:
 def read_again(run: Path) -> LandscapeRecord:
     """The landscape of the finished mixture run `run`, or of a group of a tree, from problem, trials and result."""
     problem, best = _read_finished(run)
-    if "optimum" not in best:
-        raise MixtureError(str(run), best.get("note") or "has no optimum", "Name another group.")
+    if isinstance(best, LevelRecord) and not isinstance(best, SearchedLevelRecord):
+        raise MixtureError(str(run), best.note or "has no optimum", "Name another group.")
     trials = read_trials(run)
     return build_landscape(problem, FittedSurrogates.fit(problem, trials), trials, best)
 
 
-def _read_finished(run: Path) -> tuple[MixtureProblem, dict[str, Any]]:
+def _read_finished(run: Path) -> tuple[MixtureProblem, FoundMixtureRecord | LevelRecord]:
     """The problem and `best.json` of the finished run, or group, in `run`."""
-    is_group = run.parent.name == LEVELS and not (run / CONFIG).is_file()
+    is_group = run.parent.name == LEVELS_FOLDER and not (run / CONFIG).is_file()
     whole = run.parent.parent if is_group else run
     config = read_run_config(whole)
     refuse_other_kind(whole, mixture=True)
 
-    if not (run / BEST).is_file():
+    if not (run / BEST_FILE).is_file():
         remedy = f"Go on with it: `aftermix mixture --resume {whole}`."
         raise MixtureError(str(run), "the run is not finished, so it has no optimum", remedy)
 
-    best = json.loads((run / BEST).read_text(encoding="utf-8"))
-    if is_group:
-        return build_level_problem(config, whole, run.name), best
-    if (run / LEVELS).is_dir():
-        names = ", ".join(sorted(path.name for path in (run / LEVELS).iterdir()))
+    level = read_level(run) if is_group else None
+    if level is not None:
+        return build_level_problem(config, whole, run.name), level
+
+    levels = run / LEVELS_FOLDER
+    if levels.is_dir():
+        names = ", ".join(sorted(path.name for path in levels.iterdir()))
         raise MixtureError(
-            str(run), f"each group of its tree has a landscape of its own ({names})", f"Name {run}/{LEVELS}/GROUP."
+            str(run), f"each group of its tree has a landscape of its own ({names})", f"Name {levels}/GROUP."
         )
-    return MixtureProblem.build_flat(config), best
+    return MixtureProblem.build_flat(config), MixtureRecord.read(run / BEST_FILE)
 
 
 def write_landscape(
-    run: Path, *, problem: MixtureProblem, fitted: FittedSurrogates, trials: Sequence[Trial], best: Mapping[str, Any]
+    run: Path, *, problem: MixtureProblem, fitted: FittedSurrogates, trials: Sequence[Trial], best: FoundMixtureRecord
 ) -> None:
     """Write `landscape.json` into `run`, for its report."""
-    write_json(run / LANDSCAPE, build_landscape(problem, fitted, trials, best).model_dump(mode="json"))
+    build_landscape(problem, fitted, trials, best).write(run / LANDSCAPE_FILE)
 
 
 def write_cosines(run: Path, pool: Pool) -> None:
     """Write `cosines.json`, the angles between the vectors of `pool`, into `run`; reads all weights once."""
     geometry = measure_geometry(pool)
-    write_json(run / COSINES, {"vectors": list(geometry.vectors), "cosines": round_values(geometry.whole.cosines)})
+    values = {"vectors": geometry.vectors, "cosines": round_values(geometry.whole.cosines)}
+    CosinesRecord.model_validate(values).write(run / COSINES_FILE)
 
 
 def build_landscape(
-    problem: MixtureProblem, fitted: FittedSurrogates, trials: Sequence[Trial], best: Mapping[str, Any]
+    problem: MixtureProblem, fitted: FittedSurrogates, trials: Sequence[Trial], best: FoundMixtureRecord
 ) -> LandscapeRecord:
     """The landscape that the `fitted` surrogates promise; `best` is the run's result, which holds their optimum."""
     quantities = _LandscapeQuantities(problem, fitted)
-    shares = {name: best["optimum"]["shares"][name] for name in problem.domains}
+    shares = {name: best.optimum.shares[name] for name in problem.domains}
     optimum_K = np.array(list(shares.values()))
 
-    won = next(entry for entry in best["verified"] if entry["name"] == best["winner"]["point"])
-    won_K = np.array([won["shares"][name] for name in problem.domains])
+    won_K = np.array([best.won.shares[name] for name in problem.domains])
 
     complete = [trial.number for trial in trials if trial.is_complete]
     measured_NQ = quantities.tabulate(fitted.scores_NM)
@@ -136,7 +140,7 @@ def build_landscape(
             "high": high_K.tolist(),
             "measured": [{"trial": trial, "shares": row, "values": values} for trial, row, values in points],
             "optimum": {"name": "optimum", "shares": optimum_K.tolist(), "values": quantities.predict_at(optimum_K)},
-            "winner": {"name": won["name"], "shares": won_K.tolist(), "values": quantities.predict_at(won_K)},
+            "winner": {"name": best.won.name, "shares": won_K.tolist(), "values": quantities.predict_at(won_K)},
             "surface": build_surface(quantities.predict_mean, domains=len(problem.domains)),
             "slices": build_slices(
                 quantities.predict_band, center_K=optimum_K, low_K=low_K, high_K=high_K, points_NK=fitted.shares_NK
@@ -181,11 +185,11 @@ def draw_picture(landscape: LandscapeRecord, *, kind: str) -> bytes:
     """Triangles for three domains, else slices, as `kind`, `svg` or `png`."""
     from matplotlib.figure import Figure
 
-    size = measure_triangles_px(landscape) if landscape.is_triangle else measure_slices_px(landscape)
+    size = measure_triangles_px(landscape) if is_triangle(landscape) else measure_slices_px(landscape)
 
     def figure() -> Figure:
         canvas = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72, layout="constrained")
-        if landscape.is_triangle:
+        if is_triangle(landscape):
             paint_triangles(canvas, landscape, PAPER)
         else:
             paint_all_slices(canvas, landscape, PAPER)

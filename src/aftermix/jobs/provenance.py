@@ -22,6 +22,7 @@ from aftermix.errors import CheckpointError
 from aftermix.files import fingerprint
 from aftermix.jobs.merge.statistics import list_statistics_files
 from aftermix.merging.merge import MergeRecipe, Weights
+from aftermix.runs.input_records import LockedModelRecord, LockRecord, SeedsRecord
 
 PACKAGES = ("aftermix", "torch", "numpy", "safetensors", "transformers", "lm_eval", "optuna")
 SURROGATE_PACKAGES = ("lightgbm", "scipy", "scikit-learn")
@@ -49,7 +50,7 @@ def hash_weight_files(pool: Pool) -> Iterator[Digest]:
         threads.shutdown(cancel_futures=True)
 
 
-def lock(pool: Pool, config: Config, *, digest: Digest | None = None) -> dict[str, Any]:
+def lock(pool: Pool, config: Config, *, digest: Digest | None = None) -> LockRecord:
     """Content of `lock.json`. It holds no time and no machine name: the same inputs give the same bytes."""
     if digest is None:
         with hash_weight_files(pool) as file_digest:
@@ -60,17 +61,22 @@ def lock(pool: Pool, config: Config, *, digest: Digest | None = None) -> dict[st
     if pool.base is not None:
         inputs["base"] = pool.base
 
-    record: dict[str, Any] = {
-        "inputs": {key: _identify_model(checkpoint, digest) for key, checkpoint in sorted(inputs.items())},
-        "seeds": {"merge": config.merge.seed, "search": config.search.seed}
-        | ({"items": config.evaluate.items.seed} if config.evaluate else {})
-        | ({"mixture": config.mixture.seed} if config.mixture else {}),
-        "versions": list_versions(SURROGATE_PACKAGES if config.mixture else ()),
-    }
+    seeds = SeedsRecord(
+        merge=config.merge.seed,
+        search=config.search.seed,
+        **({"items": config.evaluate.items.seed} if config.evaluate else {}),
+        **({"mixture": config.mixture.seed} if config.mixture else {}),
+    )
+    record = LockRecord(
+        inputs={key: _identify_model(checkpoint, digest) for key, checkpoint in sorted(inputs.items())},
+        seeds=seeds,
+        versions=list_versions(SURROGATE_PACKAGES if config.mixture else ()),
+    )
 
-    measured = {file.name: fingerprint(file) for file in list_statistics_files(config)}
-    optional: dict[str, Any] = {"statistics": measured, "alignment": lines}
-    return record | {key: value for key, value in optional.items() if value}
+    # What there is nothing to tell of has no key.
+    statistics = {file.name: fingerprint(file) for file in list_statistics_files(config)}
+    optional = {"statistics": statistics, "alignment": tuple(lines)}
+    return record.model_copy(update={key: value for key, value in optional.items() if value})
 
 
 def list_versions(further: Sequence[str] = ()) -> dict[str, str]:
@@ -124,11 +130,11 @@ def _collect_statistics_values(config: Config, recipe: MergeRecipe) -> dict[str,
     return folder | {"uncalibrated": config.merge.uncalibrated}
 
 
-def _identify_model(checkpoint: Model, digest: Digest) -> dict[str, Any]:
+def _identify_model(checkpoint: Model, digest: Digest) -> LockedModelRecord:
     config = checkpoint.folder / "config.json"  # an adapter has none: its settings are among its files
-    return {"model": checkpoint.label, "files": {file.name: digest(file) for file in checkpoint.files()}} | (
-        {"config": _hash_file(config)} if config.is_file() else {}
-    )
+    hashes = {file.name: digest(file) for file in checkpoint.files()}
+    own = {"config": _hash_file(config)} if config.is_file() else {}
+    return LockedModelRecord(model=checkpoint.label, files=hashes, **own)
 
 
 def _hash_weights(file: Path) -> str:

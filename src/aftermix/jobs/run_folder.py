@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Set
 from pathlib import Path
@@ -14,17 +13,14 @@ from aftermix.checkpoints.pool import Pool
 from aftermix.checkpoints.writer import refuse_occupied
 from aftermix.config import Config, as_yaml_values, parse_config
 from aftermix.errors import SearchError
-from aftermix.files import write_atomically, write_json
+from aftermix.files import write_atomically
 from aftermix.jobs.provenance import lock
+from aftermix.runs.input_records import LOCK_FILE, SOURCE_FILE, SPLIT_FILE, LockRecord, SourceRecord, SplitRecord
+from aftermix.runs.json_record import read_record
+from aftermix.runs.mixture_records import DESIGN_FILE, MixtureDesignRecord
 from aftermix.yaml_file import read_yaml
 
 CONFIG = "config.yaml"
-LOCK = "lock.json"
-BEST = "best.json"
-SPLIT = "items/split.json"
-SOURCE = "from.json"
-DESIGN = "design.json"
-"""Only a mixture run has it."""
 MODEL = "model"
 
 GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
@@ -38,9 +34,9 @@ def begin_run(
     *,
     config: Config,
     pool: Pool,
-    split: dict[str, Any],
+    split: SplitRecord,
     source: Path | None,
-    design: dict[str, Any] | None = None,
+    design: MixtureDesignRecord | None = None,
 ) -> None:
     """Make the run folder with `config.yaml`, `lock.json` and `items/split.json`; refuse an occupied one.
 
@@ -51,11 +47,11 @@ def begin_run(
     run.mkdir(parents=True, exist_ok=True)
 
     if source is not None:
-        write_json(run / SOURCE, {"run": str(source.resolve())})
-    write_json(run / LOCK, lock(pool, config))
-    write_json(run / SPLIT, split)
+        SourceRecord(run=str(source.resolve())).write(run / SOURCE_FILE)
+    lock(pool, config).write(run / LOCK_FILE)
+    split.write(run / SPLIT_FILE)
     if design is not None:
-        write_json(run / DESIGN, design)
+        design.write(run / DESIGN_FILE)
 
     # Last: a folder with config.yaml is a run that can be resumed.
     write_config(run, config)
@@ -76,20 +72,19 @@ def read_run_config(run: Path) -> Config:
 
 def read_source(run: Path) -> Path | None:
     """The earlier run from which the run in `run` started, if any."""
-    if not (run / SOURCE).is_file():
-        return None
-    return Path(json.loads((run / SOURCE).read_text(encoding="utf-8"))["run"])
+    source = read_record(run / SOURCE_FILE, SourceRecord)
+    return Path(source.run) if source else None
 
 
 def refuse_other_kind(run: Path, *, mixture: bool) -> None:
     """Raise :class:`SearchError` when `run` is a search's and a mixture's is wanted, or the other way round."""
-    if (run / CONFIG).is_file() and (run / DESIGN).is_file() != mixture:
+    if (run / CONFIG).is_file() and (run / DESIGN_FILE).is_file() != mixture:
         kinds = ("a mixture", "a search") if mixture else ("a search", "a mixture")
         remedy = f"Name the run of {kinds[0]}, or go on with this one by `aftermix {kinds[1].split()[1]}`."
         raise SearchError(str(run), f"expected the run of {kinds[0]}, found that of {kinds[1]}", remedy)
 
 
-def refuse_different(run: Path, *, config: Config, pool: Pool, split: dict[str, Any]) -> None:
+def refuse_different(run: Path, *, config: Config, pool: Pool, split: SplitRecord) -> None:
     """Raise :class:`SearchError` unless resuming `run` with `config` goes on with the same search.
 
     The number of trials and of candidates may differ; models and statistics (by hash), merge, items, ranges, seeds and
@@ -102,10 +97,12 @@ def refuse_different(run: Path, *, config: Config, pool: Pool, split: dict[str, 
         complaint="the file says otherwise in",
     )
     _refuse_other_content(run, config=config, pool=pool)
-    refuse_difference(run, _read_split(run), split, complaint="other items now make up")
+    refuse_difference(
+        run, SplitRecord.read(run / SPLIT_FILE).model_dump(), split.model_dump(), complaint="other items now make up"
+    )
 
 
-def refuse_other_vectors(source: Path, *, config: Config, pool: Pool, split: dict[str, Any]) -> None:
+def refuse_other_vectors(source: Path, *, config: Config, pool: Pool, split: SplitRecord) -> None:
     """Raise :class:`SearchError` unless scores stored in `source` hold for `config`: same vectors, merge and items.
 
     Settings that either run searches are left out: they are compared trial by trial.
@@ -121,17 +118,17 @@ def refuse_other_vectors(source: Path, *, config: Config, pool: Pool, split: dic
     _refuse_other_content(source, config=config, pool=pool)
 
     # Only the items of tasks that are asked for count: further tasks do no harm.
-    stored = _read_split(source)
-    shared = {task: stored.get(task) for task in split}
-    refuse_difference(source, shared, split, complaint="scores were measured on other items of")
+    stored, wanted = SplitRecord.read(source / SPLIT_FILE).model_dump(), split.model_dump()
+    shared = {task: stored.get(task) for task in wanted}
+    refuse_difference(source, shared, wanted, complaint="scores were measured on other items of")
 
 
 def _refuse_other_content(run: Path, *, config: Config, pool: Pool) -> None:
     """Refuse models or statistics that are not, by hash, those of `run`."""
-    stored, now = json.loads((run / LOCK).read_text(encoding="utf-8")), lock(pool, config)
+    stored, now = (record.model_dump() for record in (LockRecord.read(run / LOCK_FILE), lock(pool, config)))
     refuse_difference(run, stored["inputs"], now["inputs"], complaint="another content now lies in")
 
-    theirs, ours = stored.get("statistics", {}), now.get("statistics", {})
+    theirs, ours = stored["statistics"], now["statistics"]
     refuse_difference(run, theirs, ours, complaint="other statistics now lie in")
 
 
@@ -153,11 +150,6 @@ def clear_model(run: Path, recipe: str, *, name: str = MODEL) -> bool:
         return True
     shutil.rmtree(model)
     return False
-
-
-def _read_split(run: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((run / SPLIT).read_text(encoding="utf-8"))
-    return value
 
 
 def _select_deciding_values(config: Config, asking: Config, searched: Set[str]) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from aftermix.errors import printable
 from aftermix.jobs.doctor import ConfigDiagnosis
 from aftermix.jobs.plan import JobEstimate
 from aftermix.jobs.plan_counts import describe_training
+from aftermix.runs.json_record import Interval
+from aftermix.runs.records import ScoresRecord
 
 
 def describe_diagnosis(diagnosis: ConfigDiagnosis) -> Iterator[str]:
@@ -54,13 +55,16 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
         yield f"--verify N      N x {needs.verification_tokens:,} tokens of training"
 
 
-def describe_scores(summary: dict[str, Any]) -> Iterator[str]:
+def describe_scores(summary: ScoresRecord) -> Iterator[str]:
     """One line a task, then the objective, in points with 95 % intervals."""
-    for task, entry in summary["tasks"].items():
-        low, high = entry["interval"]
-        yield f"{task}: {100 * entry['score']:.1f} [{100 * low:.1f}, {100 * high:.1f}] on {entry['items']} items"
-    for value, (low, high) in zip(summary["objective"], summary["interval"], strict=True):
-        yield f"objective: {100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    for task, entry in summary.tasks.items():
+        yield f"{task}: {100 * entry.score:.1f} {_interval(entry.interval)} on {entry.items} items"
+    for value, interval in zip(summary.objective, summary.interval, strict=True):
+        yield f"objective: {100 * value:.1f} {_interval(interval)}"
+
+
+def _interval(ends: Interval | None) -> str:
+    return f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else "[unknown]"
 
 
 def _bytes(count: float) -> str:

@@ -20,6 +20,15 @@ from aftermix.merging.methods import BoundMethod
 from aftermix.merging.rules.exclusive import BLOCK_INDEX, ExclusivePruner
 from aftermix.merging.rules.intra import keep_all
 from aftermix.merging.saliency import ChannelImportance, MissingStatistics, choose_ranking
+from aftermix.runs.share_records import (
+    KindSharesRecord,
+    LayerSharesRecord,
+    MagnitudeFallbackRecord,
+    SharedCountsRecord,
+    SharesRecord,
+    TensorSharesRecord,
+    VectorWeightRecord,
+)
 
 NUMBER = re.compile(r"\.\d+(?=\.|$)")
 LISTED = 3
@@ -58,7 +67,7 @@ def drops_entries(method: BoundMethod, vectors: Iterable[str]) -> bool:
     return method.rules[0] is not keep_all and any(density != 1.0 for density in densities)
 
 
-def build_share_record(merger: Merger, weights: Weights, tally: ShareTally) -> dict[str, Any]:
+def build_share_record(merger: Merger, weights: Weights, tally: ShareTally) -> SharesRecord:
     """Content of `shares.json`: what every vector got of each tensor, layer and kind of tensor.
 
     Tied tensors are counted once. Call it when the merge has ended.
@@ -73,26 +82,23 @@ def build_share_record(merger: Merger, weights: Weights, tally: ShareTally) -> d
     }
     ratios = method.compute_ratios(merger.vectors) if is_exclusive else {}
 
-    # The order of keys is that of the file.
-    record: dict[str, Any] = {
-        "format": "aftermix shares",
-        "version": 1,
-        "method": method.name,
-        "exclusive": is_exclusive,
-        "vectors": {v: {"weight": float(weights.get(v, 0.0)), **_dump_ratio(ratios, v)} for v in merger.vectors},
-        "total": ShareCounts.join(entries.values(), is_exclusive).dump(merger.vectors),
-        "layers": [
-            {"block": block, **part.dump(merger.vectors)}
-            for block, part in _group_parts(entries, find_block, is_exclusive).items()
-        ],
-        "kinds": [
-            {"kind": kind, **part.dump(merger.vectors)}
-            for kind, part in _group_parts(entries, find_kind, is_exclusive).items()
-        ],
-        "tensors": {info.name: _build_tensor_record(merger, info, entries[info.name]) for info in moved},
-        "unmoved": [info.name for info in merger.pool.layout if not merger.moves(info)],
-    }
-    return record | ({"fallback": find_fallbacks(merger)} if method.needs_statistics else {})
+    layers, kinds = (_group_parts(entries, key, is_exclusive) for key in (find_block, find_kind))
+    fallback = {"fallback": find_fallbacks(merger)} if method.needs_statistics else {}
+    return SharesRecord(
+        format="aftermix shares",
+        version=1,
+        method=method.name,
+        exclusive=is_exclusive,
+        vectors={
+            v: VectorWeightRecord(weight=float(weights.get(v, 0.0)), **_dump_ratio(ratios, v)) for v in merger.vectors
+        },
+        total=SharedCountsRecord(**ShareCounts.join(entries.values(), is_exclusive).dump(merger.vectors)),
+        layers=tuple(LayerSharesRecord(block=block, **part.dump(merger.vectors)) for block, part in layers.items()),
+        kinds=tuple(KindSharesRecord(kind=kind, **part.dump(merger.vectors)) for kind, part in kinds.items()),
+        tensors={info.name: _build_tensor_record(merger, info, entries[info.name]) for info in moved},
+        unmoved=tuple(info.name for info in merger.pool.layout if not merger.moves(info)),
+        **fallback,
+    )
 
 
 @dataclass(frozen=True)
@@ -143,20 +149,20 @@ def find_kind(name: str) -> str:
     return NUMBER.sub("", inner).removesuffix(".weight")
 
 
-def find_fallbacks(merger: Merger) -> dict[str, Any]:
+def find_fallbacks(merger: Merger) -> MagnitudeFallbackRecord:
     """List what saliency could not rank: vectors without statistics, by vector weights whose layer saw no token."""
     moved = {info.name for info in merger.pool.layout if merger.moves(info)}
     measured = {
         v: s for v, s in merger.statistics.items() if not isinstance(s, MissingStatistics) and v in merger.vectors
     }
     unseen = {
-        vector: [name for name in statistics.uncovered if name.partition("[")[0] in moved]
+        vector: tuple(name for name in statistics.uncovered if name.partition("[")[0] in moved)
         for vector, statistics in measured.items()
     }
-    return {
-        "without_statistics": [vector for vector in merger.vectors if vector not in measured],
-        "without_tokens": {vector: names for vector, names in unseen.items() if names},
-    }
+    return MagnitudeFallbackRecord(
+        without_statistics=tuple(vector for vector in merger.vectors if vector not in measured),
+        without_tokens={vector: names for vector, names in unseen.items() if names},
+    )
 
 
 def describe_fallbacks(merger: Merger) -> list[str]:
@@ -164,10 +170,10 @@ def describe_fallbacks(merger: Merger) -> list[str]:
     if not merger.recipe.method.needs_statistics:
         return []
     unranked, lines = find_fallbacks(merger), []
-    if unranked["without_statistics"]:
-        lines.append(f"Ranked by magnitude, without statistics: {', '.join(unranked['without_statistics'])}")
+    if unranked.without_statistics:
+        lines.append(f"Ranked by magnitude, without statistics: {', '.join(unranked.without_statistics)}")
 
-    weights = [f"{name} ({vector})" for vector, names in unranked["without_tokens"].items() for name in names]
+    weights = [f"{name} ({vector})" for vector, names in unranked.without_tokens.items() for name in names]
     if weights:
         first = ", ".join(weights[:LISTED]) + (", ..." if len(weights) > LISTED else "")
         lines.append(f"Ranked by magnitude, since their layers saw no token: {len(weights)} weights: {first}")
@@ -191,9 +197,13 @@ def _dump_ratio(ratios: Mapping[str, float], vector: str) -> dict[str, float]:
     return {"ratio": ratios[vector]} if ratios else {}
 
 
-def _build_tensor_record(merger: Merger, info: TensorInfo, part: ShareCounts) -> dict[str, Any]:
-    place = {"block": find_block(info.name), "kind": find_kind(info.name)}
-    return place | part.dump(merger.vectors) | _dump_rankings(merger, info)
+def _build_tensor_record(merger: Merger, info: TensorInfo, part: ShareCounts) -> TensorSharesRecord:
+    return TensorSharesRecord(
+        block=find_block(info.name),
+        kind=find_kind(info.name),
+        **part.dump(merger.vectors),
+        **_dump_rankings(merger, info),
+    )
 
 
 def _dump_rankings(merger: Merger, info: TensorInfo) -> dict[str, Any]:

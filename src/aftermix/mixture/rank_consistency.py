@@ -8,7 +8,7 @@ ranks do not see. Source: MergeMix, sections 4.2 (offset) and 4.3, Table 2.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,13 +54,6 @@ class RankConsistency:
     offset_interval: Interval | None
     regret: float | None
     """Best trained score minus the trained score of the mixture that merges rank first."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self) | {
-            "interval": list(self.interval) if self.interval else None,
-            "offset_interval": list(self.offset_interval) if self.offset_interval else None,
-        }
 
 
 def measure_consistency(

@@ -22,7 +22,10 @@ from aftermix.report.verdict import (
     name_objectives,
 )
 from aftermix.runs.reader import Run
-from aftermix.runs.records import ItemsRecord, ObjectiveRecord, SearchWinner
+from aftermix.runs.records import ItemsRecord, ObjectiveRecord
+
+CONFIDENCE = "95 %"
+"""Of all intervals of a run."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,10 @@ def build_context(run: Run) -> ReportContext:
         headline=_compose_headline(run, compared),
         verdicts=judge_objectives(compared.best, scale=compared.scale) if compared else (),
         floors=_describe_floors(run, scale),
-        floors_met=best is None or best.floors_met is not False,
+        floors_met=best is None or best.floors_met,
         warnings=_list_warnings(run),
         scale=scale,
-        confidence=f"{100 * best.confidence:g} %" if best else "",
+        confidence=CONFIDENCE if best else "",
         objectives=names,
         judged=compared,
         tasks=tables.list_tasks(best) if best else (),
@@ -95,13 +98,13 @@ def build_context(run: Run) -> ReportContext:
         usage=build_usage(run.folder),
         model_files=run.model_files,
         recipe=next((name for name in run.model_files if PurePath(name).suffix in (".yaml", ".yml")), ""),
-        provenance=tables.flatten(run.lock),
+        provenance=tables.flatten(run.lock.model_dump(mode="json", exclude_unset=True)) if run.lock else (),
     )
 
 
 def choose_run_scale(run: Run) -> ScoreScale:
     """The unit of this report, from all scores that the run holds."""
-    scores = [score for trial in run.trials for score in [*(trial.scores or {}).values(), *(trial.objective or ())]]
+    scores = [score for trial in run.trials for score in [*trial.scores.values(), *(trial.objective or ())]]
     if run.best:
         for measurement in [run.best.test, *(baseline.test for baseline in run.best.baselines)]:
             scores += [*measurement.objective, *(task.score for task in measurement.tasks.values())]
@@ -133,7 +136,7 @@ def _compose_headline(run: Run, compared: JudgedResult | None) -> str:
 
     mixture = run.config.mixture if is_mixture(run.folder) else None
     done, wanted = len(run.trials), run.config.search.trials
-    new = sum(not trial.imported for trial in run.trials)
+    new = sum(not trial.is_imported for trial in run.trials)
     groups = count_searched_groups(run.folder)
     if groups is not None:
         return f"This search is unfinished: {groups[0]} of {format_count(groups[1], 'group')} have been searched."
@@ -153,7 +156,7 @@ def _describe_floors(run: Run, scale: ScoreScale) -> str:
         return ""
 
     limits = ", ".join(f"{task} at least {scale.format(floor)}" for task, floor in floors.items())
-    if run.best is None or run.best.floors_met is None:
+    if run.best is None:
         return f"Floors: {limits}."
     return f"Floors {'met' if run.best.floors_met else 'not met'} by the winner on the select items: {limits}."
 
@@ -193,7 +196,7 @@ def _describe_progress(run: Run, scale: ScoreScale) -> str:
     parts = [f"{format_count(len(run.trials), 'trial')}, {len(scored)} with a score"]
     parts += [f"{failed} failed"] if failed else []
 
-    feasible = [trial for trial in scored if trial.objective and trial.feasible is not False]
+    feasible = [trial for trial in scored if trial.objective and trial.feasible]
     if feasible:
         top = max(feasible, key=lambda trial: trial.objective or ())
         score = scale.format((top.objective or (0.0,))[0])
@@ -203,18 +206,18 @@ def _describe_progress(run: Run, scale: ScoreScale) -> str:
 
 def _list_merge_facts(run: Run) -> tuple[tuple[str, str], ...]:
     merge = run.config.merge
-    winner = run.best.winner if run.best else SearchWinner()
+    winner = run.best.winner if run.best else None
 
     # The winner's own values stand before the file's: a search may have set others.
-    exclude = winner.exclude if winner.exclude is not None else merge.exclude
-    given = winner.options or merge.options
+    exclude = winner.exclude if winner else merge.exclude
+    given = winner.options if winner else merge.options
     options = {name: value for name, value in given.items() if name not in _OWN_ROW and value is not None}
 
     pairs = [
         ("Base", run.config.base or "none"),
         ("Method", _find_method(run)),
         ("Options", ", ".join(f"{name} {format_setting(value)}" for name, value in options.items()) or "none"),
-        ("Factor λ", f"{(winner.options or {}).get('lambda', merge.scale):g}"),
+        ("Factor λ", f"{given.get('lambda', merge.scale):g}"),
         ("Left at the base's values", ", ".join(SEARCH_EXCLUDE if exclude is None else exclude) or "nothing"),
         ("Stored type", merge.dtype or "the base's"),
         ("Objective", "; ".join(map(_describe_objective, list_objectives(run)))),
@@ -275,7 +278,7 @@ def _format_items_seed(run: Run) -> str:
 
 
 def _find_method(run: Run) -> str:
-    if run.best and run.best.winner.method:
+    if run.best:
         return run.best.winner.method
     merge = run.config.merge
     if merge.method or not (merge.intra or merge.inter):

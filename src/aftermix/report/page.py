@@ -22,14 +22,16 @@ from aftermix.report.charts.result import (
 from aftermix.report.charts.weight_space import draw_weight_space
 from aftermix.report.context import ReportContext, build_context
 from aftermix.report.sections.landscape import LandscapeSection, build_landscape_section
-from aftermix.report.sections.mixture import MixtureRecord, build_mixture_section, read_mixture
-from aftermix.report.sections.mixture_tree import TreeSection, read_tree
-from aftermix.report.sections.shares import SharesRecord, build_share_section, read_shares
-from aftermix.report.sections.verification import VerificationRecord, build_verification_section, read_verification
+from aftermix.report.sections.mixture import build_mixture_section
+from aftermix.report.sections.mixture_tree import TreeSection, build_tree_section
+from aftermix.report.sections.shares import build_share_section, read_shares
+from aftermix.report.sections.verification import build_verification_section, read_verification
 from aftermix.report.trials import find_nondominated, select_measured
 from aftermix.report.verdict import JudgedResult
-from aftermix.runs.reader import Run, read_run
-from aftermix.runs.records import BestRecord
+from aftermix.runs.mixture_records import MixtureRecord, TreeRecord
+from aftermix.runs.reader import Run, RunResult, read_run
+from aftermix.runs.share_records import SharesRecord
+from aftermix.runs.verification_records import VerificationRecord
 
 
 def write_report(run: Path) -> Path:
@@ -40,7 +42,8 @@ def write_report(run: Path) -> Path:
     """
     path = run / "report.html"
     contents, verification = read_run(run), read_verification(run)
-    mixture, tree = read_mixture(run), read_tree(run)
+    mixture = contents.best if isinstance(contents.best, MixtureRecord) else None
+    tree = build_tree_section(run, contents.best) if isinstance(contents.best, TreeRecord) else None
     landscape = build_landscape_section(read_landscape(run), read_cosines(run))
 
     page = render(
@@ -110,7 +113,7 @@ def _draw_front(run: Run, context: ReportContext, winner: int | None) -> Markup 
     return draw_pareto(run.trials, front=front, names=context.objectives, winner=winner, scale=context.scale)
 
 
-def _draw_result(best: BestRecord, judged: JudgedResult, context: ReportContext) -> dict[str, object]:
+def _draw_result(best: RunResult, judged: JudgedResult, context: ReportContext) -> dict[str, object]:
     return {
         "comparison": tuple(
             draw_comparison(
@@ -132,7 +135,7 @@ def _draw_result(best: BestRecord, judged: JudgedResult, context: ReportContext)
     }  # fmt: skip
 
 
-def _list_entries(best: BestRecord, objective: int) -> list[ComparisonEntry]:
+def _list_entries(best: RunResult, objective: int) -> list[ComparisonEntry]:
     entries = [ComparisonEntry("winner", best.test, winner=True)]
     entries += [ComparisonEntry(baseline.name, baseline.test, winner=False) for baseline in best.baselines]
     return sorted(entries, key=lambda entry: -entry.test.objective[objective])

@@ -17,8 +17,9 @@ from aftermix.report.number_format import (
     format_weight,
 )
 from aftermix.report.trials import KINDS, classify_trial
-from aftermix.runs.reader import Run
-from aftermix.runs.records import BaselineRecord, BestRecord, ScoresRecord, TrialRecord
+from aftermix.runs.reader import Run, RunResult
+from aftermix.runs.records import BaselineRecord, ScoresRecord
+from aftermix.runs.trials import Trial
 
 PHASES = ("combine", "evaluate", "overhead")
 
@@ -46,12 +47,12 @@ class ModelRow:
     tasks: tuple[ScoreCell, ...]
 
 
-def list_tasks(best: BestRecord) -> tuple[str, ...]:
+def list_tasks(best: RunResult) -> tuple[str, ...]:
     """Tasks of the test scores, in the run's order."""
     return tuple(best.test.tasks)
 
 
-def build_model_rows(best: BestRecord, *, scale: ScoreScale, task_scale: ScoreScale) -> tuple[ModelRow, ...]:
+def build_model_rows(best: RunResult, *, scale: ScoreScale, task_scale: ScoreScale) -> tuple[ModelRow, ...]:
     """The winner and all baselines, best first by the first objective; the winner first among equals."""
     models: list[tuple[ScoresRecord, BaselineRecord | None]] = [(best.test, None)]
     models += [(baseline.test, baseline) for baseline in best.baselines]
@@ -70,7 +71,7 @@ def _find_highest(all_scores: Sequence[ScoresRecord], tasks: Sequence[str]) -> d
 
 
 def _build_model_row(
-    best: BestRecord,
+    best: RunResult,
     baseline: BaselineRecord | None,
     scores: ScoresRecord,
     highest: Mapping[str | int, float],
@@ -114,7 +115,7 @@ def _describe_recipe(baseline: BaselineRecord) -> str:
     if baseline.kind in _ALONE:
         return _ALONE[baseline.kind]
 
-    weights = baseline.weights or {}
+    weights = baseline.weights
     alike = len(weights) > 2 and len(set(weights.values())) == 1
     text = f"each vector {format_weight(next(iter(weights.values())))}" if alike else format_weights(weights)
     density = f" at density {baseline.density:g}" if baseline.density is not None else ""
@@ -218,7 +219,7 @@ class CandidateRow:
     select: ScoreCell
 
 
-def build_candidate_rows(best: BestRecord, *, scale: ScoreScale) -> tuple[CandidateRow, ...]:
+def build_candidate_rows(best: RunResult, *, scale: ScoreScale) -> tuple[CandidateRow, ...]:
     """Candidates in the order of their search score; first objective."""
 
     def format_scores(scores: ScoresRecord | None) -> ScoreCell:
@@ -266,7 +267,7 @@ class RunCost:
 
 def summarise_cost(run: Run) -> RunCost | None:
     """Seconds by phase over all trials measured here (imported ones cost nothing); None when none were recorded."""
-    spent = [trial.seconds for trial in run.trials if trial.seconds and not trial.imported]
+    spent = [trial.seconds for trial in run.trials if trial.seconds and not trial.is_imported]
     phases = [*PHASES, *sorted({phase for seconds in spent for phase in seconds} - set(PHASES))]
     totals = {phase: sum(seconds.get(phase, 0.0) for seconds in spent) for phase in phases}
     medians = {phase: median(seconds.get(phase, 0.0) for seconds in spent) for phase in phases} if spent else {}
@@ -286,13 +287,12 @@ def summarise_cost(run: Run) -> RunCost | None:
 
 
 def _list_stages(run: Run, search_s: float) -> dict[str, float]:
-    seconds = run.best.seconds if run.best else None
-    if seconds is None:
+    if run.best is None:
         return {}
 
+    seconds = run.best.seconds
     searching_s = sum(seconds.search.values()) or search_s
-    stages = {"prepare": seconds.prepare, "search": searching_s, "select": seconds.select, "test": seconds.test}
-    return {stage: value for stage, value in stages.items() if value is not None}
+    return {"prepare": seconds.prepare, "search": searching_s, "select": seconds.select, "test": seconds.test}
 
 
 def _build_segments(totals: Mapping[str, float], medians: Mapping[str, float]) -> tuple[BarSegment, ...]:
@@ -318,7 +318,7 @@ class FailureRow:
     reason: str
 
 
-def list_failures(trials: Sequence[TrialRecord]) -> tuple[FailureRow, ...]:
+def list_failures(trials: Sequence[Trial]) -> tuple[FailureRow, ...]:
     """Every failed or pruned trial."""
     return tuple(
         FailureRow(
@@ -342,7 +342,7 @@ class OriginRow:
     pruned: int
 
 
-def count_origins(trials: Sequence[TrialRecord]) -> tuple[OriginRow, ...]:
+def count_origins(trials: Sequence[Trial]) -> tuple[OriginRow, ...]:
     """Counts by origin; origins without a trial are left out."""
     rows = []
     for kind in KINDS:

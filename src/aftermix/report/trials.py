@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aftermix.report.number_format import ScoreScale, format_setting, format_weight, shorten
-from aftermix.runs.records import TrialRecord
+from aftermix.runs.trials import Trial
 
 
 @dataclass(frozen=True)
@@ -28,33 +28,33 @@ KINDS = (
 )
 
 
-def classify_trial(trial: TrialRecord) -> str:
+def classify_trial(trial: Trial) -> str:
     """Origin of a trial's weights: imported, prior, startup, sampler, or the design of a mixture run."""
-    if trial.imported:
+    if trial.is_imported:
         return "imported"
     if trial.origin is None:
         return "sampler"
     return trial.origin if trial.origin in ("prior", "startup", "sampler") else "design"
 
 
-def describe_trial(trial: TrialRecord, scale: ScoreScale) -> str:
+def describe_trial(trial: Trial, scale: ScoreScale) -> str:
     """`trial 37: 61.3; it 0.62, ja 0.20`"""
     score = ", ".join(scale.format(value) for value in trial.objective) if trial.objective else trial.state
     weights = ", ".join(f"{shorten(name, 16)} {format_weight(value)}" for name, value in trial.weights.items())
     settings = "".join(f"; {name} {format_setting(value)}" for name, value in trial.settings.items())
-    floor = "; below a floor" if trial.feasible is False and trial.objective else ""
-    source = f"; from {trial.origin}" if trial.imported else ""
+    floor = "; below a floor" if trial.objective and not trial.feasible else ""
+    source = f"; from {trial.origin}" if trial.is_imported else ""
     return f"trial {trial.number}: {score}; {weights}{settings}{floor}{source}"
 
 
-def select_measured(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+def select_measured(trials: Sequence[Trial]) -> list[Trial]:
     """Complete trials that have a score."""
     return [trial for trial in trials if trial.state == "complete" and trial.objective]
 
 
-def find_nondominated(trials: Sequence[TrialRecord]) -> tuple[int, ...]:
+def find_nondominated(trials: Sequence[Trial]) -> tuple[int, ...]:
     """Numbers of the measured, feasible trials that no other one matches everywhere and beats somewhere."""
-    feasible = [trial for trial in select_measured(trials) if trial.feasible is not False]
+    feasible = [trial for trial in select_measured(trials) if trial.feasible]
     points = [(trial.number, trial.objective) for trial in feasible if trial.objective]
 
     def is_beaten(point: tuple[float, ...]) -> bool:

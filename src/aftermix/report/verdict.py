@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aftermix.report.number_format import MINUS, ScoreScale
-from aftermix.runs.records import BaselineRecord, BestRecord, ObjectiveRecord, ScoresRecord
+from aftermix.runs.reader import RunResult
+from aftermix.runs.records import BaselineRecord, ObjectiveRecord, ScoresRecord
 
 UTILITY_NAME = "utility"
 UTILITY_SCALE = ScoreScale(
@@ -19,12 +20,12 @@ UTILITY_SCALE = ScoreScale(
 class JudgedResult:
     """A result whose objectives are what decided, their names and their unit."""
 
-    best: BestRecord
+    best: RunResult
     names: tuple[str, ...]
     scale: ScoreScale
 
 
-def judge_result(best: BestRecord, *, names: tuple[str, ...], scale: ScoreScale) -> JudgedResult:
+def judge_result(best: RunResult, *, names: tuple[str, ...], scale: ScoreScale) -> JudgedResult:
     """The utility where winner and all baselines have one on the test items, else the objective as it is."""
     tests = [_replace_objective(scores) for scores in (best.test, *(baseline.test for baseline in best.baselines))]
     differences = [baseline.difference and _replace_objective(baseline.difference) for baseline in best.baselines]
@@ -81,7 +82,8 @@ class ObjectiveVerdict:
 def name_objectives(objectives: Sequence[ObjectiveRecord], count: int) -> tuple[str, ...]:
     """A name for each of `count` objectives: the user's, else its tasks.
 
-    >>> name_objectives([ObjectiveRecord(tasks={"gsm8k": 1.0}), ObjectiveRecord(name="chat")], 2)
+    >>> records = [ObjectiveRecord(name=name, tasks={"gsm8k": 1.0}, floors={}) for name in (None, "chat")]
+    >>> name_objectives(records, 2)
     ('gsm8k', 'chat')
     """
     if count == 1:
@@ -92,14 +94,14 @@ def name_objectives(objectives: Sequence[ObjectiveRecord], count: int) -> tuple[
     return tuple([*described, *missing][:count])
 
 
-def judge_objectives(best: BestRecord, *, scale: ScoreScale) -> tuple[ObjectiveVerdict, ...]:
+def judge_objectives(best: RunResult, *, scale: ScoreScale) -> tuple[ObjectiveVerdict, ...]:
     """The verdict on every objective."""
     count = len(best.test.objective)
     names = name_objectives(best.objective, count)
     return tuple(_judge_objective(best, place, names[place] if count > 1 else "", scale) for place in range(count))
 
 
-def find_best_baseline(best: BestRecord, objective: int) -> BaselineRecord | None:
+def find_best_baseline(best: RunResult, objective: int) -> BaselineRecord | None:
     """The baseline with the highest test score on `objective`."""
     return max(best.baselines, key=lambda baseline: baseline.test.objective[objective], default=None)
 
@@ -129,7 +131,7 @@ def compose_headline(verdicts: Sequence[ObjectiveVerdict]) -> str:
     return f"Of {len(verdicts)} objectives, the merge is {' and '.join(parts)}."
 
 
-def _judge_objective(best: BestRecord, place: int, name: str, scale: ScoreScale) -> ObjectiveVerdict:
+def _judge_objective(best: RunResult, place: int, name: str, scale: ScoreScale) -> ObjectiveVerdict:
     baseline = find_best_baseline(best, place)
     difference = baseline.difference if baseline else None
     interval = difference.interval_of(place) if difference else None

@@ -1,27 +1,37 @@
 """Read a run folder: its configuration, trials, result and lock, checked before anything is drawn.
 
-Unknown keys are tolerated, since a run may come from a newer version; a missing or damaged value is refused with the
-file and the place in it. Of the run's files only `config.yaml` must exist, so that an unfinished run can be shown.
+A value that is missing, damaged or unknown is refused with the file and the place in it. Of the run's files only
+`config.yaml` must exist, so that an unfinished run can be shown.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from aftermix.config import Config, load_config
 from aftermix.errors import AftermixError
-from aftermix.runs.records import (
-    BestRecord,
-    ItemsRecord,
-    R,
-    TrialRecord,
+from aftermix.runs.input_records import LOCK_FILE, SPLIT_FILE, LockRecord, SplitRecord
+from aftermix.runs.journal import read_trials
+from aftermix.runs.json_record import REMEDY, read_record, read_text
+from aftermix.runs.mixture_records import (
+    DESIGN_FILE,
+    LevelDesignRecord,
+    LevelRecord,
+    MixtureDesignRecord,
+    MixtureRecord,
+    SearchedLevelRecord,
+    TreeDesignRecord,
+    TreeRecord,
 )
+from aftermix.runs.records import BEST_FILE, BestRecord, ItemsRecord, TaskItemCounts
+from aftermix.runs.trials import Trial
+
+RunResult = BestRecord | MixtureRecord | TreeRecord
+"""`best.json` of a search, of a mixture, or of a tree of domains."""
+LEVELS_FOLDER = "levels"
 
 
 @dataclass(frozen=True)
@@ -30,10 +40,10 @@ class Run:
 
     folder: Path
     config: Config
-    trials: tuple[TrialRecord, ...]
-    best: BestRecord | None
+    trials: tuple[Trial, ...]
+    best: RunResult | None
     items: ItemsRecord | None
-    lock: dict[str, Any]
+    lock: LockRecord | None
     model_files: tuple[str, ...]
 
 
@@ -46,70 +56,72 @@ def read_run(folder: Path) -> Run:
         found = "no config.yaml in it" if folder.is_dir() else "no such folder"
         raise AftermixError(str(folder), f"expected a run folder, found {found}", "Name the -o folder of a search.")
 
-    best = _read_best(folder)
+    best = read_best(folder) if (folder / BEST_FILE).is_file() else None
     return Run(
         folder=folder,
         config=load_config(folder / "config.yaml"),
-        trials=_read_trial_records(folder / "trials.jsonl"),
+        trials=tuple(read_trials(folder)),
         best=best,
-        items=(best and best.items) or _split_counts(folder),
-        lock=_read_json_object(folder / "lock.json") or {},
+        items=best.items if best else _count_items(folder),
+        lock=read_record(folder / LOCK_FILE, LockRecord),
         model_files=_list_model_files(folder / "model"),
     )
 
 
-def read_record(path: Path, kind: type[R]) -> R | None:
-    """The JSON object in `path`, checked; None when there is no such file."""
-    values = _read_json_object(path)
-    return None if values is None else _validate_record(kind, values, str(path))
+def read_best(folder: Path) -> RunResult:
+    """The result of the finished run in `folder`, as the class that its keys are of.
 
+    Raises :class:`AftermixError` for a file that is missing or damaged.
+    """
+    path = folder / BEST_FILE
+    keys = _read_keys(path)
+    kind: type[RunResult] = TreeRecord if "tree" in keys else MixtureRecord if "optimum" in keys else BestRecord
+    best = kind.read(path)
 
-def _read_trial_records(path: Path) -> tuple[TrialRecord, ...]:
-    """Trials by number. A last line without its end is a trial whose writing was cut off: it has not ended."""
-    lines = _read_text(path).split("\n")[:-1] if path.is_file() else []
-    trials = [
-        _validate_record(TrialRecord, _parse_json(line, f"{path}, line {number}"), f"{path}, line {number}")
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
-    doubled = [number for number, count in Counter(trial.number for trial in trials).items() if count > 1]
-    if doubled:
-        raise AftermixError(str(path), f"trial {doubled[0]} is there twice", "Keep its first line; each ends once.")
-    return tuple(sorted(trials, key=lambda trial: trial.number))
-
-
-def _read_best(folder: Path) -> BestRecord | None:
-    path = folder / "best.json"
-    values = _read_json_object(path)
-    if values is None:
-        return None
-    best = _validate_record(BestRecord, values, str(path))
     for baseline in best.baselines:
         found, expected = len(baseline.test.objective), len(best.test.objective)
         if found != expected:
             where = f"{path}: baseline '{baseline.name}'"
-            raise AftermixError(where, f"expected {expected} objective(s), found {found}", _REMEDY)
+            raise AftermixError(where, f"expected {expected} objective(s), found {found}", REMEDY)
     return best
 
 
-def _split_counts(folder: Path) -> ItemsRecord | None:
-    """Item counts from `items/split.json`, for a run that has no result yet."""
-    path = folder / "items" / "split.json"
-    values = _read_json_object(path)
-    if values is None:
+def read_design(folder: Path) -> MixtureDesignRecord | None:
+    """The design of a mixture, of a tree of domains or of a group in one; None for a search, which has none."""
+    path = folder / DESIGN_FILE
+    if not path.is_file():
         return None
 
-    try:
-        tasks = {
-            task: {**{split: len(parts[split]) for split in ("search", "select", "test")}, "note": parts.get("note")}
-            for task, parts in values.items()
-        }
-        overlap = any(bool(parts.get("overlap")) for parts in values.values())
-    except (AttributeError, KeyError, TypeError) as error:
-        raise AftermixError(str(path), "expected search, select and test item lists for each task", _REMEDY) from error
+    keys = _read_keys(path)
+    kind = TreeDesignRecord if "tree" in keys else LevelDesignRecord if "level" in keys else MixtureDesignRecord
+    return kind.read(path)
 
-    scheme = "first" if overlap else "disjoint"
-    return _validate_record(ItemsRecord, {"scheme": scheme, "overlap": overlap, "tasks": tasks}, str(path))
+
+def locate_level(run: Path, name: str) -> Path:
+    """Folder of a group in the run of a tree."""
+    return run / LEVELS_FOLDER / name
+
+
+def read_level(folder: Path) -> LevelRecord | None:
+    """The result of the group in `folder`, a :class:`SearchedLevelRecord` if it was searched; None without one."""
+    path = folder / BEST_FILE
+    if not path.is_file():
+        return None
+    return (SearchedLevelRecord if "winner" in _read_keys(path) else LevelRecord).read(path)
+
+
+def _count_items(folder: Path) -> ItemsRecord | None:
+    """Item counts from `items/split.json`, for a run that has no result yet."""
+    split = read_record(folder / SPLIT_FILE, SplitRecord)
+    if split is None:
+        return None
+
+    tasks = {
+        name: TaskItemCounts(search=len(task.search), select=len(task.select), test=len(task.test), note=task.note)
+        for name, task in split.tasks.items()
+    }
+    overlap = any(task.overlap for task in split.tasks.values())
+    return ItemsRecord(scheme="first" if overlap else "disjoint", overlap=overlap, tasks=tasks)
 
 
 def _list_model_files(folder: Path) -> tuple[str, ...]:
@@ -117,37 +129,10 @@ def _list_model_files(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(file.name for file in folder.iterdir() if file.is_file())) if folder.is_dir() else ()
 
 
-_REMEDY = "Restore the file from a backup; `aftermix search --resume` says what can be kept."
-
-
-def _validate_record(kind: type[R], values: Any, where: str) -> R:
-    """`values` as a record, or the first thing that is wrong with them."""
+def _read_keys(path: Path) -> Set[str]:
+    """Keys of the object in `path`; none for a damaged file, of which its class tells more."""
     try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        detail = error.errors()[0]
-        place = ".".join(map(str, detail["loc"]))
-        raise AftermixError(f"{where}: {place}" if place else where, detail["msg"], _REMEDY) from error
-
-
-def _read_json_object(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    values = _parse_json(_read_text(path), str(path))
-    if not isinstance(values, dict):
-        raise AftermixError(str(path), f"expected a JSON object, found {type(values).__name__}", _REMEDY)
-    return values
-
-
-def _parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise AftermixError(where, f"is not valid JSON ({error})", _REMEDY) from error
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AftermixError(str(path), f"cannot be read ({error})", _REMEDY) from error
+        values = json.loads(read_text(path))
+    except (ValueError, RecursionError):
+        return frozenset()
+    return values.keys() if isinstance(values, dict) else frozenset()

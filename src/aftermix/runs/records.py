@@ -1,128 +1,119 @@
-"""Records of a run's files: `best.json` and what stands in it."""
+"""Records of `best.json` of a search, and of the parts that a mixture's has too."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Setting = bool | int | Finite | str | tuple[str, ...]
-Interval = tuple[Finite, Finite]
+from aftermix.runs.json_record import Finite, Interval, OptionValue, RunRecord
+from aftermix.runs.trials import Setting
 
-
-class RunRecord(BaseModel):
-    """A part of a run's file; keys that this version does not know are passed over."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-R = TypeVar("R", bound=RunRecord)
-
-
-def _wrap_number(value: Any) -> Any:
-    """A single objective is written as a number, several as a list."""
-    return (value,) if isinstance(value, int | float) else value
-
-
-class TrialRecord(RunRecord):
-    """One line of `trials.jsonl`."""
-
-    number: int
-    state: Literal["complete", "failed", "pruned"]
-    weights: dict[str, Finite]
-    settings: dict[str, Setting] = {}
-    scores: dict[str, Finite] | None = None
-    objective: Annotated[tuple[Finite, ...] | None, BeforeValidator(_wrap_number)] = None
-    feasible: bool | None = True
-    seconds: dict[str, Finite] | None = None
-    error: str | None = None
-    origin: str | None = None
-
-    @property
-    def imported(self) -> bool:
-        """True if it was re-scored from another run (`RUN#n`) and cost nothing here."""
-        return self.origin is not None and "#" in self.origin
+BEST_FILE = "best.json"
 
 
 class TaskScore(RunRecord):
     """Mean score of one task over `items` items, with its interval."""
 
     score: Finite
-    interval: Interval | None = None
-    items: int | None = None
+    interval: Interval
+    items: int
 
 
 class UtilityScore(RunRecord):
     """A mixture's utility with its interval; null where an expression has no value."""
 
-    value: Finite | None = None
-    interval: Interval | None = None
+    value: Finite | None
+    interval: Interval | None
+
+
+class CapabilityScoreRecord(RunRecord):
+    """Score of a capability with its interval."""
+
+    score: Finite
+    interval: Interval | None
 
 
 class ScoresRecord(RunRecord):
-    """One measurement on one split: a value and an interval per objective, and every task's score."""
+    """One measurement on one split: a value and an interval per objective, and every task's score.
+
+    A difference of two has no tasks. That of mixtures has a utility.
+    """
 
     objective: tuple[Finite, ...] = Field(min_length=1)
-    interval: tuple[Interval | None, ...] | None = None
-    tasks: dict[str, TaskScore] = {}
+    interval: tuple[Interval | None, ...]
+    tasks: dict[str, TaskScore] = Field(default_factory=dict)
     utility: UtilityScore | None = None
-    """Of a mixture's run: what it is judged by, its objective being a mean of raw scores."""
+    """Measure by which a mixture is judged, its objective being a mean of raw scores."""
+    capabilities: dict[str, CapabilityScoreRecord] = Field(default_factory=dict)
 
     def interval_of(self, index: int) -> Interval | None:
         """The interval of the objective at `index`, if it was computed."""
-        return self.interval[index] if self.interval and index < len(self.interval) else None
+        return self.interval[index] if index < len(self.interval) else None
+
+
+class MixtureScoresRecord(ScoresRecord):
+    """One measurement of a mixture, which has a utility, and capabilities beside the tasks."""
+
+    utility: UtilityScore
+    capabilities: dict[str, CapabilityScoreRecord]
 
 
 class SearchWinner(RunRecord):
-    """The trial that won, or null for a winner that is no single trial."""
+    """The trial that won, and the merge that it stands for whatever its weights."""
 
-    trial: int | None = None
-    method: str = ""
-    options: dict[str, Any] = {}
-    exclude: tuple[str, ...] | None = None
+    trial: int
+    method: str
+    options: dict[str, OptionValue]
+    """With `lambda` and `seed`, which every method has."""
+    exclude: tuple[str, ...]
 
 
 class VectorRecord(RunRecord):
-    """A distribution vector, as `best.json` tells it."""
+    """A distribution vector."""
 
-    model: str = ""
-    role: str = "expert"
-    tokens: float | None = None
-    range: Interval | None = None
+    model: str
+    role: Literal["instruction", "expert"]
+    tokens: int | None
+    range: Interval
 
 
 class ObjectiveRecord(RunRecord):
     """A resolved objective: weights of its tasks (adding up to 1) and floors."""
 
-    name: str | None = None
-    tasks: dict[str, Finite] = {}
-    floors: dict[str, Finite] = {}
+    name: str | None
+    tasks: dict[str, Finite]
+    floors: dict[str, Finite]
 
 
 class CandidateRecord(RunRecord):
-    """One of the best distinct trials, measured again on the select items."""
+    """One of the best distinct trials, measured again on the select items.
 
-    trial: int | None = None
+    Candidates of a mixture need not be trials, and have scores on search items only where they are.
+    """
+
+    trial: int | None
     weights: dict[str, Finite]
-    settings: dict[str, Setting] = {}
-    search: ScoresRecord | None = None
-    select: ScoresRecord | None = None
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    search: ScoresRecord | None
+    select: ScoresRecord
 
 
 class BaselineRecord(RunRecord):
     """A model that costs no search; `difference` is winner minus baseline over the same test items."""
 
     name: str
-    kind: str = ""
-    method: str | None = None
-    density: Finite | None = None
-    weights: dict[str, Finite] | None = None
+    kind: str
+    method: str | None
+    density: Finite | None
+    weights: dict[str, Finite]
     test: ScoresRecord
-    difference: ScoresRecord | None = None
+    difference: ScoresRecord | None
 
 
 class ScanPoint(RunRecord):
+    """A weight of one vector alone, and its score on select items."""
+
     weight: Finite
     select: Finite
 
@@ -140,44 +131,45 @@ class TaskItemCounts(RunRecord):
     search: int
     select: int
     test: int
-    note: str | None = None
+    note: str | None
 
 
 class ItemsRecord(RunRecord):
-    """Split of the items of all tasks."""
+    """Split of the items of all tasks, as counts."""
 
-    scheme: str = "disjoint"
-    overlap: bool = False
-    tasks: dict[str, TaskItemCounts] = {}
+    scheme: str
+    overlap: bool
+    tasks: dict[str, TaskItemCounts]
 
 
 class StageSeconds(RunRecord):
-    """Wall time of each stage of the job."""
+    """Wall time of each stage of the job, of the search by phase."""
 
-    prepare: Finite | None = None
-    search: dict[str, Finite] = {}
-    select: Finite | None = None
-    test: Finite | None = None
+    prepare: Finite
+    search: dict[str, Finite]
+    select: Finite
+    test: Finite
 
 
 class BestRecord(RunRecord):
-    """`best.json`: the result of a finished search."""
+    """`best.json` of a finished search."""
 
     winner: SearchWinner
     weights: dict[str, Finite]
-    settings: dict[str, Setting] = {}
-    ratios: dict[str, Finite] | None = None
-    ratios_note: str | None = None
-    vectors: dict[str, VectorRecord] = {}
-    objective: tuple[ObjectiveRecord, ...] = ()
-    search: ScoresRecord | None = None
-    select: ScoresRecord | None = None
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    ratios: dict[str, Finite] | None
+    ratios_note: str | None
+    """Reason that there are no ratios."""
+    vectors: dict[str, VectorRecord]
+    objective: tuple[ObjectiveRecord, ...]
+    metrics: dict[str, str]
+    search: ScoresRecord
+    select: ScoresRecord
     test: ScoresRecord
-    floors_met: bool | None = None
-    candidates: tuple[CandidateRecord, ...] = ()
-    front: tuple[int, ...] | None = None
-    baselines: tuple[BaselineRecord, ...] = ()
-    scan: ScanRecord | None = None
-    items: ItemsRecord | None = None
-    seconds: StageSeconds | None = None
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    floors_met: bool
+    candidates: tuple[CandidateRecord, ...]
+    front: tuple[int, ...] | None
+    baselines: tuple[BaselineRecord, ...]
+    scan: ScanRecord | None
+    items: ItemsRecord
+    seconds: StageSeconds

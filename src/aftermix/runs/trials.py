@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, JsonValue, PlainSerializer, TypeAdapter, ValidationError
 
 from aftermix.config import Split
 from aftermix.errors import SearchError
+from aftermix.runs.json_record import Finite, describe_fault
 
 T = TypeVar("T")
 State = Literal["complete", "failed", "pruned"]
-Weights = dict[str, float]
+Weights = dict[str, Finite]
 Setting = bool | int | float | str | tuple[str, ...]
 Settings = dict[str, Setting]
 """By name of the method's option, or `option.vector` where each vector has its own."""
@@ -31,7 +32,7 @@ def _dump_objective(values: tuple[float, ...] | None) -> float | list[float] | N
     return None if values is None else values[0] if len(values) == 1 else list(values)
 
 
-ObjectiveValues = Annotated[tuple[float, ...], BeforeValidator(_parse_objective), PlainSerializer(_dump_objective)]
+ObjectiveValues = Annotated[tuple[Finite, ...], BeforeValidator(_parse_objective), PlainSerializer(_dump_objective)]
 """One value per objective; the journal shows a single one as a bare number."""
 
 
@@ -61,20 +62,20 @@ class Suggestion:
 class Trial:
     """One point of the search that has ended."""
 
-    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False, extra="forbid")
 
     number: int
     state: State
     weights: Weights
     settings: Settings = field(default_factory=dict)
     """Searched settings as they held in the merge; empty where only weights are searched."""
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, Finite] = field(default_factory=dict)
     """Task -> mean score over the search items."""
     objective: ObjectiveValues | None = None
     """One value per objective; None unless the trial is complete."""
     feasible: bool = False
     """True if every floor is met."""
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, Finite] = field(default_factory=dict)
     """Wall seconds by phase: combine, evaluate, overhead."""
     error: str | None = None
     origin: str | None = None
@@ -118,9 +119,9 @@ _TRIAL: TypeAdapter[Trial] = TypeAdapter(Trial)
 _ITEMS: TypeAdapter[ItemScores] = TypeAdapter(ItemScores, config=ConfigDict(allow_inf_nan=False))
 
 
-def dump_trial(trial: Trial) -> dict[str, Any]:
+def dump_trial(trial: Trial) -> dict[str, JsonValue]:
     """The journal's object for `trial`."""
-    value: dict[str, Any] = _TRIAL.dump_python(trial, mode="json")
+    value: dict[str, JsonValue] = _TRIAL.dump_python(trial)
     return value
 
 
@@ -143,7 +144,7 @@ def _validate_json(adapter: TypeAdapter[T], content: bytes) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         place = "".join(f"{part}: " for part in first["loc"])
-        raise ValueError(f"{place}{first['msg']}") from error
+        raise ValueError(f"{place}{describe_fault(first)}") from error
 
 
 def average_scores(items: Mapping[str, list[float]]) -> dict[str, float]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from aftermix.config import Objective
 from aftermix.errors import SearchError
+from aftermix.runs.records import ObjectiveRecord
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,11 @@ class ObjectiveSet:
         """Say if every floor is met (a score equal to its floor meets it)."""
         return all(amount <= 0 for amount in self.constraints(scores).values())
 
-    def as_json(self) -> list[dict[str, Any]]:
+    def build_records(self) -> tuple[ObjectiveRecord, ...]:
         """The objectives as `best.json` tells them; task weights sum to 1."""
-        return [{"name": goal.name, "tasks": goal.shares, "floors": dict(goal.floors)} for goal in self.goals]
+        return tuple(
+            ObjectiveRecord(name=goal.name, tasks=goal.shares, floors=dict(goal.floors)) for goal in self.goals
+        )
 
 
 def _bind_objective(objective: Objective, tasks: Sequence[str]) -> TaskGoal:

@@ -2,51 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from aftermix.runs.records import ScoresRecord, TaskScore
 from aftermix.runs.trials import ItemScores, average_scores
 from aftermix.search.intervals import Interval, bootstrap_mean, bootstrap_task, subtract_items
 from aftermix.search.objective import ObjectiveSet
 
 
-def summarise(items: ItemScores, *, objectives: ObjectiveSet, seed: int) -> dict[str, Any]:
-    """`{"objective": [...], "interval": [[low, high], ...], "tasks": {task: {"score", "interval", "items"}}}`."""
+def summarise(items: ItemScores, *, objectives: ObjectiveSet, seed: int) -> ScoresRecord:
+    """Values of the objectives and mean scores of the tasks, each with its interval."""
     scores = average_scores(items)
     tasks = {
-        task: {
-            "score": scores[task],
-            "interval": _widen_interval(scores[task], bootstrap_task(values, seed=seed, task=task)),
-            "items": len(values),
-        }
+        task: TaskScore(
+            score=scores[task],
+            interval=_widen_interval(scores[task], bootstrap_task(values, seed=seed, task=task)),
+            items=len(values),
+        )
         for task, values in items.items()
     }
 
-    return {
-        "objective": list(objectives.values(scores)),
-        "interval": _bootstrap_objectives(items, objectives=objectives, seed=seed),
-        "tasks": tasks,
-    }
+    return ScoresRecord(
+        objective=objectives.values(scores),
+        interval=_bootstrap_objectives(items, objectives=objectives, seed=seed),
+        tasks=tasks,
+    )
 
 
-def compare(ours: ItemScores, theirs: ItemScores, *, objectives: ObjectiveSet, seed: int) -> dict[str, Any]:
-    """Ours minus theirs on the same items, paired: `{"objective": [...], "interval": [[low, high], ...]}`."""
+def compare(ours: ItemScores, theirs: ItemScores, *, objectives: ObjectiveSet, seed: int) -> ScoresRecord:
+    """Ours minus theirs on the same items, paired: values of the objectives with their intervals."""
     differences = subtract_items(ours, theirs)
-    return {
-        "objective": list(objectives.values(average_scores(differences))),
-        "interval": _bootstrap_objectives(differences, objectives=objectives, seed=seed),
-    }
+    return ScoresRecord(
+        objective=objectives.values(average_scores(differences)),
+        interval=_bootstrap_objectives(differences, objectives=objectives, seed=seed),
+    )
 
 
-def _bootstrap_objectives(items: ItemScores, *, objectives: ObjectiveSet, seed: int) -> list[list[float]]:
+def _bootstrap_objectives(items: ItemScores, *, objectives: ObjectiveSet, seed: int) -> tuple[Interval, ...]:
     scores = average_scores(items)
-    return [
+    return tuple(
         _widen_interval(
             goal.value(scores), bootstrap_mean(items, weights=goal.shares, seed=seed, key=f"objective {goal.name}")
         )
         for goal in objectives.goals
-    ]
+    )
 
 
-def _widen_interval(value: float, interval: Interval) -> list[float]:
+def _widen_interval(value: float, interval: Interval) -> Interval:
     """The interval, widened by a rounding error where that alone would leave `value` outside."""
-    return [min(interval[0], value), max(interval[1], value)]
+    return min(interval[0], value), max(interval[1], value)

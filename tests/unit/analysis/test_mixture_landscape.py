@@ -26,6 +26,7 @@ from aftermix.analysis.mixture_landscape import (
 )
 from aftermix.errors import AftermixError
 from aftermix.jobs.landscape import build_page, draw_landscape, draw_picture, read_again
+from aftermix.report.charts.landscape import is_triangle
 from aftermix.report.charts.landscape_tetrahedron import draw_tetrahedron
 from conftest import run_cli
 from support.landscape_world import DOMAINS, TASKS, finished_run, finished_tree
@@ -225,7 +226,7 @@ def test_each_group_of_a_tree_has_its_landscape(tmp_path: Path) -> None:
     found = read_again(run / "levels" / "text")
     best = json.loads((run / "levels" / "text" / "best.json").read_text())
     assert set(found.domains) == {"ja", "web", "math"}
-    assert found.is_triangle
+    assert is_triangle(found)
     assert found.optimum.values[0] == pytest.approx(best["optimum"]["utility"], rel=1e-5)
     with pytest.raises(AftermixError, match="each group of its tree has a landscape of its own") as caught:
         read_again(run)

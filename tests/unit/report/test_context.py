@@ -11,7 +11,7 @@ from aftermix.report.context import build_context, choose_run_scale
 from aftermix.report.number_format import POINTS, RAW, choose_scale, format_duration
 from aftermix.report.trials import find_nondominated
 from aftermix.runs.reader import read_run
-from aftermix.runs.records import TrialRecord
+from aftermix.runs.trials import Trial
 
 
 def _view(run):
@@ -48,7 +48,7 @@ def test_level_and_worse_verdicts_name_the_baseline_that_needs_no_search(make_ru
 
 def test_verdict_without_an_interval_or_without_baselines_says_so(make_run, edit_json):
     run = make_run("a", trials=12)
-    edit_json(run / "best.json", lambda best: [b["difference"].pop("interval") for b in best["baselines"]])
+    edit_json(run / "best.json", lambda best: [b["difference"].update(interval=[None]) for b in best["baselines"]])
     bare = _view(make_run("b", trials=12, baselines=False))
 
     assert _view(run).verdicts[0].badge == "Difference without an interval"
@@ -126,7 +126,7 @@ def test_vectors_show_weight_ratio_and_tokens(make_run, edit_json):
 def test_cost_leaves_out_imported_trials(make_run):
     run = read_run(make_run(trials=10, imported=5))
     cost = tables.summarise_cost(run)
-    own = [trial.seconds for trial in run.trials if not trial.imported]
+    own = [trial.seconds for trial in run.trials if not trial.is_imported]
 
     assert cost.trials == 10
     assert [part.name for part in cost.phases] == ["combine", "evaluate", "overhead"]
@@ -186,7 +186,7 @@ POINT = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
 @given(st.lists(POINT, min_size=1, max_size=12))
 def test_front_agrees_with_the_definition(points):
     trials = [
-        TrialRecord.model_validate({"number": place, "state": "complete", "weights": {}, "objective": point})
+        Trial(number=place, state="complete", weights={}, objective=point, feasible=True)
         for place, point in enumerate(points)
     ]
 

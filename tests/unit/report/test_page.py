@@ -120,7 +120,7 @@ def test_names_from_users_are_escaped_everywhere(make_run, edit_json):
     task = '<script>alert("1")</script>$x_1$ & \u65e5\u672c'
     run = make_run(tasks=(task, "b"), trials=12, failed=(2,), objectives=2)
     edit_json(run / "best.json", lambda best: best["baselines"][0].update(name="<img src=x onerror=1>"))
-    edit_json(run / "lock.json", lambda lock: lock.update({"<b>": "</style><script>"}))
+    edit_json(run / "lock.json", lambda lock: lock["versions"].update({"<b>": "</style><script>"}))
 
     html = write_report(run).read_text(encoding="utf-8")
     page = _page(run)

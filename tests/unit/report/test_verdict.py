@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 from aftermix.report.number_format import POINTS
 from aftermix.report.verdict import UTILITY_NAME, UTILITY_SCALE, judge_objectives, judge_result
-from aftermix.runs.records import BestRecord
+from aftermix.runs.reader import RunResult, read_best
+from aftermix.runs.records import BaselineRecord, MixtureScoresRecord, ScoresRecord, UtilityScore
+
+FIXTURE = Path(__file__).parents[2] / "data" / "runs-0a1294b"
 
 
-def measured(mean: float, utility: float | None, *, half: float = 0.5) -> dict[str, Any]:
-    interval = None if utility is None else [utility - half, utility + half]
-    found = {"value": utility, "interval": interval}
-    return {"objective": [mean], "interval": [[mean - 0.1, mean + 0.1]], "tasks": {}, "utility": found}
+def measured(mean: float, utility: float | None, *, half: float = 0.5) -> MixtureScoresRecord:
+    interval = None if utility is None else (utility - half, utility + half)
+    return MixtureScoresRecord(
+        objective=(mean,),
+        interval=((mean - 0.1, mean + 0.1),),
+        tasks={},
+        utility=UtilityScore(value=utility, interval=interval),
+        capabilities={},
+    )
 
 
-def result(*, winner: float | None = 0.8) -> BestRecord:
+def baseline(name: str, test: ScoresRecord, difference: ScoresRecord | None) -> BaselineRecord:
+    return BaselineRecord(
+        name=name, kind="mixture", method="task_arithmetic", density=None, weights={}, test=test, difference=difference
+    )
+
+
+def result(*, winner: float | None = 0.8) -> RunResult:
     """By its mean score the winner loses against `uniform`, by utility it wins."""
-    values = {
-        "winner": {"trial": None},
-        "weights": {"ja": 1.0},
-        "objective": ({"name": "mean score", "tasks": {"gsm8k": 1.0}},),
-        "search": None,
-        "select": measured(0.5, winner),
-        "test": measured(0.5, winner),
-        "baselines": [
-            {"name": "uniform", "test": measured(0.6, 0.3), "difference": measured(-0.1, 0.5, half=0.2)},
-            {"name": "base", "test": measured(0.4, 0.1), "difference": None},
-        ],
-    }
-    return BestRecord.model_validate(values)
+    baselines = (
+        baseline("uniform", measured(0.6, 0.3), measured(-0.1, 0.5, half=0.2)),
+        baseline("base", measured(0.4, 0.1), None),
+    )
+    scores = {"search": None, "select": measured(0.5, winner), "test": measured(0.5, winner)}
+    return read_best(FIXTURE / "mixture").model_copy(update=scores | {"baselines": baselines})
 
 
 def test_a_mixture_is_judged_by_its_utility() -> None:

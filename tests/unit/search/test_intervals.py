@@ -8,6 +8,7 @@ import pytest
 
 from aftermix.config import Objective
 from aftermix.errors import SearchError
+from aftermix.runs.records import ScoresRecord, TaskScore
 from aftermix.search.intervals import bootstrap_mean, bootstrap_task, subtract_items
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.summary import compare, summarise
@@ -78,12 +79,12 @@ def test_a_summary_has_the_shape_of_best_json():
         (Objective(tasks={"a": 1, "b": 3}), Objective(tasks={"c": 1})), tasks=["a", "b", "c"]
     )
     summary = summarise(RIGHT, objectives=objectives, seed=0)
-    assert summary["objective"] == [pytest.approx((np.mean(RIGHT["a"]) + 3 * np.mean(RIGHT["b"])) / 4), 0.25]
-    assert summary["interval"][1] == [0.25, 0.25]
-    low, high = summary["interval"][0]
-    assert low < summary["objective"][0] < high
-    assert summary["tasks"]["c"] == {"score": 0.25, "interval": [0.25, 0.25], "items": 1}
-    assert summary["tasks"]["a"]["items"] == 200
+    assert summary.objective == (pytest.approx((np.mean(RIGHT["a"]) + 3 * np.mean(RIGHT["b"])) / 4), 0.25)
+    assert summary.interval[1] == (0.25, 0.25)
+    low, high = summary.interval[0]
+    assert low < summary.objective[0] < high
+    assert summary.tasks["c"] == TaskScore(score=0.25, interval=(0.25, 0.25), items=1)
+    assert summary.tasks["a"].items == 200
 
 
 def test_a_comparison_says_by_how_much_ours_is_better():
@@ -91,7 +92,7 @@ def test_a_comparison_says_by_how_much_ours_is_better():
     ours = {"a": [1.0, 1.0, 0.0, 1.0] * 20, "b": [0.5] * 40}
     theirs = {"a": [1.0, 0.0, 0.0, 1.0] * 20, "b": [0.25] * 40}
     difference = compare(ours, theirs, objectives=objectives, seed=0)
-    assert difference["objective"] == [pytest.approx((0.25 + 0.25) / 2)]
-    low, high = difference["interval"][0]
+    assert difference.objective == (pytest.approx((0.25 + 0.25) / 2),)
+    low, high = difference.interval[0]
     assert 0.19 < low < 0.25 < high < 0.31
-    assert compare(ours, ours, objectives=objectives, seed=0) == {"objective": [0.0], "interval": [[0.0, 0.0]]}
+    assert compare(ours, ours, objectives=objectives, seed=0) == ScoresRecord(objective=(0.0,), interval=((0.0, 0.0),))

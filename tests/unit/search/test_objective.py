@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from aftermix.config import Objective, SearchConfig
 from aftermix.errors import SearchError
+from aftermix.runs.records import ObjectiveRecord
 from aftermix.search.objective import ObjectiveSet
 
 TASKS = ["gsm8k", "mgsm", "humaneval"]
@@ -16,7 +17,7 @@ def test_no_objective_named_is_the_plain_mean_of_all_tasks():
     objectives = ObjectiveSet.build(SearchConfig().objective, tasks=TASKS)
     assert objectives.values(SCORES) == (0.5,)
     assert objectives.feasible(SCORES)
-    assert objectives.as_json() == [{"name": "mean", "tasks": dict.fromkeys(TASKS, 1 / 3), "floors": {}}]
+    assert objectives.build_records() == (ObjectiveRecord(name="mean", tasks=dict.fromkeys(TASKS, 1 / 3), floors={}),)
 
 
 def test_weights_need_not_sum_to_one():

@@ -117,7 +117,7 @@ def test_the_best_few_by_the_select_items(make_config: Any, tmp_path: Path, task
     scores = {}
     for place in sorted((run / "cats-checkpoints").iterdir()):
         config = scoring(tasks).model_copy(update={"base": str(place)})
-        scores[str(place)] = evaluate(config, split="select")["objective"][0]
+        scores[str(place)] = evaluate(config, split="select").objective[0]
     assert len(set(scores.values())) > 2
     expected = sorted(sorted(scores, key=lambda place: (scores[place], place), reverse=True)[:2])
     assert [each["folder"] for each in chosen] == expected

@@ -13,7 +13,7 @@ from aftermix.config import Config, DatasetConfig, TrainConfig, load_config
 from aftermix.errors import AftermixError, ConfigError
 from aftermix.files import write_atomically
 from aftermix.jobs.export.domain_counts import CACHE, DomainCounter
-from aftermix.jobs.run_folder import BEST, CONFIG, read_run_config
+from aftermix.jobs.run_folder import CONFIG, read_run_config
 from aftermix.jobs.train.expert_data import DatasetSources, collect_sources
 from aftermix.mixture.exports.consumers import CONSUMERS
 from aftermix.mixture.exports.domain_data import DomainData
@@ -21,6 +21,7 @@ from aftermix.mixture.exports.epoch_caps import allot, count_unrepeated_tokens
 from aftermix.mixture.exports.plan import DomainFiles, ExportDomain, MixturePlan, describe_plan
 from aftermix.mixture.exports.table import FILE as TABLE
 from aftermix.mixture.exports.table import write_table
+from aftermix.runs.records import BEST_FILE
 from aftermix.training.data.files import JSON_LINES, find_suffix, list_data_parts
 
 MAX_EPOCHS = 4.0
@@ -121,11 +122,13 @@ def _find_mixture(source: Path, options: ExportOptions) -> _MixtureToExport:
 def _find_best_file(source: Path) -> Path:
     if not source.is_dir():
         return source
-    if (source / BEST).is_file():
-        return source / BEST
+    if (source / BEST_FILE).is_file():
+        return source / BEST_FILE
     if (source / CONFIG).is_file():
         raise ConfigError(str(source), "is a run without a winner yet", "Finish it with --resume.")
-    raise ConfigError(str(source), f"holds no {BEST}", "Name a run folder, a best.json, or a YAML file with a mixture.")
+    raise ConfigError(
+        str(source), f"holds no {BEST_FILE}", "Name a run folder, a best.json, or a YAML file with a mixture."
+    )
 
 
 def _load_data_config(run: Path, data: Path | None) -> tuple[Config, str]:

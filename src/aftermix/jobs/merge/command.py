@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from aftermix.checkpoints.alignment.align import describe_alignment
 from aftermix.checkpoints.model_files import read_companion_files
@@ -20,8 +18,9 @@ from aftermix.merging.exclusive_check import ExclusiveCheck
 from aftermix.merging.merge import MergedBlock, Merger, MergeRecipe, Weights, check_weights, stream_merged_pieces
 from aftermix.merging.shares import ShareTally, build_share_record, describe_fallbacks, drops_entries
 from aftermix.progress import bar
-
-SHARES = "shares.json"
+from aftermix.runs.input_records import LOCK_FILE
+from aftermix.runs.reader import RunResult
+from aftermix.runs.share_records import SHARES_FILE
 
 
 def merge(config: Config, output: Path, *, say: Callable[[str], object] = lambda _: None, check: bool = False) -> Path:
@@ -58,7 +57,7 @@ def write_model(
     *,
     config: Config,
     output: Path,
-    best: dict[str, Any] | None = None,
+    best: RunResult | None = None,
     check: ExclusiveCheck | None = None,
 ) -> Path:
     """Write the merge at `weights` with everything that makes it serve; scores in `best` go into the model card."""
@@ -80,10 +79,10 @@ def write_model(
             **read_companion_files(pool, dtype=recipe.dtype),
             "README.md": build_model_card(config, recipe, weights, name=follow_links(output).name, best=best),
             "aftermix.yaml": format_recipe(config, recipe, weights).encode(),
-            "lock.json": lambda: _encode_json(lock(pool, config, digest=digest)),
+            LOCK_FILE: lambda: lock(pool, config, digest=digest).to_bytes(escaped=True),
         }
         if tally is not None:
-            companions[SHARES] = lambda: _encode_json(build_share_record(merger, weights, tally))
+            companions[SHARES_FILE] = lambda: build_share_record(merger, weights, tally).to_bytes(escaped=True)
 
         pieces = stream_merged_pieces(merger, weights, watch=watch if watchers else None)
         return write_checkpoint(
@@ -105,7 +104,3 @@ def refuse_output(output: Path, pool: Pool) -> None:
             found = f"lies in the input folder {checkpoint.label}"
             raise CheckpointError(str(output), found, "Name another folder for the result.")
     refuse_occupied(output)
-
-
-def _encode_json(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()

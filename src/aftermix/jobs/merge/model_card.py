@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from aftermix.checkpoints.hub import HUB_NAME
 from aftermix.config import Config
 from aftermix.merging.merge import MergeRecipe, Weights
+from aftermix.runs.reader import RunResult
+from aftermix.runs.records import ScoresRecord
 
 
 def build_model_card(
-    config: Config, recipe: MergeRecipe, weights: Weights, *, name: str, best: dict[str, Any] | None = None
+    config: Config, recipe: MergeRecipe, weights: Weights, *, name: str, best: RunResult | None = None
 ) -> bytes:
     """The card as bytes. `best` is the content of a run's `best.json`; its test scores become evaluation results."""
-    test = best["test"] if best else None
+    test = best.test if best else None
     models = [config.base] if config.base else []
     models += [config.vectors[vector].model for vector in sorted(weights) if weights[vector] != 0]
 
@@ -37,22 +38,22 @@ def choose_public_name(model: str) -> str:
     return model if HUB_NAME.match(model) and not Path(model).exists() else Path(model).name
 
 
-def _build_results(best: dict[str, Any]) -> list[EvalResult]:
+def _build_results(best: RunResult) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="text-generation",
             dataset_type=task,
             dataset_name=task,
             dataset_split="test",
-            metric_type=best["metrics"][task].partition(",")[0],
-            metric_name=best["metrics"][task],
-            metric_value=round(float(entry["score"]), 4),
+            metric_type=best.metrics[task].partition(",")[0],
+            metric_name=best.metrics[task],
+            metric_value=round(float(entry.score), 4),
         )
-        for task, entry in best["test"]["tasks"].items()
+        for task, entry in best.test.tasks.items()
     ]
 
 
-def _build_body(config: Config, recipe: MergeRecipe, weights: Weights, name: str, test: dict[str, Any] | None) -> str:
+def _build_body(config: Config, recipe: MergeRecipe, weights: Weights, name: str, test: ScoresRecord | None) -> str:
     options = ", ".join(f"{key} = {value}" for key, value in recipe.method.options.items())
     method = f"`{recipe.method.name}`" + (f" ({options})" if options else "")
 
@@ -89,11 +90,11 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
     return text + (_tabulate_scores(test) if test else "")
 
 
-def _tabulate_scores(test: dict[str, Any]) -> str:
+def _tabulate_scores(test: ScoresRecord) -> str:
     rows = "\n".join(
-        f"| {task} | {100 * entry['score']:.1f} | {100 * entry['interval'][0]:.1f} - {100 * entry['interval'][1]:.1f} "
-        f"| {entry['items']} |"
-        for task, entry in test["tasks"].items()
+        f"| {task} | {100 * entry.score:.1f} | {100 * entry.interval[0]:.1f} - {100 * entry.interval[1]:.1f} "
+        f"| {entry.items} |"
+        for task, entry in test.tasks.items()
     )
     heading = "\n## Scores on test items that neither the search nor the selection saw\n\n"
     return f"{heading}| task | score | 95 % interval | items |\n|---|---|---|---|\n{rows}\n"

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from aftermix.jobs.mixture.problem import TOKENS, UNIFORM, MixtureProblem
 from aftermix.jobs.mixture.scores import UtilityScorer
 from aftermix.jobs.search.baselines import BaselineMerge
 from aftermix.jobs.search.score_cache import ScoreCache
+from aftermix.runs.records import BaselineRecord
 from aftermix.runs.trials import ItemScores, Point, Weights
 from aftermix.seeds import derived_seed
 
@@ -43,7 +43,7 @@ class MixtureBaselines:
         """Item scores of one merge, measured now or kept from before."""
         return self.score_cache.scores(_build_key(weights), split, partial(self.evaluator.evaluate, Point(weights)))
 
-    def build_records(self, winner: ItemScores, mixtures: list[NamedMixture]) -> list[dict[str, Any]]:
+    def build_records(self, winner: ItemScores, mixtures: list[NamedMixture]) -> tuple[BaselineRecord, ...]:
         """The mixtures that have to be beaten, on test items, as `baselines` of `best.json`."""
         measure_base = partial(self.evaluator.evaluate_baseline, BaselineMerge(BASE, BASE, {}))
         records = []
@@ -54,17 +54,17 @@ class MixtureBaselines:
                 items = self.measure_items(weights, "test")
 
             records.append(
-                {
-                    "name": name,
-                    "kind": kind,
-                    "method": self.evaluator.merger.recipe.method.name,
-                    "density": None,
-                    "weights": weights or {},
-                    "test": self.scorer.summarise_items(items),
-                    "difference": self.scorer.compare_items(winner, items),
-                }
+                BaselineRecord(
+                    name=name,
+                    kind=kind,
+                    method=self.evaluator.merger.recipe.method.name,
+                    density=None,
+                    weights=weights or {},
+                    test=self.scorer.summarise_items(items),
+                    difference=self.scorer.compare_items(winner, items),
+                )
             )
-        return records
+        return tuple(records)
 
 
 def list_named_mixtures(problem: MixtureProblem) -> Iterator[NamedMixture]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.config import Config, SearchConfig, require
 from aftermix.errors import SearchError
 from aftermix.evaluation.harness import TaskSuite
-from aftermix.files import write_json
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.landscape import write_cosines, write_landscape
@@ -27,7 +25,10 @@ from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.earlier_run import build_translation
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
+from aftermix.runs.input_records import SplitRecord
 from aftermix.runs.journal import read_trials
+from aftermix.runs.mixture_records import MixtureRecord, TreeRecord
+from aftermix.runs.records import BEST_FILE
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.study import run_study
 from aftermix.search.warm_start import ImportedTrial, import_trials
@@ -84,10 +85,9 @@ def mixture(config: Config, run: Path, *, resume: bool = False, source: Path | N
         run_folder.begin_run(run, config=config, pool=pool, split=split, source=source, design=design)
 
     if tree:
-        best = search_tree(evaluator, run, tree)
+        _write(evaluator, run, search_tree(evaluator, run, tree))
     else:
-        best = _find_best(evaluator, run, problem, objectives=objectives, imported=imported)
-    _write(evaluator, run, best)
+        _write(evaluator, run, _find_best(evaluator, run, problem, objectives=objectives, imported=imported))
     return run
 
 
@@ -98,7 +98,7 @@ def _find_best(
     *,
     objectives: ObjectiveSet,
     imported: Sequence[ImportedTrial],
-) -> dict[str, Any]:
+) -> MixtureRecord:
     """Points, surrogates, verification and test; each stage leaves files that a resumed run takes up."""
     earlier = [point.trial for point in imported] or [trial for trial in read_trials(run) if trial.is_imported]
     points = PointSampler(problem, problem.compute_shares(earlier) if earlier else np.zeros((0, len(problem.domains))))
@@ -124,17 +124,17 @@ def _find_best(
     return best
 
 
-def _write(evaluator: MergeEvaluator, run: Path, best: dict[str, Any]) -> None:
+def _write(evaluator: MergeEvaluator, run: Path, best: MixtureRecord | TreeRecord) -> None:
     """Model, result and report."""
-    weights = best["weights"]
+    weights = best.weights
     if not run_folder.clear_model(run, format_recipe(evaluator.config, evaluator.merger.recipe, weights)):
         write_model(evaluator.merger, weights, config=evaluator.config, output=run / run_folder.MODEL, best=best)
     write_cosines(run, evaluator.merger.pool)
-    write_json(run / run_folder.BEST, best)
+    best.write(run / BEST_FILE)
     write_report(run)
 
 
-def _refuse_different(run: Path, config: Config, pool: Pool, split: dict[str, Any]) -> None:
+def _refuse_different(run: Path, config: Config, pool: Pool, split: SplitRecord) -> None:
     """Like a search's, and `mixture:` is the same but for `verify` and `experts`."""
     run_folder.refuse_different(run, config=config, pool=pool, split=split)
     theirs, ours = (
@@ -148,7 +148,7 @@ def _refuse_different(run: Path, config: Config, pool: Pool, split: dict[str, An
     run_folder.refuse_difference(run, before, now, complaint="the file has another order in")
 
 
-def _list_orders(config: Config) -> dict[str, Any]:
+def _list_orders(config: Config) -> dict[str, list[str] | str]:
     """Names whose order decides which point is measured when, and the text of the tree, whose groups have an order."""
     section = config.mixture
     assert section is not None  # noqa: S101 - the run of a mixture; for the type checker
@@ -163,7 +163,7 @@ def _import_points(
     *,
     problem: MixtureProblem,
     objectives: ObjectiveSet,
-    split: dict[str, Any],
+    split: SplitRecord,
 ) -> list[ImportedTrial]:
     theirs = run_folder.read_run_config(source)
     run_folder.refuse_other_kind(source, mixture=True)
@@ -174,7 +174,7 @@ def _import_points(
     return import_trials(
         source,
         space=space,
-        tasks=list(split),
+        tasks=list(split.tasks),
         objectives=objectives,
         settings_of=build_translation(theirs, config, space),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from aftermix.mixture.design import APART
 from aftermix.mixture.optimum import choose_next_points
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
+from aftermix.runs.mixture_records import DesignPointRecord, MixtureDesignRecord
 from aftermix.runs.trials import Suggestion, Trial
 
 DISTANCES = (0.05, 0.02, 0.01, 0.002)
@@ -47,11 +47,11 @@ class FittedSurrogates:
         return FittedSurrogates(shares_NK, scores_NM, fitted)
 
 
-def build_design_record(problem: MixtureProblem) -> dict[str, Any]:
+def build_design_record(problem: MixtureProblem) -> MixtureDesignRecord:
     """`design.json`: the points in the order in which they are measured, and those that are measured twice."""
     design = problem.design
-    points = [{"kind": kind, "shares": shares} for kind, shares in zip(design.kinds, design.mixtures, strict=True)]
-    return {"domains": list(problem.domains), "points": points, "repeats": list(design.repeats)}
+    points = [DesignPointRecord(kind=k, shares=shares) for k, shares in zip(design.kinds, design.mixtures, strict=True)]
+    return MixtureDesignRecord(domains=problem.domains, points=tuple(points), repeats=tuple(design.repeats))
 
 
 @dataclass(frozen=True)

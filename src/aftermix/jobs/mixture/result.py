@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,10 @@ from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility, estimate_noise
 from aftermix.jobs.search.result import (
-    build_merge_record,
-    build_metrics_record,
-    build_vectors_record,
+    build_vector_records,
     count_items,
+    list_metrics,
+    list_options,
     read_earlier_seconds,
     sum_by_phase,
 )
@@ -38,6 +37,21 @@ from aftermix.mixture.ratios import convert_weights
 from aftermix.mixture.simplex import Floats, name_shares
 from aftermix.mixture.utility import MixtureUtility
 from aftermix.runs.journal import read_items
+from aftermix.runs.mixture_records import (
+    FoundMixtureRecord,
+    MergedMixtureRecord,
+    MixtureRecord,
+    MixtureWinnerRecord,
+    MomentsRecord,
+    NoiseRecord,
+    OptimumRecord,
+    OutOfFoldRecord,
+    PointCountsRecord,
+    PredictedUtilityRecord,
+    SurrogateRecord,
+    VerifiedMixtureRecord,
+)
+from aftermix.runs.records import CandidateRecord, MixtureScoresRecord, StageSeconds
 from aftermix.runs.trials import ItemScores, Trial, Weights
 from aftermix.search.objective import ObjectiveSet
 
@@ -56,7 +70,7 @@ class VerifiedMixture:
     trial: Trial | None
     """The point of the design that it is, if any."""
     select: ItemScores
-    summary: dict[str, Any]
+    summary: MixtureScoresRecord
     """The summary of `select`."""
 
 
@@ -99,15 +113,18 @@ class MixtureResult:
         """The utility that is made largest, without the pull to a prior."""
         return self.scorer.utility
 
-    def build_record(self) -> dict[str, Any]:
+    def build_record(self) -> MixtureRecord:
         """Measure what is left to measure, and tell everything: what was found, and how it stands on test items."""
         best = self.decide_winner()
-        test = self.baselines.measure_items(best["weights"], "test")
+        test = self.baselines.measure_items(best.weights, "test")
         baselines = self.baselines.build_records(test, list(list_named_mixtures(self.problem)))
-        best["seconds"]["test"] += self.baselines.score_cache.seconds.get("test", 0.0)
-        return best | {"test": self.scorer.summarise_items(test), "baselines": baselines}
+        test_s = best.seconds.test + self.baselines.score_cache.seconds.get("test", 0.0)
+        seconds = best.seconds.model_copy(update={"test": test_s})
+        return MixtureRecord(
+            **dict(best) | {"seconds": seconds}, test=self.scorer.summarise_items(test), baselines=baselines
+        )
 
-    def decide_winner(self) -> dict[str, Any]:
+    def decide_winner(self) -> FoundMixtureRecord:
         """Measure what decides the winner; all of `best.json` but the comparison on test items."""
         before = read_earlier_seconds(self.run)
         noise_record = self._measure_noise()
@@ -117,31 +134,30 @@ class MixtureResult:
         winner = verified[self.utility.best(scores_CM)]
         weights = self.problem.compute_weights(winner.shares_K)
         trial = winner.trial.number if winner.trial else None
+        merged = describe_mixture(self.evaluator, self.scorer, weights, trial=trial, point=winner.name)
 
-        return {
-            "winner": {"trial": trial, "point": winner.name, **build_merge_record(self.evaluator.merger.recipe)},
-            **describe_mixture(self.evaluator, self.scorer, weights),
-            "points": {
-                "measured": len(self.fitted.shares_NK),
-                "failed": len(self.trials) - len(self.fitted.shares_NK),
-            },
-            "surrogates": self._describe_surrogates(),
-            "noise": noise_record,
-            "optimum": self._describe_optimum(),
-            "verified": [self._describe_verified(mixture) for mixture in verified],
-            "search": self._summarise_search(winner),
-            "select": winner.summary,
-            "floors_met": floors_met(self.scorer, winner.select),
-            "candidates": [self._build_candidate(mixture) for mixture in verified],
-            "seconds": {
-                "prepare": self.evaluator.prepare_s,
-                "search": sum_by_phase([trial.seconds for trial in self.trials]),
-                "select": before["select"] + self.baselines.score_cache.seconds.get("select", 0.0),
-                "test": before["test"],
-            },
-        }
+        return FoundMixtureRecord(
+            **dict(merged),
+            points=PointCountsRecord(
+                measured=len(self.fitted.shares_NK), failed=len(self.trials) - len(self.fitted.shares_NK)
+            ),
+            surrogates=self._describe_surrogates(),
+            noise=noise_record,
+            optimum=self._describe_optimum(),
+            verified=tuple(self._describe_verified(mixture) for mixture in verified),
+            search=self._summarise_search(winner),
+            select=winner.summary,
+            floors_met=floors_met(self.scorer, winner.select),
+            candidates=tuple(self._build_candidate(mixture) for mixture in verified),
+            seconds=StageSeconds(
+                prepare=self.evaluator.prepare_s,
+                search=sum_by_phase([trial.seconds for trial in self.trials]),
+                select=before["select"] + self.baselines.score_cache.seconds.get("select", 0.0),
+                test=before["test"],
+            ),
+        )
 
-    def _measure_noise(self) -> dict[str, Any]:
+    def _measure_noise(self) -> NoiseRecord:
         """The anchors of the design, measured on select items too."""
         design, pairs = self.problem.design, {}
         for place in design.repeats:
@@ -172,59 +188,61 @@ class MixtureResult:
         items = self._measure_items(shares_K, "select")
         return VerifiedMixture(name, shares_K, self._find_trial(shares_K), items, self.scorer.summarise_items(items))
 
-    def _describe_verified(self, verified: VerifiedMixture) -> dict[str, Any]:
+    def _describe_verified(self, verified: VerifiedMixture) -> VerifiedMixtureRecord:
         expected = predict_mixture(
             self.fitted.surrogate, self.utility, verified.shares_K, seed=self.problem.mixture.seed
         )
-        return {
-            "name": verified.name,
-            "trial": verified.trial.number if verified.trial else None,
-            "shares": name_shares(verified.shares_K, self.problem.domains),
-            "predicted": predicted_utility(expected),
-            "select": verified.summary,
-        }
+        return VerifiedMixtureRecord(
+            name=verified.name,
+            trial=verified.trial.number if verified.trial else None,
+            shares=name_shares(verified.shares_K, self.problem.domains),
+            predicted=predicted_utility(expected),
+            select=verified.summary,
+        )
 
-    def _build_candidate(self, verified: VerifiedMixture) -> dict[str, Any]:
+    def _build_candidate(self, verified: VerifiedMixture) -> CandidateRecord:
         """The same in the shape that a search's candidates have."""
-        return {
-            "trial": verified.trial.number if verified.trial else None,
-            "weights": self.problem.compute_weights(verified.shares_K),
-            "settings": {},
-            "search": self._summarise_search(verified),
-            "select": verified.summary,
-        }
+        return CandidateRecord(
+            trial=verified.trial.number if verified.trial else None,
+            weights=self.problem.compute_weights(verified.shares_K),
+            settings={},
+            search=self._summarise_search(verified),
+            select=verified.summary,
+        )
 
-    def _summarise_search(self, verified: VerifiedMixture) -> dict[str, Any] | None:
+    def _summarise_search(self, verified: VerifiedMixture) -> MixtureScoresRecord | None:
         return (
             self.scorer.summarise_items(read_items(self.run, "search", verified.trial.number))
             if verified.trial
             else None
         )
 
-    def _describe_surrogates(self) -> dict[str, Any]:
+    def _describe_surrogates(self) -> dict[str, SurrogateRecord]:
         return {
-            entry.capability: {
-                "choice": entry.choice,
-                "candidates": {name: asdict(errors) for name, errors in entry.candidates.items()},
-            }
+            entry.capability: SurrogateRecord(
+                choice=entry.choice,
+                candidates={name: OutOfFoldRecord(**asdict(errors)) for name, errors in entry.candidates.items()},
+            )
             for entry in self.fitted.surrogate.report
         }
 
-    def _describe_optimum(self) -> dict[str, Any]:
+    def _describe_optimum(self) -> OptimumRecord:
         seed, domains = self.problem.mixture.seed, self.problem.domains
         expected = predict_mixture(self.fitted.surrogate, self.utility, self.optimum.weights_K, seed=seed)
         low_K, high_K = estimate_ratio_interval(self.fitted.surrogate, self.goal, self.problem.bounds, seed=seed)
 
         ends = zip(domains, low_K, high_K, strict=True)
         moments = zip(self.problem.capabilities, expected.scores_M, expected.std_M, strict=True)
-        return {
-            "shares": self.optimum.shares,
-            "share_intervals": {name: [float(low), float(high)] for name, low, high in ends},
-            **predicted_utility(expected),
-            "scores": {name: {"mean": float(mean), "sd": float(sd)} for name, mean, sd in moments},
-            "floors_met": self.optimum.floors_met,
-            "averaged": self.optimum.averaged,
-        }
+        utility = predicted_utility(expected)
+        return OptimumRecord(
+            shares=self.optimum.shares,
+            share_intervals={name: (float(low), float(high)) for name, low, high in ends},
+            utility=utility.utility,
+            interval=utility.interval,
+            scores={name: MomentsRecord(mean=float(mean), sd=float(sd)) for name, mean, sd in moments},
+            floors_met=self.optimum.floors_met,
+            averaged=self.optimum.averaged,
+        )
 
     def _find_trial(self, shares_K: Floats) -> Trial | None:
         """The complete trial that measured these shares."""
@@ -237,30 +255,37 @@ class MixtureResult:
         return self.baselines.measure_items(self.problem.compute_weights(shares_K), split)
 
 
-def predicted_utility(expected: MixturePrediction) -> dict[str, Any]:
+def predicted_utility(expected: MixturePrediction) -> PredictedUtilityRecord:
     """The predicted utility with its interval; null where an expression has no value, or some draws have none."""
-    value, ends = expected.utility, list(expected.interval)
+    value, ends = expected.utility, expected.interval
     known = bool(np.isfinite(value))
-    return {"utility": value if known else None, "interval": ends if known and np.isfinite(ends).all() else None}
+    return PredictedUtilityRecord(
+        utility=value if known else None, interval=ends if known and np.isfinite(ends).all() else None
+    )
 
 
-def describe_mixture(evaluator: MergeEvaluator, scorer: UtilityScorer, weights: Weights) -> dict[str, Any]:
-    """Entries of any mixture's `best.json` on its merge, its vectors and the tasks that judged it."""
-    problem = scorer.problem
-    return {
-        "weights": weights,
-        "settings": {},
-        "ratios": convert_weights(weights, problem.experts),
-        "ratios_note": None,
-        "vectors": build_vectors_record(evaluator.config),
-        "capabilities": {name: list(tasks) for name, tasks in problem.capabilities.items()},
-        "utility": describe_utility(scorer.utility),
-        "objective": scorer.objectives.as_json(),
-        "metrics": build_metrics_record(evaluator),
-        "front": None,
-        "scan": None,
-        "items": count_items(evaluator),
-    }
+def describe_mixture(
+    evaluator: MergeEvaluator, scorer: UtilityScorer, weights: Weights, *, trial: int | None, point: str
+) -> MergedMixtureRecord:
+    """Beginning of any mixture's `best.json`: the winner, its merge, its vectors and the tasks that judged it."""
+    problem, recipe = scorer.problem, evaluator.merger.recipe
+    return MergedMixtureRecord(
+        winner=MixtureWinnerRecord(
+            trial=trial, point=point, method=recipe.method.name, options=list_options(recipe), exclude=recipe.exclude
+        ),
+        weights=weights,
+        settings={},
+        ratios=convert_weights(weights, problem.experts),
+        ratios_note=None,
+        vectors=build_vector_records(evaluator.config),
+        capabilities={name: tuple(tasks) for name, tasks in problem.capabilities.items()},
+        utility=describe_utility(scorer.utility),
+        objective=scorer.objectives.build_records(),
+        metrics=list_metrics(evaluator),
+        front=None,
+        scan=None,
+        items=count_items(evaluator),
+    )
 
 
 def floors_met(scorer: UtilityScorer, items: ItemScores) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.utility import MixtureUtility
+from aftermix.runs.mixture_records import NoiseRecord, UtilityRecord
+from aftermix.runs.records import CapabilityScoreRecord, MixtureScoresRecord, ScoresRecord, UtilityScore
 from aftermix.runs.trials import ItemScores, average_scores
-from aftermix.search.intervals import CONFIDENCE, RESAMPLES
+from aftermix.search.intervals import CONFIDENCE, RESAMPLES, Interval
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.summary import compare, summarise
 from aftermix.seeds import generator
@@ -40,23 +41,28 @@ class UtilityScorer:
         """(1, M) capability scores."""
         return self.problem.compute_scores([average_scores(items)])
 
-    def summarise_items(self, items: ItemScores) -> dict[str, Any]:
+    def summarise_items(self, items: ItemScores) -> MixtureScoresRecord:
         """The summary of a search, and `utility` and `capabilities`, each with a 95% bootstrap interval over items."""
         summary = summarise(items, objectives=self.objectives, seed=self.seed)
         drawn_DM, value_1M = self._draw_scores(items), self.score_capabilities(items)
 
         capabilities = {
-            name: {"score": float(value_1M[0, m]), "interval": compute_interval(drawn_DM[:, m], float(value_1M[0, m]))}
+            name: CapabilityScoreRecord(
+                score=float(value_1M[0, m]), interval=compute_interval(drawn_DM[:, m], float(value_1M[0, m]))
+            )
             for m, name in enumerate(self.problem.capabilities)
         }
 
         value = float(self.utility.values(value_1M)[0])
-        return summary | {
-            "utility": attach_interval(value, self.utility.values(drawn_DM)),
-            "capabilities": capabilities,
-        }
+        return MixtureScoresRecord(
+            objective=summary.objective,
+            interval=summary.interval,
+            tasks=summary.tasks,
+            utility=attach_interval(value, self.utility.values(drawn_DM)),
+            capabilities=capabilities,
+        )
 
-    def compare_items(self, ours: ItemScores, theirs: ItemScores) -> dict[str, Any]:
+    def compare_items(self, ours: ItemScores, theirs: ItemScores) -> ScoresRecord:
         """Ours minus theirs, paired by item."""
         difference = compare(ours, theirs, objectives=self.objectives, seed=self.seed)
         value = float(
@@ -67,7 +73,7 @@ class UtilityScorer:
         # The same draws of items on both sides: an item's difficulty cancels.
         with np.errstate(invalid="ignore"):
             drawn_D = self.utility.values(self._draw_scores(ours)) - self.utility.values(self._draw_scores(theirs))
-        return difference | {"utility": attach_interval(value, drawn_D)}
+        return difference.model_copy(update={"utility": attach_interval(value, drawn_D)})
 
     def _draw_scores(self, items: ItemScores) -> Floats:
         """(D, M) capability scores of resampled items, resampled within each task."""
@@ -76,12 +82,12 @@ class UtilityScorer:
         return np.stack([np.mean([means[task] for task in group], axis=0) for group in groups], axis=1)
 
 
-def attach_interval(value: float, drawn_D: Floats) -> dict[str, Any]:
-    """`{"value", "interval"}`; null where an expression has no value."""
-    return {"value": value if np.isfinite(value) else None, "interval": compute_interval(drawn_D, value)}
+def attach_interval(value: float, drawn_D: Floats) -> UtilityScore:
+    """A utility with its interval; None where an expression has no value."""
+    return UtilityScore(value=value if np.isfinite(value) else None, interval=compute_interval(drawn_D, value))
 
 
-def compute_interval(drawn_D: Floats, value: float) -> list[float] | None:
+def compute_interval(drawn_D: Floats, value: float) -> Interval | None:
     """The middle 95% of the draws that have a value, widened by a rounding error where `value` would lie outside."""
     finite_D = drawn_D[np.isfinite(drawn_D)]
     if not len(finite_D) or not np.isfinite(value):
@@ -89,28 +95,29 @@ def compute_interval(drawn_D: Floats, value: float) -> list[float] | None:
 
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(finite_D, [tail, 1 - tail])
-    return [min(float(low), value), max(float(high), value)]
+    return min(float(low), value), max(float(high), value)
 
 
-def describe_utility(utility: MixtureUtility) -> dict[str, Any]:
+def describe_utility(utility: MixtureUtility) -> UtilityRecord:
     """The resolved utility; weights sum to 1."""
-    return {
-        "weights": dict(utility.weights),
-        "expression": utility.expression.text if utility.expression else None,
-        "normalisation": utility.normalisation,
-        "floors": dict(utility.floors),
-        "left_out": list(utility.left_out),
-    }
+    return UtilityRecord(
+        weights=dict(utility.weights),
+        expression=utility.expression.text if utility.expression else None,
+        normalisation=utility.normalisation,
+        floors=dict(utility.floors),
+        left_out=tuple(utility.left_out),
+    )
 
 
-def estimate_noise(pairs: Mapping[str, tuple[Floats, Floats]], names: list[str]) -> dict[str, Any]:
+def estimate_noise(pairs: Mapping[str, tuple[Floats, Floats]], names: list[str]) -> NoiseRecord:
     """Noise of a measurement, from two of one mixture on different items: `sqrt(mean(d^2) / 2)` by capability.
 
     `pairs` holds (M,) scores on search and on select items by mixture.
     """
     differences = np.array([one_M - other_M for one_M, other_M in pairs.values()]).reshape(-1, len(names))
     spread_M = np.sqrt(np.mean(differences**2, axis=0) / 2) if len(pairs) else np.zeros(0)
-    return {"points": list(pairs), "sd": {name: float(sd) for name, sd in zip(names, spread_M, strict=False)}}
+    by_name = {name: float(sd) for name, sd in zip(names, spread_M, strict=False)}
+    return NoiseRecord(points=tuple(pairs), sd=by_name)
 
 
 def _resample_means(scores: Floats, seed: int, task: str) -> Floats:

@@ -10,17 +10,16 @@ members of a group within the whole and not by themselves.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from aftermix.config import SearchConfig
 from aftermix.errors import AftermixError, RunFailedError
-from aftermix.files import write_json
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.merge.command import write_model
@@ -29,12 +28,23 @@ from aftermix.jobs.mixture.points import PointSampler, build_design_record
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import MixtureResult, describe_mixture, floors_met
 from aftermix.jobs.mixture.scores import UtilityScorer
-from aftermix.jobs.mixture.tree_problem import TreeProblem, locate_level, read_stored_shares
+from aftermix.jobs.mixture.tree_problem import TreeProblem, read_stored_shares
 from aftermix.jobs.provenance import format_recipe
-from aftermix.jobs.search.result import build_merge_record, read_earlier_seconds, sum_by_phase
+from aftermix.jobs.search.result import read_earlier_seconds, sum_by_phase
 from aftermix.mixture.simplex import name_shares
 from aftermix.mixture.tree import ROOT, Inner, TreeNode, find_share, multiply_shares
 from aftermix.runs.journal import read_trials
+from aftermix.runs.mixture_records import (
+    DESIGN_FILE,
+    LevelDesignRecord,
+    LevelRecord,
+    PointCountsRecord,
+    SearchedLevelRecord,
+    TreeGroupRecord,
+    TreeRecord,
+)
+from aftermix.runs.reader import locate_level, read_level
+from aftermix.runs.records import BEST_FILE, CandidateRecord, StageSeconds
 from aftermix.runs.trials import Suggestion, Trial
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.study import run_study
@@ -44,11 +54,18 @@ LEAST = 0.005
 """A group with a smaller share of the whole is not searched: its members hardly move any score."""
 
 
-class UnsearchableGroupError(Exception):
-    """A group whose shares no search can tell; the message is the note that its result has."""
+@dataclass(frozen=True)
+class GroupResult:
+    """Result of a group with the cost of its points, whether or not it was searched to the end."""
+
+    level: LevelRecord
+    points: PointCountsRecord
+    search_s: Mapping[str, float]
+    """By phase."""
+    select_s: float
 
 
-def search_tree(evaluator: MergeEvaluator, run: Path, tree: TreeProblem) -> dict[str, Any]:
+def search_tree(evaluator: MergeEvaluator, run: Path, tree: TreeProblem) -> TreeRecord:
     """Search each group that has not been searched in `run`, write the experts asked for, and return `best.json`."""
     inner = dict(tree.start)
     for group in tree.order:
@@ -62,29 +79,29 @@ def _settle_group(
     evaluator: MergeEvaluator, run: Path, tree: TreeProblem, group: TreeNode, inner: Inner
 ) -> dict[str, float]:
     """The shares of the group's members: those that its search finds, or its first ones where nothing can be told."""
-    try:
-        summary = _search_group(evaluator, run, tree, group, inner)
-    except UnsearchableGroupError as error:
-        summary = {"shares": tree.keep_shares(group, inner), "note": str(error)}
-    write_json(locate_level(run, group.name) / run_folder.BEST, {"level": group.name, **summary})
-    return dict(summary["shares"])
+    level = _search_group(evaluator, run, tree, group, inner)
+    level.write(locate_level(run, group.name) / BEST_FILE)
+    return level.shares
 
 
 def _search_group(
     evaluator: MergeEvaluator, run: Path, tree: TreeProblem, group: TreeNode, inner: Inner
-) -> dict[str, Any]:
-    """The result of the search in a group; raises :class:`UnsearchableGroupError` where there is nothing to find."""
+) -> LevelRecord:
+    """The result of the search in a group, or its first shares with the reason that there is nothing to find."""
+    keep = partial(LevelRecord, level=group.name)
     if tree.is_top_down and find_share(tree.root, group.name, inner) < LEAST:
-        raise UnsearchableGroupError(f"has less than {LEAST:.1%} of the whole, so its shares are not searched")
+        reason = f"has less than {LEAST:.1%} of the whole, so its shares are not searched"
+        return keep(shares=tree.keep_shares(group, inner), note=reason)
     try:
         problem = tree.build_problem(group, inner)
     except AftermixError as error:
         if tree.section.max_epochs is None:  # nothing else can differ from what was checked
             raise
-        raise UnsearchableGroupError(f"the caps on epochs leave no choice: {error.problem.found}") from error
+        reason = f"the caps on epochs leave no choice: {error.problem.found}"
+        return keep(shares=tree.keep_shares(group, inner), note=reason)
 
     folder = locate_level(run, group.name)
-    write_json(folder / run_folder.DESIGN, build_design_record(problem) | _describe_embedding(problem, group))
+    _build_level_design(problem, group).write(folder / DESIGN_FILE)
     objectives = ObjectiveSet.build((problem.objective,), tasks=evaluator.tasks)
     points = PointSampler(problem, np.zeros((0, len(problem.domains))))
 
@@ -92,13 +109,13 @@ def _search_group(
     for count in sorted({len(points.planned), points.new_count}):
         trials = _measure_group(evaluator, run, points, folder, count=count)
         if group.name != ROOT and _all_alike(problem, trials):
-            raise UnsearchableGroupError("every mixture scored the same, so nothing tells its shares apart")
+            reason = "every mixture scored the same, so nothing tells its shares apart"
+            return keep(shares=tree.keep_shares(group, inner), note=reason)
 
     with _explain_failure(group.name, folder):
         result = MixtureResult.fit(evaluator, folder, problem, objectives=objectives, trials=trials, cache_folder=run)
         best = result.decide_winner()
-    won = next(entry for entry in best["verified"] if entry["name"] == best["winner"]["point"])
-    return {"shares": won["shares"], "note": None, **best}
+    return SearchedLevelRecord(level=group.name, shares=best.won.shares, note=None, **dict(best))
 
 
 def _measure_group(
@@ -143,13 +160,18 @@ def _explain_failure(group: str, folder: Path) -> Iterator[None]:
         raise RunFailedError(f"group '{group}'", error.problem.found, remedy) from error
 
 
-def _describe_embedding(problem: MixtureProblem, group: TreeNode) -> dict[str, Any]:
-    """The merge that a mixture of the group's members stands for: `rest + sum_k share_k * members_k`."""
+def _build_level_design(problem: MixtureProblem, group: TreeNode) -> LevelDesignRecord:
+    """`design.json` of a group, with the merge that a mixture of its members stands for."""
     embedding = problem.embedding
     rows = (name_shares(row_L, embedding.experts) for row_L in embedding.weights_KL)
     members = [{name: weight for name, weight in row.items() if weight} for row in rows]
     rest = {name: weight for name, weight in name_shares(embedding.rest_L, embedding.experts).items() if weight}
-    return {"level": group.name, "members": dict(zip(embedding.members, members, strict=True)), "rest": rest}
+    return LevelDesignRecord(
+        **dict(build_design_record(problem)),
+        level=group.name,
+        members=dict(zip(embedding.members, members, strict=True)),
+        rest=rest,
+    )
 
 
 def _write_experts(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, inner: Inner) -> None:
@@ -160,9 +182,9 @@ def _write_experts(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, inne
             write_model(evaluator.merger, weights, config=evaluator.config, output=run / EXPERTS / name)
 
 
-def _build_tree_record(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, inner: Inner) -> dict[str, Any]:
+def _build_tree_record(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, inner: Inner) -> TreeRecord:
     """The whole mixture, measured on select and test items beside those that need no search."""
-    best_by_group = {group.name: _read_level(run, group.name) for group in tree.groups}
+    results = {group.name: _read_result(run, group.name) for group in tree.groups}
 
     problem = tree.first_problem
     complete = [trial for trial in read_trials(locate_level(run, ROOT)) if trial.is_complete]
@@ -175,62 +197,66 @@ def _build_tree_record(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, 
     baselines = mixture_baselines.build_records(test, list(tree.list_named_mixtures(inner[ROOT])))
 
     select_summary = scorer.summarise_items(select)
-    return {
-        "winner": {"trial": None, "point": "tree", **build_merge_record(evaluator.merger.recipe)},
-        **describe_mixture(evaluator, scorer, weights),
-        "direction": tree.section.direction,
-        "tree": _describe_group(tree.root, tree, inner, best_by_group),
-        "points": {
-            kind: sum(best["points"][kind] for best in best_by_group.values()) for kind in ("measured", "failed")
-        },
-        "search": None,
-        "select": select_summary,
-        "test": scorer.summarise_items(test),
-        "floors_met": floors_met(scorer, select),
-        "candidates": [{"trial": None, "weights": weights, "settings": {}, "search": None, "select": select_summary}],
-        "baselines": baselines,
-        "seconds": _sum_seconds(mixture_baselines, list(best_by_group.values()), before=before),
-    }
+    candidate = CandidateRecord(trial=None, weights=weights, settings={}, search=None, select=select_summary)
+    return TreeRecord(
+        **dict(describe_mixture(evaluator, scorer, weights, trial=None, point="tree")),
+        direction=tree.section.direction,
+        tree=_describe_group(tree.root, tree, inner, results),
+        points=PointCountsRecord(
+            measured=sum(result.points.measured for result in results.values()),
+            failed=sum(result.points.failed for result in results.values()),
+        ),
+        search=None,
+        select=select_summary,
+        test=scorer.summarise_items(test),
+        floors_met=floors_met(scorer, select),
+        candidates=(candidate,),
+        baselines=baselines,
+        seconds=_sum_seconds(mixture_baselines, list(results.values()), before=before),
+    )
 
 
 def _sum_seconds(
-    baselines: MixtureBaselines, levels: Sequence[Mapping[str, Any]], *, before: Mapping[str, float]
-) -> dict[str, Any]:
+    baselines: MixtureBaselines, results: Sequence[GroupResult], *, before: Mapping[str, float]
+) -> StageSeconds:
     """Wall seconds by stage: of all groups, and of the whole on select and test items; `before` in earlier sessions."""
     now = baselines.score_cache.seconds
-    return {
-        "prepare": baselines.evaluator.prepare_s,
-        "search": sum_by_phase([level["seconds"]["search"] for level in levels]),
+    return StageSeconds(
+        prepare=baselines.evaluator.prepare_s,
+        search=sum_by_phase([result.search_s for result in results]),
         # Of a finished run, `before` has the groups too.
-        "select": max(before["select"], sum(level["seconds"]["select"] for level in levels)) + now.get("select", 0.0),
-        "test": before["test"] + now.get("test", 0.0),
-    }
+        select=max(before["select"], sum(result.select_s for result in results)) + now.get("select", 0.0),
+        test=before["test"] + now.get("test", 0.0),
+    )
 
 
-def _read_level(run: Path, name: str) -> dict[str, Any]:
-    """`best.json` of a group; of one that was not searched to the end, with the cost of its points."""
+def _read_result(run: Path, name: str) -> GroupResult:
+    """The result of a group; of one that was not searched to the end, with the cost of the points in its journal."""
     folder = locate_level(run, name)
-    best: dict[str, Any] = json.loads((folder / run_folder.BEST).read_text(encoding="utf-8"))
+    level = read_level(folder)
+    assert level is not None  # noqa: S101 - all groups are settled; for the type checker
+    if isinstance(level, SearchedLevelRecord):
+        return GroupResult(level, level.points, level.seconds.search, level.seconds.select)
 
     trials = read_trials(folder)
     failed = sum(not trial.is_complete for trial in trials)
-    spent = {"search": sum_by_phase([trial.seconds for trial in trials]), "select": 0.0}
-    return {"points": {"measured": len(trials) - failed, "failed": failed}, "seconds": spent, **best}
+    points = PointCountsRecord(measured=len(trials) - failed, failed=failed)
+    return GroupResult(level, points, sum_by_phase([trial.seconds for trial in trials]), 0.0)
 
 
 def _describe_group(
-    group: TreeNode, tree: TreeProblem, inner: Inner, best_by_group: Mapping[str, dict[str, Any]]
-) -> dict[str, Any]:
+    group: TreeNode, tree: TreeProblem, inner: Inner, results: Mapping[str, GroupResult]
+) -> TreeGroupRecord:
     """A group and those below it: shares within it and of the whole, and how sure they are."""
-    best = best_by_group[group.name]
-    optimum = best.get("optimum", {})
-    return {
-        "name": group.name,
-        "share": find_share(tree.root, group.name, inner),
-        "shares": inner[group.name],
-        "share_intervals": optimum.get("share_intervals"),
-        "point": best.get("winner", {}).get("point"),
-        "measured": best["points"]["measured"],
-        "note": best["note"],
-        "groups": [_describe_group(member, tree, inner, best_by_group) for member in group.members if member.is_group],
-    }
+    level = results[group.name].level
+    searched = level if isinstance(level, SearchedLevelRecord) else None
+    return TreeGroupRecord(
+        name=group.name,
+        share=find_share(tree.root, group.name, inner),
+        shares=dict(inner[group.name]),
+        share_intervals=searched.optimum.share_intervals if searched else None,
+        point=searched.winner.point if searched else None,
+        measured=results[group.name].points.measured,
+        note=level.note,
+        groups=tuple(_describe_group(member, tree, inner, results) for member in group.members if member.is_group),
+    )

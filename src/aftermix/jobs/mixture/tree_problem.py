@@ -6,11 +6,9 @@ groups have by then: bottom up those of the groups below it, top down those of a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +17,6 @@ from aftermix.errors import AftermixError, Problem, refuse_if_any
 from aftermix.jobs.mixture.baselines import BASE, LABELS, NamedMixture
 from aftermix.jobs.mixture.faults import ProblemCollector
 from aftermix.jobs.mixture.problem import TOKENS, UNIFORM, MixtureProblem
-from aftermix.jobs.run_folder import BEST
 from aftermix.mixture.bounds import ShareBounds
 from aftermix.mixture.simplex import name_shares, order_shares, share_by_tokens
 from aftermix.mixture.tree import (
@@ -34,9 +31,9 @@ from aftermix.mixture.tree import (
     parse_tree,
     share_within,
 )
+from aftermix.runs.mixture_records import GroupMembersRecord, TreeDesignRecord
+from aftermix.runs.reader import locate_level, read_level
 
-LEVELS = "levels"
-"""Folder of the groups in a run's."""
 POINTS_PER_MEMBER = 10
 """A group of few members needs fewer points than the section's; no group measures more."""
 LEAST_CAPPED = 1e-6
@@ -129,11 +126,16 @@ class TreeProblem:
         bounds = ShareBounds.build(names, bounds=section.bounds, fixed=section.fixed, largest_shares=caps)
         return _find_nearest_allowed(bounds, inner[group.name])
 
-    def build_design_record(self) -> dict[str, Any]:
+    def build_design_record(self) -> TreeDesignRecord:
         """`design.json` of the run: points are those of the levels."""
-        order = [group.name for group in self.order]
-        empty: dict[str, Any] = {"domains": list(self.experts), "points": [], "repeats": []}
-        return empty | {"tree": _nest_members(self.root), "direction": self.section.direction, "levels": order}
+        return TreeDesignRecord(
+            domains=self.experts,
+            points=(),
+            repeats=(),
+            tree=_nest_members(self.root),
+            direction=self.section.direction,
+            levels=tuple(group.name for group in self.order),
+        )
 
     def describe_groups(self) -> Iterator[str]:
         """A line for each group, in the order of the search."""
@@ -292,17 +294,10 @@ class TreeProblem:
         return where if where.startswith(SHARED) else f"group '{group.name}': {where}"
 
 
-def locate_level(run: Path, name: str) -> Path:
-    """Folder of the search in a group."""
-    return run / LEVELS / name
-
-
 def read_stored_shares(run: Path, name: str) -> dict[str, float] | None:
     """The shares that were found in a group; None as long as they are not."""
-    path = locate_level(run, name) / BEST
-    if not path.is_file():
-        return None
-    return dict(json.loads(path.read_text(encoding="utf-8"))["shares"])
+    level = read_level(locate_level(run, name))
+    return level.shares if level else None
 
 
 def build_level_problem(config: Config, run: Path, name: str) -> MixtureProblem:
@@ -330,5 +325,5 @@ def _require_section(config: Config) -> MixtureConfig:
     return config.mixture
 
 
-def _nest_members(node: TreeNode) -> dict[str, Any]:
-    return {member.name: _nest_members(member) if member.is_group else None for member in node.members}
+def _nest_members(node: TreeNode) -> GroupMembersRecord:
+    return GroupMembersRecord({m.name: _nest_members(m) if m.is_group else None for m in node.members})

@@ -8,7 +8,6 @@ from pathlib import Path
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, require
 from aftermix.evaluation.harness import TaskSuite
-from aftermix.files import write_json
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.merge.command import refuse_output, write_model
@@ -19,6 +18,7 @@ from aftermix.jobs.search.space_from_config import build_space
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
+from aftermix.runs.records import BEST_FILE
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import choose_winner
 from aftermix.search.space import SearchSpace
@@ -95,5 +95,5 @@ def _run_stages(
     merged, merger = evaluator.build_config(winner.settings), evaluator.build_merger(winner.settings)
     if not run_folder.clear_model(run, format_recipe(merged, merger.recipe, winner.weights)):
         write_model(merger, winner.weights, config=merged, output=run / run_folder.MODEL, best=best)
-    write_json(run / run_folder.BEST, best)
+    best.write(run / BEST_FILE)
     write_report(run)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from aftermix.config import Config
 from aftermix.errors import SearchError
 from aftermix.jobs.evaluator import MergeEvaluator
-from aftermix.jobs.run_folder import BEST
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
 from aftermix.merging.merge import MergeRecipe
 from aftermix.mixture.ratios import convert_weights
+from aftermix.runs.json_record import OptionValue
+from aftermix.runs.reader import read_best
+from aftermix.runs.records import (
+    BEST_FILE,
+    BestRecord,
+    CandidateRecord,
+    ItemsRecord,
+    SearchWinner,
+    StageSeconds,
+    TaskItemCounts,
+    VectorRecord,
+)
 from aftermix.runs.trials import Trial, Weights
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import SelectedTrial, WinnerSelection
@@ -23,7 +32,7 @@ from aftermix.search.summary import summarise
 
 def build_best_record(
     evaluator: MergeEvaluator, run: Path, *, trials: Sequence[Trial], chosen: WinnerSelection, objectives: ObjectiveSet
-) -> dict[str, Any]:
+) -> BestRecord:
     """Measure winner and baselines on the test items of the run in `run`; the content of `best.json`."""
     config, seed = evaluator.config, evaluator.config.search.seed
     score_cache = ScoreCache(run, evaluator.tasks)
@@ -31,86 +40,93 @@ def build_best_record(
     winner = chosen.winner.trial
     test = score_cache.scores(f"winner trial {winner.number}", "test", partial(evaluator.evaluate, winner.point))
     scorer, compared = BaselineScorer(evaluator, score_cache, objectives), config.search.baselines
+    recipe = evaluator.build_merger(winner.settings).recipe
+    ratios, ratios_note = _compute_ratios(config, winner.weights)
 
-    return {
-        "winner": {"trial": winner.number, **build_merge_record(evaluator.build_merger(winner.settings).recipe)},
-        "weights": winner.weights,
-        "settings": winner.settings,
-        **_compute_ratios(config, winner.weights),
-        "vectors": build_vectors_record(config),
-        "objective": objectives.as_json(),
-        "metrics": build_metrics_record(evaluator),
-        "search": summarise(chosen.winner.search, objectives=objectives, seed=seed),
-        "select": summarise(chosen.winner.select, objectives=objectives, seed=seed),
-        "test": summarise(test, objectives=objectives, seed=seed),
-        "floors_met": chosen.floors_met,
-        "candidates": [_build_candidate(candidate, objectives, seed) for candidate in chosen.candidates],
-        "front": list(chosen.front) if chosen.front is not None else None,
-        "baselines": build_baseline_records(scorer, config, test) if compared else [],
-        "scan": build_scan_record(scorer, config) if compared else None,
-        "items": count_items(evaluator),
-        "seconds": _sum_seconds(evaluator, score_cache, trials, chosen, before=read_earlier_seconds(run)),
-    }
+    return BestRecord(
+        winner=SearchWinner(
+            trial=winner.number, method=recipe.method.name, options=list_options(recipe), exclude=recipe.exclude
+        ),
+        weights=winner.weights,
+        settings=winner.settings,
+        ratios=ratios,
+        ratios_note=ratios_note,
+        vectors=build_vector_records(config),
+        objective=objectives.build_records(),
+        metrics=list_metrics(evaluator),
+        search=summarise(chosen.winner.search, objectives=objectives, seed=seed),
+        select=summarise(chosen.winner.select, objectives=objectives, seed=seed),
+        test=summarise(test, objectives=objectives, seed=seed),
+        floors_met=chosen.floors_met,
+        candidates=tuple(_build_candidate(candidate, objectives, seed) for candidate in chosen.candidates),
+        front=chosen.front,
+        baselines=build_baseline_records(scorer, config, test) if compared else (),
+        scan=build_scan_record(scorer, config) if compared else None,
+        items=count_items(evaluator),
+        seconds=_sum_seconds(evaluator, score_cache, trials, chosen, before=read_earlier_seconds(run)),
+    )
 
 
-def build_merge_record(recipe: MergeRecipe) -> dict[str, Any]:
-    """Method, options and exclusions of a winner's merge, whatever its weights."""
-    options = recipe.method.options | {"lambda": recipe.scale, "seed": recipe.seed}
-    return {"method": recipe.method.name, "options": options, "exclude": list(recipe.exclude)}
+def list_options(recipe: MergeRecipe) -> dict[str, OptionValue]:
+    """Options of a winner's merge, with those that every method has."""
+    return recipe.method.options | {"lambda": recipe.scale, "seed": recipe.seed}
 
 
-def build_metrics_record(evaluator: MergeEvaluator) -> dict[str, str]:
+def list_metrics(evaluator: MergeEvaluator) -> dict[str, str]:
     """The metric that counts, by task."""
     return {task: str(metric) for task, metric in evaluator.model_evaluator.suite.primary.items()}
 
 
-def build_vectors_record(config: Config) -> dict[str, Any]:
+def build_vector_records(config: Config) -> dict[str, VectorRecord]:
     """`vectors` of `best.json`: model, role, tokens and range of each."""
     return {
-        name: {"model": v.model, "role": v.role, "tokens": v.tokens, "range": list(v.bounds)}
+        name: VectorRecord(model=v.model, role=v.role, tokens=v.tokens, range=v.bounds)
         for name, v in config.vectors.items()
     }
 
 
-def _compute_ratios(config: Config, weights: Weights) -> dict[str, Any]:
+def _compute_ratios(config: Config, weights: Weights) -> tuple[dict[str, float] | None, str | None]:
+    """The ratios, or the reason that there are none."""
     if not config.search.over.weights:
-        return {"ratios": None, "ratios_note": "The weights were not searched, so no data ratio follows from them."}
+        return None, "The weights were not searched, so no data ratio follows from them."
 
     data_vectors = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     try:
-        return {"ratios": convert_weights(weights, data_vectors), "ratios_note": None}
+        return convert_weights(weights, data_vectors), None
     except SearchError as error:
         # The merge is found all the same; that no mixture corresponds to it is a result, and is said.
-        return {"ratios": None, "ratios_note": str(error)}
+        return None, str(error)
 
 
-def _build_candidate(candidate: SelectedTrial, objectives: ObjectiveSet, seed: int) -> dict[str, Any]:
-    return {
-        "trial": candidate.trial.number,
-        "weights": candidate.trial.weights,
-        "settings": candidate.trial.settings,
-        "search": summarise(candidate.search, objectives=objectives, seed=seed),
-        "select": summarise(candidate.select, objectives=objectives, seed=seed),
-    }
+def _build_candidate(candidate: SelectedTrial, objectives: ObjectiveSet, seed: int) -> CandidateRecord:
+    return CandidateRecord(
+        trial=candidate.trial.number,
+        weights=candidate.trial.weights,
+        settings=candidate.trial.settings,
+        search=summarise(candidate.search, objectives=objectives, seed=seed),
+        select=summarise(candidate.select, objectives=objectives, seed=seed),
+    )
 
 
-def count_items(evaluator: MergeEvaluator) -> dict[str, Any]:
+def count_items(evaluator: MergeEvaluator) -> ItemsRecord:
     """Numbers of items in the splits of each task, with the scheme that split them."""
+    assert evaluator.config.evaluate is not None  # noqa: S101 - a search requires it; for the type checker
     tasks = evaluator.model_evaluator.suite.tasks
     counts = {
-        name: {"search": len(t.search), "select": len(t.select), "test": len(t.test), "note": t.note}
+        name: TaskItemCounts(search=len(t.search), select=len(t.select), test=len(t.test), note=t.note)
         for name, t in tasks.items()
     }
 
-    scheme = evaluator.config.evaluate.items.scheme if evaluator.config.evaluate else None
-    return {"scheme": scheme, "overlap": any(t.overlap for t in tasks.values()), "tasks": counts}
+    scheme = evaluator.config.evaluate.items.scheme
+    return ItemsRecord(scheme=scheme, overlap=any(t.overlap for t in tasks.values()), tasks=counts)
 
 
 def read_earlier_seconds(run: Path) -> dict[str, float]:
     """Seconds that a finished run in `run` spent on the stages whose measurements are kept and not made again."""
-    path = run / BEST
-    before = json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else {}
-    return {stage: float(before.get(stage, 0.0)) for stage in ("select", "test")}
+    if not (run / BEST_FILE).is_file():
+        return {"select": 0.0, "test": 0.0}
+    before = read_best(run).seconds
+    return {"select": before.select, "test": before.test}
 
 
 def _sum_seconds(
@@ -120,15 +136,15 @@ def _sum_seconds(
     chosen: WinnerSelection,
     *,
     before: Mapping[str, float],
-) -> dict[str, Any]:
+) -> StageSeconds:
     """Wall seconds by stage, those of `before` included. What an interrupted session measured is not in them."""
     candidates_s = sum(sum(candidate.seconds.values()) for candidate in chosen.candidates)
-    return {
-        "prepare": evaluator.prepare_s,
-        "search": sum_by_phase([trial.seconds for trial in trials]),
-        "select": before["select"] + score_cache.seconds.get("select", 0.0) + candidates_s,
-        "test": before["test"] + score_cache.seconds.get("test", 0.0),
-    }
+    return StageSeconds(
+        prepare=evaluator.prepare_s,
+        search=sum_by_phase([trial.seconds for trial in trials]),
+        select=before["select"] + score_cache.seconds.get("select", 0.0) + candidates_s,
+        test=before["test"] + score_cache.seconds.get("test", 0.0),
+    )
 
 
 def sum_by_phase(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from aftermix import progress
 from aftermix.config import Config, Split
@@ -22,6 +21,7 @@ from aftermix.jobs.search.baselines import (
     build_single_expert,
     list_fixed_baselines,
 )
+from aftermix.runs.records import BaselineRecord, ScanPoint, ScanRecord
 from aftermix.runs.trials import ItemMeasurement, ItemScores, average_scores, check_items
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.summary import compare, summarise
@@ -78,7 +78,7 @@ class BaselineScorer:
         return max(candidates, key=lambda candidate: self.measure_objective(candidate, split))
 
 
-def build_baseline_records(scorer: BaselineScorer, config: Config, winner: ItemScores) -> list[dict[str, Any]]:
+def build_baseline_records(scorer: BaselineScorer, config: Config, winner: ItemScores) -> tuple[BaselineRecord, ...]:
     """Every baseline on the test items, and the winner's paired difference from it. As `baselines` in `best.json`."""
     baselines = list(list_fixed_baselines(config)) + _tune_baselines(scorer, config)
     seed = config.search.seed
@@ -87,29 +87,29 @@ def build_baseline_records(scorer: BaselineScorer, config: Config, winner: ItemS
     for baseline in progress.bar(baselines, label="Baselines", unit="model"):
         items = scorer.measure_items(baseline, "test")
         records.append(
-            {
-                "name": baseline.name,
-                "kind": baseline.kind,
-                "method": baseline.method,
-                "density": baseline.density,
-                "weights": dict(baseline.weights),
-                "test": summarise(items, objectives=scorer.objectives, seed=seed),
-                "difference": compare(winner, items, objectives=scorer.objectives, seed=seed),
-            }
+            BaselineRecord(
+                name=baseline.name,
+                kind=baseline.kind,
+                method=baseline.method,
+                density=baseline.density,
+                weights=dict(baseline.weights),
+                test=summarise(items, objectives=scorer.objectives, seed=seed),
+                difference=compare(winner, items, objectives=scorer.objectives, seed=seed),
+            )
         )
-    return records
+    return tuple(records)
 
 
-def build_scan_record(scorer: BaselineScorer, config: Config) -> dict[str, Any] | None:
+def build_scan_record(scorer: BaselineScorer, config: Config) -> ScanRecord | None:
     """The instruction weight alone, on the select items: `scan` in `best.json`."""
     instruction = _find_instruction(config)
     if instruction is None:
         return None
-    points = [
-        {"weight": baseline.weights[instruction], "select": scorer.measure_objective(baseline, "select")}
+    points = tuple(
+        ScanPoint(weight=baseline.weights[instruction], select=scorer.measure_objective(baseline, "select"))
         for baseline in build_instruction_scan(instruction)
-    ]
-    return {"vector": instruction, "points": points}
+    )
+    return ScanRecord(vector=instruction, points=points)
 
 
 def _tune_baselines(scorer: BaselineScorer, config: Config) -> list[BaselineMerge]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, require
 from aftermix.errors import MixtureError, SearchError
 from aftermix.evaluation.harness import TaskSuite
-from aftermix.files import write_json
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.command import mixture
@@ -42,12 +40,23 @@ from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
 from aftermix.mixture.utility import MixtureUtility
 from aftermix.report.page import write_report
 from aftermix.runs.journal import lock_run, read_trials
+from aftermix.runs.mixture_records import MixtureRecord
+from aftermix.runs.records import BEST_FILE
 from aftermix.runs.trials import ItemScores
+from aftermix.runs.verification_records import (
+    VERIFICATION_FILE,
+    ConsistencyByScoreRecord,
+    ConsistencyRecord,
+    DoremiRecord,
+    MixtureSideRecord,
+    RegmixRecord,
+    TrainedMixtureRecord,
+    VerificationRecord,
+)
 from aftermix.search.objective import ObjectiveSet
 
 # N trained mixtures, K domains, M capabilities
 
-VERIFICATION = "verification.json"
 DOREMI = "doremi"
 OPTION = "--tokens T"
 
@@ -118,8 +127,8 @@ def verify(
     interruption. All but `train:` is taken from the run. Source: MergeMix, sections 4.2 and 4.3; docs/mixture.md,
     "Consistency" and "Baselines". Raises :class:`AftermixError`.
     """
-    if not (run / run_folder.BEST).is_file():
-        raise SearchError(str(run), f"is not finished: it has no {run_folder.BEST}", "Finish it by --resume first.")
+    if not (run / BEST_FILE).is_file():
+        raise SearchError(str(run), f"is not finished: it has no {BEST_FILE}", "Finish it by --resume first.")
     run_folder.refuse_other_kind(run, mixture=True)
 
     say = say or write_to_stderr
@@ -128,9 +137,9 @@ def verify(
 
     with lock_run(run):
         verification = _MixtureVerification.train_and_measure(config, run, mixtures=mixtures, tokens=tokens, say=say)
-        write_json(run / VERIFICATION, verification.build_record(doremi=doremi, say=say))
+        verification.build_record(doremi=doremi, say=say).write(run / VERIFICATION_FILE)
     write_report(run)
-    return run / VERIFICATION
+    return run / VERIFICATION_FILE
 
 
 @dataclass(frozen=True)
@@ -157,8 +166,8 @@ class _MixtureVerification:
         assert config.train is not None  # noqa: S101
         problem = MixtureProblem.build_flat(config)
         trials = [trial for trial in read_trials(run) if trial.is_complete]
-        best = json.loads((run / run_folder.BEST).read_text(encoding="utf-8"))
-        chosen = choose_mixtures(problem, trials, best["weights"], mixtures)
+        best = MixtureRecord.read(run / BEST_FILE)
+        chosen = choose_mixtures(problem, trials, best.weights, mixtures)
 
         if config.train.schedule != "constant":
             say(f"train.schedule is {config.train.schedule}: merges stand for trainings at a constant rate")
@@ -174,63 +183,64 @@ class _MixtureVerification:
         measured = measure_mixtures(evaluator, run, scorer, chosen, folders)
         return cls(config, run, problem, evaluator, scorer, fitted.surrogate, tokens, measured)
 
-    def build_record(self, *, doremi: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    def build_record(self, *, doremi: bool, say: Callable[[str], None]) -> VerificationRecord:
         """`verification.json`."""
         train = self.config.train
         assert train is not None  # noqa: S101 - required before; for the type checker
 
         predicted_NM = self.surrogate.mean([entry.chosen.shares_K for entry in self.measured])
-        return {
-            "mixtures": [self._describe_mixture(entry) for entry in self.measured],
-            "split": "test",
-            "items": {task: len(scores) for task, scores in self.measured[0].trained.items()},
-            "tokens": self.tokens,
-            "schedule": train.schedule,
-            "learning_rate": read_train_record(self.measured[0].folder)["learning_rate"],
-            "utility": describe_utility(self.scorer.utility),
-            "consistency": {
-                "utility": self._compare_ranks(
-                    "utility", self._compute_utility, self.scorer.utility.values(predicted_NM)
-                ),
-                "capabilities": {
-                    name: self._compare_ranks(name, _build_mean(tasks), predicted_NM[:, m])
-                    for m, (name, tasks) in enumerate(self.problem.capabilities.items())
-                },
+        consistency = ConsistencyByScoreRecord(
+            utility=self._compare_ranks("utility", self._compute_utility, self.scorer.utility.values(predicted_NM)),
+            capabilities={
+                name: self._compare_ranks(name, _build_mean(tasks), predicted_NM[:, m])
+                for m, (name, tasks) in enumerate(self.problem.capabilities.items())
             },
-            "plain": self._list_plain_mixtures(),
-            "regmix": self._run_regmix(),
-            "doremi": self._run_doremi(say) if doremi else None,
-            "cost": build_cost_record(
+        )
+
+        return VerificationRecord(
+            mixtures=tuple(self._describe_mixture(entry) for entry in self.measured),
+            split="test",
+            items={task: len(scores) for task, scores in self.measured[0].trained.items()},
+            tokens=self.tokens,
+            schedule=train.schedule,
+            learning_rate=read_train_record(self.measured[0].folder).learning_rate,
+            utility=describe_utility(self.scorer.utility),
+            consistency=consistency,
+            plain=self._list_plain_mixtures(),
+            regmix=self._run_regmix(),
+            doremi=self._run_doremi(say) if doremi else None,
+            cost=build_cost_record(
                 self.evaluator, self.run, self.problem, trained=len(self.measured), tokens=self.tokens
             ),
-        }
+        )
 
-    def _describe_mixture(self, entry: TrainedMixture) -> dict[str, Any]:
+    def _describe_mixture(self, entry: TrainedMixture) -> TrainedMixtureRecord:
         record = read_train_record(entry.folder)
-        return {
-            "name": entry.chosen.name,
-            "point": entry.chosen.point,
-            "trial": entry.chosen.trial,
-            "shares": name_shares(entry.chosen.shares_K.round(9), self.problem.domains),
-            "folder": str(entry.folder.relative_to(self.run)),
-            "tokens": record["tokens"],
-            "loss": record["loss"]["final"],
-            "merged": self._summarise_scores(entry.merged),
-            "trained": self._summarise_scores(entry.trained),
-            "trained_on_search_items": self._summarise_scores(entry.search),
-        }
+        return TrainedMixtureRecord(
+            name=entry.chosen.name,
+            point=entry.chosen.point,
+            trial=entry.chosen.trial,
+            shares=name_shares(entry.chosen.shares_K.round(9), self.problem.domains),
+            folder=str(entry.folder.relative_to(self.run)),
+            tokens=record.tokens,
+            loss=record.loss.final,
+            merged=self._summarise_scores(entry.merged),
+            trained=self._summarise_scores(entry.trained),
+            trained_on_search_items=self._summarise_scores(entry.search),
+        )
 
-    def _summarise_scores(self, items: ItemScores) -> dict[str, Any]:
+    def _summarise_scores(self, items: ItemScores) -> MixtureSideRecord:
         summary = self.scorer.summarise_items(items)
-        return {"utility": summary["utility"], "capabilities": summary["capabilities"]}
+        return MixtureSideRecord(utility=summary.utility, capabilities=summary.capabilities)
 
-    def _compare_ranks(self, name: str, score: Score, predicted_N: Floats) -> dict[str, Any]:
+    def _compare_ranks(self, name: str, score: Score, predicted_N: Floats) -> ConsistencyRecord:
         merged, trained = (
             _stack_tables([getattr(entry, side) for entry in self.measured]) for side in ("merged", "trained")
         )
-        ranks = measure_consistency(merged, trained, score, seed=self.problem.mixture.seed, key=name).as_json()
+        ranks = measure_consistency(merged, trained, score, seed=self.problem.mixture.seed, key=name)
         trained_N = score({task: table.mean(axis=1) for task, table in trained.items()})
-        return ranks | {"predicted_spearman": measure_spearman(predicted_N.round(DECIMALS), trained_N.round(DECIMALS))}
+        predicted = measure_spearman(predicted_N.round(DECIMALS), trained_N.round(DECIMALS))
+        return ConsistencyRecord(**asdict(ranks), predicted_spearman=predicted)
 
     def _compute_utility(self, means: Mapping[str, Floats]) -> Floats:
         columns = [_build_mean(tasks)(means) for tasks in self.problem.capabilities.values()]
@@ -246,20 +256,13 @@ class _MixtureVerification:
         )
         return {name: name_shares(row_K, domains) for name, row_K in mixtures.items()}
 
-    def _run_regmix(self) -> dict[str, Any]:
+    def _run_regmix(self) -> RegmixRecord:
         """Ratios that RegMix, and our surrogates, learn from the trained models' scores on search items."""
         problem, domains, seed = self.problem, self.problem.domains, self.problem.mixture.seed
         weights_NK = np.stack([entry.chosen.shares_K for entry in self.measured])
         scores_NM = np.concatenate([self.scorer.score_capabilities(entry.search) for entry in self.measured])
-        prior = "tokens" if "tokens" in problem.named_mixtures else "uniform"
-
-        record: dict[str, Any] = {
-            "prior": prior,
-            "trained": len(weights_NK),
-            "ratios": None,
-            "surrogate": None,
-            "note": None,
-        }
+        prior: Literal["tokens", "uniform"] = "tokens" if "tokens" in problem.named_mixtures else "uniform"
+        record = RegmixRecord(prior=prior, trained=len(weights_NK), ratios=None, surrogate=None, note=None)
 
         try:
             utility = problem.build_utility(scores_NM)
@@ -272,10 +275,10 @@ class _MixtureVerification:
                 seed=seed,
             )
         except MixtureError as error:
-            return record | {"note": str(error)}
+            return record.model_copy(update={"note": str(error)})
 
         ours = self._find_surrogate_optimum(weights_NK, scores_NM, utility)
-        return record | {"ratios": name_shares(ratios_K, domains), "surrogate": ours}
+        return record.model_copy(update={"ratios": name_shares(ratios_K, domains), "surrogate": ours})
 
     def _find_surrogate_optimum(
         self, weights_NK: Floats, scores_NM: Floats, utility: MixtureUtility
@@ -288,7 +291,7 @@ class _MixtureVerification:
         fitted = Surrogate.fit(weights_NK, scores_NM, seed=seed, capabilities=names)
         return find_optimum(fitted, problem.build_goal(utility), problem.bounds, seed=seed).shares
 
-    def _run_doremi(self, say: Callable[[str], None]) -> dict[str, Any]:
+    def _run_doremi(self, say: Callable[[str], None]) -> DoremiRecord:
         """DoReMi on the same data, its reference the model trained on the most even mixture."""
         reference = min(self.measured, key=lambda entry: _measure_unevenness(entry.chosen))
         record = doremi_ratios(
@@ -299,7 +302,7 @@ class _MixtureVerification:
             tokens=self.tokens,
             say=say,
         )
-        return {"ratios": record["ratios"], "tokens": record["tokens"], "reference": reference.chosen.name}
+        return DoremiRecord(ratios=record.ratios, tokens=record.tokens, reference=reference.chosen.name)
 
 
 def _measure_unevenness(chosen: MixtureToTrain) -> float:

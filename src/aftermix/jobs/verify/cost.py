@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from aftermix.config import Config, Split
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.problem import MixtureProblem
-from aftermix.jobs.run_folder import BEST
 from aftermix.mixture.cost import MANUAL_RUNS, list_mixture_costs
+from aftermix.runs.mixture_records import MixtureRecord
+from aftermix.runs.records import BEST_FILE
+from aftermix.runs.verification_records import MethodCostRecord
 from aftermix.training.checkpoint_schedule import RECORD
 
 
 def build_cost_record(
     evaluator: MergeEvaluator, run: Path, problem: MixtureProblem, *, trained: int, tokens: int
-) -> list[dict[str, Any]]:
+) -> tuple[MethodCostRecord, ...]:
     """The cost table of the finished run in `run`: `cost` in `verification.json`.
 
     MergeMix trains the experts and evaluates points on search and what it verifies on select items; RegMix trains
@@ -24,23 +25,24 @@ def build_cost_record(
     evaluates the reference on the proxy's tokens; tuning by hand trains as often as in the paper. The test items are
     the report's, and count for none.
     """
-    best = json.loads((run / BEST).read_text(encoding="utf-8"))
+    best = MixtureRecord.read(run / BEST_FILE)
     per_search, per_select = _count_tokens(evaluator, "search"), _count_tokens(evaluator, "select")
 
-    on_select = len(best["verified"]) + len(best["noise"]["points"])
-    return list_mixture_costs(
+    on_select = len(best.verified) + len(best.noise.points)
+    costs = list_mixture_costs(
         parameters=evaluator.merger.pool.parameters,
         expert_tokens=[_count_expert_tokens(evaluator.config, name, tokens) for name in problem.domains],
         run_tokens=tokens,
         runs=trained,
         proxy_tokens=2 * tokens,
         evaluated={
-            "mergemix": best["points"]["measured"] * per_search + on_select * per_select,
+            "mergemix": best.points.measured * per_search + on_select * per_select,
             "regmix": trained * per_search,
             "doremi": tokens,
             "manual": MANUAL_RUNS * per_search,
         },
     )
+    return tuple(MethodCostRecord(**cost) for cost in costs)
 
 
 def _count_tokens(evaluator: MergeEvaluator, split: Split) -> int:

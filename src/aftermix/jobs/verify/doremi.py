@@ -6,23 +6,23 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config
 from aftermix.errors import TrainingError
-from aftermix.files import write_json
 from aftermix.jobs.train.command import build_recipe
 from aftermix.jobs.train.expert_data import DatasetBuilder, collect_sources, open_token_folder
 from aftermix.jobs.train.expert_run import make_trainable
 from aftermix.jobs.verify.training_file import training_config
+from aftermix.runs.verification_records import DOREMI_FILE, DoremiRunRecord, TrajectoryRecord
 from aftermix.training.base_model import load_base, load_tokenizer, refuse_unfit
 from aftermix.training.data.mixture import SequenceMixture
 from aftermix.training.doremi import SMOOTHING, STEP_SIZE, DoReMi, train_doremi
 from aftermix.training.expert import build_recipe_record, identify_base
 
-FILE = "doremi.json"
 DATASET = "equal mixture"
 
 
@@ -37,7 +37,7 @@ def doremi_ratios(
     step_size: float = STEP_SIZE,
     smoothing: float = SMOOTHING,
     say: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+) -> DoremiRunRecord:
     """Find ratios of `domains` by DoReMi and write them, with their trajectory, to `output`/doremi.json.
 
     `reference` is a model trained on the reference mixture, `proxy` (default `config.base`) the model that is trained
@@ -59,8 +59,8 @@ def doremi_ratios(
     recipe = build_recipe_record(identity, data=sources.build_data_record(), dataset=dataset, config=settings)
     recipe |= {"reference": identify_base(judge), "step_size": step_size, "smoothing": smoothing}
     recipe = json.loads(json.dumps(recipe))  # as it will be read back
-    if (output / FILE).is_file():
-        return _read_earlier(output / FILE, recipe)
+    if (output / DOREMI_FILE).is_file():
+        return _read_earlier(output / DOREMI_FILE, recipe)
 
     with open_token_folder(settings, output) as cache:
         tokenizer, model = load_tokenizer(base.folder), load_base(base)
@@ -82,31 +82,34 @@ def doremi_ratios(
             threads=settings.threads,
         )
 
-    record = _describe_result(result) | {"reference": str(reference), "proxy": base.label}
-    record |= {"seconds": round(time.perf_counter() - started, 3), "recipe": recipe}
-    write_json(output / FILE, record)
+    record = DoremiRunRecord(
+        ratios=result.ratios,
+        tokens=result.tokens,
+        steps=len(result.weights_TK),
+        trajectory=_describe_trajectory(result),
+        reference=str(reference),
+        proxy=base.label,
+        seconds=round(time.perf_counter() - started, 3),
+        recipe=recipe,
+    )
+    record.write(output / DOREMI_FILE)
 
     if say is not None:
-        say(f"doremi: wrote {output / FILE}")
+        say(f"doremi: wrote {output / DOREMI_FILE}")
     return record
 
 
-def _describe_result(result: DoReMi) -> dict[str, Any]:
-    return {
-        "ratios": result.ratios,
-        "tokens": result.tokens,
-        "steps": len(result.weights_TK),
-        "trajectory": {
-            "domains": list(result.domains),
-            "weights": result.weights_TK.round(9).tolist(),
-            "excess": result.excess_TK.round(9).tolist(),
-        },
-    }
+def _describe_trajectory(result: DoReMi) -> TrajectoryRecord:
+    return TrajectoryRecord(
+        domains=tuple(result.domains),
+        weights=tuple(map(tuple, result.weights_TK.round(9).tolist())),
+        excess=tuple(map(tuple, result.excess_TK.round(9).tolist())),
+    )
 
 
-def _read_earlier(file: Path, recipe: dict[str, Any]) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if record.get("recipe") != recipe:
+def _read_earlier(file: Path, recipe: dict[str, JsonValue]) -> DoremiRunRecord:
+    record = DoremiRunRecord.read(file)
+    if record.recipe != recipe:
         remedy = "Name another output folder, or remove this file yourself."
         raise TrainingError(str(file), "holds ratios that were found with another recipe", remedy)
     return record

@@ -26,8 +26,8 @@ from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.mixture.rank_consistency import spread_out
 from aftermix.mixture.simplex import Floats, name_shares
 from aftermix.runs.trials import ItemMeasurement, ItemScores, Trial
+from aftermix.runs.verification_records import TRAINING_FILE, TrainingRecord
 from aftermix.seeds import derived_seed
-from aftermix.training.checkpoint_schedule import RECORD
 
 # N points, K domains
 
@@ -133,14 +133,13 @@ def measure_mixtures(
 
 def _build_key(folder: Path) -> str:
     """A name for a trained model in file names: another recipe is another name."""
-    recipe = read_train_record(folder)["recipe"]
+    recipe = read_train_record(folder).recipe
     return f"{KIND} {folder.name} {derived_seed(0, json.dumps(recipe, sort_keys=True)):016x}"
 
 
-def read_train_record(folder: Path) -> dict[str, Any]:
+def read_train_record(folder: Path) -> TrainingRecord:
     """`train.json` of a trained model."""
-    record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    return record
+    return TrainingRecord.read(folder / TRAINING_FILE)
 
 
 def _measure_trained(evaluator: MergeEvaluator, problem: MixtureProblem, folder: Path, split: Split) -> ItemMeasurement:

@@ -12,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from aftermix.report.charts.landscape import LandscapeRecord, SliceRecord, stack_rows
+from aftermix.report.charts.landscape import choose_quantity_scale, stack_rows
 from aftermix.report.charts.landscape_colours import PAGE, LandscapePalette
 from aftermix.report.charts.result import WHOLE_PX, label_axis
 from aftermix.report.charts.svg import Tooltips, draw
 from aftermix.report.number_format import shorten
+from aftermix.runs.landscape_records import LandscapeRecord, SliceRecord
 
 COLUMNS = 4
 ROW_PX, EDGES_PX = 200, 60
@@ -64,7 +65,9 @@ def paint_slices(
 
         tooltips |= _paint_panel(axes, landscape, landscape.slices[place], quantity, palette)
         if place % columns == 0:
-            axes.set_ylabel(label_axis(landscape.choose_scale(quantity), "utility" if quantity == 0 else "score"))
+            axes.set_ylabel(
+                label_axis(choose_quantity_scale(landscape, quantity), "utility" if quantity == 0 else "score")
+            )
     return tooltips
 
 
@@ -75,7 +78,7 @@ def _count_rows(landscape: LandscapeRecord) -> int:
 def _paint_panel(
     axes: Axes, landscape: LandscapeRecord, line: SliceRecord, quantity: int, palette: LandscapePalette
 ) -> Tooltips:
-    scale, shares_C = landscape.choose_scale(quantity), np.array(line.shares)
+    scale, shares_C = choose_quantity_scale(landscape, quantity), np.array(line.shares)
     values_C, low_C, high_C = (
         scale.factor * stack_rows(part)[:, quantity] for part in (line.values, line.low, line.high)
     )

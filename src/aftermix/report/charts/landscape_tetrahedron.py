@@ -14,9 +14,10 @@ import numpy as np
 
 from aftermix.errors import ConfigError
 from aftermix.report.charts.barycentric import TETRAHEDRON, Floats, project_shares
-from aftermix.report.charts.landscape import ExpectedMixtureRecord, LandscapeRecord, stack_rows
+from aftermix.report.charts.landscape import choose_quantity_scale, stack_rows
 from aftermix.report.charts.landscape_colours import PAPER
 from aftermix.report.number_format import ScoreScale
+from aftermix.runs.landscape_records import ExpectedMixtureRecord, LandscapeRecord
 
 # C mixtures, D = 3 dimensions
 
@@ -92,7 +93,7 @@ def _build_layout(landscape: LandscapeRecord, title: str) -> dict[str, Any]:
 
 def _trace_quantity(landscape: LandscapeRecord, quantity: int) -> list[dict[str, Any]]:
     assert landscape.surface is not None  # noqa: S101 - there for four domains; for the type checker
-    scale = landscape.choose_scale(quantity)
+    scale = choose_quantity_scale(landscape, quantity)
 
     # Mixtures within the limits that have a value, the best of them apart.
     shares_C4, values_C = np.array(landscape.surface.shares), stack_rows(landscape.surface.values)[:, quantity]

@@ -16,10 +16,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.tri import Triangulation
 
 from aftermix.report.charts.barycentric import TRIANGLE, Floats, find_allowed_corners, project_shares
-from aftermix.report.charts.landscape import LandscapeRecord, MeasuredPointRecord, stack_rows
+from aftermix.report.charts.landscape import choose_quantity_scale, stack_rows
 from aftermix.report.charts.landscape_colours import PAGE, LandscapePalette
 from aftermix.report.charts.svg import Tooltips, draw
 from aftermix.report.number_format import ScoreScale, shorten
+from aftermix.runs.landscape_records import LandscapeRecord, MeasuredPointRecord
 
 PANEL_PX = 335
 COLUMNS = 3
@@ -78,7 +79,7 @@ def _paint_panel(
     figure: Figure, axes: Axes, landscape: LandscapeRecord, quantity: int, palette: LandscapePalette
 ) -> Tooltips:
     assert landscape.surface is not None  # noqa: S101 - asked before; for the type checker
-    scale = landscape.choose_scale(quantity)
+    scale = choose_quantity_scale(landscape, quantity)
     shares_C3 = np.array(landscape.surface.shares)
     values_C = scale.factor * stack_rows(landscape.surface.values)[:, quantity]
 

@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from aftermix.report.charts.svg import ACCENT, BAD, INK, LINE, MUTED, SECOND, SURFACE, Tooltips, add_legend_above, draw
 from aftermix.report.number_format import ScoreScale, format_weight, shorten
 from aftermix.report.trials import KINDS, classify_trial, describe_trial, select_measured
-from aftermix.runs.records import CandidateRecord, ScanRecord, ScoresRecord, TrialRecord
+from aftermix.runs.records import CandidateRecord, ScanRecord, ScoresRecord
+from aftermix.runs.trials import Trial
 
 HALF_PX, WHOLE_PX = 520, 1020
 """Natural widths: half of the page and the whole page."""
@@ -136,9 +137,7 @@ def draw_optimism(
     return draw(paint, name="optimism", label=label, width_px=HALF_PX, height_px=330)
 
 
-def draw_progress(
-    trials: Sequence[TrialRecord], *, names: Sequence[str], winner: int | None, scale: ScoreScale
-) -> Markup:
+def draw_progress(trials: Sequence[Trial], *, names: Sequence[str], winner: int | None, scale: ScoreScale) -> Markup:
     """Score of every trial in order with the best so far, one panel an objective; failed trials on the floor."""
 
     def paint(figure: Figure) -> Tooltips:
@@ -159,7 +158,7 @@ def draw_progress(
 
 
 def _draw_progress_panel(
-    axes: Axes, trials: Sequence[TrialRecord], objective: int, winner: int | None, scale: ScoreScale
+    axes: Axes, trials: Sequence[Trial], objective: int, winner: int | None, scale: ScoreScale
 ) -> dict[str, Sequence[str]]:
     tooltips: dict[str, Sequence[str]] = {}
     scored = select_measured(trials)
@@ -167,7 +166,7 @@ def _draw_progress_panel(
     for kind in KINDS:
         origin = [trial for trial in scored if classify_trial(trial) == kind.key]
         for fit, colour in ((True, MUTED), (False, SECOND)):
-            members = [trial for trial in origin if (trial.feasible is not False) == fit]
+            members = [trial for trial in origin if trial.feasible == fit]
             points = axes.scatter(
                 [trial.number for trial in members], _list_values(members, objective, scale), s=34, marker=kind.marker,
                 facecolors=colour if kind.filled else SURFACE, edgecolors=colour, linewidths=1.2,
@@ -175,14 +174,14 @@ def _draw_progress_panel(
             )  # fmt: skip
             points.set_gid(f"p{objective}-{kind.key}-{fit}")
             tooltips[f"p{objective}-{kind.key}-{fit}"] = [describe_trial(trial, scale) for trial in members]
-    if any(trial.feasible is False for trial in scored):
+    if any(not trial.feasible for trial in scored):
         axes.plot([], [], "o", ms=5.5, color=SECOND, label="below a floor")
 
     for trial in scored:
         if trial.number == winner and trial.objective:
             spot = ([trial.number], [scale.convert(trial.objective[objective])])
             axes.plot(*spot, "o", ms=12, mfc="none", mec=ACCENT, mew=2, label="winner", zorder=4)
-    _draw_best_so_far(axes, [trial for trial in scored if trial.feasible is not False], objective, scale)
+    _draw_best_so_far(axes, [trial for trial in scored if trial.feasible], objective, scale)
 
     numbers = [trial.number for trial in trials]
     margin = 0.5 + 0.02 * (max(numbers) - min(numbers))
@@ -190,7 +189,7 @@ def _draw_progress_panel(
     return tooltips | _mark_unmeasured(axes, trials, objective, scale)
 
 
-def _draw_best_so_far(axes: Axes, feasible: Sequence[TrialRecord], objective: int, scale: ScoreScale) -> None:
+def _draw_best_so_far(axes: Axes, feasible: Sequence[Trial], objective: int, scale: ScoreScale) -> None:
     if not feasible:
         return
     best = list(accumulate(_list_values(feasible, objective, scale), max))
@@ -198,7 +197,7 @@ def _draw_best_so_far(axes: Axes, feasible: Sequence[TrialRecord], objective: in
 
 
 def _mark_unmeasured(
-    axes: Axes, trials: Sequence[TrialRecord], objective: int, scale: ScoreScale
+    axes: Axes, trials: Sequence[Trial], objective: int, scale: ScoreScale
 ) -> dict[str, Sequence[str]]:
     """Trials without a score, marked along the bottom edge."""
     tooltips: dict[str, Sequence[str]] = {}
@@ -214,12 +213,12 @@ def _mark_unmeasured(
     return tooltips
 
 
-def _list_values(trials: Sequence[TrialRecord], objective: int, scale: ScoreScale) -> list[float]:
+def _list_values(trials: Sequence[Trial], objective: int, scale: ScoreScale) -> list[float]:
     return [scale.convert(trial.objective[objective]) for trial in trials if trial.objective]
 
 
 def draw_pareto(
-    trials: Sequence[TrialRecord], *, front: Sequence[int], names: Sequence[str], winner: int | None, scale: ScoreScale
+    trials: Sequence[Trial], *, front: Sequence[int], names: Sequence[str], winner: int | None, scale: ScoreScale
 ) -> Markup:
     """Every measured trial in the plane of two objectives (the pairs of the first three), the front in colour."""
     pairs = list(combinations(range(min(3, len(names))), 2))

@@ -25,7 +25,7 @@ from aftermix.report.charts.result import HALF_PX, WHOLE_PX, label_axis
 from aftermix.report.charts.svg import ACCENT, INK, MUTED, SCORES, Tooltips, draw
 from aftermix.report.number_format import ScoreScale, shorten
 from aftermix.report.trials import describe_trial, select_measured
-from aftermix.runs.records import TrialRecord
+from aftermix.runs.trials import Trial
 
 # T trials, V vectors
 
@@ -61,7 +61,7 @@ class _SpacePoints:
 
 
 def draw_weight_space(
-    trials: Sequence[TrialRecord], *, vectors: Sequence[str], winner: int | None, scale: ScoreScale
+    trials: Sequence[Trial], *, vectors: Sequence[str], winner: int | None, scale: ScoreScale
 ) -> WeightSpace | None:
     """The weight space of all measured trials, coloured by the first objective; None when there is none to show.
 
@@ -105,7 +105,7 @@ def measure_influence(weights_TV: NDArray[np.float64], scores_T: NDArray[np.floa
 
 
 def _collect_points(
-    trials: Sequence[TrialRecord], vectors: tuple[str, ...], winner: int | None, scale: ScoreScale
+    trials: Sequence[Trial], vectors: tuple[str, ...], winner: int | None, scale: ScoreScale
 ) -> _SpacePoints:
     """Trials sorted by score, so that the best are drawn on top."""
     ordered = thin_out(sorted(trials, key=lambda trial: trial.objective or ()), MAX_MARKS)
@@ -119,7 +119,7 @@ def _collect_points(
     )
 
 
-def _read_coordinate(trial: TrialRecord, name: str) -> float:
+def _read_coordinate(trial: Trial, name: str) -> float:
     value = trial.weights.get(name, trial.settings.get(name, 0.0))
     return float(value) if isinstance(value, int | float) else 0.0
 

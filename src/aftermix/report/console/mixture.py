@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from aftermix.errors import AftermixError
 from aftermix.report.console.search import tabulate_models
 from aftermix.report.console.verification import print_verification
-from aftermix.report.sections.mixture_tree import TreeGroupRecord, list_level_notes, list_tree_rows
+from aftermix.report.sections.mixture_tree import list_level_notes, list_tree_rows
+from aftermix.runs.json_record import Interval
+from aftermix.runs.mixture_records import MixtureRecord, OutOfFoldRecord, TreeGroupRecord, TreeRecord
+from aftermix.runs.reader import read_best
+from aftermix.runs.records import BestRecord, UtilityScore
 from aftermix.terminal import open_table_console
 
 
 def print_mixture(run: Path, *, console: Console | None = None) -> None:
     """Print surrogates, verified mixtures, comparison and ratios of the finished mixture run in `run`."""
     console = console or open_table_console(140)
-    best: dict[str, Any] = json.loads((run / "best.json").read_text(encoding="utf-8"))
+    best = read_best(run)
+    if isinstance(best, BestRecord):
+        raise AftermixError(str(run), "expected the run of a mixture, found that of a search", "Name another run.")
 
     # Surrogates and verified mixtures of a tree belong to its groups, which have files of their own.
-    tree = TreeGroupRecord.model_validate(best["tree"]) if "tree" in best else None
-    if tree is None:
+    tree = best.tree if isinstance(best, TreeRecord) else None
+    if isinstance(best, MixtureRecord):
         tables = [
             _tabulate_surrogates(best),
             _tabulate_verified(best),
@@ -30,17 +35,17 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
             _tabulate_ratios(best),
         ]
     else:
-        tables = [_tabulate_compared(best), _tabulate_tree(tree)]
+        tables = [_tabulate_compared(best), _tabulate_tree(best.tree)]
     for table in tables:
         console.print(table)
 
     for note in list_level_notes(tree) if tree else ():
         console.print(note, markup=False)
-    for name in best["utility"]["left_out"]:
+    for name in best.utility.left_out:
         console.print(f"'{name}' scored the same at all points and does not count.", markup=False)
-    if best["points"]["failed"]:
-        console.print(f"{best['points']['failed']} points failed and were left out; trials.jsonl says why.")
-    if not best["floors_met"]:
+    if best.points.failed:
+        console.print(f"{best.points.failed} points failed and were left out; trials.jsonl says why.")
+    if not best.floors_met:
         console.print("No verified mixture meets every floor on the select items; this one breaks them least.")
 
     print_verification(run, console=console)
@@ -52,25 +57,24 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
     )
 
 
-def _tabulate_surrogates(best: dict[str, Any]) -> Table:
+def _tabulate_surrogates(best: MixtureRecord) -> Table:
     table = Table(title="Surrogates: Spearman and RMSE out of fold; * is used")
     table.add_column("capability", overflow="fold")
-    entries = best["surrogates"]
-    names = list(dict.fromkeys(name for entry in entries.values() for name in entry["candidates"]))
+    names = list(dict.fromkeys(name for entry in best.surrogates.values() for name in entry.candidates))
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
 
-    for capability, entry in entries.items():
-        cells = [_format_errors(entry["candidates"].get(name), chosen=entry["choice"] == name) for name in names]
+    for capability, entry in best.surrogates.items():
+        cells = [_format_errors(entry.candidates.get(name), chosen=entry.choice == name) for name in names]
         table.add_row(capability, *cells)
     return table
 
 
-def _format_errors(errors: dict[str, float] | None, *, chosen: bool) -> str:
-    return f"{errors['spearman']:.2f}, {errors['rmse']:.2g}{' *' if chosen else ''}" if errors else "-"
+def _format_errors(errors: OutOfFoldRecord | None, *, chosen: bool) -> str:
+    return f"{errors.spearman:.2f}, {errors.rmse:.2g}{' *' if chosen else ''}" if errors else "-"
 
 
-def _tabulate_verified(best: dict[str, Any]) -> Table:
+def _tabulate_verified(best: MixtureRecord) -> Table:
     """Mixtures that were merged and measured on select items; the winner in bold."""
     table = Table(title="Verified by merging: utility predicted, and measured on select items; 95 % intervals")
     for column in ("mixture", "shares"):
@@ -78,37 +82,36 @@ def _tabulate_verified(best: dict[str, Any]) -> Table:
     for column in ("predicted", "measured"):
         table.add_column(column, justify="right")
 
-    for entry in best["verified"]:
-        predicted = entry["predicted"]
+    for entry in best.verified:
         table.add_row(
-            entry["name"],
-            ", ".join(f"{name} {share:.3f}" for name, share in entry["shares"].items()),
-            _format_number(predicted["utility"], predicted["interval"]),
-            _format_number(**entry["select"]["utility"]),
-            style="bold" if entry["name"] == best["winner"]["point"] else None,
+            entry.name,
+            ", ".join(f"{name} {share:.3f}" for name, share in entry.shares.items()),
+            _format_number(entry.predicted.utility, entry.predicted.interval),
+            _format_utility(entry.select.utility),
+            style="bold" if entry.name == best.winner.point else None,
         )
     return table
 
 
-def _tabulate_compared(best: dict[str, Any]) -> Table:
+def _tabulate_compared(best: MixtureRecord | TreeRecord) -> Table:
     return tabulate_models(
         best,
         title="Test items: utility, and scores in points; 95 % intervals; difference is winner minus row",
         columns=("mixture", "utility"),
-        part="capabilities",
-        format_scores=lambda scores: _format_number(**scores["utility"]),
-        key=lambda scores: _replace_missing(scores["utility"]["value"]),
+        list_parts=lambda scores: scores.capabilities,
+        format_scores=lambda scores: _format_utility(scores.utility),
+        key=lambda scores: _replace_missing(scores.utility.value if scores.utility else None),
     )
 
 
-def _tabulate_ratios(best: dict[str, Any]) -> Table:
-    table = Table(title=f"Data ratios in tokens ({best['winner']['point']}, {best['winner']['method']})")
+def _tabulate_ratios(best: MixtureRecord) -> Table:
+    table = Table(title=f"Data ratios in tokens ({best.winner.point}, {best.winner.method})")
     table.add_column("data")
     for column in ("ratio", "interval of the optimum"):
         table.add_column(column, justify="right")
 
-    for name, ratio in best["ratios"].items():
-        low, high = best["optimum"]["share_intervals"][name]
+    for name, ratio in best.ratios.items():
+        low, high = best.optimum.share_intervals[name]
         table.add_row(name, f"{ratio:.1%}", f"{low:.1%} to {high:.1%}")
     return table
 
@@ -125,7 +128,11 @@ def _tabulate_tree(tree: TreeGroupRecord) -> Table:
     return table
 
 
-def _format_number(value: float | None = None, interval: list[float] | None = None) -> str:
+def _format_utility(utility: UtilityScore | None) -> str:
+    return _format_number(utility.value, utility.interval) if utility else "no value"
+
+
+def _format_number(value: float | None, interval: Interval | None) -> str:
     shown = "no value" if value is None else f"{value:.2f}"
     return shown if interval is None else f"{shown} [{interval[0]:.2f}, {interval[1]:.2f}]"
 

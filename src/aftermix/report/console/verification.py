@@ -9,10 +9,7 @@ from rich.table import Table
 
 from aftermix.report.number_format import RAW, ScoreScale
 from aftermix.report.sections.verification import (
-    FILE,
     UTILITY,
-    ConsistencyRecord,
-    VerificationRecord,
     choose_score_scale,
     compose_lead,
     format_cost,
@@ -20,6 +17,7 @@ from aftermix.report.sections.verification import (
     list_other_ratios,
     read_verification,
 )
+from aftermix.runs.verification_records import VERIFICATION_FILE, ConsistencyRecord, VerificationRecord
 
 
 def print_verification(run: Path, *, console: Console) -> None:
@@ -30,7 +28,7 @@ def print_verification(run: Path, *, console: Console) -> None:
     console.print(compose_lead(record), markup=False, highlight=False)
     for table in (_tabulate_ranks(record), _tabulate_other_ratios(record), _tabulate_costs(record)):
         console.print(table)
-    console.print(f"Trained: {run / FILE}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Trained: {run / VERIFICATION_FILE}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _tabulate_ranks(record: VerificationRecord) -> Table:

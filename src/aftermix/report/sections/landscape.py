@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from aftermix.report.charts.landscape import CosinesRecord, LandscapeRecord
+from aftermix.report.charts.landscape import is_triangle
 from aftermix.report.charts.landscape_slices import draw_slices
 from aftermix.report.charts.landscape_triangle import draw_triangles
 from aftermix.report.number_format import format_weight
+from aftermix.runs.landscape_records import CosinesRecord, LandscapeRecord
 
 MOST_TRIANGLES, MOST_SLICES = 12, 120
 """Panels on a page, which bound the size of its file; the utility comes first."""
@@ -39,7 +40,7 @@ def build_landscape_section(
     drawn = max(1, MOST_SLICES // lines) if lines else 0
     return LandscapeSection(
         triangles=draw_triangles(_limit_quantities(landscape, MOST_TRIANGLES))
-        if landscape and landscape.is_triangle
+        if landscape and is_triangle(landscape)
         else None,
         slices=tuple(
             (name, draw_slices(landscape, quantity=quantity))

@@ -7,84 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aftermix.report.number_format import format_percent, format_weight, shorten
-from aftermix.runs.reader import read_record
-from aftermix.runs.records import Finite, Interval, RunRecord, UtilityScore
-
-DESIGN = "design.json"
-
-
-class PredictedUtilityRecord(RunRecord):
-    """Utility that the surrogates predicted of a mixture; null where an expression has no value."""
-
-    utility: Finite | None
-    interval: Interval | None
-
-
-class SelectedUtilityRecord(RunRecord):
-    """A measurement on select items."""
-
-    utility: UtilityScore
-
-
-class VerifiedMixtureRecord(RunRecord):
-    """A mixture that was merged and measured on select items."""
-
-    name: str
-    shares: dict[str, Finite]
-    predicted: PredictedUtilityRecord
-    select: SelectedUtilityRecord
-
-
-class OutOfFoldRecord(RunRecord):
-    """Agreement of one regressor with points that it was not fitted to."""
-
-    spearman: Finite
-    rmse: Finite
-
-
-class SurrogateRecord(RunRecord):
-    """All regressors of a capability."""
-
-    choice: str
-    candidates: dict[str, OutOfFoldRecord]
-
-
-class OptimumRecord(RunRecord):
-    """The mixture of largest predicted utility."""
-
-    shares: dict[str, Finite]
-    share_intervals: dict[str, Interval]
-
-
-class MixtureWinnerRecord(RunRecord):
-    """The verified mixture that won."""
-
-    point: str
-
-
-class UtilityRecord(RunRecord):
-    """The utility that decided."""
-
-    weights: dict[str, Finite]
-    expression: str | None = None
-    normalisation: str
-    floors: dict[str, Finite] = {}  # noqa: RUF012 - pydantic copies defaults
-    left_out: tuple[str, ...] = ()
-
-
-class MixtureRecord(RunRecord):
-    """Content of `best.json` that only a mixture run has, beside a search's."""
-
-    winner: MixtureWinnerRecord
-    ratios: dict[str, Finite]
-    utility: UtilityRecord
-    surrogates: dict[str, SurrogateRecord]
-    optimum: OptimumRecord
-    verified: tuple[VerifiedMixtureRecord, ...]
-
-
-class MixtureDesignRecord(RunRecord):
-    tree: dict[str, object] | None = None
+from aftermix.runs.json_record import Interval
+from aftermix.runs.mixture_records import DESIGN_FILE, FoundMixtureRecord, OutOfFoldRecord
 
 
 @dataclass(frozen=True)
@@ -100,16 +24,10 @@ class MixtureSection:
 
 def is_mixture(run: Path) -> bool:
     """True where `run` is the run of a mixture, not of a search."""
-    return (run / DESIGN).is_file()
+    return (run / DESIGN_FILE).is_file()
 
 
-def read_mixture(run: Path) -> MixtureRecord | None:
-    """The mixture of a finished mixture run without a tree; None for any other run."""
-    design = read_record(run / DESIGN, MixtureDesignRecord)
-    return read_record(run / "best.json", MixtureRecord) if design and design.tree is None else None
-
-
-def build_mixture_section(record: MixtureRecord | None) -> MixtureSection | None:
+def build_mixture_section(record: FoundMixtureRecord | None) -> MixtureSection | None:
     """The section on `record`."""
     if record is None:
         return None
@@ -144,7 +62,7 @@ def build_mixture_section(record: MixtureRecord | None) -> MixtureSection | None
     )
 
 
-def _compose_lead(record: MixtureRecord) -> str:
+def _compose_lead(record: FoundMixtureRecord) -> str:
     utility = record.utility
     weighed: Mapping[str, float] = utility.weights
     quantity = f"“{utility.expression}”" if utility.expression else "mean of " + ", ".join(weighed)

@@ -7,36 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aftermix.report.number_format import format_count, format_percent
-from aftermix.report.sections.mixture import DESIGN, MixtureRecord, MixtureSection, UtilityRecord, build_mixture_section
-from aftermix.runs.reader import read_record
-from aftermix.runs.records import Finite, Interval, RunRecord
-
-
-class TreeGroupRecord(RunRecord):
-    """A group of the tree, as `best.json` tells it."""
-
-    name: str
-    share: Finite
-    """Of the whole."""
-    shares: dict[str, Finite]
-    share_intervals: dict[str, Interval] | None = None
-    point: str | None = None
-    """None: its search decided nothing, and `note` says why."""
-    measured: int = 0
-    note: str | None = None
-    groups: tuple[TreeGroupRecord, ...] = ()
-
-
-class TreeRecord(RunRecord):
-    """Content of `best.json` that only the run of a tree has, beside a search's."""
-
-    direction: str
-    tree: TreeGroupRecord
-    utility: UtilityRecord
-
-
-class TreeDesignRecord(RunRecord):
-    levels: tuple[str, ...] | None = None
+from aftermix.report.sections.mixture import MixtureSection, build_mixture_section
+from aftermix.runs.json_record import read_record
+from aftermix.runs.mixture_records import SearchedLevelRecord, TreeDesignRecord, TreeGroupRecord, TreeRecord
+from aftermix.runs.reader import locate_level, read_design
+from aftermix.runs.records import BEST_FILE
 
 
 @dataclass(frozen=True)
@@ -71,20 +46,14 @@ class TreeSection:
 
 def count_searched_groups(run: Path) -> tuple[int, int] | None:
     """Count of the tree's groups that have been searched, and of all; None for the run of no tree."""
-    design = read_record(run / DESIGN, TreeDesignRecord)
-    if design is None or design.levels is None:
+    design = read_design(run)
+    if not isinstance(design, TreeDesignRecord):
         return None
-    return sum((run / "levels" / name / "best.json").is_file() for name in design.levels), len(design.levels)
+    return sum((locate_level(run, name) / BEST_FILE).is_file() for name in design.levels), len(design.levels)
 
 
-def read_tree(run: Path) -> TreeSection | None:
-    """The section on the finished run of a tree; None for any other run."""
-    if count_searched_groups(run) is None:
-        return None
-    record = read_record(run / "best.json", TreeRecord)
-    if record is None:
-        return None
-
+def build_tree_section(run: Path, record: TreeRecord) -> TreeSection:
+    """The section on the finished run of a tree in `run`, whose groups have results of their own."""
     down = record.direction == "top_down"
     order = "Top down: the whole first" if down else "Bottom up: the lowest groups first"
     groups = format_count(len(_list_groups(record.tree)), "group")
@@ -125,6 +94,5 @@ def _build_level_section(run: Path, group: TreeGroupRecord) -> LevelSection:
     measured = format_count(group.measured, "point")
     if group.note is not None:
         return LevelSection(group.name, f"{measured}. Its shares are those it had at first: {group.note}.", None)
-    record = read_record(run / "levels" / group.name / "best.json", MixtureRecord)
-    section = build_mixture_section(record)
+    section = build_mixture_section(read_record(locate_level(run, group.name) / BEST_FILE, SearchedLevelRecord))
     return LevelSection(group.name, f"{measured}. {section.lead if section else ''}", section)

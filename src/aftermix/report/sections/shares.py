@@ -15,70 +15,14 @@ from matplotlib.figure import Figure
 from aftermix.report.charts.result import WHOLE_PX
 from aftermix.report.charts.svg import LINE, MUTED, SCORES, SURFACE, Tooltips, add_legend_above, draw
 from aftermix.report.number_format import format_count, format_percent, shorten
-from aftermix.runs.reader import read_record
-from aftermix.runs.records import Finite, RunRecord
+from aftermix.runs.json_record import read_record
+from aftermix.runs.share_records import SHARES_FILE, LayerSharesRecord, SharedCountsRecord, SharesRecord
 
-FILE = "shares.json"
 MOST_LABELS = 26
 """Layers that are numbered below the picture."""
 LISTED = 3
 """Weights that are named one by one."""
 WITHOUT_BLOCK = "rest of the model"
-
-
-class SharedCountsRecord(RunRecord):
-    """A tensor, or several together: how many positions there are, and how many each vector got."""
-
-    elements: int
-    counts: dict[str, int]
-    shares: dict[str, Finite]
-    rest: int | None = None
-
-
-class LayerSharesRecord(SharedCountsRecord):
-    """All tensors of a block; those outside of every block have none."""
-
-    block: str | None
-
-
-class KindSharesRecord(SharedCountsRecord):
-    """All tensors of one kind."""
-
-    kind: str
-
-
-class TensorSharesRecord(SharedCountsRecord):
-    """One tensor, and by what each vector ranked it."""
-
-    kind: str
-    ranked_by: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
-
-
-class MagnitudeFallbackRecord(RunRecord):
-    """Weights that saliency could not rank."""
-
-    without_statistics: tuple[str, ...] = ()
-    without_tokens: dict[str, tuple[str, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
-
-
-class VectorWeightRecord(RunRecord):
-    """Weight and ratio that the recipe gives a vector."""
-
-    weight: Finite
-    ratio: Finite | None = None
-
-
-class SharesRecord(RunRecord):
-    """Content of `shares.json`."""
-
-    method: str
-    exclusive: bool
-    vectors: dict[str, VectorWeightRecord]
-    total: SharedCountsRecord
-    layers: tuple[LayerSharesRecord, ...]
-    kinds: tuple[KindSharesRecord, ...]
-    tensors: dict[str, TensorSharesRecord]
-    fallback: MagnitudeFallbackRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +54,7 @@ def read_shares(run: Path) -> SharesRecord | None:
 
     Raises :class:`AftermixError` for a damaged one.
     """
-    return read_record(run / "model" / FILE, SharesRecord)
+    return read_record(run / "model" / SHARES_FILE, SharesRecord)
 
 
 def build_share_section(shares: SharesRecord | None) -> ShareSection | None:
@@ -165,7 +109,10 @@ def _describe_ranking(shares: SharesRecord, tensors: Sequence[str]) -> str:
 
 
 def _list_notes(shares: SharesRecord) -> list[str]:
-    fallback = shares.fallback or MagnitudeFallbackRecord()
+    fallback = shares.fallback
+    if fallback is None:
+        return []
+
     notes = []
     if fallback.without_statistics:
         notes.append(f"Ranked by magnitude everywhere, without statistics: {', '.join(fallback.without_statistics)}.")

@@ -21,93 +21,17 @@ from aftermix.report.number_format import (
     format_weight,
     shorten,
 )
-from aftermix.runs.reader import read_record
-from aftermix.runs.records import Finite, Interval, RunRecord, UtilityScore
+from aftermix.runs.json_record import read_record
+from aftermix.runs.verification_records import (
+    VERIFICATION_FILE,
+    ConsistencyRecord,
+    MethodCostRecord,
+    TrainedMixtureRecord,
+    VerificationRecord,
+)
 
-FILE = "verification.json"
 PANELS_A_ROW = 3
 PANEL_HEIGHT_PX = 300
-
-
-class CapabilityScoreRecord(RunRecord):
-    """Score of a capability."""
-
-    score: Finite
-
-
-class MixtureSideRecord(RunRecord):
-    """One mixture, merged or trained."""
-
-    utility: UtilityScore
-    capabilities: dict[str, CapabilityScoreRecord]
-
-    def find_score(self, name: str | None) -> float | None:
-        """Score of the capability `name`, or without one the utility."""
-        return self.utility.value if name is None else self.capabilities[name].score
-
-
-class TrainedMixtureRecord(RunRecord):
-    """One mixture on both sides."""
-
-    name: str
-    point: str
-    shares: dict[str, Finite]
-    merged: MixtureSideRecord
-    trained: MixtureSideRecord
-
-
-class ConsistencyRecord(RunRecord):
-    """Agreement of both sides."""
-
-    spearman: Finite | None = None
-    interval: Interval | None = None
-    kendall: Finite | None = None
-    predicted_spearman: Finite | None = None
-    slope: Finite | None = None
-    intercept: Finite | None = None
-    offset: Finite | None = None
-    offset_interval: Interval | None = None
-    regret: Finite | None = None
-
-
-class ConsistencyByScoreRecord(RunRecord):
-    """Of the utility, and by capability."""
-
-    utility: ConsistencyRecord
-    capabilities: dict[str, ConsistencyRecord]
-
-
-class RatiosRecord(RunRecord):
-    """Ratios that another method found; RegMix may have none, and say why."""
-
-    ratios: dict[str, Finite] | None = None
-    surrogate: dict[str, Finite] | None = None
-    note: str | None = None
-
-
-class MethodCostRecord(RunRecord):
-    """Tokens and runs that one method spends."""
-
-    method: str
-    tokens: Finite
-    runs: int
-    trained_tokens: Finite
-    evaluated_tokens: Finite
-    relative: Finite | None = None
-    relative_whole: Finite | None = None
-
-
-class VerificationRecord(RunRecord):
-    """Content of `verification.json`."""
-
-    mixtures: tuple[TrainedMixtureRecord, ...]
-    items: dict[str, int]
-    tokens: int
-    schedule: str
-    consistency: ConsistencyByScoreRecord
-    regmix: RatiosRecord
-    doremi: RatiosRecord | None = None
-    cost: tuple[MethodCostRecord, ...]
 
 
 METHODS = {"mergemix": "MergeMix", "regmix": "RegMix", "doremi": "DoReMi", "manual": "by hand"}
@@ -130,7 +54,7 @@ class VerificationSection:
 
 def read_verification(run: Path) -> VerificationRecord | None:
     """The verification of the mixture run in `run`, if there is one."""
-    return read_record(run / FILE, VerificationRecord) if (run / FILE).is_file() else None
+    return read_record(run / VERIFICATION_FILE, VerificationRecord)
 
 
 def build_verification_section(record: VerificationRecord | None) -> VerificationSection | None:
@@ -194,7 +118,7 @@ def list_other_ratios(record: VerificationRecord) -> Iterator[tuple[str, str]]:
         yield "RegMix", record.regmix.note
     if record.regmix.surrogate is not None:
         yield "our surrogates on the trained mixtures", format_shares(record.regmix.surrogate)
-    if record.doremi is not None and record.doremi.ratios is not None:
+    if record.doremi is not None:
         yield "DoReMi", format_shares(record.doremi.ratios)
 
 

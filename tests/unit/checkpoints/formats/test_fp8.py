@@ -318,5 +318,5 @@ def test_an_adapter_on_an_fp8_base_scores_as_the_folded_models_do(family: Family
     assert (moved - start).abs().max() > 1
     plain = Config(base=str(folded), vectors={}, evaluate=evaluation)
     ours, theirs = (evaluate(made, split="test") for made in (config, plain))
-    assert ours["tasks"] == theirs["tasks"]
-    assert evaluate(Config(base=str(base), evaluate=evaluation), split="test")["tasks"] != ours["tasks"]
+    assert ours.tasks == theirs.tasks
+    assert evaluate(Config(base=str(base), evaluate=evaluation), split="test").tasks != ours.tasks

@@ -15,7 +15,8 @@ from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import predicted_utility
 from aftermix.jobs.mixture.scores import UtilityScorer, compute_interval, estimate_noise
 from aftermix.mixture.optimum import MixturePrediction
-from aftermix.report.sections.mixture import PredictedUtilityRecord
+from aftermix.runs.mixture_records import PredictedUtilityRecord
+from aftermix.runs.records import UtilityScore
 from aftermix.search.intervals import RESAMPLES
 from aftermix.search.objective import ObjectiveSet
 from aftermix.seeds import generator
@@ -67,22 +68,22 @@ def test_the_interval_is_the_percentile_bootstrap_over_items(
     items = {"x": x, "y": y, "z": z}
     told = scoring(utility or {}).summarise_items(items)
     low, high = np.quantile(slow_draws(items, utility), [0.025, 0.975])
-    value = told["utility"]["value"]
-    assert told["utility"]["interval"] == pytest.approx([min(low, value), max(high, value)])
-    xy = told["capabilities"]["xy"]
-    assert xy["score"] == pytest.approx((np.mean(x) + np.mean(y)) / 2)
-    assert xy["interval"][0] <= xy["score"] <= xy["interval"][1]
+    value = told.utility.value
+    assert told.utility.interval == pytest.approx((min(low, value), max(high, value)))
+    xy = told.capabilities["xy"]
+    assert xy.score == pytest.approx((np.mean(x) + np.mean(y)) / 2)
+    assert xy.interval[0] <= xy.score <= xy.interval[1]
 
 
 def test_a_difference_is_paired_so_that_equal_items_have_no_width() -> None:
     items = {"x": [0.0, 1.0, 1.0, 0.0], "y": [1.0, 0.0, 0.0, 1.0], "z": [1.0, 1.0, 0.0, 0.0]}
-    assert scoring({}).compare_items(items, items)["utility"] == {"value": 0.0, "interval": [0.0, 0.0]}
+    assert scoring({}).compare_items(items, items).utility == UtilityScore(value=0.0, interval=(0.0, 0.0))
 
 
 def test_an_expression_without_a_value_is_null_and_not_infinite() -> None:
     judged = scoring("log(z)")
     told = judged.summarise_items({"x": [0.0, 1.0], "y": [0.0, 1.0], "z": [0.0, 0.0]})
-    assert told["utility"] == {"value": None, "interval": None}
+    assert told.utility == UtilityScore(value=None, interval=None)
     assert compute_interval(np.array([-np.inf, 1.0, 2.0]), 1.5) == pytest.approx([1.025, 1.975])
 
 
@@ -98,13 +99,12 @@ def test_a_prediction_without_a_value_is_null_for_json(
     value: float, ends: tuple[float, float], expected: dict[str, object]
 ) -> None:
     found = predicted_utility(MixturePrediction(np.zeros(1), np.zeros(1), value, ends))
-    assert found == expected
-    assert json.loads(json.dumps(found, allow_nan=False)) == expected
-    assert PredictedUtilityRecord.model_validate(found).utility == expected["utility"]
+    assert json.loads(found.to_bytes()) == expected
+    assert PredictedUtilityRecord.parse(found.to_bytes().decode(), where="here") == found
 
 
 def test_noise_is_the_spread_of_one_of_two_measurements() -> None:
     pairs = {"uniform": (np.array([0.5, 0.2]), np.array([0.6, 0.2])), "vertex a": (np.array([0.3, 0.4]), np.zeros(2))}
     told = estimate_noise(pairs, ["xy", "z"])
-    assert told["points"] == ["uniform", "vertex a"]
-    assert told["sd"] == pytest.approx({"xy": ((0.01 + 0.09) / 4) ** 0.5, "z": (0.16 / 4) ** 0.5})
+    assert told.points == ("uniform", "vertex a")
+    assert told.sd == pytest.approx({"xy": ((0.01 + 0.09) / 4) ** 0.5, "z": (0.16 / 4) ** 0.5})

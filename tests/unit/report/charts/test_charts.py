@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from scipy.stats import spearmanr
 from aftermix.report.charts.svg import ACCENT, draw
 from aftermix.report.charts.weight_space import MAX_LINES, MAX_MARKS, draw_weight_space, measure_influence, thin_out
 from aftermix.report.number_format import POINTS
-from aftermix.runs.records import TrialRecord
+from aftermix.runs.trials import Trial
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -64,15 +65,18 @@ def test_missing_tooltip_is_an_error():
         draw(paint, name="a", label="", width_px=300, height_px=200)
 
 
-def _trials(count: int, names: str) -> list[TrialRecord]:
+def _trials(count: int, names: str) -> list[Trial]:
     rng = np.random.default_rng(0)
     return [
-        TrialRecord.model_validate(
-            {"number": n, "state": "complete", "weights": dict(zip(names, rng.random(len(names)), strict=True)),
-             "objective": float(rng.random())}
+        Trial(
+            number=n,
+            state="complete",
+            weights=dict(zip(names, rng.random(len(names)).tolist(), strict=True)),
+            objective=(float(rng.random()),),
+            feasible=True,
         )
         for n in range(count)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(
@@ -95,13 +99,13 @@ def test_kind_of_weight_space_fits_the_number_of_vectors(names, labels):
 
 
 def test_weight_space_without_a_scored_trial_is_none():
-    failed = TrialRecord.model_validate({"number": 0, "state": "failed", "weights": {"a": 0.5}})
+    failed = Trial(number=0, state="failed", weights={"a": 0.5})
 
     assert draw_weight_space([failed], vectors=("a",), winner=None, scale=POINTS) is None
 
 
 def test_equal_scores_and_weights_outside_the_vectors_are_drawn():
-    trials = [trial.model_copy(update={"objective": (0.5,)}) for trial in _trials(4, "ab")]
+    trials = [replace(trial, objective=(0.5,)) for trial in _trials(4, "ab")]
 
     assert draw_weight_space(trials, vectors=("a", "b", "new"), winner=None, scale=POINTS).high == "50.0"
 

@@ -12,16 +12,13 @@ import pytest
 import yaml
 
 from aftermix.report.page import write_report
-from aftermix.report.sections.mixture_tree import (
-    TreeGroupRecord,
-    count_searched_groups,
-    list_level_notes,
-    list_tree_rows,
-    read_tree,
-)
+from aftermix.report.sections.mixture_tree import count_searched_groups, list_level_notes, list_tree_rows
+from aftermix.runs.mixture_records import TreeGroupRecord
+from aftermix.runs.reader import read_run
+from aftermix.runs.records import BestRecord
 
 VOID = {"meta", "link", "br", "wbr", "hr", "img", "input", "path", "use"}
-UTILITY = {"weights": {"gsm8k": 1.0}, "expression": None, "normalisation": "zscore"}
+FIXTURE = Path(__file__).parents[3] / "data" / "runs-0a1294b"
 TREE = {
     "name": "all",
     "share": 1.0,
@@ -55,17 +52,13 @@ TREE = {
 }
 
 
-def level(shares: dict[str, float]) -> dict[str, Any]:
-    """What the page takes of a group's `best.json`."""
-    point = {"shares": shares, "predicted": {"utility": 1.0, "interval": [0, 2]}, "select": {"utility": {"value": 0.5}}}
-    return {
-        "winner": {"point": "optimum"},
-        "ratios": shares,
-        "utility": UTILITY,
-        "surrogates": {"gsm8k": {"choice": "ridge", "candidates": {"ridge": {"spearman": 0.9, "rmse": 0.01}}}},
-        "optimum": {"shares": shares, "share_intervals": {}},
-        "verified": [{"name": "optimum", **point}, {"name": "best measured", **point}],
-    }
+def level(name: str, shares: dict[str, float]) -> dict[str, Any]:
+    """A group's `best.json`, with two verified mixtures."""
+    values = json.loads((FIXTURE / "tree/levels/left/best.json").read_text())
+    point = values["verified"][0] | {"shares": shares}
+    values["optimum"] |= {"shares": shares, "share_intervals": {}}
+    values["verified"] = [point, point | {"name": "best measured"}]
+    return values | {"level": name, "shares": shares, "ratios": shares}
 
 
 @pytest.fixture
@@ -75,13 +68,15 @@ def tree_run(make_run: Callable[..., Path]) -> Path:
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["mixture"] = {"tree": {"text": ["ja", "law"], "code": ["math", "code2"]}, "direction": "bottom_up"}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    (run / "design.json").write_text(json.dumps({"tree": {}, "levels": ["code", "text", "all"]}))
-    best = json.loads((run / "best.json").read_text())
-    best["winner"] |= {"trial": None, "point": "tree"}
-    (run / "best.json").write_text(json.dumps(best | {"tree": TREE, "direction": "bottom_up", "utility": UTILITY}))
+    design = {"domains": ["ja", "law", "math", "code2"], "points": [], "repeats": []}
+    tree = {"text": {"ja": None, "law": None}, "code": {"math": None, "code2": None}}
+    design |= {"tree": tree, "direction": "bottom_up", "levels": ["code", "text", "all"]}
+    (run / "design.json").write_text(json.dumps(design))
+    best = json.loads((FIXTURE / "tree/best.json").read_text())
+    (run / "best.json").write_text(json.dumps(best | {"tree": TREE, "direction": "bottom_up"}))
     for name, shares in {"all": TREE["shares"], "code": TREE["groups"][1]["shares"], "text": {}}.items():
         (run / "levels" / name).mkdir(parents=True)
-        (run / "levels" / name / "best.json").write_text(json.dumps(level(shares)))
+        (run / "levels" / name / "best.json").write_text(json.dumps(level(name, shares)))
     return run
 
 
@@ -112,7 +107,7 @@ def test_the_page_of_a_tree_is_valid_and_has_every_group(tree_run: Path) -> None
     assert len(page.ids) == len(set(page.ids))
     assert '<a href="#mixture">' in html
     assert "Bottom up: the lowest groups first, 3 groups." in html
-    assert "<summary>Group code: 1 point. Utility: mean of gsm8k, over z-scores. The winner is the optimum." in html
+    assert "<summary>Group code: 1 point. Utility: mean of both, over z-scores. The winner is the optimum." in html
     assert "Group text: 0 points. Its shares are those it had at first: every mixture scored the same" in html
     assert html.count("Verified by merging") == 2
 
@@ -133,7 +128,7 @@ def test_an_unfinished_tree_tells_how_many_groups_are_searched(tree_run: Path) -
     (tree_run / "best.json").unlink()
     (tree_run / "levels" / "all" / "best.json").unlink()
     assert count_searched_groups(tree_run) == (2, 3)
-    assert read_tree(tree_run) is None
+    assert read_run(tree_run).best is None
     html = write_report(tree_run).read_text()
     assert "This search is unfinished: 2 of 3 groups have been searched." in html
     assert "bottom up, 3 groups of at most 40 points" in html
@@ -143,4 +138,4 @@ def test_an_unfinished_tree_tells_how_many_groups_are_searched(tree_run: Path) -
 def test_a_run_without_a_tree_has_no_such_section(make_run: Callable[..., Path]) -> None:
     run = make_run("flat", trials=4)
     assert count_searched_groups(run) is None
-    assert read_tree(run) is None
+    assert isinstance(read_run(run).best, BestRecord)

@@ -13,7 +13,8 @@ import pytest
 
 from aftermix.errors import AftermixError
 from aftermix.report.page import write_report
-from aftermix.report.sections.shares import SharesRecord, build_share_section, draw_shares, read_shares
+from aftermix.report.sections.shares import build_share_section, draw_shares, read_shares
+from aftermix.runs.share_records import SharesRecord
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -24,6 +25,10 @@ def part(elements: int, counts: Mapping[str, int], *, exclusive: bool) -> dict[s
     return {"elements": elements, "counts": dict(counts), "shares": shares, **rest}
 
 
+def block_of(name: str) -> str | None:
+    return name.partition(".self_attn")[0] if ".self_attn" in name else None
+
+
 def record(*, blocks: int = 2, exclusive: bool = True, vectors: tuple[str, ...] = ("it", "ja")) -> dict[str, Any]:
     """Shares of a model with one matrix a block, and a head."""
     share = 0.4 if len(vectors) == 2 else 1 / len(vectors)
@@ -31,6 +36,8 @@ def record(*, blocks: int = 2, exclusive: bool = True, vectors: tuple[str, ...] 
     names = {f"model.layers.{block}.self_attn.q_proj.weight": "self_attn.q_proj" for block in range(blocks)}
     names["lm_head.weight"] = "lm_head"
     found = {
+        "format": "aftermix shares",
+        "version": 1,
         "method": "obim" if exclusive else "ties",
         "exclusive": exclusive,
         "vectors": {name: {"weight": 0.5, "ratio": share} for name in vectors},
@@ -46,9 +53,10 @@ def record(*, blocks: int = 2, exclusive: bool = True, vectors: tuple[str, ...] 
             {"kind": "lm_head", **tensor},
         ],
         "tensors": {
-            name: {"kind": kind, "ranked_by": dict.fromkeys(vectors, "saliency"), **tensor}
+            name: {"block": block_of(name), "kind": kind, "ranked_by": dict.fromkeys(vectors, "saliency"), **tensor}
             for name, kind in names.items()
         },
+        "unmoved": [],
     }
     if exclusive:
         found["tensors"]["model.layers.1.self_attn.q_proj.weight"]["ranked_by"]["it"] = "magnitude"

@@ -1,0 +1,69 @@
+"""Records of a run's inputs: `lock.json`, `from.json` and `items/split.json`."""
+
+from __future__ import annotations
+
+from pydantic import Field, RootModel
+
+from aftermix.runs.json_record import JsonRecord, RunRecord
+
+LOCK_FILE = "lock.json"
+SOURCE_FILE = "from.json"
+SPLIT_FILE = "items/split.json"
+
+
+class LockedModelRecord(RunRecord):
+    """Identity of a model by the hashes of its files."""
+
+    model: str
+    files: dict[str, str]
+    config: str | None = None
+    """Hash of `config.json`; an adapter has none."""
+
+
+class SeedsRecord(RunRecord):
+    """Seeds of what the run does."""
+
+    merge: int
+    search: int
+    items: int | None = None
+    mixture: int | None = None
+
+
+class LockRecord(RunRecord):
+    """`lock.json`: identity of all inputs, seeds and versions."""
+
+    inputs: dict[str, LockedModelRecord]
+    """`base` and each `vectors.NAME`."""
+    seeds: SeedsRecord
+    versions: dict[str, str]
+    statistics: dict[str, str] = Field(default_factory=dict)
+    """Hash of each file of statistics that was used."""
+    alignment: tuple[str, ...] = ()
+    """Lines on what was mapped, aligned and passed through."""
+
+
+class SourceRecord(RunRecord):
+    """`from.json`: the earlier run whose trials this one began with."""
+
+    run: str
+
+
+class TaskSplitRecord(RunRecord):
+    """Items of one task by split, as `leaf task/document number`."""
+
+    search: tuple[str, ...]
+    select: tuple[str, ...]
+    test: tuple[str, ...]
+    overlap: bool
+    """True if search and select share items."""
+    note: str | None
+    """Difference from the counts asked for."""
+
+
+class SplitRecord(JsonRecord, RootModel[dict[str, TaskSplitRecord]]):
+    """`items/split.json`: items by task."""
+
+    @property
+    def tasks(self) -> dict[str, TaskSplitRecord]:
+        """Items of each task."""
+        return self.root

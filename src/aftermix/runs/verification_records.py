@@ -1,0 +1,173 @@
+"""Records of `verification.json`, mixtures trained for real beside the merges that stand for them, and of trainings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import JsonValue
+
+from aftermix.runs.json_record import Finite, Interval, RunRecord
+from aftermix.runs.mixture_records import UtilityRecord
+from aftermix.runs.records import CapabilityScoreRecord, UtilityScore
+
+VERIFICATION_FILE = "verification.json"
+TRAINING_FILE = "train.json"
+DOREMI_FILE = "doremi.json"
+
+
+class MixtureSideRecord(RunRecord):
+    """Scores of one mixture, merged or trained."""
+
+    utility: UtilityScore
+    capabilities: dict[str, CapabilityScoreRecord]
+
+    def find_score(self, name: str | None) -> float | None:
+        """Score of the capability `name`, or without one the utility."""
+        return self.utility.value if name is None else self.capabilities[name].score
+
+
+class TrainedMixtureRecord(RunRecord):
+    """One mixture on both sides."""
+
+    name: str
+    """Of its folder in `trained/`."""
+    point: str
+    trial: int | None
+    shares: dict[str, Finite]
+    folder: str
+    tokens: int
+    loss: Finite
+    merged: MixtureSideRecord
+    trained: MixtureSideRecord
+    trained_on_search_items: MixtureSideRecord
+
+
+class ConsistencyRecord(RunRecord):
+    """Agreement of both sides in one score; null where a side has one value for all mixtures."""
+
+    mixtures: int
+    spearman: Finite | None
+    interval: Interval | None
+    kendall: Finite | None
+    slope: Finite | None
+    intercept: Finite | None
+    offset: Finite | None
+    offset_interval: Interval | None
+    regret: Finite | None
+    predicted_spearman: Finite | None
+
+
+class ConsistencyByScoreRecord(RunRecord):
+    """Agreement in the utility, and by capability."""
+
+    utility: ConsistencyRecord
+    capabilities: dict[str, ConsistencyRecord]
+
+
+class RegmixRecord(RunRecord):
+    """Ratios that RegMix, and our surrogates, learn from the trained models; null with a `note` that says why."""
+
+    prior: Literal["tokens", "uniform"]
+    trained: int
+    ratios: dict[str, Finite] | None
+    surrogate: dict[str, Finite] | None
+    note: str | None
+
+
+class DoremiRecord(RunRecord):
+    """Ratios that DoReMi found; `reference` is the trained mixture that it held the proxy against."""
+
+    ratios: dict[str, Finite]
+    tokens: int
+    reference: str
+
+
+class MethodCostRecord(RunRecord):
+    """Expense of one method until it names its ratios, relative to MergeMix's."""
+
+    method: str
+    parameters: Finite
+    tokens: Finite
+    runs: int
+    trained_tokens: Finite
+    evaluated_tokens: Finite
+    relative: Finite | None
+    relative_whole: Finite | None
+
+
+class VerificationRecord(RunRecord):
+    """`verification.json`."""
+
+    mixtures: tuple[TrainedMixtureRecord, ...]
+    split: Literal["test"]
+    items: dict[str, int]
+    tokens: int
+    """Of each training, as `schedule` and `learning_rate` are."""
+    schedule: str
+    learning_rate: Finite
+    utility: UtilityRecord
+    consistency: ConsistencyByScoreRecord
+    plain: dict[str, dict[str, Finite]]
+    """Shares of the mixtures that need no measurement, by name."""
+    regmix: RegmixRecord
+    doremi: DoremiRecord | None
+    cost: tuple[MethodCostRecord, ...]
+
+
+class LossRecord(RunRecord):
+    """Loss of the first step, and the mean of the last ones."""
+
+    first: Finite
+    final: Finite
+
+
+class TrainingRecord(RunRecord):
+    """`train.json` of an expert or a trained mixture: its recipe, and what really happened."""
+
+    format: int
+    name: str
+    base: str
+    recipe: dict[str, JsonValue]
+    """All that decides the weights; the training room compares it key by key."""
+    data: dict[str, JsonValue]
+    tokens: int
+    epochs: Finite | None
+    documents_begun: int
+    sequences: int
+    steps: int
+    learning_rate: Finite
+    seed: int
+    checkpoint_tokens: int | tuple[int, ...] | None
+    trained_parameters: int
+    frozen: tuple[str, ...]
+    loss: LossRecord
+    processes: int
+    threads: int
+    versions: dict[str, str]
+    of_steps: int | None = None
+    """Of a checkpoint on the way, which has no times of its own."""
+    seconds: Finite | None = None
+    tokens_per_second: Finite | None = None
+    device: str | None = None
+    passed_through: tuple[str, ...]
+
+
+class TrajectoryRecord(RunRecord):
+    """Weights and excess losses of the domains, by step."""
+
+    domains: tuple[str, ...]
+    weights: tuple[tuple[Finite, ...], ...]
+    excess: tuple[tuple[Finite, ...], ...]
+
+
+class DoremiRunRecord(RunRecord):
+    """`doremi.json`: ratios with their trajectory, and the recipe that finds them again."""
+
+    ratios: dict[str, Finite]
+    tokens: int
+    steps: int
+    trajectory: TrajectoryRecord
+    reference: str
+    proxy: str
+    seconds: Finite
+    recipe: dict[str, JsonValue]
