@@ -63,7 +63,7 @@ def _children_cpu_s() -> float:
 
 
 def side_by_side(
-    commands: Mapping[str, Callable[[], Cost]], *, rounds: int, say: Callable[[str], None]
+    commands: Mapping[str, Callable[[], Cost]], *, rounds: int, log: Callable[[str], None]
 ) -> dict[str, list[Cost]]:
     """Each command once a round, every second round in reverse order, so that a drifting machine favours none."""
     costs: dict[str, list[Cost]] = {name: [] for name in commands}
@@ -72,7 +72,7 @@ def side_by_side(
         for name in names:
             cost = commands[name]()
             costs[name].append(cost)
-            say(f"round {number + 1}: {name}: {cost.wall_s:.2f} s, {cost.cpu_s:.2f} CPU s, {cost.private_mb:.0f} MB")
+            log(f"round {number + 1}: {name}: {cost.wall_s:.2f} s, {cost.cpu_s:.2f} CPU s, {cost.private_mb:.0f} MB")
     return costs
 
 

@@ -211,7 +211,7 @@ def compared(arguments: argparse.Namespace) -> str:
             commands[f"mergekit {method}"] = partial(theirs, folder, folders, method, arguments.mergekit, threads)
     if arguments.cold:
         commands = {name: partial(forgotten, folders, command) for name, command in commands.items()}
-    return table(side_by_side(commands, rounds=arguments.rounds, say=say), threads=threads)
+    return table(side_by_side(commands, rounds=arguments.rounds, log=log), threads=threads)
 
 
 def grown(arguments: argparse.Namespace) -> str:
@@ -226,7 +226,7 @@ def grown(arguments: argparse.Namespace) -> str:
         commands[f"{place}: plain copy"] = partial(copy, arguments.folder, folders)
         for method in arguments.methods:
             commands[f"{place}: {method}"] = partial(ours, arguments.folder, folders, method, METHODS[method])
-    costs = {name: median(runs) for name, runs in side_by_side(commands, rounds=arguments.rounds, say=say).items()}
+    costs = {name: median(runs) for name, runs in side_by_side(commands, rounds=arguments.rounds, log=log).items()}
     rows = [f"| {name} | {c.wall_s:.2f} | {c.cpu_s:.2f} | {c.private_mb:.0f} |" for name, c in costs.items()]
     head = [f"{machine()}, {os.cpu_count()} threads.", "", "| what | wall s | CPU s | peak private MB |"]
     return "\n".join([*head, "|---|---|---|---|", *rows])
@@ -242,7 +242,7 @@ def shared_out(arguments: argparse.Namespace) -> str:
         for method, options in SHARED.items()
         if not arguments.tiny or method in ("ties", "obim")
     }
-    costs = {name: median(runs) for name, runs in side_by_side(commands, rounds=arguments.rounds, say=say).items()}
+    costs = {name: median(runs) for name, runs in side_by_side(commands, rounds=arguments.rounds, log=log).items()}
     plain = costs["ties"]
     rows = [
         f"| {name} | {cost.wall_s:.2f} | {cost.cpu_s:.2f} | {cost.private_mb:.0f} "
@@ -254,7 +254,7 @@ def shared_out(arguments: argparse.Namespace) -> str:
     return "\n".join([*head, *rows])
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

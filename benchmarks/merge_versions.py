@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from measure import Cost, machine, run, side_by_side
-from merge import METHODS, make_models, say, write_config
+from merge import METHODS, make_models, log, write_config
 from tiny import parse_options
 
 LEVEL = 0.9
@@ -116,7 +116,7 @@ def main() -> None:
     # What a first run has to do, compiling modules and reading files from disk, is no part of the comparison.
     for command in () if arguments.tiny else commands.values():
         command()
-    costs = side_by_side(commands, rounds=arguments.pairs, say=say)
+    costs = side_by_side(commands, rounds=arguments.pairs, log=log)
     print(format_table(costs, arguments.methods))
 
 

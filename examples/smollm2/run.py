@@ -54,13 +54,13 @@ def main() -> None:
 def make_base(folder: Path, *, tiny: bool) -> None:
     """Convert the package's file once."""
     if folder.exists():
-        say(f"base: {folder} is there")
+        log(f"base: {folder} is there")
         return
     if tiny:
-        say("base: the demo's; the real one, 135 M parameters from a GGUF file, is left out")
+        log("base: the demo's; the real one, 135 M parameters from a GGUF file, is left out")
         shutil.copytree(DEMO / "base", folder)
         return
-    say("base: converting SmolLM2-135M-Instruct from GGUF to bfloat16 safetensors (about a minute)")
+    log("base: converting SmolLM2-135M-Instruct from GGUF to bfloat16 safetensors (about a minute)")
     convert_gguf(gguf_file(), folder)
 
 
@@ -70,13 +70,13 @@ def make_domain(output: Path, domain: str, length: Length, *, tiny: bool) -> Non
     write_task(output / "tasks", domain, held_out, length)
     folder = output / "experts" / domain
     if folder.exists():
-        say(f"{domain}: {folder} is there")
+        log(f"{domain}: {folder} is there")
         return
     adapter = not tiny or can_train_adapters()
     if adapter:
-        say(f"{domain}: training an adapter, then folding it into {folder}")
+        log(f"{domain}: training an adapter, then folding it into {folder}")
     else:
-        say(f"{domain}: training {folder}, all its weights: peft is not installed, so adapters are left out")
+        log(f"{domain}: training {folder}, all its weights: peft is not installed, so adapters are left out")
     texts = write_texts(output / "texts" / f"{domain}.jsonl", train)
     make_expert(output / "base", texts, folder, budget=TINY_TEXT if tiny else None, adapter=adapter)
 
@@ -106,7 +106,7 @@ def write_tiny_sections(file: Path) -> None:
 def aftermix(*arguments: str | Path) -> None:
     """Show the command and run it; stop with its exit code if it fails."""
     command = ["aftermix", *map(str, arguments)]
-    say(f"\n$ {' '.join(command)}")
+    log(f"\n$ {' '.join(command)}")
     done = subprocess.run([AFTERMIX, *command[1:]], check=False)
     if done.returncode:
         sys.exit(done.returncode)
@@ -117,13 +117,13 @@ def aftermix_here(*arguments: str | Path) -> None:
     from aftermix.cli import cli
 
     command = [*map(str, arguments)]
-    say(f"\n$ aftermix {' '.join(command)}")
+    log(f"\n$ aftermix {' '.join(command)}")
     exit_code = cli.main(command, standalone_mode=False)
     if exit_code:
         sys.exit(exit_code)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Print at once: the commands in between write to the same place."""
     print(line, flush=True)
 

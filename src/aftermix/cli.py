@@ -100,7 +100,7 @@ def average(checkpoints: tuple[Path, ...], output: Path, by: Path | None, **opti
     scored_by = load_config(by) if by else None
     from aftermix.jobs.average import average as job
 
-    folder = job(checkpoints, output, by=scored_by, say=lambda line: click.echo(printable(line)), **options)
+    folder = job(checkpoints, output, by=scored_by, log=lambda line: click.echo(printable(line)), **options)
     click.echo(f"Model: {folder}")
 
 
@@ -195,7 +195,7 @@ def merge(file: Path, output: Path, repo_id: str | None, private: bool, check: b
     _prefetch_weights(config)
     from aftermix.jobs.merge.command import merge as job
 
-    click.echo(f"Model: {job(config, output, say=lambda line: click.echo(printable(line)), check=check)}")
+    click.echo(f"Model: {job(config, output, log=lambda line: click.echo(printable(line)), check=check)}")
     if repo_id is not None:
         click.echo(f"Hub: {upload(output, repo_id, private=private)}")
 
@@ -236,7 +236,7 @@ def export(source: Path, target: str, output: Path, **options: Any) -> None:
 
     from aftermix.jobs.export.mixture import ExportOptions, export_mixture
 
-    for file in export_mixture(source, output, to=target, options=ExportOptions(**given), say=click.echo):
+    for file in export_mixture(source, output, to=target, options=ExportOptions(**given), log=click.echo):
         click.echo(f"File: {file}")
 
 

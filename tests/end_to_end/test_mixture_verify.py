@@ -335,7 +335,7 @@ def test_doremi_of_a_file_is_reused_and_another_recipe_refused(finished: Path, t
 def test_another_schedule_is_said(finished: Path, tmp_path: Path, family: Family, tasks: Path) -> None:
     run, said = unverified(finished, tmp_path / "run"), []
     config = load_config(write_file(tmp_path, family, tasks, schedule="cosine"))
-    verify(config, run, mixtures=3, tokens=320, say=said.append)
+    verify(config, run, mixtures=3, tokens=320, log=said.append)
     assert said[0] == "train.schedule is cosine: merges stand for trainings at a constant rate"
     assert "with the schedule “cosine”" in (run / "report.html").read_text()
     assert verification_of(run)["tokens"] == 320

@@ -34,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> ExportWorld:
 
 
 def exported(world: ExportWorld, folder: Path, to: str, *, tokens: int = BUDGET) -> Path:
-    export_mixture(world.run, folder, to=to, options=ExportOptions(data=world.file, tokens=tokens), say=lambda _: None)
+    export_mixture(world.run, folder, to=to, options=ExportOptions(data=world.file, tokens=tokens), log=lambda _: None)
     return folder
 
 
@@ -122,6 +122,6 @@ def test_conversations_and_completions_arrive_whole(tmp_path: Path, trainer: str
     sources = {name: {"data": f"{name}.jsonl", "format": kind} for name, kind in kinds.items()}
     train = {"datasets": {"both": {"mixture": dict.fromkeys(kinds, 0.5), "tokens": 100}}, "sources": sources}
     (tmp_path / "train.yaml").write_text(yaml.safe_dump({"base": "base", "train": train}))
-    export_mixture(tmp_path / "train.yaml", tmp_path / "out", to=trainer, say=lambda _: None)
+    export_mixture(tmp_path / "train.yaml", tmp_path / "out", to=trainer, log=lambda _: None)
     world = ExportWorld(tmp_path, {})
     assert set(by_trainer(world, tmp_path / "out", trainer)) == {"sum one", "even numbers"}

@@ -50,7 +50,7 @@ def average(
     by: Config | None = None,
     decay: DecayShape | None = None,
     min_rate: float | None = None,
-    say: Callable[[str], object] = lambda _: None,
+    log: Callable[[str], object] = lambda _: None,
 ) -> Path:
     """Merge checkpoints of one run into the new model folder `output`, with its recipe and an `average.json`.
 
@@ -69,15 +69,15 @@ def average(
         raise TrainingError("--decay", found, "Leave it out, or train with `schedule: constant`.")
 
     if best is not None and by is not None:
-        chosen = _choose_best(chosen, _check_count("--best", best, chosen), by, say)
+        chosen = _choose_best(chosen, _check_count("--best", best, chosen), by, log)
     elif last is not None:
         chosen = chosen[-_check_count("--last", last, chosen) :]
 
     weighted = _weigh_checkpoints(chosen, decay, min_rate or 0.0)
     for checkpoint in weighted:
-        say(f"{checkpoint.name}: weight {checkpoint.weight:.4f}")
+        log(f"{checkpoint.name}: weight {checkpoint.weight:.4f}")
 
-    folder = merge(_build_config([checkpoint for checkpoint in weighted if checkpoint.weight]), output, say=say)
+    folder = merge(_build_config([checkpoint for checkpoint in weighted if checkpoint.weight]), output, log=log)
     records = [{"folder": str(s.folder), "tokens": s.tokens, "weight": s.weight, "select": s.score} for s in weighted]
     write_json(
         folder / RESULT, {"decay": decay, "min_rate": (min_rate or 0.0) if decay else None, "checkpoints": records}
@@ -172,7 +172,7 @@ def _build_config(checkpoints: Sequence[RunCheckpoint]) -> Config:
 
 
 def _choose_best(
-    checkpoints: list[RunCheckpoint], count: int, by: Config, say: Callable[[str], object]
+    checkpoints: list[RunCheckpoint], count: int, by: Config, log: Callable[[str], object]
 ) -> list[RunCheckpoint]:
     """The `count` checkpoints with the highest objective on the select items, by tokens; ties go to the later one."""
     from aftermix.evaluation.harness import TaskSuite
@@ -197,7 +197,7 @@ def _choose_best(
         weights = {other.name: float(other is checkpoint) for other in checkpoints}
         scores = average_scores(evaluator.evaluate(stream_merged_tensors(merger, weights), "select").items)
         scored.append(replace(checkpoint, score=fmean(objectives.values(scores))))
-        say(f"{checkpoint.name}: {scored[-1].score:.4f} on the select items")
+        log(f"{checkpoint.name}: {scored[-1].score:.4f} on the select items")
 
     ranked = sorted(scored, key=lambda checkpoint: (checkpoint.score or 0.0, checkpoint.tokens), reverse=True)
     return sorted(ranked[:count], key=lambda checkpoint: checkpoint.tokens)

@@ -72,7 +72,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("decay", [None, "1-sqrt"])
 def test_the_last_few(run: Path, tmp_path: Path, decay: Any) -> None:
     said: list[str] = []
-    folder = average([run / "cats-checkpoints", run / "cats"], tmp_path / "mean", last=3, decay=decay, say=said.append)
+    folder = average([run / "cats-checkpoints", run / "cats"], tmp_path / "mean", last=3, decay=decay, log=said.append)
     tokens = [384, 512, 640]
     shares = compute_decay_weights(tokens, decay, min_rate=0.0) if decay else [1 / 3] * 3
     assert said[:3] == [f"tokens-{n:012d}: weight {w:.4f}" for n, w in zip(tokens, shares, strict=True)]

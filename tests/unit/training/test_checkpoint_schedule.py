@@ -85,8 +85,8 @@ def test_checkpoints_that_cannot_be_had_are_refused(make_config: Any, tmp_path: 
         train(make_config(checkpoint_tokens=[32, 641]), tmp_path / "out")
     train(make_config(checkpoint_tokens=[640]), tmp_path / "out")
     said: list[str] = []
-    train(make_config(), tmp_path / "out", say=said.append)
-    train(make_config(checkpoint_tokens=[640], accumulation=2), tmp_path / "out", say=said.append)
+    train(make_config(), tmp_path / "out", log=said.append)
+    train(make_config(checkpoint_tokens=[640], accumulation=2), tmp_path / "out", log=said.append)
     assert ["reused" in line for line in said] == [True, True]
     with pytest.raises(AftermixError, match=r"another recipe \(checkpoint_tokens \[640\] there, 320 here\)"):
         train(make_config(checkpoint_tokens=320), tmp_path / "out")

@@ -195,7 +195,7 @@ def test_killed_and_started_again(
     points = [path.parent.name for path in (out / ".cats.training").glob("*/point.json")]
     assert points == ([f"checkpoint-{step}"] if step else [])
     said: list[str] = []
-    train(config_in(world, **OPTIMIZERS[kind]), out, say=said.append)
+    train(config_in(world, **OPTIMIZERS[kind]), out, log=said.append)
     goes_on = [f"cats: goes on after step {step} of 5"] if step else []
     assert said == [*goes_on, f"cats: wrote {out / 'cats'}"]
     assert everything(out) == uninterrupted[kind]
@@ -225,7 +225,7 @@ def test_an_unfinished_run_of_another_recipe_is_refused(world: Path, monkeypatch
         train(config_in(world, checkpoint_tokens=None), out)
     corpus.write_text(text)
     said: list[str] = []
-    train(config_in(world, save_steps=0, accumulation=1, checkpoint_tokens=None), out, say=said.append)
+    train(config_in(world, save_steps=0, accumulation=1, checkpoint_tokens=None), out, log=said.append)
     assert said[0] == "cats: goes on after step 2 of 5"
     assert sorted(path.name for path in out.iterdir()) == ["cats"]
 

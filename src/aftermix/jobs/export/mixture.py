@@ -56,13 +56,13 @@ class _MixtureToExport:
 
 
 def export_mixture(
-    source: Path, output: Path, *, to: str, options: ExportOptions | None = None, say: Callable[[str], None]
+    source: Path, output: Path, *, to: str, options: ExportOptions | None = None, log: Callable[[str], None]
 ) -> list[Path]:
     """Write the mixture of `source` for the trainer `to`, a key of `CONSUMERS`, and return the new files.
 
     `source` is a run folder, a `best.json`, or a YAML file one of whose datasets is a mixture. `output` is a new
     folder, for `csv` a new file. Ratios are of tokens, which are counted in the data with the base's tokenizer. What
-    each domain gives and how often it is repeated is told to `say`. All is checked before anything is written;
+    each domain gives and how often it is repeated is told to `log`. All is checked before anything is written;
     raises :class:`AftermixError`.
     """
     options = options or ExportOptions()
@@ -80,7 +80,7 @@ def export_mixture(
 
     files = dict(CONSUMERS[to].write(plan))
     for line in describe_plan(plan):
-        say(line)
+        log(line)
 
     if to == "csv":
         write_atomically(output, files[TABLE])

@@ -23,7 +23,7 @@ from aftermix.runs.reader import RunResult
 from aftermix.runs.share_records import SHARES_FILE
 
 
-def merge(config: Config, output: Path, *, say: Callable[[str], object] = lambda _: None, check: bool = False) -> Path:
+def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda _: None, check: bool = False) -> Path:
     """Merge the vectors of `config` at their weights into the new folder `output`.
 
     What had to be mapped or aligned, what passes through from the base, and what saliency could not rank is said line
@@ -43,11 +43,11 @@ def merge(config: Config, output: Path, *, say: Callable[[str], object] = lambda
     merger = open_merger(config, pool, recipe)
     checked = ExclusiveCheck(merger, weights) if check else None
     for line in [*describe_alignment(pool.base, pool.experts), *describe_fallbacks(merger)]:
-        say(line)
+        log(line)
 
     folder = write_model(merger, weights, config=config, output=output, check=checked)
     if checked is not None:
-        say(checked.summarise())
+        log(checked.summarise())
     return folder
 
 

@@ -34,15 +34,15 @@ from aftermix.training.expert import (
 from aftermix.training.trainer import TrainingRecipe, uses_cuda
 
 
-def train(config: Config, output: Path, *, say: Callable[[str], None] | None = None) -> dict[str, Path]:
+def train(config: Config, output: Path, *, log: Callable[[str], None] | None = None) -> dict[str, Path]:
     """Train one expert per dataset of `config.train` from `config.base`; folder `output/NAME` by dataset name.
 
     Each folder is a complete Hugging Face model with the base's tensor names and types, written whole or not at all,
-    and a `train.json` of what was done. An expert whose folder is there with the same recipe is reused, and `say` is
+    and a `train.json` of what was done. An expert whose folder is there with the same recipe is reused, and `log` is
     told. All inputs are checked before the first step: :class:`AftermixError` names every fault. Experts finished
     before a fault or an interruption stay. Of several processes the first alone writes, speaks and gives folders back.
     """
-    say = (say or write_to_stderr) if read_process_index() == 0 else _ignore_line
+    log = (log or write_to_stderr) if read_process_index() == 0 else _ignore_line
     require(config, "base", "train")
     settings, base_name = config.train, config.base
     if settings is None or base_name is None:
@@ -53,17 +53,17 @@ def train(config: Config, output: Path, *, say: Callable[[str], None] | None = N
     _refuse_base_in_the_way(output, folders, base)
     uses_cuda(settings.device)
 
-    settings = _resolve_scale(settings, base_name, say)
+    settings = _resolve_scale(settings, base_name, log)
     with open_token_folder(settings, output) as tokens:
         plans = _plan_experts(settings, base, folders, tokens)
         for name, folder in folders.items():
             if name not in {plan.name for plan in plans}:
-                say(f"{name}: reused {folder}, trained before by the same recipe")
+                log(f"{name}: reused {folder}, trained before by the same recipe")
 
         for plan in plans:
             for line in describe_shares(plan.packed):
-                say(f"{plan.name}: {line}")
-            train_expert(plan, settings, base, say=say)
+                log(f"{plan.name}: {line}")
+            train_expert(plan, settings, base, log=log)
     return folders if read_process_index() == 0 else {}
 
 
@@ -76,7 +76,7 @@ def write_to_stderr(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def _resolve_scale(settings: TrainConfig, base_name: str, say: Callable[[str], None]) -> TrainConfig:
+def _resolve_scale(settings: TrainConfig, base_name: str, log: Callable[[str], None]) -> TrainConfig:
     """The settings with a number for `scale: auto`: the mean absolute deviation of the pilot's vector.
 
     Raises :class:`TrainingError` for a pilot that is the base itself.
@@ -91,7 +91,7 @@ def _resolve_scale(settings: TrainConfig, base_name: str, say: Callable[[str], N
         found = f"{pilot.model} equals the base, so its vector has no scale"
         raise TrainingError("train.optimizer.pilot", found, "Name an expert trained from this base.")
 
-    say(f"scale {fitted.laplace.scale:.3g}, from {pilot.model}")
+    log(f"scale {fitted.laplace.scale:.3g}, from {pilot.model}")
     update = {"scale": fitted.laplace.scale, "pilot": None}
     return settings.model_copy(update={"optimizer": settings.optimizer.model_copy(update=update)})
 

@@ -84,12 +84,12 @@ def make_trainable(model: Any, settings: TrainConfig) -> list[str]:
     return add_adapters(model, settings.lora, seed=settings.seed)
 
 
-def train_expert(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, *, say: Callable[[str], None]) -> None:
+def train_expert(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, *, log: Callable[[str], None]) -> None:
     """Train the expert of `plan` and write its folder; go on where an interrupted run of the same recipe stopped."""
     plan.resume.remove_unfinished()
     earlier = plan.resume.find_latest()
     if earlier is not None:
-        say(f"{plan.name}: goes on after step {earlier.step} of {plan.recipe.count_steps(len(plan.packed))}")
+        log(f"{plan.name}: goes on after step {earlier.step} of {plan.recipe.count_steps(len(plan.packed))}")
 
     try:
         _train_and_write(plan, settings, base)
@@ -98,7 +98,7 @@ def train_expert(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, *, s
         raise
 
     plan.resume.remove()
-    say(f"{plan.name}: wrote {plan.folder}")
+    log(f"{plan.name}: wrote {plan.folder}")
     wait_for_all()
     gc.collect()  # the Trainer leaves reference cycles, and the next expert needs the room
 

@@ -115,7 +115,7 @@ def verify(
     mixtures: int,
     tokens: int | None = None,
     doremi: bool = False,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Path:
     """Train `mixtures` mixtures of the finished run in `run` for real and write RUN/verification.json, its path.
 
@@ -131,13 +131,13 @@ def verify(
         raise SearchError(str(run), f"is not finished: it has no {BEST_FILE}", "Finish it by --resume first.")
     run_folder.refuse_other_kind(run, mixture=True)
 
-    say = say or write_to_stderr
+    log = log or write_to_stderr
     config = run_folder.read_run_config(run).model_copy(update={"train": config.train})
     tokens = refuse_unverifiable(config, mixtures=mixtures, tokens=tokens)
 
     with lock_run(run):
-        verification = _MixtureVerification.train_and_measure(config, run, mixtures=mixtures, tokens=tokens, say=say)
-        verification.build_record(doremi=doremi, say=say).write(run / VERIFICATION_FILE)
+        verification = _MixtureVerification.train_and_measure(config, run, mixtures=mixtures, tokens=tokens, log=log)
+        verification.build_record(doremi=doremi, log=log).write(run / VERIFICATION_FILE)
     write_report(run)
     return run / VERIFICATION_FILE
 
@@ -159,7 +159,7 @@ class _MixtureVerification:
 
     @classmethod
     def train_and_measure(
-        cls, config: Config, run: Path, *, mixtures: int, tokens: int, say: Callable[[str], None]
+        cls, config: Config, run: Path, *, mixtures: int, tokens: int, log: Callable[[str], None]
     ) -> _MixtureVerification:
         """Choose, train and measure."""
         assert config.evaluate is not None  # noqa: S101 - required before; for the type checker
@@ -170,8 +170,8 @@ class _MixtureVerification:
         chosen = choose_mixtures(problem, trials, best.weights, mixtures)
 
         if config.train.schedule != "constant":
-            say(f"train.schedule is {config.train.schedule}: merges stand for trainings at a constant rate")
-        folders = train_mixtures(config, run, chosen, domains=problem.domains, tokens=tokens, say=say)
+            log(f"train.schedule is {config.train.schedule}: merges stand for trainings at a constant rate")
+        folders = train_mixtures(config, run, chosen, domains=problem.domains, tokens=tokens, log=log)
 
         pool, suite = open_pool(config), TaskSuite.build(config.evaluate)
         recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
@@ -183,7 +183,7 @@ class _MixtureVerification:
         measured = measure_mixtures(evaluator, run, scorer, chosen, folders)
         return cls(config, run, problem, evaluator, scorer, fitted.surrogate, tokens, measured)
 
-    def build_record(self, *, doremi: bool, say: Callable[[str], None]) -> VerificationRecord:
+    def build_record(self, *, doremi: bool, log: Callable[[str], None]) -> VerificationRecord:
         """`verification.json`."""
         train = self.config.train
         assert train is not None  # noqa: S101 - required before; for the type checker
@@ -208,7 +208,7 @@ class _MixtureVerification:
             consistency=consistency,
             plain=self._list_plain_mixtures(),
             regmix=self._run_regmix(),
-            doremi=self._run_doremi(say) if doremi else None,
+            doremi=self._run_doremi(log) if doremi else None,
             cost=build_cost_record(
                 self.evaluator, self.run, self.problem, trained=len(self.measured), tokens=self.tokens
             ),
@@ -291,7 +291,7 @@ class _MixtureVerification:
         fitted = Surrogate.fit(weights_NK, scores_NM, seed=seed, capabilities=names)
         return find_optimum(fitted, problem.build_goal(utility), problem.bounds, seed=seed).shares
 
-    def _run_doremi(self, say: Callable[[str], None]) -> DoremiRecord:
+    def _run_doremi(self, log: Callable[[str], None]) -> DoremiRecord:
         """DoReMi on the same data, its reference the model trained on the most even mixture."""
         reference = min(self.measured, key=lambda entry: _measure_unevenness(entry.chosen))
         record = doremi_ratios(
@@ -300,7 +300,7 @@ class _MixtureVerification:
             domains=self.problem.domains,
             reference=reference.folder,
             tokens=self.tokens,
-            say=say,
+            log=log,
         )
         return DoremiRecord(ratios=record.ratios, tokens=record.tokens, reference=reference.chosen.name)
 

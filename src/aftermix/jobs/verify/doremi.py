@@ -36,7 +36,7 @@ def doremi_ratios(
     proxy: str | None = None,
     step_size: float = STEP_SIZE,
     smoothing: float = SMOOTHING,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> DoremiRunRecord:
     """Find ratios of `domains` by DoReMi and write them, with their trajectory, to `output`/doremi.json.
 
@@ -94,8 +94,8 @@ def doremi_ratios(
     )
     record.write(output / DOREMI_FILE)
 
-    if say is not None:
-        say(f"doremi: wrote {output / DOREMI_FILE}")
+    if log is not None:
+        log(f"doremi: wrote {output / DOREMI_FILE}")
     return record
 
 

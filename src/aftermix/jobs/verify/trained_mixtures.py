@@ -89,11 +89,11 @@ def train_mixtures(
     *,
     domains: Sequence[str],
     tokens: int,
-    say: Callable[[str], None] | None,
+    log: Callable[[str], None] | None,
 ) -> dict[str, Path]:
     """Train each of `chosen` on `tokens` tokens into RUN/trained; finished ones are reused. Raises as `train` does."""
     mixtures = {mixture.name: name_shares(mixture.shares_K, domains) for mixture in chosen}
-    return train(training_config(config, domains=domains, mixtures=mixtures, tokens=tokens), run / FOLDER, say=say)
+    return train(training_config(config, domains=domains, mixtures=mixtures, tokens=tokens), run / FOLDER, log=log)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def test_buffers_pass_through_and_those_that_differ_are_told(copied: Copy, tmp_p
     base, expert = counted(copied("base"), 3), counted(copied("b"), 4)
     config = Config(base=str(base), vectors={"x": VectorConfig(model=str(expert))})
     said: list[str] = []
-    made = load_file(merge(config, tmp_path / "made", say=said.append) / "model.safetensors")
+    made = load_file(merge(config, tmp_path / "made", log=said.append) / "model.safetensors")
     assert made[STEPS].tolist() == [3]
     told = [
         f"passed through from the base, for they hold no learned numbers: 2 tensors, first {FLAGS}, last {STEPS}",

@@ -144,7 +144,7 @@ def test_a_mixtral_held_fused_takes_experts_one_by_one_and_the_reverse(tmp_path:
     for name, pair in {"plain": (base, expert), "to_fused": (fused[0], expert), "to_single": (base, fused[1])}.items():
         config = Config(base=str(pair[0]), vectors={"x": VectorConfig(model=str(pair[1]), weight=0.5)})
         said: list[str] = []
-        made[name] = merge(config, tmp_path / name, say=said.append)
+        made[name] = merge(config, tmp_path / name, log=said.append)
         layout = "single -> fused" if name == "to_fused" else "fused -> single"
         told = f"vector 'x' stores the experts of 2 layers otherwise, read in the base's layout ({layout})"
         assert said == ([] if name == "plain" else [told])

@@ -104,7 +104,7 @@ def test_a_text_model_merged_into_its_wrapper(gemma: dict[str, Path], tmp_path: 
     from transformers import Gemma3ForConditionalGeneration
 
     said: list[str] = []
-    made = merge(config(gemma["wrapper"], gemma["text"], prefix=OLD), tmp_path / "made", say=said.append)
+    made = merge(config(gemma["wrapper"], gemma["text"], prefix=OLD), tmp_path / "made", log=said.append)
     base, text = (load_file(gemma[name] / "model.safetensors") for name in ("wrapper", "text"))
     vision = sorted(name for name in base if not name.startswith("language_model."))
     assert said == [
@@ -136,7 +136,7 @@ def test_the_written_recipe_makes_the_same_bytes(gemma: dict[str, Path], tmp_pat
 def test_a_wrapper_merged_into_its_text_model_leaves_its_eyes(gemma: dict[str, Path], tmp_path: Path) -> None:
     said: list[str] = []
     options = {"prefix": {"language_model.model.": "model."}}
-    made = merge(config(gemma["text"], gemma["wrapper"], **options), tmp_path / "made", say=said.append)
+    made = merge(config(gemma["text"], gemma["wrapper"], **options), tmp_path / "made", log=said.append)
     assert "vector 'ja' is not used where the base has no such tensor: " in said[1]
     assert "first multi_modal_projector.mm_input_projection_weight" in said[1]
     base, wrapper = (load_file(gemma[name] / "model.safetensors") for name in ("text", "wrapper"))
@@ -191,7 +191,7 @@ def test_an_adapter_of_the_text_model_moves_its_wrapper(
     settings = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     peft.get_peft_model(text, settings).save_pretrained(tmp_path / "adapter")
     said: list[str] = []
-    made = merge(config(gemma[base], tmp_path / "adapter", prefix=prefix), tmp_path / "made", say=said.append)
+    made = merge(config(gemma[base], tmp_path / "adapter", prefix=prefix), tmp_path / "made", log=said.append)
     before, after = load_file(gemma[base] / "model.safetensors"), load_file(made / "model.safetensors")
     moved = {name for name, tensor in after.items() if not tensor.equal(before[name])}
     start = next(iter(prefix.values()))

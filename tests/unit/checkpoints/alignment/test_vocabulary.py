@@ -170,7 +170,7 @@ def test_the_bases_vocabulary_gives_what_the_bases_tokens_give(models: Family, n
     """Each of these is `b` stored otherwise, so the merge must be that with `b`, to the byte."""
     wanted = merge(config(models, x="b"), tmp_path / "wanted")
     said: list[str] = []
-    made = merge(config(models, x=name, vocabulary="base"), tmp_path / "made", say=said.append)
+    made = merge(config(models, x=name, vocabulary="base"), tmp_path / "made", log=said.append)
     assert (made / "model.safetensors").read_bytes() == (wanted / "model.safetensors").read_bytes()
     for file in ("config.json", "tokenizer.json"):
         assert (made / file).read_bytes() == (models["base"] / file).read_bytes()

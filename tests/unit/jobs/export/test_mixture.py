@@ -33,7 +33,7 @@ def export(world: ExportWorld, tmp_path: Path) -> Export:
     def run(to: str, *, source: Path | None = None, **asked: Any) -> list[str]:
         said: list[str] = []
         options = {"data": world.file} | asked
-        export_mixture(source or world.run, tmp_path / "out", to=to, options=ExportOptions(**options), say=said.append)
+        export_mixture(source or world.run, tmp_path / "out", to=to, options=ExportOptions(**options), log=said.append)
         return said
 
     return run

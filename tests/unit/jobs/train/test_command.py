@@ -45,7 +45,7 @@ def test_experts_are_complete_and_better_at_home(make_config: Any, base_folder: 
         "code": {"data": "code.txt", "learning_rate": 2e-2},
     }
     said: list[str] = []
-    folders = train(make_config(datasets=datasets), tmp_path / "experts", say=said.append)
+    folders = train(make_config(datasets=datasets), tmp_path / "experts", log=said.append)
     assert folders == {"cats": tmp_path / "experts/cats", "code": tmp_path / "experts/code"}
     assert said == [f"cats: wrote {folders['cats']}", f"code: wrote {folders['code']}"]
     assert sorted(names_in(tmp_path / "experts")) == ["cats", "code"]
@@ -110,7 +110,7 @@ def test_an_expert_of_the_same_recipe_is_reused(make_config: Any, tmp_path: Path
     folder = train(make_config(), tmp_path / "experts")["cats"]
     stamp = (folder / "model.safetensors").stat().st_mtime_ns
     said: list[str] = []
-    assert train(make_config(), tmp_path / "experts", say=said.append) == {"cats": folder}
+    assert train(make_config(), tmp_path / "experts", log=said.append) == {"cats": folder}
     assert said == [f"cats: reused {folder}, trained before by the same recipe"]
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
 
@@ -298,7 +298,7 @@ def test_a_killed_run_leaves_no_folder_that_looks_complete(make_config: Any, tmp
 
     said: list[str] = []
     whole = train(config, tmp_path / "whole")
-    again = train(config, tmp_path / "in_training", say=said.append)
+    again = train(config, tmp_path / "in_training", log=said.append)
     assert said[0].startswith("cats: reused")
     assert (again["dogs"] / "model.safetensors").read_bytes() == (whole["dogs"] / "model.safetensors").read_bytes()
     train(config, tmp_path / "before_the_rename")

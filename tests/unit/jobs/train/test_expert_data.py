@@ -89,7 +89,7 @@ def test_a_mixture_gives_what_it_says(make_config: Any, domains: None, tmp_path:
         "sources": {"dogs": "dogs.jsonl", "birds": {"data": "birds.jsonl"}},
     }
     said: list[str] = []
-    folders = train(make_config(**section), tmp_path / "experts", say=said.append)
+    folders = train(make_config(**section), tmp_path / "experts", log=said.append)
     record = record_of(folders["mix"])
     given = record["data"]["mixture"]
     assert {name: each["ratio"] for name, each in given.items()} == {"cats": 0.5, "dogs": 0.3, "birds": 0.2}
@@ -106,7 +106,7 @@ def test_a_mixture_gives_what_it_says(make_config: Any, domains: None, tmp_path:
     assert record["recipe"]["mixture"] == {"cats": 0.5, "dogs": 0.3, "birds": 0.2}
     assert record["epochs"] is None
     said.clear()
-    train(make_config(**section), tmp_path / "experts", say=said.append)
+    train(make_config(**section), tmp_path / "experts", log=said.append)
     assert [line.split(":")[1].split()[0] for line in said] == ["reused", "reused"]
     other = {**section, "datasets": {"mix": {"mixture": {"dogs": 0.5, "birds": 0.5}, "tokens": 2000}}}
     with pytest.raises(AftermixError, match=r"another recipe \(other data; other text_field; other format"):
@@ -242,7 +242,7 @@ def test_an_interrupted_mixture_goes_on_where_it_was(
             train(config, tmp_path / "parts")
     monkeypatch.setattr("aftermix.jobs.train.expert_data.build_example_encoder", None)
     said: list[str] = []
-    parts = train(config, tmp_path / "parts", say=said.append)["mix"]
+    parts = train(config, tmp_path / "parts", log=said.append)["mix"]
     assert any(line.startswith("mix: goes on after step ") for line in said)
     assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert record_of(parts)["data"] == record_of(whole)["data"]

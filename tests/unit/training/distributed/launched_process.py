@@ -42,7 +42,7 @@ def main(file: Path, output: Path) -> None:
     loop.StepRecorder.on_step_end = advance  # type: ignore[method-assign]
     wait_for_all()
     said: list[str] = []
-    train(config, output / "interrupted", say=said.append)
+    train(config, output / "interrupted", log=said.append)
     if read_process_index() == 0:
         assert said[0] == "cats: goes on after step 2 of 5", said
         ours, theirs = (load_file(output / run / "cats/model.safetensors") for run in ("interrupted", "whole"))

@@ -214,7 +214,7 @@ def test_an_expert_by_name_in_the_training_file(
     assert made == [OptimizerConfig(name=name)]
     assert f'"name": "{name}"' in (folder / "train.json").read_text()
     said: list[str] = []
-    job.train(config, tmp_path / "out", say=said.append)
+    job.train(config, tmp_path / "out", log=said.append)
     assert "reused" in said[0]
     with pytest.raises(AftermixError, match="holds an expert of another recipe"):
         job.train(make_config(optimizer="adamw", learning_rate=1e-3, datasets=datasets), tmp_path / "out")
@@ -254,7 +254,7 @@ def test_scale_auto_is_the_pilots_mean_absolute_deviation(
     vector = torch.cat(entries).double()
     said: list[str] = []
     automatic = {"name": "merge_aware", "scale": "auto", "pilot": str(pilot)}
-    folder = job.train(make_config(datasets=datasets, optimizer=automatic), tmp_path / "out", say=said.append)["cats"]
+    folder = job.train(make_config(datasets=datasets, optimizer=automatic), tmp_path / "out", log=said.append)["cats"]
     recorded = json.loads((folder / "train.json").read_text())["recipe"]["optimizer"]
     assert recorded["scale"] == pytest.approx((vector - vector.median()).abs().mean().item(), rel=1e-4)
     assert said[0].startswith("scale ")
