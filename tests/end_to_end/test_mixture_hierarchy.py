@@ -220,7 +220,7 @@ def test_the_ratios_go_to_a_trainer_and_into_a_training(
     assert run_cli("export", top_down, *asked) == 0
     header, *rows = [line.split(",") for line in exported.read_text().splitlines()]
     told = {row[0]: float(row[header.index("ratio")]) for row in rows}
-    assert told == pytest.approx(kept.predict_mean, abs=1e-4)
+    assert told == pytest.approx(kept.expected, abs=1e-4)
 
 
 def test_a_tree_killed_in_its_second_group_ends_the_same_and_makes_no_finished_group_again(

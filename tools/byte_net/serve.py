@@ -27,7 +27,7 @@ rich.table safetensors.torch scipy.optimize scipy.spatial scipy.stats sklearn.ga
 torch tqdm transformers transformers.models.auto.modeling_auto transformers.models.auto.tokenization_auto
 transformers.models.llama.modeling_llama xxhash yaml
 """.split()  # noqa: SIM905 - as words it can be read
-PATIENCE_S = 1200.0
+PATIENCE_S = 3600.0
 LIMIT_CODE = 124
 
 
