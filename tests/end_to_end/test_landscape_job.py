@@ -63,7 +63,7 @@ def test_surrogates_fitted_again_give_the_numbers_of_the_run(finished: Path) -> 
 
 def test_the_report_has_triangle_slices_and_angles(finished: Path) -> None:
     written(finished)
-    page = write_report(finished).read_text()
+    page = write_report(finished).read_text(encoding="utf-8")
     section = page[page.index('<section id="landscape">') :].split("</section>")[0]
     assert '<a href="#landscape">' in page
     assert "<script" not in page
