@@ -18,6 +18,8 @@ from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
+from aftermix.runs.mixture_records import MixtureRecord
+from aftermix.runs.reader import read_best
 
 Family = Mapping[str, Path]
 
@@ -43,7 +45,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, family: Family, tasks: Pa
 def written(run: Path) -> None:
     config = load_config(run / "config.yaml")
     setting, trials = MixtureProblem.build_flat(config), read_trials(run)
-    best = json.loads((run / "best.json").read_text())
+    best = read_best(run)
+    assert isinstance(best, MixtureRecord)
     learned = FittedSurrogates.fit(setting, trials)
     write_landscape(run, problem=setting, fitted=learned, trials=trials, best=best)
     write_cosines(run, open_pool(config))

@@ -24,6 +24,7 @@ from aftermix.jobs.diff import diff
 from aftermix.jobs.merge.model_card import build_model_card
 from aftermix.jobs.push import find_model_folder
 from aftermix.merging.merge import MergeRecipe
+from aftermix.runs.records import BestRecord, ScoresRecord
 
 Family = Mapping[str, Path]
 TOKEN = "secret"  # noqa: S105
@@ -264,8 +265,8 @@ def test_the_card_of_a_run_has_evaluation_results_that_the_hub_reads(family: Fam
         vectors={name: VectorConfig(model=f"org/{name}") for name in ("it", "ja")} | {"l": VectorConfig(model="./l")},
     )
     scores = {"score": 0.625, "interval": [0.5, 0.75], "items": 40}
-    best = {"test": {"tasks": {"gsm8k": scores, "mgsm_ja": scores}}, "metrics": {"gsm8k": "exact_match,strict"}}
-    best["metrics"]["mgsm_ja"] = "acc,none"
+    test = ScoresRecord.model_validate({"objective": [0.625], "tasks": {"gsm8k": scores, "mgsm_ja": scores}})
+    best = BestRecord.model_construct(test=test, metrics={"gsm8k": "exact_match,strict", "mgsm_ja": "acc,none"})
     weights = {"it": 1.0, "ja": 0.5, "l": 0.0}
     content = build_model_card(
         config, MergeRecipe.from_config(config.merge), weights, name="merged", best=best
