@@ -232,7 +232,9 @@ def test_each_group_of_a_tree_has_its_landscape(tmp_path: Path) -> None:
         read_again(run)
     assert all(name in str(caught.value) for name in groups)
     # A group that was too small to be searched says so.
-    (run / "levels" / "text" / "best.json").write_text(json.dumps({"shares": {}, "note": "has too small a share"}))
+    (run / "levels" / "text" / "best.json").write_text(
+        json.dumps({"level": "text", "shares": {}, "note": "has too small a share"})
+    )
     with pytest.raises(AftermixError, match=r"text: has too small a share\. Name another group\."):
         read_again(run / "levels" / "text")
 
