@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from measure import Cost, machine, run, side_by_side
-from merge import METHODS, make_models, log, write_config
+from merge import METHODS, log, make_models, write_config
 from tiny import parse_options
 
 LEVEL = 0.9

@@ -18,6 +18,7 @@ from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
+from aftermix.runs.mixture_records import MixtureRecord
 
 Family = Mapping[str, Path]
 
@@ -43,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, family: Family, tasks: Pa
 def written(run: Path) -> None:
     config = load_config(run / "config.yaml")
     setting, trials = MixtureProblem.build_flat(config), read_trials(run)
-    best = json.loads((run / "best.json").read_text())
+    best = MixtureRecord.read(run / "best.json")
     learned = FittedSurrogates.fit(setting, trials)
     write_landscape(run, problem=setting, fitted=learned, trials=trials, best=best)
     write_cosines(run, open_pool(config))
@@ -63,7 +64,7 @@ def test_surrogates_fitted_again_give_the_numbers_of_the_run(finished: Path) -> 
 
 def test_the_report_has_triangle_slices_and_angles(finished: Path) -> None:
     written(finished)
-    page = write_report(finished).read_text()
+    page = write_report(finished).read_text(encoding="utf-8")
     section = page[page.index('<section id="landscape">') :].split("</section>")[0]
     assert '<a href="#landscape">' in page
     assert "<script" not in page

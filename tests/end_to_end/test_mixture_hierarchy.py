@@ -184,7 +184,7 @@ def test_the_page_and_the_terminal_show_the_tree(
 ) -> None:
     from aftermix.report.console.mixture import print_mixture
 
-    page = (bottom_up / "report.html").read_text()
+    page = (bottom_up / "report.html").read_text(encoding="utf-8")
     assert page.rstrip().endswith("</html>")
     for text in ("Bottom up: the lowest groups first, 3 groups", "Group all:", "Group left:", "Group deep:"):
         assert text in page
@@ -273,7 +273,7 @@ def test_a_group_with_next_to_no_share_keeps_the_shares_that_it_had_at_first(
     assert left["shares"] == {"b": 0.25, "c": 0.75}
     assert (left["point"], left["measured"], left["share_intervals"]) == (None, 0, None)
     assert "'left' has less than 100.0% of the whole, so its shares are not searched." in capsys.readouterr().out
-    assert "Its shares are those it had at first" in (tmp_path / "run" / "report.html").read_text()
+    assert "Its shares are those it had at first" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert best["points"]["measured"] == 7
 
 

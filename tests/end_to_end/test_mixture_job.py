@@ -141,7 +141,7 @@ def test_the_recipe_beside_the_model_makes_it_again_and_excludes_nothing(finishe
 
 
 def test_the_page_shows_the_mixture_and_its_own_commands(finished: Path) -> None:
-    page = (finished / "report.html").read_text()
+    page = (finished / "report.html").read_text(encoding="utf-8")
     best = best_of(finished)
     assert page.rstrip().endswith("</html>")
     assert '<section id="mixture">' in page

@@ -175,7 +175,7 @@ def test_baselines_and_cost(finished: Path) -> None:
 
 
 def test_page_and_terminal_show_it(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (finished / "report.html").read_text()
+    page = (finished / "report.html").read_text(encoding="utf-8")
     assert '<section id="verification">' in page
     assert '<a href="#verification">Trained mixtures</a>' in page
     assert "3 mixtures were trained on 640 tokens each" in page
@@ -337,5 +337,5 @@ def test_another_schedule_is_said(finished: Path, tmp_path: Path, family: Family
     config = load_config(write_file(tmp_path, family, tasks, schedule="cosine"))
     verify(config, run, mixtures=3, tokens=320, log=said.append)
     assert said[0] == "train.schedule is cosine: merges stand for trainings at a constant rate"
-    assert "with the schedule “cosine”" in (run / "report.html").read_text()
+    assert "with the schedule “cosine”" in (run / "report.html").read_text(encoding="utf-8")
     assert verification_of(run)["tokens"] == 320

@@ -114,7 +114,7 @@ def test_the_recipe_of_the_winner_makes_its_bytes_again(obim: Path, tmp_path: Pa
     assert run_cli("merge", str(obim / "model" / "aftermix.yaml"), "-o", str(tmp_path / "again")) == 0
     ours, again = ((folder / "model.safetensors").read_bytes() for folder in (obim / "model", tmp_path / "again"))
     assert ours == again
-    card = (obim / "model" / "README.md").read_text()
+    card = (obim / "model" / "README.md").read_text(encoding="utf-8")
     assert f"- a: ratio {winner['settings']['ratio.a']:g}\n" in card
 
 
@@ -123,7 +123,7 @@ def test_the_result_is_shown_with_its_settings(obim: Path, capsys: pytest.Captur
     printed = capsys.readouterr().out
     assert "ratio.a" in printed
     assert "The weights were not searched, so no data ratio follows from them." in printed
-    page = (obim / "report.html").read_text()
+    page = (obim / "report.html").read_text(encoding="utf-8")
     best = json.loads((obim / "best.json").read_text())
     assert "ratio 0.05 to 0.5 by 0.05, order (b, c, a) / rotation / first" in page
     assert f"ratio.a {best['settings']['ratio.a']:.3g}; ratio.b" in page

@@ -75,7 +75,7 @@ def test_a_study_runs_from_an_empty_cache_and_again_without_measuring(world: Pat
     assert first.returncode == 0, first.stderr[-3000:]
     measurements = tmp_path / "measurements" / "seed-0-quick.jsonl"
     lines = measurements.read_bytes()
-    page = (tmp_path / "README.md").read_text()
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "### Three experts (Table 1)" in page
     assert "| OBIM above TIES | +2.02 |" in page
     # A kill in the middle of a line costs that measurement and no other.
@@ -85,4 +85,4 @@ def test_a_study_runs_from_an_empty_cache_and_again_without_measuring(world: Pat
     again = measurements.read_bytes().splitlines()
     assert again[:-1] == lines.splitlines()[:-1]
     assert json.loads(again[-1])["bits"] == json.loads(lines.splitlines()[-1])["bits"]
-    assert (tmp_path / "README.md").read_text() == page
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == page

@@ -51,7 +51,7 @@ def test_a_search_finds_weights_and_its_model_is_what_a_merge_at_them_gives(
     for name, tensor in found.items():
         assert tensor.equal(again[name]), name
     assert any(not tensor.equal(base[name]) for name, tensor in found.items())
-    assert method in (model / "README.md").read_text()
+    assert method in (model / "README.md").read_text(encoding="utf-8")
 
 
 def test_doctor_plan_and_search_tell_that_slerp_has_two_models(

@@ -170,13 +170,13 @@ def test_pictures_of_every_kind(runs: dict[int, Path], tmp_path: Path, capsys: p
     assert run_cli("landscape", runs[3], "-o", svg) == 0
     assert capsys.readouterr().out == f"Picture: {svg}\n"
     assert svg.read_bytes() == draw_picture(read_again(runs[3]), kind="svg")
-    text = svg.read_text()
+    text = svg.read_text(encoding="utf-8")
     for word in ("utility", *TASKS, "math", "measured, filled with its own score"):
         assert word in text
     assert "<image" not in text
     assert "#440154" in text
     draw_landscape(runs[5], tmp_path / "fixed.svg")
-    assert "share of law" not in (fixed := (tmp_path / "fixed.svg").read_text())
+    assert "share of law" not in (fixed := (tmp_path / "fixed.svg").read_text(encoding="utf-8"))
     assert "share of web" in fixed
     draw_landscape(runs[4], png)
     assert png.read_bytes()[:4] == b"\x89PNG"
@@ -189,7 +189,7 @@ def test_pictures_of_every_kind(runs: dict[int, Path], tmp_path: Path, capsys: p
 
 def test_four_domains_can_be_turned(runs: dict[int, Path], tmp_path: Path) -> None:
     pytest.importorskip("plotly", reason="the tetrahedron needs aftermix[plots]")
-    turned = draw_landscape(runs[4], tmp_path / "turn.html").read_text()
+    turned = draw_landscape(runs[4], tmp_path / "turn.html").read_text(encoding="utf-8")
     assert turned == draw_tetrahedron(read_again(runs[4]), title="Landscape of run4")
     assert not re.search(r"<script[^>]+src=", turned)
     assert "<link" not in turned.split("<script")[0]

@@ -160,7 +160,7 @@ def written(folder: Path, seeds: tuple[int, ...] = (0, 1, 2), *, without: str = 
 
 def test_page_has_every_section_and_names_what_is_missing(tmp_path: Path) -> None:
     page.write_page(written(tmp_path, without="cosine-1"))
-    text = (tmp_path / "README.md").read_text()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
     for title in ("Experts at home", "6 experts", "The paper's gains", "SAM and ASAM", "Time of a step", "Mixed pairs"):
         assert title in text
     for title in ("Scale and learning rate", "The noise table", "Joint loss over two", "Vision"):
@@ -172,7 +172,7 @@ def test_page_has_every_section_and_names_what_is_missing(tmp_path: Path) -> Non
 
 def test_page_of_one_seed_shows_no_interval_and_no_verdict(tmp_path: Path) -> None:
     page.write_page(written(tmp_path, seeds=(0,)))
-    text = (tmp_path / "README.md").read_text()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "aware against constant: one seed, no interval" in text
     assert "±" not in text.split("## Experts at home")[1]
 

@@ -255,7 +255,7 @@ def test_tokenizer_settings_and_lock_come_from_the_vector(
     identity = json.loads((out / "lock.json").read_text())["inputs"]["vectors.v"]
     assert identity["model"] == str(vectors["a-int8"])
     assert list(identity["files"]) == ["model.safetensors"]
-    assert "a-int8" in (out / "README.md").read_text()
+    assert "a-int8" in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_vector_of_a_vector_is_itself(family: Family, vectors: Mapping[str, Path], tmp_path: Path) -> None:

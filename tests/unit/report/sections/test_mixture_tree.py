@@ -101,7 +101,7 @@ class Balance(HTMLParser):
 
 
 def test_the_page_of_a_tree_is_valid_and_has_every_group(tree_run: Path) -> None:
-    html = write_report(tree_run).read_text()
+    html = write_report(tree_run).read_text(encoding="utf-8")
     page = Balance(html)
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
@@ -129,7 +129,7 @@ def test_an_unfinished_tree_tells_how_many_groups_are_searched(tree_run: Path) -
     (tree_run / "levels" / "all" / "best.json").unlink()
     assert count_searched_groups(tree_run) == (2, 3)
     assert read_run(tree_run).best is None
-    html = write_report(tree_run).read_text()
+    html = write_report(tree_run).read_text(encoding="utf-8")
     assert "This search is unfinished: 2 of 3 groups have been searched." in html
     assert "bottom up, 3 groups of at most 40 points" in html
     assert Balance(html).open == []
