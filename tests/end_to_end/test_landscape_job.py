@@ -19,7 +19,6 @@ from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
 from aftermix.runs.mixture_records import MixtureRecord
-from aftermix.runs.reader import read_best
 
 Family = Mapping[str, Path]
 
@@ -45,8 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, family: Family, tasks: Pa
 def written(run: Path) -> None:
     config = load_config(run / "config.yaml")
     setting, trials = MixtureProblem.build_flat(config), read_trials(run)
-    best = read_best(run)
-    assert isinstance(best, MixtureRecord)
+    best = MixtureRecord.read(run / "best.json")
     learned = FittedSurrogates.fit(setting, trials)
     write_landscape(run, problem=setting, fitted=learned, trials=trials, best=best)
     write_cosines(run, open_pool(config))

@@ -20,8 +20,11 @@ from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.merging.methods import INTER, INTRA, METHODS, bind
+from aftermix.runs.json_record import RunRecord
+from aftermix.runs.reader import Run
 from aftermix.runs.records import BestRecord
 from aftermix.runs.trials import Trial
+from aftermix.runs.verification_records import LossRecord, TrainingRecord
 from aftermix.search.objective import ObjectiveSet
 from aftermix.yaml_file import parse_yaml
 
@@ -179,7 +182,22 @@ def test_every_field_of_a_run_is_documented() -> None:
     pages = headed((DOCS / "run-folder.md").read_text(encoding="utf-8"), 2)
     assert set(table(pages["trials.jsonl"])) == {field.name for field in fields(Trial)}
     named = set(re.findall(r"`(\w+)`", pages["best.json"]))
-    assert set(BestRecord.model_fields) - {"confidence"} <= named
+    assert set(BestRecord.model_fields) <= named
+
+
+def list_records(base: type[RunRecord] = RunRecord) -> Iterator[type[RunRecord]]:
+    """Records of all files of a run but `train.json`, which is the expert's."""
+    for record in base.__subclasses__():
+        if record not in (TrainingRecord, LossRecord):
+            yield record
+            yield from list_records(record)
+
+
+def test_every_field_of_every_record_is_documented() -> None:
+    assert Run  # the reader knows all records
+    named = set(re.findall(r"`([\w ]+)`", (DOCS / "run-folder.md").read_text(encoding="utf-8")))
+    missing = {record.__name__: set(record.model_fields) - named for record in list_records()}
+    assert {name: fields for name, fields in missing.items() if fields} == {}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -44,12 +44,10 @@ def test_bodies_of_fifteen_lines_or_more_have_paragraphs(house: dict[str, Measur
     assert house["paragraphs_15"].value >= 60
 
 
-@pytest.mark.xfail(strict=True, reason="jobs still write files of a run by hand")
 def test_jobs_write_typed_records(house: dict[str, Measure]) -> None:
     assert house["untyped_jobs"].count <= 20
 
 
-@pytest.mark.xfail(strict=True, reason="the report still reads files of a run by hand")
 def test_the_run_folder_and_its_report_have_typed_records(house: dict[str, Measure]) -> None:
     assert house["untyped_report_runs"].count <= 10
 

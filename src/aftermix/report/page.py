@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from aftermix.report.charts.result import (
     draw_progress,
     draw_scan,
 )
-from aftermix.report.charts.weight_space import draw_weight_space
+from aftermix.report.charts.weight_space import WeightSpace, draw_weight_space
 from aftermix.report.context import ReportContext, build_context
 from aftermix.report.sections.landscape import LandscapeSection, build_landscape_section
 from aftermix.report.sections.mixture import build_mixture_section
@@ -32,6 +33,19 @@ from aftermix.runs.mixture_records import MixtureRecord, TreeRecord
 from aftermix.runs.reader import Run, RunResult, read_run
 from aftermix.runs.share_records import SharesRecord
 from aftermix.runs.verification_records import VerificationRecord
+
+
+@dataclass(frozen=True)
+class ReportCharts:
+    """Drawings of a page, None where there is nothing to draw."""
+
+    progress: Markup | None
+    space: WeightSpace | None
+    pareto: Markup | None
+    comparison: tuple[Markup, ...] = ()
+    """One for each objective."""
+    optimism: Markup | None = None
+    scan: Markup | None = None
 
 
 def write_report(run: Path) -> Path:
@@ -84,19 +98,16 @@ def render(
     )
 
 
-def _draw_charts(run: Run, context: ReportContext) -> dict[str, object]:
+def _draw_charts(run: Run, context: ReportContext) -> ReportCharts:
     winner = run.best.winner.trial if run.best else None
-    drawings: dict[str, object] = {
-        "progress": draw_progress(run.trials, names=context.objectives, winner=winner, scale=context.scale)
+    drawings = ReportCharts(
+        progress=draw_progress(run.trials, names=context.objectives, winner=winner, scale=context.scale)
         if select_measured(run.trials)
         else None,
-        "space": draw_weight_space(run.trials, vectors=_list_axes(run), winner=winner, scale=context.scale),
-        "pareto": _draw_front(run, context, winner),
-        "comparison": (),
-        "optimism": None,
-        "scan": None,
-    }
-    return drawings | _draw_result(run.best, context.judged, context) if run.best and context.judged else drawings
+        space=draw_weight_space(run.trials, vectors=_list_axes(run), winner=winner, scale=context.scale),
+        pareto=_draw_front(run, context, winner),
+    )
+    return _add_result(drawings, run.best, context.judged, context) if run.best and context.judged else drawings
 
 
 def _list_axes(run: Run) -> tuple[str, ...]:
@@ -113,26 +124,28 @@ def _draw_front(run: Run, context: ReportContext, winner: int | None) -> Markup 
     return draw_pareto(run.trials, front=front, names=context.objectives, winner=winner, scale=context.scale)
 
 
-def _draw_result(best: RunResult, judged: JudgedResult, context: ReportContext) -> dict[str, object]:
-    return {
-        "comparison": tuple(
+def _add_result(drawings: ReportCharts, best: RunResult, judged: JudgedResult, context: ReportContext) -> ReportCharts:
+    """`drawings` with those that only a finished run has."""
+    return replace(
+        drawings,
+        comparison=tuple(
             draw_comparison(
                 _list_entries(judged.best, place), objective=place, scale=judged.scale, title=_name_axis(judged, place)
             )
             for place in range(len(judged.names))
             if best.baselines
         ),
-        "optimism": draw_optimism(
+        optimism=draw_optimism(
             best.candidates, winner=best.winner.trial, search=best.search, select=best.select, test=best.test,
             scale=context.scale,
         ),
-        "scan": draw_scan(
+        scan=draw_scan(
             best.scan, chosen=best.weights.get(best.scan.vector), objectives=len(context.objectives),
             scale=context.scale,
         )
         if best.scan and best.scan.points
         else None,
-    }  # fmt: skip
+    )  # fmt: skip
 
 
 def _list_entries(best: RunResult, objective: int) -> list[ComparisonEntry]:

@@ -19,7 +19,7 @@ from aftermix.report.number_format import (
 from aftermix.report.trials import KINDS, classify_trial
 from aftermix.runs.reader import Run, RunResult
 from aftermix.runs.records import BaselineRecord, ScoresRecord
-from aftermix.runs.trials import Trial
+from aftermix.runs.trials import Setting, Trial
 
 PHASES = ("combine", "evaluate", "overhead")
 
@@ -131,7 +131,7 @@ def format_weights(weights: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {format_weight(value)}" for name, value in weights.items() if value)
 
 
-def format_point(weights: Mapping[str, float], settings: Mapping[str, object]) -> str:
+def format_point(weights: Mapping[str, float], settings: Mapping[str, Setting]) -> str:
     """`it 0.62, ja 0.20; density 0.3`
 
     >>> format_point({"it": 0.62}, {"density": 0.3, "order": ("ja", "it")})

@@ -149,7 +149,8 @@ class TrainingRecord(RunRecord):
     seconds: Finite | None = None
     tokens_per_second: Finite | None = None
     device: str | None = None
-    passed_through: tuple[str, ...]
+    passed_through: tuple[str, ...] = ()
+    """Tensors that the model class does not load, which are the base's."""
 
 
 class TrajectoryRecord(RunRecord):

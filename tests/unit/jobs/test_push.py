@@ -24,9 +24,11 @@ from aftermix.jobs.diff import diff
 from aftermix.jobs.merge.model_card import build_model_card
 from aftermix.jobs.push import find_model_folder
 from aftermix.merging.merge import MergeRecipe
-from aftermix.runs.records import BestRecord, ScoresRecord
+from aftermix.runs.reader import read_best
+from aftermix.runs.records import ScoresRecord, TaskScore
 
 Family = Mapping[str, Path]
+FIXTURE = Path(__file__).parents[2] / "data" / "runs-0a1294b"
 TOKEN = "secret"  # noqa: S105
 
 
@@ -264,9 +266,10 @@ def test_the_card_of_a_run_has_evaluation_results_that_the_hub_reads(family: Fam
         base="org/base",
         vectors={name: VectorConfig(model=f"org/{name}") for name in ("it", "ja")} | {"l": VectorConfig(model="./l")},
     )
-    scores = {"score": 0.625, "interval": [0.5, 0.75], "items": 40}
-    test = ScoresRecord.model_validate({"objective": [0.625], "tasks": {"gsm8k": scores, "mgsm_ja": scores}})
-    best = BestRecord.model_construct(test=test, metrics={"gsm8k": "exact_match,strict", "mgsm_ja": "acc,none"})
+    score = TaskScore(score=0.625, interval=(0.5, 0.75), items=40)
+    test = ScoresRecord(objective=(0.625,), interval=((0.5, 0.75),), tasks={"gsm8k": score, "mgsm_ja": score})
+    metrics = {"gsm8k": "exact_match,strict", "mgsm_ja": "acc,none"}
+    best = read_best(FIXTURE / "search").model_copy(update={"test": test, "metrics": metrics})
     weights = {"it": 1.0, "ja": 0.5, "l": 0.0}
     content = build_model_card(
         config, MergeRecipe.from_config(config.merge), weights, name="merged", best=best

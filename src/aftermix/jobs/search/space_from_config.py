@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from aftermix.config import Config, MergeConfig, SearchedSettings
 from aftermix.config import Dimension as Given
@@ -53,7 +53,7 @@ def describe_space(config: Config, space: SearchSpace) -> str:
     return f"{space.dimensions} dimension{'s' if space.dimensions > 1 else ''}: {space}; {cost}"
 
 
-def read_own_settings(config: Config, names: Mapping[str, object]) -> Settings:
+def read_own_settings(config: Config, names: Iterable[str]) -> Settings:
     """Values that `config` itself gives to the settings called `names`."""
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
     method, settings = recipe.method, dict[str, Setting]()

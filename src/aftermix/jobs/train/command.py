@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from pydantic import JsonValue
 from tqdm import tqdm
 
 from aftermix.checkpoints.hub import locate
@@ -114,7 +114,7 @@ def _plan_experts(settings: TrainConfig, base: Checkpoint, folders: dict[str, Pa
     Raises :class:`ManyProblemsError` with the faults of all datasets.
     """
     base_identity = identify_base(base)
-    to_prepare: dict[str, tuple[DatasetSources, dict[str, Any]]] = {}
+    to_prepare: dict[str, tuple[DatasetSources, dict[str, JsonValue]]] = {}
     problems: list[Problem] = []
 
     for name, dataset in settings.datasets.items():
@@ -139,7 +139,7 @@ def _prepare_experts(
     settings: TrainConfig,
     base: Checkpoint,
     folders: dict[str, Path],
-    to_prepare: dict[str, tuple[DatasetSources, dict[str, Any]]],
+    to_prepare: dict[str, tuple[DatasetSources, dict[str, JsonValue]]],
     problems: list[Problem],
     tokens: Path,
     identity: str,

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import JsonValue
+
 from aftermix.checkpoints.reader import read_json
 from aftermix.config import DatasetConfig, SourceConfig, TrainConfig
 from aftermix.errors import AftermixError, TrainingError
@@ -51,13 +53,13 @@ class DatasetSources:
         where = problem.where if self.ratios is None else f"mixture.{name}: {problem.where}"
         return TrainingError(where, problem.found, problem.remedy)
 
-    def build_data_record(self) -> dict[str, Any]:
+    def build_data_record(self) -> dict[str, JsonValue]:
         """Properties of the data that decide the weights, as plain values."""
         options = ("text_field", "format", "long_examples")
         option_values = {key: {name: getattr(source, key) for name, source in self.by_name.items()} for key in options}
         by_domain = {"data_sha256": self.sha256, **option_values}
         if self.ratios is not None:
-            return {**by_domain, "mixture": self.ratios}
+            return {**by_domain, "mixture": dict(self.ratios.items())}
         return {**{key: next(iter(values.values())) for key, values in by_domain.items()}, "mixture": None}
 
 
@@ -202,7 +204,7 @@ def _refuse_repetition(dataset: DatasetConfig, where: str, tokens: int, epochs: 
         raise TrainingError(where, found, f"Lower `tokens:` to {most} or less, its ratio, or bring more data.")
 
 
-def describe_data(sources: DatasetSources, sequences: PackedTokens | SequenceMixture) -> dict[str, Any]:
+def describe_data(sources: DatasetSources, sequences: PackedTokens | SequenceMixture) -> dict[str, JsonValue]:
     """Describe the data of an expert for its record."""
     if isinstance(sequences, PackedTokens):
         ((_, source),) = sources.by_name.items()
@@ -216,7 +218,7 @@ def describe_data(sources: DatasetSources, sequences: PackedTokens | SequenceMix
     }
 
 
-def _describe_stream(source: SourceConfig, stream: SequenceStream) -> dict[str, Any]:
+def _describe_stream(source: SourceConfig, stream: SequenceStream) -> dict[str, JsonValue]:
     skipped = {"long_examples_skipped": stream.skipped} if isinstance(stream, WholeStream) else {}
     return {
         "file": source.data,
@@ -228,7 +230,7 @@ def _describe_stream(source: SourceConfig, stream: SequenceStream) -> dict[str, 
     }
 
 
-def _round_values(values: dict[str, Any]) -> dict[str, Any]:
+def _round_values(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
 
 

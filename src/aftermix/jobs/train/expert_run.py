@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import TrainConfig
 from aftermix.errors import RunFailedError
+from aftermix.runs.verification_records import LossRecord, TrainingRecord
 from aftermix.training.base_model import freeze, load_base
 from aftermix.training.checkpoint_schedule import name_checkpoint_folder, plan_checkpoints
 from aftermix.training.data.mixture import SequenceMixture
@@ -34,15 +36,15 @@ class ExpertPlan:
     folder: Path
     packed: PackedTokens | SequenceMixture
     recipe: TrainingRecipe
-    record: dict[str, Any]
+    record: dict[str, JsonValue]
     """Values that decide the weights."""
     checkpoints: dict[int, int]
     """Tokens seen by step, of the steps after which a checkpoint is due."""
     resume: ResumePoints
-    data: dict[str, Any]
+    data: dict[str, JsonValue]
     """Description of the dataset for the record; its texts are not kept once they are packed."""
 
-    def attach_data(self, data: dict[str, Any]) -> ExpertPlan:
+    def attach_data(self, data: dict[str, JsonValue]) -> ExpertPlan:
         """The plan with the description of its dataset."""
         return replace(self, data=data)
 
@@ -52,7 +54,7 @@ def plan_run(
     folder: Path,
     packed: PackedTokens | SequenceMixture,
     recipe: TrainingRecipe,
-    record: dict[str, Any],
+    record: dict[str, JsonValue],
     settings: TrainConfig,
 ) -> ExpertPlan:
     """Plan the run that writes `folder`; checkpoints that an interrupted run wrote are not due again.
@@ -157,31 +159,31 @@ class _ExpertWriter:
                 from aftermix.training.lora import fold_adapters
 
                 state = fold_adapters(self.model, state)
-            record = self._build_record(tokens=tokens, losses=losses) | more
+            record = self._build_record(tokens=tokens, losses=losses).model_copy(update=more)
             write_expert(folder, self.model, self.base, dtype=dtype, record=record, state=state)
 
-    def _build_record(self, *, tokens: int, losses: Sequence[float]) -> dict[str, Any]:
+    def _build_record(self, *, tokens: int, losses: Sequence[float]) -> TrainingRecord:
         """Content of `train.json`: the recipe that identifies the expert, and what really happened."""
         plan, packed = self.plan, self.plan.packed
         done = tokens / packed.tokens
-        return {
-            "format": 1,
-            "name": plan.name,
-            "base": self.base.label,
-            "recipe": plan.record,
-            "data": plan.data,
-            "tokens": tokens,
-            "epochs": None if isinstance(packed, SequenceMixture) else round(packed.epochs * done, 6),
-            "documents_begun": packed.documents,
-            "sequences": min(len(packed), len(losses) * plan.recipe.batch_size),
-            "steps": len(losses),
-            "learning_rate": plan.recipe.learning_rate,
-            "seed": plan.recipe.seed,
-            "checkpoint_tokens": self.settings.checkpoint_tokens,
-            "trained_parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            "frozen": self.frozen,
-            "loss": {"first": losses[0], "final": average_last_losses(losses)},
-            "processes": count_processes(),
-            "threads": self.settings.threads or torch.get_num_threads(),
-            "versions": {name: version(name) for name in VERSIONS_OF},
-        }
+        return TrainingRecord(
+            format=1,
+            name=plan.name,
+            base=self.base.label,
+            recipe=plan.record,
+            data=plan.data,
+            tokens=tokens,
+            epochs=None if isinstance(packed, SequenceMixture) else round(packed.epochs * done, 6),
+            documents_begun=packed.documents,
+            sequences=min(len(packed), len(losses) * plan.recipe.batch_size),
+            steps=len(losses),
+            learning_rate=plan.recipe.learning_rate,
+            seed=plan.recipe.seed,
+            checkpoint_tokens=self.settings.checkpoint_tokens,
+            trained_parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            frozen=tuple(self.frozen),
+            loss=LossRecord(first=losses[0], final=average_last_losses(losses)),
+            processes=count_processes(),
+            threads=self.settings.threads or torch.get_num_threads(),
+            versions={name: version(name) for name in VERSIONS_OF},
+        )
