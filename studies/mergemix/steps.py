@@ -111,7 +111,7 @@ class Seed:
             reference=reference,
             tokens=self.world.pick(SHORT, tiny=SHORT // TINY_SHARE),
         )
-        return dict(found["ratios"])
+        return dict(found.ratios)
 
     def small(self) -> Shares:
         """Ratios by merging experts of the smaller base."""

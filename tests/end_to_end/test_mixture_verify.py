@@ -321,8 +321,8 @@ def test_doremi_of_a_file_is_reused_and_another_recipe_refused(finished: Path, t
     asked = {"domains": ["b", "c"], "reference": reference, "tokens": 640}
     found = doremi_ratios(config, tmp_path / "doremi", **asked)
     first = json.loads((finished / "doremi" / "doremi.json").read_text())
-    assert found["trajectory"] == first["trajectory"]
-    assert found["seconds"] == doremi_ratios(config, tmp_path / "doremi", **asked)["seconds"]
+    assert json.loads(found.trajectory.to_bytes()) == first["trajectory"]
+    assert found.seconds == doremi_ratios(config, tmp_path / "doremi", **asked).seconds
     assert [file.name for file in (tmp_path / "doremi").iterdir()] == ["doremi.json"]
     for other in ({"step_size": 2.0}, {"tokens": 320}, {"reference": Path(str(config.base))}):
         with pytest.raises(AftermixError, match="holds ratios that were found with another recipe"):

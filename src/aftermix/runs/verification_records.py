@@ -150,7 +150,7 @@ class TrainingRecord(RunRecord):
     tokens_per_second: Finite | None = None
     device: str | None = None
     passed_through: tuple[str, ...] = ()
-    """Tensors that the model class does not load, which are the base's."""
+    """Tensors of the base that the model class does not load; known where the tensors are written."""
 
 
 class TrajectoryRecord(RunRecord):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from aftermix.checkpoints.writer import write_checkpoint
 from aftermix.config import DatasetConfig, TrainConfig
 from aftermix.errors import RunFailedError, TrainingError
 from aftermix.files import fingerprint
-from aftermix.runs.verification_records import TrainingRecord
 from aftermix.training.checkpoint_schedule import RECORD
 from aftermix.training.resuming import describe_differences
 
@@ -127,7 +127,7 @@ def write_expert(
     base: Checkpoint,
     *,
     dtype: torch.dtype | None,
-    record: TrainingRecord,
+    record: dict[str, Any],
     state: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write `model` as the new model folder `folder`, complete or not at all, with `record` as its `train.json`.
@@ -142,8 +142,8 @@ def write_expert(
     layout = [TensorSpec.from_info(info, dtype) for info in base.tensors.values()]
     unchanged = [name for name in base.tensors if name not in trained]
 
-    content = record.model_copy(update={"passed_through": tuple(unchanged)}).to_bytes()
-    companions = {**read_companion_files(Pool(base, {}), dtype=dtype), RECORD: content}
+    content = json.dumps({**record, "passed_through": unchanged}, indent=2, ensure_ascii=False, allow_nan=False)
+    companions = {**read_companion_files(Pool(base, {}), dtype=dtype), RECORD: f"{content}\n".encode()}
 
     write_checkpoint(
         folder,

@@ -160,7 +160,8 @@ class _ExpertWriter:
 
                 state = fold_adapters(self.model, state)
             record = self._build_record(tokens=tokens, losses=losses).model_copy(update=more)
-            write_expert(folder, self.model, self.base, dtype=dtype, record=record, state=state)
+            values = record.model_dump(exclude_unset=True)
+            write_expert(folder, self.model, self.base, dtype=dtype, record=values, state=state)
 
     def _build_record(self, *, tokens: int, losses: Sequence[float]) -> TrainingRecord:
         """Content of `train.json`: the recipe that identifies the expert, and what really happened."""

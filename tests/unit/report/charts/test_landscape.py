@@ -20,9 +20,10 @@ from aftermix.report.charts.barycentric import (
     invert_projection,
     project_shares,
 )
-from aftermix.report.charts.landscape import CosinesRecord, LandscapeRecord, read_cosines, read_landscape
+from aftermix.report.charts.landscape import read_cosines, read_landscape
 from aftermix.report.number_format import MINUS
 from aftermix.report.sections.landscape import build_landscape_section
+from aftermix.runs.landscape_records import CosinesRecord, LandscapeRecord
 
 SHARES = st.lists(st.floats(0.01, 1), min_size=4, max_size=4).map(lambda values: np.array(values))
 
