@@ -74,9 +74,10 @@ def read_best(folder: Path) -> RunResult:
     Raises :class:`AftermixError` for a file that is missing or damaged.
     """
     path = folder / BEST_FILE
-    keys = _read_keys(path)
+    text = read_text(path)
+    keys = _list_keys(text)
     kind: type[RunResult] = TreeRecord if "tree" in keys else MixtureRecord if "optimum" in keys else BestRecord
-    best = kind.read(path)
+    best = kind.parse(text, where=str(path))
 
     for baseline in best.baselines:
         found, expected = len(baseline.test.objective), len(best.test.objective)
@@ -92,9 +93,10 @@ def read_design(folder: Path) -> MixtureDesignRecord | None:
     if not path.is_file():
         return None
 
-    keys = _read_keys(path)
+    text = read_text(path)
+    keys = _list_keys(text)
     kind = TreeDesignRecord if "tree" in keys else LevelDesignRecord if "level" in keys else MixtureDesignRecord
-    return kind.read(path)
+    return kind.parse(text, where=str(path))
 
 
 def locate_level(run: Path, name: str) -> Path:
@@ -107,7 +109,9 @@ def read_level(folder: Path) -> LevelRecord | None:
     path = folder / BEST_FILE
     if not path.is_file():
         return None
-    return (SearchedLevelRecord if "winner" in _read_keys(path) else LevelRecord).read(path)
+
+    text = read_text(path)
+    return (SearchedLevelRecord if "winner" in _list_keys(text) else LevelRecord).parse(text, where=str(path))
 
 
 def _count_items(folder: Path) -> ItemsRecord | None:
@@ -129,10 +133,10 @@ def _list_model_files(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(file.name for file in folder.iterdir() if file.is_file())) if folder.is_dir() else ()
 
 
-def _read_keys(path: Path) -> Set[str]:
-    """Keys of the object in `path`; none for a damaged file, of which its class tells more."""
+def _list_keys(text: str) -> Set[str]:
+    """Keys of the object in `text`; none for a damaged one, of which its class tells more."""
     try:
-        values = json.loads(read_text(path))
+        values = json.loads(text)
     except (ValueError, RecursionError):
         return frozenset()
     return values.keys() if isinstance(values, dict) else frozenset()
