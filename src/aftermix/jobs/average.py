@@ -15,8 +15,8 @@ from aftermix.config import Config, MergeConfig, VectorConfig, require
 from aftermix.errors import TrainingError
 from aftermix.files import write_json
 from aftermix.jobs.merge.command import merge
+from aftermix.runs.verification_records import TRAINING_FILE
 from aftermix.training.averaging import compute_decay_weights
-from aftermix.training.checkpoint_schedule import RECORD
 from aftermix.training.resuming import describe_differences
 from aftermix.training.schedules import DecayShape
 
@@ -115,7 +115,7 @@ def find_checkpoints(places: Sequence[Path]) -> list[RunCheckpoint]:
     folders = [folder for place in places for folder in _find_model_folders(place)]
     checkpoints: list[RunCheckpoint] = []
     for folder in folders:
-        record = read_json(folder / RECORD, remedy="Name folders that `aftermix train` wrote.")
+        record = read_json(folder / TRAINING_FILE, remedy="Name folders that `aftermix train` wrote.")
         checkpoints.append(RunCheckpoint(folder.absolute(), int(record["tokens"]), record["recipe"]))
 
     checkpoints.sort(key=lambda checkpoint: checkpoint.tokens)
@@ -136,13 +136,13 @@ def find_checkpoints(places: Sequence[Path]) -> list[RunCheckpoint]:
 
 
 def _find_model_folders(place: Path) -> list[Path]:
-    if (place / RECORD).is_file():
+    if (place / TRAINING_FILE).is_file():
         return [place]
 
-    folders = sorted(path.parent for path in place.glob(f"*/{RECORD}") if not path.parent.name.startswith("."))
+    folders = sorted(path.parent for path in place.glob(f"*/{TRAINING_FILE}") if not path.parent.name.startswith("."))
     if not folders:
         remedy = "Name NAME-checkpoints of a run with `checkpoint_tokens`, or model folders that `train` wrote."
-        raise TrainingError(str(place), f"holds no checkpoint (no {RECORD} in it or one level below)", remedy)
+        raise TrainingError(str(place), f"holds no checkpoint (no {TRAINING_FILE} in it or one level below)", remedy)
     return folders
 
 

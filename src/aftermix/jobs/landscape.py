@@ -20,7 +20,7 @@ from aftermix.files import write_atomically
 from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import build_level_problem
-from aftermix.jobs.run_folder import CONFIG, read_run_config, refuse_other_kind
+from aftermix.jobs.run_folder import read_run_config, refuse_other_kind
 from aftermix.mixture.optimum import predict_mixture
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.utility import MixtureUtility
@@ -29,6 +29,7 @@ from aftermix.report.charts.landscape_colours import PAPER
 from aftermix.report.charts.landscape_slices import measure_slices_px, paint_all_slices
 from aftermix.report.charts.landscape_tetrahedron import draw_tetrahedron, refuse_without_plotly
 from aftermix.report.charts.landscape_triangle import measure_triangles_px, paint_triangles
+from aftermix.runs.input_records import CONFIG_FILE
 from aftermix.runs.journal import read_trials
 from aftermix.runs.landscape_records import COSINES_FILE, LANDSCAPE_FILE, CosinesRecord, LandscapeRecord
 from aftermix.runs.mixture_records import FoundMixtureRecord, LevelRecord, MixtureRecord, SearchedLevelRecord
@@ -81,7 +82,7 @@ def read_again(run: Path) -> LandscapeRecord:
 
 def _read_finished(run: Path) -> tuple[MixtureProblem, FoundMixtureRecord | LevelRecord]:
     """The problem and `best.json` of the finished run, or group, in `run`."""
-    is_group = run.parent.name == LEVELS_FOLDER and not (run / CONFIG).is_file()
+    is_group = run.parent.name == LEVELS_FOLDER and not (run / CONFIG_FILE).is_file()
     whole = run.parent.parent if is_group else run
     config = read_run_config(whole)
     refuse_other_kind(whole, mixture=True)

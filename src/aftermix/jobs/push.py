@@ -10,6 +10,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from aftermix.checkpoints.formats.vector_file import is_vector
 from aftermix.errors import CheckpointError, ConfigError, RunFailedError
+from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
 
 CARD = "README.md"
 LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write."
@@ -72,7 +73,7 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
 
 def find_model_folder(folder: Path) -> Path:
     """The folder that is uploaded. Raises :class:`CheckpointError` for one without a model, or without a valid card."""
-    model = folder / "model" if (folder / "best.json").is_file() else folder
+    model = folder / MODEL_FOLDER if (folder / BEST_FILE).is_file() else folder
     if not is_vector(model) and not ((model / "config.json").is_file() and any(model.glob("*.safetensors"))):
         found = "expected a model, a stored vector or a finished run, found none of them"
         raise CheckpointError(str(model), found, "Name the output of `aftermix merge`, `search` or `diff`.")

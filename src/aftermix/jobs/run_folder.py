@@ -15,13 +15,19 @@ from aftermix.config import Config, as_yaml_values, parse_config
 from aftermix.errors import SearchError
 from aftermix.files import write_atomically
 from aftermix.jobs.provenance import lock
-from aftermix.runs.input_records import LOCK_FILE, SOURCE_FILE, SPLIT_FILE, LockRecord, SourceRecord, SplitRecord
+from aftermix.runs.input_records import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    SOURCE_FILE,
+    SPLIT_FILE,
+    LockRecord,
+    SourceRecord,
+    SplitRecord,
+)
 from aftermix.runs.json_record import read_record
 from aftermix.runs.mixture_records import DESIGN_FILE, MixtureDesignRecord
+from aftermix.runs.records import MODEL_FOLDER
 from aftermix.yaml_file import read_yaml
-
-CONFIG = "config.yaml"
-MODEL = "model"
 
 GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
 """Search settings that may change on resume without making it another search."""
@@ -60,14 +66,16 @@ def begin_run(
 def write_config(run: Path, config: Config) -> None:
     """Write the resolved configuration, from which the run can be made again."""
     text = yaml.safe_dump(as_yaml_values(config), sort_keys=False, allow_unicode=True)
-    write_atomically(run / CONFIG, text)
+    write_atomically(run / CONFIG_FILE, text)
 
 
 def read_run_config(run: Path) -> Config:
     """The configuration of the run in `run`. Raises :class:`SearchError` when it is no run folder."""
-    if not (run / CONFIG).is_file():
-        raise SearchError(str(run), f"is not a run: it has no {CONFIG}", "Name a folder that `aftermix search` made.")
-    return parse_config(read_yaml(run / CONFIG), where=f"{run.name}/{CONFIG}", folder=run)
+    if not (run / CONFIG_FILE).is_file():
+        raise SearchError(
+            str(run), f"is not a run: it has no {CONFIG_FILE}", "Name a folder that `aftermix search` made."
+        )
+    return parse_config(read_yaml(run / CONFIG_FILE), where=f"{run.name}/{CONFIG_FILE}", folder=run)
 
 
 def read_source(run: Path) -> Path | None:
@@ -78,7 +86,7 @@ def read_source(run: Path) -> Path | None:
 
 def refuse_other_kind(run: Path, *, mixture: bool) -> None:
     """Raise :class:`SearchError` when `run` is a search's and a mixture's is wanted, or the other way round."""
-    if (run / CONFIG).is_file() and (run / DESIGN_FILE).is_file() != mixture:
+    if (run / CONFIG_FILE).is_file() and (run / DESIGN_FILE).is_file() != mixture:
         kinds = ("a mixture", "a search") if mixture else ("a search", "a mixture")
         remedy = f"Name the run of {kinds[0]}, or go on with this one by `aftermix {kinds[1].split()[1]}`."
         raise SearchError(str(run), f"expected the run of {kinds[0]}, found that of {kinds[1]}", remedy)
@@ -140,7 +148,7 @@ def refuse_difference(run: Path, theirs: Any, ours: Any, *, complaint: str) -> N
         raise SearchError(str(run), f"{complaint} '{place or 'the top'}'", remedy)
 
 
-def clear_model(run: Path, recipe: str, *, name: str = MODEL) -> bool:
+def clear_model(run: Path, recipe: str, *, name: str = MODEL_FOLDER) -> bool:
     """Remove a model of another recipe, from fewer trials; true when `run` already holds that of `recipe`."""
     model = run / name
     if not model.exists():

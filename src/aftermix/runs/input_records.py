@@ -6,6 +6,7 @@ from pydantic import Field, RootModel
 
 from aftermix.runs.json_record import JsonRecord, RunRecord
 
+CONFIG_FILE = "config.yaml"
 LOCK_FILE = "lock.json"
 SOURCE_FILE = "from.json"
 SPLIT_FILE = "items/split.json"

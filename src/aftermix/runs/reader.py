@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aftermix.config import Config, load_config
 from aftermix.errors import AftermixError
-from aftermix.runs.input_records import LOCK_FILE, SPLIT_FILE, LockRecord, SplitRecord
+from aftermix.runs.input_records import CONFIG_FILE, LOCK_FILE, SPLIT_FILE, LockRecord, SplitRecord
 from aftermix.runs.journal import read_trials
 from aftermix.runs.json_record import REMEDY, read_record, read_text
 from aftermix.runs.mixture_records import (
@@ -26,7 +26,7 @@ from aftermix.runs.mixture_records import (
     TreeDesignRecord,
     TreeRecord,
 )
-from aftermix.runs.records import BEST_FILE, BestRecord, ItemsRecord, TaskItemCounts
+from aftermix.runs.records import BEST_FILE, MODEL_FOLDER, BestRecord, ItemsRecord, TaskItemCounts
 from aftermix.runs.trials import Trial
 
 RunResult = BestRecord | MixtureRecord | TreeRecord
@@ -52,19 +52,19 @@ def read_run(folder: Path) -> Run:
 
     Raises :class:`AftermixError` when the folder is no run, or naming the file and place that is damaged.
     """
-    if not (folder / "config.yaml").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         found = "no config.yaml in it" if folder.is_dir() else "no such folder"
         raise AftermixError(str(folder), f"expected a run folder, found {found}", "Name the -o folder of a search.")
 
     best = read_best(folder) if (folder / BEST_FILE).is_file() else None
     return Run(
         folder=folder,
-        config=load_config(folder / "config.yaml"),
+        config=load_config(folder / CONFIG_FILE),
         trials=tuple(read_trials(folder)),
         best=best,
         items=best.items if best else _count_items(folder),
         lock=read_record(folder / LOCK_FILE, LockRecord),
-        model_files=_list_model_files(folder / "model"),
+        model_files=_list_model_files(folder / MODEL_FOLDER),
     )
 
 

@@ -10,6 +10,7 @@ from aftermix.runs.json_record import Finite, Interval, OptionValue, RunRecord
 from aftermix.runs.trials import Setting
 
 BEST_FILE = "best.json"
+MODEL_FOLDER = "model"
 
 
 class TaskScore(RunRecord):

@@ -8,9 +8,6 @@ from pathlib import Path
 
 from aftermix.errors import TrainingError
 
-RECORD = "train.json"
-"""File that says, in a folder that `train` wrote, how the run went."""
-
 CheckpointTokens = int | Sequence[int] | None
 """A checkpoint after each so many tokens, or at each of these numbers of tokens."""
 

@@ -19,7 +19,7 @@ from aftermix.checkpoints.writer import write_checkpoint
 from aftermix.config import DatasetConfig, TrainConfig
 from aftermix.errors import RunFailedError, TrainingError
 from aftermix.files import fingerprint
-from aftermix.training.checkpoint_schedule import RECORD
+from aftermix.runs.verification_records import TRAINING_FILE
 from aftermix.training.resuming import describe_differences
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -75,11 +75,11 @@ def is_already_trained(
         return False
 
     remedy = "Name another output folder, or remove this one yourself."
-    if not (folder / RECORD).is_file():
-        raise TrainingError(str(folder), f"exists and is no expert of ours (it has no {RECORD})", remedy)
+    if not (folder / TRAINING_FILE).is_file():
+        raise TrainingError(str(folder), f"exists and is no expert of ours (it has no {TRAINING_FILE})", remedy)
 
     # A record of an older version lacks keys that it did not know; the run had their defaults.
-    record = read_json(folder / RECORD, remedy=remedy)
+    record = read_json(folder / TRAINING_FILE, remedy=remedy)
     different = describe_differences(record.get("recipe", {}), recipe, defaults=_collect_defaults())
     if checkpoint_tokens is not None:
         wanted = list(checkpoint_tokens) if isinstance(checkpoint_tokens, tuple) else checkpoint_tokens
@@ -143,7 +143,7 @@ def write_expert(
     unchanged = [name for name in base.tensors if name not in trained]
 
     content = json.dumps({**record, "passed_through": unchanged}, indent=2, ensure_ascii=False, allow_nan=False)
-    companions = {**read_companion_files(Pool(base, {}), dtype=dtype), RECORD: f"{content}\n".encode()}
+    companions = {**read_companion_files(Pool(base, {}), dtype=dtype), TRAINING_FILE: f"{content}\n".encode()}
 
     write_checkpoint(
         folder,

@@ -12,9 +12,10 @@ from aftermix.checkpoints.open_model import open_model
 from aftermix.config import Config
 from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
 from aftermix.files import write_atomically
-from aftermix.jobs.run_folder import CONFIG, MODEL
 from aftermix.mergekit.reading import load_recipe
 from aftermix.mergekit.writing import translate_to_mergekit
+from aftermix.runs.input_records import CONFIG_FILE
+from aftermix.runs.records import MODEL_FOLDER
 
 RECIPE = "aftermix.yaml"
 
@@ -50,11 +51,11 @@ def find_recipe_file(source: Path) -> Path:
     """
     if not source.is_dir():
         return source
-    for file in (source / RECIPE, source / MODEL / RECIPE):
+    for file in (source / RECIPE, source / MODEL_FOLDER / RECIPE):
         if file.is_file():
             return file
 
-    if (source / CONFIG).is_file():
+    if (source / CONFIG_FILE).is_file():
         raise ConfigError(str(source), "is a run without a winner yet", f"Finish it: aftermix search --resume {source}")
     raise ConfigError(str(source), f"holds no {RECIPE}", "Name a YAML file, a run folder or a merged model.")
 

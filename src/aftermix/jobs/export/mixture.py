@@ -13,7 +13,7 @@ from aftermix.config import Config, DatasetConfig, TrainConfig, load_config
 from aftermix.errors import AftermixError, ConfigError
 from aftermix.files import write_atomically
 from aftermix.jobs.export.domain_counts import CACHE, DomainCounter
-from aftermix.jobs.run_folder import CONFIG, read_run_config
+from aftermix.jobs.run_folder import read_run_config
 from aftermix.jobs.train.expert_data import DatasetSources, collect_sources
 from aftermix.mixture.exports.consumers import CONSUMERS
 from aftermix.mixture.exports.domain_data import DomainData
@@ -21,6 +21,7 @@ from aftermix.mixture.exports.epoch_caps import allot, count_unrepeated_tokens
 from aftermix.mixture.exports.plan import DomainFiles, ExportDomain, MixturePlan, describe_plan
 from aftermix.mixture.exports.table import FILE as TABLE
 from aftermix.mixture.exports.table import write_table
+from aftermix.runs.input_records import CONFIG_FILE
 from aftermix.runs.records import BEST_FILE
 from aftermix.training.data.files import JSON_LINES, find_suffix, list_data_parts
 
@@ -124,7 +125,7 @@ def _find_best_file(source: Path) -> Path:
         return source
     if (source / BEST_FILE).is_file():
         return source / BEST_FILE
-    if (source / CONFIG).is_file():
+    if (source / CONFIG_FILE).is_file():
         raise ConfigError(str(source), "is a run without a winner yet", "Finish it with --resume.")
     raise ConfigError(
         str(source), f"holds no {BEST_FILE}", "Name a run folder, a best.json, or a YAML file with a mixture."
@@ -133,12 +134,12 @@ def _find_best_file(source: Path) -> Path:
 
 def _load_data_config(run: Path, data: Path | None) -> tuple[Config, str]:
     """The configuration that names data and base, and where it is from."""
-    own = read_run_config(run) if (run / CONFIG).is_file() else None
+    own = read_run_config(run) if (run / CONFIG_FILE).is_file() else None
     if data is None:
         if own is None or own.train is None:
             found = "the run's file names no data: it has no `train:`"
             raise ConfigError(str(run), found, "Name a file with `train:` by --data FILE.")
-        return own, f"{run.name}/{CONFIG}"
+        return own, f"{run.name}/{CONFIG_FILE}"
     config = load_config(data)
 
     if config.base is None and own is not None:

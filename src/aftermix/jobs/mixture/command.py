@@ -28,7 +28,7 @@ from aftermix.report.page import write_report
 from aftermix.runs.input_records import SplitRecord
 from aftermix.runs.journal import read_trials
 from aftermix.runs.mixture_records import MixtureRecord, TreeRecord
-from aftermix.runs.records import BEST_FILE
+from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.study import run_study
 from aftermix.search.warm_start import ImportedTrial, import_trials
@@ -128,7 +128,7 @@ def _write(evaluator: MergeEvaluator, run: Path, best: MixtureRecord | TreeRecor
     """Model, result and report."""
     weights = best.weights
     if not run_folder.clear_model(run, format_recipe(evaluator.config, evaluator.merger.recipe, weights)):
-        write_model(evaluator.merger, weights, config=evaluator.config, output=run / run_folder.MODEL, best=best)
+        write_model(evaluator.merger, weights, config=evaluator.config, output=run / MODEL_FOLDER, best=best)
     write_cosines(run, evaluator.merger.pool)
     best.write(run / BEST_FILE)
     write_report(run)

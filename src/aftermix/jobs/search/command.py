@@ -18,7 +18,7 @@ from aftermix.jobs.search.space_from_config import build_space
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
-from aftermix.runs.records import BEST_FILE
+from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import choose_winner
 from aftermix.search.space import SearchSpace
@@ -94,6 +94,6 @@ def _run_stages(
     winner = chosen.winner.trial.point
     merged, merger = evaluator.build_config(winner.settings), evaluator.build_merger(winner.settings)
     if not run_folder.clear_model(run, format_recipe(merged, merger.recipe, winner.weights)):
-        write_model(merger, winner.weights, config=merged, output=run / run_folder.MODEL, best=best)
+        write_model(merger, winner.weights, config=merged, output=run / MODEL_FOLDER, best=best)
     best.write(run / BEST_FILE)
     write_report(run)

@@ -11,8 +11,7 @@ from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.mixture.cost import MANUAL_RUNS, list_mixture_costs
 from aftermix.runs.mixture_records import MixtureRecord
 from aftermix.runs.records import BEST_FILE
-from aftermix.runs.verification_records import MethodCostRecord
-from aftermix.training.checkpoint_schedule import RECORD
+from aftermix.runs.verification_records import TRAINING_FILE, MethodCostRecord
 
 
 def build_cost_record(
@@ -52,7 +51,7 @@ def _count_tokens(evaluator: MergeEvaluator, split: Split) -> int:
 
 def _count_expert_tokens(config: Config, name: str, tokens: int) -> int:
     """Tokens that an expert was trained on: by its own record, or the file, or as many as a mixture."""
-    record = Path(config.vectors[name].model) / RECORD
+    record = Path(config.vectors[name].model) / TRAINING_FILE
     if record.is_file():
         return int(json.loads(record.read_text(encoding="utf-8"))["tokens"])
     dataset = config.train.datasets.get(name) if config.train else None

@@ -16,6 +16,7 @@ from aftermix.report.charts.result import WHOLE_PX
 from aftermix.report.charts.svg import LINE, MUTED, SCORES, SURFACE, Tooltips, add_legend_above, draw
 from aftermix.report.number_format import format_count, format_percent, shorten
 from aftermix.runs.json_record import read_record
+from aftermix.runs.records import MODEL_FOLDER
 from aftermix.runs.share_records import SHARES_FILE, LayerSharesRecord, SharedCountsRecord, SharesRecord
 
 MOST_LABELS = 26
@@ -54,7 +55,7 @@ def read_shares(run: Path) -> SharesRecord | None:
 
     Raises :class:`AftermixError` for a damaged one.
     """
-    return read_record(run / "model" / SHARES_FILE, SharesRecord)
+    return read_record(run / MODEL_FOLDER / SHARES_FILE, SharesRecord)
 
 
 def build_share_section(shares: SharesRecord | None) -> ShareSection | None:
