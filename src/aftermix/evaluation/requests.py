@@ -45,6 +45,7 @@ def build_requests(
     leaf.set_fewshot_seed(FEWSHOT_SEED)
     chat = {"apply_chat_template": chat_template is not None, "chat_template": chat_template}
     built = []
+
     with compile_templates_once():
         for item, number, document in documents:
             try:

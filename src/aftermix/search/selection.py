@@ -88,9 +88,12 @@ def _rank_trials(complete: Sequence[Trial], objectives: ObjectiveSet) -> tuple[l
     feasible = [trial for trial in complete if trial.feasible]
     if not feasible:
         return sorted(complete, key=lambda trial: (objectives.violation(trial.scores), *_sort_descending(trial))), []
+
     members = [feasible[index] for index in find_front([trial.values for trial in feasible])]
     if objectives.is_single:
         return sorted(feasible, key=_sort_descending), members
+
+    # Of several objectives none is the first: nearest to having it all comes first.
     points = [trial.values for trial in members]
     near = dict(
         zip(

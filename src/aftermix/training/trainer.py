@@ -54,7 +54,7 @@ class TrainingRecipe:
     """Sequences of one optimizer step."""
     learning_rate: float
     schedule: str = "cosine"
-    """`cosine`, `constant` or `wsd`, as :func:`schedule_options` says."""
+    """`cosine`, `constant` or `wsd`, as :func:`build_schedule_options` says."""
     min_lr_rate: float = 0.01
     warmup_steps: int = 0
     decay_share: float = 0.1

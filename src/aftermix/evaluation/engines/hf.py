@@ -76,7 +76,7 @@ class HuggingFaceEngine:
 
 
 def open_planning_model(model_folder: Path, *, tokenizer_folder: Path, config: EvaluateConfig) -> HarnessModel:
-    """A model without weights that counts tokens (`TaskSuite.tokens`) but cannot score: no weight is read."""
+    """A model without weights that counts tokens (`TaskSuite.count_tokens`) but cannot score: no weight is read."""
     tokenizer = _load_tokenizer(tokenizer_folder, chat=config.apply_chat_template)
     with quiet(), torch.device("meta"):
         architecture = _read_architecture(model_folder)
