@@ -35,9 +35,8 @@ def list_data_parts(path: Path) -> list[Path]:
     """
     if _exists(path):
         parts = list(_find_parts(path))
-    elif glob.has_magic(below := str(path.relative_to(folder := _find_folder(path)))):
-        # Folders that are there stand for themselves, whatever their names hold; Path.glob would give other names.
-        matches = sorted(glob.glob(str(Path(glob.escape(str(folder))) / below), recursive=True))  # noqa: PTH207
+    elif (pattern := _build_pattern(path)) is not None:
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob would give other names
         parts = [part for match in matches for part in _find_files(Path(match))]
         if not parts:
             raise TrainingError(str(path), "matches no file", "Correct the pattern.")
@@ -96,9 +95,11 @@ def is_plain_text(path: Path) -> bool:
     return path.is_file() and find_suffix(path) not in (*JSON_LINES, ".parquet")
 
 
-def _find_folder(path: Path) -> Path:
-    """The last of the folders of `path` that is there."""
-    return next((parent for parent in path.parents if _exists(parent)), Path())
+def _build_pattern(path: Path) -> str | None:
+    """`path` as a pattern in which folders that are there stand for themselves; None where it has no wildcard."""
+    folder = next((parent for parent in path.parents if _exists(parent)), Path())
+    below = str(path.relative_to(folder))
+    return str(Path(glob.escape(str(folder))) / below) if glob.has_magic(below) else None
 
 
 def _exists(path: Path) -> bool:
