@@ -27,9 +27,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
+def format_json(value: Any, *, escaped: bool = False) -> str:
+    """`value` as the text of a JSON file; `escaped` writes all but ASCII as escapes.
+
+    NaN and Inf are refused (`ValueError`), since JSON has neither.
+    """
+    return json.dumps(value, indent=2, ensure_ascii=escaped, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, atomically. NaN and Inf are refused (`ValueError`), since JSON has neither."""
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `value` as JSON, atomically. Raises as :func:`format_json`."""
+    write_atomically(path, format_json(value))
 
 
 def append_line(path: Path, value: Any) -> None:

@@ -6,7 +6,6 @@ class names them, its bases' first. A key that the class does not know is refuse
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWr
 from pydantic_core import ErrorDetails
 
 from aftermix.errors import AftermixError
-from aftermix.files import write_atomically
+from aftermix.files import format_json, write_atomically
 
 REMEDY = "Restore the file from a backup; `aftermix search --resume` says what can be kept."
 
@@ -58,8 +57,7 @@ class JsonRecord(BaseModel):
 
     def to_bytes(self, *, escaped: bool = False) -> bytes:
         """Content of the file; `escaped` writes all but ASCII as escapes."""
-        values = self.model_dump(exclude_unset=True)
-        return f"{json.dumps(values, indent=2, ensure_ascii=escaped, allow_nan=False)}\n".encode()
+        return format_json(self.model_dump(exclude_unset=True), escaped=escaped).encode()
 
 
 class RunRecord(JsonRecord):

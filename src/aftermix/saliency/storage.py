@@ -6,7 +6,6 @@ STATISTICS/NAME.json          what they were measured on: model, data, options, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.reader import read_json
 from aftermix.config import ConfigSection
 from aftermix.errors import CheckpointError, Problem, refuse_if_any
+from aftermix.files import format_json
 from aftermix.saliency.naming import ChannelStatistic
 
 START_ELEMENTS = 256
@@ -185,7 +185,7 @@ def save_statistics(folder: Path, note: StatisticsNote, statistics: Mapping[str,
     """Write both files of a vector into `folder`, which is there."""
     values = {name: entry.mean_square.contiguous() for name, entry in statistics.items()}
     (folder / f"{note.vector}.safetensors").write_bytes(save(values))
-    text = json.dumps(note.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = format_json(note.model_dump(mode="json"))
     (folder / f"{note.vector}.json").write_text(text, encoding="utf-8")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from aftermix.checkpoints.shards import TensorSpec, stream_whole_tensors
 from aftermix.checkpoints.writer import write_checkpoint
 from aftermix.config import DatasetConfig, TrainConfig
 from aftermix.errors import RunFailedError, TrainingError
-from aftermix.files import fingerprint
+from aftermix.files import fingerprint, format_json
 from aftermix.runs.verification_records import TRAINING_FILE
 from aftermix.training.resuming import describe_differences
 
@@ -142,8 +141,8 @@ def write_expert(
     layout = [TensorSpec.from_info(info, dtype) for info in base.tensors.values()]
     unchanged = [name for name in base.tensors if name not in trained]
 
-    content = json.dumps({**record, "passed_through": unchanged}, indent=2, ensure_ascii=False, allow_nan=False)
-    companions = {**read_companion_files(Pool(base, {}), dtype=dtype), TRAINING_FILE: f"{content}\n".encode()}
+    content = format_json({**record, "passed_through": unchanged})
+    companions = {**read_companion_files(Pool(base, {}), dtype=dtype), TRAINING_FILE: content.encode()}
 
     write_checkpoint(
         folder,
