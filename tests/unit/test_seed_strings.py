@@ -52,6 +52,7 @@ PINNED = [
     "utility",
     "verified mixtures",
     "windows",
+    "winner trial {}",
     "{} {}",
 ]
 """`{}` stands for what is computed."""

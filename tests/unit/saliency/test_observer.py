@@ -362,7 +362,7 @@ def test_layers_that_do_not_follow_each_other_cannot_be_streamed(order: tuple[in
     values = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
     class Given:
-        def tensors(self, wanted: Any) -> Any:
+        def stream_tensors(self, wanted: Any) -> Any:
             return ((name, tensor) for name, tensor in values.items() if wanted(name))
 
     live = StreamedModel(model, Given(), device=CPU, label="looped")
