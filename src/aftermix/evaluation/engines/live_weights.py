@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -66,17 +66,23 @@ class LiveWeights:
     def load(self, tensors: Iterable[tuple[str, torch.Tensor]], unchanged: frozenset[str] = frozenset()) -> None:
         """Copy `tensors` in place, cast to the live type. Those named in `unchanged` take the base's values.
 
-        Raises :class:`EvaluationError` naming every tensor that has no place, has another shape, or was never given;
-        the model then holds a mixture until the next complete load. Also raised for a model that has changed its own
-        weights since the last load.
+        Raises :class:`EvaluationError` naming every tensor that has no place, has another shape, or was never given.
+        Also raised for a model that has changed its own weights since the last load.
+
+        Whatever ends a load early, these faults or an exception of `tensors` or of the device, leaves the model with
+        weights of two merges, and the next load begins clean: it depends on nothing that this one did.
         """
         self._refuse_own_writes()
         filling = _Filling(self, unchanged)
-        with torch.no_grad():
-            for name, tensor in tensors:
-                filling.take(name, tensor)
-            filling.finish()
-        self._writes = self._write_counts()
+        try:
+            with torch.no_grad():
+                for name, tensor in tensors:
+                    filling.take(name, tensor)
+                filling.finish()
+        finally:
+            # Threads of a stream that was left would write on into the parameters, and these writes are no model's own.
+            _close(tensors)
+            self._writes = self._write_counts()
         filling.refuse_faults()
 
     def find_route(self, name: str) -> WeightRoute | None:
@@ -104,13 +110,18 @@ class LiveWeights:
         return read_tensor(self._base, name)
 
     def place(self, name: str) -> torch.Tensor | None:
-        """The parameter that `name` alone fills as it is, flat, if it lies in the host's memory."""
+        """The parameter that `name` alone fills as it is, flat, if it lies in the host's memory.
+
+        It counts as changed from here on: whoever asks writes there, perhaps not to the end.
+        """
         route = self._routes.get(name)
         if route is None or route.pattern is not None or self._owners.get(self.find_slot(name, route)) != name:
             return None
         live = self._live[route.target]
-        fits = live.shape == self._base.info(name).shape and live.is_contiguous() and live.device.type == "cpu"
-        return live.view(-1) if fits else None
+        if live.shape != self._base.info(name).shape or not live.is_contiguous() or live.device.type != "cpu":
+            return None
+        self.mark(self.find_slot(name, route), changed=True)
+        return live.view(-1)
 
     def copy(self, target: str, tensor: torch.Tensor) -> str | None:
         """Copy into the parameter `target`, unless it was written there; what is wrong, if it does not fit."""
@@ -169,6 +180,12 @@ class LiveWeights:
         return WeightRoute(target, pattern) if target in self._live else None
 
 
+def _close(tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """End a generator, and with it the threads that compute ahead of it."""
+    if isinstance(tensors, Generator):
+        tensors.close()
+
+
 class _Filling:
     """One load in progress."""
 
@@ -177,6 +194,8 @@ class _Filling:
         self.unchanged = unchanged
         self.filled: dict[Slot, str] = {}
         self.waiting: dict[str, dict[str, torch.Tensor]] = {}
+        self.restored: dict[str, list[Slot]] = {}
+        """By fused parameter, its slots that take the base's values again."""
         self.faults: list[str] = []
 
     def take(self, name: str, tensor: torch.Tensor) -> None:
@@ -240,11 +259,16 @@ class _Filling:
         route = self.live.find_route(name)
         if route is None:
             return
-        self.live.mark(self.live.find_slot(name, route), changed=False)
-        if route.pattern is None:
-            self._note_fault(name, self.live.copy(route.target, self.live.read_stored(name)))
-        else:
-            self.waiting.setdefault(route.target, {})[name] = self.live.read_stored(name)
+        slot, stored = self.live.find_slot(name, route), self.live.read_stored(name)
+        if route.pattern is not None:
+            self.waiting.setdefault(route.target, {})[name] = stored
+            self.restored.setdefault(route.target, []).append(slot)
+            return
+
+        # Only what has been written back is the base's: a copy that fails leaves it to the next load.
+        fault = self.live.copy(route.target, stored)
+        self._note_fault(name, fault)
+        self.live.mark(slot, changed=fault is not None)
 
     def _fuse(self, target: str, parts: Mapping[str, torch.Tensor]) -> None:
         try:
@@ -252,8 +276,13 @@ class _Filling:
         except (RuntimeError, ValueError, IndexError) as error:
             self.faults.append(f"{', '.join(sorted(parts))}: cannot be fused into {target} ({error})")
             return
-        for name, tensor in made.items():
-            self._note_fault(name, self.live.copy(name, tensor))
+        faults = [(name, self.live.copy(name, tensor)) for name, tensor in made.items()]
+        for name, fault in faults:
+            self._note_fault(name, fault)
+
+        if not any(fault for _, fault in faults):
+            for slot in self.restored.get(target, []):
+                self.live.mark(slot, changed=False)
 
     def _note_fault(self, name: str, fault: str | None) -> None:
         if fault is not None:
