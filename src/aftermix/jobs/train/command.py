@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -23,6 +24,8 @@ from aftermix.jobs.train.expert_data import (
     open_token_folder,
 )
 from aftermix.jobs.train.expert_run import ExpertPlan, make_trainable, plan_run, train_expert
+from aftermix.process_lock import hold_lock
+from aftermix.runs.verification_records import TRAINING_FILE
 from aftermix.training.base_model import load_base, load_tokenizer, refuse_unfit
 from aftermix.training.distributed.processes import read_process_index
 from aftermix.training.expert import (
@@ -54,7 +57,9 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
     uses_cuda(settings.device)
 
     settings = _resolve_scale(settings, base_name, log)
-    with open_token_folder(settings, output) as tokens:
+    unfinished = [folder for folder in folders.values() if not (folder / TRAINING_FILE).is_file()]
+    token_folder = open_token_folder(settings, output) if unfinished else nullcontext(output)  # nothing to write
+    with hold_experts(unfinished), token_folder as tokens:
         plans = _plan_experts(settings, base, folders, tokens)
         for name, folder in folders.items():
             if name not in {plan.name for plan in plans}:
@@ -65,6 +70,18 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
                 log(f"{plan.name}: {line}")
             train_expert(plan, settings, base, log=log)
     return folders if read_process_index() == 0 else {}
+
+
+@contextmanager
+def hold_experts(folders: Sequence[Path]) -> Iterator[None]:
+    """Keep other trainings from the experts of `folders` while the block lasts: one process works on each.
+
+    Of several processes the first alone holds them. Raises :class:`AftermixError` naming the process that trains one.
+    """
+    with ExitStack() as stack:
+        for folder in folders if read_process_index() == 0 else ():
+            stack.enter_context(hold_lock(folder.with_name(f".{folder.name}.lock"), subject=folder))
+        yield
 
 
 def _ignore_line(_: str) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from pydantic import JsonValue
 from aftermix.checkpoints.reader import read_json
 from aftermix.config import DatasetConfig, SourceConfig, TrainConfig
 from aftermix.errors import AftermixError, TrainingError
+from aftermix.process_lock import share_folder
 from aftermix.training.data.encoding import ExampleEncoder, build_example_encoder
 from aftermix.training.data.files import hash_data
 from aftermix.training.data.mixture import SequenceMixture, check_ratios, mix_streams
@@ -106,35 +106,16 @@ def open_token_folder(settings: TrainConfig, output: Path) -> Iterator[Path]:
     """Open the folder of tokens: `train.cache`, or a hidden one in `output` that goes when all is trained.
 
     Refused inputs leave nothing behind that was not there; an interrupted run leaves the folder, for the run that
-    goes on.
+    goes on. Trainings of other experts into `output` use the same folder, and the last of them removes it.
     """
     if settings.cache is not None:
         yield Path(settings.cache)
         return
 
     folder = output / ".tokens"
-    was_there = folder.exists()
-    absent = next((place for place in (*reversed(output.parents), output) if not place.exists()), None)
-
-    try:
+    # Of several processes the first alone looks after it.
+    with share_folder(folder) if read_process_index() == 0 else nullcontext():
         yield folder
-    except AftermixError as error:
-        if error.exit_code == AftermixError.exit_code and not was_there:
-            _remove(folder, absent)
-        raise
-    _remove(folder, None)
-
-
-def _remove(folder: Path, made: Path | None) -> None:
-    """Remove `folder` and, where nothing else came into them, the folders above it from `made` on."""
-    if read_process_index() != 0:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-
-    place = folder.parent
-    while made is not None and place.is_relative_to(made) and place.is_dir() and not any(place.iterdir()):
-        place.rmdir()
-        place = place.parent
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -235,6 +236,34 @@ def test_what_does_not_fit_the_stored_type_is_refused(make_config: Any, base_fol
     with pytest.raises(RunFailedError, match=r"cats: model.norm.weight: holds NaN or Inf as torch.float16. Lower the"):
         train(make_config(base=folder, dtype="float16"), tmp_path / "experts")
     assert all(name.startswith(".") for name in names_in(tmp_path / "experts"))
+
+
+def test_one_process_trains_an_expert_and_others_train_beside_it(make_config: Any, tmp_path: Path) -> None:
+    output = tmp_path / "experts"
+    two = make_config(datasets={name: {"data": "corpus.jsonl", "tokens": 640} for name in ("cats", "dogs")})
+    birds = make_config(datasets={"birds": {"data": "corpus.jsonl", "tokens": 640}})
+    refused: list[str] = []
+
+    def meanwhile(line: str) -> None:
+        if line.startswith("cats: wrote"):
+            before = sorted(path for path in output.rglob("*"))
+            for other in (two, make_config(datasets={"dogs": {"data": "missing.jsonl"}})):
+                with pytest.raises(AftermixError) as caught:
+                    train(other, output)
+                assert caught.value.exit_code == 2
+                refused.append(str(caught.value))
+            assert sorted(path for path in output.rglob("*")) == before
+            assert train(make_config(), output) == {"cats": output / "cats"}
+            assert train(birds, output) == {"birds": output / "birds"}
+
+    train(two, output, log=meanwhile)
+    assert len(refused) == 2
+    for message in refused:
+        assert message.startswith(f"{output / 'dogs'}: process {os.getpid()} on ")
+        assert message.endswith("Wait for it or stop it, or name another folder.")
+    assert names_in(output) == {"cats", "dogs", "birds"}
+    weights = [(output / name / "model.safetensors").read_bytes() for name in ("cats", "dogs", "birds")]
+    assert weights[0] == weights[1] == weights[2]
 
 
 KILLED = """
