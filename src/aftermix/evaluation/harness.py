@@ -14,6 +14,7 @@ from lm_eval.api.samplers import FirstNSampler
 from aftermix.config import EvaluateConfig, Split
 from aftermix.errors import EvaluationError
 from aftermix.evaluation.fewshot import choose_examples
+from aftermix.evaluation.generators import own_generators
 from aftermix.evaluation.items import SPLITS, TaskItems, list_fixed_counts, split_items
 from aftermix.evaluation.loading import Leaves, load_tasks
 from aftermix.evaluation.metrics import TaskMetric, choose_metric
@@ -139,7 +140,7 @@ class TaskSuite:
 def _split_task(name: str, leaves: Leaves, config: EvaluateConfig) -> TaskItems:
     golds: dict[str, str] = {}
     example_count = 0
-    with compile_templates_once():
+    with compile_templates_once(), own_generators():
         for leaf_name, leaf in leaves.items():
             reserved = _reserve_examples(leaf_name, leaf, seed=config.items.seed)
             example_count += len(reserved)
@@ -197,11 +198,12 @@ def _build_task_requests(items: Sequence[str], leaves: Leaves, template: ChatTem
         numbers[leaf_name].append(int(number))
 
     parts = []
-    for leaf_name, leaf in leaves.items():
-        documents = leaf.task_docs
-        chosen = [(f"{leaf_name}/{number}", number, documents[number]) for number in sorted(numbers[leaf_name])]
-        if chosen:
-            parts.append(build_requests(leaf, chosen, chat_template=template))
+    with own_generators(leaves.states):
+        for leaf_name, leaf in leaves.items():
+            documents = leaf.task_docs
+            chosen = [(f"{leaf_name}/{number}", number, documents[number]) for number in sorted(numbers[leaf_name])]
+            if chosen:
+                parts.append(build_requests(leaf, chosen, chat_template=template))
     return parts
 
 

@@ -15,12 +15,19 @@ from lm_eval.tasks._factory import TaskFactory
 
 from aftermix.config import EvaluateConfig, TaskConfig
 from aftermix.errors import AftermixError, EvaluationError, Problem, refuse_if_any
+from aftermix.evaluation.generators import GeneratorStates, own_generators
 from aftermix.evaluation.local_files import resolve_data_files
 from aftermix.evaluation.quiet import quiet
+from aftermix.evaluation.traced_task import traced_tasks
 
 BUILT_IN = Path(lm_eval.tasks.__file__).parent
-Leaves = dict[str, Any]
-"""lm-eval tasks by name: one for a plain task, all leaves for a group or a tag."""
+
+
+class Leaves(dict[str, Any]):
+    """lm-eval tasks by name: one for a plain task, all leaves for a group or a tag."""
+
+    states: GeneratorStates | None = None
+    """The global generators once the task is built: its requests go on from there, as in lm-eval."""
 
 
 class _LocalFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no types
@@ -37,6 +44,10 @@ def load_tasks(config: EvaluateConfig) -> dict[str, Leaves]:
     """The leaves of every task that `config` names, with their data sets, in the order of the file.
 
     The built-in tasks, whose index costs many seconds, are read only when a name is not found under `include_path`.
+    Each task is built from lm-eval's own seeds of the global generators. One that draws at random (options shuffled in
+    `process_docs`) is therefore the same each time, whatever the other tasks and the cache of `datasets`, and is what
+    lm-eval makes of it alone.
+
     Raises :class:`EvaluationError` for an unknown task (with the names that come close), a task that runs generated
     code without `unsafe_code: true`, images or sound, lm-eval's old Python interface, and data that cannot be loaded.
     """
@@ -108,7 +119,9 @@ def _refuse_code(name: str, index: dict[str, Any], *, allowed: bool, above: tupl
 
 def _load(task: TaskConfig, manager: Any, config: EvaluateConfig) -> Leaves:
     try:
-        leaves: Leaves = manager.load([task.task])["tasks"]
+        with own_generators(), traced_tasks():
+            leaves = Leaves(manager.load([task.task])["tasks"])
+            leaves.states = GeneratorStates.capture()
     except AftermixError:
         raise
     except Exception as error:  # lm-eval, datasets and the task's own Python may raise anything here

@@ -12,6 +12,7 @@ import lm_eval.utils
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
 from aftermix.errors import EvaluationError
+from aftermix.evaluation.generators import own_generators
 from aftermix.evaluation.metrics import TaskMetric, read_item_values, read_primary_value
 
 FEWSHOT_SEED = DEFAULT_OTHER_SEED
@@ -56,7 +57,7 @@ def build_requests(
                     gen_prefix=leaf.doc_to_prefix(document),
                     **chat,
                 )
-                metadata = (leaf.task_name, number, leaf.get_config("repeats"))
+                metadata = (leaf.get_config("task"), number, leaf.get_config("repeats"))  # `task_name` draws an id
                 made = leaf.construct_requests(doc=document, ctx=context, metadata=metadata, **chat)
             except Exception as error:  # templates and the task's own Python may raise anything
                 detail = " ".join(f"{type(error).__name__}: {error}".split())[:500]
@@ -80,11 +81,12 @@ def score_items(requests: LeafRequests, metric: TaskMetric) -> tuple[list[float]
     """The primary metric of every item, and all per-item metrics by `metric,filter`, from the instances' answers."""
     leaf = requests.leaf
     leaf._instances = requests.list_instances()
-    leaf.apply_filters()
-
     primary: list[float] = []
     metrics: dict[str, list[float]] = {}
-    with compile_templates_once():
+
+    # Ties may be broken at random: the same for every candidate.
+    with compile_templates_once(), own_generators():
+        leaf.apply_filters()
         for name in [ensemble.name for ensemble in leaf._filters]:
             for item, group in zip(requests.items, requests.instances, strict=True):
                 answers = [instance.filtered_resps[name] for instance in group]
