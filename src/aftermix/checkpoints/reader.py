@@ -5,9 +5,9 @@ Only safetensors are read. Nothing in a checkpoint is executed, and no index lea
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
@@ -16,18 +16,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from aftermix.checkpoints.formats.weight_files import SINGLE, WeightFiles, find_weight_files
 from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.checkpoints.names import find_tied_head
-from aftermix.checkpoints.safe_files import holds_file, read_entry, take_stamp
+from aftermix.checkpoints.safe_files import read_json, take_stamp
 from aftermix.errors import CheckpointError
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 COMPARE_AFTER_S = 0.02
 """A file is compared with what it was at opening at each new tensor, and when so much time has passed."""
-MAX_JSON_BYTES = 256 << 20
-MAX_JSON_DEPTH = 64
 MAX_ELEMENTS = 1 << 59
 """Of a tensor, with its empty dimensions counted as one: sizes in bytes can then be computed in 64 bits."""
 
@@ -61,6 +57,10 @@ class Checkpoint:
     """Name that the user gave it: the path or hub name in the YAML file."""
     tensors: dict[str, TensorInfo]
     config: dict[str, Any]
+    unindexed: frozenset[str] = frozenset()
+    """Names of tensors that a shard holds and the index does not name."""
+    notes: tuple[str, ...] = ()
+    """Sentences without a subject: which files are read, what of `config.json` the tensors contradict."""
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
     _mapped: dict[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
     _stamps: dict[Path, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
@@ -112,6 +112,20 @@ class Checkpoint:
         """The safetensors files, in order of name."""
         return sorted({info.file for info in self.tensors.values()})
 
+    def describe_storage(self) -> list[str]:
+        """Its notes; none for a folder that holds one model, described as it is."""
+        kept = sorted(self.unindexed & self.tensors.keys())
+        strays = sorted(self.unindexed - self.tensors.keys())
+        lines = [*self.notes]
+        for names, fate in ((kept, "read, as by transformers"), (strays, "left out, for no other model has them")):
+            if names:
+                lines.append(f"has tensors that its index does not name, {_summarise(names)}: {fate}")
+        return lines
+
+    def leave_out(self, names: Collection[str]) -> Checkpoint:
+        """The checkpoint without the tensors `names`."""
+        return replace(self, tensors={name: info for name, info in self.tensors.items() if name not in names})
+
 
 def open_checkpoint(folder: Path, *, label: str | None = None) -> Checkpoint:
     """Open the model in `folder`: read its configuration and every tensor's header, and no weights.
@@ -124,104 +138,53 @@ def open_checkpoint(folder: Path, *, label: str | None = None) -> Checkpoint:
         raise CheckpointError(label, "is not a folder", "Name a Hugging Face model folder, or a hub name.")
 
     config = read_json(folder / "config.json", remedy="Copy the model's config.json into the folder.")
+    weights = find_weight_files(folder, config, label=label)
     tensors: dict[str, TensorInfo] = {}
+    copies: list[TensorInfo] = []
     stamps: dict[Path, tuple[int, ...]] = {}
-    weight_map = _read_weight_map(folder)
-    for file in sorted(set(weight_map.values())) if weight_map else [_find_single_file(folder, label)]:
+    for file in weights.files:
         stamps[file] = take_stamp(file)
         for info in read_headers(file):
-            if weight_map and weight_map.get(info.name) != file:
-                raise CheckpointError(
-                    str(file), f"holds '{info.name}', which {INDEX} places elsewhere", "Download the model again."
-                )
-            tensors[info.name] = info
+            is_first = info.name not in tensors and weights.index.get(info.name, file) == file
+            if is_first:
+                tensors[info.name] = info
+            else:
+                copies.append(info)
 
-    absent = sorted(set(weight_map) - set(tensors))
+    _refuse_disagreement(weights, tensors, copies)
+    unindexed = frozenset(tensors.keys() - weights.index.keys() if weights.index else ())
+    notes = weights.describe()
+    return Checkpoint(folder, label, dict(sorted(tensors.items())), config, unindexed, notes, _stamps=stamps)
+
+
+def _refuse_disagreement(weights: WeightFiles, tensors: Mapping[str, TensorInfo], copies: list[TensorInfo]) -> None:
+    """Raise :class:`CheckpointError` where shards and index leave open what a tensor is; equal copies do not."""
+    index = weights.chosen.name
+    for copy in copies:
+        kept = tensors.get(copy.name)
+        if kept is None:
+            found = f"holds '{copy.name}', which {index} places elsewhere"
+            raise CheckpointError(str(copy.file), found, "Download the model again.")
+        if not _are_equal(kept, copy):
+            found = f"holds other values of '{copy.name}' than {kept.file.name}, which {index} also names"
+            remedy = f"Keep the copy that is right: remove the other from its file, or save the model as one {SINGLE}."
+            raise CheckpointError(str(copy.file), found, remedy)
+
+    absent = sorted(weights.index.keys() - tensors.keys())
     if absent:
-        raise CheckpointError(
-            str(folder / INDEX),
-            f"names {len(absent)} tensors that no file holds, first '{absent[0]}'",
-            "Download it again.",
-        )
-
-    return Checkpoint(folder, label, dict(sorted(tensors.items())), config, _stamps=stamps)
+        found = f"names {len(absent)} tensors that no file holds, first '{absent[0]}'"
+        raise CheckpointError(str(weights.chosen), found, "Download it again.")
 
 
-def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
-    """The JSON object in `path`, a file of a model folder; :class:`CheckpointError` with `remedy` for anything else."""
-    try:
-        content = read_entry(path, folder=path.parent, remedy=remedy, max_bytes=MAX_JSON_BYTES)
-        value = json.loads(content.decode())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(str(path), f"cannot be read as JSON ({error})", remedy) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(str(path), f"expected a JSON object, found {type(value).__name__}", remedy)
-
-    if _is_deep(value):
-        raise CheckpointError(str(path), f"is nested deeper than {MAX_JSON_DEPTH}", remedy)
-    return value
-
-
-def _is_deep(value: Any) -> bool:
-    """Tell whether values lie so deep that comparing or showing them would exhaust the stack."""
-    level = [value]
-    for _ in range(MAX_JSON_DEPTH):
-        level = [
-            child
-            for item in level
-            for child in (item.values() if isinstance(item, dict) else item)
-            if isinstance(child, dict | list)
-        ]
-    return bool(level)
-
-
-def _read_weight_map(folder: Path) -> dict[str, Path]:
-    """File by tensor name from the index; empty when the folder has none."""
-    path = folder / INDEX
-    if not path.exists():
-        return {}
-    entries = read_json(path, remedy="Download the index again.").get("weight_map")
-    if not isinstance(entries, dict) or not entries:
-        raise CheckpointError(str(path), "has no 'weight_map'", "Download the index again.")
-
-    # The index may be a stranger's: only plain names of files in the folder are followed.
-    for name, file in entries.items():
-        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", ".."):
-            raise CheckpointError(
-                str(path),
-                f"places '{name}' in {file!r}, which is not a plain file name in the folder",
-                "Do not use this checkpoint before you know who wrote that index.",
-            )
-        if not holds_file(folder / file):
-            raise CheckpointError(str(path), f"names '{file}', which is not there", "Download the missing file.")
-    return {name: folder / file for name, file in entries.items()}
-
-
-def _find_single_file(folder: Path, label: str) -> Path:
-    if holds_file(folder / SINGLE):
-        return folder / SINGLE
-
-    # A folder without weights that are read is refused with the remedy for what it holds.
-    if (folder / "adapter_config.json").exists():
-        raise CheckpointError(
-            label,
-            "is an adapter, not a full model",
-            "Name it under `vectors:`, beside its base; where a full model is needed, fold it (`merge_and_unload`).",
-        )
-
-    pickled = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
-    if pickled:
-        convert = (
-            f'python -c "from transformers import AutoModelForCausalLM as M; '
-            f"M.from_pretrained('{folder}').save_pretrained('{folder}-safetensors')\""
-        )
-        raise CheckpointError(
-            label,
-            f"expected safetensors, found pickled weights ({pickled[0]}), which can run code when they are opened",
-            f"If you trust the source, convert it: {convert}",
-        )
-
-    raise CheckpointError(label, f"expected {SINGLE} or {INDEX}, found neither", "Name a complete model folder.")
+def _are_equal(ours: TensorInfo, theirs: TensorInfo) -> bool:
+    """Tell whether two entries of headers stand for the same type, shape and bits."""
+    if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+        return False
+    tensors = []
+    for info in (ours, theirs):
+        with safe_open(str(info.file), framework="pt") as handle:
+            tensors.append(handle.get_tensor(info.name).reshape(-1).view(torch.uint8))
+    return torch.equal(*tensors)
 
 
 def read_headers(file: Path) -> list[TensorInfo]:
@@ -246,6 +209,10 @@ def read_headers(file: Path) -> list[TensorInfo]:
             )
 
     return [TensorInfo(name, shape, DTYPES[dtype], file) for name, shape, dtype in entries]
+
+
+def _summarise(names: list[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 def _describe_damage(file: Path, error: Exception) -> str:

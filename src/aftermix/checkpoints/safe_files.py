@@ -8,7 +8,9 @@ results, and results are published.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from aftermix.errors import CheckpointError, Problem
 
@@ -17,6 +19,8 @@ COPIED = (".json", ".jinja", ".model", ".txt", "additional_chat_templates", "dif
 PUT_THERE = "Put the file itself there."
 MAX_COMPANION_BYTES = 256 << 20
 """The largest vocabularies take a tenth of it."""
+MAX_JSON_BYTES = 256 << 20
+MAX_JSON_DEPTH = 64
 BLOBS = "blobs"
 """Beside `snapshots` in the hub's cache: what a snapshot's links lead to."""
 
@@ -58,6 +62,34 @@ def read_companion(path: Path, folder: Path) -> bytes:
         return read_entry(path, folder=folder, remedy=remedy, max_bytes=MAX_COMPANION_BYTES)
     except OSError as error:
         raise CheckpointError(str(path), f"cannot be read ({error.strerror or error})", remedy) from error
+
+
+def read_json(path: Path, *, remedy: str) -> dict[str, Any]:
+    """The JSON object in `path`, a file of a model folder; :class:`CheckpointError` with `remedy` for anything else."""
+    try:
+        content = read_entry(path, folder=path.parent, remedy=remedy, max_bytes=MAX_JSON_BYTES)
+        value = json.loads(content.decode())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(str(path), f"cannot be read as JSON ({error})", remedy) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(str(path), f"expected a JSON object, found {type(value).__name__}", remedy)
+
+    if _is_deep(value):
+        raise CheckpointError(str(path), f"is nested deeper than {MAX_JSON_DEPTH}", remedy)
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether values lie so deep that comparing or showing them would exhaust the stack."""
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+    return bool(level)
 
 
 def find_outward_links(folder: Path) -> list[Problem]:

@@ -10,8 +10,9 @@ from typing import IO
 
 import torch
 
+from aftermix.checkpoints.formats.weight_files import INDEX, SINGLE
 from aftermix.checkpoints.model import TensorInfo
-from aftermix.checkpoints.reader import DTYPES, INDEX, SINGLE
+from aftermix.checkpoints.reader import DTYPES
 from aftermix.errors import CheckpointError
 
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}

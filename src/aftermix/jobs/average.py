@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from aftermix.checkpoints.pool import open_pool
-from aftermix.checkpoints.reader import read_json
+from aftermix.checkpoints.safe_files import read_json
 from aftermix.checkpoints.writer import refuse_occupied
 from aftermix.config import Config, MergeConfig, VectorConfig, require
 from aftermix.errors import TrainingError

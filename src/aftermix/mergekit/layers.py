@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aftermix.checkpoints.hub import locate
+from aftermix.checkpoints.safe_files import read_json
 from aftermix.errors import CheckpointError, ConfigError
 
 KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
@@ -10,9 +11,6 @@ KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 def count_layers(model: str) -> int:
     """Number of layers in the configuration of `model`. Raises :class:`CheckpointError`, :class:`ConfigError`."""
-    # Here, since it loads PyTorch: a recipe is read before that, while the disk already works.
-    from aftermix.checkpoints.reader import read_json
-
     folder = locate(model)
     try:
         config = read_json(folder / "config.json", remedy="List it under `models`.")

@@ -19,9 +19,9 @@ import psutil
 import torch
 from safetensors import safe_open
 
+from aftermix.checkpoints.formats.weight_files import SINGLE
 from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.checkpoints.pool import find_largest_magnitude, refuse_non_finite
-from aftermix.checkpoints.reader import SINGLE
 from aftermix.checkpoints.shards import TensorSpec, stream_whole_tensors, write_shards
 from aftermix.merging.blocks import BLOCK_ELEMENTS, list_block_spans, run_in_order, start_threads
 from aftermix.merging.merge import Merger, MergeRecipe, Weights, check_weights

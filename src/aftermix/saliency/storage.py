@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from aftermix.checkpoints.model import Model
-from aftermix.checkpoints.reader import read_json
+from aftermix.checkpoints.safe_files import read_json
 from aftermix.config import ConfigSection
 from aftermix.errors import CheckpointError, Problem, refuse_if_any
 from aftermix.files import format_json

@@ -12,7 +12,8 @@ from transformers import core_model_loading
 
 from aftermix.checkpoints.model_files import read_companion_files
 from aftermix.checkpoints.pool import Pool
-from aftermix.checkpoints.reader import Checkpoint, read_json
+from aftermix.checkpoints.reader import Checkpoint
+from aftermix.checkpoints.safe_files import read_json
 from aftermix.checkpoints.shards import TensorSpec, stream_whole_tensors
 from aftermix.checkpoints.writer import write_checkpoint
 from aftermix.config import DatasetConfig, TrainConfig

@@ -22,6 +22,7 @@ from aftermix.checkpoints.alignment.view import ModelView, describe_views, summa
 from aftermix.checkpoints.alignment.vocabulary import unify_vocabularies
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.names import build_matcher
+from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, ManyProblemsError, Problem
 
@@ -41,6 +42,7 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
     An expert that cannot be brought into line stays as it was opened, and its problems say why.
     """
     problems: list[Problem] = []
+    base, experts = _leave_out_strays(base, experts)
     views = dict(experts)
     first = min(experts, default=None) if base is None else None
     frame = base if base is not None else experts[first] if first is not None else None
@@ -101,6 +103,24 @@ def describe_alignment(base: Model | None, experts: Mapping[str, Model]) -> list
         if other:
             lines.append(f"vector '{name}' differs from the base in what passes through: {summarise_names(other)}")
     return lines
+
+
+def _leave_out_strays(base: Model | None, experts: Mapping[str, Model]) -> tuple[Model | None, Mapping[str, Model]]:
+    """The models without what their shards hold, their index does not name, and no other of them has.
+
+    transformers looks for the names of its model in all shards, whatever the index says: what several models have is
+    theirs, and what one alone has is a leftover of whoever wrote its shards.
+    """
+    models = [model for model in (base, *experts.values()) if model is not None]
+
+    def settle(model: Model) -> Model:
+        if not isinstance(model, Checkpoint) or not model.unindexed or len(models) == 1:
+            return model
+        others = [other for other in models if other is not model]
+        strays = [name for name in sorted(model.unindexed) if not any(other.has(name) for other in others)]
+        return model.leave_out(strays)
+
+    return settle(base) if base is not None else None, {name: settle(expert) for name, expert in experts.items()}
 
 
 def _list_excluded(config: Config) -> tuple[str, ...]:

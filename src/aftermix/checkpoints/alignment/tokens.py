@@ -8,8 +8,7 @@ from pathlib import Path
 
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.names import EMBEDDINGS, HEADS, select_text_config
-from aftermix.checkpoints.reader import read_json
-from aftermix.checkpoints.safe_files import holds_file
+from aftermix.checkpoints.safe_files import holds_file, read_json
 
 TOKENIZER = "tokenizer.json"
 EMBEDDING_ENDS = tuple(f".{end.removeprefix('.')}" for end in (*EMBEDDINGS, "embed_tokens_per_layer.weight"))

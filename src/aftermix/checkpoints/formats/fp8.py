@@ -148,7 +148,7 @@ class DequantisedModel:
         lines = [f"is FP8: {count} tensors with {' and '.join(kinds)}, dequantised, {type_name} in a result"]
         if self.left_out:
             lines.append(f"has {len(self.left_out)} scales of activations, left out, first {self.left_out[0]}")
-        return lines
+        return [*self.stored.describe_storage(), *lines]
 
 
 def dequantise(checkpoint: Checkpoint) -> Checkpoint | DequantisedModel:

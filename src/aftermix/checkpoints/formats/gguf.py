@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from aftermix.checkpoints.reader import INDEX, SINGLE, Checkpoint, open_checkpoint
+from aftermix.checkpoints.formats.weight_files import INDEX, SINGLE
+from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.checkpoints.safe_files import holds_file
 from aftermix.checkpoints.writer import stage_folder
 from aftermix.errors import CheckpointError

@@ -23,7 +23,8 @@ from aftermix.checkpoints.formats.int8 import dequantise
 from aftermix.checkpoints.formats.on_base import OnBase
 from aftermix.checkpoints.formats.spans import compute_row_length, count_rows, split_into_spans
 from aftermix.checkpoints.model import Model, Span, TensorInfo
-from aftermix.checkpoints.reader import Checkpoint, open_checkpoint, read_json
+from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
+from aftermix.checkpoints.safe_files import read_json
 from aftermix.config import ConfigSection
 from aftermix.errors import CheckpointError, Problem, refuse_if_any
 

@@ -131,9 +131,10 @@ def _find_stored_type(model: Model) -> torch.dtype:
 
 def _refuse_incomplete(checkpoint: Model, report: Mapping[str, Any]) -> None:
     """transformers fills missing parameters with random values and goes on; here that is an error."""
-    computed = {name for name, info in checkpoint.tensors.items() if info.computed}
+    unread = {name for name, info in checkpoint.tensors.items() if info.computed}
+    unread |= checkpoint.unindexed if isinstance(checkpoint, Checkpoint) else set()
     faults = [f"{name}: is not in the checkpoint" for name in sorted(report.get("missing_keys", ()))]
-    faults += [f"{name}: has no place in the model" for name in sorted({*report.get("unexpected_keys", ())} - computed)]
+    faults += [f"{name}: has no place in the model" for name in sorted({*report.get("unexpected_keys", ())} - unread)]
     faults += [f"{entry[0]}: has another shape" for entry in sorted(report.get("mismatched_keys", ()))]
     faults += [str(message) for message in report.get("error_msgs", ())]
     if faults:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from aftermix.checkpoints.reader import read_json
+from aftermix.checkpoints.safe_files import read_json
 from aftermix.config import DatasetConfig, SourceConfig, TrainConfig
 from aftermix.errors import AftermixError, TrainingError
 from aftermix.process_lock import share_folder

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from aftermix.checkpoints.reader import read_json
+from aftermix.checkpoints.safe_files import read_json
 from aftermix.errors import ManyProblemsError, Problem, refuse_if_any
 
 CONFIG = "adapter_config.json"

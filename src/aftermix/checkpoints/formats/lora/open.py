@@ -32,8 +32,9 @@ from aftermix.checkpoints.formats.lora.names import (
     PrefixSwap,
     find_swap,
 )
+from aftermix.checkpoints.formats.weight_files import INDEX, SINGLE
 from aftermix.checkpoints.model import Model, TensorInfo
-from aftermix.checkpoints.reader import INDEX, SINGLE, read_headers
+from aftermix.checkpoints.reader import read_headers
 from aftermix.checkpoints.safe_files import holds_file
 from aftermix.errors import CheckpointError, Problem, refuse_if_any
 
