@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
 from aftermix.checkpoints.alignment.align import align, select_reading_base
+from aftermix.checkpoints.alignment.recorded_base import BaseDigests, compare_recorded_base
 from aftermix.checkpoints.alignment.view import stores_difference
 from aftermix.checkpoints.model import Model, Span, StoredDifference, TensorInfo
 from aftermix.checkpoints.open_model import open_model
@@ -28,6 +29,8 @@ class Pool:
     """The vector whose tokenizer, chat template and generation settings the result takes."""
     vocabulary: str | None = None
     """`base`, or the vector whose rows the result has: then the tokenizer is its own."""
+    confirmed: frozenset[str] = frozenset()
+    """Vectors whose own record says that they were trained from this base."""
 
     @property
     def frame(self) -> Model:
@@ -136,22 +139,50 @@ def open_pool(config: Config) -> Pool:
     return examination.pool
 
 
-def examine_pool(config: Config) -> PoolExamination:
-    """As :func:`open_pool`, with the problems returned."""
+def examine_pool(config: Config, *, whole: bool = False) -> PoolExamination:
+    """As :func:`open_pool`, with the problems returned.
+
+    With `whole` the base is read, to compare all its values with those that experts record.
+    """
     problems: list[Problem] = []
     base = _try_open(config.base, problems) if config.base else None
     vectors = {name: config.vectors[name] for name in sorted(config.vectors)}
     models = {name: _try_open(v.model, problems, base=select_reading_base(base, v)) for name, v in vectors.items()}
-    experts = {name: expert for name, expert in models.items() if expert is not None}
+    opened = tuple(model for model in (base, *models.values()) if model is not None)
+    others, confirmed = _compare_records(base, models, config, whole=whole)
+    problems += others.values()
 
+    # An expert of another base is told once, and not tensor by tensor.
+    experts = {name: expert for name, expert in models.items() if expert is not None and name not in others}
     alignment = align(base, experts, config)
     problems += alignment.problems
 
     # A pool that lacks a model would be merged without it.
     complete = bool(experts or base) and len(experts) == len(models) and (base is not None or not config.base)
-    opened = tuple(checkpoint for checkpoint in (base, *experts.values()) if checkpoint is not None)
-    pool = Pool(alignment.base, alignment.experts, _find_instruction(config), config.merge.vocabulary)
+    pool = Pool(alignment.base, alignment.experts, _find_instruction(config), config.merge.vocabulary, confirmed)
     return PoolExamination(pool if complete else None, opened, problems)
+
+
+def _compare_records(
+    base: Model | None, models: Mapping[str, Model | None], config: Config, *, whole: bool
+) -> tuple[dict[str, Problem], frozenset[str]]:
+    """Problems of experts whose record is of another base, and the names of those whose record is of this one."""
+    if base is None:
+        return {}, frozenset()
+    digests, problems, confirmed = BaseDigests(base), {}, set()
+
+    for name, expert in models.items():
+        if expert is None:
+            continue
+        # Under the names that the expert was trained with.
+        prefixes = config.vectors[name].prefix
+        named = digests if not prefixes else BaseDigests(select_reading_base(base, config.vectors[name]) or base)
+        comparison = compare_recorded_base(named, expert, vector=name, whole=whole)
+        if comparison.problem is not None:
+            problems[name] = comparison.problem
+        if comparison.is_confirmed:
+            confirmed.add(name)
+    return problems, frozenset(confirmed)
 
 
 def _try_open(model: str, problems: list[Problem], *, base: Model | None = None) -> Model | None:

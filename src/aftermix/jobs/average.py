@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.safe_files import read_json
 from aftermix.checkpoints.writer import refuse_occupied
@@ -15,7 +16,6 @@ from aftermix.config import Config, MergeConfig, VectorConfig, require
 from aftermix.errors import TrainingError
 from aftermix.files import write_json
 from aftermix.jobs.merge.command import merge
-from aftermix.runs.verification_records import TRAINING_FILE
 from aftermix.training.averaging import compute_decay_weights
 from aftermix.training.resuming import describe_differences
 from aftermix.training.schedules import DecayShape

@@ -51,7 +51,7 @@ def doctor(config: Config) -> ConfigDiagnosis:
     diagnosis.run_check(lambda: _check_merge(config, diagnosis))
 
     if config.base or config.vectors:
-        models = examine_pool(config)
+        models = examine_pool(config, whole=True)
         diagnosis.problems += models.problems
         for checkpoint in models.opened:
             diagnosis.problems += list(_find_non_finite(checkpoint))

@@ -11,7 +11,6 @@ from aftermix.runs.mixture_records import UtilityRecord
 from aftermix.runs.records import CapabilityScoreRecord, UtilityScore
 
 VERIFICATION_FILE = "verification.json"
-TRAINING_FILE = "train.json"
 DOREMI_FILE = "doremi.json"
 
 
@@ -151,6 +150,8 @@ class TrainingRecord(RunRecord):
     device: str | None = None
     passed_through: tuple[str, ...] = ()
     """Tensors of the base that the model class does not load; known where the tensors are written."""
+    base_tensors: dict[str, str] | None = None
+    """Digests of the base's tensors by name, by which another base is told; absent in records of older versions."""
 
 
 class TrajectoryRecord(RunRecord):

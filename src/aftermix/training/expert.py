@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import core_model_loading
 
+from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.model_files import read_companion_files
 from aftermix.checkpoints.pool import Pool
 from aftermix.checkpoints.reader import Checkpoint
@@ -19,7 +20,6 @@ from aftermix.checkpoints.writer import write_checkpoint
 from aftermix.config import DatasetConfig, TrainConfig
 from aftermix.errors import RunFailedError, TrainingError
 from aftermix.files import fingerprint, format_json
-from aftermix.runs.verification_records import TRAINING_FILE
 from aftermix.training.resuming import describe_differences
 
 MAX_SHARD_BYTES = 5_000_000_000

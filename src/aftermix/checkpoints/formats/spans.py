@@ -11,6 +11,8 @@ from aftermix.checkpoints.model import Span
 SPAN_ELEMENTS = 1 << 16
 """Most elements of a run: long enough for the speed of memory. glibc before 2.38 may lose a temporary of this length
 for every tensor, so it is also short."""
+SAMPLE_RUNS, SAMPLE_ELEMENTS = 4, 1 << 12
+"""Runs of a tensor's sample, and elements of each."""
 
 
 def split_into_spans(elements: int, *, size: int = SPAN_ELEMENTS) -> list[Span]:
@@ -20,6 +22,20 @@ def split_into_spans(elements: int, *, size: int = SPAN_ELEMENTS) -> list[Span]:
     ([(0, 2), (2, 4), (4, 5)], [])
     """
     return [(start, min(start + size, elements)) for start in range(0, elements, size)]
+
+
+def list_sample_spans(elements: int) -> list[Span]:
+    """Spans of the sample by which tensors are compared without reading them: all of a small tensor, else four runs.
+
+    The runs are evenly spread, the first elements and the last among them.
+
+    >>> list_sample_spans(10_000), list_sample_spans(0), list_sample_spans(100_000)[:2]
+    ([(0, 10000)], [], [(0, 4096), (31968, 36064)])
+    """
+    if elements <= SAMPLE_RUNS * SAMPLE_ELEMENTS:
+        return [(0, elements)] if elements else []
+    starts = [number * (elements - SAMPLE_ELEMENTS) // (SAMPLE_RUNS - 1) for number in range(SAMPLE_RUNS)]
+    return [(start, start + SAMPLE_ELEMENTS) for start in starts]
 
 
 def compute_row_length(shape: tuple[int, ...]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import JsonValue
 from tqdm import tqdm
 
+from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE, digest_tensors
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
@@ -25,7 +26,6 @@ from aftermix.jobs.train.expert_data import (
 )
 from aftermix.jobs.train.expert_run import ExpertPlan, make_trainable, plan_run, train_expert
 from aftermix.process_lock import hold_lock
-from aftermix.runs.verification_records import TRAINING_FILE
 from aftermix.training.base_model import load_base, load_tokenizer, refuse_unfit
 from aftermix.training.distributed.processes import read_process_index
 from aftermix.training.expert import (
@@ -168,6 +168,7 @@ def _prepare_experts(
     model = load_base(base)
     collect_trained_tensors(model, base)
     make_trainable(model, settings)
+    base_tensors = digest_tensors(base) if read_process_index() == 0 else {}  # the first process alone writes
 
     plans: list[ExpertPlan] = []
     for name, (sources, record) in to_prepare.items():
@@ -180,7 +181,7 @@ def _prepare_experts(
         except AftermixError as error:
             problems += _label_problems(name, error)
         else:
-            plans.append(plan.attach_data(describe_data(sources, packed)))
+            plans.append(plan.attach_descriptions(describe_data(sources, packed), base_tensors))
     return plans
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,12 @@ class ExpertPlan:
     resume: ResumePoints
     data: dict[str, JsonValue]
     """Description of the dataset for the record; its texts are not kept once they are packed."""
+    base_tensors: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the base's tensors by name, for the record."""
 
-    def attach_data(self, data: dict[str, JsonValue]) -> ExpertPlan:
-        """The plan with the description of its dataset."""
-        return replace(self, data=data)
+    def attach_descriptions(self, data: dict[str, JsonValue], base_tensors: Mapping[str, str]) -> ExpertPlan:
+        """The plan with the description of its dataset and of its base."""
+        return replace(self, data=data, base_tensors=base_tensors)
 
 
 def plan_run(
@@ -187,4 +189,5 @@ class _ExpertWriter:
             processes=count_processes(),
             threads=self.settings.threads or torch.get_num_threads(),
             versions={name: version(name) for name in VERSIONS_OF},
+            base_tensors=dict(plan.base_tensors),
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.config import Config, Split
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.mixture.cost import MANUAL_RUNS, list_mixture_costs
 from aftermix.runs.mixture_records import MixtureRecord
 from aftermix.runs.records import BEST_FILE
-from aftermix.runs.verification_records import TRAINING_FILE, MethodCostRecord
+from aftermix.runs.verification_records import MethodCostRecord
 
 
 def build_cost_record(

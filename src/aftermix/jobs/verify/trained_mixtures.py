@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aftermix import progress
+from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, Split, VectorConfig
 from aftermix.jobs.evaluator import MergeEvaluator
@@ -26,7 +27,7 @@ from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.mixture.rank_consistency import spread_out
 from aftermix.mixture.simplex import Floats, name_shares
 from aftermix.runs.trials import ItemMeasurement, ItemScores, Trial
-from aftermix.runs.verification_records import TRAINING_FILE, TrainingRecord
+from aftermix.runs.verification_records import TrainingRecord
 from aftermix.seeds import derived_seed
 
 # N points, K domains
