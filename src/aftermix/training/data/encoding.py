@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aftermix.errors import TrainingError
-from aftermix.training.data.chat import encode_conversation, refuse_without_template
+from aftermix.training.data.conversations.encode import encode_conversation, refuse_without_template
 from aftermix.training.data.examples import TrainingExample
 
 TokenIds = NDArray[np.int32]
@@ -35,9 +35,9 @@ def build_example_encoder(tokenizer: Any, *, format: str, where: str) -> Example
     """Encoder of the examples of a format.
 
     `text`: the tokens, then the end of text. `chat`: what the tokenizer's `apply_chat_template` gives, see
-    :mod:`aftermix.training.data.chat`. `completion`: the prompt's tokens exactly as the model will meet them when it is
-    asked, then the completion's, then the end of text; the loss is on the last two. Raises :class:`TrainingError`
-    when the tokenizer lacks what the format needs.
+    :mod:`aftermix.training.data.conversations`. `completion`: the prompt's tokens exactly as the model will meet them
+    when it is asked, then the completion's, then the end of text; the loss is on the last two. Raises
+    :class:`TrainingError` when the tokenizer lacks what the format needs.
     """
     if format == "chat":
         refuse_without_template(tokenizer, where=where)

@@ -25,6 +25,8 @@ BATCH_EXAMPLES = 256
 BATCH_CHARACTERS = 1 << 22
 CHARACTERS_PER_TOKEN = 4.0
 """A first guess; what a pass finds takes its place."""
+LABELLING = 2
+"""Number of the rules by which conversations become tokens and labels: what other rules wrote is not taken up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,8 @@ def tokenise_dataset(
 
 
 def _build_key(source: DataSource, identity: Collection[str], part: tuple[int, int] | None) -> str:
-    parts = [source.format, source.text_field, part, *identity]
+    of_format = [f"labels {LABELLING}"] if source.format == "chat" else []
+    parts = [source.format, source.text_field, part, *identity, *of_format]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
