@@ -20,8 +20,7 @@ from aftermix.checkpoints.alignment.view import ModelView
 from aftermix.checkpoints.formats.spans import list_sample_spans, split_into_spans
 from aftermix.checkpoints.formats.vector_file import VectorFile, view_bytes
 from aftermix.checkpoints.model import Model, StoredDifference, TensorInfo, describe_storage
-from aftermix.checkpoints.reader import read_json
-from aftermix.checkpoints.safe_files import take_stamp
+from aftermix.checkpoints.safe_files import read_json, take_stamp
 from aftermix.errors import CheckpointError, Problem
 from aftermix.files import fingerprint
 
