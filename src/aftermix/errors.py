@@ -10,6 +10,8 @@ LONGEST_TEXT = 2000
 """Characters of a part of a message: room for a long path and a list of names."""
 LISTED = 100
 """Problems of one message that are written out; the count is of all."""
+LONGEST_CAUSE, LISTED_CAUSES = 300, 4
+"""Characters of one exception, and exceptions of a chain, in :func:`describe_cause`."""
 UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories: control characters, invisible formatting (which can reverse text), halves of pairs, line ends."""
 
@@ -42,6 +44,28 @@ def printable(text: str) -> str:
     return "".join(
         ascii(character)[1:-1] if unicodedata.category(character) in UNPRINTABLE else character for character in text
     )
+
+
+def describe_cause(error: BaseException) -> str:
+    """Type and text of a stranger's exception and of those that it came from, the innermost last, on one line.
+
+    A library often raises "an error occurred" from the exception that names file and line.
+
+    >>> try:
+    ...     raise RuntimeError("cannot generate") from ValueError("row 9 of a.jsonl is broken")
+    ... except RuntimeError as error:
+    ...     describe_cause(error)
+    'RuntimeError: cannot generate; from ValueError: row 9 of a.jsonl is broken'
+    """
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+
+    texts = dict.fromkeys(" ".join(f"{type(each).__name__}: {each}".split()).removesuffix(":") for each in chain)
+    shown = [text[:LONGEST_CAUSE].rstrip(".") for text in texts]
+    return "; from ".join(shown if len(shown) <= LISTED_CAUSES else [shown[0], *shown[1 - LISTED_CAUSES :]])
 
 
 def _clipped(text: str) -> str:

@@ -15,8 +15,8 @@ class Objective(ConfigSection):
 
     tasks: dict[str, Positive] = {}  # noqa: RUF012 - pydantic copies defaults
     """Weight of each task; empty means the unweighted mean of all evaluated tasks."""
-    floors: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}  # noqa: RUF012 - pydantic copies defaults
-    """Lowest acceptable score of a task."""
+    floors: dict[str, Finite] = {}  # noqa: RUF012 - pydantic copies defaults
+    """Lowest acceptable score of a task, in its metric's own unit; below 0 where scores may be (a log-likelihood)."""
     name: str | None = None
 
 

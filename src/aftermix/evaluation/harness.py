@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from lm_eval.api.model import CachingLM
 from lm_eval.api.samplers import FirstNSampler
 
 from aftermix.config import EvaluateConfig, Split
-from aftermix.errors import EvaluationError
+from aftermix.errors import AftermixError, EvaluationError, Problem, describe_cause, refuse_if_any
+from aftermix.evaluation.answers import read_answers
 from aftermix.evaluation.fewshot import choose_examples
 from aftermix.evaluation.generators import own_generators
 from aftermix.evaluation.items import SPLITS, TaskItems, list_fixed_counts, split_items
@@ -27,9 +29,6 @@ from aftermix.evaluation.requests import (
     forget_answers,
     score_items,
 )
-
-MAX_GOLD_ANSWERS = 32
-"""A task with more distinct answers than this is not stratified by them: they are texts, not classes."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ class TaskSuite:
         loaded = load_tasks(config)
         primary = {task.task: choose_metric(task, loaded[task.task]) for task in config.tasks}
         with quiet():
-            tasks = {name: _split_task(name, leaves, config) for name, leaves in loaded.items()}
+            answers = _read_all_answers(loaded)
+            tasks = {name: _split_task(name, leaves, answers, config) for name, leaves in loaded.items()}
         suite = TaskSuite(tasks=tasks, primary=primary, chat=config.apply_chat_template, _leaves=loaded)
         if not suite.chat:  # a chat template comes with the engine's tokenizer
             suite._build_split("search", None)
@@ -137,14 +137,25 @@ class TaskSuite:
         return self._requests[split]
 
 
-def _split_task(name: str, leaves: Leaves, config: EvaluateConfig) -> TaskItems:
+def _read_all_answers(loaded: Mapping[str, Leaves]) -> dict[str, list[str]]:
+    """Leaf -> gold answer of each document; the tasks with answers that cannot be right are refused together."""
+    problems: list[Problem] = []
+    answers: dict[str, list[str]] = {}
+    for leaves in loaded.values():
+        with own_generators():
+            answers |= {name: read_answers(name, leaf, problems) for name, leaf in leaves.items()}
+    refuse_if_any(problems)
+    return answers
+
+
+def _split_task(name: str, leaves: Leaves, answers: Mapping[str, Sequence[str]], config: EvaluateConfig) -> TaskItems:
     golds: dict[str, str] = {}
     example_count = 0
     with compile_templates_once(), own_generators():
         for leaf_name, leaf in leaves.items():
             reserved = _reserve_examples(leaf_name, leaf, seed=config.items.seed)
             example_count += len(reserved)
-            for number, gold in enumerate(_read_golds(leaf)):
+            for number, gold in enumerate(answers[leaf_name]):
                 if number not in reserved:
                     golds[f"{leaf_name}/{number}"] = gold
 
@@ -173,24 +184,6 @@ def _reserve_examples(name: str, leaf: Any, *, seed: int) -> frozenset[int]:
     return pool.reserved
 
 
-def _read_golds(leaf: Any) -> list[str]:
-    """The gold answer of every document, or nothing where answers are texts of their own rather than classes."""
-    documents = leaf.task_docs
-    answers = [""] * len(documents)
-    for number, document in enumerate(documents):
-        try:
-            answers[number] = str(leaf.doc_to_target(document))
-        except Exception as error:  # templates and the task's own Python may raise anything
-            detail = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-            raise EvaluationError(
-                f"item '{leaf.task_name}/{number}'",
-                f"has no readable answer ({detail})",
-                "Correct the task or its data.",
-            ) from error
-
-    return answers if len(set(answers)) <= MAX_GOLD_ANSWERS else [""] * len(documents)
-
-
 def _build_task_requests(items: Sequence[str], leaves: Leaves, template: ChatTemplate | None) -> list[LeafRequests]:
     numbers: dict[str, list[int]] = defaultdict(list)
     for item in items:
@@ -208,13 +201,26 @@ def _build_task_requests(items: Sequence[str], leaves: Leaves, template: ChatTem
 
 
 def _collect_answers(lm: Any, instances: Sequence[Any]) -> None:
-    """Have `lm` answer all requests, one call for each kind, and store the answers in the instances."""
+    """Have `lm` answer all requests, one call for each kind, and store the answers in the instances.
+
+    Raises :class:`EvaluationError` for whatever the model's own code raises, but not for memory that runs out.
+    """
     forget_answers(instances)
     by_kind: dict[str, list[Any]] = defaultdict(list)
     for instance in instances:
         by_kind[instance.request_type].extend([instance] * (instance.repeats or 1))
     for kind, of_kind in by_kind.items():
-        answers = getattr(lm, kind)(of_kind, disable_tqdm=True)
+        try:
+            answers = getattr(lm, kind)(of_kind, disable_tqdm=True)
+        except (AftermixError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the model's own code, and options of the task that it is called with
+            names = ", ".join(f"'{name}'" for name in dict.fromkeys(instance.task_name for instance in of_kind))
+            raise EvaluationError(
+                f"task {names}",
+                f"the model cannot answer its {kind} requests ({describe_cause(error)})",
+                "Correct the task's `generation_kwargs`, or the generation settings of the model.",
+            ) from error
         for instance, answer in zip(of_kind, answers, strict=True):
             instance.resps.append(answer)
 

@@ -14,7 +14,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 
 from aftermix.config import EvaluateConfig, TaskConfig
-from aftermix.errors import AftermixError, EvaluationError, Problem, refuse_if_any
+from aftermix.errors import AftermixError, EvaluationError, Problem, describe_cause, refuse_if_any
+from aftermix.evaluation.answers import explain_first_document
 from aftermix.evaluation.generators import GeneratorStates, own_generators
 from aftermix.evaluation.local_files import resolve_data_files
 from aftermix.evaluation.quiet import quiet
@@ -49,7 +50,8 @@ def load_tasks(config: EvaluateConfig) -> dict[str, Leaves]:
     lm-eval makes of it alone.
 
     Raises :class:`EvaluationError` for an unknown task (with the names that come close), a task that runs generated
-    code without `unsafe_code: true`, images or sound, lm-eval's old Python interface, and data that cannot be loaded.
+    code without `unsafe_code: true`, images or sound, lm-eval's old Python interface, and data that cannot be loaded
+    (with what the loader stumbled over, innermost last).
     """
     with quiet():
         manager = _open_manager(config)
@@ -125,10 +127,12 @@ def _load(task: TaskConfig, manager: Any, config: EvaluateConfig) -> Leaves:
     except AftermixError:
         raise
     except Exception as error:  # lm-eval, datasets and the task's own Python may raise anything here
-        detail = " ".join(f"{type(error).__name__}: {error}".split())
+        known = explain_first_document(error)
+        if known is not None:
+            raise EvaluationError(known.where, known.found, known.remedy) from error
         raise EvaluationError(
             f"task '{task.task}'",
-            f"cannot be loaded ({detail[:500]})",
+            f"cannot be loaded ({describe_cause(error)})",
             "Check its YAML and data files; offline, a hub data set must be in the cache.",
         ) from error
 

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 from lm_eval.api.metrics import mean
 
 from aftermix.config import TaskConfig
@@ -72,8 +73,18 @@ def _list_filters(leaf: Any) -> list[str]:
 
 
 def read_item_values(results: Mapping[str, Any]) -> dict[str, float]:
-    """The results of one item that are numbers; parts of corpus metrics (pairs, texts) are left out."""
-    return {name: float(value) for name, value in results.items() if isinstance(value, Real | np.bool_)}
+    """The results of one item that are numbers; parts of corpus metrics (pairs, texts) are left out.
+
+    An array or a tensor of one element is a number, as lm-eval's mean takes it.
+    """
+    numbers = {name: _read_number(value) for name, value in results.items()}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _read_number(value: Any) -> float | None:
+    if isinstance(value, np.ndarray | torch.Tensor) and value.shape.count(1) == len(value.shape):
+        value = value.item()
+    return float(value) if isinstance(value, Real | np.bool_) else None
 
 
 def read_primary_value(values: Mapping[str, float], metric: TaskMetric, *, item: str) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import lm_eval.utils
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
-from aftermix.errors import EvaluationError
+from aftermix.errors import AftermixError, EvaluationError, describe_cause
 from aftermix.evaluation.generators import own_generators
 from aftermix.evaluation.metrics import TaskMetric, read_item_values, read_primary_value
 
@@ -60,10 +60,9 @@ def build_requests(
                 metadata = (leaf.get_config("task"), number, leaf.get_config("repeats"))  # `task_name` draws an id
                 made = leaf.construct_requests(doc=document, ctx=context, metadata=metadata, **chat)
             except Exception as error:  # templates and the task's own Python may raise anything
-                detail = " ".join(f"{type(error).__name__}: {error}".split())[:500]
                 raise EvaluationError(
                     f"item '{item}'",
-                    f"its prompt cannot be built ({detail})",
+                    f"its prompt cannot be built ({describe_cause(error)})",
                     "Correct the task's YAML or this document.",
                 ) from error
             built.append(tuple(made) if isinstance(made, list) else (made,))
@@ -78,7 +77,10 @@ def forget_answers(instances: Sequence[Any]) -> None:
 
 
 def score_items(requests: LeafRequests, metric: TaskMetric) -> tuple[list[float], dict[str, list[float]]]:
-    """The primary metric of every item, and all per-item metrics by `metric,filter`, from the instances' answers."""
+    """The primary metric of every item, and all per-item metrics by `metric,filter`, from the instances' answers.
+
+    Raises :class:`EvaluationError` for whatever the task's filters and its scoring raise, the item named.
+    """
     leaf = requests.leaf
     leaf._instances = requests.list_instances()
     primary: list[float] = []
@@ -86,11 +88,11 @@ def score_items(requests: LeafRequests, metric: TaskMetric) -> tuple[list[float]
 
     # Ties may be broken at random: the same for every candidate.
     with compile_templates_once(), own_generators():
-        leaf.apply_filters()
+        _apply_filters(leaf)
         for name in [ensemble.name for ensemble in leaf._filters]:
             for item, group in zip(requests.items, requests.instances, strict=True):
                 answers = [instance.filtered_resps[name] for instance in group]
-                values = read_item_values(leaf.process_results(group[0].doc, answers))
+                values = _score_item(leaf, group[0].doc, answers, item=item)
                 for key, value in values.items():
                     metrics.setdefault(f"{key},{name}", []).append(value)
                 if name == metric.filter:
@@ -98,6 +100,30 @@ def score_items(requests: LeafRequests, metric: TaskMetric) -> tuple[list[float]
 
     complete = {key: values for key, values in metrics.items() if len(values) == len(requests.items)}
     return primary, complete
+
+
+def _apply_filters(leaf: Any) -> None:
+    try:
+        leaf.apply_filters()
+    except Exception as error:  # a filter may be the task's own Python
+        raise _explain_scoring(f"task '{leaf.get_config('task')}'", "its answers cannot be filtered", error) from error
+
+
+def _score_item(leaf: Any, document: Any, answers: list[Any], *, item: str) -> dict[str, float]:
+    try:
+        return read_item_values(leaf.process_results(document, answers))
+    except AftermixError:
+        raise
+    except Exception as error:  # metrics and the task's own Python may raise anything
+        raise _explain_scoring(f"item '{item}'", "its answer cannot be scored", error) from error
+
+
+def _explain_scoring(where: str, found: str, error: Exception) -> EvaluationError:
+    return EvaluationError(
+        where,
+        f"{found} ({describe_cause(error)})",
+        "Correct the task's metric, filter or `process_results`, or this document.",
+    )
 
 
 @contextmanager

@@ -151,8 +151,7 @@ def _run_trial(
         measurement = measure(suggestion.point)
         items = check_items(measurement.items, tasks=tasks, where=f"trial {number}")
     except Exception as error:
-        # The frames would keep a merge's tensors alive through the next trial, after an out-of-memory of all errors.
-        traceback.clear_frames(error.__traceback__)
+        _drop_frames(error)
         seconds = {"overhead": perf_counter() - started}
         reason = str(error) if isinstance(error, AftermixError) else f"{type(error).__name__}: {error}".rstrip(": ")
         return Trial(number=number, state="failed", **stands, seconds=seconds, error=reason), None, error
@@ -169,6 +168,18 @@ def _run_trial(
         seconds={**spent, "overhead": max(0.0, perf_counter() - started - sum(spent.values()))},
     )
     return trial, items, None
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """Clear the frames of `error` and of what it came from.
+
+    They would keep a merge's tensors alive through the next trial, after an out-of-memory of all errors.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def describe_best(trials: Sequence[Trial], objectives: ObjectiveSet) -> str:

@@ -91,6 +91,27 @@ def test_a_template_that_names_no_field(tasks: Path, config_of: Any, add_task_to
     assert text.startswith("task 'rough': cannot be loaded (UndefinedError: 'no_such_field' is undefined)")
 
 
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ('{"question": "q", "choices": ["a"', "ArrowInvalid: JSON parse error: Missing a comma or"),
+        (
+            '{"question": "\\ud83d", "answer": 0}',
+            "ArrowInvalid: JSON parse error: The surrogate pair in string is invalid",
+        ),
+        ('{"question": "q", "choices": "a, b", "answer": 0}', "TypeError: Couldn't cast array of type string to List("),
+    ],
+)
+def test_data_that_cannot_be_read_name_the_innermost_cause(tasks: Path, config_of: Any, line: str, cause: str) -> None:
+    path = tasks / "data" / "test.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:9], line, *lines[10:]]) + "\n")
+    text = refusal(config_of(tasks, "colours"))
+    assert text.startswith("task 'colours': cannot be loaded (")
+    assert f"; from {cause}" in text
+    assert text.endswith("). Check its YAML and data files; offline, a hub data set must be in the cache.")
+
+
 def test_an_include_path_that_is_no_folder(tasks: Path, config_of: Any) -> None:
     assert refusal(config_of(tasks / "none", "colours")) == (
         f"evaluate.include_path: '{tasks / 'none'}' is not a folder. Name a folder of task YAMLs."
