@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 STRETCH_BYTES = 64 << 20
+ROOM_BYTES = 1 << 20
+"""A disk with less room than this is full."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -47,6 +51,22 @@ def append_line(path: Path, value: Any) -> None:
         file.write(line.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def describe_write_fault(error: BaseException, folder: Path) -> str:
+    """The reason, in the system's words where it is known, why something cannot be written in `folder`.
+
+    Libraries hide the system's error behind one of theirs, or lose it; then the room on the disk is looked at.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+
+    if shutil.disk_usage(folder).free < ROOM_BYTES:
+        return os.strerror(errno.ENOSPC)
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def fingerprint(path: Path) -> str:

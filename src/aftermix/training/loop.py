@@ -82,6 +82,21 @@ class PackedTrainer(Trainer):
             found = "sam and asam ascend along each micro-batch's gradient, which several processes do not share"
             raise TrainingError("train.accumulation", found, "Use 1, or one process.")
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The micro-batches of a step and the number of its labels, at least 1.
+
+        A step without a label then has loss 0 and a gradient of 0, where a mean over nothing would be no number.
+        """
+        samples, labels = super().get_batch_samples(*args, **kwargs)
+        return samples, labels.clamp(min=1) if isinstance(labels, torch.Tensor) else labels
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The loss; 0 for a batch without a label of a model that takes the mean by itself."""
+        if self.model_accepts_loss_kwargs or bool((inputs["labels"][:, 1:] != IGNORED).any()):
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        unlabelled = {name: value for name, value in inputs.items() if name != "labels"}
+        return model(**unlabelled).logits.sum() * 0.0
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         one_pass = partial(super().training_step, *args, **kwargs)
         loss: torch.Tensor = self.sharpness_aware.gradient_of(one_pass) if self.sharpness_aware else one_pass()
@@ -98,8 +113,11 @@ class PackedTrainer(Trainer):
         if self.resume_points is None or step == self.batches.steps:
             return  # the expert itself comes next
 
-        super()._save_checkpoint(model, trial)
-        self.resume_points.finish(step, losses=self.recorder.losses, seconds=time.perf_counter() - self.started)
+        try:
+            super()._save_checkpoint(model, trial)
+            self.resume_points.finish(step, losses=self.recorder.losses, seconds=time.perf_counter() - self.started)
+        except Exception as error:  # torch and safetensors each have their own for a disk that is full
+            raise self.resume_points.give_up(step, error) from error
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """The weights as the model has them; `save_pretrained` may rename them, and the Trainer would not find them."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aftermix.errors import TrainingError
-from aftermix.files import write_json
+from aftermix.errors import RunFailedError, TrainingError
+from aftermix.files import describe_write_fault, write_json
 from aftermix.training.distributed.processes import count_processes, read_process_index, wait_for_all
 
 POINT = "point.json"
@@ -80,15 +80,24 @@ class ResumePoints:
                 if other != folder:
                     shutil.rmtree(other)
 
+    def give_up(self, step: int, error: Exception) -> RunFailedError:
+        """The error of a point that cannot be written: what there is of it goes, and the points before it stay."""
+        cause = describe_write_fault(error, self.folder)
+        self.remove_unfinished()
+        earlier = max(self._find_points(), default=None)
+        kept = f"the run goes on after step {earlier[0]}" if earlier else "no earlier point is there"
+        found = f"the resume point of step {step} cannot be written ({cause})"
+        return RunFailedError(str(self.folder), found, f"Free space and give the same command again; {kept}.")
+
     def remove_unfinished(self) -> None:
-        """Remove points that a kill cut off."""
+        """Remove points that a kill or a full disk cut off."""
         if read_process_index() == 0:
             for folder in self.folder.glob(f"{PREFIX}*"):
                 if not (folder / POINT).is_file():
                     shutil.rmtree(folder)
 
     def remove(self) -> None:
-        """Remove all points: the run is finished, or would fail again."""
+        """Remove all points: the run is finished."""
         if read_process_index() == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
 

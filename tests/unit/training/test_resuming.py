@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +200,8 @@ def test_killed_and_started_again(
     said: list[str] = []
     train(config_in(world, **OPTIMIZERS[kind]), out, log=said.append)
     goes_on = [f"cats: goes on after step {step} of 5"] if step else []
-    assert said == [*goes_on, f"cats: wrote {out / 'cats'}"]
+    assert said[0].startswith(f"cats: {world / 'corpus.jsonl'}: 120 documents, ")
+    assert said[1:] == ["cats: trains on 640 tokens, 0.44 epochs", *goes_on, f"cats: wrote {out / 'cats'}"]
     assert everything(out) == uninterrupted[kind]
     assert sorted(path.name for path in out.iterdir()) == ["cats", "cats-checkpoints"]
 
@@ -226,7 +230,7 @@ def test_an_unfinished_run_of_another_recipe_is_refused(world: Path, monkeypatch
     corpus.write_text(text)
     said: list[str] = []
     train(config_in(world, save_steps=0, accumulation=1, checkpoint_tokens=None), out, log=said.append)
-    assert said[0] == "cats: goes on after step 2 of 5"
+    assert said[2] == "cats: goes on after step 2 of 5"
     assert sorted(path.name for path in out.iterdir()) == ["cats"]
 
 
@@ -250,14 +254,78 @@ def test_an_interruption_says_the_command_that_goes_on(world: Path, monkeypatch:
     assert done.stdout.splitlines()[-1] == f"cats: {out / 'cats'}"
 
 
-def test_a_run_that_fails_leaves_no_resume_point(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would fail again; and other settings, which might not, would be refused."""
+def break_loss(patch: pytest.MonkeyPatch, step: int) -> None:
+    """Have the loss of step `step` (from 1) be no number."""
     record = loop.StepRecorder.record
-    broken = lambda self, loss: record(self, float("nan") if len(self.losses) == 3 else loss)  # noqa: E731
+    broken = lambda self, loss: record(self, float("nan") if len(self.losses) == step - 1 else loss)  # noqa: E731
+    patch.setattr(loop.StepRecorder, "record", broken)
+
+
+def test_a_run_that_fails_keeps_its_points_and_checkpoints(
+    world: Path, uninterrupted: dict[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = world / "failed"
     with monkeypatch.context() as patch:
-        patch.setattr(loop.StepRecorder, "record", broken)
-        with pytest.raises(RunFailedError, match=r"train cats, step 4: the loss is nan"):
-            train(config_in(world, checkpoint_tokens=None), world / "failed")
-    assert not (world / "failed/.cats.training").exists()
-    train(config_in(world, checkpoint_tokens=None, learning_rate=1e-4), world / "failed")
-    assert sorted(path.name for path in (world / "failed").iterdir()) == ["cats"]
+        break_loss(patch, 4)
+        with pytest.raises(RunFailedError, match=r"train cats, step 4: the loss is nan") as caught:
+            train(config_in(world), out)
+    assert caught.value.exit_code == 1
+    assert [path.parent.name for path in out.glob(".cats.training/*/point.json")] == ["checkpoint-2"]
+    assert [path.name for path in (out / "cats-checkpoints").iterdir()] == ["tokens-000000000256"]
+    said: list[str] = []
+    train(config_in(world), out, log=said.append)
+    assert "cats: goes on after step 2 of 5" in said
+    assert everything(out) == uninterrupted["adamw"]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A disk on which no file grows beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("size", "point"),
+    [(50_000, None), (150_000, None), (0, 2)],
+    ids=["weights", "optimizer", "second_point"],
+)
+def test_a_disk_that_is_full_is_one_line_and_costs_no_point(
+    world: Path,
+    uninterrupted: dict[str, dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    point: int | None,
+    tmp_path: Path,
+) -> None:
+    out, file = tmp_path / "out", world / "full.yaml"
+    file.write_text(yaml.safe_dump(settings()))
+    advance = loop.StepRecorder.on_step_end
+
+    with monkeypatch.context() as patch, ExitStack() as stack:
+
+        def fill_disk(self: loop.StepRecorder, *args: Any, **kwargs: Any) -> None:
+            advance(self, *args, **kwargs)
+            if len(self.losses) == (point or 0) + 2:
+                stack.enter_context(largest_file(size))
+
+        patch.setattr(loop.StepRecorder, "on_step_end", fill_disk)
+        done = CliRunner().invoke(cli, ["train", str(file), "-o", str(out)])
+
+    step = (point or 0) + 2
+    assert isinstance(done.exception, RunFailedError)
+    message = str(done.exception)
+    assert message.startswith(f"{out / '.cats.training'}: the resume point of step {step} cannot be written (")
+    goes_on = f"the run goes on after step {point}" if point else "no earlier point is there"
+    assert message.endswith(f"). Free space and give the same command again; {goes_on}.")
+    assert "\n" not in message
+    points = [path.name for path in out.glob(".cats.training/*")]
+    assert points == ([f"checkpoint-{point}"] if point else [])
+    said: list[str] = []
+    train(config_in(world), out, log=said.append)
+    assert (f"cats: goes on after step {point} of 5" in said) == bool(point)
+    assert everything(out) == uninterrupted["adamw"]

@@ -11,7 +11,9 @@ import torch
 import transformers
 from transformers import LlamaForCausalLM
 
+from aftermix.config import OptimizerConfig
 from aftermix.errors import RunFailedError, TrainingError
+from aftermix.training.data.collate import TokenSequence
 from aftermix.training.trainer import IGNORED, TrainingRecipe, collate, train_one
 
 CPU = {"device": "cpu", "threads": 1}
@@ -185,3 +187,51 @@ def test_same_bits_on_a_gpu(model: LlamaForCausalLM) -> None:
     assert done[0].device == "cuda"
     for ours, again in zip(runs[0].parameters(), runs[1].parameters(), strict=True):
         assert torch.equal(ours, again)
+
+
+def without_labels(row: torch.Tensor) -> TokenSequence:
+    return TokenSequence(row, torch.full_like(row, IGNORED))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "merge_aware", "sam", "asam"])
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(1, 1), (4, 1), (4, 2), (8, 4)])
+def test_a_step_without_a_label_has_loss_0_and_stops_nothing(
+    model: LlamaForCausalLM, optimizer: str, batch_size: int, accumulation: int
+) -> None:
+    rows = sequences(3 * batch_size)
+    mixed = [*rows[:batch_size], *map(without_labels, rows[batch_size : 2 * batch_size]), *rows[2 * batch_size :]]
+    recipe = TrainingRecipe(
+        batch_size=batch_size,
+        accumulation=accumulation,
+        learning_rate=1e-3,
+        optimizer=OptimizerConfig(name=optimizer),  # type: ignore[arg-type]
+    )
+    losses = train_one(model, mixed, recipe=recipe, **CPU).losses
+    assert losses[1] == 0
+    assert 4 < losses[2] < 6
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+def test_a_step_without_a_label_has_a_gradient_of_0(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a model that takes the mean over a batch by itself."""
+    before = [p.detach().clone() for p in model.parameters()]
+    recipe = TrainingRecipe(batch_size=2, learning_rate=1e-2, weight_decay=0.0)
+    for accepts in (True, False):
+        monkeypatch.setattr(LlamaForCausalLM, "accepts_loss_kwargs", accepts, raising=False)
+        assert train_one(model, [*map(without_labels, sequences(4))], recipe=recipe, **CPU).losses == [0, 0]
+        assert all(torch.equal(ours, was) for ours, was in zip(model.parameters(), before, strict=True))
+
+
+def test_labels_beside_sequences_without_one_count_as_if_alone(model: LlamaForCausalLM) -> None:
+    rows, twin = sequences(4), copy.deepcopy(model)
+    recipe = TrainingRecipe(batch_size=4, learning_rate=1e-3)
+    mixed = [rows[0], *map(without_labels, rows[1:])]
+    alone = TrainingRecipe(batch_size=1, learning_rate=1e-3)
+    assert train_one(model, mixed, recipe=recipe, **CPU).losses == pytest.approx(
+        train_one(twin, rows[:1], recipe=alone, **CPU).losses, abs=1e-6
+    )
+
+
+def test_a_last_sequence_of_one_token_stops_nothing(model: LlamaForCausalLM) -> None:
+    rows = sequences(3, last=1)
+    assert train_one(model, rows, recipe=TrainingRecipe(batch_size=2, learning_rate=1e-3), **CPU).losses[1] == 0

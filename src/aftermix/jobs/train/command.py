@@ -16,12 +16,12 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, require
 from aftermix.errors import AftermixError, Problem, TrainingError, refuse_if_any
+from aftermix.jobs.train.console_lines import describe_datasets
 from aftermix.jobs.train.expert_data import (
     DatasetBuilder,
     DatasetSources,
     collect_sources,
     describe_data,
-    describe_shares,
     open_token_folder,
 )
 from aftermix.jobs.train.expert_run import ExpertPlan, make_trainable, plan_run, train_expert
@@ -66,8 +66,9 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
                 log(f"{name}: reused {folder}, trained before by the same recipe")
 
         for plan in plans:
-            for line in describe_shares(plan.packed):
+            for line in plan.said:
                 log(f"{plan.name}: {line}")
+        for plan in plans:
             train_expert(plan, settings, base, log=log)
     return folders if read_process_index() == 0 else {}
 
@@ -181,7 +182,8 @@ def _prepare_experts(
         except AftermixError as error:
             problems += _label_problems(name, error)
         else:
-            plans.append(plan.attach_descriptions(describe_data(sources, packed), base_tensors))
+            said = describe_datasets(sources, packed, batch=recipe.batch_size)
+            plans.append(plan.attach_descriptions(describe_data(sources, packed), base_tensors, said))
     return plans
 
 

@@ -142,12 +142,14 @@ class DatasetBuilder:
             where = sources.by_name[name].data
             alone = pack_stream(streams[name], tokens=dataset.tokens, where=where)
             _refuse_repetition(dataset, where, alone.tokens, alone.epochs)
+            _refuse_unlabelled(alone, where)
             return alone
 
         tokens = cast(int, dataset.tokens)
         mixture = mix_streams(streams, sources.ratios, tokens=tokens, seed=self.settings.seed, where="mixture")
         for domain, given in mixture.given.items():
             _refuse_repetition(dataset, f"mixture.{domain}", given.tokens, given.epochs)
+        _refuse_unlabelled(mixture, "mixture")
         return mixture
 
     def _open_stream(self, domain: str, sources: DatasetSources, tokens: int | None) -> SequenceStream:
@@ -185,18 +187,25 @@ def _refuse_repetition(dataset: DatasetConfig, where: str, tokens: int, epochs: 
         raise TrainingError(where, found, f"Lower `tokens:` to {most} or less, its ratio, or bring more data.")
 
 
+def _refuse_unlabelled(sequences: PackedTokens | SequenceMixture, where: str) -> None:
+    if sequences.unlabelled.all():
+        found = f"none of its {len(sequences)} sequences holds a token that is learnt"
+        raise TrainingError(where, found, "Raise `train.context` or `tokens:`, so that answers come into it.")
+
+
 def describe_data(sources: DatasetSources, sequences: PackedTokens | SequenceMixture) -> dict[str, JsonValue]:
     """Describe the data of an expert for its record."""
+    count = int(sequences.unlabelled.sum())
+    without: dict[str, JsonValue] = {"sequences_without_label": count} if count else {}
     if isinstance(sequences, PackedTokens):
         ((_, source),) = sources.by_name.items()
-        return _describe_stream(source, sequences.stream)
+        return {**_describe_stream(source, sequences.stream), **without}
 
     given = {name: _round_values(asdict(given)) for name, given in sequences.given.items()}
-    return {
-        "mixture": {
-            name: {**given[name], **_describe_stream(sources.by_name[name], sequences.streams[name])} for name in given
-        }
+    mixture: dict[str, JsonValue] = {
+        name: {**given[name], **_describe_stream(sources.by_name[name], sequences.streams[name])} for name in given
     }
+    return {"mixture": mixture, **without}
 
 
 def _describe_stream(source: SourceConfig, stream: SequenceStream) -> dict[str, JsonValue]:
@@ -213,13 +222,3 @@ def _describe_stream(source: SourceConfig, stream: SequenceStream) -> dict[str, 
 
 def _round_values(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
-
-
-def describe_shares(sequences: PackedTokens | SequenceMixture) -> list[str]:
-    """A line for each domain of a mixture: the tokens and epochs that it really gives."""
-    if isinstance(sequences, PackedTokens):
-        return []
-    return [
-        f"{name} gives {given.tokens} tokens ({given.share:.2%} for {given.ratio:.2%}), {given.epochs:.2f} epochs"
-        for name, given in sequences.given.items()
-    ]

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import TrainConfig
-from aftermix.errors import RunFailedError
+from aftermix.errors import CheckpointError, RunFailedError
 from aftermix.runs.verification_records import LossRecord, TrainingRecord
 from aftermix.training.base_model import freeze, load_base
 from aftermix.training.checkpoint_schedule import name_checkpoint_folder, plan_checkpoints
@@ -45,10 +45,14 @@ class ExpertPlan:
     """Description of the dataset for the record; its texts are not kept once they are packed."""
     base_tensors: Mapping[str, str] = field(default_factory=dict)
     """Digests of the base's tensors by name, for the record."""
+    said: tuple[str, ...] = ()
+    """Lines on the dataset for the console."""
 
-    def attach_descriptions(self, data: dict[str, JsonValue], base_tensors: Mapping[str, str]) -> ExpertPlan:
-        """The plan with the description of its dataset and of its base."""
-        return replace(self, data=data, base_tensors=base_tensors)
+    def attach_descriptions(
+        self, data: dict[str, JsonValue], base_tensors: Mapping[str, str], said: Sequence[str]
+    ) -> ExpertPlan:
+        """The plan with the description of its dataset and of its base, and what is said of them."""
+        return replace(self, data=data, base_tensors=base_tensors, said=tuple(said))
 
 
 def plan_run(
@@ -95,13 +99,8 @@ def train_expert(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, *, l
     if earlier is not None:
         log(f"{plan.name}: goes on after step {earlier.step} of {plan.recipe.count_steps(len(plan.packed))}")
 
-    try:
-        _train_and_write(plan, settings, base)
-    except RunFailedError:
-        plan.resume.remove()  # going on would fail again, and would be refused under other settings
-        raise
-
-    plan.resume.remove()
+    _train_and_write(plan, settings, base)
+    plan.resume.remove()  # only here: whatever fails before may be mended, and the run goes on
     log(f"{plan.name}: wrote {plan.folder}")
     wait_for_all()
     gc.collect()  # the Trainer leaves reference cycles, and the next expert needs the room
@@ -163,7 +162,11 @@ class _ExpertWriter:
                 state = fold_adapters(self.model, state)
             record = self._build_record(tokens=tokens, losses=losses).model_copy(update=more)
             values = record.model_dump(exclude_unset=True)
-            write_expert(folder, self.model, self.base, dtype=dtype, record=values, state=state)
+            try:
+                write_expert(folder, self.model, self.base, dtype=dtype, record=values, state=state)
+            except CheckpointError as error:
+                remedy = "Make room there and give the same command again; experts, checkpoints and resume points stay."
+                raise RunFailedError(error.problem.where, error.problem.found, remedy) from error
 
     def _build_record(self, *, tokens: int, losses: Sequence[float]) -> TrainingRecord:
         """Content of `train.json`: the recipe that identifies the expert, and what really happened."""

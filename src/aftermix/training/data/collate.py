@@ -25,6 +25,11 @@ class TokenSequence:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def predictions(self) -> int:
+        """Tokens that the loss is on."""
+        return int((self.labels[1:] != IGNORED).sum())
+
     def truncate(self, tokens: int) -> TokenSequence:
         """The first `tokens` tokens of it."""
         positions = None if self.positions is None else self.positions[:tokens]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from aftermix.errors import TrainingError
 from aftermix.seeds import derived_seed
 from aftermix.training.data.collate import TokenSequence
-from aftermix.training.data.packing import SequenceStream
+from aftermix.training.data.packing import SequenceStream, find_unlabelled
 
 ROUNDING = 1.001e-3
 """Largest distance from 1 of the sum of ratios: three decimals of three domains."""
@@ -146,6 +146,12 @@ class SequenceMixture(Sequence[TokenSequence]):
                 stream.count_documents(tokens),
             )
         return contributions
+
+    @cached_property
+    def unlabelled(self) -> NDArray[np.bool_]:
+        """(n,) True where a sequence holds no token that is learnt."""
+        answers_alone = [self.streams[name].store.answered is not None for name in self.domains]
+        return find_unlabelled(self, self.lengths, np.asarray(answers_alone))
 
     def __len__(self) -> int:
         return len(self.lengths)

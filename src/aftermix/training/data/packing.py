@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -188,6 +189,16 @@ def build_sequence(store: TokenStore, pieces: Sequence[DocumentPiece], *, masked
     return TokenSequence(ids, labels, positions)
 
 
+def find_unlabelled(
+    sequences: Sequence[TokenSequence], lengths: NDArray[np.int64], answers_alone: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """(n,) True where a sequence has no label. Those of which all is learnt, not `answers_alone`, are not read."""
+    without = lengths < 2  # the first token is context alone
+    for index in np.flatnonzero(answers_alone & ~without).tolist():
+        without[index] = sequences[index].predictions == 0
+    return without
+
+
 @dataclass(frozen=True, eq=False)
 class PackedTokens(Sequence[TokenSequence]):
     """The first `tokens` tokens of one dataset's sequences."""
@@ -227,6 +238,11 @@ class PackedTokens(Sequence[TokenSequence]):
     def tokens_per_epoch(self) -> int | None:
         """Tokens of the whole dataset; None when fewer were tokenised."""
         return self.stream.tokens_per_epoch
+
+    @cached_property
+    def unlabelled(self) -> NDArray[np.bool_]:
+        """(n,) True where a sequence holds no token that is learnt."""
+        return find_unlabelled(self, self.lengths, np.full(len(self), self.stream.store.answered is not None))
 
     def __len__(self) -> int:
         return len(self.lengths)

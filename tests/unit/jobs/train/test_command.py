@@ -31,6 +31,15 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def record_of(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / "train.json").read_text())
+    return record
+
+
+def json_texts(file: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in file.read_text().splitlines()]
+
+
 def loss_on(folder: Path, text: str) -> float:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")["input_ids"]
@@ -48,7 +57,15 @@ def test_experts_are_complete_and_better_at_home(make_config: Any, base_folder: 
     said: list[str] = []
     folders = train(make_config(datasets=datasets), tmp_path / "experts", log=said.append)
     assert folders == {"cats": tmp_path / "experts/cats", "code": tmp_path / "experts/code"}
-    assert said == [f"cats: wrote {folders['cats']}", f"code: wrote {folders['code']}"]
+    of_cats, of_code = (sum(map(len, texts)) for texts in (json_texts(tmp_path / "corpus.jsonl"), [code.read_text()]))
+    tokens = record_of(folders["code"])["data"]["tokens_per_epoch"]
+    assert said[1:] == [
+        f"cats: trains on 1500 tokens, {record_of(folders['cats'])['epochs']:.2f} epochs",
+        f"code: {code}: 1 documents, {of_code} characters, {tokens} tokens",
+        f"code: trains on {tokens} tokens, 1.00 epochs",
+        *(f"{name}: wrote {folder}" for name, folder in folders.items()),
+    ]
+    assert said[0] == f"cats: {tmp_path / 'corpus.jsonl'}: 120 documents, {of_cats} characters, 1440 tokens"
     assert sorted(names_in(tmp_path / "experts")) == ["cats", "code"]
     home = {"cats": "the old cat sees the big dog", "code": "return cat + dog\ndef see(cat"}
     base_weights = load_file(base_folder / "model.safetensors")

@@ -247,3 +247,30 @@ def test_an_interrupted_mixture_goes_on_where_it_was(
     assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert record_of(parts)["data"] == record_of(whole)["data"]
     assert [entry.name for entry in (tmp_path / "parts").iterdir()] == ["mix"]
+
+
+@pytest.mark.parametrize("kind", ["chat", "completion"])
+def test_answers_cut_from_their_prompts_stop_nothing(
+    make_config: Any, chat_base: Path, tmp_path: Path, kind: str
+) -> None:
+    """A prompt longer than the context gives sequences without a label; their share is said and recorded."""
+    records = [{"prompt": "the red cat " * 40, "completion": "yes"}, *[{"prompt": "the", "completion": "dog"}] * 60]
+    if kind == "chat":
+        asked = [(record["prompt"], record["completion"]) for record in records]
+        turns = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in asked]
+        records = [{"messages": messages} for messages in turns]
+    lines(tmp_path / "long.jsonl", records)
+    entry = {"data": "long.jsonl", "format": kind, "long_examples": "cut"}
+    said: list[str] = []
+    config = make_config(base=chat_base, datasets={"long": entry}, batch_size=1)
+    record = record_of(train(config, tmp_path / "experts", log=said.append)["long"])
+    without = record["data"]["sequences_without_label"]
+    assert 0 < without < record["steps"]
+    share = f"{without} of {record['steps']} steps ({without / record['steps']:.1%})"
+    assert said[2] == f"long: {share} hold no token that is learnt; their loss is 0"
+
+    lines(tmp_path / "long.jsonl", records[:1])
+    entry |= {"tokens": 96}
+    with pytest.raises(AftermixError, match=r"long.jsonl: none of its 3 sequences holds a token that is learnt. Raise"):
+        train(make_config(base=chat_base, datasets={"long": entry}, batch_size=1), tmp_path / "none")
+    assert not (tmp_path / "none").exists()

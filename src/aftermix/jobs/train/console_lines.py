@@ -1,0 +1,54 @@
+"""Lines that `aftermix train` prints before the first step: documents, tokens, shares, steps without a label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from aftermix.config import SourceConfig
+from aftermix.jobs.train.expert_data import DatasetSources
+from aftermix.training.data.mixture import SequenceMixture
+from aftermix.training.data.packing import PackedTokens, SequenceStream
+from aftermix.training.data.packing_whole import WholeStream
+
+
+def describe_datasets(sources: DatasetSources, sequences: PackedTokens | SequenceMixture, *, batch: int) -> list[str]:
+    """Lines on the data of one expert, which is trained on `batch` sequences a step."""
+    if isinstance(sequences, PackedTokens):
+        ((_, source),) = sources.by_name.items()
+        read = [_describe_stream(source, sequences.stream)]
+        given = [f"trains on {sequences.tokens} tokens, {sequences.epochs:.2f} epochs"]
+    else:
+        read = [_describe_stream(sources.by_name[name], stream) for name, stream in sequences.streams.items()]
+        given = [*_describe_shares(sequences)]
+    return [*read, *given, *_describe_unlabelled(sequences, batch)]
+
+
+def _describe_stream(source: SourceConfig, stream: SequenceStream) -> str:
+    store, unit = stream.store, "documents" if source.format == "text" else "examples"
+    line = f"{source.data}: {store.documents} {unit}, {store.characters_of_all} characters, "
+
+    # A budget below the dataset's size is met by its first documents.
+    line += f"{store.tokens} tokens" if store.complete else f"{store.tokens} tokens in the {len(store.ends)} needed"
+    if store.empty:
+        line += f"; {store.empty} without text left out"
+    if isinstance(stream, WholeStream) and stream.skipped:
+        line += f"; {stream.skipped} longer than the context skipped"
+    return line
+
+
+def _describe_shares(mixture: SequenceMixture) -> Iterator[str]:
+    """A line for each domain: the tokens and epochs that it really gives."""
+    for name, given in mixture.given.items():
+        share = f"{given.share:.2%} for {given.ratio:.2%}"
+        yield f"{name} gives {given.tokens} tokens ({share}), {given.epochs:.2f} epochs"
+
+
+def _describe_unlabelled(sequences: PackedTokens | SequenceMixture, batch: int) -> Iterator[str]:
+    """The share of steps that nothing is learnt from, where there are any."""
+    without = sequences.unlabelled
+    steps = [bool(without[start : start + batch].all()) for start in range(0, len(without), batch)]
+    if any(steps):
+        count, share = sum(steps), np.mean(steps)
+        yield f"{count} of {len(steps)} steps ({share:.1%}) hold no token that is learnt; their loss is 0"
