@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from aftermix.config import SourceConfig
 from aftermix.errors import AftermixError
 from aftermix.files import write_json
+from aftermix.jobs.export.domain_survey import survey_domain
 from aftermix.jobs.train.expert_data import VERSIONS_OF, DatasetSources
 from aftermix.mixture.exports.domain_data import DomainData, count_domain, read_domain_data
 from aftermix.progress import bar
@@ -24,6 +25,8 @@ BATCH_EXAMPLES = 256
 BATCH_CHARACTERS = 1 << 22
 OF_TOKENIZER = (".json", ".jinja", ".model", ".txt")
 CACHE = ".aftermix-domains.json"
+SURVEY = "traits 1"
+"""Counts of which nothing but numbers was kept are counted anew."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,11 @@ class DomainCounter:
     def _count_domain(self, name: str, source: SourceConfig, tokenizer: Any) -> DomainData:
         encode = build_example_encoder(tokenizer, format=source.format, where=self.label)
         records = read_examples(Path(source.data), format=source.format, text_field=source.text_field)
-        return count_domain(
-            count_tokens(bar(records, label=f"count {name}", unit="example"), encode), where=source.data
-        )
+        tokens = count_tokens(bar(records, label=f"count {name}", unit="example"), encode)
+        return replace(count_domain(tokens, where=source.data), traits=survey_domain(source))
 
     def _build_key(self, source: SourceConfig, sha256: str) -> str:
-        parts = [sha256, source.format, source.text_field, self._hash_tokenizer()]
+        parts = [sha256, source.format, source.text_field, self._hash_tokenizer(), SURVEY]
         parts += [f"{package} {version(package)}" for package in VERSIONS_OF]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

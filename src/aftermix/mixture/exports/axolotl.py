@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from aftermix.errors import MixtureError, Problem, refuse_if_any
+from aftermix.mixture.exports.domain_data import MESSAGE_KEY, NULLS, UNLIKE_FILES
 from aftermix.mixture.exports.plan import (
     DomainFiles,
     ExportDomain,
@@ -21,6 +22,8 @@ from aftermix.mixture.exports.plan import (
     describe_plan,
     format_comments,
     refuse_kinds,
+    refuse_patterns,
+    refuse_traits,
 )
 
 PLAIN_ANSWER = {
@@ -30,6 +33,15 @@ PLAIN_ANSWER = {
     "format": "{instruction}",
     "no_input_format": "{instruction}",
 }
+
+
+READINGS = {
+    UNLIKE_FILES: "reads the files of a domain as one table, and they differ",
+    NULLS: "drops what is null in tools and in arguments of calls",
+}
+"""Readings of data that were counted otherwise (`axolotl/prompt_strategies/chat_template.py`, 0.21)."""
+TRAINING_KEYS = ("weight", "train")
+"""Keys of a message that say if the loss is on it; axolotl takes one of them."""
 
 
 def check_axolotl(places: Sequence[DomainFiles]) -> None:
@@ -42,13 +54,18 @@ def check_axolotl(places: Sequence[DomainFiles]) -> None:
             if place.kind == "saved" and len(place.parts) > 1
         ]
     )
+    refuse_patterns([place for place in places if place.kind != "saved"], "axolotl")
 
 
 def write_axolotl(plan: MixturePlan) -> Files:
     """`mixture.yaml`: the `datasets` of an axolotl file.
 
-    Raises :class:`MixtureError` when a domain would have to be repeated, with the largest budget that needs none.
+    Raises :class:`MixtureError` when a domain would have to be repeated, with the largest budget that needs none, and
+    :class:`ManyProblemsError` for data of which axolotl would make something else than was counted.
     """
+    both = [d for d in plan.domains if all(MESSAGE_KEY + key in d.data.traits for key in TRAINING_KEYS)]
+    refuse_traits(plan.domains, "axolotl", READINGS)
+    refuse_traits(both, "axolotl", {MESSAGE_KEY + "train": "takes one of the keys 'weight' and 'train'"})
     _refuse_repetition(plan)
     keys = {
         "datasets": [_write_axolotl_entry(domain) for domain in plan.domains],
@@ -80,9 +97,15 @@ def keep_fraction(examples: int, held: int) -> float:
 
 def _write_axolotl_entry(domain: ExportDomain) -> dict[str, Any]:
     examples = min(max(round(domain.given.examples), 1), domain.data.examples)
+    training = [key for key in TRAINING_KEYS if MESSAGE_KEY + key in domain.data.traits]
     kinds: dict[str, dict[str, Any]] = {
         "text": {"type": "completion", "field": domain.text_field},
-        "chat": {"type": "chat_template", "field_messages": "messages"},
+        "chat": {
+            "type": "chat_template",
+            "field_messages": "messages",
+            **({"field_tools": "tools"} if domain.has_tools else {}),
+            **({"message_field_training": training[0]} if training else {}),
+        },
         "completion": {"type": PLAIN_ANSWER},
     }
     weight = keep_fraction(examples, domain.data.examples)

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aftermix.errors import MixtureError
+
+TOOLS = "tools"
+"""A conversation names tools."""
+WITHOUT_TOOLS = "no tools"
+TOOL_TURNS = "tool turns"
+"""A message calls a tool, or is a tool's answer."""
+TEXT_WITH_CALLS = "text with calls"
+"""A message has words and calls a tool."""
+ARGUMENTS_AS_TEXT = "arguments as text"
+UNLIKE_KEYS = "unlike keys"
+"""Arguments of calls, or tools, that have other keys than those of another record."""
+NULLS = "nulls"
+"""A null within the arguments of a call or within a tool."""
+SYSTEM_COLUMN = "system column"
+NO_TURNS = "no turns"
+"""A conversation in which user and assistant do not take turns, or the assistant is not the last."""
+UNLIKE_FILES = "unlike files"
+"""Files of one domain that differ in columns, or in what these hold."""
+MESSAGE_KEY = "message key "
+"""With the key's name: what a message holds beside its role, its words and its calls."""
 
 CURVE_STEPS = 256
 """Places at which the tokens of the first examples are kept; between two of them they are interpolated."""
@@ -24,6 +44,8 @@ class DomainData:
     tokens: int
     curve: tuple[int, ...]
     """Tokens of the first `round(k n / m)` of the n examples, for k from 0 to m."""
+    traits: Mapping[str, str] = field(default_factory=dict)
+    """Findings that some trainer reads in another way, such as :data:`TOOLS`, each with the first place of it."""
 
     @property
     def mean_tokens(self) -> float:
@@ -43,7 +65,8 @@ class DomainData:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, which :func:`read_domain_data` reads back."""
-        return {"examples": self.examples, "tokens": self.tokens, "curve": list(self.curve)}
+        counts = {"examples": self.examples, "tokens": self.tokens, "curve": list(self.curve)}
+        return counts | ({"traits": dict(self.traits)} if self.traits else {})
 
 
 def count_domain(tokens_of_examples: Iterable[int], *, where: str) -> DomainData:
@@ -66,7 +89,8 @@ def count_domain(tokens_of_examples: Iterable[int], *, where: str) -> DomainData
 def read_domain_data(value: Mapping[str, Any]) -> DomainData:
     """Read back :meth:`DomainData.as_json`. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
     curve = tuple(int(entry) for entry in value["curve"])
-    domain_data = DomainData(int(value["examples"]), int(value["tokens"]), curve)
+    traits = {str(trait): str(place) for trait, place in value.get("traits", {}).items()}
+    domain_data = DomainData(int(value["examples"]), int(value["tokens"]), curve, traits)
     if len(curve) < 2 or curve[-1] != domain_data.tokens or domain_data.examples < 1 or domain_data.tokens < 1:
         raise ValueError("no counts of a domain")
     return domain_data

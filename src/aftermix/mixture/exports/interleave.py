@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from aftermix.mixture.exports.plan import (
     DomainFiles,
@@ -21,37 +22,9 @@ from aftermix.mixture.exports.plan import (
     refuse_unlike,
 )
 
-READERS = {
-    "json": 'load_dataset("json", data_files=files, split="train")',
-    "parquet": 'load_dataset("parquet", data_files=files, split="train")',
-    "text": 'load_dataset("text", data_files=files, split="train", sample_by="document")',
-    "saved": "concatenate_datasets([load_from_disk(file) for file in files])",
-}
-NAMES = ("Dataset", "IterableDataset", "concatenate_datasets", "interleave_datasets", "load_dataset", "load_from_disk")
-CODE = '''\
-from datasets import {imports}
-
-DOMAINS = {domains}
-EXAMPLES = {examples}
-COLUMNS = {columns}
-
-
-def domain(name: str) -> Dataset:
-    """The records of one domain, without what no domain shares."""
-    kind, files, text_field = (DOMAINS[name][key] for key in ("kind", "files", "text_field"))
-{reading}
-    if COLUMNS == ["text"] and text_field != "text":
-        found = found.select_columns([text_field]).rename_column(text_field, "text")
-    return found.select_columns(COLUMNS)
-
-
-def mixture(seed: int = 0) -> IterableDataset:
-    """The examples of the budget; a domain that ends begins again, in the same shuffled order."""
-    parts = [domain(name).shuffle(seed=seed).to_iterable_dataset().repeat(None) for name in DOMAINS]
-    probabilities = [entry["probability"] for entry in DOMAINS.values()]
-    mixed = interleave_datasets(parts, probabilities=probabilities, seed=seed, stopping_strategy="first_exhausted")
-    return mixed.take(EXAMPLES)
-'''
+SCRIPT = Path(__file__).with_name("interleave_script.py")
+BEGIN, END = "# begin", "# end\n"
+"""Marks in the script around what the mixture is of."""
 
 
 def check_interleave(places: Sequence[DomainFiles]) -> None:
@@ -61,26 +34,19 @@ def check_interleave(places: Sequence[DomainFiles]) -> None:
 
 
 def interleave(plan: MixturePlan) -> Files:
-    """`mixture.py`, whose `mixture()` is an `IterableDataset`."""
-    first = plan.domains[0]
-    kinds = {domain.kind for domain in plan.domains}
-    reading = "\n".join(_write_readers(kinds))
-    code = CODE.format(
-        imports=", ".join(name for name in NAMES if name in reading or name in CODE),
-        domains="{\n" + "".join(_write_entries(plan)) + "}",
-        examples=plan.examples,
-        columns=json.dumps(["text"] if first.format == "text" else list(first.columns)),
-        reading=reading,
+    """`mixture.py`, whose `mixture()` is an `IterableDataset`.
+
+    It is the script beside this module with the domains of the plan, and reads data as :mod:`aftermix.training.data`
+    does where tokens are counted: each file by itself, the columns that were counted, and no key that is null.
+    """
+    head, rest = SCRIPT.read_text(encoding="utf-8").split(BEGIN)
+    title, imports = head.split("\n", 1)
+    constants = (
+        "DOMAINS = {\n" + "".join(_write_entries(plan)) + "}\n"
+        f"COLUMNS = {json.dumps(list(plan.columns))}\n"
+        f"EXAMPLES = {plan.examples}\n"
     )
-    title = '"""A mixture for `datasets`: `from mixture import mixture`."""'
-    return {"mixture.py": f"{title}\n{format_comments(describe_plan(plan))}\n{code}"}
-
-
-def _write_readers(kinds: set[str]) -> Iterator[str]:
-    for kind in READERS:
-        if kind in kinds:
-            yield f'    if kind == "{kind}":'
-            yield f"        found = {READERS[kind]}"
+    return {"mixture.py": f"{title}\n{format_comments(describe_plan(plan))}{imports}{constants}{rest.split(END)[1]}"}
 
 
 def _write_entries(plan: MixturePlan) -> Iterator[str]:

@@ -15,6 +15,16 @@ from typing import Any
 import yaml
 
 from aftermix.errors import Problem, refuse_if_any
+from aftermix.mixture.exports.domain_data import (
+    ARGUMENTS_AS_TEXT,
+    MESSAGE_KEY,
+    NO_TURNS,
+    SYSTEM_COLUMN,
+    TEXT_WITH_CALLS,
+    TOOL_TURNS,
+    UNLIKE_KEYS,
+    WITHOUT_TOOLS,
+)
 from aftermix.mixture.exports.plan import (
     DomainFiles,
     ExportDomain,
@@ -24,6 +34,8 @@ from aftermix.mixture.exports.plan import (
     format_comments,
     format_share,
     refuse_kinds,
+    refuse_patterns,
+    refuse_traits,
 )
 
 ENDINGS = (".json", ".jsonl", ".parquet")
@@ -37,6 +49,18 @@ TAGS = {
     "system_tag": "system",
 }
 """All of them: where tags are given, one that is left out is none, and its conversations are dropped."""
+READ_KEYS = tuple(MESSAGE_KEY + key for key in ("name", "tool_call_id"))
+"""Keys of a message that add no words of their own."""
+READINGS = {
+    NO_TURNS: "drops conversations in which user and assistant do not take turns, or which the assistant does not end",
+}
+TOOL_READINGS = {
+    WITHOUT_TOOLS: "adds a system prompt of its own to conversations without tools that stand beside some with tools",
+    TEXT_WITH_CALLS: "drops the words of a message that calls tools",
+    ARGUMENTS_AS_TEXT: "writes arguments of calls that are text as text within text",
+    UNLIKE_KEYS: "gives all tools, and the arguments of all calls, the keys of the others, as null",
+}
+"""Readings of conversations with tools (`llamafactory/data/converter.py`, 0.9.5; its `datasets` is at most 4.0)."""
 
 
 def check_llamafactory(places: Sequence[DomainFiles]) -> None:
@@ -46,10 +70,16 @@ def check_llamafactory(places: Sequence[DomainFiles]) -> None:
     """
     refuse_kinds(places, "LLaMA-Factory", takes=("json", "parquet"))
     refuse_if_any([problem for place in places for problem in _list_problems(place, places[0])])
+    refuse_patterns(places, "LLaMA-Factory")
 
 
 def write_llamafactory(plan: MixturePlan) -> Files:
-    """`dataset_info.json` and `mixture.yaml`."""
+    """`dataset_info.json` and `mixture.yaml`.
+
+    Raises :class:`ManyProblemsError` for data of which LLaMA-Factory would make something else than was counted.
+    """
+    for domain in plan.domains:
+        refuse_traits([domain], "LLaMA-Factory", _list_readings(domain))
     info = {domain.name: _write_llamafactory_entry(domain) for domain in plan.domains}
     keys = {
         "stage": _choose_stage(plan.domains[0]),
@@ -87,10 +117,28 @@ def _list_problems(domain: DomainFiles, first: DomainFiles) -> list[Problem]:
     return problems
 
 
+def _uses_tools(domain: ExportDomain) -> bool:
+    return domain.has_tools or TOOL_TURNS in domain.data.traits
+
+
+def _list_readings(domain: ExportDomain) -> dict[str, str]:
+    keys = [trait for trait in domain.data.traits if trait.startswith(MESSAGE_KEY) and trait not in READ_KEYS]
+    unread = {trait: f"reads no '{trait.removeprefix(MESSAGE_KEY)}' of a message" for trait in keys}
+    return READINGS | unread | (TOOL_READINGS if _uses_tools(domain) else {})
+
+
 def _write_llamafactory_entry(domain: ExportDomain) -> dict[str, Any]:
     entry: dict[str, Any] = {"file_name": domain.parts[0], "num_samples": max(round(domain.given.examples), 1)}
     if domain.format == "chat":
-        return {**entry, "formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": TAGS}
+        columns = {"messages": "messages"}
+        columns |= {"system": "system"} if SYSTEM_COLUMN in domain.data.traits else {}
+        columns |= {"tools": "tools"} if domain.has_tools else {}
+        return {
+            **entry,
+            "formatting": "openai" if _uses_tools(domain) else "sharegpt",
+            "columns": columns,
+            "tags": TAGS,
+        }
     columns = (
         {"prompt": domain.text_field} if domain.format == "text" else {"prompt": "prompt", "response": "completion"}
     )

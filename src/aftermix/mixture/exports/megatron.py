@@ -10,10 +10,9 @@ import shlex
 from pathlib import Path
 
 from aftermix.errors import MixtureError
-from aftermix.mixture.exports.plan import Files, MixturePlan, describe_plan, format_comments, format_share
+from aftermix.mixture.exports.plan import ExportDomain, Files, MixturePlan, describe_plan, format_comments, format_share
 
-SUFFIX = "_text_document"
-"""Suffix that `tools/preprocess_data.py` appends to its `--output-prefix`."""
+TEMPLATED = {"chat": "conversations as the base's chat template writes them", "completion": "prompts with completions"}
 
 
 def write_megatron(plan: MixturePlan) -> Files:
@@ -25,21 +24,33 @@ def write_megatron(plan: MixturePlan) -> Files:
         remedy = "Name a folder without them, or a link to it."
         raise MixtureError("--root", f"the blend is split at white space, found '{plan.root}'", remedy)
     blend = [
-        (format_share(100 * domain.given.ratio), str(Path(plan.root) / f"{domain.name}{SUFFIX}"))
+        (format_share(100 * domain.given.ratio), str(Path(plan.root) / f"{domain.name}_{_name_key(domain)}_document"))
         for domain in plan.domains
     ]
     pairs = [f"{weight} {prefix}" for weight, prefix in blend]
     return {"data_args.txt": "\n".join(pairs) + "\n", "arguments.sh": _write_arguments(plan, blend)}
 
 
+def _name_key(domain: ExportDomain) -> str:
+    """Key that the tool was told by `--json-keys`, which it appends to its `--output-prefix`."""
+    return domain.text_field if domain.format == "text" and domain.kind != "text" else "text"
+
+
 def _write_arguments(plan: MixturePlan, blend: list[tuple[str, str]]) -> str:
     words = [f"  {weight} {shlex.quote(prefix)}" for weight, prefix in blend]
     samples = [f"--train-samples {round(plan.budget_tokens / plan.sequence_tokens)}"] if plan.sequence_tokens else []
     length = [f"--seq-length {plan.sequence_tokens}"] if plan.sequence_tokens else []
-    made = f"Each prefix: preprocess_data.py --output-prefix {plan.root}/NAME --append-eod"
+    keys = {_name_key(domain): None for domain in plan.domains}
+    made = [f"Each prefix: preprocess_data.py --output-prefix {plan.root}/NAME --json-keys KEY --append-eod"]
+    made += [f"KEY: {', '.join(keys)}"]
+    made += [
+        f"{domain.name}: its texts are {TEMPLATED[domain.format]}"
+        for domain in plan.domains
+        if domain.format in TEMPLATED
+    ]
     return "\n".join(
         [
-            format_comments(describe_plan(plan)) + f"# {made}",
+            format_comments(iter([*describe_plan(plan), *made])).rstrip(),
             "# --data-args-path data_args.txt says the same as --data-path.",
             "MIXTURE_ARGS=(",
             *(f"  {option}" for option in [*length, *samples]),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aftermix.errors import Problem, printable, refuse_if_any
-from aftermix.mixture.exports.domain_data import DomainData
+from aftermix.mixture.exports.domain_data import TOOLS, DomainData
 from aftermix.mixture.exports.epoch_caps import DomainAllotment
 
 Files = Mapping[str, str]
@@ -46,6 +46,11 @@ class ExportDomain(DomainFiles):
     data: DomainData
     given: DomainAllotment
 
+    @property
+    def has_tools(self) -> bool:
+        """True if any conversation names tools."""
+        return TOOLS in self.data.traits
+
 
 @dataclass(frozen=True)
 class MixturePlan:
@@ -65,6 +70,14 @@ class MixturePlan:
         """Share of the *examples* by domain: `p_i ~ r_i / mean tokens_i`, which sum to 1."""
         total = sum(domain.given.examples for domain in self.domains)
         return {domain.name: domain.given.examples / total for domain in self.domains}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a record, where all domains have one format: `tools` too, where any conversation has some."""
+        first = self.domains[0]
+        if first.format == "text":
+            return ("text",)
+        return (*first.columns, "tools") if any(domain.has_tools for domain in self.domains) else first.columns
 
     @property
     def examples(self) -> int:
@@ -129,3 +142,40 @@ def refuse_unlike(places: Sequence[DomainFiles], reader: str, *, fields: bool) -
             found = f"has its text in '{domain.text_field}', '{first.name}' in '{first.text_field}'"
             problems.append(Problem(f"mixture.{domain.name}", f"{found}, and {reader} takes one", "Rename the field."))
     refuse_if_any(problems)
+
+
+INTERLEAVE = "Export --to interleave, which gives every record as it was counted, or write the data otherwise."
+PATTERN_SIGNS = ("[", "]", "*", "?", "::", "$")
+"""Signs that `load_dataset` takes for a pattern, a chain of addresses or a variable."""
+
+
+def refuse_patterns(places: Sequence[DomainFiles], reader: str) -> None:
+    """Raise :class:`ManyProblemsError` with each domain whose path `load_dataset` would not take for a name."""
+    refuse_if_any(
+        [
+            Problem(
+                f"mixture.{domain.name}",
+                f"{reader} takes '{sign}' of {part} for a pattern",
+                f"Name a path without {' '.join(PATTERN_SIGNS)}, a link perhaps; --to interleave takes any.",
+            )
+            for domain in places
+            for part in domain.parts
+            for sign in PATTERN_SIGNS
+            if sign in part
+        ]
+    )
+
+
+def refuse_traits(domains: Sequence[ExportDomain], reader: str, readings: Mapping[str, str]) -> None:
+    """Raise :class:`ManyProblemsError` with each trait of the data that `reader` reads otherwise than it was counted.
+
+    `readings` says, by trait, what the reader makes of it.
+    """
+    refuse_if_any(
+        [
+            Problem(f"mixture.{domain.name}", f"{reader} {readings[trait]} ({place})", INTERLEAVE)
+            for domain in domains
+            for trait, place in domain.data.traits.items()
+            if trait in readings
+        ]
+    )

@@ -2,6 +2,9 @@
 
 TRL scales fractions to a sum of 1 and takes the *first* rows of each data set, as many as repeat none. So the rows are
 counted here by the tokens of the first rows, not by the mean, and the budget is met by the number of epochs.
+
+It loads the files of a domain as one table, keeps the columns that are named, and joins the tables of all domains. A
+file by itself comes out as it is, whatever its messages hold; of several, messages need the same keys everywhere.
 """
 
 from __future__ import annotations
@@ -11,6 +14,14 @@ from typing import Any
 
 import yaml
 
+from aftermix.mixture.exports.domain_data import (
+    ARGUMENTS_AS_TEXT,
+    MESSAGE_KEY,
+    SYSTEM_COLUMN,
+    TOOL_TURNS,
+    TOOLS,
+    UNLIKE_FILES,
+)
 from aftermix.mixture.exports.epoch_caps import count_unrepeated_tokens
 from aftermix.mixture.exports.plan import (
     DomainFiles,
@@ -20,18 +31,35 @@ from aftermix.mixture.exports.plan import (
     format_comments,
     format_share,
     refuse_kinds,
+    refuse_patterns,
+    refuse_traits,
     refuse_unlike,
 )
+
+READINGS = {
+    SYSTEM_COLUMN: "takes the messages alone, and the column 'system' holds what was counted too",
+    ARGUMENTS_AS_TEXT: "hands arguments of calls to the template as text, and they were counted as objects",
+    MESSAGE_KEY + "weight": "has the loss on every answer, whatever the 'weight' of its message",
+    MESSAGE_KEY + "train": "has the loss on every answer, whatever 'train' says of its message",
+    UNLIKE_FILES: "reads the files of a domain as one table, and they differ",
+}
+"""Readings of data that were counted otherwise (`trl/scripts/utils.py`, `trl/trainer/sft_trainer.py`, 1.16)."""
+JOINED = "joins the tables of all files, whose messages need the same keys"
 
 
 def check_trl(places: Sequence[DomainFiles]) -> None:
     """Raise :class:`ManyProblemsError` for data that `load_dataset` does not read, and for unlike columns."""
     refuse_kinds(places, "TRL", takes=("json", "parquet"))
     refuse_unlike(places, "TRL", fields=True)
+    refuse_patterns(places, "TRL")
 
 
 def write_trl(plan: MixturePlan) -> Files:
-    """`mixture.yaml`: `datasets` and `num_train_epochs`."""
+    """`mixture.yaml`: `datasets` and `num_train_epochs`.
+
+    Raises :class:`ManyProblemsError` for data of which TRL would make something else than was counted.
+    """
+    refuse_traits(plan.domains, "TRL", READINGS | _list_joint_readings(plan))
     whole_tokens = _count_mixture_tokens(plan)
     rows = count_first_rows(plan)
     total = sum(rows.values())
@@ -41,7 +69,7 @@ def write_trl(plan: MixturePlan) -> Files:
             "path": domain.kind,
             "data_files": list(domain.parts),
             "split": "train",
-            "columns": list(domain.columns),
+            "columns": [*domain.columns, *(["tools"] if domain.has_tools else [])],
             "fraction": rows[domain.name] / total,
         }
         for domain in plan.domains
@@ -55,6 +83,14 @@ def write_trl(plan: MixturePlan) -> Files:
         keys["dataset_text_field"] = plan.domains[0].text_field
     head = format_comments(_write_lines(plan, rows, whole_tokens))
     return {"mixture.yaml": head + yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)}
+
+
+def _list_joint_readings(plan: MixturePlan) -> dict[str, str]:
+    """Readings of data that are no single file."""
+    if sum(len(domain.parts) for domain in plan.domains) == 1:
+        return {}
+    keys = [trait for domain in plan.domains for trait in domain.data.traits if trait.startswith(MESSAGE_KEY)]
+    return dict.fromkeys([TOOLS, TOOL_TURNS, *keys], JOINED)
 
 
 def count_first_rows(plan: MixturePlan) -> dict[str, int]:

@@ -1,0 +1,317 @@
+"""Exports of what trainers read unlike each other: what comes out is what was counted, or the export is refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import datasets
+import pyarrow
+import pytest
+import yaml
+from transformers import AutoTokenizer
+
+from aftermix.errors import AftermixError
+from aftermix.jobs.export.mixture import ExportOptions, export_mixture
+from conftest import save_tokenizer
+from support.export_world import write_records
+
+TEMPLATE = (
+    "{% if tools %}{{ (tools | tojson) + ' ' }}{% endif %}{% for m in messages %}{{ m['role'] + ' ' }}"
+    "{% if m['tool_calls'] %}{{ (m['tool_calls'] | tojson) + ' ' }}{% endif %}"
+    "{{ (m['content'] or '') + ' ' }}{% endfor %}"
+)
+Record = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def call(name: str, arguments: object) -> Record:
+    function = {"name": name, "arguments": arguments}
+    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
+
+
+def tool(name: str, *properties: str) -> Record:
+    parameters = {"type": "object", "properties": {key: {"type": "string"} for key in properties}}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def said(role: str, content: str, **more: object) -> Record:
+    return {"role": role, "content": content, **more}
+
+
+def calling(number: int, key: str = "one") -> Record:
+    """A conversation in which a tool is called with an argument of the name `key`."""
+    turns = [said("user", f"sum {number}"), call("even", {key: "sum"}), said("tool", "one"), said("assistant", "one")]
+    return {"messages": turns, "tools": [tool("even", key)]}
+
+
+def talk(**more: object) -> Record:
+    """A conversation whose answer has `more` keys."""
+    return {"messages": [said("user", "one"), said("assistant", "sum", **more)]}
+
+
+def plain(number: int) -> Record:
+    return {"messages": [said("user", f"even {number}"), said("assistant", "numbers")]}
+
+
+def export(folder: Path, to: str, sources: dict[str, Any], *, tokens: int = 2000) -> Path:
+    """What `aftermix export` writes for a mixture of equal parts of `sources`."""
+    if not (folder / "base").exists():
+        save_tokenizer(folder / "base", chat_template=TEMPLATE)
+    mixture = {"mixture": dict.fromkeys(sources, 1 / len(sources)), "tokens": tokens}
+    train = {"datasets": {"m": mixture}, "sources": sources}
+    (folder / "train.yaml").write_text(yaml.safe_dump({"base": str(folder / "base"), "train": train}))
+    out = folder / f"out {len(list(folder.glob('out *')))}"
+    export_mixture(folder / "train.yaml", out, to=to, options=ExportOptions(max_epochs=1e4), log=lambda _: None)
+    return out
+
+
+def refused(folder: Path, to: str, sources: dict[str, Any]) -> str:
+    with pytest.raises(AftermixError) as error:
+        export(folder, to, sources)
+    assert not list(folder.glob("out *"))
+    return str(error.value)
+
+
+def chats(folder: Path, **records: Iterable[Record]) -> dict[str, Any]:
+    """Sources of conversations, each a file of JSON lines."""
+    return {
+        name: {"data": str(write_records(folder / f"{name}.jsonl", rows)), "format": "chat"}
+        for name, rows in records.items()
+    }
+
+
+def draw(out: Path) -> list[Record]:
+    """The rows that `mixture.py` gives to whoever imports it."""
+    return list(run_script(out)["mixture"](seed=0))
+
+
+def run_script(out: Path) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "mixture"}
+    exec(compile((out / "mixture.py").read_text(), "mixture.py", "exec"), names)  # noqa: S102 - what we wrote
+    return names
+
+
+def in_lines(rows: Iterable[Record]) -> set[str]:
+    return {json.dumps(row, sort_keys=True) for row in rows}
+
+
+def test_rows_of_an_interleaved_mixture_have_the_tools_that_were_counted(tmp_path: Path) -> None:
+    calls = [calling(number, key) for number in range(12) for key in ("one", "two words", "städte")]
+    talks = [plain(number) for number in range(120)]
+    out = export(tmp_path, "interleave", chats(tmp_path, calls=calls, talks=talks), tokens=30_000)
+    rows = draw(out)
+    assert in_lines(rows) == in_lines([*calls, *({**talk, "tools": None} for talk in talks)])
+
+    # The share of the tokens that each domain is expected to give, by the rows as they are given.
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
+    tokens: dict[str, list[int]] = {"calls": [], "talks": []}
+    for row in {json.dumps(row): row for row in rows}.values():
+        text = tokenizer.apply_chat_template(row["messages"], tools=row["tools"], tokenize=False)
+        tokens["calls" if row["tools"] else "talks"].append(len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+    given = {name: entry["probability"] * mean(tokens[name]) for name, entry in run_script(out)["DOMAINS"].items()}
+    assert given["calls"] / sum(given.values()) == pytest.approx(0.5, rel=1e-6)
+    assert run_script(out)["EXAMPLES"] * sum(given.values()) == pytest.approx(30_000, rel=0.01)
+
+
+def test_rows_without_tools_have_messages_alone(tmp_path: Path) -> None:
+    rows = draw(export(tmp_path, "interleave", chats(tmp_path, talks=[plain(number) for number in range(20)])))
+    assert in_lines(rows) == in_lines(plain(number) for number in range(20))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved"])
+def test_keys_that_a_table_adds_to_messages_are_not_given(tmp_path: Path, kind: str) -> None:
+    calls = [calling(number, key) for number in range(6) for key in ("one", "two")]
+    table = pyarrow.Table.from_pylist(calls)
+    saved = datasets.Dataset(table)
+    place = tmp_path / ("calls.parquet" if kind == "parquet" else "calls")
+    saved.to_parquet(str(place)) if kind == "parquet" else saved.save_to_disk(str(place))
+    rows = draw(export(tmp_path, "interleave", {"calls": {"data": str(place), "format": "chat"}}, tokens=6000))
+    assert in_lines(rows) == in_lines(calls)
+
+
+ODD = ["da[1]ta", "da ta", "da,ta", "da'ta", 'da"ta', "da{x}ta", "da%20ta", "da#ta", "da:ta", "日本 ß", "a::b", "$HOME"]
+
+
+def test_files_that_differ_and_odd_names_are_read_one_by_one(tmp_path: Path) -> None:
+    """Columns, kinds of values and names as files of one folder have them; one file is compressed, one has a mark."""
+    places = [tmp_path / "odd" / name for name in ODD]
+    texts = []
+    for number, place in enumerate(places):
+        place.mkdir(parents=True)
+        rows = [{f"only{number}": number, "text": f"one {number} sum", "id": number if number % 2 else str(number)}]
+        texts += [row["text"] for row in rows]
+        write_records(place / "a.jsonl", rows)
+    (tmp_path / "odd" / "b.jsonl").write_text('\ufeff{"text": "even"}\n\n{"text": "", "x": [1, "a"]}\n')
+    (tmp_path / "odd" / "c.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one one"}\n'))
+
+    rows = draw(export(tmp_path, "interleave", {"odd": {"data": str(tmp_path / "odd")}}))
+    assert {row["text"] for row in rows} == {*texts, "even", "", "one one"}
+    assert all(set(row) == {"text"} for row in rows)
+
+
+def test_data_that_changed_are_read_again(tmp_path: Path) -> None:
+    source = {
+        "data": str(write_records(tmp_path / "a.jsonl", [{"body": "one"}, {"body": "sum"}])),
+        "text_field": "body",
+    }
+    out = export(tmp_path, "interleave", {"a": source}, tokens=60)
+    assert {row["text"] for row in draw(out)} == {"one", "sum"}
+    write_records(tmp_path / "a.jsonl", [{"body": "numbers"}])
+    assert {row["text"] for row in draw(out)} == {"numbers"}
+
+
+def load_as_trl(out: Path) -> list[Record]:
+    """Rows as `get_dataset` of TRL makes them (`trl/scripts/utils.py`): loaded, columns selected, tables joined."""
+    tables = []
+    for entry in yaml.safe_load((out / "mixture.yaml").read_text())["datasets"]:
+        table = datasets.load_dataset(path=entry["path"], data_files=entry["data_files"], split=entry["split"])
+        tables.append(table.select_columns(entry["columns"]))
+    return list(datasets.concatenate_datasets(tables))
+
+
+def test_trl_selects_the_tools_too(tmp_path: Path) -> None:
+    calls = [calling(number, key) for number in range(20) for key in ("one", "two")]
+    out = export(tmp_path, "trl", chats(tmp_path, calls=calls))
+    assert yaml.safe_load((out / "mixture.yaml").read_text())["datasets"][0]["columns"] == ["messages", "tools"]
+    assert in_lines(load_as_trl(out)) == in_lines(calls)
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{**plain(0), "messages": [call("even", '{"one": 1}'), said("assistant", "one")]}], "arguments of calls"),
+        (
+            [{"messages": [said("user", "one"), said("assistant", "sum", weight=0), said("assistant", "one")]}],
+            "'weight'",
+        ),
+        ([talk(train=True)], "'train'"),
+    ],
+)
+def test_what_trl_would_read_otherwise_is_refused(tmp_path: Path, records: list[Record], message: str) -> None:
+    found = refused(tmp_path, "trl", chats(tmp_path, a=records))
+    assert found.startswith("mixture.a: TRL ")
+    assert message in found
+    assert f"({tmp_path / 'a.jsonl'}, line 1). Export --to interleave" in found
+
+
+def test_trl_joins_no_tables_whose_messages_differ(tmp_path: Path) -> None:
+    found = refused(tmp_path, "trl", chats(tmp_path, a=[calling(0)], b=[plain(0)]))
+    assert "mixture.a: TRL joins the tables of all files, whose messages need the same keys" in found
+    assert "mixture.b" not in found
+    out = export(tmp_path, "trl", chats(tmp_path, c=[plain(0)], d=[plain(1)]))
+    assert in_lines(load_as_trl(out)) == in_lines([plain(0), plain(1)])
+
+
+def convert_as_llamafactory(out: Path) -> list[list[tuple[str, Any]]]:
+    """Turns and tools as its `OpenAIDatasetConverter` makes them (`llamafactory/data/converter.py`, 0.9.5).
+
+    A message with calls becomes the list of their functions, answers of tools in a row become one turn; tools that are
+    no text are written as JSON.
+    """
+    found = []
+    for entry in json.loads((out / "dataset_info.json").read_text()).values():
+        assert entry["formatting"] == "openai"
+        for row in datasets.load_dataset("json", data_files=[entry["file_name"]], split="train"):
+            turns: list[tuple[str, Any]] = []
+            for message in row[entry["columns"]["messages"]]:
+                calls, role = message.get("tool_calls"), message[entry["tags"]["role_tag"]]
+                words = [one["function"] for one in calls] if calls else message[entry["tags"]["content_tag"]]
+                if role == "tool" and turns[-1][0] == "tool":
+                    words = turns.pop()[1] + words
+                turns.append((role, words))
+            found.append([*turns, ("tools", json.dumps(row[entry["columns"]["tools"]]))])
+    return found
+
+
+def test_llamafactory_reads_tools_as_openai_writes_them(tmp_path: Path) -> None:
+    calls = [calling(number) for number in range(3)]
+    out = export(tmp_path, "llamafactory", chats(tmp_path, calls=calls))
+    function = {"name": "even", "arguments": {"one": "sum"}}
+    behind = [("assistant", [function]), ("tool", "one"), ("assistant", "one")]
+    tools = ("tools", json.dumps([tool("even", "one")]))
+    assert convert_as_llamafactory(out) == [[("user", f"sum {number}"), *behind, tools] for number in range(3)]
+
+
+def test_llamafactory_reads_conversations_without_tools_as_before(tmp_path: Path) -> None:
+    out = export(tmp_path, "llamafactory", chats(tmp_path, talks=[plain(0)]))
+    entry = json.loads((out / "dataset_info.json").read_text())["talks"]
+    assert (entry["formatting"], entry["columns"]) == ("sharegpt", {"messages": "messages"})
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([calling(0), calling(1, "two")], "the keys of the others, as null ({file}, line 2)"),
+        ([calling(0), plain(0)], "a system prompt of its own to conversations without tools"),
+        ([{**calling(0), "messages": [said("user", "one"), call("even", "{}")]}], "as text within text"),
+        ([{**calling(0), "messages": [said("user", "one"), call("even", {}) | {"content": "sum"}]}], "drops the words"),
+        ([{"messages": [said("assistant", "one"), said("user", "sum"), said("assistant", "one")]}], "take turns"),
+        (
+            [{"messages": [said("user", "one"), said("assistant", "sum", reasoning_content="one")]}],
+            "reads no 'reasoning_",
+        ),
+    ],
+)
+def test_what_llamafactory_would_read_otherwise_is_refused(tmp_path: Path, records: list[Record], message: str) -> None:
+    found = refused(tmp_path, "llamafactory", chats(tmp_path, a=records))
+    assert "mixture.a: LLaMA-Factory " in found
+    assert message.format(file=tmp_path / "a.jsonl") in found
+
+
+def test_axolotl_is_told_of_tools_and_of_what_is_learnt(tmp_path: Path) -> None:
+    weighed = {
+        "messages": [said("user", "one"), said("assistant", "sum", weight=0), said("assistant", "one", weight=1)]
+    }
+    out = export(tmp_path, "axolotl", chats(tmp_path, calls=[calling(0)] * 50, weighed=[weighed] * 90), tokens=200)
+    entries = yaml.safe_load((out / "mixture.yaml").read_text())["datasets"]
+    assert entries[0]["field_tools"] == "tools"
+    assert entries[1]["message_field_training"] == "weight"
+
+
+@pytest.mark.parametrize("to", ["trl", "axolotl"])
+def test_files_of_a_domain_that_no_table_holds_are_refused(tmp_path: Path, to: str) -> None:
+    (tmp_path / "files").mkdir()
+    write_records(tmp_path / "files" / "1.jsonl", [{"text": "one sum one sum", "id": 1}])
+    write_records(tmp_path / "files" / "2.jsonl", [{"text": "even numbers", "url": "x"}])
+    source = {"a": {"data": str(tmp_path / "files")}}
+    message = "as one table, and they differ (1.jsonl has id, text, 2.jsonl has text, url)"
+    assert message in refused(tmp_path, to, source)
+    write_records(tmp_path / "files" / "2.jsonl", [{"text": "even numbers", "id": "x"}])
+    assert "('id' of 1.jsonl and of 2.jsonl hold values of unlike kinds)" in refused(tmp_path, to, source)
+
+
+@pytest.mark.parametrize("to", ["trl", "axolotl", "llamafactory"])
+@pytest.mark.parametrize("name", ["da[1]ta", "a*", "$HOME", "a::b"])
+def test_paths_that_a_loader_takes_for_patterns_are_refused(tmp_path: Path, to: str, name: str) -> None:
+    (tmp_path / name).mkdir()
+    write_records(tmp_path / name / "a.jsonl", [{"text": "one sum"}])
+    found = refused(tmp_path, to, {"a": {"data": str(tmp_path / name / "a.jsonl")}})
+    assert f"of {tmp_path / name / 'a.jsonl'} for a pattern" in found
+    assert "--to interleave takes any" in found
+
+
+@pytest.mark.parametrize("name", ["da ta", "da,ta", "da'ta", "da{x}ta", "da%20ta", "da#ta", "da:ta", "日本"])
+def test_paths_that_a_loader_takes_for_names_are_given(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    write_records(tmp_path / name / "a.jsonl", [{"text": "one sum"}])
+    out = export(tmp_path, "trl", {"a": {"data": str(tmp_path / name / "a.jsonl")}})
+    assert load_as_trl(out) == [{"text": "one sum"}]
+
+
+def test_megatron_is_told_the_key_that_its_tool_appends(tmp_path: Path) -> None:
+    write_records(tmp_path / "a.jsonl", [{"body": "one sum"}])
+    sources = {"a": {"data": str(tmp_path / "a.jsonl"), "text_field": "body"}, **chats(tmp_path, talks=[plain(0)])}
+    out = export(tmp_path, "megatron", sources, tokens=20)
+    assert (out / "data_args.txt").read_text().split()[1::2] == ["a_body_document", "talks_text_document"]
+    told = (out / "arguments.sh").read_text()
+    assert "--json-keys KEY --append-eod\n# KEY: body, text\n" in told
+    assert "# talks: its texts are conversations as the base's chat template writes them\n" in told
