@@ -7,6 +7,7 @@ import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -253,7 +254,7 @@ def search(file: Path | None, output: Path | None, resume: Path | None, source: 
     from aftermix.report.console.search import print_result
 
     with _announce_resume(f"aftermix search {f'{file} ' if file else ''}--resume {run}", unit="finished trial"):
-        job(config, run, resume=resume is not None, source=source)
+        job(config, run, resume=resume is not None, source=source, log=partial(click.echo, err=True))
     print_result(run)
 
 
@@ -285,12 +286,14 @@ def mixture(
     command = f"aftermix mixture {f'{file} ' if file else ''}--resume {run}{options}"
     with _announce_resume(command, unit="measured point"):
         if verify is None:
-            job(config, run, resume=resume is not None, source=source)
+            job(config, run, resume=resume is not None, source=source, log=partial(click.echo, err=True))
         else:
             from aftermix.jobs.verify.command import run_and_verify
 
             trainings = {"mixtures": verify, "tokens": tokens, "doremi": trained["doremi"]}
-            run_and_verify(config, run, resume=resume is not None, source=source, **trainings)
+            run_and_verify(
+                config, run, resume=resume is not None, source=source, log=partial(click.echo, err=True), **trainings
+            )
     print_mixture(run)
 
 

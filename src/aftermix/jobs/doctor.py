@@ -16,6 +16,7 @@ from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.pool import Pool, examine_pool, refuse_non_finite
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem
+from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.statistics import read_all_statistics
 from aftermix.jobs.search.space_from_config import build_space, describe_space
 from aftermix.jobs.train.expert_data import collect_sources
@@ -139,7 +140,7 @@ def _examine_models(pool: Pool, config: Config, diagnosis: ConfigDiagnosis) -> N
     for name, expert in pool.experts.items():
         if pool.base is not None:
             diagnosis.notes += list_remarks(pool.base, expert, vector=name)
-    diagnosis.notes += list_companion_remarks(pool)
+    diagnosis.notes += [*list_companion_remarks(pool), *list_kinship_remarks(pool)]
 
     diagnosis.facts += [f"tied: {head} is {embedding}" for head, embedding in pool.frame.alias.items()]
     for pattern in config.merge.exclusions(for_search=config.evaluate is not None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from time import perf_counter
 from typing import Any
@@ -16,6 +16,8 @@ from aftermix.checkpoints.model_files import find_tokenizer_folder
 from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, Split, require
+from aftermix.errors import Problem
+from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.plan_counts import (
     count_mixture_measurements,
@@ -61,6 +63,8 @@ class JobEstimate:
     """Models that a training writes; 0 where one merged model is written."""
     training: Mapping[str, int | None] = field(default_factory=dict)
     """Tokens to train on by dataset; None for one epoch."""
+    remarks: tuple[Problem, ...] = ()
+    """Remarks on vectors that may be of another base."""
     verification_tokens: int | None = None
     """Tokens of each mixture that is trained to verify a mixture's result."""
 
@@ -92,6 +96,7 @@ def plan(config: Config) -> JobEstimate:
         config, pool, MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=for_search)
     )
 
+    remarks = tuple(list_kinship_remarks(pool))
     disk = sum(spec.nbytes for spec in merger.list_specs())
     free = psutil.virtual_memory().available
 
@@ -99,8 +104,9 @@ def plan(config: Config) -> JobEstimate:
     if config.evaluate is None:
         blocks = torch.get_num_threads() * (LOOKAHEAD + len(pool.experts) + 2)
         memory = BYTES_PER_NUMBER * min(BLOCK_ELEMENTS, pool.parameters) * blocks
-        return JobEstimate(pool.parameters, disk, memory, free, training=list_training_tokens(config))
-    return _plan_evaluations(config, pool, merger, space=space, disk=disk, free=free)
+        tokens = list_training_tokens(config)
+        return JobEstimate(pool.parameters, disk, memory, free, training=tokens, remarks=remarks)
+    return replace(_plan_evaluations(config, pool, merger, space=space, disk=disk, free=free), remarks=remarks)
 
 
 def _plan_training(config: Config) -> JobEstimate:

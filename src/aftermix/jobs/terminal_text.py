@@ -53,6 +53,7 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
         yield f"Training        {', '.join(describe_training(needs.training))}"
     if needs.verification_tokens:
         yield f"--verify N      N x {needs.verification_tokens:,} tokens of training"
+    yield from (f"Note            {remark}" for remark in needs.remarks)
 
 
 def describe_scores(summary: ScoresRecord) -> Iterator[str]:

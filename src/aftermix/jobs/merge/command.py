@@ -11,6 +11,7 @@ from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.checkpoints.writer import follow_links, refuse_occupied, write_checkpoint
 from aftermix.config import Config, require
 from aftermix.errors import CheckpointError
+from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.provenance import format_recipe, hash_weight_files, lock
 from aftermix.merging.blocks import list_block_spans
@@ -26,8 +27,9 @@ from aftermix.runs.share_records import SHARES_FILE
 def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda _: None, check: bool = False) -> Path:
     """Merge the vectors of `config` at their weights into the new folder `output`.
 
-    What had to be mapped or aligned, what passes through from the base, and what saliency could not rank is said line
-    by line. With `check` every block of an exclusive merge is held against a second computation.
+    What had to be mapped or aligned, what passes through from the base, what saliency could not rank, and which vectors
+    may be of another base is said line by line. With `check` every block of an exclusive merge is held against a second
+    computation.
 
     Everything is checked before the first weight is read. Raises :class:`AftermixError`, with nothing written, on bad
     input.
@@ -42,7 +44,8 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
 
     merger = open_merger(config, pool, recipe)
     checked = ExclusiveCheck(merger, weights) if check else None
-    for line in [*describe_alignment(pool.base, pool.experts), *describe_fallbacks(merger)]:
+    remarks = [str(remark) for remark in list_kinship_remarks(pool)]
+    for line in [*describe_alignment(pool.base, pool.experts), *describe_fallbacks(merger), *remarks]:
         log(line)
 
     folder = write_model(merger, weights, config=config, output=output, check=checked)

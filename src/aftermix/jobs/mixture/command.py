@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.landscape import write_cosines, write_landscape
 from aftermix.jobs.merge.command import refuse_output, write_model
+from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.mixture.points import PointSampler, build_design_record
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import MixtureResult
@@ -34,7 +35,14 @@ from aftermix.search.study import run_study
 from aftermix.search.warm_start import ImportedTrial, import_trials
 
 
-def mixture(config: Config, run: Path, *, resume: bool = False, source: Path | None = None) -> Path:
+def mixture(
+    config: Config,
+    run: Path,
+    *,
+    resume: bool = False,
+    source: Path | None = None,
+    log: Callable[[str], object] = lambda _: None,
+) -> Path:
     """Find the mixture of the experts' data for `config` in the run folder `run`, and return it.
 
     Candidate: `base + sum_k w_k (expert_k - base)` with `w` on the simplex, instruction vectors at their own weight.
@@ -46,7 +54,8 @@ def mixture(config: Config, run: Path, *, resume: bool = False, source: Path | N
 
     Everything is checked before the folder is made. `resume` goes on with an unfinished run; `source` names an earlier
     mixture run over the same vectors whose measured points stand in for those of the design, under this file's utility
-    and limits. Source: MergeMix, section 3; docs/how-to/mixture.md. Raises :class:`AftermixError`.
+    and limits. `log` is told of vectors that may be of another base. Source: MergeMix, section 3;
+    docs/how-to/mixture.md. Raises :class:`AftermixError`.
     """
     require(config, "base", "vectors", "evaluate", "mixture")
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
@@ -64,6 +73,9 @@ def mixture(config: Config, run: Path, *, resume: bool = False, source: Path | N
     pool = open_pool(config)
     if not resume:
         refuse_output(run, pool)
+    for remark in list_kinship_remarks(pool):
+        log(str(remark))
+
     suite = TaskSuite.build(config.evaluate)
     objectives = ObjectiveSet.build((problem.objective,), tasks=list(suite.tasks))
     split = build_split_record(suite)

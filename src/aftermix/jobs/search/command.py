@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aftermix.checkpoints.pool import open_pool
@@ -11,6 +11,7 @@ from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.merge.command import refuse_output, write_model
+from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.earlier_run import build_translation
 from aftermix.jobs.search.result import build_best_record
@@ -26,12 +27,20 @@ from aftermix.search.study import run_study
 from aftermix.search.warm_start import ImportedTrial, import_trials
 
 
-def search(config: Config, run: Path, *, resume: bool = False, source: Path | None = None) -> Path:
+def search(
+    config: Config,
+    run: Path,
+    *,
+    resume: bool = False,
+    source: Path | None = None,
+    log: Callable[[str], object] = lambda _: None,
+) -> Path:
     """Search merge weights for `config` in the run folder `run`, and return it.
 
     Everything is checked before the folder is made: configuration, checkpoints and their values, tasks, items,
     objective. `resume` goes on with an unfinished (or longer) run; `source` names an earlier run over the same vectors
-    whose trials are re-scored under this file's objective at no model cost and start the search.
+    whose trials are re-scored under this file's objective at no model cost and start the search. `log` is told of
+    vectors that may be of another base.
     Raises :class:`AftermixError`.
     """
     require(config, "base", "vectors", "evaluate")
@@ -43,6 +52,8 @@ def search(config: Config, run: Path, *, resume: bool = False, source: Path | No
     pool = open_pool(config)
     if not resume:
         refuse_output(run, pool)
+    for remark in list_kinship_remarks(pool):
+        log(str(remark))
 
     suite = TaskSuite.build(config.evaluate)
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))

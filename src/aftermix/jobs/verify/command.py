@@ -98,13 +98,14 @@ def run_and_verify(
     source: Path | None = None,
     tokens: int | None = None,
     doremi: bool = False,
+    log: Callable[[str], object] = lambda _: None,
 ) -> Path:
     """A mixture run, as :func:`~aftermix.jobs.mixture.command.mixture` makes it, and then its verification; its path.
 
     What the verification needs is checked before the run begins.
     """
     tokens = refuse_unverifiable(config, mixtures=mixtures, tokens=tokens)
-    mixture(config, run, resume=resume, source=source)
+    mixture(config, run, resume=resume, source=source, log=log)
     return verify(config, run, mixtures=mixtures, tokens=tokens, doremi=doremi)
 
 
