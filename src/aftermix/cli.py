@@ -284,16 +284,14 @@ def mixture(
     options = "".join(f" --{name} {value}".rstrip() for name, value in given.items() if value is not None)
 
     command = f"aftermix mixture {f'{file} ' if file else ''}--resume {run}{options}"
+    started: dict[str, Any] = {"resume": resume is not None, "source": source, "log": partial(click.echo, err=True)}
     with _announce_resume(command, unit="measured point"):
         if verify is None:
-            job(config, run, resume=resume is not None, source=source, log=partial(click.echo, err=True))
+            job(config, run, **started)
         else:
             from aftermix.jobs.verify.command import run_and_verify
 
-            trainings = {"mixtures": verify, "tokens": tokens, "doremi": trained["doremi"]}
-            run_and_verify(
-                config, run, resume=resume is not None, source=source, log=partial(click.echo, err=True), **trainings
-            )
+            run_and_verify(config, run, mixtures=verify, tokens=tokens, doremi=trained["doremi"], **started)
     print_mixture(run)
 
 
