@@ -56,13 +56,13 @@ def encode_messages(
 def show_labels(tokenizer: Any, found: EncodedExample) -> str:
     """The text, with the tokens that are learnt between brackets."""
     assert found.answered is not None
-    shown, inside = "", False
+    stretches: list[tuple[bool, list[int]]] = []
     for token, answered in zip(found.ids.tolist(), found.answered.tolist(), strict=True):
-        if answered != inside:
-            shown += "[" if answered else "]"
-            inside = answered
-        shown += tokenizer.decode([token])
-    return shown + ("]" if inside else "")
+        if not stretches or stretches[-1][0] != answered:
+            stretches.append((answered, []))
+        stretches[-1][1].append(token)
+    texts = [(answered, tokenizer.decode(ids)) for answered, ids in stretches]
+    return "".join(f"[{text}]" if answered else text for answered, text in texts)
 
 
 def show_messages(tokenizer: Any, *messages: dict[str, Any], tools: tuple[dict[str, Any], ...] = ()) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from aftermix.errors import TrainingError
+from aftermix.training.data.conversations.calls import describe_kind, read_objects, read_tools
 from aftermix.training.data.files import PlacedRecord, RecordFields, is_plain_text, list_data_parts, read_records
 
 SHOWN_FIELDS = 8
@@ -104,7 +104,7 @@ def _parse_completion(placed: PlacedRecord, _: str) -> TrainingExample:
 def _parse_conversation(placed: PlacedRecord, _: str) -> TrainingExample:
     where, record = placed
     assert isinstance(record, dict)  # noqa: S101 - plain text was refused
-    messages = _read_objects(where, record, "messages", required=True)
+    messages = _read_objects(where, record, "messages")
     for number, message in enumerate(messages, 1):
         _check_message(f"{where}, message {number}", message)
 
@@ -112,8 +112,7 @@ def _parse_conversation(placed: PlacedRecord, _: str) -> TrainingExample:
         remedy = "The loss is on the assistant's messages: add one, or remove the record."
         raise TrainingError(where, "has no message of the role 'assistant'", remedy)
 
-    tools = _read_objects(where, record, "tools", required=False)
-    return TrainingExample(where, messages=tuple(messages), tools=tuple(tools))
+    return TrainingExample(where, messages=tuple(messages), tools=tuple(read_tools(where, record.get("tools"))))
 
 
 def _check_message(where: str, message: RecordFields) -> None:
@@ -122,21 +121,16 @@ def _check_message(where: str, message: RecordFields) -> None:
         _read_text(where, message, "content")
 
 
-def _read_objects(where: str, record: RecordFields, field: str, *, required: bool) -> list[RecordFields]:
-    value = record.get(field)
-    if value is None and not required:
-        return []
+def _read_objects(where: str, record: RecordFields, field: str) -> list[RecordFields]:
     if field not in record:
         raise _build_missing_error(where, record, field)
 
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        found = f"expected a list of objects in '{field}', found {_describe_kind(value)}"
-        raise TrainingError(
-            where, found, "Write a list such as `[{role: ..., content: ...}, ...]`, or remove the line."
-        )
-
-    # Columns of structures hold every key in every row, as null where a message does not have it.
-    return [{key: entry for key, entry in item.items() if entry is not None} for item in value]
+    objects = read_objects(record[field])
+    if objects is None:
+        found = f"expected a list of objects in '{field}', found {describe_kind(record[field])}"
+        remedy = "Write a list such as `[{role: ..., content: ...}, ...]`, or remove the line."
+        raise TrainingError(where, found, remedy)
+    return objects
 
 
 def _read_text(where: str, record: RecordFields, field: str) -> str:
@@ -145,7 +139,7 @@ def _read_text(where: str, record: RecordFields, field: str) -> str:
 
     text = record[field]
     if not isinstance(text, str):
-        found = f"expected text in '{field}', found {_describe_kind(text)}"
+        found = f"expected text in '{field}', found {describe_kind(text)}"
         raise TrainingError(where, found, "Write a string, or remove the line.")
 
     # JSON can spell a surrogate that UTF-8 cannot.
@@ -169,10 +163,3 @@ def _choose_remedy(present: set[str], field: str) -> str:
     if field in ("role", "content", "messages", "prompt", "completion", "tools"):
         return f"Call it '{field}', or set `format:` to what the data holds."
     return "Set `text_field:` to the field with the text."
-
-
-def _describe_kind(value: Any) -> str:
-    if isinstance(value, list):
-        strangers = [type(entry).__name__ for entry in value if not isinstance(entry, dict)]
-        return f"a list of {strangers[0]}" if strangers else "list"
-    return type(value).__name__

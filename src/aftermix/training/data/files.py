@@ -17,6 +17,7 @@ from typing import Any
 
 from aftermix.errors import TrainingError
 from aftermix.files import sha256
+from aftermix.training.data.arrow_rows import read_rows
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 NOT_READ = (".arrow", ".csv", ".tsv", ".zst", ".xz", ".bz2", ".zip", ".7z", ".bin", ".npy")
@@ -191,7 +192,7 @@ def _read_parquet(path: Path, fields: Collection[str]) -> Iterator[PlacedRecord]
         with parquet.ParquetFile(path) as file:
             columns = _choose_columns(path, file.schema_arrow.names, fields)
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
-            yield from _number_rows(path, (batch.to_pylist() for batch in batches))
+            yield from _number_rows(path, map(read_rows, batches))
     except pyarrow.ArrowException as error:
         raise _build_read_error(path, error) from error
 
@@ -204,8 +205,8 @@ def _read_saved_dataset(path: Path, fields: Collection[str]) -> Iterator[PlacedR
     except Exception as error:  # a damaged folder makes it raise whatever it meets
         raise _build_read_error(path, error) from error
 
-    dataset = dataset.with_format(None).select_columns(_choose_columns(path, dataset.column_names, fields))
-    yield from _number_rows(path, (_split_batch(batch) for batch in dataset.iter(batch_size=BATCH_ROWS)))
+    dataset = dataset.with_format("arrow").select_columns(_choose_columns(path, dataset.column_names, fields))
+    yield from _number_rows(path, map(read_rows, dataset.iter(batch_size=BATCH_ROWS)))
 
 
 def _choose_columns(path: Path, present: list[str], fields: Collection[str]) -> list[str]:
@@ -215,10 +216,6 @@ def _choose_columns(path: Path, present: list[str], fields: Collection[str]) -> 
         remedy = "Set `text_field:` or `format:` to what the data holds."
         raise TrainingError(str(path), f"has no column {named}; its columns: {', '.join(present) or 'none'}", remedy)
     return columns
-
-
-def _split_batch(batch: dict[str, list[Any]]) -> list[RecordFields]:
-    return [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
 
 
 def _number_rows(path: Path, batches: Iterator[list[RecordFields]]) -> Iterator[PlacedRecord]:

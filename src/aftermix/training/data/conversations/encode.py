@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from aftermix.errors import TrainingError
 from aftermix.training.data.conversations.answers import build_unwritten_error, find_answers
+from aftermix.training.data.conversations.calls import settle_calls
 from aftermix.training.data.conversations.marks import find_marked_answers, has_marks
 from aftermix.training.data.conversations.text import CharacterSpan, ConversationText
 from aftermix.training.data.examples import TrainingExample
@@ -33,7 +34,7 @@ def encode_conversation(tokenizer: Any, example: TrainingExample) -> tuple[NDArr
     or of the next message, which took in the white space at the answer's edge, does not. Raises
     :class:`TrainingError` for what the template refuses, and for one whose answers cannot be found.
     """
-    conversation = ConversationText(tokenizer, example.where, example.messages, example.tools)
+    conversation = settle_calls(ConversationText(tokenizer, example.where, example.messages, example.tools))
     text = conversation.render()
     find = find_marked_answers if has_marks(tokenizer.chat_template) else find_answers
     spans = find(conversation, text)
