@@ -20,6 +20,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from aftermix.config import OptimizerConfig
+from aftermix.devices import set_environment_aside
 from aftermix.errors import TrainingError
 from aftermix.terminal import quiet_transformers
 from aftermix.training.batch_sampler import StepBatches
@@ -140,6 +141,7 @@ def train_one(
     stays sharded (:func:`~aftermix.training.distributed.processes.gather_state` gathers it). Raises
     :class:`TrainingError` before the first step, :class:`RunFailedError` when the loss is not a finite number.
     """
+    set_environment_aside()
     batches = recipe.build_batches(len(sequences))
     on_cuda = uses_cuda(device)
     if on_cuda:

@@ -15,6 +15,7 @@ from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, require
+from aftermix.devices import set_environment_aside
 from aftermix.errors import AftermixError, Problem, TrainingError, refuse_if_any
 from aftermix.jobs.train.console_lines import describe_datasets
 from aftermix.jobs.train.expert_data import (
@@ -51,6 +52,7 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
     if settings is None or base_name is None:
         raise TrainingError("train", "missing from the YAML file", "Add `base:` and `train:`.")
 
+    set_environment_aside(log)
     base = open_checkpoint(locate(base_name), label=base_name)
     folders = {name: output / name for name in settings.datasets}
     _refuse_base_in_the_way(output, folders, base)

@@ -1,0 +1,90 @@
+"""No environment variable decides what is computed: the file does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aftermix.devices import open_device, set_environment_aside
+from aftermix.errors import AftermixError
+from aftermix.jobs.train.command import train
+from support.training_world import _one_thread, base_folder, corpus, make_config
+
+__all__ = ["_one_thread", "base_folder", "corpus", "make_config"]
+
+ASKING = {
+    "ACCELERATE_MIXED_PRECISION": "bf16",
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",
+    "ACCELERATE_DYNAMO_BACKEND": "INDUCTOR",
+    "ACCELERATE_FP8_FORMAT": "E4M3",
+    "NVIDIA_TF32_OVERRIDE": "1",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+}
+
+
+def describe(name: str) -> str:
+    return f"{name}={ASKING[name]} in the environment is not heeded: the file decides the numbers"
+
+
+def test_what_asks_for_other_arithmetic_is_set_aside_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    for name, value in (ASKING | kept).items():
+        monkeypatch.setenv(name, value)
+    said: list[str] = []
+    set_environment_aside(said.append)
+    assert said == [describe(name) for name in sorted(ASKING)]
+    assert not set(ASKING) & set(os.environ)
+    assert {name: os.environ[name] for name in kept} == kept
+    set_environment_aside(said.append)
+    assert len(said) == len(ASKING)
+
+
+def test_what_a_launcher_always_sets_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launched = {
+        "ACCELERATE_MIXED_PRECISION": "no",
+        "ACCELERATE_DYNAMO_BACKEND": "NO",
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1",
+        "ACCELERATE_USE_CPU": "false",
+    }
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    assert open_device("cpu", where="device", error=AftermixError) == torch.device("cpu")
+    assert capsys.readouterr().err == ""
+    assert not set(launched) & set(os.environ)
+
+
+def test_multiplication_in_float32_stays_in_float32(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.setenv("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1")
+    try:
+        torch.set_float32_matmul_precision("high")  # as the variable has it when torch is loaded
+        open_device("cpu", where="device", error=AftermixError)
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1 in the environment is not heeded" in capsys.readouterr().err
+
+
+def test_a_training_has_the_precision_of_its_file(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(
+        precision="float32", dtype="float32", datasets={"cats": {"data": "corpus.jsonl", "tokens": 128}}
+    )
+    plain = train(config, tmp_path / "plain", log=lambda _: None)["cats"]
+    for name, value in ASKING.items():
+        monkeypatch.setenv(name, value)
+    said: list[str] = []
+    launched = train(config, tmp_path / "launched", log=said.append)["cats"]
+    assert said[: len(ASKING)] == [describe(name) for name in sorted(ASKING)]
+    expected, found = (load_file(folder / "model.safetensors") for folder in (plain, launched))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
