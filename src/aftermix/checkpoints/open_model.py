@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aftermix.checkpoints.formats.configuration import settle_configuration
 from aftermix.checkpoints.formats.fp8 import dequantise
 from aftermix.checkpoints.formats.gguf import find_gguf_file, open_gguf
 from aftermix.checkpoints.formats.lora.open import is_adapter, open_adapter
@@ -29,4 +30,4 @@ def open_model(model: str, *, base: Model | None = None) -> Model:
         return open_adapter(folder, label=model, base=base)
     if (file := find_gguf_file(folder)) is not None:
         return open_gguf(file, label=model)
-    return dequantise(open_checkpoint(folder, label=model))
+    return dequantise(settle_configuration(open_checkpoint(folder, label=model)))

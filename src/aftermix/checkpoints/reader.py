@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from aftermix.checkpoints.formats.weight_files import SINGLE, WeightFiles, find_weight_files
-from aftermix.checkpoints.model import Span, TensorInfo
+from aftermix.checkpoints.model import Span, TensorInfo, hold_equal
 from aftermix.checkpoints.names import find_tied_head
 from aftermix.checkpoints.safe_files import read_json, take_stamp
 from aftermix.errors import CheckpointError
@@ -69,7 +69,17 @@ class Checkpoint:
 
     @cached_property
     def alias(self) -> dict[str, str]:
-        """Output head by the embedding it is tied to; empty for an untied model."""
+        """Embedding by the output head that is tied to it: not stored, or stored with the same values."""
+        return {head: name for head, name in self._named_ties.items() if head not in self.own_heads}
+
+    @cached_property
+    def own_heads(self) -> dict[str, str]:
+        """Embedding by the head that `config.json` ties to it, and that is stored with other values."""
+        stored = {head: name for head, name in self._named_ties.items() if head in self.tensors}
+        return {head: name for head, name in stored.items() if not hold_equal(*map(self._read_stored, (head, name)))}
+
+    @cached_property
+    def _named_ties(self) -> dict[str, str]:
         return find_tied_head(self.tensors.keys(), self.config)
 
     def has(self, name: str) -> bool:
@@ -82,7 +92,11 @@ class Checkpoint:
 
     def read(self, name: str) -> torch.Tensor:
         """The tensor as stored, memory-mapped: treat it as read-only."""
-        info = self.info(name)
+        return self._read_stored(self.info(name).name)
+
+    def _read_stored(self, name: str) -> torch.Tensor:
+        """As :meth:`read`, whatever `name` is tied to."""
+        info = self.tensors[name]
         try:
             self._refuse_changed(info.file, now=info.name not in self._mapped)
             if info.name in self._mapped:
@@ -183,8 +197,8 @@ def _are_equal(ours: TensorInfo, theirs: TensorInfo) -> bool:
     tensors = []
     for info in (ours, theirs):
         with safe_open(str(info.file), framework="pt") as handle:
-            tensors.append(handle.get_tensor(info.name).reshape(-1).view(torch.uint8))
-    return torch.equal(*tensors)
+            tensors.append(handle.get_tensor(info.name))
+    return hold_equal(*tensors)
 
 
 def read_headers(file: Path) -> list[TensorInfo]:

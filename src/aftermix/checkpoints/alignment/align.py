@@ -17,6 +17,7 @@ from aftermix.checkpoints.alignment.prefix import (
     propose_prefixes,
     restore_own_names,
 )
+from aftermix.checkpoints.alignment.ties import untie_heads
 from aftermix.checkpoints.alignment.tokens import is_head, list_token_tensors
 from aftermix.checkpoints.alignment.view import ModelView, describe_views, summarise_names
 from aftermix.checkpoints.alignment.vocabulary import unify_vocabularies
@@ -49,20 +50,15 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
     if frame is None or (base is None and config.base):  # a base that could not be opened is told already
         return AlignedModels(base, views, problems)
 
-    for name, expert in experts.items():
-        prefixes = config.vectors[name].prefix
-        if name == first and prefixes:
-            problems.append(Problem(f"vectors.{name}.prefix", "has no base to map to", "Add `base: PATH`."))
-        elif name != first:
-            views[name] = _view_expert(frame, expert, prefixes, name, problems)
-
-    policy = config.merge.vocabulary
-    if policy not in (None, "base", *config.vectors):
-        known = ", ".join(["base", *config.vectors])
-        problems.append(Problem("merge.vocabulary", f"there is no vector '{policy}'", f"Name one of: {known}."))
-        policy = None
+    views = {name: _name_as_frame(frame, expert, name, config, problems) for name, expert in experts.items()}
+    untied = untie_heads(frame, views)  # before rows are moved, for the two names then have rows of their own
+    if base is not None:
+        base = untied
+    else:
+        views |= {name: untied for name in views if name == first}
 
     # Names and layouts are the base's by now, so that rows can be compared tensor by tensor.
+    policy = _find_policy(config, problems)
     excluded = build_matcher(_list_excluded(config), where="merge.exclude")
     try:
         unified = unify_vocabularies(base, views, policy, excluded=excluded)
@@ -130,6 +126,26 @@ def _list_excluded(config: Config) -> tuple[str, ...]:
     """
     whole_models = config.evaluate is not None and config.search.baselines
     return () if whole_models else config.merge.exclude or ()
+
+
+def _find_policy(config: Config, problems: list[Problem]) -> str | None:
+    """Name of the vocabulary that the result has, as far as the file names one that exists."""
+    policy = config.merge.vocabulary
+    if policy in (None, "base", *config.vectors):
+        return policy
+    known = ", ".join(["base", *config.vectors])
+    problems.append(Problem("merge.vocabulary", f"there is no vector '{policy}'", f"Name one of: {known}."))
+    return None
+
+
+def _name_as_frame(frame: Model, expert: Model, name: str, config: Config, problems: list[Problem]) -> Model:
+    """The expert under the frame's names and in its layout; the frame itself as it is."""
+    prefixes = config.vectors[name].prefix
+    if expert is not frame:
+        return _view_expert(frame, expert, prefixes, name, problems)
+    if prefixes:
+        problems.append(Problem(f"vectors.{name}.prefix", "has no base to map to", "Add `base: PATH`."))
+    return expert
 
 
 def _view_expert(frame: Model, expert: Model, prefixes: Prefixes | None, name: str, problems: list[Problem]) -> Model:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
-from aftermix.checkpoints.model import Model, read_tensor
+from aftermix.checkpoints.alignment.ties import has_own_head
+from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.names import select_text_config
 from aftermix.errors import Problem
 
@@ -82,14 +81,15 @@ def list_remarks(base: Model, expert: Model, *, vector: str) -> list[Problem]:
 
 
 def _find_untied_head(base: Model, expert: Model, vector: str) -> list[Problem]:
-    """A head that the base ties and the expert has trained apart has no place in the result."""
+    """A head that the base does not store and the expert has trained apart has no place in the result."""
     return [
-        Problem(head, f"vector '{vector}' has a head of its own, the base ties it to '{embedding}'", "Untie the base.")
+        Problem(
+            head,
+            f"vector '{vector}' has a head of its own, the base ties it to '{embedding}'",
+            f"Save the base with a copy of '{embedding}' as '{head}'.",
+        )
         for head, embedding in base.alias.items()
-        if head in expert.tensors
-        and head not in expert.alias
-        and expert.has(embedding)
-        and not torch.equal(read_tensor(expert, head), read_tensor(expert, embedding))
+        if head not in base.tensors and has_own_head(expert, head, embedding)
     ]
 
 

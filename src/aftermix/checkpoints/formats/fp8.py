@@ -182,6 +182,11 @@ def dequantise(checkpoint: Checkpoint) -> Checkpoint | DequantisedModel:
     return DequantisedModel(checkpoint, scales, tuple(left_out))
 
 
+def is_scale(name: str, tensors: Mapping[str, TensorInfo]) -> bool:
+    """Tell whether `name` is called like a scale of one of `tensors`, or of activations."""
+    return ACTIVATIONS.search(name) is not None or _find_scaled(name, tensors) is not None
+
+
 def _find_scaled(name: str, tensors: Mapping[str, TensorInfo]) -> str | None:
     """The tensor that `name` is a scale of, there or not; None for what is no scale."""
     for suffix in SUFFIXES:

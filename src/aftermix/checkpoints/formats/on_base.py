@@ -26,11 +26,11 @@ class OnBase(ABC):
 
     def has(self, name: str) -> bool:
         """Tell whether the base has this tensor."""
-        return self.base.has(name)
+        return self.alias.get(name, name) in self.base.tensors
 
     def info(self, name: str) -> TensorInfo:
         """The base's entry of `name`."""
-        return self.base.info(name)
+        return self.base.tensors[self.alias.get(name, name)]
 
     def read_block(self, name: str, span: Span) -> torch.Tensor:
         """Elements `span` of base + difference in float32; the base's own block where nothing differs."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,6 +100,11 @@ class VectorFile(OnBase):
     base: Model
     description: VectorFacts
     stored: Checkpoint
+
+    @cached_property
+    def alias(self) -> dict[str, str]:
+        """The base's ties, but for a head whose own difference is stored."""
+        return {head: name for head, name in self.base.alias.items() if VALUES + head not in self.stored.tensors}
 
     def difference(self, name: str, span: Span) -> torch.Tensor | None:
         """Elements `span` of the difference in float32; None for a tensor that does not differ."""

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from aftermix.checkpoints.formats.configuration import LEFTOVERS, TIE
 from aftermix.checkpoints.model import Model
+from aftermix.checkpoints.names import select_text_config
 from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import EvaluateConfig
@@ -95,6 +97,20 @@ def _read_architecture(folder: Path) -> Any:
         ) from error
 
 
+def _settle_architecture(architecture: Any, checkpoint: Checkpoint) -> Any:
+    """The architecture with what the checkpoint's tensors decide: a tie would be made again, weights quantised."""
+    for part, settled in (
+        (architecture, checkpoint.config),
+        (architecture.get_text_config(), select_text_config(checkpoint.config)),
+    ):
+        if settled.get(TIE) is False:
+            part.tie_word_embeddings = False
+        for key in LEFTOVERS:
+            if hasattr(part, key) and key not in settled:
+                delattr(part, key)
+    return architecture
+
+
 def _load_model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
     folder = checkpoint.folder
     if dtype == "auto":
@@ -107,7 +123,7 @@ def _load_model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
         _refuse_incomplete(checkpoint, filled)
         return made.to(device).eval()
 
-    config = _read_architecture(folder)
+    config = _settle_architecture(_read_architecture(folder), checkpoint)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=wanted, output_loading_info=True, **NO_CODE

@@ -220,7 +220,11 @@ def test_heads_tied_on_one_side(tmp_path: Path) -> None:
     base = made(tmp_path / "base", body, tied=True)
     with pytest.raises(AftermixError, match=r"leaves 'language_model\.lm_head\.weight' of vector 'x' without a place"):
         build_prefix_view(base, untied, {"language_model.model.": "model."}, vector="x")
-    copy = made(tmp_path / "copy", {**inner, "language_model.lm_head.weight": (6, 4)}, tied=True)
+    made(tmp_path / "copy", {**inner, "language_model.lm_head.weight": (6, 4)}, tied=True)
+    tensors = load_file(tmp_path / "copy" / "model.safetensors")
+    tensors["language_model.lm_head.weight"] = tensors["language_model.model.embed_tokens.weight"].clone()
+    save_file(tensors, tmp_path / "copy" / "model.safetensors")
+    copy = open_checkpoint(tmp_path / "copy")
     view = build_prefix_view(base, copy, {"language_model.model.": "model."}, vector="x")
     assert view.alias == {"lm_head.weight": "model.embed_tokens.weight"}
     own = made(tmp_path / "own", {**body, "lm_head.weight": (6, 4)}, tied=False)

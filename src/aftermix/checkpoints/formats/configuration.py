@@ -1,0 +1,97 @@
+"""`config.json` held against the tensors that it stands beside: where they disagree, the tensors decide.
+
+| `config.json` says | the file stores | what is done |
+|---|---|---|
+| head tied to the embedding | both, with other values | two tensors; `tie_word_embeddings` is false in a result |
+| weights quantised | plain real numbers | read as stored; the entry is left out of a result |
+| a number of layers, of rows | another number | told: transformers decides whether it loads |
+
+transformers unties such a head itself. Of an encoder-decoder the entry stays as it is: T5 scales its outputs by it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from aftermix.checkpoints.formats.fp8 import QUANTISATION, is_scale
+from aftermix.checkpoints.names import EMBEDDINGS, SHARED, select_text_config
+from aftermix.checkpoints.reader import FLOAT8, Checkpoint
+
+TIE = "tie_word_embeddings"
+LEFTOVERS = (*QUANTISATION, "quantization")
+"""Entries on quantisation, that of MLX included."""
+LAYER = re.compile(r"(^|\.)(layers|layer|h|blocks)\.(\d+)\.")
+
+
+def settle_configuration(checkpoint: Checkpoint) -> Checkpoint:
+    """`checkpoint` with the configuration that its tensors have, and notes on what they contradict."""
+    config, notes = checkpoint.config, []
+    for head, embedding in checkpoint.own_heads.items():
+        notes.append(f"stores {head} with other values than {embedding}, to which config.json ties it: two tensors")
+        config = untie_configuration(config, checkpoint.tensors)
+
+    leftovers = _list_leftovers(config) if not _stores_quantised(checkpoint) else {}
+    if leftovers:
+        named = ", ".join(f"`{key}` ({method})" for key, method in leftovers.items())
+        notes.append(f"has {named} in config.json and no quantised weights: read as stored, the entry is left out")
+        config = drop_entries(config, LEFTOVERS)
+
+    notes += _describe_numbers(checkpoint)
+    return replace(checkpoint, config=config, notes=(*checkpoint.notes, *notes)) if notes else checkpoint
+
+
+def untie_configuration(config: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` of a model with the tensors `names`, without its tie of the head."""
+    if config.get("is_encoder_decoder") or any(f".{name}".endswith(f".{SHARED}") for name in names):
+        return dict(config)
+    values = {key: False if key == TIE else value for key, value in config.items()}
+    if isinstance(text := config.get("text_config"), dict):
+        values["text_config"] = {key: False if key == TIE else value for key, value in text.items()}
+    return values
+
+
+def drop_entries(config: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """`config` without `keys`, in the part on the language model too."""
+    values = {key: value for key, value in config.items() if key not in keys}
+    if isinstance(text := values.get("text_config"), dict):
+        values["text_config"] = {key: value for key, value in text.items() if key not in keys}
+    return values
+
+
+def _list_leftovers(config: Mapping[str, Any]) -> dict[str, str]:
+    """Method by entry on quantisation."""
+    holders = [config, select_text_config(dict(config))]
+    return {
+        key: str(entry.get("quant_method", entry.get("bits", "unnamed")))
+        for holder in holders
+        for key in LEFTOVERS
+        if isinstance(entry := holder.get(key), dict)
+    }
+
+
+def _stores_quantised(checkpoint: Checkpoint) -> bool:
+    """Tell whether anything stored needs the entry: FP8, scales, or integers that are not computed."""
+    return any(
+        info.dtype in FLOAT8
+        or is_scale(name, checkpoint.tensors)
+        or not (info.dtype.is_floating_point or info.computed)
+        for name, info in checkpoint.tensors.items()
+    )
+
+
+def _describe_numbers(checkpoint: Checkpoint) -> Iterator[str]:
+    config = select_text_config(checkpoint.config)
+    named = [info for name, info in checkpoint.tensors.items() if name.endswith(EMBEDDINGS) and len(info.shape) == 2]
+    rows = {info.shape[0] for info in named}
+    announced = config.get("vocab_size")
+    if type(announced) is int and rows and announced not in rows:
+        stored = ", ".join(map(str, sorted(rows)))
+        yield f"has {stored} rows of tokens, config.json says `vocab_size` = {announced}: transformers will not load it"
+
+    numbers = {int(found[3]) for name in checkpoint.tensors if (found := LAYER.search(name))}
+    layers = config.get("num_hidden_layers")
+    if type(layers) is int and numbers and layers > max(numbers) + 1 and len(numbers) > 1:
+        yield f"stores {max(numbers) + 1} layers, config.json says {layers}: transformers fills the others at random"
