@@ -105,6 +105,19 @@ def test_mixtures_are_trained_in_the_shares_of_measured_points(finished: Path) -
     assert not (finished / "trained" / ".tokens").exists()
 
 
+def test_experts_of_unlike_rates_are_refused_before_anything_runs(
+    tmp_path: Path, family: Family, tasks: Path, capsys: Any
+) -> None:
+    rates = {"b": 2.0e-3, "c": 1.0e-3}
+    datasets = {name: {**TRAIN["datasets"][name], "learning_rate": rate} for name, rate in rates.items()}
+    file = write_file(tmp_path, family, tasks, datasets=datasets)
+    before = sorted(tmp_path.rglob("*"))
+    assert run_cli("mixture", file, "-o", tmp_path / "run", "--verify", 3) == 2
+    told = "found b: 0.002, constant (`train:` of the file); c: 0.001, constant (`train:` of the file)."
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_both_sides_are_scored_on_the_test_items(finished: Path, tmp_path: Path, capsys: Any) -> None:
     found, best = verification_of(finished), json.loads((finished / "best.json").read_text())
     uniform = found["mixtures"][0]

@@ -50,6 +50,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "mixture.levels.NAME": config.LevelConfig,
     "calibrate": config.CalibrateConfig,
     "train": config.TrainConfig,
+    "train.mixtures": config.TrainedMixturesConfig,
     "train.lora": config.LoraConfig,
     "train.optimizer": config.OptimizerConfig,
     "train.datasets.NAME": config.DatasetConfig,

@@ -11,7 +11,14 @@ from aftermix.config.file import Config, as_yaml_values, load_config, parse_conf
 from aftermix.config.merge import SEARCH_EXCLUDE, MergeConfig, VectorConfig
 from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
 from aftermix.config.search import Dimension, Objective, SearchConfig, SearchedSettings
-from aftermix.config.train import DatasetConfig, LoraConfig, OptimizerConfig, SourceConfig, TrainConfig
+from aftermix.config.train import (
+    DatasetConfig,
+    LoraConfig,
+    OptimizerConfig,
+    SourceConfig,
+    TrainConfig,
+    TrainedMixturesConfig,
+)
 
 __all__ = [
     "SEARCH_EXCLUDE",
@@ -35,6 +42,7 @@ __all__ = [
     "Split",
     "TaskConfig",
     "TrainConfig",
+    "TrainedMixturesConfig",
     "UtilityConfig",
     "VectorConfig",
     "as_yaml_values",

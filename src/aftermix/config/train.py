@@ -157,6 +157,13 @@ class LoraConfig(ConfigSection):
     """Linear layers that get an adapter, patterns as in `merge.exclude`; by default all of them but the head."""
 
 
+class TrainedMixturesConfig(ConfigSection):
+    """Rate and schedule of the mixtures that `aftermix mixture --verify` trains."""
+
+    learning_rate: Positive
+    schedule: Literal["cosine", "constant", "wsd"]
+
+
 def _optimizer(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
@@ -208,6 +215,8 @@ class TrainConfig(ConfigSection):
     device: str = "auto"
     threads: Count | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+    mixtures: TrainedMixturesConfig | None = None
+    """Said where the experts have no rate and schedule in common, which trained mixtures would get."""
 
     @model_validator(mode="after")
     def _tangent_of_whole_weights(self) -> TrainConfig:

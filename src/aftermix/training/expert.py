@@ -24,7 +24,7 @@ from aftermix.training.resuming import describe_differences
 
 MAX_SHARD_BYTES = 5_000_000_000
 NOT_OF_THE_RECIPE = {
-    *("datasets", "sources", "cache"),
+    *("datasets", "sources", "mixtures", "cache"),
     *("device", "threads", "accumulation", "save_steps", "checkpoint_tokens"),
 }
 """Keys of the training file that decide where and how a run is worked off, and at most the last bits of its result.

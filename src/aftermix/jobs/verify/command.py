@@ -22,6 +22,7 @@ from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility
 from aftermix.jobs.train.command import write_to_stderr
 from aftermix.jobs.verify.cost import build_cost_record
 from aftermix.jobs.verify.doremi import doremi_ratios
+from aftermix.jobs.verify.expert_training import adopt_training
 from aftermix.jobs.verify.trained_mixtures import (
     MixtureToTrain,
     TrainedMixture,
@@ -65,7 +66,8 @@ def refuse_unverifiable(config: Config, *, mixtures: int, tokens: int | None) ->
     """The tokens of each training, when `config` says all that a verification needs.
 
     Raises :class:`AftermixError` for fewer than three mixtures or more than are measured, a file without `train:`, a
-    domain without data or whose data is not there, no number of tokens or too small a one, and a tree of domains.
+    domain without data or whose data is not there, experts without a rate and schedule in common, no number of tokens
+    or too small a one, and a tree of domains.
     """
     require(config, "base", "vectors", "evaluate", "mixture", "train")
     assert config.mixture is not None  # noqa: S101 - required above; for the type checker
@@ -81,6 +83,7 @@ def refuse_unverifiable(config: Config, *, mixtures: int, tokens: int | None) ->
 
     domains = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     refuse_missing_data(find_sources(config.train, domains))
+    adopt_training(config, domains)
     tokens = read_expert_tokens(config.train, domains, option=OPTION) if tokens is None else tokens
     needed = len(domains) * config.train.context
     if tokens < needed:
@@ -122,11 +125,11 @@ def verify(
 
     The mixtures are measured points of the run that lie far apart, uniform and the winner the first, single domains
     the last; each is trained from the base on `tokens` tokens (by default those of the experts) by the settings of
-    `config.train`, into RUN/trained. Merges and trained models are measured on the run's test items, and their ranks
-    and scales compared; the trained runs are what RegMix learns from, and with `doremi` the uniform one is the
-    reference of DoReMi. Every finished training and measurement is kept, so the same call goes on after an
-    interruption. All but `train:` is taken from the run. Source: MergeMix, sections 4.2 and 4.3; docs/mixture.md,
-    "Consistency" and "Baselines". Raises :class:`AftermixError`.
+    `config.train`, at the rate and schedule of the experts, into RUN/trained. Merges and trained models are measured
+    on the run's test items, and their ranks and scales compared; the trained runs are what RegMix learns from, and with
+    `doremi` the uniform one is the reference of DoReMi. Every finished training and measurement is kept, so the same
+    call goes on after an interruption. All but `train:` is taken from the run. Source: MergeMix, sections 4.2 and 4.3;
+    docs/mixture.md, "Consistency" and "Baselines". Raises :class:`AftermixError`.
     """
     if not (run / BEST_FILE).is_file():
         raise SearchError(str(run), f"is not finished: it has no {BEST_FILE}", "Finish it by --resume first.")
@@ -135,6 +138,8 @@ def verify(
     log = log or write_to_stderr
     config = run_folder.read_run_config(run).model_copy(update={"train": config.train})
     tokens = refuse_unverifiable(config, mixtures=mixtures, tokens=tokens)
+    experts = [name for name, vector in config.vectors.items() if vector.role == "expert"]
+    config = config.model_copy(update={"train": adopt_training(config, experts)})
 
     with lock_run(run):
         verification = _MixtureVerification.train_and_measure(config, run, mixtures=mixtures, tokens=tokens, log=log)
@@ -172,6 +177,8 @@ class _MixtureVerification:
 
         if config.train.schedule != "constant":
             log(f"train.schedule is {config.train.schedule}: merges stand for trainings at a constant rate")
+        rate = f"{config.train.learning_rate:g}, {config.train.schedule}"
+        log(f"mixtures are trained at the experts' own rate and schedule: {rate}")
         folders = train_mixtures(config, run, chosen, domains=problem.domains, tokens=tokens, log=log)
 
         pool, suite = open_pool(config), TaskSuite.build(config.evaluate)
