@@ -56,6 +56,9 @@ def build_recipe_record(
     if config.optimizer.name in ("sam", "asam"):
         options["accumulation"] = config.accumulation  # each micro-batch has its own ascent
 
+    if config.lora is not None and config.optimizer.name == "merge_aware":
+        options["moves"] = "folded"  # an older version moved the adapters' factors, which made other experts
+
     return {
         "base": base_identity,
         **data,

@@ -9,6 +9,7 @@ import torch
 from aftermix.config import OptimizerConfig
 from aftermix.errors import TrainingError
 from aftermix.seeds import derived_seed
+from aftermix.training.optimizers.folded_weight import find_folded_weights
 from aftermix.training.optimizers.merge_aware import MergeAware
 from aftermix.training.optimizers.sam import ASAM, SAM
 
@@ -42,8 +43,9 @@ def make_optimizer(model: torch.nn.Module, recipe: OptimizerRecipe, *, fused: bo
         if options.scale == "auto":
             found = "`scale: auto` has not been given a number yet"
             raise TrainingError("train.optimizer", found, "Fit the pilot's vector first, as `aftermix train` does.")
-        seed = derived_seed(recipe.seed, "merge-aware")
-        return MergeAware(base, seed=seed, named_parameters=model.named_parameters(), **_select_own_options(options))
+        seed, folded = derived_seed(recipe.seed, "merge-aware"), find_folded_weights(model)
+        named = model.named_parameters()
+        return MergeAware(base, seed=seed, named_parameters=named, folded=folded, **_select_own_options(options))
 
     if options.name == "sam":
         return SAM(base, **_select_own_options(options))

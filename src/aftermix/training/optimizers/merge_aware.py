@@ -11,7 +11,9 @@ from typing import Any, Literal, get_args
 import torch
 
 from aftermix.errors import TrainingError
+from aftermix.training.optimizers.folded_weight import FoldedWeight
 from aftermix.training.optimizers.local_shard import LocalShard, locate_shard
+from aftermix.training.optimizers.low_precision import StillWeights
 from aftermix.training.optimizers.noise import FreshNoise, NoiseSource, TableNoise
 from aftermix.training.optimizers.perturbation import MergeDraw, Perturbation, move_shard
 from aftermix.training.optimizers.perturbed import NamedParameters, PerturbedOptimizer
@@ -20,6 +22,8 @@ from aftermix.training.optimizers.restore import NoiseRegeneration, refuse_low_p
 COEFFICIENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 DRAWS, SEED, ORIGIN = "merge_aware_draws", "merge_aware_seed", "merge_aware_origin"
 """Keys under which the state dict keeps the stream's position, its seed, and theta_0."""
+
+IN_FLOAT32 = "Keep the weights in float32, e.g. `model.float()` under autocast."
 
 Distribution = Literal["laplace", "gaussian"]
 OffsetForm = Literal["paper", "own_vector"]
@@ -45,8 +49,11 @@ class MergeAware(PerturbedOptimizer):
     Options: `offset: own_vector` moves by `(a - 1)(theta - theta_0) + a sum_{j<K} z_j`, theta_0 being the weights now
     (one more copy of them); `noise: table` is an approximation (:class:`TableNoise`); `memory: regenerate` draws the
     noise again instead of keeping a copy of the weights, and needs float32 masters. `named_parameters` (of the model)
-    keys the noise by name; without it, or names that `base` knows, it is keyed by position in the groups. Raises
-    :class:`TrainingError` for options out of bounds.
+    keys the noise by name; without it, or names that `base` knows, it is keyed by position in the groups. `folded` are
+    the layers with adapters (:func:`~aftermix.training.optimizers.folded_weight.find_folded_weights`): in place of the
+    adapters' factors their folded weights `W + scale B A` move by what is asked. Warns once when most weights of
+    bfloat16 or float16 do not move, by the perturbation or by the base's step. Raises :class:`TrainingError` for
+    options out of bounds.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class MergeAware(PerturbedOptimizer):
         memory: Memory = "copy",
         seed: int = 0,
         named_parameters: NamedParameters | None = None,
+        folded: Sequence[FoldedWeight] = (),
     ) -> None:
         super().__init__(base)
         _refuse_unbounded(scale, location, coefficients, max_experts, seed)
@@ -78,18 +86,20 @@ class MergeAware(PerturbedOptimizer):
         self._names = {id(parameter): name for name, parameter in named_parameters or ()}
         self._name_by_place: dict[tuple[int, int], str] = {}
         self._origins: dict[str, torch.Tensor] = {}
+        self._folded = tuple(folded)
+        self._still = StillWeights()
 
         # In the groups, so that the base's state dict carries them.
         for group in self.param_groups:
             group[DRAWS], group[SEED] = 0, seed
         self._renew_noise()
 
-        named = dict(self._iterate_named())  # now, since sharding will replace the tensors that names are known of
+        list(self._iterate_named())  # now, since sharding will replace the tensors that names are known of
         self._refuse_shared_names()
         if memory == "regenerate":
-            refuse_low_precision({name: p.dtype for name, p in named.items()})
+            refuse_low_precision({name: p.dtype for name, p in self._iterate_moved()})
         if offset == "own_vector":
-            self._origins = {name: locate_shard(p).local.clone() for name, p in named.items()}
+            self._origins = {name: locate_shard(p).local.clone() for name, p in self._iterate_with_origin()}
 
     @property
     def draws(self) -> int:
@@ -146,14 +156,49 @@ class MergeAware(PerturbedOptimizer):
         if perturbation.is_nothing:
             return
 
-        for name, parameter in self._iterate_named():
-            shard, key = locate_shard(parameter), (name, self.draws)
-            if self.memory == "regenerate" and shard.is_one_run:
-                self._regeneration.move(shard, perturbation, key)
-            else:
-                self._copies.keep(name, shard.local)
-                origin = self._find_origin(name, shard) if self.offset == "own_vector" else None
-                move_shard(shard, perturbation, self._source, key, origin=origin)
+        for name, parameter in self._iterate_with_origin():
+            shard = locate_shard(parameter)
+            origin = self._find_origin(name, shard) if self.offset == "own_vector" else None
+            self._move_tensor(name, shard, perturbation, origin=origin)
+
+        for folded in self._folded:
+            shard = locate_shard(folded.weight)
+            own = folded if perturbation.pull else None
+            self._move_tensor(folded.name, shard, perturbation, own=own)
+
+        cause = f"the perturbation (scale {self.scale:g})"
+        self._still.tell("perturbation", step=self.draws + 1, cause=cause, remedy=IN_FLOAT32)
+
+    def _move_tensor(
+        self,
+        name: str,
+        shard: LocalShard,
+        perturbation: Perturbation,
+        *,
+        origin: torch.Tensor | None = None,
+        own: FoldedWeight | None = None,
+    ) -> None:
+        key = (name, self.draws)
+        if self.memory == "regenerate" and shard.is_one_run:
+            self._regeneration.move(shard, perturbation, key)
+            return
+
+        copy = self._copies.keep(name, shard.local)
+        if own is not None:
+            own.add_own_vector(shard, perturbation.pull)
+        move_shard(shard, perturbation, self._source, key, origin=origin)
+        if perturbation.draws and self._still.is_watched("perturbation", shard.local):
+            self._still.count("perturbation", copy, shard.local)
+
+    def _iterate_moved(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All that moves, by name: trainable parameters, and frozen weights in the place of their adapters' factors."""
+        yield from self._iterate_with_origin()
+        yield from ((folded.name, folded.weight) for folded in self._folded)
+
+    def _iterate_with_origin(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The trainable parameters that move themselves."""
+        factors = {id(factor) for folded in self._folded for factor in folded.factors}
+        yield from ((name, parameter) for name, parameter in self._iterate_named() if id(parameter) not in factors)
 
     def _find_origin(self, name: str, shard: LocalShard) -> torch.Tensor:
         origin = self._origins.get(name)
@@ -168,15 +213,26 @@ class MergeAware(PerturbedOptimizer):
         super()._bring_back()
 
     def _finish_step(self) -> None:
+        self._watch_update()
         for group in self.param_groups:
             group[DRAWS] += 1
 
-        for name, parameter in self._iterate_named() if self.offset == "own_vector" else ():
+        for name, parameter in self._iterate_with_origin() if self.offset == "own_vector" else ():
             # A base makes a parameter's state at its first gradient, and takes a state with anything in it for made.
             state = self.base.state.get(parameter, {})
             if (state or parameter.grad is not None) and ORIGIN not in state:
                 origin = self._find_origin(name, locate_shard(parameter))
                 self.base.state[parameter][ORIGIN] = _shard_like(origin, parameter)
+
+    def _watch_update(self) -> None:
+        """Count the weights of few bits that the base's step left where they were, though they have a gradient."""
+        for name, parameter in self._iterate_named():
+            local, copy = locate_shard(parameter).local, self._copies.find(name)
+            if parameter.grad is None or copy is None or copy.shape != local.shape:
+                continue
+            if self._still.is_watched("update", local):
+                self._still.count("update", copy, local, meant=locate_shard(parameter.grad).local != 0)
+        self._still.tell("update", step=self.draws + 1, cause="the optimizer's update", remedy=IN_FLOAT32)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, which move like the others from the next step on."""
@@ -190,7 +246,7 @@ class MergeAware(PerturbedOptimizer):
             group[DRAWS], group[SEED] = self.draws, self.seed
             if self.offset == "own_vector":
                 self._origins |= {
-                    n: locate_shard(p).local.clone() for n, p in self._iterate_named() if n not in self._origins
+                    n: locate_shard(p).local.clone() for n, p in self._iterate_with_origin() if n not in self._origins
                 }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -204,7 +260,7 @@ class MergeAware(PerturbedOptimizer):
 
         super().load_state_dict(state_dict)
         self._renew_noise()
-        for name, parameter in self._iterate_named() if self.offset == "own_vector" else ():
+        for name, parameter in self._iterate_with_origin() if self.offset == "own_vector" else ():
             if ORIGIN in self.base.state.get(parameter, {}):
                 # Not a copy: state and offset share one, as they do after a step.
                 self._origins[name] = locate_shard(self.base.state[parameter][ORIGIN]).local

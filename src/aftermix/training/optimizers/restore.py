@@ -23,13 +23,18 @@ class WeightCopies:
         self._copies: dict[str, torch.Tensor] = {}
         self._moved: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def keep(self, name: str, local: torch.Tensor) -> None:
-        """Copy `local` before it moves."""
+    def keep(self, name: str, local: torch.Tensor) -> torch.Tensor:
+        """Copy `local` before it moves; the copy."""
         copy = self._copies.get(name)
         if copy is None or copy.shape != local.shape or copy.dtype != local.dtype or copy.device != local.device:
             copy = self._copies[name] = torch.empty_like(local)
         copy.copy_(local)
         self._moved.append((local, copy))
+        return copy
+
+    def find(self, name: str) -> torch.Tensor | None:
+        """The values of `name` before it last moved; None for what has not moved."""
+        return self._copies.get(name)
 
     def restore(self) -> None:
         """Bring every kept tensor back."""
