@@ -21,6 +21,12 @@ class SourceConfig(ConfigSection):
     text_field: str = "text"
     long_examples: Literal["refuse", "cut", "skip"] = "refuse"
     """Fate of a conversation or completion that is longer than the context."""
+    split: Annotated[str, Field(min_length=1)] | None = None
+    """Split of a folder or pattern that holds several, or `all`. By default `train`."""
+
+
+OF_SOURCES = ("format", "text_field", "long_examples", "split")
+"""Keys of a dataset that a mixture does not take: its sources have them."""
 
 
 class DatasetConfig(ConfigSection):
@@ -32,6 +38,7 @@ class DatasetConfig(ConfigSection):
     format: Literal["text", "chat", "completion"] = "text"
     text_field: str = "text"
     long_examples: Literal["refuse", "cut", "skip"] = "refuse"
+    split: Annotated[str, Field(min_length=1)] | None = None
     tokens: Tokens | None = None
     """Tokens to train on; by default one epoch. A mixture needs them."""
     max_epochs: Positive | None = None
@@ -43,7 +50,7 @@ class DatasetConfig(ConfigSection):
         if (self.data is None) == (self.mixture is None):
             raise ValueError("takes 'data' or 'mixture', one of them")
         if self.mixture is not None:
-            foreign = sorted({"format", "text_field", "long_examples"} & self.model_fields_set)
+            foreign = sorted({*OF_SOURCES} & self.model_fields_set)
             if foreign:
                 raise ValueError(f"'{foreign[0]}' belongs to the sources of a mixture, not to the mixture")
             if self.tokens is None:
@@ -55,13 +62,12 @@ class DatasetConfig(ConfigSection):
         """The data as a source; None for a mixture."""
         if self.data is None:
             return None
-        options = {"format": self.format, "text_field": self.text_field, "long_examples": self.long_examples}
-        return SourceConfig(data=self.data, **options)  # type: ignore[arg-type]
+        return SourceConfig(data=self.data, **{key: getattr(self, key) for key in OF_SOURCES})
 
     @model_serializer(mode="wrap")
     def _own_options_alone(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Form in which the section would be written: read again, a source's option in a mixture would be refused."""
-        of_sources = ("format", "text_field", "long_examples") if self.mixture is not None else ()
+        of_sources = OF_SOURCES if self.mixture is not None else ()
         return {key: value for key, value in plain(self).items() if key not in of_sources}
 
 

@@ -181,7 +181,10 @@ def _find_missing_data(config: Config) -> Iterator[Problem]:
     for section in ("datasets", "sources"):
         for name, entry in getattr(config.train, section).items():
             try:
-                list_data_parts(Path(entry.data)) if entry.data is not None else collect_sources(name, config.train)
+                if entry.data is not None:
+                    list_data_parts(Path(entry.data), split=entry.split)
+                else:
+                    collect_sources(name, config.train)
             except AftermixError as error:
                 for each in error.problems:
                     yield Problem(f"train.{section}.{name}: {each.where}", each.found, each.remedy)

@@ -60,7 +60,9 @@ class DomainCounter:
 
     def _count_domain(self, name: str, source: SourceConfig, tokenizer: Any) -> DomainData:
         encode = build_example_encoder(tokenizer, format=source.format, where=self.label)
-        records = read_examples(Path(source.data), format=source.format, text_field=source.text_field)
+        records = read_examples(
+            Path(source.data), format=source.format, text_field=source.text_field, split=source.split
+        )
         tokens = count_tokens(bar(records, label=f"count {name}", unit="example"), encode)
         return replace(count_domain(tokens, where=source.data), traits=survey_domain(source))
 

@@ -41,10 +41,10 @@ def survey_domain(source: SourceConfig) -> dict[str, str]:
 
     Raises :class:`TrainingError` for files that are gone.
     """
-    found = _compare_files(list_data_parts(Path(source.data)))
+    found = _compare_files(list_data_parts(Path(source.data), split=source.split))
     if source.format == "chat":
         survey = _ConversationSurvey()
-        for where, record in read_records(Path(source.data), CHAT_COLUMNS):
+        for where, record in read_records(Path(source.data), CHAT_COLUMNS, split=source.split):
             survey.add_record(where, record)
         found |= survey.places
     return found

@@ -200,7 +200,7 @@ def _locate_data(sources: DatasetSources) -> list[DomainFiles]:
     domain_files = []
     for name, source in sources.by_name.items():
         try:
-            parts = list_data_parts(Path(source.data))
+            parts = list_data_parts(Path(source.data), split=source.split)
         except AftermixError as error:
             raise sources.locate_error(name, error) from error
         paths = tuple(str(part.absolute()) for part in parts)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from aftermix.config import SourceConfig
 from aftermix.jobs.train.expert_data import DatasetSources
+from aftermix.training.data.files import choose_files
 from aftermix.training.data.mixture import SequenceMixture
 from aftermix.training.data.packing import PackedTokens, SequenceStream
 from aftermix.training.data.packing_whole import WholeStream
@@ -27,7 +29,8 @@ def describe_datasets(sources: DatasetSources, sequences: PackedTokens | Sequenc
 
 def _describe_stream(source: SourceConfig, stream: SequenceStream) -> str:
     store, unit = stream.store, "documents" if source.format == "text" else "examples"
-    line = f"{source.data}: {store.documents} {unit}, {store.characters_of_all} characters, "
+    choice = str(choose_files(Path(source.data), split=source.split))
+    line = f"{source.data}: {choice}{choice and '; '}{store.documents} {unit}, {store.characters_of_all} characters, "
 
     # A budget below the dataset's size is met by its first documents.
     line += f"{store.tokens} tokens" if store.complete else f"{store.tokens} tokens in the {len(store.ends)} needed"

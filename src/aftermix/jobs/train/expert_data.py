@@ -42,7 +42,7 @@ class DatasetSources:
         hashes = {}
         for name, source in self.by_name.items():
             try:
-                hashes[name] = hash_data(Path(source.data))
+                hashes[name] = hash_data(Path(source.data), split=source.split)
             except AftermixError as error:
                 raise self.locate_error(name, error) from error
         return hashes
@@ -159,7 +159,9 @@ class DatasetBuilder:
             tokens = int(tokens * sources.ratios[domain]) + 3 * context
         try:
             store = tokenise_dataset(
-                DataSource(path=Path(source.data), format=source.format, text_field=source.text_field),
+                DataSource(
+                    path=Path(source.data), format=source.format, text_field=source.text_field, split=source.split
+                ),
                 lambda: self._build_encoder(source),
                 cache=self.cache,
                 identity=[sources.sha256[domain], self.identity, *(f"{name} {version(name)}" for name in VERSIONS_OF)],

@@ -66,7 +66,7 @@ def refuse_missing_data(sources: Mapping[str, SourceConfig]) -> None:
     problems: list[Problem] = []
     for name, source in sources.items():
         try:
-            list_data_parts(Path(source.data))
+            list_data_parts(Path(source.data), split=source.split)
         except AftermixError as error:
             problems += [
                 Problem(f"train, '{name}': {problem.where}", problem.found, problem.remedy)

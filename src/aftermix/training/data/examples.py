@@ -46,14 +46,14 @@ class TextDocuments:
         return sum(map(len, self.texts))
 
 
-def read_documents(path: Path, *, text_field: str = "text") -> TextDocuments:
+def read_documents(path: Path, *, text_field: str = "text", split: str | None = None) -> TextDocuments:
     """Every document of the data at `path`, in memory; :func:`read_examples` for what need not fit there.
 
     A file of JSON lines holds one object a line, whose `text_field` is a document; blank lines between objects are
     passed over. Parquet and saved datasets hold one a row. Anything else is one plain-text document. Raises
     :class:`TrainingError` for what is missing, unreadable or empty, and for a record without text, by its place.
     """
-    texts = [example.text for example in read_examples(path, text_field=text_field)]
+    texts = [example.text for example in read_examples(path, text_field=text_field, split=split)]
     filled = [text for text in texts if text]
     refuse_empty(path, len(filled))
     return TextDocuments(path=path, texts=filled, empty=len(texts) - len(filled))
@@ -65,23 +65,29 @@ def refuse_empty(path: Path, documents: int) -> None:
         raise TrainingError(str(path), "holds no text", "Name a file with at least one document.")
 
 
-def read_examples(path: Path, *, format: str = "text", text_field: str = "text") -> Iterator[TrainingExample]:  # noqa: A002 - the key
+def read_examples(
+    path: Path,
+    *,
+    format: str = "text",  # noqa: A002 - the key
+    text_field: str = "text",
+    split: str | None = None,
+) -> Iterator[TrainingExample]:
     """The examples of the data at `path`, one by one, empty documents among them.
 
     `format` is `text`, `chat` (records with `messages`) or `completion` (records with `prompt` and `completion`).
     Raises :class:`TrainingError` at the first record that is not of that format.
     """
     if format != "text":
-        _refuse_plain_text(path, format)
+        _refuse_plain_text(path, format, split)
 
     wanted = FIELDS_OF_FORMAT[format] or (text_field,)
     parse = {"text": _parse_document, "chat": _parse_conversation, "completion": _parse_completion}[format]
-    for placed in read_records(path, wanted):
+    for placed in read_records(path, wanted, split=split):
         yield parse(placed, text_field)
 
 
-def _refuse_plain_text(path: Path, format: str) -> None:  # noqa: A002
-    for part in list_data_parts(path):
+def _refuse_plain_text(path: Path, format: str, split: str | None) -> None:  # noqa: A002
+    for part in list_data_parts(path, split=split):
         if is_plain_text(part):
             remedy = "Name JSON lines, parquet or a saved dataset, or remove `format:`."
             raise TrainingError(str(part), f"is plain text, which `format: {format}` cannot read", remedy)
@@ -89,7 +95,11 @@ def _refuse_plain_text(path: Path, format: str) -> None:  # noqa: A002
 
 def _parse_document(placed: PlacedRecord, text_field: str) -> TrainingExample:
     where, record = placed
-    return TrainingExample(where, text=record if isinstance(record, str) else _read_text(where, record, text_field))
+    if isinstance(record, str):
+        return TrainingExample(where, text=record)
+    if text_field in record and record[text_field] is None:
+        return TrainingExample(where)  # a column without a value: a document without text
+    return TrainingExample(where, text=_read_text(where, record, text_field))
 
 
 def _parse_completion(placed: PlacedRecord, _: str) -> TrainingExample:

@@ -6,53 +6,41 @@ A record is the text of a plain-text file, or the fields of a line or row; each 
 
 from __future__ import annotations
 
-import glob
-import gzip
 import hashlib
-import json
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from aftermix.errors import TrainingError
 from aftermix.files import sha256
 from aftermix.training.data.arrow_rows import read_rows
+from aftermix.training.data.reading.content import (
+    explain_encoding,
+    open_data,
+    refuse_foreign_bytes,
+    refuse_records_as_text,
+)
+from aftermix.training.data.reading.folders import choose_files
+from aftermix.training.data.reading.json_records import RecordFields, read_json_records
+from aftermix.training.data.reading.kinds import JSON_LINES, find_kind, find_suffix
 
-JSON_LINES = (".jsonl", ".ndjson", ".json")
-NOT_READ = (".arrow", ".csv", ".tsv", ".zst", ".xz", ".bz2", ".zip", ".7z", ".bin", ".npy")
+__all__ = ["JSON_LINES", "PlacedRecord", "RecordFields", "find_suffix", "hash_data", "is_plain_text"]
+__all__ += ["choose_files", "list_data_parts", "read_records"]
+
 BATCH_ROWS = 1000
 
-RecordFields = dict[str, Any]
 PlacedRecord = tuple[str, str | RecordFields]
 """Place of a record, and the record: a whole text, or fields by name."""
 
 
-def list_data_parts(path: Path) -> list[Path]:
-    """Files and folders written by `save_to_disk` of `datasets` that `path` means, in order of name.
-
-    `path` is one of these, a folder (everything below it that is not hidden), or a pattern such as `data/*.jsonl`
-    (`**` for any depth). Raises :class:`TrainingError` when there is nothing, or something that is not read.
-    """
-    if _exists(path):
-        parts = list(_find_parts(path))
-    elif (pattern := _build_pattern(path)) is not None:
-        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob would give other names
-        parts = [part for match in matches for part in _find_files(Path(match))]
-        if not parts:
-            raise TrainingError(str(path), "matches no file", "Correct the pattern.")
-    else:
-        remedy = "Correct `data:`; it is taken from the YAML file's folder."
-        raise TrainingError(str(path), "there is no such file", remedy)
-
-    if not parts:
-        raise TrainingError(str(path), "is a folder without files", "Put data into it, or name another.")
-    return parts
+def list_data_parts(path: Path, *, split: str | None = None) -> list[Path]:
+    """Files and folders written by `save_to_disk` of `datasets` that `path` means, as :func:`choose_files` does."""
+    return list(choose_files(path, split=split).parts)
 
 
-def hash_data(path: Path) -> str:
+def hash_data(path: Path, *, split: str | None = None) -> str:
     """SHA-256 of the data: of the file, or of the names and hashes of all files where there are several."""
-    parts = list_data_parts(path)
+    parts = list_data_parts(path, split=split)
     try:
         if parts == [path] and path.is_file():
             return sha256(path)
@@ -64,83 +52,31 @@ def hash_data(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def read_records(path: Path, fields: Collection[str]) -> Iterator[PlacedRecord]:
+def read_records(path: Path, fields: Collection[str], *, split: str | None = None) -> Iterator[PlacedRecord]:
     """Every record of the data at `path`, in order; of rows with columns only those among `fields` are read.
 
     Raises :class:`TrainingError` with file and line or row for what cannot be read.
     """
-    for part in list_data_parts(path):
+    for part in list_data_parts(path, split=split):
         kind = find_suffix(part)
 
         try:
             if part.is_dir():
                 yield from _read_saved_dataset(part, fields)
-            elif kind in JSON_LINES:
-                yield from _read_json_lines(part)
             elif kind == ".parquet":
                 yield from _read_parquet(part, fields)
             else:
-                yield _read_plain_text(part)
-        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+                refuse_foreign_bytes(part)
+                yield from read_json_records(part) if kind in JSON_LINES else [_read_plain_text(part)]
+        except UnicodeDecodeError as error:
+            raise explain_encoding(part, error) from error
+        except (OSError, EOFError, zlib.error) as error:
             raise _build_read_error(part, error) from error
-
-
-def find_suffix(path: Path) -> str:
-    """The last suffix of the name, `.gz` aside, in lower case."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    return next((suffix for suffix in reversed(suffixes) if suffix != ".gz"), "")
 
 
 def is_plain_text(path: Path) -> bool:
     """True when `path` is one file whose whole text is one document."""
-    return path.is_file() and find_suffix(path) not in (*JSON_LINES, ".parquet")
-
-
-def _build_pattern(path: Path) -> str | None:
-    """`path` as a pattern in which folders that are there stand for themselves; None where it has no wildcard."""
-    folder = next((parent for parent in path.parents if _exists(parent)), Path())
-    below = str(path.relative_to(folder))
-    return str(Path(glob.escape(str(folder))) / below) if glob.has_magic(below) else None
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # no name that this file system can hold
-        return False
-
-
-def _find_parts(path: Path) -> Iterator[Path]:
-    if (path / "dataset_dict.json").is_file():
-        splits = ", ".join(sorted(entry.name for entry in path.iterdir() if entry.is_dir()))
-        raise TrainingError(str(path), f"holds several splits: {splits}", f"Name one of them, as {path}/SPLIT.")
-
-    if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
-        yield path
-    elif path.is_dir():
-        for entry in sorted(path.iterdir()):
-            if not entry.name.startswith("."):
-                yield from _find_parts(entry)
-    else:
-        yield from _find_files(path)
-
-
-def _find_files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from _find_parts(path)
-        return
-
-    if not path.is_file():
-        raise TrainingError(str(path), "is not a file", "Name a data file or a folder of data files.")
-
-    kind = find_suffix(path)
-    if kind in NOT_READ:
-        found = f"expected JSONL, parquet, plain text or a saved dataset, found a {kind} file"
-        raise TrainingError(str(path), found, "Write it as JSON lines, one object with the text a line.")
-    if kind == ".parquet" and path.suffix.lower() == ".gz":
-        raise TrainingError(str(path), "is a compressed parquet file", "Decompress it; parquet compresses by itself.")
-
-    yield path
+    return path.is_file() and find_kind(path) == "plain text"
 
 
 def _strip_root(file: Path, root: Path) -> str:
@@ -152,36 +88,11 @@ def _build_read_error(path: Path, error: Exception) -> TrainingError:
     return TrainingError(str(path), f"cannot be read ({' '.join(str(error).split())})", remedy)
 
 
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
-
-
 def _read_plain_text(path: Path) -> PlacedRecord:
-    with _open(path) as file:
+    with open_data(path) as file:
         text = file.read().decode("utf-8-sig")
-    if "\0" in text:
-        raise TrainingError(str(path), "holds NUL characters, so it is no text file", "Name a JSONL or text file.")
+    refuse_records_as_text(path, text)
     return str(path), text
-
-
-def _read_json_lines(path: Path) -> Iterator[PlacedRecord]:
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                where = f"{path}, line {number}"
-                yield where, _parse_object(line, where=where)
-
-
-def _parse_object(line: bytes, *, where: str) -> RecordFields:
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise TrainingError(where, f"is not valid JSON ({error})", "Write one JSON object a line.") from error
-
-    if not isinstance(value, dict):
-        found = f"expected a JSON object, found {type(value).__name__}"
-        raise TrainingError(where, found, 'Write an object such as `{"text": "..."}` on each line.')
-    return value
 
 
 def _read_parquet(path: Path, fields: Collection[str]) -> Iterator[PlacedRecord]:

@@ -36,6 +36,7 @@ class DataSource:
     path: Path
     format: str = "text"
     text_field: str = "text"
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _number_examples(
 
 def _read_with_bar(source: DataSource, doing: str) -> Iterable[TrainingExample]:
     """The examples, behind a bar when it takes longer than a moment."""
-    documents = read_examples(source.path, format=source.format, text_field=source.text_field)
+    documents = read_examples(source.path, format=source.format, text_field=source.text_field, split=source.split)
     return tqdm(
         documents, desc=f"{doing} {source.path.name}", unit="document", delay=3, leave=False, dynamic_ncols=True
     )

@@ -274,3 +274,32 @@ def test_answers_cut_from_their_prompts_stop_nothing(
     with pytest.raises(AftermixError, match=r"long.jsonl: none of its 3 sequences holds a token that is learnt. Raise"):
         train(make_config(base=chat_base, datasets={"long": entry}, batch_size=1), tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_of_the_hub_is_said_and_trained_on_by_its_train_split(make_config: Any, tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    for split in ("train", "test", "validation"):
+        lines(hub / f"{split}.jsonl", [{"text": f"the {colour} cat of {split}"} for colour in COLOURS * 8])
+    (hub / "README.md").write_text("# A card")
+    said: list[str] = []
+    of_folder = train(make_config(datasets={"cats": "hub"}), tmp_path / "experts", log=said.append)["cats"]
+    data = record_of(of_folder)["data"]
+    left_out = "left out: split test (1 file), split validation (1 file), README.md"
+    counts = f"40 documents, {data['characters']} characters, {data['tokens_per_epoch']} tokens"
+    assert said[0] == f"cats: {hub}: the split train (1 file); {left_out}; {counts}"
+
+    chosen = make_config(datasets={"cats": {"data": "hub", "split": "dev"}})
+    assert doctor(chosen).problems == []
+    other = train(chosen, tmp_path / "other")["cats"]
+    alone = train(make_config(datasets={"cats": "hub/validation.jsonl"}), tmp_path / "alone")["cats"]
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (of_folder, other, alone)]
+    assert weights[0] != weights[1] == weights[2]
+
+    (hub / "train.jsonl").unlink()
+    with pytest.raises(
+        AftermixError, match=r"train.datasets.cats: .*hub: holds several splits, and none is `train`: te"
+    ):
+        train(make_config(datasets={"cats": "hub"}), tmp_path / "none")
+    with pytest.raises(AftermixError, match="'split' belongs to the sources of a mixture, not to the mixture"):
+        make_config(datasets={"mix": {"mixture": {"a": 1}, "split": "train", "tokens": 100}})
