@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from aftermix.cli import _run_guarded, cli
+from aftermix.cli import cli
+from aftermix.command_end import run_guarded
 
 Family = dict[str, Path]
 VOCABULARY = 320
@@ -35,7 +36,7 @@ if "HF_DATASETS_CACHE" not in os.environ:
 
 def run_cli(*arguments: object) -> int:
     """The exit code of `aftermix ARGUMENTS`, run in this process."""
-    return _run_guarded(lambda: cli.main([str(argument) for argument in arguments], standalone_mode=False))
+    return run_guarded(lambda: cli.main([str(argument) for argument in arguments], standalone_mode=False))
 
 
 def save_tokenizer(folder: Path, *, chat_template: str | None = None) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import atexit
 import gc
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aftermix.errors import AftermixError, RunFailedError, printable
+from aftermix.command_end import announce_resume, join_command, run_guarded
+from aftermix.errors import printable
 
 if TYPE_CHECKING:
     from aftermix.config import Config
@@ -73,12 +72,9 @@ def train(file: Path, output: Path) -> None:
     from aftermix.config import load_config
     from aftermix.jobs.train.command import train as job
 
-    try:
+    command = join_command("aftermix", "train", file, "-o", output)
+    with announce_resume(command, kept="finished experts and resume points", output=output):
         folders = job(load_config(file), output)
-    except KeyboardInterrupt:
-        notice = "Interrupted. Finished experts and resume points are kept; go on with:"
-        click.echo(f"\n{notice}\n  aftermix train {file} -o {output}", err=True)
-        raise
     for name, folder in folders.items():
         click.echo(f"{name}: {folder}")
 
@@ -253,7 +249,9 @@ def search(file: Path | None, output: Path | None, resume: Path | None, source: 
     from aftermix.jobs.search.command import search as job
     from aftermix.report.console.search import print_result
 
-    with _announce_resume(f"aftermix search {f'{file} ' if file else ''}--resume {run}", unit="finished trial"):
+    with announce_resume(
+        join_command("aftermix", "search", file, "--resume", run), kept="every finished trial", output=run
+    ):
         job(config, run, resume=resume is not None, source=source, log=partial(click.echo, err=True))
     print_result(run)
 
@@ -280,12 +278,14 @@ def mixture(
 
     # The command that goes on has the options of this one.
     tokens = int(trained["tokens"]) if trained["tokens"] else None
-    given = {"verify": verify, "tokens": tokens, "doremi": "" if trained["doremi"] else None}
-    options = "".join(f" --{name} {value}".rstrip() for name, value in given.items() if value is not None)
+    given = {"--verify": verify, "--tokens": tokens}
+    options = [part for name, value in given.items() if value is not None for part in (name, value)]
+    options += ["--doremi"] if trained["doremi"] else []
 
-    command = f"aftermix mixture {f'{file} ' if file else ''}--resume {run}{options}"
+    command = join_command("aftermix", "mixture", file, "--resume", run, *options)
+    anew = join_command("aftermix", "mixture", file or run / "config.yaml", "-o", f"{run}-2", "--from", run, *options)
     started: dict[str, Any] = {"resume": resume is not None, "source": source, "log": partial(click.echo, err=True)}
-    with _announce_resume(command, unit="measured point"):
+    with announce_resume(command, kept="every measured point", output=run, anew=anew):
         if verify is None:
             job(config, run, **started)
         else:
@@ -335,7 +335,7 @@ def main() -> None:
     # Modules are no garbage: looking for it while they load, and once more at exit, is a third of the start-up.
     gc.set_threshold(100_000, 20, 100)
     atexit.register(gc.freeze)
-    sys.exit(_run_guarded(lambda: cli.main(standalone_mode=False)))
+    sys.exit(run_guarded(lambda: cli.main(standalone_mode=False)))
 
 
 def _choose_run_folder(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> Path:
@@ -361,40 +361,9 @@ def _load_run_config(file: Path | None, run: Path) -> Config:
     return read_run_config(run)
 
 
-@contextmanager
-def _announce_resume(command: str, *, unit: str) -> Iterator[None]:
-    """Say, when interrupted, that every `unit` is kept, and the `command` that goes on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. Every {unit} is kept; go on with:\n  {command}", err=True)
-        raise
-
-
 def _prefetch_weights(config: Config) -> Config:
     """`config`, whose weights the disk begins to fetch while the job's libraries are loaded."""
     from aftermix.readahead import read_ahead
 
     read_ahead([vector.model for vector in config.vectors.values()] + ([config.base] if config.base else []))
     return config
-
-
-def _run_guarded(run: Callable[[], Any]) -> int:
-    try:
-        result = run()
-    except AftermixError as error:
-        click.echo(f"aftermix: {error}", err=True)
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("aftermix: interrupted", err=True)
-        return 130
-    except OSError as error:
-        # A full disk, a file that vanished: nothing that a traceback would explain.
-        if error.strerror is None:
-            raise
-        click.echo(f"aftermix: {printable(str(error.filename or 'a file'))}: {error.strerror}", err=True)
-        return RunFailedError.exit_code
-    return result if isinstance(result, int) else 0

@@ -24,6 +24,11 @@ class Problem:
     found: str
     remedy: str
 
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """Place, what was found there, and remedy."""
+        return self.where, self.found, self.remedy
+
     def __str__(self) -> str:
         """Text on one line: `where: found. remedy`.
 
@@ -91,6 +96,10 @@ class CheckpointError(AftermixError):
     """A model folder cannot be read, does not align with the others, or cannot be written."""
 
 
+class InputFaultError(CheckpointError):
+    """An input is no longer what it was when it was opened, or holds no numbers: no merge of it is to blame."""
+
+
 class MergeError(AftermixError):
     """A merge method, its options or its operands are unusable."""
 
@@ -115,6 +124,24 @@ class RunFailedError(AftermixError):
     """Work that had begun could not be finished; what was finished is kept."""
 
     exit_code = 1
+
+    def __init__(
+        self, where: str, found: str, remedy: str, *, kept: str | None = None, takes_new_run: bool = False
+    ) -> None:
+        super().__init__(where, found, remedy)
+        self.kept = kept
+        """What is there for whoever goes on."""
+        self.takes_new_run = takes_new_run
+        """True where going on in the same folder would end in the same way, and a new run can take over its scores."""
+        self.go_on: str | None = None
+        """The command that goes on, where the command line knows one."""
+
+    @staticmethod
+    def from_refusal(refusal: AftermixError, *, kept: str) -> RunFailedError:
+        """The stop of work that had begun, by `refusal`."""
+        stop = RunFailedError(*refusal.problem.parts, kept=kept)
+        stop.problems, stop.args = refusal.problems, refusal.args
+        return stop
 
 
 class ManyProblemsError(AftermixError):

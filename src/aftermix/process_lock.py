@@ -35,11 +35,11 @@ class LockHolder:
     pid: int
     host: str
     command: str
-    since: str
+    started: str
     """Local time with its zone, ISO 8601."""
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} works here since {self.since} ({self.command})"
+        return f"process {self.pid} on {self.host} works here since {self.started} ({self.command})"
 
     @property
     def lives_here(self) -> bool:
@@ -50,7 +50,7 @@ class LockHolder:
             began = psutil.Process(self.pid).create_time()
         except psutil.Error:
             return False
-        return began <= datetime.fromisoformat(self.since).timestamp() + 1
+        return began <= datetime.fromisoformat(self.started).timestamp() + 1
 
 
 @contextmanager
@@ -70,6 +70,17 @@ def hold_lock(file: Path, *, subject: Path) -> Iterator[None]:
         file.unlink(missing_ok=True)  # before it is given back: what lies there is held, or left by a killed process
         os.close(handle)
         _remove_empty(absent)
+
+
+def refuse_held(file: Path, *, subject: Path) -> None:
+    """Raise :class:`AftermixError` naming the process that holds the lock `file`, if one does; nothing is written."""
+    if not file.is_file():
+        return
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        _lock_or_refuse(handle, subject)
+    finally:
+        os.close(handle)
 
 
 def _open_locked(file: Path, subject: Path) -> int:
@@ -117,8 +128,8 @@ def _read_holder(handle: int) -> LockHolder | None:
 def _write_holder(handle: int, subject: Path) -> None:
     program = Path(sys.argv[0]).name
     arguments = ["aftermix" if program == "__main__.py" else program, *sys.argv[1:]]
-    since = datetime.now().astimezone().isoformat(timespec="seconds")
-    holder = LockHolder(os.getpid(), socket.gethostname(), shlex.join(arguments), since)
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    holder = LockHolder(os.getpid(), socket.gethostname(), shlex.join(arguments), started)
 
     try:
         os.ftruncate(handle, 0)

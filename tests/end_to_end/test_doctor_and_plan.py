@@ -128,8 +128,8 @@ def test_a_search_over_settings_is_told_and_planned(
 
 def test_help_imports_none_of_the_heavy_libraries() -> None:
     code = (
-        "import sys; from aftermix.cli import _run_guarded, cli; "
-        "_run_guarded(lambda: cli.main(['--help'], standalone_mode=False)); "
+        "import sys; from aftermix.cli import cli, run_guarded; "
+        "run_guarded(lambda: cli.main(['--help'], standalone_mode=False)); "
         "print([m for m in ('torch', 'transformers', 'lm_eval', 'optuna', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -142,8 +142,8 @@ def test_a_merge_imports_no_transformers(family: Family, tmp_path: Path) -> None
     file = write(tmp_path, {"base": str(family["base"]), "vectors": {"b": {"model": str(family["b"])}}})
     arguments = ["merge", file, "-o", str(tmp_path / "out")]
     code = (
-        "import sys; from aftermix.cli import _run_guarded, cli; "
-        f"print(_run_guarded(lambda: cli.main({arguments!r}, standalone_mode=False))); "
+        "import sys; from aftermix.cli import cli, run_guarded; "
+        f"print(run_guarded(lambda: cli.main({arguments!r}, standalone_mode=False))); "
         "print([m for m in ('transformers', 'lm_eval', 'optuna', 'datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

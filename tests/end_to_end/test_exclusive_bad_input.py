@@ -14,7 +14,8 @@ import pytest
 import torch
 import yaml
 
-from aftermix.cli import _run_guarded, cli
+from aftermix.cli import cli
+from aftermix.command_end import run_guarded
 from conftest import save_tokenizer, write_statistics
 
 Family = dict[str, Path]
@@ -45,7 +46,7 @@ def run(command: str, file: Path) -> Found:
     output = ["-o", str(file.parent / "out")] if command != "doctor" else []
     said = io.StringIO()
     with redirect_stdout(said), redirect_stderr(said):
-        code = _run_guarded(lambda: cli.main([command, str(file), *output], standalone_mode=False))
+        code = run_guarded(lambda: cli.main([command, str(file), *output], standalone_mode=False))
     return Found(code, said.getvalue())
 
 

@@ -102,7 +102,7 @@ def test_a_later_process_of_the_same_number_is_not_the_holder() -> None:
     mine = LockHolder(os.getpid(), socket.gethostname(), "x", "2999-01-01T00:00:00+00:00")
     assert mine.lives_here
     assert not LockHolder(os.getpid(), socket.gethostname(), "x", "2001-01-01T00:00:00+00:00").lives_here
-    assert not LockHolder(os.getpid(), "elsewhere", "x", mine.since).lives_here
+    assert not LockHolder(os.getpid(), "elsewhere", "x", mine.started).lives_here
 
 
 def test_a_shared_folder_goes_with_the_last_of_its_users(tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ def read_companion_files(pool: Pool, *, dtype: torch.dtype | None) -> dict[str, 
     return files
 
 
+def list_input_files(pool: Pool) -> list[Path]:
+    """Files that decide a result of `pool`: weights, configuration, tokenizer and generation settings of each model."""
+    models = [*pool.experts.values(), *([pool.base] if pool.base else [])]
+    beside = ("config.json", "generation_config.json", *OTHER_FILES)
+    files = {file for model in models for file in model.files()}
+    for folder in {model.folder for model in models}:
+        files |= {folder / name for name in beside if (folder / name).is_file()}
+        files |= set(_list_tokenizer_files(folder))
+    return sorted(files)
+
+
 def find_tokenizer_folder(pool: Pool) -> Path:
     """The folder whose tokenizer the result takes and an evaluation uses."""
     frame = pool.frame.folder

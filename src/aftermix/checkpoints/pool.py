@@ -15,7 +15,7 @@ from aftermix.checkpoints.alignment.view import stores_difference
 from aftermix.checkpoints.model import Model, Span, StoredDifference, TensorInfo
 from aftermix.checkpoints.open_model import open_model
 from aftermix.config import Config
-from aftermix.errors import AftermixError, CheckpointError, Problem, refuse_if_any
+from aftermix.errors import AftermixError, CheckpointError, InputFaultError, Problem, refuse_if_any
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class Pool:
         return expert.sub_(torch.cat([self.frame.read_block(name, span) for span in spans]).to(torch.float32))
 
     def refuse_non_finite_inputs(self, name: str, span: Span, *, vectors: Iterable[str]) -> None:
-        """Raise :class:`CheckpointError` naming the model whose elements `span` hold NaN or Inf, if one does."""
-        refuse_non_finite(self.frame.read_block(name, span), name, self.frame.label)
+        """Raise :class:`InputFaultError` naming the model whose elements `span` hold NaN or Inf, if one does."""
+        refuse_non_finite(self.frame.read_block(name, span), name, self.frame.label, error=InputFaultError)
         for vector in vectors:
-            expert = self.experts[vector]
-            refuse_non_finite(expert.read_block(name, span), name, f"vector '{vector}' ({expert.label})")
+            expert, owner = self.experts[vector], f"vector '{vector}' ({self.experts[vector].label})"
+            refuse_non_finite(expert.read_block(name, span), name, owner, error=InputFaultError)
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
@@ -107,14 +107,15 @@ def find_largest_magnitude(tensor: torch.Tensor) -> float:
     return max(abs(float(low)), abs(float(high)))
 
 
-def refuse_non_finite(tensor: torch.Tensor, name: str, owner: str) -> None:
-    """Raise :class:`CheckpointError` naming tensor, owner and count when `tensor` holds NaN or Inf."""
+def refuse_non_finite(
+    tensor: torch.Tensor, name: str, owner: str, *, error: type[CheckpointError] = CheckpointError
+) -> None:
+    """Raise `error` naming tensor, owner and count when `tensor` holds NaN or Inf."""
     if is_finite(tensor):
         return
     count = int((~torch.isfinite(tensor)).sum())
-    raise CheckpointError(
-        name, f"{owner} holds {count} NaN or Inf values", "Use an earlier checkpoint of that model, or train it again."
-    )
+    remedy = "Use an earlier checkpoint of that model, or train it again."
+    raise error(name, f"{owner} holds {count} NaN or Inf values", remedy)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from aftermix.checkpoints.formats.weight_files import SINGLE, WeightFiles, find_weight_files
 from aftermix.checkpoints.model import Span, TensorInfo, hold_equal
 from aftermix.checkpoints.names import find_tied_head
-from aftermix.checkpoints.safe_files import read_json, take_stamp
-from aftermix.errors import CheckpointError
+from aftermix.checkpoints.safe_files import Stamp, read_json, refuse_changed_file, take_stamp
+from aftermix.errors import CheckpointError, InputFaultError
 
 COMPARE_AFTER_S = 0.02
 """A file is compared with what it was at opening at each new tensor, and when so much time has passed."""
@@ -63,7 +63,7 @@ class Checkpoint:
     """Sentences without a subject: which files are read, what of `config.json` the tensors contradict."""
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
     _mapped: dict[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
-    _stamps: dict[Path, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _stamps: dict[Path, Stamp] = field(default_factory=dict, repr=False, compare=False)
     """Stamps of the files from when their headers were read: a mapped file that shrinks would end the process."""
     _compared_s: dict[Path, float] = field(default_factory=dict, repr=False, compare=False)
 
@@ -106,17 +106,15 @@ class Checkpoint:
                 self._handles[info.file] = safe_open(str(info.file), framework="pt")
             tensor: torch.Tensor = self._handles[info.file].get_tensor(info.name)
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                str(info.file), f"tensor '{info.name}' cannot be read ({error})", "Copy the file again."
-            ) from error
+            found = f"tensor '{info.name}' cannot be read ({error})"
+            raise InputFaultError(str(info.file), found, "Copy the file again.") from error
         return self._mapped.setdefault(info.name, tensor)
 
     def _refuse_changed(self, file: Path, *, now: bool) -> None:
         passed_s = monotonic() - self._compared_s.get(file, 0.0)
         if file in self._stamps and (now or passed_s > COMPARE_AFTER_S):
             self._compared_s[file] = monotonic()
-            if take_stamp(file) != self._stamps[file]:
-                raise CheckpointError(str(file), "has changed since it was opened", "Merge when it is at rest.")
+            refuse_changed_file(file, self._stamps[file])
 
     def read_block(self, name: str, span: Span) -> torch.Tensor:
         """Elements `span` of the flattened tensor as stored, memory-mapped."""
@@ -155,7 +153,7 @@ def open_checkpoint(folder: Path, *, label: str | None = None) -> Checkpoint:
     weights = find_weight_files(folder, config, label=label)
     tensors: dict[str, TensorInfo] = {}
     copies: list[TensorInfo] = []
-    stamps: dict[Path, tuple[int, ...]] = {}
+    stamps: dict[Path, Stamp] = {}
     for file in weights.files:
         stamps[file] = take_stamp(file)
         for info in read_headers(file):

@@ -9,10 +9,13 @@ results, and results are published.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aftermix.errors import CheckpointError, Problem
+from aftermix.errors import CheckpointError, InputFaultError, Problem
 
 COPIED = (".json", ".jinja", ".model", ".txt", "additional_chat_templates", "difference")
 """Ends of the names of files beside the weights, and folders of such files."""
@@ -21,6 +24,8 @@ MAX_COMPANION_BYTES = 256 << 20
 """The largest vocabularies take a tenth of it."""
 MAX_JSON_BYTES = 256 << 20
 MAX_JSON_DEPTH = 64
+LEAVE_ALONE = "Restore its content if that has changed, and leave it alone while the command runs."
+Stamp = tuple[int, ...]
 BLOBS = "blobs"
 """Beside `snapshots` in the hub's cache: what a snapshot's links lead to."""
 
@@ -102,10 +107,60 @@ def find_outward_links(folder: Path) -> list[Problem]:
     ]
 
 
-def take_stamp(file: Path) -> tuple[int, ...]:
+def take_stamp(file: Path) -> Stamp:
     """Numbers of a file, some of which change when it is written to or replaced."""
     status = file.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def refuse_changed_file(file: Path, stamp: Stamp) -> None:
+    """Raise :class:`InputFaultError` when `file` is gone, or was written to or replaced since `stamp` was taken."""
+    try:
+        now = take_stamp(file)
+    except OSError as error:
+        found = f"cannot be read any more ({error.strerror or error})"
+        raise InputFaultError(str(file), found, LEAVE_ALONE) from error
+    if now != stamp:
+        raise InputFaultError(str(file), "has changed since it was opened", LEAVE_ALONE)
+
+
+@dataclass(frozen=True)
+class InputStamps:
+    """Stamps of all files of a job's inputs, from when it opened them.
+
+    An input that is touched, overwritten, replaced or removed while the job runs is a fault of the input, whatever was
+    in work: what was read meanwhile may be of two versions.
+    """
+
+    stamps: Mapping[Path, Stamp]
+
+    @staticmethod
+    def take(files: Iterable[Path]) -> InputStamps:
+        """Stamps of `files` as they are now. Raises :class:`InputFaultError` for one that cannot be looked at."""
+        stamps = {}
+        for file in files:
+            try:
+                stamps[file] = take_stamp(file)
+            except OSError as error:
+                found = f"cannot be read any more ({error.strerror or error})"
+                raise InputFaultError(str(file), found, LEAVE_ALONE) from error
+        return InputStamps(stamps)
+
+    def refuse_changed(self) -> None:
+        """Raise :class:`InputFaultError` naming the first file that is not what it was."""
+        for file, stamp in self.stamps.items():
+            refuse_changed_file(file, stamp)
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Refuse a changed input before and after the block; where one changed, that is why the block raised."""
+        self.refuse_changed()
+        try:
+            yield
+        except Exception:
+            self.refuse_changed()
+            raise
+        self.refuse_changed()
 
 
 def _stays(target: Path, folder: Path) -> bool:

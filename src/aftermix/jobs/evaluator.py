@@ -8,8 +8,9 @@ from time import perf_counter
 
 import torch
 
-from aftermix.checkpoints.model_files import find_tokenizer_folder
+from aftermix.checkpoints.model_files import find_tokenizer_folder, list_input_files
 from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, EvaluateConfig, Split
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.harness import TaskSuite
@@ -64,6 +65,8 @@ class MergeEvaluator:
     """None where searched settings decide what vectors keep: every trial then reads its inputs anew."""
     model_evaluator: ModelEvaluator
     prepare_s: float
+    inputs: InputStamps
+    """Of the models as they were opened: one that changes ends the run, whether or not it would be read again."""
 
     @staticmethod
     def open(
@@ -74,6 +77,7 @@ class MergeEvaluator:
         """
         assert config.evaluate is not None  # noqa: S101 - a search requires it; for the type checker
         started = perf_counter()
+        inputs = InputStamps.take(list_input_files(pool))
         merger = open_merger(config, pool, recipe)
 
         once = leaves_vectors_as_they_are(recipe.method, space.settings)
@@ -81,7 +85,8 @@ class MergeEvaluator:
 
         model_evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
         placed = move_to_device(prepared, model_evaluator.engine.lm.device) if prepared is not None else None
-        return MergeEvaluator(config, merger, placed, model_evaluator, prepare_s=perf_counter() - started)
+        seconds = perf_counter() - started
+        return MergeEvaluator(config, merger, placed, model_evaluator, prepare_s=seconds, inputs=inputs)
 
     @property
     def tasks(self) -> list[str]:
@@ -89,7 +94,11 @@ class MergeEvaluator:
         return list(self.model_evaluator.suite.tasks)
 
     def evaluate(self, point: Point, split: Split) -> ItemMeasurement:
-        """Score the merge at `point` on one split."""
+        """Score the merge at `point` on one split. Raises :class:`InputFaultError` when an input has changed."""
+        with self.inputs.watch():
+            return self._evaluate(point, split)
+
+    def _evaluate(self, point: Point, split: Split) -> ItemMeasurement:
         if self.prepared is None:
             merger = self.build_merger(point.settings)
             return self.model_evaluator.evaluate(stream_merged_tensors(merger, point.weights), split)
@@ -100,7 +109,14 @@ class MergeEvaluator:
         return self.model_evaluator.evaluate(merged, split, unchanged=prepared.unchanged)
 
     def evaluate_baseline(self, baseline: BaselineMerge, split: Split) -> ItemMeasurement:
-        """Score a composition under its own method, every tensor given: it may differ where the search does not."""
+        """Score a composition under its own method, every tensor given: it may differ where the search does not.
+
+        Raises as :meth:`evaluate` does.
+        """
+        with self.inputs.watch():
+            return self._evaluate_baseline(baseline, split)
+
+    def _evaluate_baseline(self, baseline: BaselineMerge, split: Split) -> ItemMeasurement:
         if baseline.as_the_file:
             return self.model_evaluator.evaluate(stream_merged_tensors(self.merger, baseline.weights), split)
 

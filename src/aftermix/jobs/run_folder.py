@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from aftermix.checkpoints.pool import Pool
-from aftermix.checkpoints.writer import refuse_occupied
 from aftermix.config import Config, as_yaml_values, parse_config
 from aftermix.errors import SearchError
 from aftermix.files import write_atomically
@@ -27,6 +26,7 @@ from aftermix.runs.input_records import (
 from aftermix.runs.json_record import read_record
 from aftermix.runs.mixture_records import DESIGN_FILE, MixtureDesignRecord
 from aftermix.runs.records import MODEL_FOLDER
+from aftermix.runs.session import refuse_no_run
 from aftermix.yaml_file import read_yaml
 
 GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
@@ -44,14 +44,11 @@ def begin_run(
     source: Path | None,
     design: MixtureDesignRecord | None = None,
 ) -> None:
-    """Make the run folder with `config.yaml`, `lock.json` and `items/split.json`; refuse an occupied one.
+    """Write `config.yaml`, `lock.json` and `items/split.json` of a new run.
 
     `source`, an earlier run to start from, is remembered until its trials stand in the journal. A `design`, which makes
     it the run of a mixture, becomes `design.json`.
     """
-    refuse_occupied(run)
-    run.mkdir(parents=True, exist_ok=True)
-
     if source is not None:
         SourceRecord(run=str(source.resolve())).write(run / SOURCE_FILE)
     lock(pool, config).write(run / LOCK_FILE)
@@ -71,10 +68,7 @@ def write_config(run: Path, config: Config) -> None:
 
 def read_run_config(run: Path) -> Config:
     """The configuration of the run in `run`. Raises :class:`SearchError` when it is no run folder."""
-    if not (run / CONFIG_FILE).is_file():
-        raise SearchError(
-            str(run), f"is not a run: it has no {CONFIG_FILE}", "Name a folder that `aftermix search` made."
-        )
+    refuse_no_run(run)
     return parse_config(read_yaml(run / CONFIG_FILE), where=f"{run.name}/{CONFIG_FILE}", folder=run)
 
 

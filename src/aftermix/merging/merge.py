@@ -22,7 +22,7 @@ from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.pool import Pool, is_finite, refuse_non_finite
 from aftermix.checkpoints.shards import TensorPiece, TensorSpec
 from aftermix.config import MergeConfig, VectorConfig
-from aftermix.errors import MergeError
+from aftermix.errors import InputFaultError, MergeError
 from aftermix.merging.blocks import list_block_spans, run_in_order, start_threads
 from aftermix.merging.methods import BoundMethod, bind
 from aftermix.merging.rules.exclusive import compute_shifts
@@ -263,7 +263,7 @@ class Merger:
     def read_unmoved(self, info: TensorInfo, span: Span) -> torch.Tensor:
         """One block of a tensor that keeps the base's values, in its stored type."""
         block = self.pool.read_base_block(info.name, span)
-        refuse_non_finite(block, info.name, self.pool.frame.label)
+        refuse_non_finite(block, info.name, self.pool.frame.label, error=InputFaultError)
         return block.to(self.recipe.dtype or info.dtype) if info.mergeable else block
 
 

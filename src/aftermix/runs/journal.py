@@ -7,11 +7,9 @@ resumed search cuts off.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from aftermix.config import Split
@@ -90,27 +88,3 @@ def read_items(folder: Path, split: Split, number: int) -> ItemScores:
         detail = " ".join(str(error).split())
         found = f"expected the {split} item scores of trial {number}, found {detail}"
         raise SearchError(str(path), found, "Restore the file from a backup, or start a new run.") from error
-
-
-@contextmanager
-def lock_run(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process alone. Raises :class:`SearchError` if another one is searching in it.
-
-    The lock is the operating system's, so a killed process never leaves one behind.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(handle, folder)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        remedy = "Wait for it or stop it, or name another run folder."
-        raise SearchError(str(folder), "another process is searching in this folder", remedy) from error
-    except OSError:
-        return  # a file system without locks (some network ones) cannot tell, and must not stop the search

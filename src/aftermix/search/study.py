@@ -11,7 +11,7 @@ from typing import Any
 
 from aftermix import progress
 from aftermix.config import SearchConfig
-from aftermix.errors import AftermixError, RunFailedError, SearchError
+from aftermix.errors import AftermixError, InputFaultError, RunFailedError, SearchError
 from aftermix.runs import journal
 from aftermix.runs.trials import (
     ItemMeasurement,
@@ -41,49 +41,47 @@ def run_study(
     measure: Measure,
     imported: Sequence[ImportedTrial] = (),
     propose: Propose | None = None,
-    command: str = "search",
-    run: Path | None = None,
+    label: str = "search",
 ) -> list[Trial]:
     """Begin or resume the search whose journal lies in `folder`, and return all its trials.
 
     `propose` gives the next point from the trials before it, and nothing else may decide it; by default the sampler
-    does. `command` is the one whose search this is, and `run` the run folder that `folder` is a part of, if it is no
-    run folder itself: for the bar and for errors.
+    does. `label` stands at the progress bar. The caller keeps other processes from `folder`.
 
     `imported` trials of another run come first and are written with the first line; `config.trials` new ones follow.
-    A trial whose `measure` raises is recorded as failed and the search goes on. Killed at any instant or interrupted,
-    the search resumes by the same call and gives the trials that the uninterrupted one would have given.
+    A trial whose `measure` raises is recorded as failed and the search goes on. An input that changed
+    (:class:`InputFaultError`) and a fault of the system (`OSError`) are no fault of its weights: they end the search,
+    and no trial is recorded. Killed at any instant or interrupted, the search resumes by the same call and gives the
+    trials that the uninterrupted one would have given.
 
     Raises :class:`SearchError` for objectives, a journal or imports that do not fit, before anything is measured, and
     :class:`RunFailedError` after `config.max_consecutive_failures` failed trials in a row.
     """
     objectives = ObjectiveSet.build(config.objective, tasks=tasks)
     folder.mkdir(parents=True, exist_ok=True)
-    with journal.lock_run(folder):
-        trials = _begin(folder, imported)
-        for trial in trials:
-            _refuse_foreign(trial, folder=folder, space=space, objectives=objectives)
+    trials = _begin(folder, imported)
+    for trial in trials:
+        _refuse_foreign(trial, folder=folder, space=space, objectives=objectives)
 
-        total = sum(trial.is_imported for trial in trials) + config.trials
-        failures = 0
-        label = command if run is None else folder.name
+    total = sum(trial.is_imported for trial in trials) + config.trials
+    failures = 0
 
-        with progress.counter(label=label, total=total, done=len(trials), unit="trial") as advance:
-            while len(trials) < total:
-                known = partial(_measure_once, folder, trials, measure)
-                ask = propose or partial(_suggest_next, space, config, objectives)
-                trial, items, fault = _run_trial(
-                    propose=ask, objectives=objectives, trials=trials, tasks=tasks, measure=known
-                )
+    with progress.counter(label=label, total=total, done=len(trials), unit="trial") as advance:
+        while len(trials) < total:
+            known = partial(_measure_once, folder, trials, measure)
+            ask = propose or partial(_suggest_next, space, config, objectives)
+            trial, items, fault = _run_trial(
+                propose=ask, objectives=objectives, trials=trials, tasks=tasks, measure=known
+            )
 
-                # Written down before it counts: a killed search loses no ended trial.
-                journal.append_trial(folder, trial, items)
-                trials.append(trial)
-                advance(describe_best(trials, objectives))
+            # Written down before it counts: a killed search loses no ended trial.
+            journal.append_trial(folder, trial, items)
+            trials.append(trial)
+            advance(describe_best(trials, objectives))
 
-                failures = failures + 1 if fault else 0
-                if fault and failures >= config.max_consecutive_failures:
-                    raise _explain_stop(folder, trials, failures, f"{command} FILE --resume {run or folder}") from fault
+            failures = failures + 1 if fault else 0
+            if fault and failures >= config.max_consecutive_failures:
+                raise _explain_stop(folder, trials, failures) from fault
     return trials
 
 
@@ -150,6 +148,8 @@ def _run_trial(
     try:
         measurement = measure(suggestion.point)
         items = check_items(measurement.items, tasks=tasks, where=f"trial {number}")
+    except (InputFaultError, OSError):
+        raise  # a changed input or a full disk would fail every point: it says nothing of these weights
     except Exception as error:
         _drop_frames(error)
         seconds = {"overhead": perf_counter() - started}
@@ -193,8 +193,7 @@ def describe_best(trials: Sequence[Trial], objectives: ObjectiveSet) -> str:
     return f"best {best.values[0]:.4f} at trial {best.number}"
 
 
-def _explain_stop(folder: Path, trials: Sequence[Trial], failures: int, resume: str) -> RunFailedError:
-    kept = sum(trial.is_complete for trial in trials)
+def _explain_stop(folder: Path, trials: Sequence[Trial], failures: int) -> RunFailedError:
+    complete = sum(trial.is_complete for trial in trials)
     found = f"{failures} trials in a row failed, the last with: {trials[-1].error}"
-    remedy = f"Mend the cause, then go on with `aftermix {resume}`; {kept} complete trials are kept."
-    return RunFailedError(str(folder), found, remedy)
+    return RunFailedError(str(folder), found, f"Mend the cause, then go on; {complete} complete trials are kept.")

@@ -123,14 +123,6 @@ def test_missing_and_damaged_item_files_are_named(tmp_path):
         journal.read_items(tmp_path, "select", 4)
 
 
-def test_a_second_process_is_kept_out_and_the_lock_is_given_back(tmp_path):
-    with journal.lock_run(tmp_path), pytest.raises(SearchError) as caught, journal.lock_run(tmp_path):
-        pytest.fail("entered twice")
-    assert "another process is searching in this folder" in str(caught.value)
-    with journal.lock_run(tmp_path):
-        pass
-
-
 def test_item_scores_are_checked_and_narrowed_to_the_tasks():
     assert check_items({"a": [1, 0], "b": [0.5]}, tasks=["a"], where="x") == {"a": [1.0, 0.0]}
     with pytest.raises(SearchError, match="x: expected item scores of task 'c', found none"):

@@ -7,7 +7,7 @@ import weakref
 import pytest
 
 from aftermix.config import Objective, SearchConfig
-from aftermix.errors import EvaluationError, RunFailedError, SearchError
+from aftermix.errors import EvaluationError, InputFaultError, RunFailedError, SearchError
 from aftermix.runs import journal
 from aftermix.runs.trials import ItemMeasurement
 from aftermix.search.space import SearchSpace
@@ -118,12 +118,29 @@ def test_many_failures_in_a_row_stop_the_search_and_say_how_to_go_on(tmp_path):
     with pytest.raises(RunFailedError) as caught:
         run(tmp_path, measure=stopping_at(4, RuntimeError("CUDA out of memory")), max_consecutive_failures=3)
     assert str(caught.value) == (
-        f"{tmp_path}: 3 trials in a row failed, the last with: RuntimeError: CUDA out of memory. Mend the cause, then "
-        f"go on with `aftermix search FILE --resume {tmp_path}`; 4 complete trials are kept."
+        f"{tmp_path}: 3 trials in a row failed, the last with: RuntimeError: CUDA out of memory. "
+        "Mend the cause, then go on; 4 complete trials are kept."
     )
     assert caught.value.exit_code == 1
     assert isinstance(caught.value.__cause__, RuntimeError)
     assert [trial.state for trial in run(tmp_path)] == ["complete"] * 4 + ["failed"] * 3 + ["complete"] * 7
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputFaultError("expert/model.safetensors", "has changed since it was opened", "Restore it."),
+        OSError(28, "No space left on device"),
+        FileNotFoundError(2, "No such file or directory", "expert/model.safetensors"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_what_is_no_fault_of_the_weights_ends_the_search_and_is_no_trial(tmp_path, error):
+    with pytest.raises(type(error)) as caught:
+        run(tmp_path, measure=stopping_at(4, error))
+    assert caught.value is error
+    assert len(journal.read_trials(tmp_path)) == 4
+    assert points(run(tmp_path)) == points(run(tmp_path / "uninterrupted"))
 
 
 def test_a_failed_trial_keeps_none_of_its_tensors_alive(tmp_path):

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aftermix.checkpoints.alignment.align import describe_alignment
-from aftermix.checkpoints.model_files import read_companion_files
+from aftermix.checkpoints.model_files import list_input_files, read_companion_files
 from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.checkpoints.writer import follow_links, refuse_occupied, write_checkpoint
 from aftermix.config import Config, require
 from aftermix.errors import CheckpointError
@@ -40,6 +41,7 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
     check_weights(recipe, weights)
 
     pool = open_pool(config)
+    inputs = InputStamps.take(list_input_files(pool))
     refuse_output(output, pool)
 
     merger = open_merger(config, pool, recipe)
@@ -48,7 +50,7 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
     for line in [*describe_alignment(pool.base, pool.experts), *describe_fallbacks(merger), *remarks]:
         log(line)
 
-    folder = write_model(merger, weights, config=config, output=output, check=checked)
+    folder = write_model(merger, weights, config=config, output=output, inputs=inputs, check=checked)
     if checked is not None:
         log(checked.summarise())
     return folder
@@ -60,13 +62,19 @@ def write_model(
     *,
     config: Config,
     output: Path,
+    inputs: InputStamps | None = None,
     best: RunResult | None = None,
     check: ExclusiveCheck | None = None,
 ) -> Path:
-    """Write the merge at `weights` with everything that makes it serve; scores in `best` go into the model card."""
+    """Write the merge at `weights` with everything that makes it serve; scores in `best` go into the model card.
+
+    Nothing is written where one of the models is not as it was when `inputs` (by default now) were taken.
+    """
     from aftermix.jobs.merge.model_card import build_model_card
 
     recipe, pool = merger.recipe, merger.pool
+    inputs = inputs or InputStamps.take(list_input_files(pool))
+    inputs.refuse_changed()
     layout = merger.list_specs()
     blocks = sum(len(list_block_spans(spec.shape)) for spec in layout)
 
@@ -78,11 +86,17 @@ def write_model(
             watcher(block)
 
     with hash_weight_files(pool) as digest:
+
+        def build_lock() -> bytes:
+            content = lock(pool, config, digest=digest).to_bytes(escaped=True)
+            inputs.refuse_changed()  # all has been read: the result is of these files
+            return content
+
         companions: dict[str, bytes | Callable[[], bytes]] = {
             **read_companion_files(pool, dtype=recipe.dtype),
             "README.md": build_model_card(config, recipe, weights, name=follow_links(output).name, best=best),
             "aftermix.yaml": format_recipe(config, recipe, weights).encode(),
-            LOCK_FILE: lambda: lock(pool, config, digest=digest).to_bytes(escaped=True),
+            LOCK_FILE: build_lock,
         }
         if tally is not None:
             companions[SHARES_FILE] = lambda: build_share_record(merger, weights, tally).to_bytes(escaped=True)

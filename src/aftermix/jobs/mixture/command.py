@@ -30,6 +30,7 @@ from aftermix.runs.input_records import SplitRecord
 from aftermix.runs.journal import read_trials
 from aftermix.runs.mixture_records import MixtureRecord, TreeRecord
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
+from aftermix.runs.session import RunSession, open_session
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.study import run_study
 from aftermix.search.warm_start import ImportedTrial, import_trials
@@ -55,8 +56,21 @@ def mixture(
     Everything is checked before the folder is made. `resume` goes on with an unfinished run; `source` names an earlier
     mixture run over the same vectors whose measured points stand in for those of the design, under this file's utility
     and limits. `log` is told of vectors that may be of another base. Source: MergeMix, section 3;
-    docs/how-to/mixture.md. Raises :class:`AftermixError`.
+    docs/how-to/mixture.md.
+
+    One process works on a run, from its first write to the report. Raises :class:`AftermixError` with nothing written,
+    and :class:`RunFailedError` once something is.
     """
+    with open_session(run, resume=resume) as session:
+        _mix(config, session, resume=resume, source=source, log=log)
+    return run
+
+
+def _mix(
+    config: Config, session: RunSession, *, resume: bool, source: Path | None, log: Callable[[str], object]
+) -> None:
+    """Check all inputs, make or reopen the folder, and find the best mixture."""
+    run = session.run
     require(config, "base", "vectors", "evaluate", "mixture")
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
     assert config.mixture is not None  # noqa: S101 - required above; for the type checker
@@ -91,16 +105,18 @@ def mixture(
     # Everything has been checked: only now is the folder made.
     evaluator = MergeEvaluator.open(config, pool, recipe, space=problem.space, suite=suite)
     if resume:
+        session.go_on()
         run_folder.write_config(run, config)
     else:
         design = tree.build_design_record() if tree else build_design_record(problem)
-        run_folder.begin_run(run, config=config, pool=pool, split=split, source=source, design=design)
+        with session.begin():
+            run_folder.begin_run(run, config=config, pool=pool, split=split, source=source, design=design)
+            evaluator.inputs.refuse_changed()  # its lock is of the files that were opened
 
     if tree:
         _write(evaluator, run, search_tree(evaluator, run, tree))
     else:
         _write(evaluator, run, _find_best(evaluator, run, problem, objectives=objectives, imported=imported))
-    return run
 
 
 def _find_best(
@@ -127,7 +143,7 @@ def _find_best(
         measure=evaluator.evaluate,
         imported=imported,
         propose=points.propose,
-        command="mixture",
+        label="mixture",
     )
 
     result = MixtureResult.fit(evaluator, run, problem, objectives=objectives, trials=trials)
@@ -138,9 +154,10 @@ def _find_best(
 
 def _write(evaluator: MergeEvaluator, run: Path, best: MixtureRecord | TreeRecord) -> None:
     """Model, result and report."""
-    weights = best.weights
+    weights, inputs = best.weights, evaluator.inputs
     if not run_folder.clear_model(run, format_recipe(evaluator.config, evaluator.merger.recipe, weights)):
-        write_model(evaluator.merger, weights, config=evaluator.config, output=run / MODEL_FOLDER, best=best)
+        output = run / MODEL_FOLDER
+        write_model(evaluator.merger, weights, config=evaluator.config, output=output, inputs=inputs, best=best)
     write_cosines(run, evaluator.merger.pool)
     best.write(run / BEST_FILE)
     write_report(run)

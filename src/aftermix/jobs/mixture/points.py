@@ -37,8 +37,8 @@ class FittedSurrogates:
             failed = [trial.error for trial in trials if trial.error]
             found = f"expected at least {needed} measured points, found {len(complete)}"
             found += f"; {len(failed)} failed, the last with: {failed[-1]}" if failed else ""
-            remedy = "Mend the cause and start a new run with --from this one: measured points are kept."
-            raise RunFailedError("mixture", found, remedy)
+            remedy = "Mend the cause and start a new run from this one, which measures the others again."
+            raise RunFailedError("mixture", found, remedy, takes_new_run=True)
 
         shares_NK = problem.compute_shares(complete)
         scores_NM = problem.compute_scores([trial.scores for trial in complete])

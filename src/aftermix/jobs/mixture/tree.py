@@ -107,7 +107,7 @@ def _search_group(
 
     # A round needs scores that differ, so they are looked at before it.
     for count in sorted({len(points.planned), points.new_count}):
-        trials = _measure_group(evaluator, run, points, folder, count=count)
+        trials = _measure_group(evaluator, points, folder, count=count)
         if group.name != ROOT and _all_alike(problem, trials):
             reason = "every mixture scored the same, so nothing tells its shares apart"
             return keep(shares=tree.keep_shares(group, inner), note=reason)
@@ -118,9 +118,7 @@ def _search_group(
     return SearchedLevelRecord(level=group.name, shares=best.won.shares, note=None, **dict(best))
 
 
-def _measure_group(
-    evaluator: MergeEvaluator, run: Path, points: PointSampler, folder: Path, *, count: int
-) -> list[Trial]:
+def _measure_group(evaluator: MergeEvaluator, points: PointSampler, folder: Path, *, count: int) -> list[Trial]:
     """The trials of a group, of which the first `count` have ended."""
     problem = points.problem
 
@@ -140,8 +138,7 @@ def _measure_group(
         tasks=evaluator.tasks,
         measure=evaluator.evaluate,
         propose=propose,
-        command="mixture",
-        run=run,
+        label=folder.name,
     )
 
 
@@ -179,7 +176,8 @@ def _write_experts(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, inne
     for name, weights in tree.consolidate_experts(inner):
         recipe = format_recipe(evaluator.config, evaluator.merger.recipe, weights)
         if not run_folder.clear_model(run, recipe, name=f"{EXPERTS}/{name}"):
-            write_model(evaluator.merger, weights, config=evaluator.config, output=run / EXPERTS / name)
+            output, inputs = run / EXPERTS / name, evaluator.inputs
+            write_model(evaluator.merger, weights, config=evaluator.config, output=output, inputs=inputs)
 
 
 def _build_tree_record(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, inner: Inner) -> TreeRecord:

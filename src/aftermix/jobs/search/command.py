@@ -20,6 +20,7 @@ from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
+from aftermix.runs.session import RunSession, open_session
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import choose_winner
 from aftermix.search.space import SearchSpace
@@ -41,8 +42,20 @@ def search(
     objective. `resume` goes on with an unfinished (or longer) run; `source` names an earlier run over the same vectors
     whose trials are re-scored under this file's objective at no model cost and start the search. `log` is told of
     vectors that may be of another base.
-    Raises :class:`AftermixError`.
+
+    One process works on a run, from its first write to the report. Raises :class:`AftermixError` with nothing written,
+    and :class:`RunFailedError` once something is.
     """
+    with open_session(run, resume=resume) as session:
+        _search(config, session, resume=resume, source=source, log=log)
+    return run
+
+
+def _search(
+    config: Config, session: RunSession, *, resume: bool, source: Path | None, log: Callable[[str], object]
+) -> None:
+    """Check all inputs, make or reopen the folder, and run the stages."""
+    run = session.run
     require(config, "base", "vectors", "evaluate")
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
     config = resolve_defaults(config, recipe)
@@ -79,11 +92,13 @@ def search(
     # The folder is made last: whatever is refused leaves nothing behind.
     evaluator = MergeEvaluator.open(config, pool, recipe, space=space, suite=suite)
     if resume:
+        session.go_on()
         run_folder.write_config(run, config)
     else:
-        run_folder.begin_run(run, config=config, pool=pool, split=split, source=source)
+        with session.begin():
+            run_folder.begin_run(run, config=config, pool=pool, split=split, source=source)
+            evaluator.inputs.refuse_changed()  # its lock is of the files that were opened
     _run_stages(evaluator, run, space=space, objectives=objectives, imported=imported)
-    return run
 
 
 def _run_stages(
@@ -105,6 +120,7 @@ def _run_stages(
     winner = chosen.winner.trial.point
     merged, merger = evaluator.build_config(winner.settings), evaluator.build_merger(winner.settings)
     if not run_folder.clear_model(run, format_recipe(merged, merger.recipe, winner.weights)):
-        write_model(merger, winner.weights, config=merged, output=run / MODEL_FOLDER, best=best)
+        output = run / MODEL_FOLDER
+        write_model(merger, winner.weights, config=merged, output=output, inputs=evaluator.inputs, best=best)
     best.write(run / BEST_FILE)
     write_report(run)

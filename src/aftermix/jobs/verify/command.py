@@ -40,9 +40,10 @@ from aftermix.mixture.simplex import Floats, name_shares
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
 from aftermix.mixture.utility import MixtureUtility
 from aftermix.report.page import write_report
-from aftermix.runs.journal import lock_run, read_trials
+from aftermix.runs.journal import read_trials
 from aftermix.runs.mixture_records import MixtureRecord
 from aftermix.runs.records import BEST_FILE
+from aftermix.runs.session import RunSession, open_session
 from aftermix.runs.trials import ItemScores
 from aftermix.runs.verification_records import (
     VERIFICATION_FILE,
@@ -107,9 +108,10 @@ def run_and_verify(
 
     What the verification needs is checked before the run begins.
     """
-    tokens = refuse_unverifiable(config, mixtures=mixtures, tokens=tokens)
-    mixture(config, run, resume=resume, source=source, log=log)
-    return verify(config, run, mixtures=mixtures, tokens=tokens, doremi=doremi)
+    with open_session(run, resume=resume):
+        tokens = refuse_unverifiable(config, mixtures=mixtures, tokens=tokens)
+        mixture(config, run, resume=resume, source=source, log=log)
+        return verify(config, run, mixtures=mixtures, tokens=tokens, doremi=doremi)
 
 
 def verify(
@@ -129,23 +131,37 @@ def verify(
     on the run's test items, and their ranks and scales compared; the trained runs are what RegMix learns from, and with
     `doremi` the uniform one is the reference of DoReMi. Every finished training and measurement is kept, so the same
     call goes on after an interruption. All but `train:` is taken from the run. Source: MergeMix, sections 4.2 and 4.3;
-    docs/mixture.md, "Consistency" and "Baselines". Raises :class:`AftermixError`.
+    docs/mixture.md, "Consistency" and "Baselines". Raises :class:`AftermixError`, and
+    :class:`RunFailedError` once a training may have begun.
     """
+    with open_session(run, resume=True) as session:
+        _verify(config, session, mixtures=mixtures, tokens=tokens, doremi=doremi, log=log or write_to_stderr)
+    return run / VERIFICATION_FILE
+
+
+def _verify(
+    config: Config,
+    session: RunSession,
+    *,
+    mixtures: int,
+    tokens: int | None,
+    doremi: bool,
+    log: Callable[[str], None],
+) -> None:
+    run = session.run
     if not (run / BEST_FILE).is_file():
         raise SearchError(str(run), f"is not finished: it has no {BEST_FILE}", "Finish it by --resume first.")
     run_folder.refuse_other_kind(run, mixture=True)
 
-    log = log or write_to_stderr
     config = run_folder.read_run_config(run).model_copy(update={"train": config.train})
     tokens = refuse_unverifiable(config, mixtures=mixtures, tokens=tokens)
     experts = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     config = config.model_copy(update={"train": adopt_training(config, experts)})
 
-    with lock_run(run):
-        verification = _MixtureVerification.train_and_measure(config, run, mixtures=mixtures, tokens=tokens, log=log)
-        verification.build_record(doremi=doremi, log=log).write(run / VERIFICATION_FILE)
+    session.go_on()
+    verification = _MixtureVerification.train_and_measure(config, run, mixtures=mixtures, tokens=tokens, log=log)
+    verification.build_record(doremi=doremi, log=log).write(run / VERIFICATION_FILE)
     write_report(run)
-    return run / VERIFICATION_FILE
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ import numpy as np
 
 from aftermix import progress
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
+from aftermix.checkpoints.model_files import list_input_files
 from aftermix.checkpoints.pool import open_pool
+from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, MergeConfig, Split, VectorConfig
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.baselines import MixtureBaselines
@@ -153,7 +155,8 @@ def _measure_trained(evaluator: MergeEvaluator, problem: MixtureProblem, folder:
     pool = open_pool(alone)
     merger = Merger.build(pool, MergeRecipe.from_config(merge, vectors=alone.vectors))
     weights = {vector: weight * config.merge.scale for vector, weight in problem.instruction.items()}
-    return evaluator.model_evaluator.evaluate(stream_merged_tensors(merger, {**weights, name: 1.0}), split)
+    with evaluator.inputs.watch(), InputStamps.take(list_input_files(pool)).watch():
+        return evaluator.model_evaluator.evaluate(stream_merged_tensors(merger, {**weights, name: 1.0}), split)
 
 
 def _inherit_options(merge: MergeConfig) -> dict[str, Any]:
