@@ -41,7 +41,10 @@ SHARED = "shared.weight"
 COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 """Further names of :data:`SHARED`, the embedding that the two halves of a model have in common."""
 
-COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|masked_bias|position_ids)$")
+COMPUTED = re.compile(
+    r"(^|\.)(rotary_emb\.inv_freq|rotary_pos_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|masked_bias|causal_mask"
+    r"|position_ids|token_type_ids|relative_position_index|num_batches_tracked)$"
+)
 CAUSAL_MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
 
 
@@ -141,7 +144,9 @@ def select_text_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_computed(name: str, shape: tuple[int, ...]) -> bool:
-    """Tell whether a model computes this tensor for itself: frequencies, positions and masks, which early files store.
+    """Tell whether a model computes this tensor for itself: frequencies, positions, masks and counters of batches.
+
+    One file may store it, and another leave it out.
 
     >>> is_computed("gpt_neox.layers.0.attention.bias", (1, 1, 2048, 2048)), is_computed("h.0.attn.bias", (768,))
     (True, False)

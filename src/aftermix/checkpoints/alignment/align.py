@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from aftermix.checkpoints.alignment.fused import FusedView, build_fused_view
-from aftermix.checkpoints.alignment.mismatches import find_misalignments
+from aftermix.checkpoints.alignment.mismatches import find_learned_integers, find_misalignments
 from aftermix.checkpoints.alignment.prefix import (
     Prefixes,
     PrefixView,
@@ -75,6 +75,7 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
             )
             faults = _find_faults(frame, expert, config.vectors[name].prefix, name)
             problems += [fault for fault in faults if fault.where not in explained]
+            problems += find_learned_integers(frame, expert, vector=name, excluded=excluded)
     return AlignedModels(unified.base, unified.experts, problems)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aftermix.checkpoints.alignment.ties import has_own_head
-from aftermix.checkpoints.model import Model
+from aftermix.checkpoints.alignment.view import stores_difference, summarise_names
+from aftermix.checkpoints.model import Model, hold_equal, read_tensor
 from aftermix.checkpoints.names import select_text_config
 from aftermix.errors import Problem
 
@@ -32,6 +35,8 @@ BEHAVIOUR = (
     "sliding_window",
 )
 """Configuration that should agree; the output keeps the base's."""
+PACKING_FILES = ("quantize_config.json", "quant_config.json", "quantization_config.json")
+"""Files beside the weights by which early GPTQ and AWQ models say how they are packed."""
 LISTED = 5
 """Tensors named one by one before the rest is counted."""
 
@@ -66,6 +71,37 @@ def find_misalignments(base: Model, expert: Model, *, vector: str, mapped: bool 
             found = f"vector '{vector}' holds {theirs.dtype}, base holds {ours.dtype}"
             problems.append(Problem(name, found, "Save both in floating point."))
     return problems
+
+
+def find_learned_integers(
+    base: Model, expert: Model, *, vector: str, excluded: Callable[[str], bool] = lambda _: False
+) -> list[Problem]:
+    """Integers and flags that differ from the base's, for integers that differ were learned: packed weights, mostly.
+
+    What a model computes for itself, a single number (a counter) and what is `excluded` may differ: the result has the
+    base's. Such tensors are read.
+    """
+    if stores_difference(expert):
+        return []
+    kept = [info for info in base.tensors.values() if not (info.dtype.is_floating_point or info.computed)]
+    differing = [
+        info.name
+        for info in kept
+        if info.elements > 1
+        and expert.has(info.name)
+        and expert.info(info.name).shape == info.shape
+        and not excluded(info.name)
+        and not hold_equal(read_tensor(base, info.name), read_tensor(expert, info.name))
+    ]
+    if not differing:
+        return []
+
+    kind = str(base.info(differing[0]).dtype).removeprefix("torch.")
+    beside = [name for name in PACKING_FILES if (expert.folder / name).is_file()]
+    hint = f"; {beside[0]} beside it says that weights are packed" if beside else ""
+    found = f"vector '{vector}' holds other integers ({kind}) than the base: {summarise_names(differing)}{hint}"
+    remedy = "Integers are not averaged: name the models as they were before; in a merge, `exclude` keeps the base's."
+    return [Problem(expert.label, found, remedy)]
 
 
 def list_remarks(base: Model, expert: Model, *, vector: str) -> list[Problem]:

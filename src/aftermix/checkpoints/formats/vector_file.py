@@ -24,6 +24,7 @@ from aftermix.checkpoints.formats.int8 import dequantise
 from aftermix.checkpoints.formats.on_base import OnBase
 from aftermix.checkpoints.formats.spans import compute_row_length, count_rows, split_into_spans
 from aftermix.checkpoints.model import Model, Span, TensorInfo
+from aftermix.checkpoints.names import is_computed
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.checkpoints.safe_files import read_json
 from aftermix.config import ConfigSection
@@ -213,8 +214,9 @@ def _compare_base(facts: VectorFacts, base: Model, label: str) -> Iterator[Probl
     remedy = f"Name the base that it was taken from: {facts.base.model}."
     # What a model computes for itself may be stored with one copy of a base and not with another.
     learned = {name: info for name, info in base.tensors.items() if not info.computed}
+    recorded = {name for name, entry in facts.base.tensors.items() if not is_computed(name, entry.shape)}
 
-    for name in sorted(facts.base.tensors.keys() | learned.keys()):
+    for name in sorted(recorded | learned.keys()):
         info, known = learned.get(name), facts.base.tensors.get(name)
         if info is None or known is None:
             found = f"vector '{label}' was taken from a base {'with' if info is None else 'without'} this tensor"
@@ -228,6 +230,8 @@ def _compare_base(facts: VectorFacts, base: Model, label: str) -> Iterator[Probl
 
 def _compare_content(vector: VectorFile) -> Iterator[Problem]:
     for name, known in vector.description.base.tensors.items():
+        if is_computed(name, known.shape):
+            continue
         digest = xxhash.xxh3_128()
         for span in split_into_spans(vector.base.info(name).elements):
             digest.update(view_bytes(vector.base.read_block(name, span)))
