@@ -23,9 +23,11 @@ class SourceConfig(ConfigSection):
     """Fate of a conversation or completion that is longer than the context."""
     split: Annotated[str, Field(min_length=1)] | None = None
     """Split of a folder or pattern that holds several, or `all`. By default `train`."""
+    ignore_columns: tuple[str, ...] = ()
+    """Fields of a record, and keys of its messages, that are as if they were not there."""
 
 
-OF_SOURCES = ("format", "text_field", "long_examples", "split")
+OF_SOURCES = ("format", "text_field", "long_examples", "split", "ignore_columns")
 """Keys of a dataset that a mixture does not take: its sources have them."""
 
 
@@ -39,6 +41,7 @@ class DatasetConfig(ConfigSection):
     text_field: str = "text"
     long_examples: Literal["refuse", "cut", "skip"] = "refuse"
     split: Annotated[str, Field(min_length=1)] | None = None
+    ignore_columns: tuple[str, ...] = ()
     tokens: Tokens | None = None
     """Tokens to train on; by default one epoch. A mixture needs them."""
     max_epochs: Positive | None = None

@@ -20,12 +20,13 @@ from aftermix.progress import bar
 from aftermix.training.base_model import load_tokenizer
 from aftermix.training.data.encoding import ExampleEncoder, build_example_encoder
 from aftermix.training.data.examples import TrainingExample, read_examples
+from aftermix.training.data.tokenise import list_reading_rules
 
 BATCH_EXAMPLES = 256
 BATCH_CHARACTERS = 1 << 22
 OF_TOKENIZER = (".json", ".jinja", ".model", ".txt")
 CACHE = ".aftermix-domains.json"
-SURVEY = "traits 1"
+SURVEY = "traits 2"
 """Counts of which nothing but numbers was kept are counted anew."""
 
 
@@ -61,7 +62,11 @@ class DomainCounter:
     def _count_domain(self, name: str, source: SourceConfig, tokenizer: Any) -> DomainData:
         encode = build_example_encoder(tokenizer, format=source.format, where=self.label)
         records = read_examples(
-            Path(source.data), format=source.format, text_field=source.text_field, split=source.split
+            Path(source.data),
+            format=source.format,
+            text_field=source.text_field,
+            split=source.split,
+            ignore_columns=source.ignore_columns,
         )
         tokens = count_tokens(bar(records, label=f"count {name}", unit="example"), encode)
         return replace(count_domain(tokens, where=source.data), traits=survey_domain(source))
@@ -69,6 +74,7 @@ class DomainCounter:
     def _build_key(self, source: SourceConfig, sha256: str) -> str:
         parts = [sha256, source.format, source.text_field, self._hash_tokenizer(), SURVEY]
         parts += [f"{package} {version(package)}" for package in VERSIONS_OF]
+        parts += list_reading_rules(source.format, source.ignore_columns)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def _hash_tokenizer(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from aftermix.config import SourceConfig
 from aftermix.mixture.exports.domain_data import (
     ARGUMENTS_AS_TEXT,
+    JSON_AS_TEXT,
     MESSAGE_KEY,
     NO_TURNS,
     NULLS,
@@ -26,6 +27,7 @@ from aftermix.mixture.exports.domain_data import (
     UNLIKE_KEYS,
     WITHOUT_TOOLS,
 )
+from aftermix.training.data.conversations.calls import read_objects, read_tools
 from aftermix.training.data.files import JSON_LINES, RecordFields, find_suffix, list_data_parts, read_records
 
 PLAIN_KEYS = ("role", "content", "tool_calls")
@@ -44,7 +46,8 @@ def survey_domain(source: SourceConfig) -> dict[str, str]:
     found = _compare_files(list_data_parts(Path(source.data), split=source.split))
     if source.format == "chat":
         survey = _ConversationSurvey()
-        for where, record in read_records(Path(source.data), CHAT_COLUMNS, split=source.split):
+        columns = [name for name in CHAT_COLUMNS if name not in source.ignore_columns]
+        for where, record in read_records(Path(source.data), columns, split=source.split):
             survey.add_record(where, record)
         found |= survey.places
     return found
@@ -60,17 +63,19 @@ class _ConversationSurvey:
 
     def add_record(self, where: str, record: Any) -> None:
         """Note what stands in one conversation."""
-        tools = record.get("tools") or []
+        tools, messages = read_tools(where, record.get("tools")), read_objects(record["messages"]) or []
+        self._note(where, **{JSON_AS_TEXT: any(isinstance(record.get(name), str) for name in ("tools", "messages"))})
         self._note(where, **{TOOLS: bool(tools), WITHOUT_TOOLS: not tools, SYSTEM_COLUMN: bool(record.get("system"))})
         for tool in tools:
             self._note_value(where, "tool", tool)
 
-        for message in record["messages"]:
+        for message in messages:
             self._add_message(where, message)
-        self._note(where, **{NO_TURNS: not _takes_turns([message["role"] for message in record["messages"]])})
+        self._note(where, **{NO_TURNS: not _takes_turns([message["role"] for message in messages])})
 
     def _add_message(self, where: str, message: RecordFields) -> None:
-        calls = message.get("tool_calls") or []
+        calls = read_objects(message.get("tool_calls") or []) or []
+        self._note(where, **{JSON_AS_TEXT: bool(calls) and isinstance(message["tool_calls"], str)})
         self._note(where, **{TOOL_TURNS: bool(calls) or message["role"] == "tool"})
         self._note(where, **{TEXT_WITH_CALLS: bool(calls and message.get("content"))})
         others = [key for key, value in message.items() if value is not None and key not in PLAIN_KEYS]

@@ -9,6 +9,7 @@ import numpy as np
 
 from aftermix.config import SourceConfig
 from aftermix.jobs.train.expert_data import DatasetSources
+from aftermix.training.data.examples import find_unread_columns
 from aftermix.training.data.files import choose_files
 from aftermix.training.data.mixture import SequenceMixture
 from aftermix.training.data.packing import PackedTokens, SequenceStream
@@ -19,10 +20,12 @@ def describe_datasets(sources: DatasetSources, sequences: PackedTokens | Sequenc
     """Lines on the data of one expert, which is trained on `batch` sequences a step."""
     if isinstance(sequences, PackedTokens):
         ((_, source),) = sources.by_name.items()
-        read = [_describe_stream(source, sequences.stream)]
+        read = [_describe_stream(source, sequences.stream), *_describe_unread(source)]
         given = [f"trains on {sequences.tokens} tokens, {sequences.epochs:.2f} epochs"]
     else:
-        read = [_describe_stream(sources.by_name[name], stream) for name, stream in sequences.streams.items()]
+        by_name = {name: sources.by_name[name] for name in sequences.streams}
+        read = [_describe_stream(by_name[name], stream) for name, stream in sequences.streams.items()]
+        read += [line for source in by_name.values() for line in _describe_unread(source)]
         given = [*_describe_shares(sequences)]
     return [*read, *given, *_describe_unlabelled(sequences, batch)]
 
@@ -38,7 +41,18 @@ def _describe_stream(source: SourceConfig, stream: SequenceStream) -> str:
         line += f"; {store.empty} without text left out"
     if isinstance(stream, WholeStream) and stream.skipped:
         line += f"; {stream.skipped} longer than the context skipped"
+    if store.thoughts_left_out:
+        line += f"; the chat template leaves out {store.thoughts_left_out} of {store.thoughts} thoughts"
     return line
+
+
+def _describe_unread(source: SourceConfig) -> Iterator[str]:
+    """Fields of documents that hold text beside the one that is read; other formats refuse them."""
+    if source.format == "text":
+        path, ignored = Path(source.data), source.ignore_columns
+        names = find_unread_columns(path, text_field=source.text_field, split=source.split, ignore_columns=ignored)
+        if names:
+            yield f"{source.data}: '{source.text_field}' is read, and nothing of {', '.join(map(repr, names))}"
 
 
 def _describe_shares(mixture: SequenceMixture) -> Iterator[str]:

@@ -58,9 +58,14 @@ class DatasetSources:
         options = ("text_field", "format", "long_examples")
         option_values = {key: {name: getattr(source, key) for name, source in self.by_name.items()} for key in options}
         by_domain = {"data_sha256": self.sha256, **option_values}
+        ignored: dict[str, JsonValue] = {
+            name: list(source.ignore_columns) for name, source in self.by_name.items() if source.ignore_columns
+        }
         if self.ratios is not None:
-            return {**by_domain, "mixture": dict(self.ratios.items())}
-        return {**{key: next(iter(values.values())) for key, values in by_domain.items()}, "mixture": None}
+            return {**by_domain, "ignore_columns": ignored or None, "mixture": dict(self.ratios.items())}
+
+        alone = {key: next(iter(values.values())) for key, values in by_domain.items()}
+        return {**alone, "ignore_columns": next(iter(ignored.values()), None), "mixture": None}
 
 
 def collect_sources(name: str, settings: TrainConfig) -> DatasetSources:
@@ -160,7 +165,11 @@ class DatasetBuilder:
         try:
             store = tokenise_dataset(
                 DataSource(
-                    path=Path(source.data), format=source.format, text_field=source.text_field, split=source.split
+                    path=Path(source.data),
+                    format=source.format,
+                    text_field=source.text_field,
+                    split=source.split,
+                    ignore_columns=source.ignore_columns,
                 ),
                 lambda: self._build_encoder(source),
                 cache=self.cache,
@@ -212,6 +221,8 @@ def describe_data(sources: DatasetSources, sequences: PackedTokens | SequenceMix
 
 def _describe_stream(source: SourceConfig, stream: SequenceStream) -> dict[str, JsonValue]:
     skipped = {"long_examples_skipped": stream.skipped} if isinstance(stream, WholeStream) else {}
+    store = stream.store
+    thoughts = {"thoughts": store.thoughts, "thoughts_left_out": store.thoughts_left_out} if store.thoughts else {}
     return {
         "file": source.data,
         "documents": stream.store.documents,
@@ -219,6 +230,7 @@ def _describe_stream(source: SourceConfig, stream: SequenceStream) -> dict[str, 
         "characters": stream.store.characters_of_all,
         "tokens_per_epoch": stream.tokens_per_epoch,
         **skipped,
+        **thoughts,
     }
 
 

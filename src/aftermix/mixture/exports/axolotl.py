@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from aftermix.errors import MixtureError, Problem, refuse_if_any
-from aftermix.mixture.exports.domain_data import MESSAGE_KEY, NULLS, UNLIKE_FILES
+from aftermix.mixture.exports.domain_data import JSON_AS_TEXT, MESSAGE_KEY, NULLS, UNLIKE_FILES
 from aftermix.mixture.exports.plan import (
     DomainFiles,
     ExportDomain,
@@ -36,6 +36,7 @@ PLAIN_ANSWER = {
 
 
 READINGS = {
+    JSON_AS_TEXT: "takes messages, calls and tools as lists, and some are JSON text",
     UNLIKE_FILES: "reads the files of a domain as one table, and they differ",
     NULLS: "drops what is null in tools and in arguments of calls",
 }

@@ -16,6 +16,7 @@ import yaml
 
 from aftermix.mixture.exports.domain_data import (
     ARGUMENTS_AS_TEXT,
+    JSON_AS_TEXT,
     MESSAGE_KEY,
     SYSTEM_COLUMN,
     TOOL_TURNS,
@@ -38,6 +39,7 @@ from aftermix.mixture.exports.plan import (
 
 READINGS = {
     SYSTEM_COLUMN: "takes the messages alone, and the column 'system' holds what was counted too",
+    JSON_AS_TEXT: "takes messages, calls and tools as lists, and some are JSON text",
     ARGUMENTS_AS_TEXT: "hands arguments of calls to the template as text, and they were counted as objects",
     MESSAGE_KEY + "weight": "has the loss on every answer, whatever the 'weight' of its message",
     MESSAGE_KEY + "train": "has the loss on every answer, whatever 'train' says of its message",

@@ -26,6 +26,10 @@ class EncodedExample:
     """(n,) int32."""
     answered: NDArray[np.bool_] | None = None
     """(n,): where the loss is; None: everywhere."""
+    thoughts: int = 0
+    """Thoughts in a conversation."""
+    thoughts_left_out: int = 0
+    """Of these, those that the chat template does not write."""
 
 
 ExampleEncoder = Callable[[Sequence[TrainingExample]], list[EncodedExample]]
@@ -41,7 +45,7 @@ def build_example_encoder(tokenizer: Any, *, format: str, where: str) -> Example
     """
     if format == "chat":
         refuse_without_template(tokenizer, where=where)
-        return lambda batch: [EncodedExample(*encode_conversation(tokenizer, example)) for example in batch]
+        return lambda batch: [EncodedExample(**vars(encode_conversation(tokenizer, example))) for example in batch]
 
     end = find_end_token(tokenizer, where=where)
     if format == "completion":

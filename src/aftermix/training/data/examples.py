@@ -11,8 +11,8 @@ from aftermix.training.data.conversations.calls import describe_kind, read_objec
 from aftermix.training.data.files import PlacedRecord, RecordFields, is_plain_text, list_data_parts, read_records
 
 SHOWN_FIELDS = 8
-FIELDS_OF_FORMAT = {"text": (), "chat": ("messages", "tools"), "completion": ("prompt", "completion")}
-"""Fields read of a record, by format; `text` reads `text_field` in their place."""
+FIELDS_OF_FORMAT = {"chat": ("messages", "tools", "system"), "completion": ("prompt", "completion")}
+"""Fields read of a record, by format; `text` reads `text_field`."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,63 @@ def read_examples(
     format: str = "text",  # noqa: A002 - the key
     text_field: str = "text",
     split: str | None = None,
+    ignore_columns: Collection[str] = (),
 ) -> Iterator[TrainingExample]:
     """The examples of the data at `path`, one by one, empty documents among them.
 
     `format` is `text`, `chat` (records with `messages`) or `completion` (records with `prompt` and `completion`).
-    Raises :class:`TrainingError` at the first record that is not of that format.
+    Fields of a record and keys of a message that are among `ignore_columns` are as if they were not there. Raises
+    :class:`TrainingError` at the first record that is not of that format; of conversations and completions, at the
+    first that holds text in a field that is neither read nor ignored.
     """
     if format != "text":
         _refuse_plain_text(path, format, split)
 
-    wanted = FIELDS_OF_FORMAT[format] or (text_field,)
-    parse = {"text": _parse_document, "chat": _parse_conversation, "completion": _parse_completion}[format]
-    for placed in read_records(path, wanted, split=split):
-        yield parse(placed, text_field)
+    if format == "text":
+        yield from (_parse_document(placed, text_field) for placed in read_records(path, (text_field,), split=split))
+        return
+
+    wanted = FIELDS_OF_FORMAT[format]
+    for where, record in read_records(path, wanted, split=split, ignored=ignore_columns):
+        assert isinstance(record, dict)  # noqa: S101 - plain text was refused
+        kept = _drop_ignored(record, ignore_columns)
+        chat = format == "chat"
+        example = _parse_conversation(where, kept, ignore_columns) if chat else _parse_completion(where, kept)
+        _refuse_text_beside(where, kept, wanted)
+        yield example
+
+
+def find_unread_columns(
+    path: Path, *, text_field: str, split: str | None = None, ignore_columns: Collection[str] = ()
+) -> list[str]:
+    """Fields with text beside `text_field` in the first record of the documents at `path`."""
+    records = read_records(path, (text_field,), split=split, ignored=ignore_columns)
+    record = next((record for _, record in records), {})
+    return [] if isinstance(record, str) else _list_text_beside(record, (text_field, *ignore_columns))
+
+
+def _drop_ignored(record: RecordFields, ignored: Collection[str]) -> RecordFields:
+    return {name: value for name, value in record.items() if name not in ignored}
+
+
+def _refuse_text_beside(where: str, record: RecordFields, fields: Collection[str]) -> None:
+    names = _list_text_beside(record, fields)
+    if names:
+        shown, used = ", ".join(map(repr, names)), " and ".join(map(repr, fields))
+        found = f"holds text in {shown}, which is not read beside {used}"
+        remedy = f"Name it in the dataset's `ignore_columns: [{', '.join(names)}]`, or write it into what is read."
+        raise TrainingError(where, found, remedy)
+
+
+def _list_text_beside(record: RecordFields, fields: Collection[str]) -> list[str]:
+    return [name for name, value in record.items() if name not in fields and _holds_text(value)]
+
+
+def _holds_text(value: object) -> bool:
+    """True for text, and for lists and structures with text at any depth, names of a structure's fields included."""
+    if isinstance(value, list):
+        return any(map(_holds_text, value))
+    return bool(value) and isinstance(value, str | dict)
 
 
 def _refuse_plain_text(path: Path, format: str, split: str | None) -> None:  # noqa: A002
@@ -102,22 +146,19 @@ def _parse_document(placed: PlacedRecord, text_field: str) -> TrainingExample:
     return TrainingExample(where, text=_read_text(where, record, text_field))
 
 
-def _parse_completion(placed: PlacedRecord, _: str) -> TrainingExample:
-    where, record = placed
-    assert isinstance(record, dict)  # noqa: S101 - plain text was refused
+def _parse_completion(where: str, record: RecordFields) -> TrainingExample:
     text = _read_text(where, record, "completion")
     if not text:
         raise TrainingError(where, "has an empty 'completion'", "Write the answer, or remove the record.")
     return TrainingExample(where, text=text, prompt=_read_text(where, record, "prompt"))
 
 
-def _parse_conversation(placed: PlacedRecord, _: str) -> TrainingExample:
-    where, record = placed
-    assert isinstance(record, dict)  # noqa: S101 - plain text was refused
-    messages = _read_objects(where, record, "messages")
+def _parse_conversation(where: str, record: RecordFields, ignored: Collection[str]) -> TrainingExample:
+    messages = [_drop_ignored(message, ignored) for message in _read_objects(where, record, "messages")]
     for number, message in enumerate(messages, 1):
         _check_message(f"{where}, message {number}", message)
 
+    messages = _prepend_system(where, record, messages)
     if not any(message["role"] == "assistant" for message in messages):
         remedy = "The loss is on the assistant's messages: add one, or remove the record."
         raise TrainingError(where, "has no message of the role 'assistant'", remedy)
@@ -125,8 +166,25 @@ def _parse_conversation(placed: PlacedRecord, _: str) -> TrainingExample:
     return TrainingExample(where, messages=tuple(messages), tools=tuple(read_tools(where, record.get("tools"))))
 
 
+def _prepend_system(where: str, record: RecordFields, messages: list[RecordFields]) -> list[RecordFields]:
+    """The messages behind the one that the column `system` gives, where it has text."""
+    if not record.get("system"):
+        return messages
+
+    content = _read_text(where, record, "system")
+    if messages and messages[0]["role"] == "system":
+        if messages[0].get("content") == content:
+            return messages
+        remedy = "Keep one of them, or name 'system' in the dataset's `ignore_columns: [system]`."
+        raise TrainingError(where, "has a column 'system' and a first message of that role, which differ", remedy)
+    return [{"role": "system", "content": content}, *messages]
+
+
 def _check_message(where: str, message: RecordFields) -> None:
     _read_text(where, message, "role")
+    if "content" not in message and "function_call" in message:
+        remedy = "Write it as `tool_calls: [{type: function, function: ...}]`, and its result under the role 'tool'."
+        raise TrainingError(where, "calls by 'function_call', a form of old", remedy)
     if message.get("content") is not None or not message.get("tool_calls"):
         _read_text(where, message, "content")
 
@@ -150,7 +208,9 @@ def _read_text(where: str, record: RecordFields, field: str) -> str:
     text = record[field]
     if not isinstance(text, str):
         found = f"expected text in '{field}', found {describe_kind(text)}"
-        raise TrainingError(where, found, "Write a string, or remove the line.")
+        parts = field in ("prompt", "completion") and isinstance(text, list)
+        remedy = "Join both as `messages` and set `format: chat`." if parts else "Write a string, or remove the line."
+        raise TrainingError(where, found, remedy)
 
     # JSON can spell a surrogate that UTF-8 cannot.
     try:

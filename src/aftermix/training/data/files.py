@@ -52,8 +52,12 @@ def hash_data(path: Path, *, split: str | None = None) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def read_records(path: Path, fields: Collection[str], *, split: str | None = None) -> Iterator[PlacedRecord]:
+def read_records(
+    path: Path, fields: Collection[str], *, split: str | None = None, ignored: Collection[str] | None = None
+) -> Iterator[PlacedRecord]:
     """Every record of the data at `path`, in order; of rows with columns only those among `fields` are read.
+
+    With `ignored`, all columns but those are read, for who wants to know what stands beside `fields`.
 
     Raises :class:`TrainingError` with file and line or row for what cannot be read.
     """
@@ -62,9 +66,9 @@ def read_records(path: Path, fields: Collection[str], *, split: str | None = Non
 
         try:
             if part.is_dir():
-                yield from _read_saved_dataset(part, fields)
+                yield from _read_saved_dataset(part, fields, ignored)
             elif kind == ".parquet":
-                yield from _read_parquet(part, fields)
+                yield from _read_parquet(part, fields, ignored)
             else:
                 refuse_foreign_bytes(part)
                 yield from read_json_records(part) if kind in JSON_LINES else [_read_plain_text(part)]
@@ -95,20 +99,20 @@ def _read_plain_text(path: Path) -> PlacedRecord:
     return str(path), text
 
 
-def _read_parquet(path: Path, fields: Collection[str]) -> Iterator[PlacedRecord]:
+def _read_parquet(path: Path, fields: Collection[str], ignored: Collection[str] | None) -> Iterator[PlacedRecord]:
     import pyarrow
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            columns = _choose_columns(path, file.schema_arrow.names, fields)
+            columns = _choose_columns(path, file.schema_arrow.names, fields, ignored)
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
             yield from _number_rows(path, map(read_rows, batches))
     except pyarrow.ArrowException as error:
         raise _build_read_error(path, error) from error
 
 
-def _read_saved_dataset(path: Path, fields: Collection[str]) -> Iterator[PlacedRecord]:
+def _read_saved_dataset(path: Path, fields: Collection[str], ignored: Collection[str] | None) -> Iterator[PlacedRecord]:
     import datasets
 
     try:
@@ -116,17 +120,20 @@ def _read_saved_dataset(path: Path, fields: Collection[str]) -> Iterator[PlacedR
     except Exception as error:  # a damaged folder makes it raise whatever it meets
         raise _build_read_error(path, error) from error
 
-    dataset = dataset.with_format("arrow").select_columns(_choose_columns(path, dataset.column_names, fields))
-    yield from _number_rows(path, map(read_rows, dataset.iter(batch_size=BATCH_ROWS)))
+    columns = _choose_columns(path, dataset.column_names, fields, ignored)
+    batches = dataset.with_format("arrow").select_columns(columns).iter(batch_size=BATCH_ROWS)
+    yield from _number_rows(path, map(read_rows, batches))
 
 
-def _choose_columns(path: Path, present: list[str], fields: Collection[str]) -> list[str]:
+def _choose_columns(
+    path: Path, present: list[str], fields: Collection[str], ignored: Collection[str] | None
+) -> list[str]:
     columns = [name for name in present if name in fields]
     if not columns:
         named = " or ".join(f"'{name}'" for name in fields)
         remedy = "Set `text_field:` or `format:` to what the data holds."
         raise TrainingError(str(path), f"has no column {named}; its columns: {', '.join(present) or 'none'}", remedy)
-    return columns
+    return columns if ignored is None else [name for name in present if name not in ignored]
 
 
 def _number_rows(path: Path, batches: Iterator[list[RecordFields]]) -> Iterator[PlacedRecord]:

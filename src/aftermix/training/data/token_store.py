@@ -54,6 +54,10 @@ class TokenStore:
     """Documents without text, which were left out."""
     highest: int
     """The largest token id."""
+    thoughts: int = 0
+    """Thoughts in conversations."""
+    thoughts_left_out: int = 0
+    """Of these, those that the chat template does not write."""
 
     @property
     def complete(self) -> bool:
@@ -100,11 +104,14 @@ class StoreWriter:
         self._folder = folder
         self._files: dict[str, IO[bytes]] = {}
         self.tokens, self.highest, self.documents = 0, 0, 0
+        self.thoughts, self.thoughts_left_out = 0, 0
 
     def add(self, number: int, encoded: EncodedExample, *, characters: int) -> None:
         """Append document `number` of the dataset."""
         self.tokens += len(encoded.ids)
         self.documents += 1
+        self.thoughts += encoded.thoughts
+        self.thoughts_left_out += encoded.thoughts_left_out
         self.highest = max(self.highest, int(encoded.ids.max(initial=0)))
 
         for name, values in {

@@ -37,6 +37,7 @@ class DataSource:
     format: str = "text"
     text_field: str = "text"
     split: str | None = None
+    ignore_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,15 @@ def tokenise_dataset(
     return open_store(part) or _write_store(part, lambda writer: _write_first(source, encode(), writer, tokens, seed))
 
 
+def list_reading_rules(format: str, ignore_columns: Collection[str]) -> list[str]:  # noqa: A002 - the key's name
+    """Rules beyond the format that decide the tokens of a record: of conversations, and of what is ignored."""
+    labels = [f"labels {LABELLING}"] if format == "chat" else []
+    return [*labels, *(f"without {name}" for name in sorted(ignore_columns))] if format != "text" else []
+
+
 def _build_key(source: DataSource, identity: Collection[str], part: tuple[int, int] | None) -> str:
-    of_format = [f"labels {LABELLING}"] if source.format == "chat" else []
-    parts = [source.format, source.text_field, part, *identity, *of_format]
+    rules = list_reading_rules(source.format, source.ignore_columns)
+    parts = [source.format, source.text_field, part, *identity, *rules]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -102,7 +109,8 @@ def _write_all(source: DataSource, encode: ExampleEncoder, writer: StoreWriter) 
         characters += _add(batch, encode, writer)
 
     refuse_empty(source.path, writer.documents)
-    writer.close(documents=writer.documents, characters_of_all=characters, empty=empty)
+    thoughts = {"thoughts": writer.thoughts, "thoughts_left_out": writer.thoughts_left_out} if writer.thoughts else {}
+    writer.close(documents=writer.documents, characters_of_all=characters, empty=empty, **thoughts)
 
 
 def _write_first(source: DataSource, encode: ExampleEncoder, writer: StoreWriter, tokens: int, seed: int) -> None:
@@ -153,7 +161,13 @@ def _number_examples(
 
 def _read_with_bar(source: DataSource, doing: str) -> Iterable[TrainingExample]:
     """The examples, behind a bar when it takes longer than a moment."""
-    documents = read_examples(source.path, format=source.format, text_field=source.text_field, split=source.split)
+    documents = read_examples(
+        source.path,
+        format=source.format,
+        text_field=source.text_field,
+        split=source.split,
+        ignore_columns=source.ignore_columns,
+    )
     return tqdm(
         documents, desc=f"{doing} {source.path.name}", unit="document", delay=3, leave=False, dynamic_ncols=True
     )

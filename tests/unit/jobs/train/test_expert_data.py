@@ -80,6 +80,36 @@ def test_answers_are_learnt_and_questions_are_not(make_config: Any, chat_base: P
         train(make_config(base=chat_base, datasets=datasets), tmp_path / "experts")
 
 
+def test_what_is_not_read_or_not_written_is_said(make_config: Any, chat_base: Path, tmp_path: Path) -> None:
+    answer = {"role": "assistant", "content": "the dog sees", "reasoning_content": "the cat", "mood": "old"}
+    chats = [{"messages": [{"role": "user", "content": colour}, answer]} for colour in COLOURS]
+    lines(tmp_path / "chat.jsonl", [{**chat, "topic": "dogs"} for chat in chats])
+    lines(
+        tmp_path / "text.jsonl", [{"text": f"the {c} dog", "title": "dogs", "url": "x", "id": 1} for c in COLOURS * 9]
+    )
+    ignored = {"data": "chat.jsonl", "format": "chat", "ignore_columns": ["mood", "topic"]}
+    section: dict[str, Any] = {
+        "datasets": {"chat": ignored, "text": {"data": "text.jsonl", "ignore_columns": ["url"]}},
+        "sources": {},
+    }
+    said: list[str] = []
+    folders = train(make_config(base=chat_base, **section), tmp_path / "experts", log=said.append)
+    count = len(COLOURS)
+    assert any(line.endswith(f"the chat template leaves out {count} of {count} thoughts") for line in said)
+    assert any(line.endswith("text.jsonl: 'text' is read, and nothing of 'title'") for line in said)
+    record = record_of(folders["chat"])
+    assert (record["data"]["thoughts"], record["data"]["thoughts_left_out"]) == (count, count)
+    assert record["recipe"]["ignore_columns"] == ["mood", "topic"]
+    assert "thoughts" not in record_of(folders["text"])["data"]
+
+    ignored["ignore_columns"] = ["topic"]
+    with pytest.raises(AftermixError, match=r'another recipe \(ignore_columns \["mood", "topic"\] there'):
+        train(make_config(base=chat_base, **section), tmp_path / "experts")
+    message = r"chat.jsonl, line 1, message 2: holds 'mood', which the chat template does not write"
+    with pytest.raises(AftermixError, match=message):
+        train(make_config(base=chat_base, **section), tmp_path / "others")
+
+
 def test_a_mixture_gives_what_it_says(make_config: Any, domains: None, tmp_path: Path) -> None:
     section = {
         "datasets": {

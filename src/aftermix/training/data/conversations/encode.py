@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,10 @@ from numpy.typing import NDArray
 from aftermix.errors import TrainingError
 from aftermix.training.data.conversations.answers import build_unwritten_error, find_answers
 from aftermix.training.data.conversations.calls import settle_calls
-from aftermix.training.data.conversations.marks import find_marked_answers, has_marks
+from aftermix.training.data.conversations.keys import drop_loss_keys, read_learnt, refuse_unread_keys
+from aftermix.training.data.conversations.marks import count_marks_by_answer, find_marked_answers, has_marks
 from aftermix.training.data.conversations.text import CharacterSpan, ConversationText
+from aftermix.training.data.conversations.thoughts import count_thoughts
 from aftermix.training.data.examples import TrainingExample
 
 
@@ -27,23 +31,53 @@ def refuse_without_template(tokenizer: Any, *, where: str) -> None:
         raise TrainingError(where, found, "Convert it to a fast tokenizer (tokenizer.json).")
 
 
-def encode_conversation(tokenizer: Any, example: TrainingExample) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Token ids (n,) of the conversation, and (n,) which of them are the assistant's.
+@dataclass(frozen=True, eq=False)
+class EncodedConversation:
+    """One conversation of `n` tokens."""
+
+    ids: NDArray[np.int32]
+    """(n,)."""
+    answered: NDArray[np.bool_]
+    """(n,): the tokens that are learnt."""
+    thoughts: int
+    """Thoughts of the assistant in the record."""
+    thoughts_left_out: int
+    """Of these, those that the template does not write."""
+
+
+def encode_conversation(tokenizer: Any, example: TrainingExample) -> EncodedConversation:
+    """The tokens of the conversation, and which of them are learnt: those of the assistant's answers.
 
     A token that is partly the answer's counts as the answer's, unless only white space of it is: that of an opening
-    or of the next message, which took in the white space at the answer's edge, does not. Raises
-    :class:`TrainingError` for what the template refuses, and for one whose answers cannot be found.
+    or of the next message, which took in the white space at the answer's edge, does not. An answer of `weight: 0` or
+    `train: false` is not learnt. Raises :class:`TrainingError` for what the template refuses or does not write, and
+    for a conversation whose answers cannot be found.
     """
-    conversation = settle_calls(ConversationText(tokenizer, example.where, example.messages, example.tools))
+    learnt = read_learnt(example.where, example.messages)
+    messages = drop_loss_keys(example.messages)
+    conversation = settle_calls(ConversationText(tokenizer, example.where, messages, example.tools))
     text = conversation.render()
-    find = find_marked_answers if has_marks(tokenizer.chat_template) else find_answers
-    spans = find(conversation, text)
+    refuse_unread_keys(conversation, text)
+    spans = _find_learnt(conversation, text, learnt)
 
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     answered = _mark_tokens(text, encoded["offset_mapping"], spans)
     if not answered.any():
         raise build_unwritten_error(example.where)
-    return np.asarray(encoded["input_ids"], dtype=np.int32), answered
+    thoughts = count_thoughts(conversation, text)
+    return EncodedConversation(np.asarray(encoded["input_ids"], dtype=np.int32), answered, *thoughts)
+
+
+def _find_learnt(conversation: ConversationText, text: str, learnt: list[bool]) -> list[CharacterSpan]:
+    """The stretches of `text` of the answers that are `learnt`."""
+    if not has_marks(conversation.tokenizer.chat_template):
+        return list(compress(find_answers(conversation, text), learnt))
+
+    spans = find_marked_answers(conversation, text)
+    if all(learnt):
+        return spans
+    counts = count_marks_by_answer(conversation, len(spans))
+    return list(compress(spans, (flag for flag, count in zip(learnt, counts, strict=True) for _ in range(count))))
 
 
 def _mark_tokens(text: str, offsets: list[CharacterSpan], spans: list[CharacterSpan]) -> NDArray[np.bool_]:
