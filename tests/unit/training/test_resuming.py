@@ -329,3 +329,38 @@ def test_a_disk_that_is_full_is_one_line_and_costs_no_point(
     train(config_in(world), out, log=said.append)
     assert (f"cats: goes on after step {point} of 5" in said) == bool(point)
     assert everything(out) == uninterrupted["adamw"]
+
+
+@pytest.mark.parametrize(("step", "what"), [(4, "cats-checkpoints/tokens-000000000512"), (5, "cats")])
+def test_a_disk_that_is_full_when_a_model_is_written_costs_no_point(
+    world: Path,
+    uninterrupted: dict[str, dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    what: str,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    advance = loop.StepRecorder.on_step_end
+
+    with monkeypatch.context() as patch, ExitStack() as stack:
+
+        def fill_disk(self: loop.StepRecorder, *args: Any, **kwargs: Any) -> None:
+            if len(self.losses) == step:
+                stack.enter_context(largest_file(1000))
+            advance(self, *args, **kwargs)
+
+        patch.setattr(loop.StepRecorder, "on_step_end", fill_disk)
+        with pytest.raises(RunFailedError) as caught:
+            train(config_in(world), out)
+
+    assert str(caught.value) == (
+        f"{out / what}: cannot be written (File too large). Make room there and give the same command again; "
+        "experts, checkpoints and resume points stay."
+    )
+    point = 2 if step == 4 else 4
+    assert [path.parent.name for path in out.glob(".cats.training/*/point.json")] == [f"checkpoint-{point}"]
+    said: list[str] = []
+    train(config_in(world), out, log=said.append)
+    assert f"cats: goes on after step {point} of 5" in said
+    assert everything(out) == uninterrupted["adamw"]

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from aftermix.errors import TrainingError
 from aftermix.training.data.reading.hub_card import read_configuration
-from aftermix.training.data.reading.kinds import find_kind, is_card, refuse_mixed_kinds, refuse_unread
+from aftermix.training.data.reading.kinds import (
+    find_kind,
+    is_card,
+    refuse_mixed_kinds,
+    refuse_twins,
+    refuse_unread,
+)
 from aftermix.training.data.reading.splits import SPLITS_NOTE, choose_split, label_parts
 
 SHOWN = 3
@@ -74,6 +80,7 @@ def _choose_parts(path: Path, root: Path, parts: Sequence[Path], split: str | No
     for part in chosen:
         refuse_unread(part)
     refuse_mixed_kinds(path, chosen)
+    refuse_twins(path, chosen)
 
     cards = [part.name for part in parts if part not in data]
     return DataFiles(tuple(chosen), name, (*_count_splits(data, chosen, dict(labelled)), *_shorten(cards)))

@@ -57,6 +57,21 @@ def refuse_unread(part: Path) -> None:
         raise TrainingError(str(part), "is a compressed parquet file", "Decompress it; parquet compresses by itself.")
 
 
+def refuse_twins(path: Path, parts: Sequence[Path]) -> None:
+    """Raise :class:`TrainingError` for files of one name in two forms, which most likely hold the same documents.
+
+    These are `a.jsonl` and `a.jsonl.gz`, or `a.json` and `a.jsonl`. Texts of other suffixes are other documents.
+    """
+    first_of: dict[Path, Path] = {}
+    for part in parts:
+        bare = part.with_name(part.name[:-3]) if part.name.lower().endswith(".gz") else part
+        name = bare.with_suffix("") if find_kind(part) == "JSON lines" else bare
+        other = first_of.setdefault(name, part)
+        if other != part:
+            found = f"holds the same name in two forms: {other.name}, {part.name}"
+            raise TrainingError(str(path), found, "Move one of them away, or name the files by a pattern.")
+
+
 def refuse_mixed_kinds(path: Path, parts: Sequence[Path]) -> None:
     """Raise :class:`TrainingError` when `parts` of the folder or pattern `path` are of several kinds."""
     first_of: dict[str, Path] = {}

@@ -99,6 +99,8 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "two kinds of rows": (["a.json", "b.parquet"], "several kinds: JSON lines (a.json), parquet (b.parquet)"),
     "a script": (["load.py", "x/a.parquet"], "several kinds: parquet (a.parquet), plain text (load.py)"),
+    "compressed twin": (["a.jsonl", "a.jsonl.gz"], "holds the same name in two forms: a.jsonl, a.jsonl.gz. Move one"),
+    "two forms": (["train.json", "train.jsonl", "test.json"], "same name in two forms: train.json, train.jsonl"),
     "cards alone": (["README.md", "LICENSE"], "holds no data, only LICENSE, README.md. Name the folder of the data."),
 }
 
