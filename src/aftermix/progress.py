@@ -28,3 +28,12 @@ def counter(*, label: str, total: int, done: int = 0, unit: str = "it") -> Itera
             shown.update()
 
         yield advance
+
+
+def say(line: str) -> None:
+    """Write one line on standard error, beside a bar."""
+    import sys
+
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)

@@ -77,6 +77,23 @@ def find_tokenizer_folder(pool: Pool) -> Path:
     return speaker if _list_tokenizer_files(speaker) else frame
 
 
+def read_tokenizer(folder: Path) -> dict[str, bytes]:
+    """Content by file name of the tokenizer in `folder`, but for its chat template."""
+    files = {}
+    for path in _list_tokenizer_files(folder):
+        if path.name.startswith("chat_template") or path.suffix == ".jinja":
+            continue
+        files[path.name] = read_companion(path, folder)
+
+    # The template may stand among the settings, too.
+    settings = files.get("tokenizer_config.json")
+    if settings is not None:
+        values = json.loads(settings)
+        values.pop("chat_template", None)
+        files["tokenizer_config.json"] = json.dumps(values, sort_keys=True).encode()
+    return files
+
+
 def list_companion_remarks(pool: Pool) -> list[Problem]:
     """Problems of the files beside the weights: what a server of the result would miss."""
     owner = find_tokenizer_folder(pool)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aftermix.errors import EvaluationError
+from aftermix.evaluation.documents.canonical import hash_document
 from aftermix.seeds import derived_seed
 
 Document = Mapping[str, Any]
@@ -41,9 +40,9 @@ def choose_examples(
     """
     numbers: dict[bytes, list[int]] = {}
     for number, document in enumerate(documents):
-        numbers.setdefault(_hash_document(document), []).append(number)
+        numbers.setdefault(hash_document(document), []).append(number)
 
-    contents = [_hash_document(document) for document in pool]
+    contents = [hash_document(document) for document in pool]
     apart = [document for document, content in zip(pool, contents, strict=True) if content not in numbers]
     if len(apart) == len(pool) >= shots or len(apart) > shots:
         return ExamplePool(list(apart), frozenset())
@@ -65,8 +64,3 @@ def choose_examples(
     chosen = set(shared[:wanted])
     examples = [document for document, content in zip(pool, contents, strict=True) if content in chosen] + apart
     return ExamplePool(examples, frozenset(number for content in chosen for number in numbers[content]))
-
-
-def _hash_document(document: Document) -> bytes:
-    text = json.dumps(document, sort_keys=True, default=str, ensure_ascii=False)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -15,8 +15,9 @@ from lm_eval.api.samplers import FirstNSampler
 from aftermix.config import EvaluateConfig, Split
 from aftermix.errors import AftermixError, EvaluationError, Problem, describe_cause, refuse_if_any
 from aftermix.evaluation.answers import read_answers
+from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.fewshot import choose_examples
-from aftermix.evaluation.generators import own_generators
+from aftermix.evaluation.fingerprints import TaskFingerprint, fingerprint_task
 from aftermix.evaluation.items import SPLITS, TaskItems, list_fixed_counts, split_items
 from aftermix.evaluation.loading import Leaves, load_tasks
 from aftermix.evaluation.metrics import TaskMetric, choose_metric
@@ -87,6 +88,14 @@ class TaskSuite:
         return {
             task: [instance for part in parts for instance in part.list_instances()] for task, parts in by_task.items()
         }
+
+    def fingerprint_tasks(self, lm: Any) -> dict[str, TaskFingerprint]:
+        """Task -> hashes of what decides its scores besides the model, over the items of all splits.
+
+        `lm` is asked for its chat template where one applies. Raises :class:`EvaluationError` as requests are built.
+        """
+        parts = [self._build_split(split, lm) for split in SPLITS]
+        return {task: fingerprint_task([part for by_task in parts for part in by_task[task]]) for task in self.tasks}
 
     def count_tokens(self, split: Split, lm: Any) -> dict[str, int]:
         """Task -> tokens that the model must be run on for `split`, each task alone; generated text at its limit.

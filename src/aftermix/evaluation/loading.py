@@ -16,10 +16,10 @@ from lm_eval.tasks._factory import TaskFactory
 from aftermix.config import EvaluateConfig, TaskConfig
 from aftermix.errors import AftermixError, EvaluationError, Problem, describe_cause, refuse_if_any
 from aftermix.evaluation.answers import explain_first_document
-from aftermix.evaluation.generators import GeneratorStates, own_generators
+from aftermix.evaluation.documents.generators import GeneratorStates, own_generators
+from aftermix.evaluation.documents.traced_task import traced_tasks
 from aftermix.evaluation.local_files import resolve_data_files
 from aftermix.evaluation.quiet import quiet
-from aftermix.evaluation.traced_task import traced_tasks
 
 BUILT_IN = Path(lm_eval.tasks.__file__).parent
 

@@ -12,7 +12,7 @@ import lm_eval.utils
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
 from aftermix.errors import AftermixError, EvaluationError, describe_cause
-from aftermix.evaluation.generators import own_generators
+from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.metrics import TaskMetric, read_item_values, read_primary_value
 
 FEWSHOT_SEED = DEFAULT_OTHER_SEED

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from aftermix.checkpoints.pool import Pool
-from aftermix.config import Config, as_yaml_values, parse_config
+from aftermix.config import Config, ItemsConfig, as_yaml_values, parse_config
 from aftermix.errors import SearchError
 from aftermix.files import write_atomically
 from aftermix.jobs.provenance import lock
@@ -19,6 +19,7 @@ from aftermix.runs.input_records import (
     LOCK_FILE,
     SOURCE_FILE,
     SPLIT_FILE,
+    EvaluationLockRecord,
     LockRecord,
     SourceRecord,
     SplitRecord,
@@ -33,6 +34,8 @@ GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
 """Search settings that may change on resume without making it another search."""
 MACHINE = ("batch_size", "threads", "device")
 """Settings of the engine that depend on the machine at hand; they move scores by rounding at most."""
+HASHED = ("tasks", "include_path", "num_fewshot", "apply_chat_template", "unsafe_code")
+"""Settings whose effect on a task is in the hashes of a lock, where it has them."""
 
 
 def begin_run(
@@ -41,6 +44,7 @@ def begin_run(
     config: Config,
     pool: Pool,
     split: SplitRecord,
+    evaluation: EvaluationLockRecord,
     source: Path | None,
     design: MixtureDesignRecord | None = None,
 ) -> None:
@@ -51,7 +55,7 @@ def begin_run(
     """
     if source is not None:
         SourceRecord(run=str(source.resolve())).write(run / SOURCE_FILE)
-    lock(pool, config).write(run / LOCK_FILE)
+    lock(pool, config).model_copy(update={"evaluation": evaluation}).write(run / LOCK_FILE)
     split.write(run / SPLIT_FILE)
     if design is not None:
         design.write(run / DESIGN_FILE)
@@ -107,17 +111,22 @@ def refuse_different(run: Path, *, config: Config, pool: Pool, split: SplitRecor
 def refuse_other_vectors(source: Path, *, config: Config, pool: Pool, split: SplitRecord) -> None:
     """Raise :class:`SearchError` unless scores stored in `source` hold for `config`: same vectors, merge and items.
 
-    Settings that either run searches are left out: they are compared trial by trial.
+    Settings that either run searches are left out: they are compared trial by trial. So are those of tasks where the
+    lock of `source` has their hashes, which :mod:`aftermix.jobs.search.score_lock` compares task by task.
     """
     earlier = read_run_config(source)
+    hashed = LockRecord.read(source / LOCK_FILE).evaluation is not None
     searched = {*earlier.search.over.settings, *config.search.over.settings}
-    theirs, ours = (_select_deciding_values(side, config, searched) for side in (earlier, config))
+    theirs, ours = (_select_deciding_values(side, config, searched, hashed=hashed) for side in (earlier, config))
 
     for part in ours:
         refuse_difference(
             source, theirs.get(part), ours.get(part), complaint=f"scores were measured with another {part} in"
         )
     _refuse_other_content(source, config=config, pool=pool)
+
+    if hashed and _read_item_settings(earlier) == _read_item_settings(config):
+        return
 
     # Only the items of tasks that are asked for count: further tasks do no harm.
     stored, wanted = SplitRecord.read(source / SPLIT_FILE).model_dump(), split.model_dump()
@@ -154,13 +163,21 @@ def clear_model(run: Path, recipe: str, *, name: str = MODEL_FOLDER) -> bool:
     return False
 
 
-def _select_deciding_values(config: Config, asking: Config, searched: Set[str]) -> dict[str, Any]:
-    """Values that decide a stored score of the tasks of `asking`, besides weights, items and `searched` settings."""
+def _read_item_settings(config: Config) -> ItemsConfig | None:
+    return config.evaluate.items if config.evaluate else None
+
+
+def _select_deciding_values(config: Config, asking: Config, searched: Set[str], *, hashed: bool) -> dict[str, Any]:
+    """Values that decide a stored score of the tasks of `asking`, besides weights, items, `searched` settings, and
+    what the hashes of the lock tell where it is `hashed`.
+    """
     values = _select_comparable(config)
     wanted = {task.task for task in asking.evaluate.tasks} if asking.evaluate else set()
 
     evaluate = {key: value for key, value in values["evaluate"].items() if key != "items"}
     evaluate["tasks"] = {task["task"]: task for task in evaluate["tasks"] if task["task"] in wanted}
+    if hashed:
+        evaluate = {key: value for key, value in evaluate.items() if key not in HASHED}
 
     hidden = searched | ({"intra", "inter"} if searched else set())  # an unnamed pair holds its options inside
     merge = {key: value for key, value in values["merge"].items() if key not in hidden}

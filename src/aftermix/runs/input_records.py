@@ -30,6 +30,26 @@ class SeedsRecord(RunRecord):
     mixture: int | None = None
 
 
+class LockedTaskRecord(RunRecord):
+    """Identity of a task: its hashes are those of :class:`~aftermix.evaluation.fingerprints.TaskFingerprint`."""
+
+    requests: str
+    documents: str
+    metric: str
+    """The metric that counts, as `name,filter`."""
+    items: int
+    """Items of all splits."""
+
+
+class EvaluationLockRecord(RunRecord):
+    """Identity of what decides a score besides the model."""
+
+    tasks: dict[str, LockedTaskRecord]
+    tokenizer: str
+    chat_template: str | None
+    """Null where the tokenizer has none. It decides scores only where it is applied."""
+
+
 class LockRecord(RunRecord):
     """`lock.json`: identity of all inputs, seeds and versions."""
 
@@ -41,6 +61,8 @@ class LockRecord(RunRecord):
     """Hash of each file of statistics that was used."""
     alignment: tuple[str, ...] = ()
     """Lines on what was mapped, aligned and passed through."""
+    evaluation: EvaluationLockRecord | None = None
+    """Absent in runs of earlier versions, whose tasks are not compared."""
 
 
 class SourceRecord(RunRecord):

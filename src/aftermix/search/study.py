@@ -68,7 +68,7 @@ def run_study(
 
     with progress.counter(label=label, total=total, done=len(trials), unit="trial") as advance:
         while len(trials) < total:
-            known = partial(_measure_once, folder, trials, measure)
+            known = partial(_measure_once, folder, trials, tasks, measure)
             ask = propose or partial(_suggest_next, space, config, objectives)
             trial, items, fault = _run_trial(
                 propose=ask, objectives=objectives, trials=trials, tasks=tasks, measure=known
@@ -116,9 +116,15 @@ def _refuse_foreign(trial: Trial, *, folder: Path, space: SearchSpace, objective
         raise SearchError(where, f"expected the objective {values}, found {trial.objective}", remedy)
 
 
-def _measure_once(folder: Path, trials: Sequence[Trial], measure: Measure, point: Point) -> ItemMeasurement:
-    """The search scores at `point`: measured, unless an earlier trial stood there; a score is the point's alone."""
-    same = next((trial for trial in trials if trial.is_complete and trial.point == point), None)
+def _measure_once(
+    folder: Path, trials: Sequence[Trial], tasks: Sequence[str], measure: Measure, point: Point
+) -> ItemMeasurement:
+    """The search scores at `point`: measured, unless an earlier trial stood there; a score is the point's alone.
+
+    An imported trial may lack the score of a task that has changed since.
+    """
+    known = [trial for trial in trials if trial.is_complete and trial.scores.keys() >= set(tasks)]
+    same = next((trial for trial in known if trial.point == point), None)
     if same is None:
         return measure(point, "search")
     return ItemMeasurement(journal.read_items(folder, "search", same.number))

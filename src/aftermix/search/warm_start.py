@@ -35,11 +35,13 @@ def import_trials(
     tasks: Sequence[str],
     objectives: ObjectiveSet,
     settings_of: Callable[[Settings], Settings | None] = dict,
+    with_select: bool = True,
 ) -> list[ImportedTrial]:
     """The complete trials of the run in `source` that lie within `space`, numbered from 0, under `objectives`.
 
     They keep their weights and scores; `origin` becomes `RUN#n`, `seconds` is empty, for they cost nothing here.
     `settings_of` gives the settings of this search for those of a stored trial, None where none make its merge.
+    `with_select` also takes select scores, which must be of all tasks that the search measures.
 
     Raises :class:`SearchError` for other vectors, a task of `tasks` without stored scores, or no usable trial.
     """
@@ -58,7 +60,7 @@ def import_trials(
         raise SearchError(str(source / TRIALS_FILE), found, "Name a run that finished trials, or widen the ranges.")
 
     return [
-        _import(trial, number=number, source=source, tasks=tasks, objectives=objectives)
+        _import(trial, number=number, source=source, tasks=tasks, objectives=objectives, with_select=with_select)
         for number, trial in enumerate(inside)
     ]
 
@@ -81,10 +83,10 @@ def _refuse_other_vectors(trial: Trial, *, source: Path, space: SearchSpace) -> 
 
 
 def _import(
-    trial: Trial, *, number: int, source: Path, tasks: Sequence[str], objectives: ObjectiveSet
+    trial: Trial, *, number: int, source: Path, tasks: Sequence[str], objectives: ObjectiveSet, with_select: bool
 ) -> ImportedTrial:
     search = _read_stored(source, "search", trial.number, tasks)
-    has_select = locate_items(source, "select", trial.number).exists()
+    has_select = with_select and locate_items(source, "select", trial.number).exists()
     scores = average_scores(search)
 
     rescored = replace(

@@ -16,7 +16,7 @@ from lm_eval.models.dummy import DummyLM
 from lm_eval.tasks import TaskManager
 
 from aftermix.evaluation import loading
-from aftermix.evaluation.generators import GeneratorStates, own_generators
+from aftermix.evaluation.documents.generators import GeneratorStates, own_generators
 from aftermix.evaluation.harness import TaskSuite
 
 SHUFFLES = {

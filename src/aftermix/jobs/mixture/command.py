@@ -23,17 +23,18 @@ from aftermix.jobs.mixture.result import MixtureResult
 from aftermix.jobs.mixture.tree import search_tree
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
-from aftermix.jobs.search.earlier_run import build_translation
+from aftermix.jobs.search.earlier_run import build_translation, import_comparable_trials
+from aftermix.jobs.search.score_lock import build_evaluation_lock, refuse_other_scores
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
-from aftermix.runs.input_records import SplitRecord
+from aftermix.runs.input_records import EvaluationLockRecord, SplitRecord
 from aftermix.runs.journal import read_trials
 from aftermix.runs.mixture_records import MixtureRecord, TreeRecord
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
 from aftermix.runs.session import RunSession, open_session
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.study import run_study
-from aftermix.search.warm_start import ImportedTrial, import_trials
+from aftermix.search.warm_start import ImportedTrial
 
 
 def mixture(
@@ -98,19 +99,25 @@ def _mix(
         _refuse_different(run, config, pool, split)
         # A run that was killed before its imported trials were written must import them again.
         source = None if read_trials(run) else run_folder.read_source(run)
-    imported = (
-        _import_points(source, config, pool, problem=problem, objectives=objectives, split=split) if source else []
-    )
+    if source is not None:
+        _refuse_other_points(source, config, pool, problem=problem, split=split)
+
+    evaluator = MergeEvaluator.open(config, pool, recipe, space=problem.space, suite=suite)
+    evaluation = build_evaluation_lock(pool, evaluator.model_evaluator)
+    if resume:
+        refuse_other_scores(run, evaluation, chat=suite.chat)
+    imported = _import_points(source, evaluation, evaluator, problem, objectives) if source else []
 
     # Everything has been checked: only now is the folder made.
-    evaluator = MergeEvaluator.open(config, pool, recipe, space=problem.space, suite=suite)
     if resume:
         session.go_on()
         run_folder.write_config(run, config)
     else:
         design = tree.build_design_record() if tree else build_design_record(problem)
         with session.begin():
-            run_folder.begin_run(run, config=config, pool=pool, split=split, source=source, design=design)
+            run_folder.begin_run(
+                run, config=config, pool=pool, split=split, evaluation=evaluation, source=source, design=design
+            )
             evaluator.inputs.refuse_changed()  # its lock is of the files that were opened
 
     if tree:
@@ -185,27 +192,25 @@ def _list_orders(config: Config) -> dict[str, list[str] | str]:
     return {"vectors": list(config.vectors), "mixture.priors": list(section.priors), "mixture.tree": tree}
 
 
-def _import_points(
-    source: Path,
-    config: Config,
-    pool: Pool,
-    *,
-    problem: MixtureProblem,
-    objectives: ObjectiveSet,
-    split: SplitRecord,
-) -> list[ImportedTrial]:
-    theirs = run_folder.read_run_config(source)
+def _refuse_other_points(
+    source: Path, config: Config, pool: Pool, *, problem: MixtureProblem, split: SplitRecord
+) -> None:
+    """Raise :class:`SearchError` unless points measured by the run in `source` could be those of this mixture."""
     run_folder.refuse_other_kind(source, mixture=True)
     run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
-    _refuse_other_weights(source, theirs, problem)
+    _refuse_other_weights(source, run_folder.read_run_config(source), problem)
 
-    space = problem.space
-    return import_trials(
-        source,
-        space=space,
-        tasks=list(split.tasks),
-        objectives=objectives,
-        settings_of=build_translation(theirs, config, space),
+
+def _import_points(
+    source: Path,
+    evaluation: EvaluationLockRecord,
+    evaluator: MergeEvaluator,
+    problem: MixtureProblem,
+    objectives: ObjectiveSet,
+) -> list[ImportedTrial]:
+    translate = build_translation(run_folder.read_run_config(source), evaluator.config, problem.space)
+    return import_comparable_trials(
+        source, evaluation, evaluator=evaluator, space=problem.space, objectives=objectives, settings_of=translate
     )
 
 

@@ -13,8 +13,9 @@ from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.merge.command import refuse_output, write_model
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
-from aftermix.jobs.search.earlier_run import build_translation
+from aftermix.jobs.search.earlier_run import build_translation, import_comparable_trials
 from aftermix.jobs.search.result import build_best_record
+from aftermix.jobs.search.score_lock import build_evaluation_lock, refuse_other_scores
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
@@ -25,7 +26,7 @@ from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import choose_winner
 from aftermix.search.space import SearchSpace
 from aftermix.search.study import run_study
-from aftermix.search.warm_start import ImportedTrial, import_trials
+from aftermix.search.warm_start import ImportedTrial
 
 
 def search(
@@ -78,25 +79,27 @@ def _search(
         # A run that was killed before its imported trials were written must import them again.
         source = None if read_trials(run) else run_folder.read_source(run)
 
-    imported: Sequence[ImportedTrial] = ()
     if source is not None:
         run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
-        imported = import_trials(
-            source,
-            space=space,
-            tasks=list(suite.tasks),
-            objectives=objectives,
-            settings_of=build_translation(run_folder.read_run_config(source), config, space),
-        )
 
     # The folder is made last: whatever is refused leaves nothing behind.
     evaluator = MergeEvaluator.open(config, pool, recipe, space=space, suite=suite)
+    evaluation = build_evaluation_lock(pool, evaluator.model_evaluator)
+    if resume:
+        refuse_other_scores(run, evaluation, chat=suite.chat)
+    imported: Sequence[ImportedTrial] = ()
+    if source is not None:
+        translate = build_translation(run_folder.read_run_config(source), config, space)
+        imported = import_comparable_trials(
+            source, evaluation, evaluator=evaluator, space=space, objectives=objectives, settings_of=translate
+        )
+
     if resume:
         session.go_on()
         run_folder.write_config(run, config)
     else:
         with session.begin():
-            run_folder.begin_run(run, config=config, pool=pool, split=split, source=source)
+            run_folder.begin_run(run, config=config, pool=pool, split=split, evaluation=evaluation, source=source)
             evaluator.inputs.refuse_changed()  # its lock is of the files that were opened
     _run_stages(evaluator, run, space=space, objectives=objectives, imported=imported)
 

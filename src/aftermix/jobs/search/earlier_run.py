@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from aftermix import progress
 from aftermix.config import Config
+from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.search.score_lock import describe_left_out, find_other_tasks, list_needed_tasks
 from aftermix.jobs.search.settings import apply_settings
 from aftermix.jobs.search.space_from_config import read_own_settings
 from aftermix.merging.merge import MergeRecipe
+from aftermix.runs.input_records import EvaluationLockRecord
 from aftermix.runs.trials import Settings
+from aftermix.search.objective import ObjectiveSet
 from aftermix.search.space import SearchSpace
+from aftermix.search.warm_start import ImportedTrial, import_trials
 
 
 def build_translation(theirs: Config, ours: Config, space: SearchSpace) -> Callable[[Settings], Settings | None]:
@@ -26,6 +33,37 @@ def build_translation(theirs: Config, ours: Config, space: SearchSpace) -> Calla
         return own if _collect_decisive(apply_settings(ours, own)) == _collect_decisive(measured) else None
 
     return translate
+
+
+def import_comparable_trials(
+    source: Path,
+    evaluation: EvaluationLockRecord,
+    *,
+    evaluator: MergeEvaluator,
+    space: SearchSpace,
+    objectives: ObjectiveSet,
+    settings_of: Callable[[Settings], Settings | None],
+) -> list[ImportedTrial]:
+    """Trials of the run in `source` with those of their scores that are of the tasks that `evaluation` describes.
+
+    Scores of a task that has changed are left out, and every trial with them where the objective needs that task; one
+    line says so. Raises :class:`SearchError` as :func:`~aftermix.search.warm_start.import_trials` does, and for another
+    tokenizer or chat template.
+    """
+    others = find_other_tasks(source, evaluation, chat=evaluator.model_evaluator.suite.chat)
+    if others:
+        progress.say(describe_left_out(source, others, objectives))
+    if list_needed_tasks(objectives) & others.keys():
+        return []
+
+    return import_trials(
+        source,
+        space=space,
+        tasks=[task for task in evaluator.tasks if task not in others],
+        objectives=objectives,
+        settings_of=settings_of,
+        with_select=not others,
+    )
 
 
 def _collect_decisive(config: Config) -> dict[str, Any]:

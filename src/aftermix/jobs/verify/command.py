@@ -9,16 +9,17 @@ from typing import Literal
 
 import numpy as np
 
-from aftermix.checkpoints.pool import open_pool
-from aftermix.config import Config, require
+from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.config import Config, EvaluateConfig, require
 from aftermix.errors import MixtureError, SearchError
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs import run_folder
-from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.evaluator import MergeEvaluator, ModelEvaluator
 from aftermix.jobs.mixture.command import mixture
 from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility
+from aftermix.jobs.search.score_lock import build_evaluation_lock, refuse_other_scores
 from aftermix.jobs.train.command import write_to_stderr
 from aftermix.jobs.verify.cost import build_cost_record
 from aftermix.jobs.verify.doremi import doremi_ratios
@@ -195,9 +196,10 @@ class _MixtureVerification:
             log(f"train.schedule is {config.train.schedule}: merges stand for trainings at a constant rate")
         rate = f"{config.train.learning_rate:g}, {config.train.schedule}"
         log(f"mixtures are trained at the experts' own rate and schedule: {rate}")
+        pool, suite = open_pool(config), TaskSuite.build(config.evaluate)
+        _refuse_other_tasks(run, config.evaluate, pool, suite)
         folders = train_mixtures(config, run, chosen, domains=problem.domains, tokens=tokens, log=log)
 
-        pool, suite = open_pool(config), TaskSuite.build(config.evaluate)
         recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
         evaluator = MergeEvaluator.open(config, pool, recipe, space=problem.space, suite=suite)
         objectives = ObjectiveSet.build((problem.objective,), tasks=list(suite.tasks))
@@ -327,6 +329,15 @@ class _MixtureVerification:
             log=log,
         )
         return DoremiRecord(ratios=record.ratios, tokens=record.tokens, reference=reference.chosen.name)
+
+
+def _refuse_other_tasks(run: Path, config: EvaluateConfig, pool: Pool, suite: TaskSuite) -> None:
+    """Refuse tasks that have changed before anything is trained; the model is not kept in memory meanwhile."""
+    evaluator = ModelEvaluator.open(pool, config, suite)
+    try:
+        refuse_other_scores(run, build_evaluation_lock(pool, evaluator), chat=suite.chat)
+    finally:
+        evaluator.engine.close()
 
 
 def _measure_unevenness(chosen: MixtureToTrain) -> float:

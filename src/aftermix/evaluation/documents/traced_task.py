@@ -12,7 +12,7 @@ import datasets
 import lm_eval.tasks._factory
 from lm_eval.api.task import ConfigurableTask
 
-from aftermix.evaluation.generators import GeneratorStates
+from aftermix.evaluation.documents.generators import GeneratorStates
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,39 @@
+"""Documents as bytes: the same for the same content, whatever the machine, the order of keys and the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+
+def encode_document(document: Any) -> bytes:
+    """Canonical JSON of `document`: keys sorted, no spaces, other values than JSON's by their content.
+
+    >>> encode_document({"b": 1, "a": "日"}) == encode_document({"a": "日", "b": 1})
+    True
+    """
+    text = json.dumps(
+        document, sort_keys=True, default=_describe_value, ensure_ascii=False, separators=(",", ":"), skipkeys=True
+    )
+    return text.encode("utf-8", "surrogatepass")
+
+
+def hash_document(document: Any) -> bytes:
+    """16 bytes that tell documents apart."""
+    return hashlib.blake2b(encode_document(document), digest_size=16).digest()
+
+
+def _describe_value(value: Any) -> Any:
+    """Stand-in for a value that JSON does not have. A text that names an address in memory would differ each time."""
+    if isinstance(value, bytes):
+        return {"bytes": hashlib.sha256(value).hexdigest()}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if hasattr(value, "tobytes"):  # an image
+        return {"bytes": hashlib.sha256(value.tobytes()).hexdigest()}
+    if callable(value) or f"{id(value):x}" in repr(value):
+        return str(getattr(value, "__qualname__", type(value).__qualname__))
+    return str(value)

@@ -1,0 +1,121 @@
+"""The lock on scores, `evaluation` in `lock.json`: they are compared only where what decides them is the same.
+
+The rule: scores of one task stand side by side only if its requests, documents, code, metric and number of items, the
+tokenizer and an applied chat template are the same, by hash. A run without the block compares none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from aftermix.checkpoints.model_files import find_tokenizer_folder, read_tokenizer
+from aftermix.checkpoints.pool import Pool
+from aftermix.errors import SearchError
+from aftermix.evaluation.documents.canonical import encode_document
+from aftermix.evaluation.fingerprints import hash_texts
+from aftermix.evaluation.items import SPLITS
+from aftermix.jobs.evaluator import ModelEvaluator
+from aftermix.runs.input_records import LOCK_FILE, EvaluationLockRecord, LockedTaskRecord, LockRecord
+from aftermix.search.objective import ObjectiveSet
+
+FIELDS = {
+    "metric": "metric",
+    "documents": "documents",
+    "requests": "requests or scoring code",
+    "items": "number of items",
+}
+"""Words for the fields of a task's record; the first that differs is told."""
+
+
+def build_evaluation_lock(pool: Pool, evaluator: ModelEvaluator) -> EvaluationLockRecord:
+    """`evaluation` of `lock.json`: hashes of all tasks, of the tokenizer and of its chat template."""
+    engine, suite = evaluator.engine, evaluator.suite
+    found = suite.fingerprint_tasks(engine.lm)
+    tasks = {
+        name: LockedTaskRecord(
+            requests=task.requests,
+            documents=task.documents,
+            metric=str(suite.primary[name]),
+            items=len({item for split in SPLITS for item in suite.tasks[name].of(split)}),
+        )
+        for name, task in found.items()
+    }
+
+    files = read_tokenizer(find_tokenizer_folder(pool))
+    template = engine.lm.tokenizer.chat_template
+    return EvaluationLockRecord(
+        tasks=tasks,
+        tokenizer=hash_texts(part for name in sorted(files) for part in (name.encode(), files[name])),
+        chat_template=hash_texts([encode_document(template)]) if template else None,
+    )
+
+
+def refuse_other_scores(run: Path, now: EvaluationLockRecord, *, chat: bool) -> None:
+    """Raise :class:`SearchError` unless what decides a score is as when the run in `run` began; the task is named."""
+    stored = LockRecord.read(run / LOCK_FILE).evaluation
+    if stored is None:
+        return
+
+    remedy = "Restore its YAML, data and code, or start a new run in another folder."
+    _refuse_other_texts(run, stored, now, chat=chat, remedy=remedy)
+    for name, theirs in stored.tasks.items():
+        difference = _describe_difference(theirs, now.tasks[name])
+        if difference is not None:
+            found = f"has changed since its scores were measured: {difference}"
+            raise SearchError(f"{run}: task '{name}'", found, remedy)
+
+
+def find_other_tasks(source: Path, now: EvaluationLockRecord, *, chat: bool) -> dict[str, str]:
+    """Task -> how it differs from that of the run in `source`, for every task of `now` whose stored scores do not hold.
+
+    Raises :class:`SearchError` for another tokenizer or chat template, with which no score holds.
+    """
+    stored = LockRecord.read(source / LOCK_FILE).evaluation
+    if stored is None:
+        return {}
+
+    remedy = "Restore it, or measure anew without --from."
+    _refuse_other_texts(source, stored, now, chat=chat, remedy=remedy)
+    both = {name: (stored.tasks[name], task) for name, task in now.tasks.items() if name in stored.tasks}
+    differences = {name: _describe_difference(theirs, ours) for name, (theirs, ours) in both.items()}
+    return {name: text for name, text in differences.items() if text is not None}
+
+
+def describe_left_out(source: Path, others: dict[str, str], objectives: ObjectiveSet) -> str:
+    """One line on what is not taken from the run in `source`."""
+    needed = [task for task in others if task in list_needed_tasks(objectives)]
+    differences = "; ".join(f"'{name}': {text}" for name, text in others.items())
+    taken = f"and no trial: the objective needs '{needed[0]}'" if needed else "the trials are taken without them"
+    return f"--from {source}: scores of another task are left out ({differences}), {taken}"
+
+
+def list_needed_tasks(objectives: ObjectiveSet) -> Collection[str]:
+    """Tasks without whose scores a trial has no objective, or may break a floor."""
+    return {task for goal in objectives.goals for task in (*goal.weights, *goal.floors)}
+
+
+def _refuse_other_texts(
+    run: Path, stored: EvaluationLockRecord, now: EvaluationLockRecord, *, chat: bool, remedy: str
+) -> None:
+    for field, theirs, ours in (
+        ("tokenizer", stored.tokenizer, now.tokenizer),
+        ("chat template", stored.chat_template if chat else None, now.chat_template if chat else None),
+    ):
+        if theirs != ours:
+            found = f"expected the {field} that scores were measured with ({_shorten(theirs)}), found {_shorten(ours)}"
+            raise SearchError(str(run), found, remedy)
+
+
+def _describe_difference(theirs: LockedTaskRecord, ours: LockedTaskRecord) -> str | None:
+    for field, words in FIELDS.items():
+        before, after = getattr(theirs, field), getattr(ours, field)
+        if before != after:
+            return f"expected {words} {_shorten(before)}, found {_shorten(after)}"
+    return None
+
+
+def _shorten(value: object) -> str:
+    """A hash by its first digits."""
+    text = str(value)
+    return text[:19] if text.startswith("sha256:") else text
