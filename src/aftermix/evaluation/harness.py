@@ -6,19 +6,22 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from lm_eval.api.model import CachingLM
 from lm_eval.api.samplers import FirstNSampler
 
-from aftermix.config import EvaluateConfig, Split
+from aftermix.config import EvaluateConfig, ItemsConfig, Split
 from aftermix.errors import AftermixError, EvaluationError, Problem, describe_cause, refuse_if_any
 from aftermix.evaluation.answers import read_answers
 from aftermix.evaluation.documents.generators import own_generators
+from aftermix.evaluation.documents.rows import find_equal_items
+from aftermix.evaluation.equal_items import EqualItems
 from aftermix.evaluation.fewshot import choose_examples
 from aftermix.evaluation.fingerprints import TaskFingerprint, fingerprint_task
-from aftermix.evaluation.items import SPLITS, TaskItems, list_fixed_counts, split_items
+from aftermix.evaluation.items import SPLITS, TaskItems, join_notes, list_fixed_counts, split_items
 from aftermix.evaluation.loading import Leaves, load_tasks
 from aftermix.evaluation.metrics import TaskMetric, choose_metric
 from aftermix.evaluation.quiet import quiet
@@ -63,16 +66,19 @@ class TaskSuite:
     _requests: dict[Split, dict[str, list[LeafRequests]]] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def build(config: EvaluateConfig) -> TaskSuite:
+    def build(config: EvaluateConfig, *, equal_rows_together: bool = True) -> TaskSuite:
         """Load the tasks, choose metrics and items, and build the search prompts, before any model is loaded.
 
+        Runs of earlier versions were split without `equal_rows_together`, and go on with their own items.
         Raises :class:`EvaluationError` for everything that is wrong with a task, its metric or its number of items.
         """
         loaded = load_tasks(config)
         primary = {task.task: choose_metric(task, loaded[task.task]) for task in config.tasks}
         with quiet():
             answers = _read_all_answers(loaded)
-            tasks = {name: _split_task(name, leaves, answers, config) for name, leaves in loaded.items()}
+            leaves = {name: leaf for own in loaded.values() for name, leaf in own.items()}
+            equal = EqualItems(find_equal_items(leaves) if equal_rows_together else {})
+            tasks = _split_tasks(loaded, answers, config.items, equal)
         suite = TaskSuite(tasks=tasks, primary=primary, chat=config.apply_chat_template, _leaves=loaded)
         if not suite.chat:  # a chat template comes with the engine's tokenizer
             suite._build_split("search", None)
@@ -157,22 +163,44 @@ def _read_all_answers(loaded: Mapping[str, Leaves]) -> dict[str, list[str]]:
     return answers
 
 
-def _split_task(name: str, leaves: Leaves, answers: Mapping[str, Sequence[str]], config: EvaluateConfig) -> TaskItems:
+def _split_tasks(
+    loaded: Mapping[str, Leaves], answers: Mapping[str, Sequence[str]], items: ItemsConfig, equal: EqualItems
+) -> dict[str, TaskItems]:
+    """The items of every task by purpose: of equal rows all in one part, whichever task has them.
+
+    The smallest task comes first, since a larger one has room for its rows in the same parts; of one size, the first by
+    name, so that the order of the file decides nothing.
+    """
+    split = partial(split_items, items=items, fixed=list_fixed_counts(items))
+    usable = {name: _list_usable_items(leaves, answers, items, equal) for name, leaves in loaded.items()}
+    if items.scheme == "first":
+        for name, (golds, _) in usable.items():
+            early = split(golds, task=name)
+            equal.mark_early((*early.search, *early.select))
+
+    done = {
+        name: split(usable[name][0], task=name, equal=equal)
+        for name in sorted(usable, key=lambda name: (len(usable[name][0]), name))
+    }
+    return {name: replace(done[name], note=join_notes(done[name].note, usable[name][1])) for name in loaded}
+
+
+def _list_usable_items(
+    leaves: Leaves, answers: Mapping[str, Sequence[str]], items: ItemsConfig, equal: EqualItems
+) -> tuple[dict[str, str], str | None]:
+    """Item -> gold answer for every item that may be scored, and a note on those that are few-shot examples."""
     golds: dict[str, str] = {}
-    example_count = 0
+    examples: set[str] = set()
     with compile_templates_once(), own_generators():
         for leaf_name, leaf in leaves.items():
-            reserved = _reserve_examples(leaf_name, leaf, seed=config.items.seed)
-            example_count += len(reserved)
-            for number, gold in enumerate(answers[leaf_name]):
-                if number not in reserved:
-                    golds[f"{leaf_name}/{number}"] = gold
+            golds |= {f"{leaf_name}/{number}": gold for number, gold in enumerate(answers[leaf_name])}
+            examples |= {f"{leaf_name}/{number}" for number in _reserve_examples(leaf_name, leaf, seed=items.seed)}
 
-    items = split_items(golds, task=name, items=config.items, fixed=list_fixed_counts(config.items))
-    if not example_count:
-        return items
-    note = f"{example_count} items are few-shot examples and not scored"
-    return replace(items, note=f"{items.note}; {note}" if items.note else note)
+    # An item of the same row as an example is one, too, even where its options stand in another order.
+    shown = {equal.groups[item] for item in examples if item in equal.groups}
+    examples |= {item for item in golds if equal.groups.get(item) in shown}
+    note = f"{len(examples)} items are few-shot examples and not scored" if examples else None
+    return {item: gold for item, gold in golds.items() if item not in examples}, note
 
 
 def _reserve_examples(name: str, leaf: Any, *, seed: int) -> frozenset[int]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from aftermix.config import ItemsConfig, Split
 from aftermix.errors import EvaluationError
+from aftermix.evaluation.equal_items import SPLITS as SPLITS
+from aftermix.evaluation.equal_items import EqualItems, cut_disjoint, cut_first
 from aftermix.seeds import derived_seed
 
-SPLITS: tuple[Split, ...] = ("search", "select", "test")
 MIN_ITEMS = 3
 
 
@@ -28,6 +29,8 @@ class TaskItems:
     """True if search and select share items (scheme `first`). The test items are always apart from both."""
     note: str | None
     """Difference from the counts asked for, in words."""
+    grouped: int = 0
+    """Items whose row another item has, too, in this task or another. Equal rows stand in one split."""
 
     def of(self, split: Split) -> tuple[str, ...]:
         """The items of `split`, ascending by leaf task and document."""
@@ -41,7 +44,14 @@ def list_fixed_counts(items: ItemsConfig) -> frozenset[str]:
     return frozenset(name for name in SPLITS if name in written and isinstance(getattr(items, name), int))
 
 
-def split_items(golds: Mapping[str, str], *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> TaskItems:
+def split_items(
+    golds: Mapping[str, str],
+    *,
+    task: str,
+    items: ItemsConfig,
+    fixed: frozenset[str],
+    equal: EqualItems | None = None,
+) -> TaskItems:
     """Split the items of `task` three ways.
 
     `golds` maps every usable item, in the order of the documents, to its gold answer (or any other class).
@@ -51,6 +61,8 @@ def split_items(golds: Mapping[str, str], *, task: str, items: ItemsConfig, fixe
     leaf and answer in proportion, up to about one item. The order depends on the seed, the task's name and the items,
     not on the counts: a longer select leaves the search items as they are.
     Scheme `first` (OptiMer): search and select are the first items in document order, test is all that follows them.
+    Items that are `equal` go whole to one part: to the first that has room, in the same order. In scheme `first` those
+    after search and select that equal one of these, of whichever task, are left out.
 
     Raises :class:`EvaluationError` when counts in `fixed` cannot be met, or when fewer than three items are there.
     """
@@ -64,16 +76,17 @@ def split_items(golds: Mapping[str, str], *, task: str, items: ItemsConfig, fixe
     counts = _settle_counts(available, task=task, items=items, fixed=fixed)
     order = _sort_by_document(golds) if first else _stratify(golds, task=task, seed=items.seed)
 
-    start = max(counts["search"], counts["select"]) if first else counts["search"] + counts["select"]
-    chosen = {
-        "search": order[: counts["search"]],
-        "select": order[: counts["select"]] if first else order[counts["search"] : start],
-        "test": order[start : start + counts["test"]],
-    }
+    cut = cut_first(order, counts) if first else cut_disjoint(order, counts)
+    note = _describe_counts(available, counts, items)
+    grouped = [item for item in order if equal and item in equal.groups]
+    if equal and grouped:
+        limits = {**counts, "test": available} if items.test == "rest" else counts
+        cut = equal.cut_first(order, counts, limits) if first else equal.cut_disjoint(order, limits)
+        note = join_notes(note, _describe_groups(cut, counts, task))
 
     place = {item: index for index, item in enumerate(golds)}
-    parts = {name: tuple(sorted(chosen[name], key=place.__getitem__)) for name in SPLITS}
-    return TaskItems(task=task, overlap=first, note=_describe_counts(available, counts, items), **parts)
+    parts = {name: tuple(sorted(cut[name], key=place.__getitem__)) for name in SPLITS}
+    return TaskItems(task=task, overlap=first, note=note, grouped=len(grouped), **parts)
 
 
 def _sort_by_document(golds: Mapping[str, str]) -> list[str]:
@@ -105,6 +118,23 @@ def _interleave(strata: Mapping[str, list[str]], seed: int, *key: str) -> list[s
         offset = float(np.random.SFC64(derived_seed(seed, *key, name)).random_raw()) / 2.0**64
         place.update({item: (rank + offset) / len(members) for rank, item in enumerate(members)})
     return sorted(place, key=lambda item: (place[item], item))
+
+
+def _describe_groups(cut: Mapping[str, Sequence[str]], counts: Mapping[str, int], task: str) -> str | None:
+    """The parts' sizes where equal rows move them. Raises :class:`EvaluationError` for an empty part."""
+    sizes = {name: len(cut[name]) for name in SPLITS}
+    if not all(sizes.values()):
+        empty = next(name for name in SPLITS if not sizes[name])
+        found = f"expected items to {empty} on, found none: too many are of equal rows, which stay together"
+        raise EvaluationError(f"task '{task}'", found, "Lower `evaluate.items`, or drop the repeated rows.")
+    if sizes == dict(counts):
+        return None
+    return f"equal rows stay together: {', '.join(f'{name} {size}' for name, size in sizes.items())}"
+
+
+def join_notes(*notes: str | None) -> str | None:
+    """Notes that there are, in one line; None for none."""
+    return "; ".join(note for note in notes if note) or None
 
 
 def _settle_counts(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from aftermix.errors import AftermixError, EvaluationError, Problem, describe_ca
 from aftermix.evaluation.answers import explain_first_document
 from aftermix.evaluation.documents.generators import GeneratorStates, own_generators
 from aftermix.evaluation.documents.traced_task import traced_tasks
-from aftermix.evaluation.local_files import resolve_data_files
+from aftermix.evaluation.local_files import resolve_data_files, tell_content
 from aftermix.evaluation.quiet import quiet
 
 BUILT_IN = Path(lm_eval.tasks.__file__).parent
@@ -38,7 +38,7 @@ class _LocalFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no types
         loaded: dict[str, Any] = super()._load_full_config(entry, overrides)
         if entry.yaml_path is None or BUILT_IN in entry.yaml_path.parents:
             return loaded
-        return resolve_data_files(loaded, folder=entry.yaml_path.parent)
+        return tell_content(resolve_data_files(loaded, folder=entry.yaml_path.parent))
 
 
 def load_tasks(config: EvaluateConfig) -> dict[str, Leaves]:

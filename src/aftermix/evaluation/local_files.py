@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from aftermix.errors import EvaluationError
+from aftermix.files import fingerprint
 
 
 def resolve_data_files(task: dict[str, Any], *, folder: Path) -> dict[str, Any]:
@@ -27,6 +30,41 @@ def resolve_data_files(task: dict[str, Any], *, folder: Path) -> dict[str, Any]:
     if isinstance(path, str) and "data_files" not in kwargs and (folder / path).is_dir():
         resolved["dataset_path"] = str((folder / path).resolve())
     return resolved
+
+
+def tell_content(task: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the resolved `task` that names the content of its local data files.
+
+    `datasets` takes prepared rows from its cache where path and time of change are as before, and these may be so when
+    the content is not (checkouts and copies with a fixed time). Its `description` is part of what it looks them up by.
+    """
+    kwargs = dict(task.get("dataset_kwargs") or {})
+    entries = list(_list_entries([kwargs.get("data_files"), kwargs.get("data_dir"), task.get("dataset_path")]))
+    files = sorted({path for entry in entries for path in _list_files(entry)})
+    if not files or "description" in kwargs or "custom_dataset" in task:
+        return task
+    digest = hashlib.sha256("\n".join(fingerprint(path) for path in files).encode()).hexdigest()
+    return {**task, "dataset_kwargs": {**kwargs, "description": f"content {digest}"}}
+
+
+def _list_entries(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _list_entries(part)
+    elif isinstance(value, str) and Path(value).is_absolute():
+        yield value
+
+
+def _list_files(pattern: str) -> Iterator[Path]:
+    """Files that an absolute pattern, or a folder, stands for."""
+    root = Path(Path(pattern).anchor)
+    for found in (Path(pattern), *root.glob(str(Path(pattern).relative_to(root)))):
+        if found.is_file():
+            yield found
+        elif found.is_dir():
+            yield from (path for path in found.rglob("*") if path.is_file())
 
 
 def _locate_files(entry: Any, *, folder: Path, task: str) -> Any:

@@ -155,6 +155,7 @@ def build_split_record(suite: TaskSuite) -> SplitRecord:
             test=tuple(items.test),
             overlap=items.overlap,
             note=items.note,
+            **({"grouped": items.grouped} if items.grouped else {}),
         )
         for name, items in suite.tasks.items()
     }

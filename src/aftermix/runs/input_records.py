@@ -81,6 +81,8 @@ class TaskSplitRecord(RunRecord):
     """True if search and select share items."""
     note: str | None
     """Difference from the counts asked for."""
+    grouped: int | None = None
+    """Items whose row others have, too, and which stand in one split with them; absent where there are none."""
 
 
 class SplitRecord(JsonRecord, RootModel[dict[str, TaskSplitRecord]]):

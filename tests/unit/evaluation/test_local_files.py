@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import glob
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aftermix.errors import EvaluationError
+from aftermix.evaluation.harness import TaskSuite
 from aftermix.evaluation.local_files import resolve_data_files
 
 
@@ -63,3 +67,31 @@ def test_a_missing_file_is_refused(folder: Path) -> None:
         f"task 't': data file 'none.jsonl' is neither beside the YAML file ({folder}) nor in the working directory. "
         "Correct `dataset_kwargs.data_files`; paths are relative to the YAML file."
     )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "dataset_path: json\ndataset_kwargs: {data_files: {test: data/test.jsonl}}\n",
+        "dataset_path: json\ndataset_kwargs: {data_files: 'data/te*.jsonl'}\n",
+        "dataset_path: stored\n",
+        "dataset_path: json\ndataset_kwargs: {data_dir: stored}\n",
+    ],
+)
+def test_data_of_another_content_is_read_anew_whatever_its_size_and_time(
+    tasks: Path, config_of: Any, task_texts: Any, data: str
+) -> None:
+    files = [tasks / "data" / "test.jsonl", tasks / "stored" / "test.jsonl"]
+    files[1].parent.mkdir()
+    shutil.copy(files[0], files[1])
+    split = "train" if "te*" in data else "test"
+    text = task_texts["test_only"].partition("test_split")[2].removeprefix(": test\n")
+    (tasks / "mended.yaml").write_text(f"task: mended\n{data}test_split: {split}\n{text}")
+    golds = []
+    for old, new in (("", ""), ('"answer": 0', '"answer": 3')):
+        for file in files:
+            file.write_text(file.read_text().replace(old, new) if old else file.read_text())
+            os.utime(file, (1_500_000_000, 1_500_000_000))
+        suite = TaskSuite.build(config_of(tasks, "mended"))
+        golds.append([document["answer"] for document in suite._leaves["mended"]["mended"].task_docs])
+    assert golds == [[0, 1, 2, 3] * 10, [3, 1, 2, 3] * 10]

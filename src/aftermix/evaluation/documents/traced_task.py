@@ -16,7 +16,7 @@ from aftermix.evaluation.documents.generators import GeneratorStates
 
 
 @dataclass(frozen=True)
-class _MadeDocuments:
+class MadeDocuments:
     """Documents that a task's `process_docs` made of one split."""
 
     rows: Any
@@ -34,7 +34,7 @@ class TracedTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no type
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._made: dict[tuple[int, int], _MadeDocuments] = {}
+        self._made: dict[tuple[int, int], MadeDocuments] = {}
         super().__init__(*arguments, **options)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
@@ -44,13 +44,17 @@ class TracedTask(ConfigurableTask):  # type: ignore[misc]  # lm-eval has no type
             if section.process_docs is not None:
                 section.process_docs = self._make_once(section.process_docs)
 
+    def find_made(self, rows: Any) -> MadeDocuments | None:
+        """Find the documents that the task's `process_docs` has made of `rows`, a split of the data set."""
+        return self._made.get((id(getattr(self.config.process_docs, "__wrapped__", None)), id(rows)))
+
     def _make_once(self, process_docs: Callable[[Any], Any]) -> Callable[[Any], Any]:
         @wraps(process_docs)
         def make(rows: Any) -> Any:
             key = id(process_docs), id(rows)
             if key not in self._made:
                 states = GeneratorStates.capture()
-                self._made[key] = _MadeDocuments(rows, process_docs(rows), states)
+                self._made[key] = MadeDocuments(rows, process_docs(rows), states)
             return self._made[key].documents
 
         return make

@@ -24,7 +24,7 @@ from aftermix.jobs.mixture.tree import search_tree
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.earlier_run import build_translation, import_comparable_trials
-from aftermix.jobs.search.score_lock import build_evaluation_lock, refuse_other_scores
+from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, refuse_other_scores
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.input_records import EvaluationLockRecord, SplitRecord
@@ -91,7 +91,7 @@ def _mix(
     for remark in list_kinship_remarks(pool):
         log(str(remark))
 
-    suite = TaskSuite.build(config.evaluate)
+    suite = TaskSuite.build(config.evaluate, equal_rows_together=not resume or is_hashed(run))
     objectives = ObjectiveSet.build((problem.objective,), tasks=list(suite.tasks))
     split = build_split_record(suite)
 

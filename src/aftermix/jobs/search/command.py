@@ -15,7 +15,7 @@ from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.earlier_run import build_translation, import_comparable_trials
 from aftermix.jobs.search.result import build_best_record
-from aftermix.jobs.search.score_lock import build_evaluation_lock, refuse_other_scores
+from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, refuse_other_scores
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
@@ -69,7 +69,7 @@ def _search(
     for remark in list_kinship_remarks(pool):
         log(str(remark))
 
-    suite = TaskSuite.build(config.evaluate)
+    suite = TaskSuite.build(config.evaluate, equal_rows_together=not resume or is_hashed(run))
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
     split = build_split_record(suite)
 

@@ -17,6 +17,7 @@ from aftermix.evaluation.fingerprints import hash_texts
 from aftermix.evaluation.items import SPLITS
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.runs.input_records import LOCK_FILE, EvaluationLockRecord, LockedTaskRecord, LockRecord
+from aftermix.runs.json_record import read_record
 from aftermix.search.objective import ObjectiveSet
 
 FIELDS = {
@@ -49,6 +50,12 @@ def build_evaluation_lock(pool: Pool, evaluator: ModelEvaluator) -> EvaluationLo
         tokenizer=hash_texts(part for name in sorted(files) for part in (name.encode(), files[name])),
         chat_template=hash_texts([encode_document(template)]) if template else None,
     )
+
+
+def is_hashed(run: Path) -> bool:
+    """Tell whether the run in `run` has recorded what decides a score; those of earlier versions have not."""
+    lock = read_record(run / LOCK_FILE, LockRecord)
+    return lock is not None and lock.evaluation is not None
 
 
 def refuse_other_scores(run: Path, now: EvaluationLockRecord, *, chat: bool) -> None:

@@ -19,7 +19,7 @@ from aftermix.jobs.mixture.command import mixture
 from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility
-from aftermix.jobs.search.score_lock import build_evaluation_lock, refuse_other_scores
+from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, refuse_other_scores
 from aftermix.jobs.train.command import write_to_stderr
 from aftermix.jobs.verify.cost import build_cost_record
 from aftermix.jobs.verify.doremi import doremi_ratios
@@ -196,7 +196,9 @@ class _MixtureVerification:
             log(f"train.schedule is {config.train.schedule}: merges stand for trainings at a constant rate")
         rate = f"{config.train.learning_rate:g}, {config.train.schedule}"
         log(f"mixtures are trained at the experts' own rate and schedule: {rate}")
-        pool, suite = open_pool(config), TaskSuite.build(config.evaluate)
+
+        pool = open_pool(config)
+        suite = TaskSuite.build(config.evaluate, equal_rows_together=is_hashed(run))
         _refuse_other_tasks(run, config.evaluate, pool, suite)
         folders = train_mixtures(config, run, chosen, domains=problem.domains, tokens=tokens, log=log)
 
