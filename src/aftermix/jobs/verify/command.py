@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from aftermix.checkpoints.pool import Pool, open_pool
-from aftermix.config import Config, EvaluateConfig, require
+from aftermix.config import Config, require
 from aftermix.errors import MixtureError, SearchError
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs import run_folder
@@ -159,8 +159,12 @@ def _verify(
     experts = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     config = config.model_copy(update={"train": adopt_training(config, experts)})
 
+    pool, suite = _open_tasks(config, run)
+
     session.go_on()
-    verification = _MixtureVerification.train_and_measure(config, run, mixtures=mixtures, tokens=tokens, log=log)
+    verification = _MixtureVerification.train_and_measure(
+        config, run, pool, suite, mixtures=mixtures, tokens=tokens, log=log
+    )
     verification.build_record(doremi=doremi, log=log).write(run / VERIFICATION_FILE)
     write_report(run)
 
@@ -182,11 +186,18 @@ class _MixtureVerification:
 
     @classmethod
     def train_and_measure(
-        cls, config: Config, run: Path, *, mixtures: int, tokens: int, log: Callable[[str], None]
+        cls,
+        config: Config,
+        run: Path,
+        pool: Pool,
+        suite: TaskSuite,
+        *,
+        mixtures: int,
+        tokens: int,
+        log: Callable[[str], None],
     ) -> _MixtureVerification:
         """Choose, train and measure."""
-        assert config.evaluate is not None  # noqa: S101 - required before; for the type checker
-        assert config.train is not None  # noqa: S101
+        assert config.train is not None  # noqa: S101 - required before; for the type checker
         problem = MixtureProblem.build_flat(config)
         trials = [trial for trial in read_trials(run) if trial.is_complete]
         best = MixtureRecord.read(run / BEST_FILE)
@@ -197,9 +208,6 @@ class _MixtureVerification:
         rate = f"{config.train.learning_rate:g}, {config.train.schedule}"
         log(f"mixtures are trained at the experts' own rate and schedule: {rate}")
 
-        pool = open_pool(config)
-        suite = TaskSuite.build(config.evaluate, equal_rows_together=is_hashed(run))
-        _refuse_other_tasks(run, config.evaluate, pool, suite)
         folders = train_mixtures(config, run, chosen, domains=problem.domains, tokens=tokens, log=log)
 
         recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
@@ -333,13 +341,18 @@ class _MixtureVerification:
         return DoremiRecord(ratios=record.ratios, tokens=record.tokens, reference=reference.chosen.name)
 
 
-def _refuse_other_tasks(run: Path, config: EvaluateConfig, pool: Pool, suite: TaskSuite) -> None:
-    """Refuse tasks that have changed before anything is trained; the model is not kept in memory meanwhile."""
-    evaluator = ModelEvaluator.open(pool, config, suite)
+def _open_tasks(config: Config, run: Path) -> tuple[Pool, TaskSuite]:
+    """Models and tasks, which must be those of the run; no model stays in memory while mixtures are trained."""
+    assert config.evaluate is not None  # noqa: S101 - required before; for the type checker
+    pool = open_pool(config)
+    suite = TaskSuite.build(config.evaluate, equal_rows_together=is_hashed(run))
+
+    evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
     try:
         refuse_other_scores(run, build_evaluation_lock(pool, evaluator), chat=suite.chat)
     finally:
         evaluator.engine.close()
+    return pool, suite
 
 
 def _measure_unevenness(chosen: MixtureToTrain) -> float:
