@@ -1,9 +1,9 @@
 """A merge as a stream of blocks of named tensors: survey each vector once, combine with any weights.
 
-Every tensor of the frame comes out once, in order of name and in its stored type. Arithmetic is float32, with one
-rounding at the end. The path of a merge is five files: `checkpoints.pool` (aligned inputs), this one, `rules.intra`
-and `rules.inter` (the method's two rules), `checkpoints.shards` (tensors to bytes). `rules.surveys` is for rules that
-look at a whole tensor of all vectors before they combine its blocks.
+Every tensor of the frame comes out once, in order of name and in its stored type. Arithmetic is float32 (float64 for a
+tensor that the frame stores so), with one rounding at the end. The path of a merge is five files: `checkpoints.pool`
+(aligned inputs), this one, `rules.intra` and `rules.inter` (the method's two rules), `checkpoints.shards` (tensors to
+bytes). `rules.surveys` is for rules that look at a whole tensor of all vectors before they combine its blocks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from aftermix.merging.rules.exclusive import compute_shifts
 from aftermix.merging.rules.intra import Pruner, TensorKey, score_entries
 from aftermix.merging.rules.surveys import Combiner
 from aftermix.merging.saliency import ActivationStatistics, choose_ranking, refuse_unmeasured
-from aftermix.merging.temporaries import allocate_block, allocate_like, widen
+from aftermix.merging.temporaries import allocate_block, allocate_like, choose_working_type, widen
 from aftermix.merging.topk.magnitude import TensorBlocks, TopKMask
 from aftermix.merging.topk.whole_model import select_over_model
 
@@ -154,11 +154,11 @@ class Merger:
     def read_operand(
         self, info: TensorInfo, vector: str, span: Span, *, base: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """One block of what the rules see of `vector`, float32: its difference from the base, or the model itself.
+        """One block of what the rules see of `vector`, widened: its difference from the base, or the model itself.
 
-        `base` is the base's block in float32 where the caller has it already.
+        `base` is the base's block, widened, where the caller has it already.
         """
-        out = allocate_block(span[1] - span[0])
+        out = allocate_block(span[1] - span[0], choose_working_type(info.dtype))
         if self.recipe.method.operands == "models":
             return self.pool.read_expert_block(info.name, vector, span, out=out)
         if base is None:

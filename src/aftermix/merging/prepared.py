@@ -1,8 +1,8 @@
 """Vectors prepared once for a whole search: a trial then costs one weighted combination.
 
 What does not depend on the weights (trimming, masks, rescaling) is done when this is made. Kept tensors stay in memory
-in float32 while they fit into `memory_bytes`, and go to a memory-mapped scratch file beyond that, which the operating
-system keeps cached as far as it can.
+in their working type while they fit into `memory_bytes`, and go to a memory-mapped scratch file beyond that, which the
+operating system keeps cached as far as it can.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from aftermix.merging.blocks import BLOCK_ELEMENTS, list_block_spans, run_in_ord
 from aftermix.merging.merge import Merger, MergeRecipe, Weights, check_weights
 from aftermix.merging.rules.intra import Pruner
 from aftermix.merging.rules.surveys import Combiner
+from aftermix.merging.temporaries import choose_working_type
 from aftermix.merging.topk.magnitude import TensorBlocks
 from aftermix.progress import bar
 
@@ -39,7 +40,7 @@ COMBINED_ELEMENTS = 1 << 22
 LargestMagnitudes = tuple[float, dict[str, float]]
 """The largest magnitude in the base, and in what each vector keeps."""
 KeptTensors = dict[str, torch.Tensor]
-"""By vector, one flattened tensor in float32."""
+"""By vector, one flattened tensor in its working type."""
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,9 @@ def _open_blocks(info: TensorInfo, tensor: torch.Tensor) -> TensorBlocks:
 
 
 def count_prepared_bytes(merger: Merger) -> int:
-    """Size in bytes of all kept tensors in float32."""
-    elements = sum(info.elements for info in merger.pool.layout if merger.moves(info))
-    return 4 * elements * len(merger.vectors)
+    """Size in bytes of all kept tensors in their working types."""
+    moved = [info for info in merger.pool.layout if merger.moves(info)]
+    return len(merger.vectors) * sum(info.elements * choose_working_type(info.dtype).itemsize for info in moved)
 
 
 def prepare_vectors(merger: Merger, *, memory_bytes: int | None = None, scratch: Path | None = None) -> PreparedVectors:
@@ -239,7 +240,7 @@ def _prune_tensor(
 ) -> tuple[torch.Tensor, float]:
     """Entries that `vector` keeps of one tensor, flattened, and the largest magnitude of them."""
     pruner, largest = pruners[vector], 0.0
-    kept = torch.empty(info.elements, dtype=torch.float32)
+    kept = torch.empty(info.elements, dtype=choose_working_type(info.dtype))
     for start, end in list_block_spans(info.shape):
         kept[start:end] = pruner(merger.read_operand(info, vector, (start, end)), start)
         magnitude = find_largest_magnitude(kept[start:end])
@@ -251,7 +252,11 @@ def _prune_tensor(
 
 
 def _spill(merger: Merger, moved: tuple[TensorInfo, ...], largest: dict[str, LargestMagnitudes], folder: Path) -> None:
-    layout = [TensorSpec(f"{v}/{info.name}", (info.elements,), torch.float32) for info in moved for v in merger.vectors]
+    layout = [
+        TensorSpec(f"{v}/{info.name}", (info.elements,), choose_working_type(info.dtype))
+        for info in moved
+        for v in merger.vectors
+    ]
     prepared = _prepare(merger, moved, largest, label="Preparing vectors (on disk)")
     tensors = ((f"{vector}/{name}", kept[vector]) for name, kept in prepared for vector in merger.vectors)
     write_shards(folder, stream_whole_tensors(tensors), [layout])

@@ -39,9 +39,15 @@ def allocate_like(like: torch.Tensor, dtype: torch.dtype | None = None) -> torch
     return block if like.dim() == 1 else block.view(like.shape)
 
 
+def choose_working_type(dtype: torch.dtype) -> torch.dtype:
+    """Type of the arithmetic on a tensor that the base stores as `dtype`: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def widen(block: torch.Tensor) -> torch.Tensor:
-    """The block in float32; itself when it is."""
-    return block if block.dtype == torch.float32 else allocate_like(block, torch.float32).copy_(block)
+    """The block in its working type (:func:`choose_working_type`); itself when it is."""
+    wide = choose_working_type(block.dtype)
+    return block if block.dtype == wide else allocate_like(block, wide).copy_(block)
 
 
 def allocate_block(elements: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from aftermix.checkpoints.alignment.ties import has_own_head
 from aftermix.checkpoints.alignment.view import stores_difference, summarise_names
 from aftermix.checkpoints.model import Model, hold_equal, read_tensor
@@ -112,7 +114,9 @@ def list_remarks(base: Model, expert: Model, *, vector: str) -> list[Problem]:
     )
     if types:
         found = f"vector '{vector}' and the base are stored in different types ({', '.join(types)})"
-        notes.append(Problem(expert.label, found, "The difference is taken in float32."))
+        wide = any(info.dtype == torch.float64 for info in base.tensors.values())
+        remedy = f"The difference is taken in float32{', of float64 tensors of the base in float64' if wide else ''}."
+        notes.append(Problem(expert.label, found, remedy))
     return notes
 
 

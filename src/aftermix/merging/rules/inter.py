@@ -1,7 +1,8 @@
 """Inter-model rules: how kept vectors and their weights become one delta, one tensor at a time.
 
-A rule takes N float32 tensors of one shape and N weights, in the same order, and returns float32. Its keyword-only
-arguments are its options. All are linear passes without temporaries beyond a few tensors of that shape.
+A rule takes N tensors of one shape, float32 or float64, and N weights, in the same order, and returns the same type.
+Its keyword-only arguments are its options. All are linear passes without temporaries beyond a few tensors of that
+shape.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Intra-model rules: what a distribution vector keeps, independent of all weights.
 
-A rule is given one tensor of a vector as flat float32 blocks and its :class:`TensorKey`. It surveys them as far as it
-has to and returns a pruner: a function of a block and the index of its first element that gives the block with the
-dropped entries zero, in the block's own memory where that saves a copy. Keyword-only arguments are the rule's options;
-their annotations are their bounds.
+A rule is given one tensor of a vector as flat blocks, float32 or float64, and its :class:`TensorKey`. It surveys them
+as far as it has to and returns a pruner: a function of a block and the index of its first element that gives the block
+with the dropped entries zero, in the block's own memory where that saves a copy. Keyword-only arguments are the rule's
+options; their annotations are their bounds.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def model_stock(facts: tuple[Matrix, int], weights: Sequence[float]) -> Combiner
     def combine(tensors: Sequence[torch.Tensor], start: int) -> torch.Tensor:
         mean = weighted_sum(tensors, shares)
         first, last = start // row, -(-(start + mean.numel()) // row)
-        by_entry = np.repeat(ratios[first:last].astype(np.float32), row)[start - first * row :][: mean.numel()]
-        return mean.mul_(torch.from_numpy(by_entry).to(mean.device))
+        by_entry = torch.from_numpy(np.repeat(ratios[first:last], row)[start - first * row :][: mean.numel()])
+        return mean.mul_(by_entry.to(mean.device, mean.dtype))
 
     return combine

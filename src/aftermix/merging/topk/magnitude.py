@@ -1,8 +1,9 @@
 """Exact choice of the k largest magnitudes of a streamed tensor, in one reading and without a sort.
 
-The bits of a non-negative float32, read as an integer, order as the number does. A sample of slices brackets the k-th
-largest; one reading counts what lies above the bracket and at its ends, and gathers the little that lies inside.
-Entries equal to the threshold are taken by lower index. A bracket that misses costs more readings, never the result.
+The bits of a non-negative float32, read as an integer, order as the number does; float64 values are ranked as float32.
+A sample of slices brackets the k-th largest; one reading counts what lies above the bracket and at its ends, and
+gathers the little that lies inside. Entries equal to the threshold are taken by lower index. A bracket that misses
+costs more readings, never the result.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class TensorBlocks:
     spans: Sequence[Span]
     """Of the blocks, in order and without gaps, beginning at 0."""
     read: Callable[[Span], torch.Tensor]
-    """A run within one block as float32, the caller's to change."""
+    """A run within one block in its working type (float32 or float64), the caller's to change."""
     read_runs: Callable[[Sequence[Span]], torch.Tensor] | None = None
     """Several runs, each within one block, as one tensor; where that is cheaper than one by one."""
 
@@ -85,7 +86,10 @@ class TopKMask:
 
 def _zero_smaller(values: torch.Tensor, bits: int) -> None:
     """Make zero, in place, the entries whose magnitude bits do not exceed `bits`. NaN stays."""
-    if bits >= 0:
+    if bits >= 0 and values.dtype == torch.float64:
+        # Ranked as float32, so cut off as float32: an entry just above the threshold may be rounded to it.
+        np.multiply(values.numpy(), read_magnitude_bits(values) > bits, out=values.numpy())
+    elif bits >= 0:
         torch.ops.aten.hardshrink.out(values, float(np.int32(bits).view(np.float32)), out=values)
 
 
@@ -109,8 +113,8 @@ def count_share(elements: int, share: float) -> int:
 
 
 def read_magnitude_bits(values: torch.Tensor) -> Bits:
-    """Float32 values as flat integers that order like their magnitudes."""
-    bits: Bits = values.reshape(-1).numpy().view(np.int32) & np.int32(0x7FFFFFFF)
+    """Values, as float32, as flat integers that order like their magnitudes."""
+    bits: Bits = values.reshape(-1).to(torch.float32).numpy().view(np.int32) & np.int32(0x7FFFFFFF)
     return bits
 
 
