@@ -12,10 +12,12 @@ from aftermix.checkpoints.model_files import read_companion_files
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.vector_writer import VectorWriter
 from aftermix.config import Config, MergeConfig, VectorConfig
+from aftermix.jobs.analysis.targets import advise_on_vocabularies
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.model_card import choose_public_name
 
 VECTOR = "expert"
+UNLIKE_TOKENS = "A vector has its base's rows: name the expert itself in a file that says `merge: {vocabulary: base}`."
 
 
 def diff(expert: str, *, base: str, output: Path, dtype: StoredType = "bfloat16") -> VectorFacts:
@@ -23,7 +25,8 @@ def diff(expert: str, *, base: str, output: Path, dtype: StoredType = "bfloat16"
 
     Raises :class:`AftermixError`, with nothing written, when the two do not align or hold NaN or Inf.
     """
-    pool = open_pool(Config(base=base, vectors={VECTOR: VectorConfig(model=expert)}))
+    with advise_on_vocabularies(UNLIKE_TOKENS):
+        pool = open_pool(Config(base=base, vectors={VECTOR: VectorConfig(model=expert)}))
     refuse_output(output, pool)
 
     # The expert speaks: a merge takes its tokenizer, chat template and generation settings from the vector's folder.

@@ -10,7 +10,7 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from aftermix.errors import CheckpointError
+from aftermix.errors import CheckpointError, describe_cause
 
 META = torch.device("meta")
 
@@ -32,7 +32,7 @@ def build_empty_model(config: dict[str, Any], *, dtype: torch.dtype, label: str)
         with init_empty_weights(include_buffers=False):
             made = maker.from_config(AutoConfig.for_model(**config), dtype=dtype, trust_remote_code=False)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = describe_cause(error)
         remedy = "Take a causal language model that transformers knows without remote code."
         raise CheckpointError(label, f"its architecture cannot be run ({reason})", remedy) from error
     made.tie_weights()  # a parameter without memory is another object than the one it was made from

@@ -11,7 +11,7 @@ from typing import Any
 
 from aftermix import progress
 from aftermix.config import SearchConfig
-from aftermix.errors import AftermixError, InputFaultError, RunFailedError, SearchError
+from aftermix.errors import AftermixError, InputFaultError, RunFailedError, SearchError, describe_cause
 from aftermix.runs import journal
 from aftermix.runs.trials import (
     ItemMeasurement,
@@ -159,7 +159,7 @@ def _run_trial(
     except Exception as error:
         _drop_frames(error)
         seconds = {"overhead": perf_counter() - started}
-        reason = str(error) if isinstance(error, AftermixError) else f"{type(error).__name__}: {error}".rstrip(": ")
+        reason = str(error) if isinstance(error, AftermixError) else describe_cause(error)
         return Trial(number=number, state="failed", **stands, seconds=seconds, error=reason), None, error
 
     scores = average_scores(items)

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.reader import Checkpoint
-from aftermix.errors import TrainingError
+from aftermix.errors import TrainingError, describe_cause
 from aftermix.terminal import quiet_transformers
 from aftermix.training.data.encoding import TextEncoder, build_example_encoder
 from aftermix.training.data.examples import TrainingExample
@@ -25,7 +25,7 @@ def load_tokenizer(folder: Path) -> Any:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = describe_cause(error)
         raise TrainingError(
             str(folder), f"has no tokenizer that loads ({reason})", "Copy the base's tokenizer files into its folder."
         ) from error
@@ -54,7 +54,7 @@ def load_base(base: Checkpoint) -> Any:
                 output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = describe_cause(error)
         remedy = "Name a causal language model of an architecture that transformers knows."
         raise TrainingError(base.label, f"cannot be loaded for training ({reason})", remedy) from error
 

@@ -261,7 +261,7 @@ def test_domains_without_text_are_refused_together(tmp_path: Path, family: dict[
         analyze_curvature(job(tmp_path, family, a={"calibration": None}, b={"calibration": None}))
     assert [str(problem) for problem in caught.value.problems] == [
         f"vectors.{name}.calibration: missing, but curvature is that of the loss on its text. "
-        "Add `calibration: PATH`, text of its domain."
+        "Name a file whose vectors have `calibration: PATH`, text of their domain."
         for name in "ab"
     ]
     with pytest.raises(AftermixError, match=r"vectors: none has `role: expert`\. Name the experts of the domains\."):

@@ -20,7 +20,7 @@ from aftermix.checkpoints.formats.weight_files import INDEX, SINGLE
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.checkpoints.safe_files import holds_file
 from aftermix.checkpoints.writer import stage_folder
-from aftermix.errors import CheckpointError
+from aftermix.errors import CheckpointError, describe_cause
 from aftermix.files import fingerprint
 from aftermix.terminal import quiet_transformers
 
@@ -110,7 +110,7 @@ def convert_gguf(file: Path, folder: Path) -> Path:
         try:
             model, tokenizer = _load_model(file), _load_tokenizer(file, pre_tokenizer)
         except Exception as error:  # transformers and what it calls raise errors of many kinds on such a file
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = describe_cause(error)
             remedy = "Name the safetensors model that it was made from."
             raise CheckpointError(str(file), f"cannot be read by transformers ({reason})", remedy) from error
 
@@ -137,7 +137,7 @@ def _examine(file: Path) -> tuple[torch.dtype, str]:
         pre_tokenizer = str(field.contents()) if field else ""
         layers = max((int(f.contents()) for key, f in reader.fields.items() if key.endswith(".block_count")), default=0)
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = describe_cause(error)
         raise CheckpointError(str(file), f"cannot be read as GGUF ({reason})", "Download it again.") from error
 
     if layers > len(reader.tensors):  # a table of names is made for each layer, however many are announced

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from aftermix.checkpoints.model import Model, read_tensor
-from aftermix.errors import EvaluationError
+from aftermix.errors import EvaluationError, describe_cause
 from aftermix.evaluation.engines.live_weights import LiveWeights
 
 LoadingReport = dict[str, list[str]]
@@ -25,7 +25,7 @@ def fill_model(model: Model, *, dtype: torch.dtype) -> tuple[Any, LoadingReport]
     try:
         made = maker.from_config(AutoConfig.for_model(**model.config), dtype=dtype, trust_remote_code=False)
     except (ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = describe_cause(error)
         remedy = "Take a model that transformers knows without remote code."
         raise EvaluationError(model.label, f"its architecture cannot be evaluated ({reason})", remedy) from error
 

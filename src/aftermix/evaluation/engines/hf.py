@@ -16,7 +16,7 @@ from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import EvaluateConfig
 from aftermix.devices import open_device
-from aftermix.errors import EvaluationError
+from aftermix.errors import EvaluationError, describe_cause
 from aftermix.evaluation.engines.filled import fill_model
 from aftermix.evaluation.engines.live_model import HarnessModel
 from aftermix.evaluation.engines.live_weights import LiveWeights
@@ -92,7 +92,7 @@ def _read_architecture(folder: Path) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise EvaluationError(
             str(folder),
-            f"its architecture cannot be evaluated ({' '.join(str(error).split())[:300]})",
+            f"its architecture cannot be evaluated ({describe_cause(error)})",
             "Take a model that transformers knows without remote code.",
         ) from error
 
@@ -132,7 +132,7 @@ def _load_model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise EvaluationError(
             str(folder),
-            f"cannot be loaded by transformers ({' '.join(str(error).split())[:500]})",
+            f"cannot be loaded by transformers ({describe_cause(error)})",
             "Check that config.json belongs to these weights.",
         ) from error
 
@@ -168,7 +168,7 @@ def _load_tokenizer(folder: Path, *, chat: bool) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise EvaluationError(
             str(folder),
-            f"has no usable tokenizer ({' '.join(str(error).split())[:300]})",
+            f"has no usable tokenizer ({describe_cause(error)})",
             "Copy the tokenizer's files into the model folder.",
         ) from error
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from aftermix.analysis.distribution import VectorFit, fit_vectors
-from aftermix.checkpoints.pool import open_pool
 from aftermix.files import write_atomically, write_json
-from aftermix.jobs.analysis.targets import determine_picture_kind, load_target
+from aftermix.jobs.analysis.targets import determine_picture_kind, load_target, open_target_pool
 
 
 def analyze(
@@ -23,7 +22,7 @@ def analyze(
     """
     kind = determine_picture_kind(picture) if picture else None
     config = load_target(target, base=base)
-    pool = open_pool(config)
+    pool = open_target_pool(config, base=base)
 
     fits = fit_vectors(pool)
     if json is not None:

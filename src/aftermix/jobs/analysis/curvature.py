@@ -74,7 +74,7 @@ def _select_experts(config: Config) -> Config:
     if not experts:
         raise ConfigError("vectors", "none has `role: expert`", "Name the experts of the domains.")
 
-    remedy = "Add `calibration: PATH`, text of its domain."
+    remedy = "Name a file whose vectors have `calibration: PATH`, text of their domain."
     refuse_if_any(
         [
             Problem(f"vectors.{name}.calibration", "missing, but curvature is that of the loss on its text", remedy)

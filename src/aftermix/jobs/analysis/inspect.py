@@ -7,10 +7,9 @@ from typing import Any
 
 from aftermix.analysis.geometry import VectorGeometry, measure_geometry
 from aftermix.analysis.geometry_tables import dump_geometry
-from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config
 from aftermix.files import write_atomically, write_json
-from aftermix.jobs.analysis.targets import determine_picture_kind, load_target
+from aftermix.jobs.analysis.targets import determine_picture_kind, load_target, open_target_pool
 
 
 def inspect(
@@ -23,7 +22,7 @@ def inspect(
     """
     kind = determine_picture_kind(picture) if picture else None
     config = load_target(target, base=base)
-    pool = open_pool(config)
+    pool = open_target_pool(config, base=base)
 
     geometry = measure_geometry(pool)
     if json is not None:

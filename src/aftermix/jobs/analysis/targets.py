@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.config import Config, VectorConfig, load_config, require
-from aftermix.errors import ConfigError
+from aftermix.errors import AftermixError, ConfigError, ManyProblemsError
 
 FORMATS = ("svg", "png")
 FILES = (".yaml", ".yml")
@@ -26,6 +30,26 @@ def load_target(target: str, *, base: str | None) -> Config:
         config = Config(base=base, vectors={_derive_name(target): VectorConfig(model=target)})
     require(config, "base", "vectors")
     return config
+
+
+def open_target_pool(config: Config, *, base: str | None) -> Pool:
+    """The pool of what :func:`load_target` gave for a file, or for a model and its `base`. Raises as `open_pool`."""
+    if base is None:
+        return open_pool(config)
+    with advise_on_vocabularies("Name a file instead, with base, vector and `merge: {vocabulary: base}`."):
+        return open_pool(config)
+
+
+@contextmanager
+def advise_on_vocabularies(remedy: str) -> Iterator[None]:
+    """Give other tokens than the base's this `remedy`, where there is no file that could settle `merge.vocabulary`."""
+    try:
+        yield
+    except AftermixError as error:
+        problems = [replace(p, remedy=remedy) if p.where == "merge.vocabulary" else p for p in error.problems]
+        if problems == list(error.problems):
+            raise
+        raise ManyProblemsError(problems) from error
 
 
 def determine_picture_kind(picture: Path) -> str:

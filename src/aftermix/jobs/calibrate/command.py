@@ -161,6 +161,10 @@ def _read_texts(config: Config, calibration: CalibrationConfig, where: str) -> C
     except AftermixError as error:
         problem = error.problem
         remedy = problem.remedy.replace("`data:`", f"`{where}`").replace("`text_field:`", f"`{where}.text_field`")
+        if "`format:" in remedy:  # a key of training data: statistics are of documents
+            remedy = f"Name a field of text as `{where}.text_field`, or write the conversations out as text in one."
+        elif "`split:" in remedy:
+            remedy = f"Name the file of one split as `{where}`."
         raise ConfigError(f"{where}: {problem.where}", problem.found, remedy) from error
 
     whole = is_plain_text(path)
