@@ -31,7 +31,8 @@ def describe_datasets(sources: DatasetSources, sequences: PackedTokens | Sequenc
 
 
 def _describe_stream(source: SourceConfig, stream: SequenceStream) -> str:
-    store, unit = stream.store, "documents" if source.format == "text" else "examples"
+    store, unit = stream.store, "document" if source.format == "text" else "example"
+    unit += "s" if store.documents != 1 else ""
     choice = str(choose_files(Path(source.data), split=source.split))
     line = f"{source.data}: {choice}{choice and '; '}{store.documents} {unit}, {store.characters_of_all} characters, "
 

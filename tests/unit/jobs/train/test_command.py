@@ -61,7 +61,7 @@ def test_experts_are_complete_and_better_at_home(make_config: Any, base_folder: 
     tokens = record_of(folders["code"])["data"]["tokens_per_epoch"]
     assert said[1:] == [
         f"cats: trains on 1500 tokens, {record_of(folders['cats'])['epochs']:.2f} epochs",
-        f"code: {code}: 1 documents, {of_code} characters, {tokens} tokens",
+        f"code: {code}: 1 document, {of_code} characters, {tokens} tokens",
         f"code: trains on {tokens} tokens, 1.00 epochs",
         *(f"{name}: wrote {folder}" for name, folder in folders.items()),
     ]
