@@ -8,7 +8,8 @@ from pathlib import Path
 from aftermix.checkpoints.safe_files import exists
 from aftermix.errors import CheckpointError
 
-WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+ENDS = ("safetensors", "json", "jinja", "model", "txt", "spm", "codes", "tiktoken", "vocab", "bpe")
+WANTED = [f"*.{end}" for end in ENDS]
 HUB_NAME = re.compile(r"^[\w.\-]+(/[\w.\-]+)?$")
 
 

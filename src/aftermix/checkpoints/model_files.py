@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from aftermix.checkpoints.alignment.tokenizer_files import list_vocabulary_files
 from aftermix.checkpoints.alignment.tokens import extends
 from aftermix.checkpoints.alignment.vocabulary import list_vocabulary_remarks
 from aftermix.checkpoints.pool import Pool
@@ -14,18 +15,15 @@ from aftermix.checkpoints.safe_files import read_companion
 from aftermix.errors import Problem
 
 TOKENIZER_FILES = (
-    "tokenizer.json",
     "tokenizer_config.json",
-    "tokenizer.model",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
     "merges.txt",
-    "spiece.model",
+    "bpe.codes",
     "chat_template.jinja",
     "chat_template.json",
 )
+"""Files of a tokenizer beside those of its vocabulary."""
 OTHER_FILES = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
 
 
@@ -120,7 +118,8 @@ def _find_generation_settings(pool: Pool) -> Path | None:
 
 
 def _list_tokenizer_files(folder: Path) -> list[Path]:
-    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    named = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    files = [folder / name for name in dict.fromkeys([*named, *list_vocabulary_files(folder)])]
     templates = sorted((folder / "additional_chat_templates").glob("*.jinja"))
     return files + templates if files else []
 

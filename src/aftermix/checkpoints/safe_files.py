@@ -17,7 +17,10 @@ from typing import Any
 
 from aftermix.errors import CheckpointError, InputFaultError, Problem
 
-COPIED = (".json", ".jinja", ".model", ".txt", "additional_chat_templates", "difference")
+COPIED = (
+    *(".json", ".jinja", ".model", ".txt", ".spm", ".codes", ".tiktoken", ".vocab", ".bpe"),
+    *("additional_chat_templates", "difference"),
+)
 """Ends of the names of files beside the weights, and folders of such files."""
 PUT_THERE = "Put the file itself there."
 MAX_COMPANION_BYTES = 256 << 20

@@ -20,7 +20,7 @@ from aftermix.checkpoints.alignment.prefix import (
 from aftermix.checkpoints.alignment.ties import untie_heads
 from aftermix.checkpoints.alignment.tokens import is_head, list_token_tensors
 from aftermix.checkpoints.alignment.view import ModelView, describe_views, summarise_names
-from aftermix.checkpoints.alignment.vocabulary import unify_vocabularies
+from aftermix.checkpoints.alignment.vocabulary import find_tokens_without_rows, unify_vocabularies
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.reader import Checkpoint
@@ -76,6 +76,8 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
             faults = _find_faults(frame, expert, config.vectors[name].prefix, name)
             problems += [fault for fault in faults if fault.where not in explained]
             problems += find_learned_integers(frame, expert, vector=name, excluded=excluded)
+            if config.vectors[name].role == "instruction" and policy is None and name not in unified.problems:
+                problems += find_tokens_without_rows(frame, expert, name)
     return AlignedModels(unified.base, unified.experts, problems)
 
 

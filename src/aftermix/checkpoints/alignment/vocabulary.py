@@ -12,11 +12,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from aftermix.checkpoints.alignment.tokens import Ids, list_token_tensors, read_vocabulary, same_tokenizer
+from aftermix.checkpoints.alignment.tokenizer_files import (
+    Ids,
+    list_vocabulary_files,
+    read_vocabulary,
+    same_files,
+    same_tokenizer,
+)
+from aftermix.checkpoints.alignment.tokens import extends, list_token_tensors
 from aftermix.checkpoints.alignment.view import BlockReader, ModelView, stores_difference
 from aftermix.checkpoints.model import Model, Span
 from aftermix.checkpoints.names import select_text_config
@@ -89,12 +97,22 @@ class _Speaker:
         return list_token_tensors(self.model)
 
     @cached_property
+    def folder(self) -> Path:
+        """Folder of the tokenizer that it is taken to have: its own, or that of a model with as many rows."""
+        own = self.model.folder
+        if self.like is None or list_vocabulary_files(own):
+            return own
+        alike = all(self.like.count_rows(name) == self.count_rows(name) for name in self.like.tensors)
+        return self.like.folder if alike else own
+
+    @cached_property
     def ids(self) -> Ids | None:
-        own = read_vocabulary(self.model.folder)
-        alike = self.like is not None and all(
-            self.like.count_rows(name) == self.count_rows(name) for name in self.like.tensors
-        )
-        return self.like.ids if own is None and self.like is not None and alike else own
+        return read_vocabulary(self.folder)
+
+    @cached_property
+    def unread(self) -> str | None:
+        """A file that holds its vocabulary and is not read, if that is all there is of it."""
+        return next(iter(list_vocabulary_files(self.folder)), None) if self.ids is None else None
 
     def count_rows(self, tensor: str) -> int:
         return self.model.info(tensor).shape[0]
@@ -132,6 +150,7 @@ def unify_vocabularies(
         return unchanged
 
     speakers = [_Speaker(name, model, frame) for name, model in experts.items() if model is not frame.model]
+    frame = replace(frame, like=_find_speaking(experts))
     speakers = [speaker for speaker in speakers if all(speaker.model.has(name) for name in frame.tensors)]
     if policy is not None:
         return _align_rows(base, dict(experts), frame, speakers, policy)
@@ -140,6 +159,12 @@ def unify_vocabularies(
     refused = [speaker for speaker in differing if not _harmless(frame, speaker, excluded)]
     problems = {speaker.name: _explain_refusal(frame, speaker, with_base=base is not None) for speaker in refused}
     return replace(unchanged, problems=problems)
+
+
+def _find_speaking(experts: Mapping[str, Model]) -> _Speaker | None:
+    """The first model that has a vocabulary: experts of a base without one must agree among themselves."""
+    speaking = (_Speaker(name, model) for name, model in sorted(experts.items()) if not stores_difference(model))
+    return next((speaker for speaker in speaking if list_vocabulary_files(speaker.model.folder)), None)
 
 
 def list_vocabulary_remarks(frame: Model, experts: Mapping[str, Model], policy: str | None) -> list[Problem]:
@@ -153,8 +178,8 @@ def list_vocabulary_remarks(frame: Model, experts: Mapping[str, Model], policy: 
 
     notes = []
     for speaker in speakers:
-        if ours.ids and not speaker.ids:
-            found = f"vector '{speaker.name}' has no tokenizer.json"
+        if ours.ids and not list_vocabulary_files(speaker.model.folder):
+            found = f"vector '{speaker.name}' has no tokenizer files"
             notes.append(Problem(speaker.model.label, found, "Its rows are taken to be the base's tokens."))
         elif policy is None and all(speaker.model.has(name) for name in ours.tensors) and _differ(ours, speaker):
             found = f"vector '{speaker.name}' and the base have different vocabularies"
@@ -162,11 +187,38 @@ def list_vocabulary_remarks(frame: Model, experts: Mapping[str, Model], policy: 
     return notes
 
 
+def find_tokens_without_rows(frame: Model, speaker: Model, vector: str) -> list[Problem]:
+    """Problem of an instruction model whose tokenizer, which the result would take, knows more than rows and base do.
+
+    A token beyond the rows that the base's tokenizer has as well is the base's own trait.
+    """
+    ours, theirs = _Speaker("base", frame), _Speaker(vector, speaker)
+    if not ours.tensors or ours.folder == theirs.folder or same_tokenizer(ours.folder, theirs.folder):
+        return []
+
+    rows = max(ours.count_rows(name) for name in ours.tensors)
+    known = ours.ids or {}
+    beyond = sorted((row, token) for token, row in (theirs.ids or {}).items() if row >= rows and token not in known)
+    if not beyond or not extends(frame.folder, speaker.folder):  # then the result has the base's tokenizer
+        return []
+
+    row, token = beyond[0]
+    more = f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""
+    found = f"the tokenizer of vector '{vector}' has tokens without a row in the result, {token!r} ({row}){more}"
+    remedy = f"Remove `role: instruction` from it, or name a model that was saved with more than {rows} rows."
+    return [Problem(speaker.label, f"{found}; there are {rows} rows", remedy)]
+
+
 def _differ(frame: _Speaker, other: _Speaker) -> bool:
     """Tell whether a row number may mean another token, or none, in `other`."""
     if any(frame.count_rows(name) != other.count_rows(name) for name in frame.tensors):
         return True
-    if same_tokenizer(frame.model.folder, other.model.folder) or frame.ids is None or other.ids is None:
+    if frame.folder == other.folder or same_tokenizer(frame.folder, other.folder):
+        return False
+    if frame.unread or other.unread:
+        spoken = list_vocabulary_files(frame.folder) and list_vocabulary_files(other.folder)
+        return bool(spoken) and not same_files(frame.folder, other.folder)
+    if frame.ids is None or other.ids is None:
         return False
     rows = max(frame.count_rows(name) for name in frame.tensors)
     return frame.select_tokens(rows) != other.select_tokens(rows)
@@ -183,9 +235,7 @@ def _explain_refusal(frame: _Speaker, other: _Speaker, *, with_base: bool) -> Pr
     title = "base" if with_base else f"vector '{frame.name}'"
     found = f"vector '{other.name}' has {_describe_size(other, tensor)}, {title} has {_describe_size(frame, tensor)}"
     if frame.ids is None or other.ids is None:
-        unknown = other if other.ids is None else frame
-        remedy = f"Copy its tokenizer.json into {unknown.model.folder}, so that rows can be aligned by token."
-        return Problem("merge.vocabulary", found, remedy)
+        return Problem("merge.vocabulary", found, _advise_reading(other if other.ids is None else frame))
 
     ours, theirs = frame.select_tokens(frame.count_rows(tensor)), other.select_tokens(other.count_rows(tensor))
     differing = [token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)]
@@ -197,13 +247,28 @@ def _explain_refusal(frame: _Speaker, other: _Speaker, *, with_base: bool) -> Pr
         )
         found += f"; {len(differing)} tokens differ, first {shown}"
 
+    if frame.folder != frame.model.folder:
+        found += f"; {title} has no tokenizer of its own and is taken to speak that of {frame.folder}"
+        return Problem("merge.vocabulary", found, f"Copy its tokenizer.json into {frame.model.folder}.")
+
     base = "`vocabulary: base` (the base's rows and tokenizer)"
     remedy = f"`vocabulary: {other.name}` (that vector's)"
     return Problem("merge.vocabulary", found, f"Add to `merge`: {f'{base} or {remedy}' if with_base else remedy}.")
 
 
+def _advise_reading(speaker: _Speaker) -> str:
+    """Remedy for a model whose vocabulary is not known."""
+    folder = speaker.model.folder
+    if not speaker.unread:
+        return f"Copy its tokenizer.json into {folder}, so that rows can be aligned by token."
+    command = f"from transformers import AutoTokenizer as T; T.from_pretrained('{folder}').save_pretrained('{folder}')"
+    return f'Make its tokenizer.json, so that rows can be aligned by token: python -c "{command}"'
+
+
 def _describe_size(speaker: _Speaker, tensor: str) -> str:
     rows = speaker.count_rows(tensor)
+    if speaker.unread:
+        return f"a tokenizer that is not read ({speaker.unread}) and {rows} rows"
     return f"{len(speaker.select_tokens(rows)) if speaker.ids else 'unknown'} tokens in {rows} rows"
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from aftermix.checkpoints.alignment.tokens import read_vocabulary
+from aftermix.checkpoints.alignment.tokenizer_files import read_vocabulary
 from aftermix.checkpoints.alignment.vocabulary import VocabularyView, unify_vocabularies
 from aftermix.checkpoints.model import Span, TensorInfo, read_tensor
 from aftermix.checkpoints.model_files import list_companion_remarks
@@ -147,7 +147,7 @@ def test_without_a_tokenizer_other_rows_are_refused(models: Family, tmp_path: Pa
     (same / "tokenizer.json").unlink()
     pool = open_pool(config(family | {"same": same}, x="same"))
     notes = [str(note) for note in list_companion_remarks(pool)]
-    assert f"{same}: vector 'x' has no tokenizer.json. Its rows are taken to be the base's tokens." in notes
+    assert f"{same}: vector 'x' has no tokenizer files. Its rows are taken to be the base's tokens." in notes
 
 
 def test_a_policy_that_names_nothing_is_refused(models: Family) -> None:
