@@ -7,7 +7,7 @@ import hashlib
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from inspect import unwrap
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -16,6 +16,7 @@ from typing import Any
 from aftermix.evaluation.documents.canonical import encode_document
 from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.loading import BUILT_IN
+from aftermix.evaluation.metrics import TaskMetric
 from aftermix.evaluation.requests import LeafRequests, compile_templates_once
 
 INSTALLED = tuple(Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "purelib", "platlib"))
@@ -33,9 +34,12 @@ class TaskFingerprint:
     """Of the documents of all items in order, as the task's own code sees them."""
 
 
-def fingerprint_task(parts: Sequence[LeafRequests]) -> TaskFingerprint:
-    """Hash the requests of all splits of one task, in order, and the documents that they are of."""
-    requests, documents = hashlib.sha256(), hashlib.sha256()
+def fingerprint_task(parts: Sequence[LeafRequests], metric: TaskMetric) -> TaskFingerprint:
+    """Hash the requests of all splits of one task, in order, and the documents that they are of.
+
+    `metric`, with all that it says of how items become the score, is hashed with the requests.
+    """
+    requests, documents = hashlib.sha256(encode_document(asdict(metric)) + b"\n"), hashlib.sha256()
     with compile_templates_once(), own_generators():
         for part in parts:
             for item, group in zip(part.items, part.instances, strict=True):

@@ -101,7 +101,10 @@ class TaskSuite:
         `lm` is asked for its chat template where one applies. Raises :class:`EvaluationError` as requests are built.
         """
         parts = [self._build_split(split, lm) for split in SPLITS]
-        return {task: fingerprint_task([part for by_task in parts for part in by_task[task]]) for task in self.tasks}
+        return {
+            task: fingerprint_task([part for by_task in parts for part in by_task[task]], metric)
+            for task, metric in self.primary.items()
+        }
 
     def count_tokens(self, split: Split, lm: Any) -> dict[str, int]:
         """Task -> tokens that the model must be run on for `split`, each task alone; generated text at its limit.

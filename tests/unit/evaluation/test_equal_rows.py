@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,6 +123,22 @@ def test_tasks_over_the_same_rows_split_them_alike(tasks: Path, config_of: Any, 
         assert suite.tasks["few"].grouped == 20
         turned = TaskSuite.build(config_of(tasks, *names[::-1], items={"search": 6, "select": 8}))
         assert turned.tasks == suite.tasks
+
+
+def test_rows_are_equal_in_whatever_form_they_are_stored(tasks: Path, config_of: Any, task_texts: Any) -> None:
+    rows = read_rows(tasks)
+    padded = datasets.Dataset.from_list([*rows[::-1], {**question_of(rows), "note": "of another row"}])
+    padded.to_parquet(tasks / "data" / "rows.parquet")
+    stored = task_texts["test_only"].replace("dataset_path: json", "dataset_path: parquet")
+    stored = stored.replace("{train: data/train.jsonl, test: data/test.jsonl}", "{test: data/rows.parquet}")
+    (tasks / "stored.yaml").write_text(f"task: stored\n{stored}")
+    suite = TaskSuite.build(config_of(tasks, "stored", "test_only"))
+    assert_apart(suite)
+    assert {name: items.grouped for name, items in suite.tasks.items()} == {"stored": 40, "test_only": 40}
+
+
+def question_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**rows[0], "question": "asked nowhere else"}
 
 
 def test_the_first_items_are_the_papers_own_and_test_shares_no_row_with_them(tasks: Path, config_of: Any) -> None:

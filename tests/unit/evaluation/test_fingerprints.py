@@ -138,13 +138,21 @@ def test_what_decides_a_score_changes_the_hash_and_nothing_else_does(name: str, 
 def test_another_place_and_another_cache_are_the_same_task(
     coded: Path, config_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ("colours", "coded", "written", "both")
-    here = {name: TaskSuite.build(config_of(coded, name)).fingerprint_tasks(None)[name] for name in names}
+    names = ("colours", "coded", "written")
+    here = TaskSuite.build(config_of(coded, *names)).fingerprint_tasks(None)
     moved = Path(shutil.copytree(coded, tmp_path / "moved"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    there = TaskSuite.build(config_of(moved, "colours", "coded", "written")).fingerprint_tasks(None)
-    assert there == {name: here[name] for name in there}
-    assert here["both"].requests != here["colours"].requests
+    assert TaskSuite.build(config_of(moved, *names)).fingerprint_tasks(None) == here
+    assert len({task.requests for task in here.values()}) == 3
+
+
+def test_all_that_a_metric_says_is_hashed(coded: Path, config_of: Any) -> None:
+    first, second = (
+        TaskSuite.build(config_of(coded, {"task": "colours", "metric": metric})).fingerprint_tasks(None)["colours"]
+        for metric in ("acc", "acc_norm")
+    )
+    assert first.requests != second.requests
+    assert first.documents == second.documents
 
 
 def test_a_document_has_the_same_bytes_in_every_process() -> None:

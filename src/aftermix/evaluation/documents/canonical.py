@@ -26,6 +26,17 @@ def hash_document(document: Any) -> bytes:
     return hashlib.blake2b(encode_document(document), digest_size=16).digest()
 
 
+def drop_nulls(value: Any) -> Any:
+    """`value` without null entries of objects, at any depth: storage in columns fills them in for absent ones.
+
+    >>> drop_nulls({"a": 1, "b": None, "c": [{"d": None}]})
+    {'a': 1, 'c': [{}]}
+    """
+    if isinstance(value, dict):
+        return {key: drop_nulls(part) for key, part in value.items() if part is not None}
+    return [drop_nulls(part) for part in value] if isinstance(value, list) else value
+
+
 def _describe_value(value: Any) -> Any:
     """Stand-in for a value that JSON does not have. A text that names an address in memory would differ each time."""
     if isinstance(value, bytes):

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aftermix.evaluation.documents.canonical import hash_document
+from aftermix.evaluation.documents.canonical import drop_nulls, hash_document
 from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.documents.traced_task import TracedTask
 
@@ -17,7 +17,8 @@ MARK = "aftermix_row"
 def find_equal_items(leaves: Mapping[str, Any]) -> dict[str, bytes]:
     """Item -> what it shares with others, for each item (`leaf task/document number`) whose row is no one else's alone.
 
-    Items are equal if their rows are, as canonical JSON before `process_docs`, in one task of `leaves` or in several.
+    Items are equal if their rows are, as canonical JSON before `process_docs`, in one task of `leaves` or in several. A
+    null is as an absent entry, which storage in columns fills in.
     """
     rows = {name: _hash_rows(leaf) for name, leaf in leaves.items()}
     seen: dict[bytes, int] = defaultdict(int)
@@ -37,7 +38,7 @@ def find_equal_items(leaves: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _hash_rows(leaf: Any) -> list[bytes]:
-    return [hash_document(row) for row in _find_rows(leaf)]
+    return [hash_document(drop_nulls(row)) for row in _find_rows(leaf)]
 
 
 def _find_rows(leaf: Any) -> Any:
