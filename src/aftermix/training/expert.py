@@ -164,6 +164,6 @@ def _narrow_tensors(
         tensor = trained[spec.name] if spec.name in trained else base.read(spec.name)
         narrow = tensor.detach().to(spec.dtype)
         if narrow.is_floating_point() and not bool(torch.isfinite(narrow).all()):
-            remedy = "Lower the learning rate, or store in bfloat16 or float32; no model was written."
+            remedy = "Lower the learning rate, or store in bfloat16 or float32, in another output folder."
             raise RunFailedError(f"{label}: {spec.name}", f"holds NaN or Inf as {spec.dtype}", remedy)
         yield spec.name, narrow

@@ -175,7 +175,7 @@ class StepRecorder(TrainerCallback):
             raise RunFailedError(
                 f"{self.label}, step {len(self.losses) + 1}",
                 f"the loss is {loss}",
-                "Lower the learning rate, and check base and data for NaN; no model was written.",
+                "Lower the learning rate, and check base and data for NaN; other settings need another output folder.",
             )
 
         self.losses.append(loss)
