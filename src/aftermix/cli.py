@@ -194,7 +194,9 @@ def merge(file: Path, output: Path, repo_id: str | None, private: bool, check: b
 
     click.echo(f"Model: {job(config, output, log=lambda line: click.echo(printable(line)), check=check)}")
     if repo_id is not None:
-        click.echo(f"Hub: {upload(output, repo_id, private=private)}")
+        command = _join_push(output, repo_id, private=private)
+        with announce_resume(command, kept="the model", output=output, has_begun=True):
+            click.echo(f"Hub: {upload(output, repo_id, private=private)}")
 
 
 @cli.command()
@@ -205,7 +207,8 @@ def push(folder: Path, repo_id: str, private: bool) -> None:
     """Upload the model of FOLDER (a model or run folder), with its card, to the hub as REPO_ID."""
     from aftermix.jobs.push import push as job
 
-    click.echo(f"Hub: {job(folder, repo_id, private=private)}")
+    with announce_resume(_join_push(folder, repo_id, private=private), kept="the model", output=folder):
+        click.echo(f"Hub: {job(folder, repo_id, private=private)}")
 
 
 @cli.command()
@@ -336,6 +339,10 @@ def main() -> None:
     gc.set_threshold(100_000, 20, 100)
     atexit.register(gc.freeze)
     sys.exit(run_guarded(lambda: cli.main(standalone_mode=False)))
+
+
+def _join_push(folder: Path, repo_id: str, *, private: bool) -> str:
+    return join_command("aftermix", "push", folder, repo_id, "--private" if private else None)
 
 
 def _choose_run_folder(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> Path:

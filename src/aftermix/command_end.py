@@ -19,10 +19,13 @@ def join_command(*parts: object) -> str:
 
 
 @contextmanager
-def announce_resume(command: str, *, kept: str, output: Path, anew: str | None = None) -> Iterator[None]:
+def announce_resume(
+    command: str, *, kept: str, output: Path, anew: str | None = None, has_begun: bool = False
+) -> Iterator[None]:
     """Say, when work in the folder `output` stops, what is `kept` there ("every trial") and the command that goes on.
 
-    Where a stop would meet the same end again, that is the command of a new run, `anew`.
+    Where a stop would meet the same end again, that is the command of a new run, `anew`. With `has_begun`, something
+    was written before: a refusal is a stop, too.
     """
     try:
         yield
@@ -31,14 +34,28 @@ def announce_resume(command: str, *, kept: str, output: Path, anew: str | None =
         notice = f"{kept[0].upper()}{kept[1:]} {verb} kept; go on with:\n  {command}"
         click.echo(f"\nInterrupted. {notice if _holds_anything(output) else 'Nothing was written.'}", err=True)
         raise
-    except RunFailedError as error:
-        error.kept = error.kept or f"{kept}, in {output}"
-        error.go_on = anew if anew and error.takes_new_run else command
-        raise
     except Exception as error:
-        if not isinstance(error, AftermixError) and _holds_anything(output):
+        stop = _find_stop(error, output, kept=f"{kept}, in {output}", has_begun=has_begun)
+        if stop is not None:
+            stop.kept = stop.kept or f"{kept}, in {output}"
+            stop.go_on = anew if anew and stop.takes_new_run else command
+        elif not isinstance(error, AftermixError) and _holds_anything(output):
             error.add_note(f"go on with: {command}")
-        raise
+
+        if stop is None or stop is error:
+            raise
+        raise stop from error
+
+
+def _find_stop(error: Exception, output: Path, *, kept: str, has_begun: bool) -> RunFailedError | None:
+    """The stop that `error` is, or stands for; None for a refusal, and for what no user can mend."""
+    if isinstance(error, RunFailedError):
+        return error
+    if isinstance(error, AftermixError):
+        return RunFailedError.from_refusal(error, kept=kept) if has_begun else None
+    if isinstance(error, OSError) and error.strerror is not None and _holds_anything(output):
+        return RunFailedError(str(error.filename or output), error.strerror, "Mend that, then go on.", kept=kept)
+    return None
 
 
 def _holds_anything(folder: Path) -> bool:
@@ -68,6 +85,8 @@ def run_guarded(run: Callable[[], Any]) -> int:
         # A full disk, a file that vanished: nothing that a traceback would explain.
         if error.strerror is None:
             raise
-        click.echo(f"aftermix: {printable(str(error.filename or 'a file'))}: {error.strerror}", err=True)
-        return RunFailedError.exit_code
+        place = f"{printable(str(error.filename))}: " if error.filename else ""
+        click.echo(f"aftermix: {place}{error.strerror}", err=True)
+        # What a command writes appears complete or not at all; only its own lines may have come out before.
+        return RunFailedError.exit_code if isinstance(error, BrokenPipeError) else AftermixError.exit_code
     return result if isinstance(result, int) else 0

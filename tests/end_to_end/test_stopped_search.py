@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -86,10 +87,7 @@ def change_at(monkeypatch: pytest.MonkeyPatch, call: str, change: Callable[[], N
     monkeypatch.setattr(MergeEvaluator, "_evaluate_baseline", watched_baseline)
 
 
-def list_files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
+JOURNAL, SHARDS = "aftermix.runs.journal.append_line", "aftermix.checkpoints.writer.write_shards"
 PHASES = [("search 2", 2), ("select", 4), ("test", 4), ("baseline 1", 4), ("model", 4)]
 
 
@@ -120,3 +118,33 @@ def test_a_changed_input_ends_the_run_in_every_phase_and_no_trial_is_blamed(
     assert run_cli(*shlex.split(command)[1:]) == 0
     assert [trial["state"] for trial in read_trials(run)] == ["complete"] * 4
     assert (run / "report.html").is_file()
+
+
+def test_a_full_disk_is_told_with_the_command_that_goes_on_and_trials_without_number_are_refused(
+    world: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run, command = world / "run", f"search {world}/search.yaml -o {world}/run"
+    assert run_cli("search", write_search(world, tasks, name="none", trials=0), "-o", run) == 2
+    assert "search.trials: is 0, so there is nothing to choose from" in capsys.readouterr().err
+
+    # While the first files are written, then a line of the journal, then the model.
+    for place, kept in (("aftermix.runs.json_record.write_atomically", None), (JOURNAL, 0), (SHARDS, 4)):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, fill)
+            assert run_cli(*shlex.split(command)) == (2 if kept is None else 1)
+        told = capsys.readouterr().err.splitlines()
+        if kept is None:
+            remedy = "Free space or name another folder; nothing was left behind."
+            assert told[-1] == f"aftermix: {run}: cannot be written (No space left on device). {remedy}"
+            assert not run.exists()
+            continue
+
+        where = run / "model" if place == SHARDS else run
+        assert told[-3] == f"aftermix: {where}: cannot be written (No space left on device). Free space, then go on."
+        assert told[-2] == f"kept: {kept} trials and every finished measurement, in {run}"
+        command = told[-1].removeprefix("go on with: aftermix ")
+        assert command == f"search {world}/search.yaml --resume {run}"
+    assert run_cli(*shlex.split(command)) == 0

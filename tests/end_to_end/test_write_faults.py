@@ -267,7 +267,7 @@ def test_a_full_disk_in_any_other_place_is_one_line(
     monkeypatch.setattr("aftermix.report.page.write_report", full)
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == 1
+    assert ended.value.code == 2  # nothing was written
     assert capsys.readouterr().err == f"aftermix: {tmp_path}/report.html: No space left on device\n"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aftermix.checkpoints.hub import locate
-from aftermix.checkpoints.writer import refuse_occupied
+from aftermix.checkpoints.writer import refuse_occupied, stage_folder
 from aftermix.config import Config, DatasetConfig, TrainConfig, load_config
 from aftermix.errors import AftermixError, ConfigError
 from aftermix.files import write_atomically
@@ -86,8 +86,9 @@ def export_mixture(
     if to == "csv":
         write_atomically(output, files[TABLE])
         return [output]
-    for name, text in {**files, **write_table(plan)}.items():
-        write_atomically(output / name, text)
+    with stage_folder(output) as hidden:
+        for name, text in {**files, **write_table(plan)}.items():
+            write_atomically(hidden / name, text)
     return [output / name for name in files]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, require
+from aftermix.errors import ConfigError
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
@@ -58,6 +59,9 @@ def _search(
     """Check all inputs, make or reopen the folder, and run the stages."""
     run = session.run
     require(config, "base", "vectors", "evaluate")
+    if config.search.trials == 0 and source is None and not resume:
+        remedy = "Raise it, or start from the trials of an earlier run: --from RUN."
+        raise ConfigError("search.trials", "is 0, so there is nothing to choose from", remedy)
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
     config = resolve_defaults(config, recipe)
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
