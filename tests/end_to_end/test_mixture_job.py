@@ -226,6 +226,8 @@ def test_a_round_follows_the_design_and_groups_are_means(tmp_path: Path, family:
     trials, best = trials_of(run), best_of(run)
     assert [trial["origin"] for trial in trials[6:]] == ["round 1", "round 1"]
     assert list(best["surrogates"]) == ["both"]
+    assert list(best["surrogates"]["both"]["tasks"]) == list(CAPABILITIES)
+    assert json.loads((run / "design.json").read_text())["fitted"] == "tasks"
     both = best["test"]["capabilities"]["both"]["score"]
     assert both == pytest.approx(np.mean([best["test"]["tasks"][task]["score"] for task in CAPABILITIES]))
     assert best["noise"] == {"points": [], "sd": {}}

@@ -17,7 +17,7 @@ from aftermix.analysis.mixture_landscape import build_slices, build_surface, rou
 from aftermix.checkpoints.pool import Pool
 from aftermix.errors import ConfigError, MixtureError
 from aftermix.files import write_atomically
-from aftermix.jobs.mixture.points import FittedSurrogates
+from aftermix.jobs.mixture.points import FittedSurrogates, read_fitted
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import build_level_problem
 from aftermix.jobs.run_folder import read_run_config, refuse_other_kind
@@ -37,7 +37,7 @@ from aftermix.runs.reader import LEVELS_FOLDER, read_level
 from aftermix.runs.records import BEST_FILE
 from aftermix.runs.trials import Trial
 
-# N points, C candidates, K domains, M capabilities, Q quantities: the utility and M capabilities
+# N points, C candidates, K domains, M capabilities, T columns of scores, Q quantities: the utility and M capabilities
 
 FORMATS = ("svg", "png", "html")
 TURNED = 4
@@ -101,7 +101,8 @@ def _read_finished(run: Path) -> tuple[MixtureProblem, FoundMixtureRecord | Leve
         raise MixtureError(
             str(run), f"each group of its tree has a landscape of its own ({names})", f"Name {levels}/GROUP."
         )
-    return MixtureProblem.build_flat(config), MixtureRecord.read(run / BEST_FILE)
+    problem = MixtureProblem.build_flat(config, fitted=read_fitted(run))
+    return problem, MixtureRecord.read(run / BEST_FILE)
 
 
 def write_landscape(
@@ -158,9 +159,9 @@ class _LandscapeQuantities:
         self._utility: MixtureUtility = problem.build_utility(fitted.scores_NM)
         self._seed = problem.mixture.seed
 
-    def tabulate(self, scores_CM: Floats) -> Floats:
-        """(C, Q): the utility of the scores, and the scores."""
-        return np.column_stack([self._utility.values(scores_CM), scores_CM])
+    def tabulate(self, scores_CT: Floats) -> Floats:
+        """(C, Q): the utility of the scores, and those of the capabilities."""
+        return np.column_stack([self._utility.values(scores_CT), self._utility.score_capabilities(scores_CT)])
 
     def predict_mean(self, weights_CK: Floats) -> Floats:
         """(C, Q) the predictions."""
@@ -172,11 +173,13 @@ class _LandscapeQuantities:
 
     def predict_band(self, weights_CK: Floats) -> tuple[Floats, Floats, Floats]:
         """(C, Q) the predictions, and the ends of a measurement: 95% of the utility's, two deviations of a score."""
-        mean_CM, std_CM = self._surrogate.predict(weights_CK)
+        mean_CT = self._surrogate.mean(weights_CK)
+        mean_CM = self._utility.score_capabilities(mean_CT)
         predictions = [predict_mixture(self._surrogate, self._utility, row_K, seed=self._seed) for row_K in weights_CK]
         low_C2, high_C2 = np.array([prediction.interval for prediction in predictions]).T
+        std_CM = np.stack([prediction.std_M for prediction in predictions])
         return (
-            self.tabulate(mean_CM),
+            self.tabulate(mean_CT),
             np.column_stack([low_C2, mean_CM - 2 * std_CM]),
             np.column_stack([high_C2, mean_CM + 2 * std_CM]),
         )

@@ -19,7 +19,7 @@ from aftermix.mixture.surrogates.surrogate import Surrogate
 from aftermix.mixture.utility import MixtureUtility
 from aftermix.seeds import generator
 
-# N design points, C candidates, K domains, M capabilities, D draws, P pairs of domains
+# N design points, C candidates, K domains, M capabilities, T columns of scores, D draws, P pairs of domains
 
 CANDIDATES = 200_000
 CONCENTRATIONS = (1.0, 0.5, 0.2)
@@ -65,6 +65,7 @@ class MixturePrediction:
     """Expected result of a measurement at one mixture, by the surrogate."""
 
     scores_M: Floats
+    """Raw scores of capabilities."""
     std_M: Floats
     utility: float
     interval: tuple[float, float]
@@ -142,20 +143,39 @@ def predict_mixture(
 ) -> MixturePrediction:
     """Scores and utility that a measurement at `weights_K` is expected to give.
 
-    Capabilities err together: errors are drawn from a normal distribution with the correlations of the out-of-fold
+    Scores err together: errors are drawn from a normal distribution with the correlations of the out-of-fold
     residuals, shrunk by a tenth.
     """
-    mean_1M, std_1M = surrogate.predict(weights_K[None])
-    varying_M = std_1M[0] > 0
-    errors_DM = np.zeros((SCORE_DRAWS, len(varying_M)))
-    if varying_M.any():
-        size = int(varying_M.sum())
-        together = np.atleast_2d(np.corrcoef(surrogate.residuals_NM[:, varying_M].T))
+    mean_1T, std_1T = surrogate.predict(weights_K[None])
+    varying_T = std_1T[0] > 0
+    errors_DT = np.zeros((SCORE_DRAWS, len(varying_T)))
+    together_TT = np.eye(len(varying_T))
+    if varying_T.any():
+        size = int(varying_T.sum())
+        together = np.atleast_2d(np.corrcoef(surrogate.residuals_NM[:, varying_T].T))
+        together_TT[np.ix_(varying_T, varying_T)] = 0.9 * together + 0.1 * np.eye(size)
         factor = np.linalg.cholesky(0.9 * together + 0.1 * np.eye(size))
         drawn = generator(seed, "mixture prediction").standard_normal((SCORE_DRAWS, size))
-        errors_DM[:, varying_M] = (drawn @ factor.T) * std_1M[0, varying_M]
-    low, high = _take_interval(utility.values(mean_1M + errors_DM))
-    return MixturePrediction(mean_1M[0], std_1M[0], float(utility.values(mean_1M)[0]), (float(low), float(high)))
+        errors_DT[:, varying_T] = (drawn @ factor.T) * std_1T[0, varying_T]
+
+    low, high = _take_interval(utility.values(mean_1T + errors_DT))
+    std_M = _measure_group_deviations(utility, std_1T[0], together_TT)
+    return MixturePrediction(
+        utility.score_capabilities(mean_1T)[0],
+        std_M,
+        float(utility.values(mean_1T)[0]),
+        (float(low), float(high)),
+    )
+
+
+def _measure_group_deviations(utility: MixtureUtility, std_T: Floats, together_TT: Floats) -> Floats:
+    """(M,) standard deviation of each capability: of several tasks, that of the mean of errors that go together."""
+    deviations = []
+    for columns in utility.groups.values():
+        places = [utility.columns.index(column) for column in columns]
+        variance = std_T[places] @ together_TT[np.ix_(places, places)] @ std_T[places]
+        deviations.append(std_T[places[0]] if len(places) == 1 else np.sqrt(variance) / len(places))
+    return np.array(deviations)
 
 
 def estimate_ratio_interval(
@@ -323,10 +343,8 @@ def _take_interval(draws: Floats) -> Floats:
 
 
 def _refuse_strangers(surrogate: Surrogate, utility: MixtureUtility, bounds: ShareBounds) -> None:
-    if surrogate.capabilities != utility.capabilities:
-        found = (
-            f"expected the surrogate's ({', '.join(surrogate.capabilities)}), found {', '.join(utility.capabilities)}"
-        )
+    if surrogate.capabilities != utility.columns:
+        found = f"expected the surrogate's ({', '.join(surrogate.capabilities)}), found {', '.join(utility.columns)}"
         raise MixtureError("utility's capabilities", found, "Build both from the same columns of scores.")
     if surrogate.weights_NK.shape[1] != len(bounds.domains):
         found = f"expected the surrogate's {surrogate.weights_NK.shape[1]} domains, found {len(bounds.domains)}"

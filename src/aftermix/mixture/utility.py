@@ -15,7 +15,7 @@ from aftermix.mixture.expression import ScoreExpression, parse_expression
 from aftermix.mixture.simplex import Floats, check_distinct, check_table, refuse_unknown_names
 from aftermix.mixture.surrogates.surrogate import is_constant
 
-# N design points, C candidates, M capabilities
+# N design points, C candidates, M capabilities, T columns of scores: tasks, or capabilities themselves
 
 Normalisation = Literal["zscore", "percentile", "raw"]
 
@@ -25,19 +25,27 @@ Scale = Callable[[Floats], Floats]
 
 @dataclass(frozen=True)
 class MixtureUtility:
-    """A weighted mean of normalised scores, or an expression over them, with floors under raw scores."""
+    """A weighted mean of normalised scores, or an expression over them, with floors under raw scores.
+
+    A capability of several tasks is the mean of them: each is normalised by itself, and the mean is taken afterwards.
+    """
 
     capabilities: tuple[str, ...]
+    columns: tuple[str, ...]
+    """Columns of scores: the tasks of the groups, or the capabilities where there are no groups."""
+    groups: Mapping[str, tuple[str, ...]]
+    """Columns by capability."""
     smaller_is_better: frozenset[str]
     normalisation: Normalisation
-    scales: Mapping[str, Scale]
-    """Of the capabilities that count."""
+    scales: Mapping[str, Mapping[str, Scale]]
+    """By capability that counts, the scales of its columns that count."""
     weights: Mapping[str, float]
     """Summing to 1; empty where an expression takes their place."""
     expression: ScoreExpression | None
     floors: Mapping[str, float]
     left_out: tuple[str, ...]
-    """Capabilities that scored the same at every design point, and so say nothing about mixtures."""
+    """Capabilities, and tasks of those that vary, that scored the same at every design point, and so say nothing about
+    mixtures."""
 
     @classmethod
     def build(
@@ -50,8 +58,13 @@ class MixtureUtility:
         floors: Mapping[str, float] | None = None,
         normalisation: Normalisation | None = None,
         smaller_is_better: Collection[str] = (),
+        groups: Mapping[str, Sequence[str]] | None = None,
     ) -> MixtureUtility:
-        """Bind a utility to the (N, M) scores of the design.
+        """Bind a utility to the (N, T) scores of the design.
+
+        `groups` names the tasks of each capability; columns are then the tasks, each once, in order of first mention.
+        Without it each capability is a column. A normalised capability is the mean of its normalised tasks, a raw one
+        the mean of its raw tasks.
 
         With `weights` (default: 1 for every capability) it is `sum_m w_m z_m(y_m) / sum_m w_m`, with `expression` the
         value of that text. `normalisation` says what stands for a score: `zscore` (default for weights) is
@@ -66,8 +79,10 @@ class MixtureUtility:
         value at a design point, weights beside an expression, and when nothing that varies is left.
         """
         names = check_distinct(capabilities, where="capabilities")
-        scores_NM = check_table(design_scores, where="scores")
-        _refuse_columns(names, scores_NM)
+        members = {name: tuple(groups[name]) if groups else (name,) for name in names}
+        columns = tuple(dict.fromkeys(column for group in members.values() for column in group))
+        scores_NT = check_table(design_scores, where="scores")
+        _refuse_columns(columns, scores_NT)
         for where, given in (("floors", floors or {}), ("smaller_is_better", list(smaller_is_better))):
             refuse_unknown_names(given, names, where=f"utility.{where}")
         if expression is not None and weights is not None:
@@ -76,7 +91,8 @@ class MixtureUtility:
 
         parsed = None if expression is None else parse_expression(expression, capabilities=names)
         used = parsed.names if parsed else tuple(_check_weights(weights, names))
-        constant = tuple(name for name in used if is_constant(scores_NM[:, names.index(name)]))
+        varying = {column for column, column_N in zip(columns, scores_NT.T, strict=True) if not is_constant(column_N)}
+        constant = tuple(name for name in used if varying.isdisjoint(members[name]))
         if len(constant) == len(used):
             found = f"every capability that counts scored the same at all points ({', '.join(constant)})"
             raise MixtureError("utility", found, "Name one that varies, or evaluate more items.")
@@ -87,34 +103,57 @@ class MixtureUtility:
         if parsed and kind == "raw":
             signs = dict.fromkeys(names, 1.0)
 
-        scales = {name: _build_scale(kind, scores_NM[:, names.index(name)], signs[name]) for name in used}
         counted = {} if parsed else _normalise_weights(_check_weights(weights, names), constant)
-        utility = cls(names, frozenset(smaller_is_better), kind, scales, counted, parsed, dict(floors or {}), constant)
-        utility._refuse_no_value(scores_NM)
+        scales: dict[str, dict[str, Scale]] = {}
+        silent: list[str] = []
+        for name in used:
+            scored = [column for column in members[name] if kind == "raw" or column in varying] or [*members[name]]
+            silent += [column for column in members[name] if column not in varying and name not in constant]
+            scales[name] = {
+                column: _build_scale(kind, scores_NT[:, columns.index(column)], signs[name]) for column in scored
+            }
+
+        left_out = (*constant, *dict.fromkeys(silent))
+        utility = cls(
+            *(names, columns, members, frozenset(smaller_is_better), kind),
+            *(scales, counted, parsed, dict(floors or {}), left_out),
+        )
+        utility._refuse_no_value(scores_NT)
         return utility
 
-    def values(self, scores_CM: Floats) -> Floats:
-        """(C,) the utility of (C, M) scores; larger is better, minus infinity where an expression has no value."""
-        normalised = {name: scale(scores_CM[:, self.capabilities.index(name)]) for name, scale in self.scales.items()}
+    def score_capabilities(self, scores_CT: Floats) -> Floats:
+        """(C, M) raw scores of all capabilities: of several tasks, their mean."""
+        places = [[self.columns.index(column) for column in self.groups[name]] for name in self.capabilities]
+        return np.stack([np.mean([scores_CT[:, place] for place in group], axis=0) for group in places], axis=1)
+
+    def values(self, scores_CT: Floats) -> Floats:
+        """(C,) the utility of (C, T) scores; larger is better, minus infinity where an expression has no value."""
+        normalised = {
+            name: np.mean([scale(scores_CT[:, self.columns.index(column)]) for column, scale in scales.items()], axis=0)
+            for name, scales in self.scales.items()
+        }
         if self.expression is not None:
-            found_C = np.broadcast_to(self.expression.values(normalised), len(scores_CM))
+            found_C = np.broadcast_to(self.expression.values(normalised), len(scores_CT))
             return np.where(np.isfinite(found_C), found_C, -np.inf)
         return np.asarray(np.sum([weight * normalised[name] for name, weight in self.weights.items()], axis=0))
 
-    def violation(self, scores_CM: Floats) -> Floats:
+    def violation(self, scores_CT: Floats) -> Floats:
         """(C,) by how much floors are broken, summed over capabilities; 0 where all are met."""
-        total_C = np.zeros(len(scores_CM))
+        total_C = np.zeros(len(scores_CT))
+        if not self.floors:
+            return total_C
+        scores_CM = self.score_capabilities(scores_CT)
         for name, floor in self.floors.items():
             sign = -1.0 if name in self.smaller_is_better else 1.0
             total_C += np.maximum(0.0, sign * (floor - scores_CM[:, self.capabilities.index(name)]))
         return total_C
 
-    def best(self, scores_NM: Floats) -> int:
+    def best(self, scores_NT: Floats) -> int:
         """The row of largest utility among those that break floors least."""
-        return int(np.lexsort((-self.values(scores_NM), self.violation(scores_NM)))[0])
+        return int(np.lexsort((-self.values(scores_NT), self.violation(scores_NT)))[0])
 
-    def _refuse_no_value(self, scores_NM: Floats) -> None:
-        bad_N = np.isneginf(self.values(scores_NM))
+    def _refuse_no_value(self, scores_NT: Floats) -> None:
+        bad_N = np.isneginf(self.values(scores_NT))
         if bad_N.any():
             text = self.expression.text if self.expression else ""
             found = f"'{text}' has no finite value at design point {int(bad_N.argmax())}"
@@ -155,10 +194,10 @@ def _normalise_weights(weights: Mapping[str, float], constant: Collection[str]) 
     return {name: weight / total for name, weight in kept.items()}
 
 
-def _refuse_columns(names: Sequence[str], scores_NM: Floats) -> None:
-    if scores_NM.shape[1] != len(names):
-        found = f"expected {len(names)} columns ({', '.join(names)}), found {scores_NM.shape[1]}"
-        raise MixtureError("scores", found, "Give one column for each capability.")
+def _refuse_columns(names: Sequence[str], scores_NT: Floats) -> None:
+    if scores_NT.shape[1] != len(names):
+        found = f"expected {len(names)} columns ({', '.join(names)}), found {scores_NT.shape[1]}"
+        raise MixtureError("scores", found, "Give one column for each capability, or each task of the groups.")
 
 
 def _refuse_normalisation(kind: str) -> None:

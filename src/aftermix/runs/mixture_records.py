@@ -36,6 +36,9 @@ class MixtureDesignRecord(RunRecord):
     domains: tuple[str, ...]
     points: tuple[DesignPointRecord, ...]
     repeats: tuple[int, ...]
+    fitted: Literal["tasks", "capabilities"] | None = None
+    """Scores that have surrogates, where capabilities have several tasks; in a run that does not say it, of whole
+    capabilities."""
 
 
 class MixtureWinnerRecord(RunRecord):
@@ -58,7 +61,7 @@ class UtilityRecord(RunRecord):
     normalisation: str
     floors: dict[str, Finite]
     left_out: tuple[str, ...]
-    """Capabilities that scored the same everywhere."""
+    """Capabilities, and tasks of those that vary, that scored the same everywhere."""
 
 
 class PointCountsRecord(RunRecord):
@@ -83,6 +86,12 @@ class SurrogateRecord(RunRecord):
 
     choice: str
     candidates: dict[str, OutOfFoldRecord]
+    tasks: dict[str, SurrogateRecord] | None = None
+    """Of a capability of several tasks: theirs; `mean of tasks` is then what the capability is predicted by."""
+
+    def list_rows(self, name: str) -> list[tuple[str, SurrogateRecord]]:
+        """Rows of a table: the capability `name`, then its tasks."""
+        return [(name, self), *((f"{name}: {task}", entry) for task, entry in (self.tasks or {}).items())]
 
 
 class NoiseRecord(RunRecord):
@@ -162,6 +171,11 @@ class FoundMixtureRecord(MergedMixtureRecord):
     floors_met: bool
     candidates: tuple[CandidateRecord, ...]
     seconds: StageSeconds
+
+    @property
+    def surrogate_rows(self) -> list[tuple[str, SurrogateRecord]]:
+        """Rows of a table of all surrogates: each capability, with its tasks where it has several."""
+        return [row for name, entry in self.surrogates.items() for row in entry.list_rows(name)]
 
     @property
     def won(self) -> VerifiedMixtureRecord:

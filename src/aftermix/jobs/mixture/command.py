@@ -17,7 +17,7 @@ from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.landscape import write_cosines, write_landscape
 from aftermix.jobs.merge.command import refuse_output, write_model
 from aftermix.jobs.merge.kinship import list_kinship_remarks
-from aftermix.jobs.mixture.points import PointSampler, build_design_record
+from aftermix.jobs.mixture.points import PointSampler, build_design_record, read_fitted
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import MixtureResult
 from aftermix.jobs.mixture.tree import search_tree
@@ -75,8 +75,9 @@ def _mix(
     require(config, "base", "vectors", "evaluate", "mixture")
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
     assert config.mixture is not None  # noqa: S101 - required above; for the type checker
-    tree = TreeProblem.from_config(config) if config.mixture.tree is not None else None
-    problem = tree.first_problem if tree else MixtureProblem.build_flat(config)
+    fitted = read_fitted(run) if resume else "tasks"
+    tree = TreeProblem.from_config(config, fitted=fitted) if config.mixture.tree is not None else None
+    problem = tree.first_problem if tree else MixtureProblem.build_flat(config, fitted=fitted)
     config = resolve_defaults(config, recipe)
     assert config.evaluate is not None  # noqa: S101 - required above, too
 

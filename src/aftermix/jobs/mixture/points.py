@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from aftermix.checkpoints.safe_files import read_json
 from aftermix.errors import MixtureError, RunFailedError
-from aftermix.jobs.mixture.problem import MixtureProblem
+from aftermix.jobs.mixture.problem import FittedScores, MixtureProblem
 from aftermix.mixture.design import APART
 from aftermix.mixture.optimum import choose_next_points
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
-from aftermix.runs.mixture_records import DesignPointRecord, MixtureDesignRecord
+from aftermix.runs.mixture_records import DESIGN_FILE, DesignPointRecord, MixtureDesignRecord
 from aftermix.runs.trials import Suggestion, Trial
 
 DISTANCES = (0.05, 0.02, 0.01, 0.002)
@@ -26,6 +28,7 @@ class FittedSurrogates:
 
     shares_NK: Floats
     scores_NM: Floats
+    """By column of the problem: a task each, or in runs of old a capability."""
     surrogate: Surrogate
 
     @staticmethod
@@ -42,7 +45,7 @@ class FittedSurrogates:
 
         shares_NK = problem.compute_shares(complete)
         scores_NM = problem.compute_scores([trial.scores for trial in complete])
-        names = list(problem.capabilities)
+        names = list(problem.columns)
         fitted = Surrogate.fit(shares_NK, scores_NM, seed=problem.mixture.seed, capabilities=names)
         return FittedSurrogates(shares_NK, scores_NM, fitted)
 
@@ -51,7 +54,21 @@ def build_design_record(problem: MixtureProblem) -> MixtureDesignRecord:
     """`design.json`: the points in the order in which they are measured, and those that are measured twice."""
     design = problem.design
     points = [DesignPointRecord(kind=k, shares=shares) for k, shares in zip(design.kinds, design.mixtures, strict=True)]
-    return MixtureDesignRecord(domains=problem.domains, points=tuple(points), repeats=tuple(design.repeats))
+    record = MixtureDesignRecord(domains=problem.domains, points=tuple(points), repeats=tuple(design.repeats))
+    return record.model_copy(update=name_fitted(problem))
+
+
+def name_fitted(problem: MixtureProblem) -> dict[str, FittedScores]:
+    """The key of a design that says what has surrogates, where tasks and capabilities are not the same."""
+    tasks = [task for group in problem.capabilities.values() for task in group]
+    return {"fitted": problem.fitted} if not len(problem.capabilities) == len(tasks) == len(set(tasks)) else {}
+
+
+def read_fitted(run: Path) -> FittedScores:
+    """Scores that have surrogates in the run, or group, in `run`: where it does not say, those of capabilities."""
+    design = run / DESIGN_FILE
+    found = read_json(design, remedy="Name a run folder.").get("fitted") if design.is_file() else None
+    return "tasks" if found == "tasks" else "capabilities"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -21,9 +22,11 @@ from aftermix.mixture.utility import MixtureUtility
 from aftermix.runs.trials import Trial, Weights
 from aftermix.search.space import SearchSpace
 
-# N points, K domains, M capabilities
+# N points, K domains, T columns of scores
 
 UNIFORM, TOKENS = "uniform", "tokens"
+FittedScores = Literal["tasks", "capabilities"]
+"""Scores that have a surrogate each: of tasks, aggregated afterwards; or, in runs of old, of whole capabilities."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,17 @@ class MixtureProblem:
     """(K,) `uniform`, `tokens` where all are known, and the priors."""
     embedding: GroupEmbedding
     """The merge weights that shares stand for: themselves, where domains are experts."""
+    fitted: FittedScores
 
     @classmethod
-    def build_flat(cls, config: Config) -> MixtureProblem:
+    def build_flat(cls, config: Config, *, fitted: FittedScores = "capabilities") -> MixtureProblem:
         """Mixture of all experts, each a domain; raises :class:`ManyProblemsError` with the faults of `mixture:`."""
         assert config.mixture is not None  # noqa: S101 - the job requires it; for the type checker
         domains = [name for name, vector in config.vectors.items() if vector.role == "expert"]
         tokens = {name: t for name in domains if (t := config.vectors[name].tokens) is not None}
-        return cls.from_config(config, config.mixture, tokens=tokens, embedding=GroupEmbedding.flat(domains))
+        return cls.from_config(
+            config, config.mixture, tokens=tokens, embedding=GroupEmbedding.flat(domains), fitted=fitted
+        )
 
     @classmethod
     def from_config(
@@ -61,6 +67,7 @@ class MixtureProblem:
         embedding: GroupEmbedding,
         largest_shares: Mapping[str, float] | None = None,
         stray_priors: bool = False,
+        fitted: FittedScores = "capabilities",
     ) -> MixtureProblem:
         """The mixture that `section` looks for among the members of `embedding`, with the `tokens` that are known.
 
@@ -98,7 +105,7 @@ class MixtureProblem:
         assert bounds is not None  # noqa: S101 - no problems; for the type checker
         assert design is not None  # noqa: S101
         fixed = {name: vector.weight for name, vector in config.vectors.items() if vector.role == "instruction"}
-        return cls(section, tuple(config.vectors), fixed, capabilities, bounds, design, mixtures, embedding)
+        return cls(section, tuple(config.vectors), fixed, capabilities, bounds, design, mixtures, embedding, fitted)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -109,6 +116,18 @@ class MixtureProblem:
     def experts(self) -> tuple[str, ...]:
         """All experts, in the file's order."""
         return self.embedding.experts
+
+    @property
+    def columns(self) -> Mapping[str, tuple[str, ...]]:
+        """Tasks by column of scores, each of which has a surrogate: a task by itself, or a whole capability."""
+        if self.fitted == "capabilities":
+            return self.capabilities
+        return {task: (task,) for group in self.capabilities.values() for task in group}
+
+    @property
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """Columns of scores by capability."""
+        return {name: (name,) for name in self.capabilities} if self.fitted == "capabilities" else self.capabilities
 
     @property
     def space(self) -> SearchSpace:
@@ -143,18 +162,19 @@ class MixtureProblem:
         return self.embedding.shares(np.array([[trial.weights[name] for name in self.experts] for trial in trials]))
 
     def compute_scores(self, scores_by_task: Sequence[Mapping[str, float]]) -> Floats:
-        """(N, M) capability scores."""
-        groups = self.capabilities.values()
+        """(N, T) scores by column."""
+        columns = self.columns.values()
         return np.array(
-            [[float(np.mean([scores[task] for task in group])) for group in groups] for scores in scores_by_task]
+            [[float(np.mean([scores[task] for task in tasks])) for tasks in columns] for scores in scores_by_task]
         )
 
-    def build_utility(self, scores_NM: Floats) -> MixtureUtility:
+    def build_utility(self, scores_NT: Floats) -> MixtureUtility:
         """The utility that the section wants, normalised by the scores of the measured points."""
         options = self.mixture.utility
         return MixtureUtility.build(
             list(self.capabilities),
-            scores_NM,
+            scores_NT,
+            groups=self.groups,
             weights=options.weights,
             expression=options.expression,
             floors=options.floors,

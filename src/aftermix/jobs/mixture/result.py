@@ -35,6 +35,8 @@ from aftermix.mixture.optimum import (
 )
 from aftermix.mixture.ratios import convert_weights
 from aftermix.mixture.simplex import Floats, name_shares
+from aftermix.mixture.surrogates.out_of_fold import CONSTANT, CapabilityReport, score_predictions
+from aftermix.mixture.surrogates.surrogate import is_constant
 from aftermix.mixture.utility import MixtureUtility
 from aftermix.runs.journal import read_items
 from aftermix.runs.mixture_records import (
@@ -57,6 +59,8 @@ from aftermix.search.objective import ObjectiveSet
 
 # N points, K domains, M capabilities
 
+OF_TASKS = "mean of tasks"
+"""The choice for a capability of several tasks, each of which has a regressor."""
 SAME = 1e-9
 """Shares that differ by no more are those of one measurement."""
 
@@ -129,9 +133,9 @@ class MixtureResult:
         before = read_earlier_seconds(self.run)
         noise_record = self._measure_noise()
         verified = self._verify_mixtures()
-        scores_CM = np.concatenate([self.scorer.score_capabilities(mixture.select) for mixture in verified])
+        scores_CT = np.concatenate([self.scorer.score_items(mixture.select) for mixture in verified])
 
-        winner = verified[self.utility.best(scores_CM)]
+        winner = verified[self.utility.best(scores_CT)]
         weights = self.problem.compute_weights(winner.shares_K)
         trial = winner.trial.number if winner.trial else None
         merged = describe_mixture(self.evaluator, self.scorer, weights, trial=trial, point=winner.name)
@@ -141,7 +145,7 @@ class MixtureResult:
             points=PointCountsRecord(
                 measured=len(self.fitted.shares_NK), failed=len(self.trials) - len(self.fitted.shares_NK)
             ),
-            surrogates=self._describe_surrogates(),
+            surrogates=describe_surrogates(self.fitted, self.problem, self.utility),
             noise=noise_record,
             optimum=self._describe_optimum(),
             verified=tuple(self._describe_verified(mixture) for mixture in verified),
@@ -164,7 +168,7 @@ class MixtureResult:
             trial = self._find_trial(design.weights_NK[place])
             if trial is not None:
                 items = self._measure_items(self.problem.compute_shares([trial])[0], "select")
-                search_1M = self.problem.compute_scores([trial.scores])
+                search_1M = self.utility.score_capabilities(self.problem.compute_scores([trial.scores]))
                 pairs[design.kinds[place]] = (search_1M[0], self.scorer.score_capabilities(items)[0])
         return estimate_noise(pairs, list(self.problem.capabilities))
 
@@ -217,15 +221,6 @@ class MixtureResult:
             else None
         )
 
-    def _describe_surrogates(self) -> dict[str, SurrogateRecord]:
-        return {
-            entry.capability: SurrogateRecord(
-                choice=entry.choice,
-                candidates={name: OutOfFoldRecord(**asdict(errors)) for name, errors in entry.candidates.items()},
-            )
-            for entry in self.fitted.surrogate.report
-        }
-
     def _describe_optimum(self) -> OptimumRecord:
         seed, domains = self.problem.mixture.seed, self.problem.domains
         expected = predict_mixture(self.fitted.surrogate, self.utility, self.optimum.weights_K, seed=seed)
@@ -253,6 +248,33 @@ class MixtureResult:
     def _measure_items(self, shares_K: Floats, split: Split) -> ItemScores:
         """Item scores of one mixture, measured now or kept from before."""
         return self.baselines.measure_items(self.problem.compute_weights(shares_K), split)
+
+
+def describe_surrogates(
+    fitted: FittedSurrogates, problem: MixtureProblem, utility: MixtureUtility
+) -> dict[str, SurrogateRecord]:
+    """Regressors by capability; one of several tasks has theirs, and how well their mean is predicted."""
+    report = {entry.capability: _describe_regressors(entry) for entry in fitted.surrogate.report}
+    measured_NM = utility.score_capabilities(fitted.scores_NM)
+    held_out_RNM = np.stack([utility.score_capabilities(each) for each in fitted.surrogate.held_out_RNM])
+
+    records = {}
+    for m, (name, columns) in enumerate(problem.groups.items()):
+        tasks = {column: report[column] for column in columns}
+        if len(columns) == 1:
+            records[name] = tasks[columns[0]]
+        elif is_constant(measured_NM[:, m]):
+            records[name] = SurrogateRecord(choice=CONSTANT, candidates={}, tasks=tasks)
+        else:
+            errors = score_predictions(held_out_RNM[:, :, m], measured_NM[:, m], larger_is_better=True)
+            candidates = {OF_TASKS: OutOfFoldRecord(**asdict(errors))}
+            records[name] = SurrogateRecord(choice=OF_TASKS, candidates=candidates, tasks=tasks)
+    return records
+
+
+def _describe_regressors(entry: CapabilityReport) -> SurrogateRecord:
+    candidates = {name: OutOfFoldRecord(**asdict(errors)) for name, errors in entry.candidates.items()}
+    return SurrogateRecord(choice=entry.choice, candidates=candidates)
 
 
 def predicted_utility(expected: MixturePrediction) -> PredictedUtilityRecord:
@@ -290,4 +312,4 @@ def describe_mixture(
 
 def floors_met(scorer: UtilityScorer, items: ItemScores) -> bool:
     """True if a mixture measured on `items` meets every floor."""
-    return bool(scorer.utility.violation(scorer.score_capabilities(items))[0] == 0)
+    return bool(scorer.utility.violation(scorer.score_items(items))[0] == 0)

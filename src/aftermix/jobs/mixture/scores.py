@@ -18,7 +18,7 @@ from aftermix.search.objective import ObjectiveSet
 from aftermix.search.summary import compare, summarise
 from aftermix.seeds import generator
 
-# D draws, M capabilities
+# D draws, M capabilities, T columns of scores
 
 BATCH = 100
 """Resamples whose items are held in memory at once."""
@@ -37,14 +37,19 @@ class UtilityScorer:
         """Of the bootstrap."""
         return self.problem.mixture.seed
 
+    def score_items(self, items: ItemScores) -> Floats:
+        """(1, T) scores by column of the problem, as the utility takes them."""
+        return self.problem.compute_scores([average_scores(items)])
+
     def score_capabilities(self, items: ItemScores) -> Floats:
         """(1, M) capability scores."""
-        return self.problem.compute_scores([average_scores(items)])
+        return self.utility.score_capabilities(self.score_items(items))
 
     def summarise_items(self, items: ItemScores) -> MixtureScoresRecord:
         """The summary of a search, and `utility` and `capabilities`, each with a 95% bootstrap interval over items."""
         summary = summarise(items, objectives=self.objectives, seed=self.seed)
-        drawn_DM, value_1M = self._draw_scores(items), self.score_capabilities(items)
+        drawn_DT, value_1T = self._draw_scores(items), self.score_items(items)
+        drawn_DM, value_1M = (self.utility.score_capabilities(scores) for scores in (drawn_DT, value_1T))
 
         capabilities = {
             name: CapabilityScoreRecord(
@@ -53,22 +58,19 @@ class UtilityScorer:
             for m, name in enumerate(self.problem.capabilities)
         }
 
-        value = float(self.utility.values(value_1M)[0])
+        value = float(self.utility.values(value_1T)[0])
         return MixtureScoresRecord(
             objective=summary.objective,
             interval=summary.interval,
             tasks=summary.tasks,
-            utility=attach_interval(value, self.utility.values(drawn_DM)),
+            utility=attach_interval(value, self.utility.values(drawn_DT)),
             capabilities=capabilities,
         )
 
     def compare_items(self, ours: ItemScores, theirs: ItemScores) -> ScoresRecord:
         """Ours minus theirs, paired by item."""
         difference = compare(ours, theirs, objectives=self.objectives, seed=self.seed)
-        value = float(
-            self.utility.values(self.score_capabilities(ours))[0]
-            - self.utility.values(self.score_capabilities(theirs))[0]
-        )
+        value = float(self.utility.values(self.score_items(ours))[0] - self.utility.values(self.score_items(theirs))[0])
 
         # The same draws of items on both sides: an item's difficulty cancels.
         with np.errstate(invalid="ignore"):
@@ -76,10 +78,10 @@ class UtilityScorer:
         return difference.model_copy(update={"utility": attach_interval(value, drawn_D)})
 
     def _draw_scores(self, items: ItemScores) -> Floats:
-        """(D, M) capability scores of resampled items, resampled within each task."""
+        """(D, T) scores by column of resampled items, resampled within each task."""
         means = {task: _resample_means(np.asarray(scores), self.seed, task) for task, scores in items.items()}
-        groups = self.problem.capabilities.values()
-        return np.stack([np.mean([means[task] for task in group], axis=0) for group in groups], axis=1)
+        columns = self.problem.columns.values()
+        return np.stack([np.mean([means[task] for task in tasks], axis=0) for tasks in columns], axis=1)
 
 
 def attach_interval(value: float, drawn_D: Floats) -> UtilityScore:

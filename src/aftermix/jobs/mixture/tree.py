@@ -163,8 +163,9 @@ def _build_level_design(problem: MixtureProblem, group: TreeNode) -> LevelDesign
     rows = (name_shares(row_L, embedding.experts) for row_L in embedding.weights_KL)
     members = [{name: weight for name, weight in row.items() if weight} for row in rows]
     rest = {name: weight for name, weight in name_shares(embedding.rest_L, embedding.experts).items() if weight}
+    design = build_design_record(problem)
     return LevelDesignRecord(
-        **dict(build_design_record(problem)),
+        **{key: value for key, value in design if key in design.model_fields_set},
         level=group.name,
         members=dict(zip(embedding.members, members, strict=True)),
         rest=rest,

@@ -16,7 +16,8 @@ from aftermix.config import Config, LevelConfig, MixtureConfig
 from aftermix.errors import AftermixError, Problem, refuse_if_any
 from aftermix.jobs.mixture.baselines import BASE, LABELS, NamedMixture
 from aftermix.jobs.mixture.faults import ProblemCollector
-from aftermix.jobs.mixture.problem import TOKENS, UNIFORM, MixtureProblem
+from aftermix.jobs.mixture.points import name_fitted, read_fitted
+from aftermix.jobs.mixture.problem import TOKENS, UNIFORM, FittedScores, MixtureProblem
 from aftermix.mixture.bounds import ShareBounds
 from aftermix.mixture.simplex import name_shares, order_shares, share_by_tokens
 from aftermix.mixture.tree import (
@@ -51,15 +52,16 @@ class TreeProblem:
     start: Inner
     """By group, the shares of its members as long as nothing else is known: in proportion to tokens where those of all
     its experts are known, else equal; the nearest allowed ones."""
+    fitted: FittedScores
 
     @classmethod
-    def from_config(cls, config: Config) -> TreeProblem:
+    def from_config(cls, config: Config, *, fitted: FittedScores = "capabilities") -> TreeProblem:
         """Raises :class:`ManyProblemsError` with every fault of the tree, or every fault of what is asked of it."""
         experts = [name for name, vector in config.vectors.items() if vector.role == "expert"]
-        tree = cls(config, parse_tree(_require_section(config).tree, experts), {})
+        tree = cls(config, parse_tree(_require_section(config).tree, experts), {}, fitted)
         problems = [*tree._find_unknown_names(), *tree._find_faulty_priors(), *tree._find_faulty_caps()]
         refuse_if_any(problems or tree._find_faulty_levels())
-        return cls(config, tree.root, tree._find_start())
+        return cls(config, tree.root, tree._find_start(), fitted)
 
     @property
     def section(self) -> MixtureConfig:
@@ -109,6 +111,7 @@ class TreeProblem:
             tokens=self._sum_tokens(group),
             embedding=embedding,
             largest_shares=self._limit_shares(group, share),
+            fitted=self.fitted,
             # How far caps bind within a group is not known before its share is, so no file can be held against it.
             stray_priors=group is not self.root,
         )
@@ -128,7 +131,7 @@ class TreeProblem:
 
     def build_design_record(self) -> TreeDesignRecord:
         """`design.json` of the run: points are those of the levels."""
-        return TreeDesignRecord(
+        record = TreeDesignRecord(
             domains=self.experts,
             points=(),
             repeats=(),
@@ -136,6 +139,7 @@ class TreeProblem:
             direction=self.section.direction,
             levels=tuple(group.name for group in self.order),
         )
+        return record.model_copy(update=name_fitted(self.first_problem))
 
     def describe_groups(self) -> Iterator[str]:
         """A line for each group, in the order of the search."""
@@ -223,6 +227,7 @@ class TreeProblem:
             tokens=self._sum_tokens(group),
             embedding=GroupEmbedding.alone(group, even, self.experts),
             largest_shares=self._limit_shares(group, 1.0) if caps else None,
+            fitted=self.fitted,
         )
 
     @property
@@ -302,7 +307,7 @@ def read_stored_shares(run: Path, name: str) -> dict[str, float] | None:
 
 def build_level_problem(config: Config, run: Path, name: str) -> MixtureProblem:
     """The problem that the search in group `name` of the run folder `run` had, from what was found before it."""
-    tree = TreeProblem.from_config(config)
+    tree = TreeProblem.from_config(config, fitted=read_fitted(run))
     inner = dict(tree.start)
 
     for group in tree.order:

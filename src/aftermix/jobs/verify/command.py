@@ -16,7 +16,7 @@ from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator, ModelEvaluator
 from aftermix.jobs.mixture.command import mixture
-from aftermix.jobs.mixture.points import FittedSurrogates
+from aftermix.jobs.mixture.points import FittedSurrogates, read_fitted
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility
 from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, refuse_other_scores
@@ -58,7 +58,7 @@ from aftermix.runs.verification_records import (
 )
 from aftermix.search.objective import ObjectiveSet
 
-# N trained mixtures, K domains, M capabilities
+# N trained mixtures, K domains, M capabilities, T columns of scores
 
 DOREMI = "doremi"
 OPTION = "--tokens T"
@@ -198,7 +198,7 @@ class _MixtureVerification:
     ) -> _MixtureVerification:
         """Choose, train and measure."""
         assert config.train is not None  # noqa: S101 - required before; for the type checker
-        problem = MixtureProblem.build_flat(config)
+        problem = MixtureProblem.build_flat(config, fitted=read_fitted(run))
         trials = [trial for trial in read_trials(run) if trial.is_complete]
         best = MixtureRecord.read(run / BEST_FILE)
         chosen = choose_mixtures(problem, trials, best.weights, mixtures)
@@ -224,9 +224,10 @@ class _MixtureVerification:
         train = self.config.train
         assert train is not None  # noqa: S101 - required before; for the type checker
 
-        predicted_NM = self.surrogate.mean([entry.chosen.shares_K for entry in self.measured])
+        predicted_NT = self.surrogate.mean([entry.chosen.shares_K for entry in self.measured])
+        predicted_NM = self.scorer.utility.score_capabilities(predicted_NT)
         consistency = ConsistencyByScoreRecord(
-            utility=self._compare_ranks("utility", self._compute_utility, self.scorer.utility.values(predicted_NM)),
+            utility=self._compare_ranks("utility", self._compute_utility, self.scorer.utility.values(predicted_NT)),
             capabilities={
                 name: self._compare_ranks(name, _build_mean(tasks), predicted_NM[:, m])
                 for m, (name, tasks) in enumerate(self.problem.capabilities.items())
@@ -279,7 +280,7 @@ class _MixtureVerification:
         return ConsistencyRecord(**asdict(ranks), predicted_spearman=predicted)
 
     def _compute_utility(self, means: Mapping[str, Floats]) -> Floats:
-        columns = [_build_mean(tasks)(means) for tasks in self.problem.capabilities.values()]
+        columns = [_build_mean(tasks)(means) for tasks in self.problem.columns.values()]
         return self.scorer.utility.values(np.stack(columns, axis=1))
 
     def _list_plain_mixtures(self) -> dict[str, dict[str, float]]:
@@ -296,15 +297,15 @@ class _MixtureVerification:
         """Ratios that RegMix, and our surrogates, learn from the trained models' scores on search items."""
         problem, domains, seed = self.problem, self.problem.domains, self.problem.mixture.seed
         weights_NK = np.stack([entry.chosen.shares_K for entry in self.measured])
-        scores_NM = np.concatenate([self.scorer.score_capabilities(entry.search) for entry in self.measured])
+        scores_NT = np.concatenate([self.scorer.score_items(entry.search) for entry in self.measured])
         prior: Literal["tokens", "uniform"] = "tokens" if "tokens" in problem.named_mixtures else "uniform"
         record = RegmixRecord(prior=prior, trained=len(weights_NK), ratios=None, surrogate=None, note=None)
 
         try:
-            utility = problem.build_utility(scores_NM)
+            utility = problem.build_utility(scores_NT)
             ratios_K = find_regmix(
                 weights_NK,
-                scores_NM,
+                scores_NT,
                 utility,
                 prior_K=problem.named_mixtures[prior],
                 bounds=problem.bounds,
@@ -313,18 +314,18 @@ class _MixtureVerification:
         except MixtureError as error:
             return record.model_copy(update={"note": str(error)})
 
-        ours = self._find_surrogate_optimum(weights_NK, scores_NM, utility)
+        ours = self._find_surrogate_optimum(weights_NK, scores_NT, utility)
         return record.model_copy(update={"ratios": name_shares(ratios_K, domains), "surrogate": ours})
 
     def _find_surrogate_optimum(
-        self, weights_NK: Floats, scores_NM: Floats, utility: MixtureUtility
+        self, weights_NK: Floats, scores_NT: Floats, utility: MixtureUtility
     ) -> dict[str, float] | None:
         """The optimum of our surrogates on the same trained models; None where they are too few to fit any."""
         problem = self.problem
         if len(weights_NK) < max(FEWEST_POINTS, len(problem.domains)):
             return None
-        names, seed = list(problem.capabilities), problem.mixture.seed
-        fitted = Surrogate.fit(weights_NK, scores_NM, seed=seed, capabilities=names)
+        names, seed = list(problem.columns), problem.mixture.seed
+        fitted = Surrogate.fit(weights_NK, scores_NT, seed=seed, capabilities=names)
         return find_optimum(fitted, problem.build_goal(utility), problem.bounds, seed=seed).shares
 
     def _run_doremi(self, log: Callable[[str], None]) -> DoremiRecord:

@@ -37,7 +37,7 @@ from aftermix.mixture.surrogates.out_of_fold import (
 from aftermix.mixture.surrogates.regressors import FittedRegressor, fit
 from aftermix.seeds import generator
 
-# N points, C candidates, K domains, M capabilities
+# N points, C candidates, K domains, M capabilities, R repeats of the division into folds
 
 FEWEST_POINTS = 5
 
@@ -71,6 +71,8 @@ class Surrogate:
     scores_NM: Floats
     residuals_NM: Floats
     """Measured minus predicted scores out of fold, mean over the repeats; 0 for a constant capability."""
+    held_out_RNM: Floats
+    """Predictions of the chosen regressors out of fold, by repeat; the score of a constant capability."""
     models: tuple[CapabilityModel | None, ...]
     """None for a constant capability."""
 
@@ -106,11 +108,12 @@ class Surrogate:
         report = tuple(
             CapabilityReport(name, choice[m], scores_by_capability.get(m, {})) for m, name in enumerate(names)
         )
-        residuals_NM = np.zeros_like(scores_NM)
+        residuals_NM, held_out_RNM = np.zeros_like(scores_NM), np.tile(scores_NM, (len(folds_RN), 1, 1))
         for m in varying:
+            held_out_RNM[:, :, m] = out[m].predicted[chosen[m]]
             residuals_NM[:, m] = scores_NM[:, m] - out[m].predicted[chosen[m]].mean(axis=0)
         ordered = tuple(models.get(m) for m in range(len(names)))
-        return cls(names, choice, report, weights_NK, scores_NM, residuals_NM, ordered)
+        return cls(names, choice, report, weights_NK, scores_NM, residuals_NM, held_out_RNM, ordered)
 
     def predict(self, candidates: ArrayLike) -> tuple[Floats, Floats]:
         """(C, M) expected scores of (C, K) `candidates`, and (C, M) standard deviations of a measurement there.

@@ -60,11 +60,11 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
 def _tabulate_surrogates(best: MixtureRecord) -> Table:
     table = Table(title="Surrogates: Spearman and RMSE out of fold; * is used")
     table.add_column("capability", overflow="fold")
-    names = list(dict.fromkeys(name for entry in best.surrogates.values() for name in entry.candidates))
+    names = list(dict.fromkeys(name for _, entry in best.surrogate_rows for name in entry.candidates))
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
 
-    for capability, entry in best.surrogates.items():
+    for capability, entry in best.surrogate_rows:
         cells = [_format_errors(entry.candidates.get(name), chosen=entry.choice == name) for name in names]
         table.add_row(capability, *cells)
     return table

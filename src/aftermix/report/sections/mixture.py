@@ -32,7 +32,7 @@ def build_mixture_section(record: FoundMixtureRecord | None) -> MixtureSection |
     if record is None:
         return None
 
-    names = dict.fromkeys(name for entry in record.surrogates.values() for name in entry.candidates)
+    names = dict.fromkeys(name for _, entry in record.surrogate_rows for name in entry.candidates)
     ends = record.optimum.share_intervals
     return MixtureSection(
         lead=_compose_lead(record),
@@ -57,7 +57,7 @@ def build_mixture_section(record: FoundMixtureRecord | None) -> MixtureSection |
         regressors=tuple(name.replace("_", " ") for name in names),
         surrogates=tuple(
             (capability, tuple((_format_fit(entry.candidates.get(name)), name == entry.choice) for name in names))
-            for capability, entry in record.surrogates.items()
+            for capability, entry in record.surrogate_rows
         ),
     )
 
