@@ -14,6 +14,8 @@ from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.names import EMBEDDINGS, HEADS, select_text_config
 
 EMBEDDING_ENDS = tuple(f".{end.removeprefix('.')}" for end in (*EMBEDDINGS, "embed_tokens_per_layer.weight"))
+BIAS_ENDS = (".predictions.bias", ".vocab_projector.bias", ".generator_lm_head.bias")
+"""Ends of the names of a head's bias that stands apart from its weight, as of masked language models."""
 HEAD_ENDS = tuple(f".{end.removesuffix('weight')}{kind}" for end in HEADS for kind in ("weight", "bias"))
 
 
@@ -34,7 +36,9 @@ def list_token_tensors(model: Model) -> list[str]:
     named = [
         name
         for name, info in model.tensors.items()
-        if name in embeddings or (is_head(name) and info.shape and (info.shape[0] in sizes or "lm_head" in name))
+        if name in embeddings
+        or (is_head(name) and info.shape and (info.shape[0] in sizes or "lm_head" in name))
+        or (f".{name}".endswith(BIAS_ENDS) and info.shape and info.shape[0] in sizes)
     ]
     size = select_text_config(model.config).get("vocab_size")
     return named or [name for name, info in model.tensors.items() if len(info.shape) == 2 and info.shape[0] == size]

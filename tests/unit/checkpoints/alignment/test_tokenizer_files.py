@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -233,3 +234,22 @@ def test_tokens_beyond_the_rows_are_refused_of_an_instruction_model(role: Any, b
     )
     write_tokenizer(bare["base"], [*WORDS, "<|im_start|>", "<|im_end|>"])  # the base's own trait
     open_pool(given_role)
+
+
+def test_the_bias_of_a_masked_language_model_has_a_row_a_token(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForMaskedLM
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    for seed, (name, tokens) in enumerate((("base", WORDS), ("b", TURNED))):
+        torch.manual_seed(seed)
+        model = BertForMaskedLM(BertConfig(vocab_size=ROWS, max_position_embeddings=8, **sizes))
+        torch.nn.init.normal_(model.cls.predictions.bias)
+        model.save_pretrained(tmp_path / name)
+        write_lines(tmp_path / name, tokens)
+
+    models = {"base": tmp_path / "base", "b": tmp_path / "b"}
+    out = merge(config(models, "b", vocabulary="base"), tmp_path / "out")
+    base, b, made = (load_file(folder / "model.safetensors") for folder in (models["base"], models["b"], out))
+    rows = [TURNED.index(token) for token in WORDS]
+    for name in ("cls.predictions.bias", "bert.embeddings.word_embeddings.weight"):
+        assert made[name].allclose(base[name] + 0.5 * (b[name][rows] - base[name]), atol=1e-6), name
