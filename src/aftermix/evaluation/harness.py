@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +14,6 @@ from lm_eval.api.samplers import FirstNSampler
 
 from aftermix.config import EvaluateConfig, ItemsConfig, Split
 from aftermix.errors import AftermixError, EvaluationError, Problem, describe_cause, refuse_if_any
-from aftermix.evaluation.answers import read_answers
 from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.documents.rows import find_equal_items
 from aftermix.evaluation.equal_items import EqualItems
@@ -23,7 +21,6 @@ from aftermix.evaluation.fewshot import choose_examples
 from aftermix.evaluation.fingerprints import TaskFingerprint, fingerprint_task
 from aftermix.evaluation.items import SPLITS, TaskItems, join_notes, list_fixed_counts, split_items
 from aftermix.evaluation.loading import Leaves, load_tasks
-from aftermix.evaluation.metrics import TaskMetric, choose_metric
 from aftermix.evaluation.quiet import quiet
 from aftermix.evaluation.requests import (
     ChatTemplate,
@@ -33,14 +30,19 @@ from aftermix.evaluation.requests import (
     forget_answers,
     score_items,
 )
+from aftermix.evaluation.scoring.answers import read_answers
+from aftermix.evaluation.scoring.choice import choose_metric, has_metric, refuse_no_values
+from aftermix.evaluation.scoring.metrics import TaskMetric, read_primary_values
+from aftermix.runs.item_scores import GroupScores, LeafShare
+from aftermix.runs.trials import average_scores
 
 
 @dataclass(frozen=True)
 class SuiteScores:
     """Scores of one candidate on one split."""
 
-    items: dict[str, list[float]]
-    """Task -> the primary metric of each item, in the order of the split's items."""
+    items: dict[str, list[float | None]]
+    """Task -> the primary metric of each item, in the order of the split's items; None for an item without it."""
     metrics: dict[str, dict[str, list[float]]]
     """Task -> every per-item metric, named `metric,filter`."""
     tokens: int
@@ -50,8 +52,8 @@ class SuiteScores:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Task -> mean of its items."""
-        return {task: math.fsum(values) / len(values) for task, values in self.items.items()}
+        """Task -> mean of its items that have a value; of a group, as it weighs its leaves."""
+        return average_scores(self.items)
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,19 @@ class TaskSuite:
         Raises :class:`EvaluationError` for everything that is wrong with a task, its metric or its number of items.
         """
         loaded = load_tasks(config)
-        primary = {task.task: choose_metric(task, loaded[task.task]) for task in config.tasks}
+        primary = {
+            task.task: choose_metric(task, loaded[task.task], aggregates=loaded[task.task].aggregates)
+            for task in config.tasks
+        }
+        without = {name: _drop_leaves_without(leaves, primary[name]) for name, leaves in loaded.items()}
         with quiet():
             answers = _read_all_answers(loaded)
             leaves = {name: leaf for own in loaded.values() for name, leaf in own.items()}
             equal = EqualItems(find_equal_items(leaves) if equal_rows_together else {})
             tasks = _split_tasks(loaded, answers, config.items, equal)
+        tasks = {name: replace(items, note=join_notes(items.note, without[name])) for name, items in tasks.items()}
+        for name, own in loaded.items():
+            refuse_no_values(name, primary[name], own, {split: tasks[name].of(split) for split in SPLITS})
         suite = TaskSuite(tasks=tasks, primary=primary, chat=config.apply_chat_template, _leaves=loaded)
         if not suite.chat:  # a chat template comes with the engine's tokenizer
             suite._build_split("search", None)
@@ -153,6 +162,17 @@ class TaskSuite:
                     for name, items in self.tasks.items()
                 }
         return self._requests[split]
+
+
+def _drop_leaves_without(leaves: Leaves, metric: TaskMetric) -> str | None:
+    """Take the members without the metric out of a group that counts by its own list; what was done, in words."""
+    absent = [
+        name for name, leaf in leaves.items() if metric.weighting != "items" and not has_metric(leaf, metric.name)
+    ]
+    for name in absent:
+        del leaves[name]
+    names = ", ".join(f"'{name}'" for name in absent)
+    return f"{names} without metric '{metric.name}': not counted, as in lm-eval's own group" if absent else None
 
 
 def _read_all_answers(loaded: Mapping[str, Leaves]) -> dict[str, list[str]]:
@@ -267,15 +287,37 @@ def _collect_answers(lm: Any, instances: Sequence[Any]) -> None:
 
 def _score_task(
     task: str, parts: Sequence[LeafRequests], metric: TaskMetric
-) -> tuple[list[float], dict[str, list[float]]]:
-    primary: list[float] = []
-    metrics: dict[str, list[float]] = defaultdict(list)
-    for part in parts:
-        values, by_metric = score_items(part, metric)
-        primary.extend(values)
-        for name, column in by_metric.items():
-            metrics[name].extend(column)
+) -> tuple[list[float | None], dict[str, list[float]]]:
+    """The metric that counts, and all metrics that every item has, by `metric,filter`."""
+    scored = [score_items(part) for part in parts]
+    declared = [key for part in parts for key in part.leaf._metric_fn_list]
+    values = [numbers for by_filter in scored for numbers in by_filter[metric.filter]]
+    primary = read_primary_values(values, metric, where=f"task '{task}'", declared=declared)
 
-    if not all(math.isfinite(value) for value in primary):
-        raise EvaluationError(f"task '{task}'", f"metric {metric} gives NaN or Inf", "Name another metric.")
-    return primary, {name: column for name, column in metrics.items() if len(column) == len(primary)}
+    columns: dict[str, list[float]] = defaultdict(list)
+    for by_filter in scored:
+        for name, of_items in by_filter.items():
+            for numbers in of_items:
+                for key, number in numbers.items():
+                    columns[f"{key},{name}"].append(number)
+
+    metrics = {name: column for name, column in columns.items() if len(column) == len(primary)}
+    return _weigh_leaves(primary, scored, metric), metrics
+
+
+def _weigh_leaves(
+    primary: list[float | None], scored: Sequence[Mapping[str, Sequence[Mapping[str, float]]]], metric: TaskMetric
+) -> list[float | None]:
+    """`primary` with the weights of its leaves, where they are not those of their items.
+
+    lm-eval's groups weigh a leaf by the most values that any of its metrics has.
+    """
+    if metric.weighting == "items" or len(scored) == 1 or (metric.weighting == "sizes" and None not in primary):
+        return primary
+
+    leaves = []
+    for by_filter in scored:
+        counts = Counter((name, key) for name, of_items in by_filter.items() for each in of_items for key in each)
+        weight = 1.0 if metric.weighting == "equal" else float(max(counts.values(), default=0))
+        leaves.append(LeafShare(len(by_filter[metric.filter]), weight))
+    return GroupScores(primary, leaves)

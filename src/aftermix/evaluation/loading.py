@@ -15,11 +15,11 @@ from lm_eval.tasks._factory import TaskFactory
 
 from aftermix.config import EvaluateConfig, TaskConfig
 from aftermix.errors import AftermixError, EvaluationError, Problem, describe_cause, refuse_if_any
-from aftermix.evaluation.answers import explain_first_document
 from aftermix.evaluation.documents.generators import GeneratorStates, own_generators
 from aftermix.evaluation.documents.traced_task import traced_tasks
 from aftermix.evaluation.local_files import resolve_data_files, tell_content
 from aftermix.evaluation.quiet import quiet
+from aftermix.evaluation.scoring.answers import explain_first_document
 
 BUILT_IN = Path(lm_eval.tasks.__file__).parent
 
@@ -29,6 +29,8 @@ class Leaves(dict[str, Any]):
 
     states: GeneratorStates | None = None
     """The global generators once the task is built: its requests go on from there, as in lm-eval."""
+    aggregates: tuple[Any, ...] = ()
+    """The `aggregate_metric_list` of a group, as lm-eval reads it."""
 
 
 class _LocalFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no types
@@ -122,7 +124,8 @@ def _refuse_code(name: str, index: dict[str, Any], *, allowed: bool, above: tupl
 def _load(task: TaskConfig, manager: Any, config: EvaluateConfig) -> Leaves:
     try:
         with own_generators(), traced_tasks():
-            leaves = Leaves(manager.load([task.task])["tasks"])
+            built = manager.load([task.task])
+            leaves = Leaves(built["tasks"])
             leaves.states = GeneratorStates.capture()
     except AftermixError:
         raise
@@ -136,6 +139,8 @@ def _load(task: TaskConfig, manager: Any, config: EvaluateConfig) -> Leaves:
             "Check its YAML and data files; offline, a hub data set must be in the cache.",
         ) from error
 
+    group = built["groups"].get(task.task)
+    leaves.aggregates = tuple((group.aggregate_metric_list if group else None) or ())
     for name, leaf in leaves.items():
         _refuse_unusable(name, leaf, unsafe_code=config.unsafe_code)
         leaf.set_config(key="num_fewshot", value=_choose_shots(task, config, leaf.get_config("num_fewshot")))

@@ -13,7 +13,7 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED
 
 from aftermix.errors import AftermixError, EvaluationError, describe_cause
 from aftermix.evaluation.documents.generators import own_generators
-from aftermix.evaluation.metrics import TaskMetric, read_item_values, read_primary_value
+from aftermix.evaluation.scoring.metrics import read_item_values
 
 FEWSHOT_SEED = DEFAULT_OTHER_SEED
 """lm-eval's own default, so that the same items get the same prompts from `lm_eval.simple_evaluate`."""
@@ -76,30 +76,24 @@ def forget_answers(instances: Sequence[Any]) -> None:
         instance.filtered_resps = {}
 
 
-def score_items(requests: LeafRequests, metric: TaskMetric) -> tuple[list[float], dict[str, list[float]]]:
-    """The primary metric of every item, and all per-item metrics by `metric,filter`, from the instances' answers.
+def score_items(requests: LeafRequests) -> dict[str, list[dict[str, float]]]:
+    """Filter -> the numbers by key of every item, in the items' order, from the instances' answers.
 
     Raises :class:`EvaluationError` for whatever the task's filters and its scoring raise, the item named.
     """
     leaf = requests.leaf
     leaf._instances = requests.list_instances()
-    primary: list[float] = []
-    metrics: dict[str, list[float]] = {}
+    scored: dict[str, list[dict[str, float]]] = {}
 
     # Ties may be broken at random: the same for every candidate.
     with compile_templates_once(), own_generators():
         _apply_filters(leaf)
         for name in [ensemble.name for ensemble in leaf._filters]:
-            for item, group in zip(requests.items, requests.instances, strict=True):
-                answers = [instance.filtered_resps[name] for instance in group]
-                values = _score_item(leaf, group[0].doc, answers, item=item)
-                for key, value in values.items():
-                    metrics.setdefault(f"{key},{name}", []).append(value)
-                if name == metric.filter:
-                    primary.append(read_primary_value(values, metric, item=item))
-
-    complete = {key: values for key, values in metrics.items() if len(values) == len(requests.items)}
-    return primary, complete
+            scored[name] = [
+                _score_item(leaf, group[0].doc, [instance.filtered_resps[name] for instance in group], item=item)
+                for item, group in zip(requests.items, requests.instances, strict=True)
+            ]
+    return scored
 
 
 def _apply_filters(leaf: Any) -> None:

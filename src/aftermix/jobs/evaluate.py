@@ -9,6 +9,7 @@ from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.merging.merge import MergeRecipe, check_weights, stream_merged_tensors
 from aftermix.runs.records import ScoresRecord
+from aftermix.runs.trials import check_items
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.summary import summarise
 
@@ -32,4 +33,5 @@ def evaluate(config: Config, *, split: Split) -> ScoresRecord:
     merger = open_merger(config, pool, recipe)
     evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
     measurement = evaluator.evaluate(stream_merged_tensors(merger, weights), split)
-    return summarise(dict(measurement.items), objectives=objectives, seed=config.search.seed)
+    items = check_items(measurement.items, tasks=list(suite.tasks), where=f"{split} items")
+    return summarise(items, objectives=objectives, seed=config.search.seed)

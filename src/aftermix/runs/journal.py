@@ -15,7 +15,7 @@ from pathlib import Path
 from aftermix.config import Split
 from aftermix.errors import SearchError
 from aftermix.files import append_line, write_atomically, write_json
-from aftermix.runs.trials import ItemScores, Trial, dump_trial, parse_items, parse_trial
+from aftermix.runs.trials import ItemScores, Trial, dump_items, dump_trial, parse_items, parse_trial
 
 TRIALS_FILE = "trials.jsonl"
 
@@ -67,24 +67,32 @@ def reopen(folder: Path) -> list[Trial]:
 def append_trial(folder: Path, trial: Trial, items: ItemScores | None) -> None:
     """Write `items` (if the trial has any), then the line: a line never lacks its items."""
     if items is not None:
-        write_json(locate_items(folder, "search", trial.number), items)
+        write_items(locate_items(folder, "search", trial.number), items)
     append_line(folder / TRIALS_FILE, dump_trial(trial))
 
 
 def write_imported(folder: Path, trials: Iterable[Trial], items: Mapping[tuple[Split, int], ItemScores]) -> None:
     """Begin a journal with trials of another run: all of them or, if killed on the way, none."""
     for (split, number), scores in items.items():
-        write_json(locate_items(folder, split, number), scores)
+        write_items(locate_items(folder, split, number), scores)
     lines = (json.dumps(dump_trial(trial), ensure_ascii=False, allow_nan=False) for trial in trials)
     write_atomically(folder / TRIALS_FILE, "".join(f"{line}\n" for line in lines))
 
 
+def write_items(path: Path, items: ItemScores) -> None:
+    """Write item scores, atomically."""
+    write_json(path, dump_items(items))
+
+
 def read_items(folder: Path, split: Split, number: int) -> ItemScores:
     """The item scores of one trial. Raises :class:`SearchError` if the file is missing or damaged."""
-    path = locate_items(folder, split, number)
+    return read_items_file(locate_items(folder, split, number), noun=f"the {split} item scores of trial {number}")
+
+
+def read_items_file(path: Path, *, noun: str = "item scores") -> ItemScores:
+    """The item scores in the file `path`. Raises :class:`SearchError` if it is missing or damaged."""
     try:
         return parse_items(path.read_bytes())
     except (OSError, ValueError) as error:
-        detail = " ".join(str(error).split())
-        found = f"expected the {split} item scores of trial {number}, found {detail}"
+        found = f"expected {noun}, found {' '.join(str(error).split())}"
         raise SearchError(str(path), found, "Restore the file from a backup, or start a new run.") from error

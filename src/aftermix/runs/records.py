@@ -14,7 +14,7 @@ MODEL_FOLDER = "model"
 
 
 class TaskScore(RunRecord):
-    """Mean score of one task over `items` items, with its interval."""
+    """Mean score of one task over the `items` items that have a value of its metric, with its interval."""
 
     score: Finite
     interval: Interval

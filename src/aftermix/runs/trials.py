@@ -5,13 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, JsonValue, PlainSerializer, TypeAdapter, ValidationError
 
 from aftermix.config import Split
 from aftermix.errors import SearchError
+from aftermix.runs.item_scores import (
+    GroupScores,
+    GroupScoresRecord,
+    OptionalScores,
+    StoredScores,
+    average,
+    count_values,
+    dump_scores,
+    parse_scores,
+)
 from aftermix.runs.json_record import Finite, describe_fault
 
 T = TypeVar("T")
@@ -20,8 +29,8 @@ Weights = dict[str, Finite]
 Setting = bool | int | float | str | tuple[str, ...]
 Settings = dict[str, Setting]
 """By name of the method's option, or `option.vector` where each vector has its own."""
-ItemScores = dict[str, list[float]]
-"""Task -> score of each item, in the order of the split's item ids."""
+ItemScores = dict[str, list[float | None]]
+"""Task -> score of each item, in the order of the split's item ids; None where an item has none."""
 
 
 def _parse_objective(value: Any) -> Any:
@@ -108,7 +117,7 @@ class Trial:
 class ItemMeasurement:
     """Result of one evaluation of a merge: per-item scores by task, and wall seconds by phase."""
 
-    items: Mapping[str, list[float]]
+    items: Mapping[str, OptionalScores]
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -116,7 +125,9 @@ Measure = Callable[[Point, Split], ItemMeasurement]
 """Scores the merge at this point on one split of the items."""
 
 _TRIAL: TypeAdapter[Trial] = TypeAdapter(Trial)
-_ITEMS: TypeAdapter[ItemScores] = TypeAdapter(ItemScores, config=ConfigDict(allow_inf_nan=False))
+_ITEMS: TypeAdapter[dict[str, list[Finite | None] | GroupScoresRecord]] = TypeAdapter(
+    dict[str, StoredScores], config=ConfigDict(allow_inf_nan=False)
+)
 
 
 def dump_trial(trial: Trial) -> dict[str, JsonValue]:
@@ -133,9 +144,15 @@ def parse_trial(line: bytes) -> Trial:
     return trial
 
 
+def dump_items(items: Mapping[str, OptionalScores]) -> dict[str, JsonValue]:
+    """The object of a file of item scores: a list for each task, null where an item has no value."""
+    value: dict[str, JsonValue] = _ITEMS.dump_python({task: dump_scores(scores) for task, scores in items.items()})
+    return value
+
+
 def parse_items(content: bytes) -> ItemScores:
     """The item scores in a file's content. Raises `ValueError` saying what is wrong with it."""
-    return _validate_json(_ITEMS, content)
+    return {task: parse_scores(stored) for task, stored in _validate_json(_ITEMS, content).items()}
 
 
 def _validate_json(adapter: TypeAdapter[T], content: bytes) -> T:
@@ -147,26 +164,31 @@ def _validate_json(adapter: TypeAdapter[T], content: bytes) -> T:
         raise ValueError(f"{place}{describe_fault(first)}") from error
 
 
-def average_scores(items: Mapping[str, list[float]]) -> dict[str, float]:
-    """Task -> mean over its items.
+def average_scores(items: Mapping[str, OptionalScores]) -> dict[str, float]:
+    """Task -> its score, the mean over its items that have a value.
 
-    >>> average_scores({"gsm8k": [1.0, 0.0, 1.0, 1.0]})
-    {'gsm8k': 0.75}
+    >>> average_scores({"gsm8k": [1.0, 0.0, 1.0, 1.0], "hard": [None, 0.5]})
+    {'gsm8k': 0.75, 'hard': 0.5}
     """
-    return {task: fmean(scores) for task, scores in items.items()}
+    return {task: average(scores) for task, scores in items.items()}
 
 
-def check_items(items: Mapping[str, Iterable[float]], *, tasks: Iterable[str], where: str) -> ItemScores:
+def check_items(items: Mapping[str, OptionalScores], *, tasks: Iterable[str], where: str) -> ItemScores:
     """The scores of exactly `tasks` as plain floats; `where` names the measurement in errors.
 
-    Raises :class:`SearchError` for a task that is missing, has no items, or has a score that is NaN or infinite.
+    Raises :class:`SearchError` for a task that is missing, has no item with a score, or has one that is NaN or
+    infinite.
     """
-    plain = {task: [float(score) for score in items.get(task, ())] for task in tasks}
-    for task, scores in plain.items():
-        if not scores:
+    checked: ItemScores = {}
+    for task in tasks:
+        scores = items.get(task, ())
+        plain = [None if score is None else float(score) for score in scores]
+        if not count_values(plain):
             raise SearchError(where, f"expected item scores of task '{task}', found none", "Check the task's items.")
-        bad = next((index for index, score in enumerate(scores) if not math.isfinite(score)), None)
+
+        bad = next((i for i, score in enumerate(plain) if score is not None and not math.isfinite(score)), None)
         if bad is not None:
-            found = f"expected finite scores of task '{task}', found {scores[bad]} at item {bad}"
+            found = f"expected finite scores of task '{task}', found {plain[bad]} at item {bad}"
             raise SearchError(where, found, "Check the task's metric and the merged model's outputs.")
-    return plain
+        checked[task] = GroupScores(plain, scores.leaves) if isinstance(scores, GroupScores) else plain
+    return checked

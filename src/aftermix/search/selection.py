@@ -9,8 +9,7 @@ from pathlib import Path
 from aftermix import progress
 from aftermix.config import SearchConfig
 from aftermix.errors import RunFailedError
-from aftermix.files import write_json
-from aftermix.runs.journal import locate_items, read_items
+from aftermix.runs.journal import locate_items, read_items, write_items
 from aftermix.runs.trials import ItemScores, Measure, Setting, Trial, average_scores, check_items
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.pareto import find_front, measure_distances_to_ideal, measure_spans
@@ -123,7 +122,7 @@ def _measure_candidate(
         measurement = measure(trial.point, "select")
         select = check_items(measurement.items, tasks=tasks, where=f"trial {trial.number} on select items")
         seconds = dict(measurement.seconds)
-        write_json(path, select)
+        write_items(path, select)
 
     scores = average_scores(select)
     return SelectedTrial(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aftermix.runs.item_scores import count_values
 from aftermix.runs.records import ScoresRecord, TaskScore
 from aftermix.runs.trials import ItemScores, average_scores
 from aftermix.search.intervals import Interval, bootstrap_mean, bootstrap_task, subtract_items
@@ -15,7 +16,7 @@ def summarise(items: ItemScores, *, objectives: ObjectiveSet, seed: int) -> Scor
         task: TaskScore(
             score=scores[task],
             interval=_widen_interval(scores[task], bootstrap_task(values, seed=seed, task=task)),
-            items=len(values),
+            items=count_values(values),
         )
         for task, values in items.items()
     }

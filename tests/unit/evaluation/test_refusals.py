@@ -26,9 +26,11 @@ def test_a_metric_where_lower_is_better(tasks: Path, config_of: Any) -> None:
 
 def test_a_mean_where_lower_is_better(tasks: Path, config_of: Any, add_task_to: Any, task_texts: Any) -> None:
     add_task_to(tasks, "errors", task_texts["colours"].replace("higher_is_better: true", "higher_is_better: false"))
-    assert "found 'acc': lower is better. Take another task: none of its metrics is." in refusal(
-        config_of(tasks, "errors")
-    )
+    assert (
+        "found 'acc': lower is better. Take another task, or score each document by a number of which more is better, "
+        "in `process_results: !function FILE.NAME` with `metric_list: [{metric: NAME, aggregation: mean, "
+        "higher_is_better: true}]`."
+    ) in refusal(config_of(tasks, "errors"))
 
 
 def test_an_unknown_metric_or_filter(tasks: Path, config_of: Any) -> None:

@@ -118,8 +118,8 @@ def test_missing_and_damaged_item_files_are_named(tmp_path):
     with pytest.raises(SearchError, match=r"00004\.json: expected the select item scores of trial 4, found"):
         journal.read_items(tmp_path, "select", 4)
     journal.locate_items(tmp_path, "select", 4).parent.mkdir(parents=True)
-    journal.locate_items(tmp_path, "select", 4).write_text('{"t": [0.5, null]}')
-    with pytest.raises(SearchError, match=r"found t: 1: Input should be a valid number"):
+    journal.locate_items(tmp_path, "select", 4).write_text('{"t": [0.5, "none"]}')
+    with pytest.raises(SearchError, match=r"found t: scores: 1: Input should be a valid number"):
         journal.read_items(tmp_path, "select", 4)
 
 

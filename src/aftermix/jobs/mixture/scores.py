@@ -10,6 +10,7 @@ import numpy as np
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.utility import MixtureUtility
+from aftermix.runs.item_scores import complete_scores
 from aftermix.runs.mixture_records import NoiseRecord, UtilityRecord
 from aftermix.runs.records import CapabilityScoreRecord, MixtureScoresRecord, ScoresRecord, UtilityScore
 from aftermix.runs.trials import ItemScores, average_scores
@@ -79,7 +80,10 @@ class UtilityScorer:
 
     def _draw_scores(self, items: ItemScores) -> Floats:
         """(D, T) scores by column of resampled items, resampled within each task."""
-        means = {task: _resample_means(np.asarray(scores), self.seed, task) for task, scores in items.items()}
+        means = {
+            task: _resample_means(np.asarray(complete_scores(scores)), self.seed, task)
+            for task, scores in items.items()
+        }
         columns = self.problem.columns.values()
         return np.stack([np.mean([means[task] for task in tasks], axis=0) for tasks in columns], axis=1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +10,6 @@ from statistics import fmean
 
 from aftermix import progress
 from aftermix.config import Config, Split
-from aftermix.files import write_json
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.search.baselines import PAPER_INSTRUCTION_WEIGHT as PAPER_WEIGHT
 from aftermix.jobs.search.baselines import (
@@ -21,6 +19,7 @@ from aftermix.jobs.search.baselines import (
     build_single_expert,
     list_fixed_baselines,
 )
+from aftermix.runs.journal import read_items_file, write_items
 from aftermix.runs.records import BaselineRecord, ScanPoint, ScanRecord
 from aftermix.runs.trials import ItemMeasurement, ItemScores, average_scores, check_items
 from aftermix.search.objective import ObjectiveSet
@@ -41,13 +40,12 @@ class ScoreCache:
         """Item scores of what `name` stands for on `split`: as they are kept, else as `measure` finds them now."""
         path = self.run / "items" / split / "baselines" / f"{_build_slug(name)}.json"
         if path.exists():
-            stored: ItemScores = json.loads(path.read_text(encoding="utf-8"))
-            return check_items(stored, tasks=self.tasks, where=str(path))
+            return check_items(read_items_file(path), tasks=self.tasks, where=str(path))
 
         measurement = measure(split)
         items = check_items(measurement.items, tasks=self.tasks, where=f"baseline '{name}'")
         self.seconds[split] = self.seconds.get(split, 0.0) + sum(measurement.seconds.values())
-        write_json(path, items)
+        write_items(path, items)
         return items
 
 

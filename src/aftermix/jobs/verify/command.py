@@ -41,6 +41,7 @@ from aftermix.mixture.simplex import Floats, name_shares
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
 from aftermix.mixture.utility import MixtureUtility
 from aftermix.report.page import write_report
+from aftermix.runs.item_scores import complete_scores
 from aftermix.runs.journal import read_trials
 from aftermix.runs.mixture_records import MixtureRecord
 from aftermix.runs.records import BEST_FILE
@@ -365,5 +366,7 @@ def _build_mean(tasks: Sequence[str]) -> Score:
 
 
 def _stack_tables(measured: Sequence[ItemScores]) -> dict[str, Floats]:
-    """(N, I) item scores by task."""
-    return {task: np.array([items[task] for items in measured], dtype=np.float64) for task in measured[0]}
+    """(N, I) item scores by task, one for every item."""
+    return {
+        task: np.array([complete_scores(items[task]) for items in measured], dtype=np.float64) for task in measured[0]
+    }

@@ -1,0 +1,73 @@
+"""Keys that a task's scoring returns, found with made-up answers before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval.api.instance import Instance
+
+from aftermix.evaluation.documents.generators import own_generators
+from aftermix.evaluation.quiet import quiet
+from aftermix.evaluation.requests import compile_templates_once
+from aftermix.evaluation.scoring.metrics import read_item_values
+
+ENOUGH_DOCUMENTS = 200
+"""Documents after which a key that the task declares itself is no longer looked for."""
+
+
+@dataclass(frozen=True)
+class ScoringKeys:
+    """Keys that the scoring of some documents returned."""
+
+    keys: tuple[str, ...]
+    complete: bool
+    """False where some document could not be scored with a made-up answer, or not all were: there may be more keys."""
+
+
+def find_keys(leaf: Any, filter_name: str, wanted: str, *, documents: Iterable[int] | None = None) -> ScoringKeys:
+    """The keys of the scores of `documents` (all by default), until `wanted` is among them.
+
+    A metric's function may return several numbers, and `process_results` other keys for other documents. A task that
+    runs generated code is not scored: it may do harm.
+    """
+    if getattr(leaf, "UNSAFE_CODE", False):
+        return ScoringKeys((), complete=False)
+
+    keys: dict[str, None] = {}
+    complete, declared = True, wanted in leaf._metric_fn_list
+    with quiet(), compile_templates_once(), own_generators():
+        for count, number in enumerate(range(len(leaf.task_docs)) if documents is None else documents):
+            if wanted in keys:
+                break
+            if declared and count == ENOUGH_DOCUMENTS:
+                complete = False
+                break
+            try:
+                keys |= dict.fromkeys(_score_made_up(leaf, leaf.task_docs[number], filter_name))
+            except Exception:  # the task's own Python may raise anything at an answer that no model gave
+                complete = False
+    return ScoringKeys(tuple(keys), complete=complete)
+
+
+def _score_made_up(leaf: Any, document: Any, filter_name: str) -> Iterable[str]:
+    return read_item_values(leaf.process_results(document, _make_answers(leaf, document, filter_name)))
+
+
+def _make_answers(leaf: Any, document: Any, filter_name: str) -> list[Any]:
+    """Answers as a model might give them: the first choice, the right text, or a log-likelihood of -1."""
+    if leaf.OUTPUT_TYPE == "loglikelihood_rolling":
+        return [-1.0]
+    if leaf.OUTPUT_TYPE == "loglikelihood":
+        return [(-1.0, False)]
+    if leaf.OUTPUT_TYPE == "multiple_choice":
+        made = leaf.construct_requests(doc=document, ctx=[""] * leaf.multiple_input or "", metadata=(None, 0, 1))
+        return [(-1.0 - (number > 0), number == 0) for number in range(len(made))]
+
+    target = leaf.doc_to_target(document)
+    text = str(target[0] if isinstance(target, list) and target else target)
+    repeats = leaf.get_config("repeats") or 1
+    request = Instance("generate_until", document, ("", {}), 0, (None, 0, repeats), resps=[text] * repeats)
+    next(ensemble for ensemble in leaf._filters if ensemble.name == filter_name).apply([request])
+    return [request.filtered_resps[filter_name]]
