@@ -21,7 +21,7 @@ from aftermix.evaluation.fewshot import choose_examples
 from aftermix.evaluation.fingerprints import TaskFingerprint, fingerprint_task
 from aftermix.evaluation.items import SPLITS, TaskItems, join_notes, list_fixed_counts, split_items
 from aftermix.evaluation.loading import Leaves, load_tasks
-from aftermix.evaluation.quiet import quiet
+from aftermix.evaluation.quiet import HeardWarnings, quiet
 from aftermix.evaluation.requests import (
     ChatTemplate,
     LeafRequests,
@@ -64,6 +64,8 @@ class TaskSuite:
     primary: dict[str, TaskMetric]
     """Task -> the metric that counts."""
     chat: bool
+    heard: HeardWarnings = field(repr=False)
+    """What lm-eval warned of while tasks were built and answers scored."""
     _leaves: dict[str, Leaves] = field(repr=False)
     _requests: dict[Split, dict[str, list[LeafRequests]]] = field(default_factory=dict, repr=False)
 
@@ -74,13 +76,14 @@ class TaskSuite:
         Runs of earlier versions were split without `equal_rows_together`, and go on with their own items.
         Raises :class:`EvaluationError` for everything that is wrong with a task, its metric or its number of items.
         """
-        loaded = load_tasks(config)
+        heard = HeardWarnings()
+        loaded = load_tasks(config, heard)
         primary = {
             task.task: choose_metric(task, loaded[task.task], aggregates=loaded[task.task].aggregates)
             for task in config.tasks
         }
         without = {name: _drop_leaves_without(leaves, primary[name]) for name, leaves in loaded.items()}
-        with quiet():
+        with quiet(heard):
             answers = _read_all_answers(loaded)
             leaves = {name: leaf for own in loaded.values() for name, leaf in own.items()}
             equal = EqualItems(find_equal_items(leaves) if equal_rows_together else {})
@@ -88,7 +91,7 @@ class TaskSuite:
         tasks = {name: replace(items, note=join_notes(items.note, without[name])) for name, items in tasks.items()}
         for name, own in loaded.items():
             refuse_no_values(name, primary[name], own, {split: tasks[name].of(split) for split in SPLITS})
-        suite = TaskSuite(tasks=tasks, primary=primary, chat=config.apply_chat_template, _leaves=loaded)
+        suite = TaskSuite(tasks=tasks, primary=primary, chat=config.apply_chat_template, heard=heard, _leaves=loaded)
         if not suite.chat:  # a chat template comes with the engine's tokenizer
             suite._build_split("search", None)
         return suite
@@ -140,7 +143,7 @@ class TaskSuite:
         flat = [instance for parts in by_task.values() for part in parts for instance in part.list_instances()]
         forwarded, truncated = getattr(lm, "forwarded_tokens", 0), getattr(lm, "truncated_requests", 0)
         try:
-            with quiet():
+            with quiet(self.heard):
                 _collect_answers(lm, flat)
                 scored = {task: _score_task(task, parts, self.primary[task]) for task, parts in by_task.items()}
         finally:
@@ -156,7 +159,7 @@ class TaskSuite:
     def _build_split(self, split: Split, lm: Any) -> dict[str, list[LeafRequests]]:
         if split not in self._requests:
             template: ChatTemplate | None = lm.apply_chat_template if self.chat else None
-            with quiet():
+            with quiet(self.heard):
                 self._requests[split] = {
                     name: _build_task_requests(items.of(split), self._leaves[name], template)
                     for name, items in self.tasks.items()

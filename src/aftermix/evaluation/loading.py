@@ -18,7 +18,7 @@ from aftermix.errors import AftermixError, EvaluationError, Problem, describe_ca
 from aftermix.evaluation.documents.generators import GeneratorStates, own_generators
 from aftermix.evaluation.documents.traced_task import traced_tasks
 from aftermix.evaluation.local_files import resolve_data_files, tell_content
-from aftermix.evaluation.quiet import quiet
+from aftermix.evaluation.quiet import HeardWarnings, quiet
 from aftermix.evaluation.scoring.answers import explain_first_document
 
 BUILT_IN = Path(lm_eval.tasks.__file__).parent
@@ -43,7 +43,7 @@ class _LocalFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no types
         return tell_content(resolve_data_files(loaded, folder=entry.yaml_path.parent))
 
 
-def load_tasks(config: EvaluateConfig) -> dict[str, Leaves]:
+def load_tasks(config: EvaluateConfig, heard: HeardWarnings | None = None) -> dict[str, Leaves]:
     """The leaves of every task that `config` names, with their data sets, in the order of the file.
 
     The built-in tasks, whose index costs many seconds, are read only when a name is not found under `include_path`.
@@ -51,11 +51,13 @@ def load_tasks(config: EvaluateConfig) -> dict[str, Leaves]:
     `process_docs`) is therefore the same each time, whatever the other tasks and the cache of `datasets`, and is what
     lm-eval makes of it alone.
 
+    What lm-eval warns of is counted in `heard`.
+
     Raises :class:`EvaluationError` for an unknown task (with the names that come close), a task that runs generated
     code without `unsafe_code: true`, images or sound, lm-eval's old Python interface, and data that cannot be loaded
     (with what the loader stumbled over, innermost last).
     """
-    with quiet():
+    with quiet(heard):
         manager = _open_manager(config)
         index = manager.task_index
         refuse_if_any(

@@ -169,6 +169,8 @@ def _check_tasks(config: Config, diagnosis: ConfigDiagnosis) -> None:
     suite = TaskSuite.build(config.evaluate)
     ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
 
+    remedy = "Look whether the task's YAML means this."
+    diagnosis.notes += [Problem("evaluate.tasks", line, remedy) for line in suite.heard.take_lines()]
     for name, items in suite.tasks.items():
         counts = f"search {len(items.search)}, select {len(items.select)}, test {len(items.test)}"
         diagnosis.facts.append(f"task '{name}': {counts}")

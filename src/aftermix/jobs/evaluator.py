@@ -8,10 +8,12 @@ from time import perf_counter
 
 import torch
 
+from aftermix import progress
 from aftermix.checkpoints.model_files import find_tokenizer_folder, list_input_files
 from aftermix.checkpoints.pool import Pool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, EvaluateConfig, Split
+from aftermix.errors import printable
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs.merge.statistics import open_merger
@@ -35,6 +37,7 @@ class ModelEvaluator:
     @staticmethod
     def open(pool: Pool, config: EvaluateConfig, suite: TaskSuite) -> ModelEvaluator:
         """Load the frame's model, with the tokenizer that the result will have."""
+        tell_warnings(suite)
         engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config)
         return ModelEvaluator(engine, suite)
 
@@ -51,7 +54,14 @@ class ModelEvaluator:
         loaded = perf_counter()
 
         measured = self.suite.evaluate(self.engine.lm, split)
+        tell_warnings(self.suite)
         return ItemMeasurement(measured.items, {"combine": loaded - started, "evaluate": perf_counter() - loaded})
+
+
+def tell_warnings(suite: TaskSuite) -> None:
+    """Tell the user what lm-eval warned of: each kind once, with its number."""
+    for line in suite.heard.take_lines():
+        progress.say(printable(line))
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ class ReportContext:
     progress: str
     merged: tuple[tuple[str, str], ...]
     items: ItemsRecord | None
+    metrics: dict[str, str]
+    """Task -> the metric that counts, `metric,filter`; empty before the run has ended."""
     cost: tables.RunCost | None
     failures: tuple[tables.FailureRow, ...]
     usage: UsageCommands
@@ -93,6 +95,7 @@ def build_context(run: Run) -> ReportContext:
         progress=_describe_progress(run, scale),
         merged=_list_merge_facts(run),
         items=run.items,
+        metrics=dict(best.metrics) if best else {},
         cost=tables.summarise_cost(run),
         failures=tables.list_failures(run.trials),
         usage=build_usage(run.folder),

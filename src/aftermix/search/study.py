@@ -55,7 +55,8 @@ def run_study(
     trials that the uninterrupted one would have given.
 
     Raises :class:`SearchError` for objectives, a journal or imports that do not fit, before anything is measured, and
-    :class:`RunFailedError` after `config.max_consecutive_failures` failed trials in a row.
+    :class:`RunFailedError` after `config.max_consecutive_failures` failed trials in a row, or when the first design
+    (`config.startup` trials) of a search scored the same on every item.
     """
     objectives = ObjectiveSet.build(config.objective, tasks=tasks)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,10 +65,12 @@ def run_study(
         _refuse_foreign(trial, folder=folder, space=space, objectives=objectives)
 
     total = sum(trial.is_imported for trial in trials) + config.trials
-    failures = 0
+    failures, design = 0, total - config.trials + min(config.trials, max(config.startup, 2))
 
     with progress.counter(label=label, total=total, done=len(trials), unit="trial") as advance:
         while len(trials) < total:
+            if propose is None and len(trials) >= design:
+                _refuse_all_equal(folder, trials, objectives)
             known = partial(_measure_once, folder, trials, tasks, measure)
             ask = propose or partial(_suggest_next, space, config, objectives)
             trial, items, fault = _run_trial(
@@ -82,6 +85,8 @@ def run_study(
             failures = failures + 1 if fault else 0
             if fault and failures >= config.max_consecutive_failures:
                 raise _explain_stop(folder, trials, failures) from fault
+            if propose is None and len(trials) == total == design:
+                _refuse_all_equal(folder, trials, objectives)
     return trials
 
 
@@ -174,6 +179,30 @@ def _run_trial(
         seconds={**spent, "overhead": max(0.0, perf_counter() - started - sum(spent.values()))},
     )
     return trial, items, None
+
+
+def _refuse_all_equal(folder: Path, trials: Sequence[Trial], objectives: ObjectiveSet) -> None:
+    """Stop a search whose first design found nothing to choose by: every item scored the same at all points.
+
+    Equal means over items that differ are no reason to stop: more trials may tell them apart.
+    """
+    complete = [trial for trial in trials if trial.is_complete]
+    points = {(tuple(sorted(trial.weights.items())), tuple(sorted(trial.settings.items()))) for trial in complete}
+    tasks = sorted({task for goal in objectives.goals for task in goal.weights} | objectives.floors.keys())
+    if len(points) < 2 or len({tuple(trial.scores[task] for task in tasks) for trial in complete}) > 1:
+        return
+
+    first, *others = (journal.read_items(folder, "search", trial.number) for trial in complete)
+    if any(items[task] != first[task] for items in others for task in tasks):
+        return
+    scores = ", ".join(f"{task} {complete[0].scores[task]:g}" for task in tasks)
+    raise RunFailedError(
+        str(folder),
+        f"all {len(complete)} trials of the first design scored the same on every search item ({scores}), so that no "
+        "merge is better than another; the trials are kept",
+        "Look whether the answers and the metric of these tasks are right, take another metric, more "
+        "`evaluate.items.search` or wider ranges, and start a new run with `aftermix search FILE -o NEW`.",
+    )
 
 
 def _drop_frames(error: BaseException | None) -> None:
