@@ -65,7 +65,7 @@ class TaskSuite:
     """Task -> the metric that counts."""
     chat: bool
     heard: HeardWarnings = field(repr=False)
-    """What lm-eval warned of while tasks were built and answers scored."""
+    """Warnings of lm-eval while tasks are built and answers scored."""
     _leaves: dict[str, Leaves] = field(repr=False)
     _requests: dict[Split, dict[str, list[LeafRequests]]] = field(default_factory=dict, repr=False)
 
