@@ -16,8 +16,8 @@ from typing import Any
 from aftermix.evaluation.documents.canonical import encode_document
 from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.loading import BUILT_IN
-from aftermix.evaluation.metrics import TaskMetric
 from aftermix.evaluation.requests import LeafRequests, compile_templates_once
+from aftermix.evaluation.scoring.metrics import TaskMetric
 
 INSTALLED = tuple(Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "purelib", "platlib"))
 """Folders of code that is no task's own; `versions` of the lock tells of it."""

@@ -36,7 +36,7 @@ class LockedTaskRecord(RunRecord):
     requests: str
     documents: str
     metric: str
-    """The metric that counts, as `name,filter`, and whether the leaves of a group weigh alike."""
+    """The metric that counts, as `name,filter`."""
     items: int
     """Items of all splits."""
 

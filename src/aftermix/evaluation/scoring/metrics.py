@@ -35,11 +35,6 @@ class TaskMetric:
         """
         return f"{self.name},{self.filter}"
 
-    @property
-    def identity(self) -> str:
-        """The metric as runs are compared by it: with equal weights of leaves, if they are not their sizes."""
-        return f"{self}, leaves weighed alike" if self.weighting == "equal" else str(self)
-
 
 def read_item_values(results: Mapping[str, Any]) -> dict[str, float]:
     """The results of one item that are numbers; parts of corpus metrics (pairs, texts) are left out.

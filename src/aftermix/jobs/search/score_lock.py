@@ -37,7 +37,7 @@ def build_evaluation_lock(pool: Pool, evaluator: ModelEvaluator) -> EvaluationLo
         name: LockedTaskRecord(
             requests=task.requests,
             documents=task.documents,
-            metric=suite.primary[name].identity,
+            metric=str(suite.primary[name]),
             items=len({item for split in SPLITS for item in suite.tasks[name].of(split)}),
         )
         for name, task in found.items()
