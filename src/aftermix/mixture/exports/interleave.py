@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from aftermix.mixture.exports.domain_data import SYSTEM_COLUMN
 from aftermix.mixture.exports.plan import (
     DomainFiles,
     Files,
@@ -56,5 +57,7 @@ def _write_entries(plan: MixturePlan) -> Iterator[str]:
         yield f'        "kind": {json.dumps(domain.kind)},\n'
         yield f'        "files": {json.dumps(list(domain.parts))},\n'
         yield f'        "text_field": {json.dumps(text_field)},\n'
+        if SYSTEM_COLUMN in domain.data.traits:
+            yield '        "system": True,\n'
         yield f'        "probability": {format_share(plan.draws[domain.name])},\n'
         yield "    },\n"

@@ -35,7 +35,8 @@ def domain(name: str) -> Dataset:
     kind, files, text_field = (DOMAINS[name][key] for key in ("kind", "files", "text_field"))
     # `datasets` keeps rows by these: with the times of the files, data that changed are read again.
     stamped = tuple((file, stamp_files(file)) for file in files)
-    asked = {"kind": kind, "files": stamped, "text_field": text_field, "columns": tuple(COLUMNS)}
+    columns = (*COLUMNS, "system") if DOMAINS[name].get("system") else tuple(COLUMNS)
+    asked = {"kind": kind, "files": stamped, "text_field": text_field, "columns": columns}
     return Dataset.from_generator(write_rows, gen_kwargs=asked, features=Features({"row": Value("large_string")}))
 
 
@@ -66,12 +67,30 @@ def make_row(record: Record, columns: Sequence[str], text_field: str) -> Record:
     """The `columns` of a record; the text of `text_field` is called `text`."""
     if columns == ("text",):
         return {"text": record.get(text_field) or ""}
-    row = {name: record.get(name) for name in columns}
+    row: Record = {name: record.get(name) for name in columns if name != "system"}
     if "messages" in row:
-        row["messages"] = [drop_empty(message) for message in record["messages"]]
+        row["messages"] = [read_calls(drop_empty(parse_text(message))) for message in parse_text(record["messages"])]
+        if "system" in columns and record.get("system") and row["messages"][0]["role"] != "system":
+            row["messages"].insert(0, {"role": "system", "content": record["system"]})
     if row.get("tools"):
-        row["tools"] = [drop_empty(tool) for tool in record["tools"]]
+        row["tools"] = [drop_empty(parse_text(tool)) for tool in parse_text(record["tools"])]
     return row
+
+
+def read_calls(message: Record) -> Record:
+    """A message whose calls have their arguments as objects, also where they are stored as JSON."""
+    if message.get("tool_calls"):
+        message = {**message, "tool_calls": parse_text(message["tool_calls"])}
+    for call in message.get("tool_calls") or []:
+        function = call.get("function", call)
+        if isinstance(function.get("arguments"), str) and function["arguments"].lstrip()[:1] in ("{", "["):
+            function["arguments"] = json.loads(function["arguments"])
+    return message
+
+
+def parse_text(value: Any) -> Any:
+    """Messages, tools or calls, also where they are stored as JSON."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def drop_empty(entry: Record) -> Record:

@@ -127,6 +127,16 @@ def test_rows_without_tools_have_messages_alone(tmp_path: Path) -> None:
     assert in_lines(rows) == in_lines(plain(number) for number in range(20))
 
 
+def test_system_columns_and_stored_json_are_given_as_they_were_counted(tmp_path: Path) -> None:
+    asked = [said("user", "one"), call("even", '{"one": 1}'), said("tool", "sum"), said("assistant", "one")]
+    stored = {"messages": asked, "tools": json.dumps([tool("even", "one")]), "system": "even numbers"}
+    (row,) = {
+        json.dumps(row): row for row in draw(export(tmp_path, "interleave", chats(tmp_path, a=[stored])))
+    }.values()
+    assert row["messages"] == [said("system", "even numbers"), asked[0], call("even", {"one": 1}), *asked[2:]]
+    assert row["tools"] == [tool("even", "one")]
+
+
 @pytest.mark.parametrize("kind", ["parquet", "saved"])
 def test_keys_that_a_table_adds_to_messages_are_not_given(tmp_path: Path, kind: str) -> None:
     calls = [calling(number, key) for number in range(6) for key in ("one", "two")]
