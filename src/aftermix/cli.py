@@ -42,13 +42,14 @@ def cli() -> None:
 @FILE
 def doctor(file: Path) -> int:
     """List every mismatch of what FILE names, each with its remedy; exit code 2 if there is one."""
-    from aftermix.mergekit.reading import load_recipe
+    from aftermix.mergekit.reading import load_partial_recipe
 
-    config = _prefetch_weights(load_recipe(file))
-    from aftermix.jobs.doctor import doctor as job
+    usable = load_partial_recipe(file)
+    _prefetch_weights(usable.config)
+    from aftermix.jobs.doctor.command import doctor as job
     from aftermix.jobs.terminal_text import describe_diagnosis
 
-    diagnosis = job(config)
+    diagnosis = job(usable.config, faults=usable.problems, written=usable.written)
     click.echo("\n".join(describe_diagnosis(diagnosis)))
     return 2 if diagnosis.problems else 0
 

@@ -19,7 +19,7 @@ from aftermix.config import SEARCH_EXCLUDE, Config, EvaluateConfig, MergeConfig,
 from aftermix.errors import ConfigError, EvaluationError, ManyProblemsError
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.engines.live_weights import LiveWeights
-from aftermix.jobs.doctor import doctor
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
 from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.merging.prepared import prepare_vectors

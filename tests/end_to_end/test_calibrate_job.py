@@ -210,7 +210,7 @@ def test_weights_without_a_token_are_named(texts: Path, family: dict[str, Path])
 
 
 def test_doctor_looks_at_calibration_text_too(texts: Path, family: dict[str, Path]) -> None:
-    from aftermix.jobs.doctor import doctor
+    from aftermix.jobs.doctor.command import doctor
 
     found = doctor(job(texts, family))
     assert found.problems == []

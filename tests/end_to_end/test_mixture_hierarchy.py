@@ -322,7 +322,7 @@ def test_a_group_that_tells_nothing_has_no_rounds_and_does_not_stop_the_run(
 
 
 def test_doctor_tells_the_groups_and_their_faults(tmp_path: Path, wide: Family, tasks: Path) -> None:
-    from aftermix.jobs.doctor import doctor
+    from aftermix.jobs.doctor.command import doctor
 
     good = doctor(load_config(write_file(tmp_path, wide, tasks, tree=FLAT)))
     assert good.problems == []

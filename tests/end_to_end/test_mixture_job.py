@@ -162,7 +162,7 @@ def test_the_ratios_are_what_a_training_takes(finished: Path) -> None:
 
 
 def test_doctor_tells_the_same_faults(tmp_path: Path, family: Family, tasks: Path) -> None:
-    from aftermix.jobs.doctor import doctor
+    from aftermix.jobs.doctor.command import doctor
 
     bad = doctor(load_config(write_file(tmp_path, family, tasks, bounds={"b": [0.2, 0.6]})))
     assert [problem.where for problem in bad.problems] == ["mixture, prior 'ours'"]

@@ -91,7 +91,7 @@ def assert_folded_is_adapted(base: Path, folder: Path) -> None:
     """One adapter moved by hand: the folded expert says the same, and only that weight has moved."""
     from aftermix.checkpoints.reader import open_checkpoint
     from aftermix.config import parse_config
-    from aftermix.jobs.doctor import doctor
+    from aftermix.jobs.doctor.command import doctor
     from aftermix.training.base_model import load_base
     from aftermix.training.expert import write_expert
 

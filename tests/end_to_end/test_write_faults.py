@@ -23,7 +23,7 @@ from aftermix.checkpoints.writer import stage_folder
 from aftermix.cli import main
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError
-from aftermix.jobs.doctor import doctor
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge, write_model
 from aftermix.merging.merge import Merger, MergeRecipe
 

@@ -7,7 +7,7 @@ Paths are taken relative to the YAML file's folder. Options of merge methods are
 from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
 from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, Split, TaskConfig
 from aftermix.config.fields import ConfigSection
-from aftermix.config.file import Config, as_yaml_values, load_config, parse_config, require
+from aftermix.config.file import Config, as_yaml_values, explain_missing_section, load_config, parse_config, require
 from aftermix.config.merge import SEARCH_EXCLUDE, MergeConfig, VectorConfig
 from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
 from aftermix.config.search import Dimension, Objective, SearchConfig, SearchedSettings
@@ -46,6 +46,7 @@ __all__ = [
     "UtilityConfig",
     "VectorConfig",
     "as_yaml_values",
+    "explain_missing_section",
     "load_config",
     "parse_config",
     "require",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from pathlib import Path
 from typing import Any
@@ -46,27 +47,29 @@ def parse_config(values: dict[str, Any], *, where: str, folder: Path) -> Config:
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        refuse_if_any([_translate_error(where, detail) for detail in error.errors()])
+        refuse_if_any([translate_error(where, detail) for detail in error.errors()])
         raise  # unreachable: a ValidationError has at least one detail
-    return _resolve_paths(config, folder.resolve())
+    return resolve_paths(config, folder.resolve())
 
 
 def require(config: Config, *sections: str) -> None:
     """Refuse a file that lacks one of `sections` (`base`, `vectors`, `evaluate`, `train`)."""
-    problems = [
-        Problem(section, "missing from the YAML file", f"Add `{section}:`; see docs/configuration.md.")
-        for section in sections
-        if not getattr(config, section)
-    ]
-    refuse_if_any(problems)
+    refuse_if_any([explain_missing_section(name) for name in sections if not getattr(config, name)])
 
 
-def _translate_error(where: str, detail: Any) -> Problem:
+def explain_missing_section(name: str) -> Problem:
+    """Say that the file lacks the section called `name`."""
+    return Problem(name, "missing from the YAML file", f"Add `{name}:`; see docs/configuration.md.")
+
+
+def translate_error(where: str, detail: Any) -> Problem:
     """One pydantic error in our words."""
     place = ".".join(str(part) for part in detail["loc"]) or "top level"
     if detail["type"] == "extra_forbidden":
-        known = ", ".join(_list_fields(detail["loc"][:-1]))
-        return Problem(f"{where}: {place}", "is not a known key", f"This section takes: {known}.")
+        meant = find_meant_key(detail["loc"])
+        known = ", ".join(list_fields(detail["loc"][:-1]))
+        question = f" Did you mean `{meant}`?" if meant else ""
+        return Problem(f"{where}: {place}", "is not a known key", f"This section takes: {known}.{question}")
     found = detail.get("input")
     shown = f"{found!r}" if isinstance(found, str | int | float | bool) or found is None else type(found).__name__
     if isinstance(found, float) and not math.isfinite(found):
@@ -77,7 +80,12 @@ def _translate_error(where: str, detail: Any) -> Problem:
     return Problem(f"{where}: {place}", text, "See docs/configuration.md for this field.")
 
 
-def _list_fields(loc: tuple[str | int, ...]) -> list[str]:
+def find_meant_key(loc: tuple[str | int, ...]) -> str | None:
+    """The known key of its section that the unknown one at the end of `loc` is probably meant to be."""
+    return next(iter(difflib.get_close_matches(str(loc[-1]), list_fields(loc[:-1]), n=1)), None)
+
+
+def list_fields(loc: tuple[str | int, ...]) -> list[str]:
     """Names of the fields of the section that `loc` points at, for error messages."""
     sections: dict[str, type[BaseModel]] = {
         "vectors": VectorConfig,
@@ -108,7 +116,7 @@ def _list_fields(loc: tuple[str | int, ...]) -> list[str]:
     return [field.alias or name for name, field in section.model_fields.items()]
 
 
-def _resolve_paths(config: Config, folder: Path) -> Config:
+def resolve_paths(config: Config, folder: Path) -> Config:
     def resolve_model(path: str) -> str:
         resolved = _below(folder, path)
         return str(resolved) if _exists(resolved) or _looks_local(path) else path

@@ -6,6 +6,7 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, Split, require
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs.evaluator import ModelEvaluator
+from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.merging.merge import MergeRecipe, check_weights, stream_merged_tensors
 from aftermix.runs.records import ScoresRecord
@@ -19,7 +20,7 @@ def evaluate(config: Config, *, split: Split) -> ScoresRecord:
 
     Raises :class:`AftermixError` on bad input.
     """
-    require(config, "base", "evaluate")
+    require(config, *NEEDED["evaluate"])
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
     weights = {name: vector.weight for name, vector in config.vectors.items()}
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)

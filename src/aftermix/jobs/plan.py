@@ -17,6 +17,7 @@ from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, Split, require
 from aftermix.errors import Problem
+from aftermix.jobs.job_kind import NEEDED, find_job_kind, list_sections
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.plan_counts import (
@@ -85,11 +86,12 @@ def plan(config: Config) -> JobEstimate:
     The first for which the file has what is needed: `mixture`, `evaluate`, `vectors`, `train`. Raises what the job
     itself would raise on its input.
     """
-    if config.train is not None and not config.vectors:
+    job = find_job_kind(list_sections(config))
+    if job == "train":
         return _plan_training(config)
 
-    require(config, "vectors", *(("evaluate",) if config.mixture is not None else ()))
-    for_search = config.evaluate is not None and config.mixture is None
+    require(config, *{"vectors": None, **dict.fromkeys(NEEDED[job])})
+    for_search = job == "search"
     pool = open_pool(config)
     space = build_space(config) if for_search else None
     merger = open_merger(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aftermix.config import Config, load_config, parse_config
+from aftermix.config.partial_file import PartialConfig, parse_partial_config
 from aftermix.errors import ConfigError, refuse_if_any
 from aftermix.mergekit.references import name_vectors, parse_reference
 from aftermix.mergekit.settings import MergekitSetting, Scope, is_part_of_names, settle
@@ -55,6 +56,14 @@ def load_recipe(path: Path) -> Config:
     """The configuration in the file at `path`: ours, or mergekit's, which a `merge_method` gives away."""
     values = read_yaml(path)
     return read_mergekit(values, where=path.name) if "merge_method" in values else load_config(path)
+
+
+def load_partial_recipe(path: Path) -> PartialConfig:
+    """As :func:`load_recipe`, with what can be used of a file of ours beside its faults."""
+    values = read_yaml(path)
+    if "merge_method" in values:
+        return PartialConfig(read_mergekit(values, where=path.name), (), frozenset({"base", "vectors", "merge"}))
+    return parse_partial_config(values, where=path.name, folder=path.parent)
 
 
 def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:

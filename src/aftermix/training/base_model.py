@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.reader import Checkpoint
@@ -54,9 +54,7 @@ def load_base(base: Checkpoint) -> Any:
                 output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = describe_cause(error)
-        remedy = "Name a causal language model of an architecture that transformers knows."
-        raise TrainingError(base.label, f"cannot be loaded for training ({reason})", remedy) from error
+        raise _build_loading_error(base, error) from error
 
     absent = sorted({*loaded["missing_keys"], *(str(entry) for entry in loaded["mismatched_keys"])})
     if absent:
@@ -66,27 +64,47 @@ def load_base(base: Checkpoint) -> Any:
     return model
 
 
+def build_empty_model(base: Checkpoint) -> Any:
+    """Build the base's architecture without its values, on no device: for checks that read no weight.
+
+    Raises :class:`TrainingError` for an architecture that transformers does not know.
+    """
+    builder: Any = AutoModelForCausalLM
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            config = AutoConfig.from_pretrained(str(base.folder), local_files_only=True, trust_remote_code=False)
+            return builder.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        raise _build_loading_error(base, error) from error
+
+
 def refuse_unfit(packed: PackedTokens | SequenceMixture, model: Any, tokenizer: Any, *, where: str) -> None:
     """Raise :class:`TrainingError` when `model` cannot be trained on `packed`.
 
     That is when a token has no row in the embeddings, the context is beyond the model's, or documents are to be kept
     apart and the model mixes them.
     """
-    settings = model.config.get_text_config()
-    rows = int(settings.vocab_size)
-    if packed.highest >= rows:
-        token = tokenizer.convert_ids_to_tokens(packed.highest)
-        found = (
-            f"the tokenizer gives token {packed.highest} ({token!r}), but the model has {rows} rows, 0 to {rows - 1}"
-        )
+    refuse_unknown_token(packed.highest, model, tokenizer, where=where)
+    refuse_context(packed.context, model, masked=packed.masked)
+
+
+def refuse_unknown_token(highest: int, model: Any, tokenizer: Any, *, where: str) -> None:
+    """Raise :class:`TrainingError` when the token numbered `highest` has no row in the embeddings of `model`."""
+    rows = int(model.config.get_text_config().vocab_size)
+    if highest >= rows:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        found = f"the tokenizer gives token {highest} ({token!r}), but the model has {rows} rows, 0 to {rows - 1}"
         raise TrainingError(where, found, "Use the tokenizer that this model was trained with.")
 
-    positions = getattr(settings, "max_position_embeddings", None)
-    if isinstance(positions, int) and packed.context > positions:
-        found = f"a context of {packed.context} is beyond the model's {positions} positions"
+
+def refuse_context(context: int, model: Any, *, masked: bool) -> None:
+    """Raise :class:`TrainingError` for a context beyond the positions of `model`, or documents it would mix."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and context > positions:
+        found = f"a context of {context} is beyond the model's {positions} positions"
         raise TrainingError("train.context", found, f"Use at most {positions}.")
 
-    if packed.masked:
+    if masked:
         refuse_unmaskable(model, where="train.mask_documents")
 
 
@@ -111,3 +129,9 @@ def freeze(model: torch.nn.Module, patterns: tuple[str, ...]) -> list[str]:
     if not any(parameter.requires_grad for parameter in parameters.values()):
         raise TrainingError("train.freeze", "every parameter is frozen", "Leave something to train.")
     return sorted(name for name, parameter in parameters.items() if not parameter.requires_grad)
+
+
+def _build_loading_error(base: Checkpoint, error: Exception) -> TrainingError:
+    reason = describe_cause(error)
+    remedy = "Name a causal language model of an architecture that transformers knows."
+    return TrainingError(base.label, f"cannot be loaded for training ({reason})", remedy)

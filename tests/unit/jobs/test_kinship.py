@@ -15,7 +15,7 @@ from aftermix.checkpoints.alignment.recorded_base import digest_tensors
 from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, MergeConfig, VectorConfig
-from aftermix.jobs.doctor import doctor
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.kinship import list_kinship_remarks, measure_sample
 from aftermix.jobs.plan import plan
 from conftest import Family, run_cli

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from aftermix.checkpoints.alignment.fused import FusedView, build_fused_view
-from aftermix.checkpoints.alignment.mismatches import find_learned_integers, find_misalignments
+from aftermix.checkpoints.alignment.mismatches import find_learned_integers, find_misalignments, summarise_faults
 from aftermix.checkpoints.alignment.prefix import (
     Prefixes,
     PrefixView,
@@ -74,7 +74,7 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
                 {*list_token_tensors(frame)} if name in unified.problems or "base" in unified.problems else set()
             )
             faults = _find_faults(frame, expert, config.vectors[name].prefix, name)
-            problems += [fault for fault in faults if fault.where not in explained]
+            problems += summarise_faults([fault for fault in faults if fault.where not in explained])
             problems += find_learned_integers(frame, expert, vector=name, excluded=excluded)
             if config.vectors[name].role == "instruction" and policy is None and name not in unified.problems:
                 problems += find_tokens_without_rows(frame, expert, name)

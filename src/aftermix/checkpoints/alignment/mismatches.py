@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -39,6 +39,7 @@ BEHAVIOUR = (
 """Configuration that should agree; the output keeps the base's."""
 PACKING_FILES = ("quantize_config.json", "quant_config.json", "quantization_config.json")
 """Files beside the weights by which early GPTQ and AWQ models say how they are packed."""
+CONFIGURATION = "config.json"
 LISTED = 5
 """Tensors named one by one before the rest is counted."""
 
@@ -61,15 +62,13 @@ def find_misalignments(base: Model, expert: Model, *, vector: str, mapped: bool 
     problems += _list_problems(extra, vector, "has this tensor, the base does not", remedy)
     problems += _find_untied_head(base, expert, vector)
 
-    for name in base.tensors:
-        if base.tensors[name].computed or not expert.has(name):
-            continue
+    shared = [name for name, info in base.tensors.items() if not info.computed and expert.has(name)]
+    reshaped = [name for name in shared if base.info(name).shape != expert.info(name).shape]
+    problems += _list_shapes(reshaped, base, expert, vector, remedy)
 
+    for name in shared:
         ours, theirs = base.info(name), expert.info(name)
-        if ours.shape != theirs.shape:
-            found = f"vector '{vector}' is {theirs.shape}, base is {ours.shape}"
-            problems.append(Problem(name, found, remedy))
-        elif ours.mergeable != theirs.mergeable:
+        if ours.shape == theirs.shape and ours.mergeable != theirs.mergeable:
             found = f"vector '{vector}' holds {theirs.dtype}, base holds {ours.dtype}"
             problems.append(Problem(name, found, "Save both in floating point."))
     return problems
@@ -104,6 +103,19 @@ def find_learned_integers(
     found = f"vector '{vector}' holds other integers ({kind}) than the base: {summarise_names(differing)}{hint}"
     remedy = "Integers are not averaged: name the models as they were before; in a merge, `exclude` keeps the base's."
     return [Problem(expert.label, found, remedy)]
+
+
+def summarise_faults(faults: Sequence[Problem]) -> list[Problem]:
+    """One line for a model of another size or kind, whose configuration explains what its tensors lack; else all."""
+    explained = [fault for fault in faults if fault.where == CONFIGURATION]
+    rest = [fault.where for fault in faults if fault.where != CONFIGURATION]
+    if not explained or len(faults) == 1:
+        return list(faults)
+
+    first = explained[0]
+    found = "; ".join([first.found, *(fault.found.partition(" has ")[2] for fault in explained[1:])])
+    tensors = f"; its tensors differ accordingly, first '{rest[0]}'" if rest else ""
+    return [Problem(first.where, found + tensors, first.remedy)]
 
 
 def list_remarks(base: Model, expert: Model, *, vector: str) -> list[Problem]:
@@ -142,8 +154,20 @@ def _compare_configuration(
         # A key left out by an older or newer library version is not a difference.
         if ours is not None and theirs is not None and ours != theirs:
             found = f"vector '{vector}' has {key} = {theirs}, base has {ours}"
-            problems.append(Problem("config.json", found, remedy))
+            problems.append(Problem(CONFIGURATION, found, remedy))
     return problems
+
+
+def _list_shapes(names: list[str], base: Model, expert: Model, vector: str, remedy: str) -> list[Problem]:
+    """A line for each tensor of another shape; one for all where a size of the whole model differs."""
+    told = [
+        Problem(name, f"vector '{vector}' is {expert.info(name).shape}, base is {base.info(name).shape}", remedy)
+        for name in names
+    ]
+    if len(told) <= LISTED:
+        return told
+    first = told[0]
+    return [Problem(first.where, f"{first.found}, and {len(told) - 1} more tensors have other shapes", remedy)]
 
 
 def _list_problems(names: list[str], vector: str, fault: str, remedy: str) -> list[Problem]:

@@ -12,6 +12,7 @@ from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.checkpoints.writer import follow_links, refuse_occupied, write_checkpoint
 from aftermix.config import Config, require
 from aftermix.errors import CheckpointError
+from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.provenance import format_recipe, hash_weight_files, lock
@@ -35,7 +36,7 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
     Everything is checked before the first weight is read. Raises :class:`AftermixError`, with nothing written, on bad
     input.
     """
-    require(config, "vectors")
+    require(config, *NEEDED["merge"])
     weights = {name: vector.weight for name, vector in config.vectors.items()}
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
     check_weights(recipe, weights)

@@ -14,6 +14,7 @@ from aftermix.errors import SearchError
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
+from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.landscape import write_cosines, write_landscape
 from aftermix.jobs.merge.command import refuse_output, write_model
 from aftermix.jobs.merge.kinship import list_kinship_remarks
@@ -72,7 +73,7 @@ def _mix(
 ) -> None:
     """Check all inputs, make or reopen the folder, and find the best mixture."""
     run = session.run
-    require(config, "base", "vectors", "evaluate", "mixture")
+    require(config, *NEEDED["mixture"])
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
     assert config.mixture is not None  # noqa: S101 - required above; for the type checker
     fitted = read_fitted(run) if resume else "tasks"

@@ -11,6 +11,7 @@ from aftermix.errors import ConfigError
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
+from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.command import refuse_output, write_model
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
@@ -58,7 +59,7 @@ def _search(
 ) -> None:
     """Check all inputs, make or reopen the folder, and run the stages."""
     run = session.run
-    require(config, "base", "vectors", "evaluate")
+    require(config, *NEEDED["search"])
     if config.search.trials == 0 and source is None and not resume:
         remedy = "Raise it, or start from the trials of an earlier run: --from RUN."
         raise ConfigError("search.trials", "is 0, so there is nothing to choose from", remedy)

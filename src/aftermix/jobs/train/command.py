@@ -17,6 +17,7 @@ from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, require
 from aftermix.devices import set_environment_aside
 from aftermix.errors import AftermixError, Problem, TrainingError, refuse_if_any
+from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.train.console_lines import describe_datasets
 from aftermix.jobs.train.expert_data import (
     DatasetBuilder,
@@ -47,7 +48,7 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
     before a fault or an interruption stay. Of several processes the first alone writes, speaks and gives folders back.
     """
     log = (log or write_to_stderr) if read_process_index() == 0 else _ignore_line
-    require(config, "base", "train")
+    require(config, *NEEDED["train"])
     settings, base_name = config.train, config.base
     if settings is None or base_name is None:
         raise TrainingError("train", "missing from the YAML file", "Add `base:` and `train:`.")

@@ -15,7 +15,7 @@ from aftermix.checkpoints.pool import examine_pool, open_pool
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError
-from aftermix.jobs.doctor import doctor
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
 
 Copy = Callable[[str], Path]

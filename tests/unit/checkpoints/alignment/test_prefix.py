@@ -20,7 +20,7 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.config import Config, VectorConfig, load_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.doctor import doctor
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
 
 TEXT = {

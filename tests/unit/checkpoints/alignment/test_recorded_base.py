@@ -22,7 +22,7 @@ from aftermix.jobs.analysis.analyze import analyze
 from aftermix.jobs.analysis.inspect import inspect
 from aftermix.jobs.calibrate.command import calibrate
 from aftermix.jobs.diff import diff
-from aftermix.jobs.doctor import doctor
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.plan import plan
 from aftermix.jobs.train.command import train

@@ -20,7 +20,7 @@ from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, EvaluateConfig, ItemsConfig, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, EvaluationError
-from aftermix.jobs.doctor import doctor
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.evaluate import evaluate
 from aftermix.jobs.merge.command import merge
 

@@ -24,7 +24,7 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError
 from aftermix.jobs.diff import describe_diff, diff
-from aftermix.jobs.doctor import doctor
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
 
 Family = Mapping[str, Path]

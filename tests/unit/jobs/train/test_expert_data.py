@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aftermix.config import as_yaml_values, parse_config
 from aftermix.errors import AftermixError, ManyProblemsError
-from aftermix.jobs.doctor import doctor
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.train.command import train
 from aftermix.training.loop import StepRecorder
 

@@ -23,7 +23,7 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError, ManyProblemsError
-from aftermix.jobs.doctor import doctor
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
 from aftermix.merging.methods import METHODS, bind
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,17 +14,18 @@ from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.model_files import list_companion_remarks
 from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.pool import Pool, examine_pool, refuse_non_finite
+from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem
+from aftermix.jobs.doctor.training import find_training_problems
+from aftermix.jobs.job_kind import JobKind, find_job_kind, list_missing_sections, list_sections
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.statistics import read_all_statistics
 from aftermix.jobs.search.space_from_config import build_space, describe_space
-from aftermix.jobs.train.expert_data import collect_sources
 from aftermix.merging.merge import MergeRecipe, check_weights
 from aftermix.merging.methods import bind
 from aftermix.merging.saliency import refuse_unmeasured
 from aftermix.saliency.storage import refuse_no_folder
-from aftermix.training.data.files import list_data_parts
 
 
 @dataclass
@@ -43,22 +44,28 @@ class ConfigDiagnosis:
             self.problems.extend(error.problems)
 
 
-def doctor(config: Config) -> ConfigDiagnosis:
-    """Examine everything that `config` names: checkpoints, every value in them, merge options, tasks, data.
+def doctor(
+    config: Config, *, faults: Sequence[Problem] = (), written: Collection[str] | None = None
+) -> ConfigDiagnosis:
+    """Examine everything that the job of `config` reads: checkpoints, every value in them, options, tasks, data.
 
-    Nothing is written and no model is run. The job after a clean diagnosis is refused nothing of its input.
+    Nothing is written and no model is run. The job after a clean diagnosis is refused nothing of its input. Of a file
+    with `faults` of its own, `config` is what could be read of it, and `written` names the sections that it has.
     """
-    diagnosis = ConfigDiagnosis()
-    diagnosis.run_check(lambda: _check_merge(config, diagnosis))
+    diagnosis = ConfigDiagnosis(problems=list(faults))
+    sections = list_sections(config) if written is None else frozenset(written)
+    job = find_job_kind(sections)
+    diagnosis.problems += list_missing_sections(job, sections)
+    diagnosis.run_check(lambda: _check_merge(config, job, diagnosis))
 
-    if config.base or config.vectors:
-        models = examine_pool(config, whole=True)
-        diagnosis.problems += models.problems
+    models = examine_pool(config, whole=True)
+    diagnosis.problems += models.problems
+    if models.opened:
         for checkpoint in models.opened:
             diagnosis.problems += list(_find_non_finite(checkpoint))
             diagnosis.problems += find_content_problems(checkpoint) if isinstance(checkpoint, VectorFile) else []
         if models.pool is not None:
-            _examine_models(models.pool, config, diagnosis)
+            _examine_models(models.pool, config, job, diagnosis)
         _check_sharing(config, models.pool, diagnosis)
 
     if config.evaluate is not None:
@@ -66,7 +73,8 @@ def doctor(config: Config) -> ConfigDiagnosis:
     if config.mixture is not None and config.vectors and config.evaluate is not None:
         diagnosis.run_check(lambda: _check_mixture(config, diagnosis))
     if config.train is not None:
-        diagnosis.problems += list(_find_missing_data(config))
+        base = next((model for model in models.opened if model.label == config.base), None)
+        diagnosis.problems += find_training_problems(config.train, base if isinstance(base, Checkpoint) else None)
     return diagnosis
 
 
@@ -85,13 +93,13 @@ def _check_mixture(config: Config, diagnosis: ConfigDiagnosis) -> None:
     diagnosis.facts.append(f"mixture: {len(problem.design.kinds)} points{rounds}; shares {shares}")
 
 
-def _check_merge(config: Config, diagnosis: ConfigDiagnosis) -> None:
-    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
+def _check_merge(config: Config, job: JobKind, diagnosis: ConfigDiagnosis) -> None:
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=job == "search")
     build_matcher(recipe.exclude, where="merge.exclude")
-    if config.vectors and config.evaluate is None:
+    if config.vectors and job == "merge":
         check_weights(recipe, {name: vector.weight for name, vector in config.vectors.items()})
 
-    if config.vectors and (config.search.over.settings or not config.search.over.weights):
+    if config.vectors and job == "search" and (config.search.over.settings or not config.search.over.weights):
         diagnosis.facts.append(f"search over {describe_space(config, build_space(config))}")
 
 
@@ -133,7 +141,7 @@ def _find_non_finite(checkpoint: Model) -> Iterator[Problem]:
             yield error.problem
 
 
-def _examine_models(pool: Pool, config: Config, diagnosis: ConfigDiagnosis) -> None:
+def _examine_models(pool: Pool, config: Config, job: JobKind, diagnosis: ConfigDiagnosis) -> None:
     gigabytes = sum(info.nbytes for info in pool.layout) / 1e9
     diagnosis.facts.append(f"{pool.parameters:,} parameters in {len(pool.layout)} tensors, {gigabytes:.3g} GB a model")
 
@@ -143,7 +151,7 @@ def _examine_models(pool: Pool, config: Config, diagnosis: ConfigDiagnosis) -> N
     diagnosis.notes += [*list_companion_remarks(pool), *list_kinship_remarks(pool)]
 
     diagnosis.facts += [f"tied: {head} is {embedding}" for head, embedding in pool.frame.alias.items()]
-    for pattern in config.merge.exclusions(for_search=config.evaluate is not None):
+    for pattern in config.merge.exclusions(for_search=job == "search"):
         matches = build_matcher([pattern], where="merge.exclude")
         count = sum(matches(info.name) for info in pool.layout)
         diagnosis.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")
@@ -176,17 +184,3 @@ def _check_tasks(config: Config, diagnosis: ConfigDiagnosis) -> None:
         diagnosis.facts.append(f"task '{name}': {counts}")
         if items.note:
             diagnosis.notes.append(Problem(f"task '{name}'", items.note, "Expect wider intervals."))
-
-
-def _find_missing_data(config: Config) -> Iterator[Problem]:
-    assert config.train is not None  # noqa: S101 - the caller looked
-    for section in ("datasets", "sources"):
-        for name, entry in getattr(config.train, section).items():
-            try:
-                if entry.data is not None:
-                    list_data_parts(Path(entry.data), split=entry.split)
-                else:
-                    collect_sources(name, config.train)
-            except AftermixError as error:
-                for each in error.problems:
-                    yield Problem(f"train.{section}.{name}: {each.where}", each.found, each.remedy)

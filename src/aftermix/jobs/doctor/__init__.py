@@ -1,0 +1,1 @@
+"""`aftermix doctor`: begin in command.py."""

@@ -1,0 +1,174 @@
+"""Doctor is green only where the next command would begin, and tells each fault on one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from aftermix.config import load_config
+from aftermix.jobs.doctor.command import ConfigDiagnosis, doctor
+from conftest import run_cli
+
+Family = Mapping[str, Path]
+
+
+def write(folder: Path, values: Mapping[str, Any]) -> Path:
+    path = folder / "file.yaml"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def examine(folder: Path, values: Mapping[str, Any]) -> ConfigDiagnosis:
+    return doctor(load_config(write(folder, values)))
+
+
+def list_problems(folder: Path, values: Mapping[str, Any]) -> list[str]:
+    return [str(problem) for problem in examine(folder, values).problems]
+
+
+@pytest.fixture
+def search_file(family: Family, tasks: Path) -> dict[str, Any]:
+    return {
+        "base": str(family["base"]),
+        "vectors": {"a": {"model": str(family["a"])}, "b": {"model": str(family["b"])}},
+        "evaluate": {"tasks": ["colours"], "include_path": str(tasks), "items": {"search": 20, "select": 10}},
+    }
+
+
+@pytest.fixture
+def training_file(family: Family, tmp_path: Path) -> dict[str, Any]:
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"text": f"the sum is {number}"}) + "\n" for number in range(30)))
+    return {"base": str(family["base"]), "train": {"context": 16, "datasets": {"x": str(data)}}}
+
+
+def test_a_sound_file_of_each_job_has_no_problem(
+    search_file: dict[str, Any], training_file: dict[str, Any], family: Family, tmp_path: Path
+) -> None:
+    merge = {"base": str(family["base"]), "vectors": {"a": {"model": str(family["a"])}}}
+    for values in (merge, search_file, {**search_file, "mixture": {}}, training_file):
+        assert list_problems(tmp_path, values) == []
+
+
+@pytest.mark.parametrize("job", ["search", "mixture", "train", "evaluate"])
+def test_a_missing_base_is_told(
+    job: str, search_file: dict[str, Any], training_file: dict[str, Any], tmp_path: Path
+) -> None:
+    values = dict(training_file if job == "train" else search_file)
+    del values["base"]
+    if job == "mixture":
+        values["mixture"] = {}
+    if job == "evaluate":
+        del values["vectors"]
+    assert "base: missing from the YAML file. Add `base:`; see docs/configuration.md." in list_problems(
+        tmp_path, values
+    )
+
+
+def test_a_mixture_excludes_nothing_by_default(search_file: dict[str, Any], tmp_path: Path) -> None:
+    search = examine(tmp_path, search_file)
+    assert any(fact.startswith("exclude 'kind:embeddings'") for fact in search.facts)
+    mixture = examine(tmp_path, {**search_file, "mixture": {}})
+    assert not [fact for fact in mixture.facts if fact.startswith("exclude")]
+    named = examine(tmp_path, {**search_file, "mixture": {}, "merge": {"exclude": ["mlp"]}})
+    assert "exclude 'mlp': 6 tensors keep the base's values" in named.facts
+
+
+def test_faults_of_the_file_and_of_what_it_names_are_told_in_one_round(
+    search_file: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search_file["vectors"]["b"] = {"model": "./nowhere", "wieght": 0.5}
+    search_file["evaluate"]["tasks"] = ["colors"]
+    assert run_cli("doctor", write(tmp_path, search_file)) == 2
+    out = capsys.readouterr().out
+    assert "3 problems:" in out
+    assert "1. file.yaml: vectors.b.wieght: is not a known key. " in out
+    assert "Did you mean `weight`?" in out
+    assert "there is no such folder" in out
+    assert "there is no task 'colors'" in out
+
+
+def test_a_section_that_is_wrong_is_not_told_as_missing(
+    search_file: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search_file["evaluate"]["tasks"] = []
+    assert run_cli("doctor", write(tmp_path, search_file)) == 2
+    out = capsys.readouterr().out
+    assert "1 problem:" in out
+    assert "evaluate.tasks" in out
+
+
+def test_an_expert_of_another_size_is_one_line(search_file: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    settings = LlamaConfig(
+        vocab_size=320,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(settings).save_pretrained(tmp_path / "large")
+    search_file["vectors"]["b"] = {"model": str(tmp_path / "large")}
+    (told,) = list_problems(tmp_path, search_file)
+    assert told == (
+        "config.json: vector 'b' has hidden_size = 64, base has 32; num_hidden_layers = 5, base has 2; "
+        "head_dim = 16, base has 8; its tensors differ accordingly, first 'model.layers.2.input_layernorm.weight'. "
+        "Was it trained from this base?"
+    )
+
+
+def test_many_tensors_of_other_shapes_are_one_line(
+    search_file: dict[str, Any], copied: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = copied("b")
+    weights = load_file(folder / "model.safetensors")
+    wider = {
+        name: tensor if "embed" in name else tensor.repeat(2, *[1] * (tensor.dim() - 1))
+        for name, tensor in weights.items()
+    }
+    save_file(wider, folder / "model.safetensors", metadata={"format": "pt"})
+    search_file["vectors"]["b"] = {"model": str(folder)}
+    told = list_problems(tmp_path, search_file)
+    assert len(told) == 1
+    assert "more tensors have other shapes. Was it trained from this base?" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"datasets": {"x": {"data": "DATA", "text_field": "body"}}}, "line 1: has no field 'body'; its fields: text"),
+        ({"datasets": {"x": {"data": "DATA", "format": "chat"}}}, "line 1: has no field 'messages'; its fields: text"),
+        (
+            {"context": 100_000},
+            "train.context: a context of 100000 is beyond the model's 64 positions. Use at most 64.",
+        ),
+        ({"freeze": ["nothing"]}, "train.freeze: 'nothing' matches no parameter"),
+        ({"device": "npu"}, "train.device: cannot train on 'npu'"),
+        ({"sources": {"y": {"data": "nowhere"}}}, "train.sources.y: "),
+    ],
+)
+def test_what_a_training_would_refuse_is_told(
+    change: dict[str, Any], message: str, training_file: dict[str, Any], tmp_path: Path
+) -> None:
+    data = training_file["train"]["datasets"]["x"]
+    training_file["train"].update(json.loads(json.dumps(change).replace("DATA", data)))
+    told = list_problems(tmp_path, training_file)
+    assert len(told) == 1
+    assert message in told[0]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is not None, reason="peft is installed")
+def test_a_package_that_is_not_installed_is_told(training_file: dict[str, Any], tmp_path: Path) -> None:
+    training_file["train"]["lora"] = {"rank": 4}
+    assert list_problems(tmp_path, training_file) == [
+        "train.lora: peft is not installed. Run `pip install 'aftermix[lora]'`."
+    ]
