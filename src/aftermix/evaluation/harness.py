@@ -93,7 +93,7 @@ class TaskSuite:
             refuse_no_values(name, primary[name], own, {split: tasks[name].of(split) for split in SPLITS})
         suite = TaskSuite(tasks=tasks, primary=primary, chat=config.apply_chat_template, heard=heard, _leaves=loaded)
         if not suite.chat:  # a chat template comes with the engine's tokenizer
-            suite._build_split("search", None)
+            suite.build_split("search", None)
         return suite
 
     def count_items(self) -> dict[str, dict[str, int]]:
@@ -102,7 +102,7 @@ class TaskSuite:
 
     def list_requests(self, split: Split, lm: Any) -> dict[str, list[Any]]:
         """Task -> all requests of `split`; `lm` is asked for its chat template where one applies."""
-        by_task = self._build_split(split, lm)
+        by_task = self.build_split(split, lm)
         return {
             task: [instance for part in parts for instance in part.list_instances()] for task, parts in by_task.items()
         }
@@ -112,7 +112,7 @@ class TaskSuite:
 
         `lm` is asked for its chat template where one applies. Raises :class:`EvaluationError` as requests are built.
         """
-        parts = [self._build_split(split, lm) for split in SPLITS]
+        parts = [self.build_split(split, lm) for split in SPLITS]
         return {
             task: fingerprint_task([part for by_task in parts for part in by_task[task]], metric)
             for task, metric in self.primary.items()
@@ -139,12 +139,12 @@ class TaskSuite:
                 "Unwrap it.",
             )
 
-        by_task = self._build_split(split, lm)
+        by_task = self.build_split(split, lm)
         flat = [instance for parts in by_task.values() for part in parts for instance in part.list_instances()]
         forwarded, truncated = getattr(lm, "forwarded_tokens", 0), getattr(lm, "truncated_requests", 0)
         try:
             with quiet(self.heard):
-                _collect_answers(lm, flat)
+                collect_answers(lm, flat)
                 scored = {task: _score_task(task, parts, self.primary[task]) for task, parts in by_task.items()}
         finally:
             forget_answers(flat)
@@ -156,7 +156,8 @@ class TaskSuite:
             truncated=getattr(lm, "truncated_requests", 0) - truncated,
         )
 
-    def _build_split(self, split: Split, lm: Any) -> dict[str, list[LeafRequests]]:
+    def build_split(self, split: Split, lm: Any) -> dict[str, list[LeafRequests]]:
+        """Task -> requests of its leaves for the items of `split`, `lm` being asked for its chat template."""
         if split not in self._requests:
             template: ChatTemplate | None = lm.apply_chat_template if self.chat else None
             with quiet(self.heard):
@@ -263,7 +264,7 @@ def _build_task_requests(items: Sequence[str], leaves: Leaves, template: ChatTem
     return parts
 
 
-def _collect_answers(lm: Any, instances: Sequence[Any]) -> None:
+def collect_answers(lm: Any, instances: Sequence[Any]) -> None:
     """Have `lm` answer all requests, one call for each kind, and store the answers in the instances.
 
     Raises :class:`EvaluationError` for whatever the model's own code raises, but not for memory that runs out.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, Split, require
 from aftermix.evaluation.harness import TaskSuite
+from aftermix.evaluation.rehearsal import count_cut_prompts
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.statistics import open_merger
@@ -35,4 +38,13 @@ def evaluate(config: Config, *, split: Split) -> ScoresRecord:
     evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
     measurement = evaluator.evaluate(stream_merged_tensors(merger, weights), split)
     items = check_items(measurement.items, tasks=list(suite.tasks), where=f"{split} items")
-    return summarise(items, objectives=objectives, seed=config.search.seed)
+    summary = summarise(items, objectives=objectives, seed=config.search.seed)
+    return _add_cut_prompts(summary, count_cut_prompts(suite, evaluator.engine.lm, splits=(split,)), split)
+
+
+def _add_cut_prompts(summary: ScoresRecord, cut: Mapping[str, Mapping[Split, int]], split: Split) -> ScoresRecord:
+    tasks = {
+        name: score.model_copy(update={"cut_prompts": cut[name][split]}) if name in cut else score
+        for name, score in summary.tasks.items()
+    }
+    return summary.model_copy(update={"tasks": tasks})

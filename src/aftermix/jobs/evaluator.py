@@ -16,6 +16,7 @@ from aftermix.config import Config, EvaluateConfig, Split
 from aftermix.errors import printable
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.harness import TaskSuite
+from aftermix.evaluation.rehearsal import score_first_items
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.search.baselines import BaselineMerge
 from aftermix.jobs.search.settings import apply_settings, leaves_vectors_as_they_are
@@ -82,8 +83,8 @@ class MergeEvaluator:
     def open(
         config: Config, pool: Pool, recipe: MergeRecipe, *, space: SearchSpace, suite: TaskSuite
     ) -> MergeEvaluator:
-        """Prepare the vectors, unless `space` has settings that every trial would have to prepare them for, and load
-        the model.
+        """Prepare the vectors, unless `space` has settings that every trial would have to prepare them for, load the
+        model, and score the first items with the base's weights.
         """
         assert config.evaluate is not None  # noqa: S101 - a search requires it; for the type checker
         started = perf_counter()
@@ -94,6 +95,7 @@ class MergeEvaluator:
         prepared = prepare_vectors(merger) if once else None
 
         model_evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
+        score_first_items(suite, model_evaluator.engine.lm)
         placed = move_to_device(prepared, model_evaluator.engine.lm.device) if prepared is not None else None
         seconds = perf_counter() - started
         return MergeEvaluator(config, merger, placed, model_evaluator, prepare_s=seconds, inputs=inputs)

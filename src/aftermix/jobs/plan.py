@@ -53,6 +53,8 @@ class JobEstimate:
     """Evaluations by split."""
     items: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Task -> split -> items."""
+    cut_prompts: Mapping[str, Mapping[Split, int]] = field(default_factory=dict)
+    """Task -> split -> requests that lose their beginning to the model's length."""
     tokens: Mapping[Split, int] = field(default_factory=dict)
     """Tokens through the model by split, over all its measurements."""
     tokens_per_s: float | None = None
@@ -137,11 +139,14 @@ def _plan_evaluations(
     """A search through `space`, or a mixture, which has none."""
     from aftermix.evaluation.engines.hf import HuggingFaceEngine
     from aftermix.evaluation.harness import TaskSuite
+    from aftermix.evaluation.rehearsal import count_cut_prompts, score_first_items
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
 
     suite = TaskSuite.build(config.evaluate)
     engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
+
+    score_first_items(suite, engine.lm)
 
     measurements = count_search_measurements(config) if space is not None else count_mixture_measurements(config)
     splits: tuple[Split, ...] = ("search", "select", "test")
@@ -155,6 +160,7 @@ def _plan_evaluations(
         memory_free_bytes=free,
         measurements=measurements,
         items=suite.count_items(),
+        cut_prompts=count_cut_prompts(suite, engine.lm),
         tokens={split: count * measurements[split] for split, count in per_model.items()},
         tokens_per_s=_measure_speed(suite.list_requests("search", engine.lm), engine.lm),
         combine_s=_measure_combine_s(merger)

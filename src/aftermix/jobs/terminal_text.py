@@ -41,6 +41,10 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
     for task, sizes in needs.items.items():
         yield f"Items           {task}: " + ", ".join(f"{split} {count}" for split, count in sizes.items())
 
+    for task, cut in needs.cut_prompts.items():
+        counts = ", ".join(f"{split} {count}" for split, count in cut.items())
+        yield f"Cut prompts     {task}: {counts} lose their beginning to the model's length"
+
     seconds = needs.seconds
     for split, tokens in needs.tokens.items():
         time = f", about {_time(seconds[split])}" if seconds else ""
@@ -59,7 +63,8 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
 def describe_scores(summary: ScoresRecord) -> Iterator[str]:
     """One line a task, then the objective, in points with 95 % intervals."""
     for task, entry in summary.tasks.items():
-        yield f"{task}: {100 * entry.score:.1f} {_interval(entry.interval)} on {entry.items} items"
+        cut = f"; {entry.cut_prompts} prompts cut to the model's length" if entry.cut_prompts else ""
+        yield f"{task}: {100 * entry.score:.1f} {_interval(entry.interval)} on {entry.items} items{cut}"
     for value, interval in zip(summary.objective, summary.interval, strict=True):
         yield f"objective: {100 * value:.1f} {_interval(interval)}"
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from aftermix.config import Split
 from aftermix.runs.json_record import Finite, Interval, OptionValue, RunRecord
 from aftermix.runs.trials import Setting
 
@@ -19,6 +20,8 @@ class TaskScore(RunRecord):
     score: Finite
     interval: Interval
     items: int
+    cut_prompts: int | None = None
+    """Requests whose prompt lost its beginning to the model's length; absent where there are none."""
 
 
 class UtilityScore(RunRecord):
@@ -133,6 +136,8 @@ class TaskItemCounts(RunRecord):
     select: int
     test: int
     note: str | None
+    cut_prompts: dict[Split, int] | None = None
+    """Requests by split whose prompt lost its beginning to the model's length; absent where there are none."""
 
 
 class ItemsRecord(RunRecord):

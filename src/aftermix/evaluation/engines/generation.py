@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria
+from transformers import GenerationConfig, StoppingCriteria
+
+from aftermix.errors import EvaluationError, describe_cause
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,20 @@ class GenerationPlan:
     def most_tokens(self) -> int:
         """Prompt tokens, and every answer at its longest."""
         return self.prompt_tokens + sum(len(batch.requests) * batch.max_new_tokens for batch in self.batches)
+
+
+def refuse_clashing_options(options: Mapping[str, Any], *, task: str) -> None:
+    """Raise :class:`EvaluationError` for options that transformers' `generate` does not know or cannot combine."""
+    settings: Any = GenerationConfig
+    remedy = "Correct the task's `generation_kwargs`."
+    unknown = sorted(name for name in options if not hasattr(settings(), name))
+    if unknown:
+        raise EvaluationError(f"task '{task}'", f"its generation option '{unknown[0]}' is not known", remedy)
+    try:
+        settings(**options).validate()
+    except ValueError as error:
+        found = f"its generation options clash ({describe_cause(error)})"
+        raise EvaluationError(f"task '{task}'", found, remedy) from error
 
 
 class StopOnText(StoppingCriteria):

@@ -18,7 +18,7 @@ from transformers import StoppingCriteriaList
 
 from aftermix.errors import EvaluationError
 from aftermix.evaluation.engines.batches import Pair, ScoringPlan, build_scoring_plan, score_plan
-from aftermix.evaluation.engines.generation import GenerationPlan, PromptBatch, StopOnText
+from aftermix.evaluation.engines.generation import GenerationPlan, PromptBatch, StopOnText, refuse_clashing_options
 
 SAMPLING_SEED = 1234
 """Seed of tasks that sample their answers (`do_sample: true`), set anew for every batch of every candidate."""
@@ -86,6 +86,21 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             else:
                 total += sum(len(self.tok_encode(request.args[0])) for request in of_kind)
         return total
+
+    def count_cut_prompts(self, requests: Sequence[Any]) -> int:
+        """Number of `requests` whose prompt exceeds the model's length and loses its beginning; no output is computed.
+
+        What is scored as a whole text (perplexity) is read in windows and loses nothing.
+        """
+        cut = 0
+        for request in requests:
+            if request.request_type == "loglikelihood":
+                context, continuation = self._tokenise_pair(*request.args)
+                cut += len(context) + len(continuation) - 1 > self.max_length
+            elif request.request_type == "generate_until":
+                answer = int(normalize_gen_kwargs(request.args[1], self.max_gen_toks)["max_gen_toks"])
+                cut += len(self.tok_encode(request.args[0])) > self.max_length - answer
+        return cut
 
     def _score_plan(self, plan: ScoringPlan) -> list[tuple[float, bool]]:
         with torch.inference_mode():
@@ -196,6 +211,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
         if not options["do_sample"]:
             options.pop("temperature", None)
+        refuse_clashing_options(options, task=requests[indices[0]].task_name)
         tokens_BT, mask_BT = self.tok_batch_encode(
             [requests[index].args[0] for index in indices], left_truncate_len=self.max_length - max_new_tokens
         )

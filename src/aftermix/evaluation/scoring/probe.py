@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from lm_eval.api.instance import Instance
 from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.quiet import quiet
 from aftermix.evaluation.requests import compile_templates_once
-from aftermix.evaluation.scoring.metrics import read_item_values
+from aftermix.evaluation.scoring.metrics import TaskMetric, read_item_values
 
 ENOUGH_DOCUMENTS = 200
 """Documents after which a key that the task declares itself is no longer looked for."""
@@ -51,7 +52,24 @@ def find_keys(leaf: Any, filter_name: str, wanted: str, *, documents: Iterable[i
     return ScoringKeys(tuple(keys), complete=complete)
 
 
-def _score_made_up(leaf: Any, document: Any, filter_name: str) -> Iterable[str]:
+def find_largest_value(leaf: Any, documents: Iterable[Any], metric: TaskMetric) -> float | None:
+    """The largest magnitude of `metric` over right answers to `documents`; None where no made-up answer is scored."""
+    if getattr(leaf, "UNSAFE_CODE", False):
+        return None
+
+    largest: float | None = None
+    with quiet(), compile_templates_once(), own_generators():
+        for document in documents:
+            try:
+                value = _score_made_up(leaf, document, metric.filter).get(metric.name)
+            except Exception:  # noqa: S112 - as above, at an answer that no model gave
+                continue
+            if value is not None and math.isfinite(value):
+                largest = max(abs(value), largest or 0.0)
+    return largest
+
+
+def _score_made_up(leaf: Any, document: Any, filter_name: str) -> dict[str, float]:
     return read_item_values(leaf.process_results(document, _make_answers(leaf, document, filter_name)))
 
 

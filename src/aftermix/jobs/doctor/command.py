@@ -11,9 +11,9 @@ from aftermix.checkpoints.alignment.align import describe_alignment
 from aftermix.checkpoints.alignment.mismatches import list_remarks
 from aftermix.checkpoints.formats.vector_file import VectorFile, find_content_problems
 from aftermix.checkpoints.model import Model, read_tensor
-from aftermix.checkpoints.model_files import list_companion_remarks
+from aftermix.checkpoints.model_files import find_tokenizer_folder, list_companion_remarks
 from aftermix.checkpoints.names import build_matcher
-from aftermix.checkpoints.pool import Pool, examine_pool, refuse_non_finite
+from aftermix.checkpoints.pool import Pool, PoolExamination, examine_pool, refuse_non_finite
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem
@@ -69,7 +69,7 @@ def doctor(
         _check_sharing(config, models.pool, diagnosis)
 
     if config.evaluate is not None:
-        diagnosis.run_check(lambda: _check_tasks(config, diagnosis))
+        diagnosis.run_check(lambda: _check_tasks(config, job, _find_prompt_folders(models, config), diagnosis))
     if config.mixture is not None and config.vectors and config.evaluate is not None:
         diagnosis.run_check(lambda: _check_mixture(config, diagnosis))
     if config.train is not None:
@@ -169,18 +169,35 @@ def _check_calibration(pool: Pool, config: Config, diagnosis: ConfigDiagnosis) -
         diagnosis.facts.append(f"calibrate {plan.vector}: {data.samples} of {data.texts} texts, {data.tokens} tokens")
 
 
-def _check_tasks(config: Config, diagnosis: ConfigDiagnosis) -> None:
+def _check_tasks(config: Config, job: JobKind, folders: tuple[Path, Path] | None, diagnosis: ConfigDiagnosis) -> None:
+    """Tasks, and their prompts where `folders` of a model and its tokenizer are at hand."""
     from aftermix.evaluation.harness import TaskSuite
+    from aftermix.jobs.doctor.tasks import examine_prompts
     from aftermix.search.objective import ObjectiveSet
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
     suite = TaskSuite.build(config.evaluate)
-    ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
+    objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
 
-    remedy = "Look whether the task's YAML means this."
-    diagnosis.notes += [Problem("evaluate.tasks", line, remedy) for line in suite.heard.take_lines()]
     for name, items in suite.tasks.items():
         counts = f"search {len(items.search)}, select {len(items.select)}, test {len(items.test)}"
         diagnosis.facts.append(f"task '{name}': {counts}")
         if items.note:
             diagnosis.notes.append(Problem(f"task '{name}'", items.note, "Expect wider intervals."))
+
+    if folders is not None:
+        found = examine_prompts(
+            suite, config.evaluate, folders=folders, objectives=objectives if job == "search" else None
+        )
+        diagnosis.problems += found.problems
+        diagnosis.notes += found.notes
+    remedy = "Look whether the task's YAML means this."
+    diagnosis.notes += [Problem("evaluate.tasks", line, remedy) for line in suite.heard.take_lines()]
+
+
+def _find_prompt_folders(models: PoolExamination, config: Config) -> tuple[Path, Path] | None:
+    """Folders of an architecture that can be built without weights, and of the tokenizer of the result."""
+    base = next((model for model in models.opened if model.label == config.base), None)
+    if base is None or not (base.folder / "config.json").is_file() or "quantization_config" in base.config:
+        return None
+    return base.folder, find_tokenizer_folder(models.pool) if models.pool is not None else base.folder

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aftermix.config import Config
 from aftermix.errors import SearchError
+from aftermix.evaluation.rehearsal import count_cut_prompts
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
 from aftermix.merging.merge import MergeRecipe
@@ -111,9 +112,16 @@ def _build_candidate(candidate: SelectedTrial, objectives: ObjectiveSet, seed: i
 def count_items(evaluator: MergeEvaluator) -> ItemsRecord:
     """Numbers of items in the splits of each task, with the scheme that split them."""
     assert evaluator.config.evaluate is not None  # noqa: S101 - a search requires it; for the type checker
-    tasks = evaluator.model_evaluator.suite.tasks
+    suite = evaluator.model_evaluator.suite
+    tasks, cut = suite.tasks, count_cut_prompts(suite, evaluator.model_evaluator.engine.lm)
     counts = {
-        name: TaskItemCounts(search=len(t.search), select=len(t.select), test=len(t.test), note=t.note)
+        name: TaskItemCounts(
+            search=len(t.search),
+            select=len(t.select),
+            test=len(t.test),
+            note=t.note,
+            **({"cut_prompts": cut[name]} if name in cut else {}),
+        )
         for name, t in tasks.items()
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,51 @@ def test_a_package_that_is_not_installed_is_told(training_file: dict[str, Any], 
     assert list_problems(tmp_path, training_file) == [
         "train.lora: peft is not installed. Run `pip install 'aftermix[lora]'`."
     ]
+
+
+def add_task(folder: Path, tasks: Path, change: Callable[[str], str]) -> Path:
+    """A folder with `colours`, and `own`: the same task as `change` makes it."""
+    shutil.copytree(tasks, folder)
+    text = (folder / "colours.yaml").read_text().replace("task: colours", "task: own")
+    (folder / "own.yaml").write_text(change(text))
+    return folder
+
+
+def test_prompts_that_will_be_cut_are_noted_and_planned(
+    search_file: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search_file["evaluate"]["max_length"] = 20
+    notes = [str(note) for note in examine(tmp_path, search_file).notes]
+    told = "task 'colours': prompts that lose their beginning, being longer than the model's 20 tokens: search "
+    assert [note for note in notes if note.startswith(told)]
+    assert run_cli("plan", write(tmp_path, search_file)) == 0
+    assert "Cut prompts     colours: search " in capsys.readouterr().out
+    del search_file["vectors"]
+    assert run_cli("evaluate", write(tmp_path, search_file), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["tasks"]["colours"]["cut_prompts"] > 0
+
+
+def test_prompts_that_cannot_be_asked_are_told(search_file: dict[str, Any], tasks: Path, tmp_path: Path) -> None:
+    generation = "output_type: generate_until\ngeneration_kwargs: {until: ['.'], max_gen_toks: 64, do_sample: false}"
+
+    def change(text: str) -> str:
+        text = text.replace("output_type: multiple_choice", generation).partition("metric_list")[0]
+        return text.replace('doc_to_choice: "{{choices}}"\n', "") + "metric_list:\n  - metric: exact_match\n"
+
+    search_file["evaluate"] |= {"include_path": str(add_task(tmp_path / "tasks", tasks, change)), "tasks": ["own"]}
+    assert list_problems(tmp_path, search_file) == [
+        "task 'own': generates up to 64 tokens, but the model's length is 64. "
+        "Lower the task's `max_gen_toks`, or raise `evaluate.max_length`."
+    ]
+
+
+def test_scores_of_unlike_scales_in_one_mean_are_noted(
+    search_file: dict[str, Any], tasks: Path, tmp_path: Path
+) -> None:
+    folder = add_task(tmp_path / "tasks", tasks, lambda text: text + "process_results: !function own.score\n")
+    (folder / "own.py").write_text("def score(doc, results):\n    return {'acc': 100.0}\n")
+    search_file["evaluate"] |= {"include_path": str(folder), "tasks": ["own", "colours"]}
+    notes = [str(note) for note in examine(tmp_path, search_file).notes]
+    assert [note for note in notes if "'own' scores up to 100, 'colours' up to 1. In one mean the larger" in note]
+    search_file["search"] = {"objective": [{"tasks": {"own": 1}}, {"tasks": {"colours": 1}}]}
+    assert not [str(note) for note in examine(tmp_path, search_file).notes if "scores up to" in str(note)]
