@@ -1,18 +1,21 @@
-"""No environment variable decides what is computed: the file does."""
+"""Neither an environment variable nor the clock decides what is computed: the file does."""
 
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
-from aftermix.devices import open_device, set_environment_aside
+from aftermix.devices import open_device, set_environment_aside, set_template_date
 from aftermix.errors import AftermixError
 from aftermix.jobs.train.command import train
+from conftest import save_tokenizer
 from support.training_world import _one_thread, base_folder, corpus, make_config
 
 __all__ = ["_one_thread", "base_folder", "corpus", "make_config"]
@@ -88,3 +91,34 @@ def test_a_training_has_the_precision_of_its_file(
     assert said[: len(ASKING)] == [describe(name) for name in sorted(ASKING)]
     expected, found = (load_file(folder / "model.safetensors") for folder in (plain, launched))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Any:
+    save_tokenizer(tmp_path, chat_template="{{ strftime_now('%d.%m.%y') }}")
+    return AutoTokenizer.from_pretrained(tmp_path)
+
+
+def render(tokenizer: Any) -> str:
+    text: str = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
+    return text
+
+
+def test_the_day_holds_within_the_block(tokenizer: Any) -> None:
+    with set_template_date("2024-07-26"):
+        assert render(tokenizer) == "26.07.24"
+        with set_template_date("2025-01-02"):
+            assert render(tokenizer) == "02.01.25"
+        assert render(tokenizer) == "26.07.24"
+
+
+def test_the_clock_comes_back_whatever_is_raised(tokenizer: Any) -> None:
+    with pytest.raises(KeyError), set_template_date(None, refuse=lambda: KeyError("asked")):
+        render(tokenizer)
+    before, told, after = datetime.now(), render(tokenizer), datetime.now()
+    assert told in {f"{before:%d.%m.%y}", f"{after:%d.%m.%y}"}
+
+
+def test_without_a_day_the_clock_answers(tokenizer: Any) -> None:
+    with set_template_date(None):
+        assert len(render(tokenizer)) == 8

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from aftermix.config.fields import ConfigSection, Count
+from aftermix.config.fields import ConfigSection, Count, Day
 
 Split = Literal["search", "select", "test"]
 
@@ -56,6 +56,8 @@ class EvaluateConfig(ConfigSection):
     """CPU threads of the engine; by default all cores."""
     max_length: Count | None = None
     apply_chat_template: bool = False
+    date: Day | None = None
+    """Day that a chat template is given which asks for today's, as `2026-11-28`."""
     unsafe_code: bool = False
     """Allow tasks that run generated code."""
 

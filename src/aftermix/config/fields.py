@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 NAME_PATTERN, LONGEST_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", 64
 """Names become names of folders and files."""
@@ -26,3 +27,14 @@ def _tokens(value: Any) -> Any:
 
 
 Tokens = Annotated[int, BeforeValidator(_tokens), Field(gt=0)]
+
+
+def _check_day(value: str) -> str:
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError as error:
+        raise ValueError("expected a day such as 2026-11-28") from error
+
+
+Day = Annotated[str, AfterValidator(_check_day)]
+"""A day as `2026-11-28`."""

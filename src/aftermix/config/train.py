@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from aftermix.config.fields import ConfigSection, Count, Finite, Name, Positive, Tokens
+from aftermix.config.fields import ConfigSection, Count, Day, Finite, Name, Positive, Tokens
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -185,6 +185,8 @@ class TrainConfig(ConfigSection):
     """Data for mixtures alone. Mixtures may name datasets too."""
     context: Count = 1024
     """Tokens of one packed sequence."""
+    date: Day | None = None
+    """Day that a chat template is given which asks for today's."""
     batch_size: Count = 8
     """Sequences of one optimizer step."""
     learning_rate: Positive = 2e-5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Set
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
 """Search settings that may change on resume without making it another search."""
 MACHINE = ("batch_size", "threads", "device")
 """Settings of the engine that depend on the machine at hand; they move scores by rounding at most."""
-HASHED = ("tasks", "include_path", "num_fewshot", "apply_chat_template", "unsafe_code")
+HASHED = ("tasks", "include_path", "num_fewshot", "apply_chat_template", "date", "unsafe_code")
 """Settings whose effect on a task is in the hashes of a lock, where it has them."""
 
 
@@ -74,6 +75,24 @@ def read_run_config(run: Path) -> Config:
     """The configuration of the run in `run`. Raises :class:`SearchError` when it is no run folder."""
     refuse_no_run(run)
     return parse_config(read_yaml(run / CONFIG_FILE), where=f"{run.name}/{CONFIG_FILE}", folder=run)
+
+
+def settle_date(config: Config, *, resumed: Path | None, source: Path | None) -> Config:
+    """`config` with the day that chat templates are given, for `config.yaml` to record.
+
+    It is the file's own; else that of the run that goes on, or of the earlier one whose scores are taken; else today.
+    Without chat templates there is none.
+    """
+    evaluate = config.evaluate
+    if evaluate is None or not evaluate.apply_chat_template or evaluate.date is not None:
+        return config
+
+    earlier = next((run for run in (resumed, source) if run is not None and (run / CONFIG_FILE).is_file()), None)
+    stored = read_run_config(earlier).evaluate if earlier is not None else None
+    date = stored.date if stored is not None else None
+    if date is None and resumed is None:  # an old run that goes on has recorded none, which must not differ
+        date = datetime.now().astimezone().date().isoformat()
+    return config.model_copy(update={"evaluate": evaluate.model_copy(update={"date": date})})
 
 
 def read_source(run: Path) -> Path | None:

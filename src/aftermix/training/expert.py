@@ -52,6 +52,8 @@ def build_recipe_record(
     bits only.
     """
     options = config.model_dump(mode="json", exclude=NOT_OF_THE_RECIPE)
+    if config.date is None:
+        del options["date"]
     options["learning_rate"] = dataset.learning_rate or config.learning_rate
     if config.optimizer.name in ("sam", "asam"):
         options["accumulation"] = config.accumulation  # each micro-batch has its own ascent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,21 @@ def test_generation_options_that_cannot_hold_are_refused(options: dict[str, Any]
 
 def test_usual_generation_options_hold() -> None:
     refuse_clashing_options({"do_sample": True, "temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.1}, task="t")
+
+
+def test_a_template_that_asks_for_today_is_given_the_day_of_the_file(
+    tasks: Path, model_a: Path, tokenizer_folder: Path, config_of: Any, tmp_path: Path
+) -> None:
+    dated = shutil.copytree(tokenizer_folder, tmp_path / "dated")
+    template = (dated / "chat_template.jinja").read_text()
+    (dated / "chat_template.jinja").write_text("On {{ strftime_now('%d %B %Y') }}: " + template)
+
+    def read_prompt(date: str) -> str:
+        config = config_of(tasks, "colours", apply_chat_template=True, date=date)
+        suite = TaskSuite.build(config)
+        engine = HuggingFaceEngine.open(model_a, tokenizer_folder=dated, config=config)
+        prompt: str = suite.list_requests("search", engine.lm)["colours"][0].args[0]
+        return prompt
+
+    assert read_prompt("2024-07-26").startswith("On 26 July 2024: ")
+    assert read_prompt("2026-11-28").startswith("On 28 November 2026: ")

@@ -48,7 +48,7 @@ class HuggingFaceEngine:
         with quiet():
             model = _load_model(checkpoint, device=device, dtype=config.dtype)
             model.generation_config = _read_generation_config(tokenizer_folder, model)
-            lm = HarnessModel(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length)
+            lm = _wrap_model(model, tokenizer, config)
         return HuggingFaceEngine(lm, LiveWeights(model, checkpoint))
 
     def load(self, tensors: Iterable[tuple[str, torch.Tensor]], unchanged: frozenset[str] = frozenset()) -> None:
@@ -83,7 +83,11 @@ def open_planning_model(model_folder: Path, *, tokenizer_folder: Path, config: E
     with quiet(), torch.device("meta"):
         architecture = _read_architecture(model_folder)
         model = AutoModelForCausalLM.from_config(architecture, trust_remote_code=False)  # type: ignore[no-untyped-call]
-        return HarnessModel(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length)
+        return _wrap_model(model, tokenizer, config)
+
+
+def _wrap_model(model: Any, tokenizer: Any, config: EvaluateConfig) -> HarnessModel:
+    return HarnessModel(model, tokenizer, batch_size=config.batch_size, max_length=config.max_length, date=config.date)
 
 
 def _read_architecture(folder: Path) -> Any:

@@ -16,6 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from transformers import StoppingCriteriaList
 
+from aftermix.devices import set_template_date
 from aftermix.errors import EvaluationError
 from aftermix.evaluation.engines.batches import Pair, ScoringPlan, build_scoring_plan, score_plan
 from aftermix.evaluation.engines.generation import GenerationPlan, PromptBatch, StopOnText, refuse_clashing_options
@@ -31,13 +32,17 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     Departures from :class:`lm_eval.models.huggingface.HFLM`: logits only at scored positions (where the architecture
     can), log-softmax always in float32, no key-value cache when scoring, no progress bars, no answer cache. The answers
-    are the same up to the rounding of the last matrix product.
+    are the same up to the rounding of the last matrix product. A chat template that asks for today's date is given
+    midnight of `date`, without which it is today's.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, batch_size: int, max_length: int | None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, *, batch_size: int, max_length: int | None, date: str | None = None
+    ) -> None:
         super().__init__(
             pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size, max_length=max_length
         )
+        self._date = date
         self.forwarded_tokens = 0
         self.truncated_requests = 0
         # A plan holds its requests, so their ids cannot be taken by others while it is kept.
@@ -86,6 +91,12 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             else:
                 total += sum(len(self.tok_encode(request.args[0])) for request in of_kind)
         return total
+
+    def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
+        """The conversation as the tokenizer's template writes it, on the day that was given."""
+        with set_template_date(self._date):
+            text: str = super().apply_chat_template(chat_history, add_generation_prompt)
+        return text
 
     def count_cut_prompts(self, requests: Sequence[Any]) -> int:
         """Number of `requests` whose prompt exceeds the model's length and loses its beginning; no output is computed.

@@ -51,7 +51,7 @@ def find_training_problems(settings: TrainConfig, base: Checkpoint | None) -> li
 
     for section, name, source in _list_data(settings, findings):
         where = f"train.{section}.{name}"
-        findings.run_check(lambda source=source: _examine_source(source, tokenizer, model), where=where)  # type: ignore[misc]
+        findings.run_check(lambda source=source: _examine_source(source, settings.date, tokenizer, model), where=where)  # type: ignore[misc]
     return findings.problems
 
 
@@ -67,13 +67,13 @@ def _list_data(settings: TrainConfig, findings: _Findings) -> Iterator[tuple[str
         yield "sources", name, source
 
 
-def _examine_source(source: SourceConfig, tokenizer: Any, model: Any) -> None:
+def _examine_source(source: SourceConfig, date: str | None, tokenizer: Any, model: Any) -> None:
     examples = read_examples(Path(source.data), format=source.format, text_field=source.text_field, split=source.split)
     first = list(islice((example for example in examples if example.characters), EXAMINED_EXAMPLES))
     if tokenizer is None or not first:
         return
 
-    encode = build_example_encoder(tokenizer, format=source.format, where="base")
+    encode = build_example_encoder(tokenizer, format=source.format, where="base", date=date)
     highest = max((int(encoded.ids.max()) for encoded in encode(first) if len(encoded.ids)), default=0)
     if model is not None:
         refuse_unknown_token(highest, model, tokenizer, where="base")

@@ -29,6 +29,9 @@ CACHE = ".aftermix-domains.json"
 SURVEY = "traits 2"
 """Counts of which nothing but numbers was kept are counted anew."""
 
+COUNTED_DAY = "2026-11-28"
+"""Day that templates are given which write today's: the trainer writes its own, of about as many tokens."""
+
 
 @dataclass(frozen=True)
 class DomainCounter:
@@ -60,7 +63,7 @@ class DomainCounter:
         return {name: data_by_key[key] for name, key in keys.items()}
 
     def _count_domain(self, name: str, source: SourceConfig, tokenizer: Any) -> DomainData:
-        encode = build_example_encoder(tokenizer, format=source.format, where=self.label)
+        encode = build_example_encoder(tokenizer, format=source.format, where=self.label, date=COUNTED_DAY)
         records = read_examples(
             Path(source.data),
             format=source.format,

@@ -80,6 +80,7 @@ def _mix(
     tree = TreeProblem.from_config(config, fitted=fitted) if config.mixture.tree is not None else None
     problem = tree.first_problem if tree else MixtureProblem.build_flat(config, fitted=fitted)
     config = resolve_defaults(config, recipe)
+    config = run_folder.settle_date(config, resumed=run if resume else None, source=source)
     assert config.evaluate is not None  # noqa: S101 - required above, too
 
     if source is not None:

@@ -65,6 +65,7 @@ def _search(
         raise ConfigError("search.trials", "is 0, so there is nothing to choose from", remedy)
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
     config = resolve_defaults(config, recipe)
+    config = run_folder.settle_date(config, resumed=run if resume else None, source=source)
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
     space = build_space(config)
 

@@ -173,7 +173,7 @@ class DatasetBuilder:
                 ),
                 lambda: self._build_encoder(source),
                 cache=self.cache,
-                identity=[sources.sha256[domain], self.identity, *(f"{name} {version(name)}" for name in VERSIONS_OF)],
+                identity=[sources.sha256[domain], *self._list_identity()],
                 tokens=tokens,
                 seed=seed,
             )
@@ -187,8 +187,13 @@ class DatasetBuilder:
                 sources.locate_error(domain, error) if error.exit_code == AftermixError.exit_code else error
             ) from error
 
+    def _list_identity(self) -> list[str]:
+        """Texts that decide tokens beside the data and its options."""
+        day = [f"date {self.settings.date}"] if self.settings.date is not None else []
+        return [self.identity, *(f"{name} {version(name)}" for name in VERSIONS_OF), *day]
+
     def _build_encoder(self, source: SourceConfig) -> ExampleEncoder:
-        return build_example_encoder(self.tokenizer, format=source.format, where=self.label)
+        return build_example_encoder(self.tokenizer, format=source.format, where=self.label, date=self.settings.date)
 
 
 def _refuse_repetition(dataset: DatasetConfig, where: str, tokens: int, epochs: float) -> None:

@@ -35,7 +35,13 @@ class EncodedExample:
 ExampleEncoder = Callable[[Sequence[TrainingExample]], list[EncodedExample]]
 
 
-def build_example_encoder(tokenizer: Any, *, format: str, where: str) -> ExampleEncoder:  # noqa: A002 - the key's name
+def build_example_encoder(
+    tokenizer: Any,
+    *,
+    format: str,  # noqa: A002 - the key's name
+    where: str,
+    date: str | None = None,
+) -> ExampleEncoder:
     """Encoder of the examples of a format.
 
     `text`: the tokens, then the end of text. `chat`: what the tokenizer's `apply_chat_template` gives, see
@@ -45,7 +51,9 @@ def build_example_encoder(tokenizer: Any, *, format: str, where: str) -> Example
     """
     if format == "chat":
         refuse_without_template(tokenizer, where=where)
-        return lambda batch: [EncodedExample(**vars(encode_conversation(tokenizer, example))) for example in batch]
+        return lambda batch: [
+            EncodedExample(**vars(encode_conversation(tokenizer, example, date=date))) for example in batch
+        ]
 
     end = find_end_token(tokenizer, where=where)
     if format == "completion":

@@ -45,17 +45,17 @@ class EncodedConversation:
     """Of these, those that the template does not write."""
 
 
-def encode_conversation(tokenizer: Any, example: TrainingExample) -> EncodedConversation:
+def encode_conversation(tokenizer: Any, example: TrainingExample, *, date: str | None = None) -> EncodedConversation:
     """The tokens of the conversation, and which of them are learnt: those of the assistant's answers.
 
     A token that is partly the answer's counts as the answer's, unless only white space of it is: that of an opening
     or of the next message, which took in the white space at the answer's edge, does not. An answer of `weight: 0` or
     `train: false` is not learnt. Raises :class:`TrainingError` for what the template refuses or does not write, and
-    for a conversation whose answers cannot be found.
+    for a conversation whose answers cannot be found. A template that asks for today's date is given `date`.
     """
     learnt = read_learnt(example.where, example.messages)
     messages = drop_loss_keys(example.messages)
-    conversation = settle_calls(ConversationText(tokenizer, example.where, messages, example.tools))
+    conversation = settle_calls(ConversationText(tokenizer, example.where, messages, example.tools, date))
     text = conversation.render()
     refuse_unread_keys(conversation, text)
     spans = _find_learnt(conversation, text, learnt)

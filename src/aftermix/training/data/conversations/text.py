@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from aftermix.devices import set_template_date
 from aftermix.errors import TrainingError
 from aftermix.training.data.files import RecordFields
 
@@ -26,6 +27,8 @@ class ConversationText:
     where: str
     messages: tuple[RecordFields, ...]
     tools: tuple[RecordFields, ...]
+    date: str | None = None
+    """Day that the template is given when it asks for today's."""
 
     def render(self, *, prompt: bool = False, template: str | None = None) -> str:
         """The whole text, with the opening of an answer behind it where `prompt`, by `template` in place of its own.
@@ -34,14 +37,20 @@ class ConversationText:
         """
         options = {"tokenize": False, "add_generation_prompt": prompt, "chat_template": template}
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                list(self.messages), tools=list(self.tools) or None, **options
-            )
+            with set_template_date(self.date, refuse=self._refuse_clock):
+                text: str = self.tokenizer.apply_chat_template(
+                    list(self.messages), tools=list(self.tools) or None, **options
+                )
         except TEMPLATE_FAULTS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             remedy = "Write the messages as the model's template wants them."
             raise TrainingError(self.where, f"the chat template refuses it ({reason})", remedy) from error
         return text
+
+    def _refuse_clock(self) -> TrainingError:
+        """The clock would make other tokens tomorrow."""
+        remedy = "Name the day that it is to write: `train: {date: 2026-11-28}`."
+        return TrainingError(self.where, "the chat template writes today's date", remedy)
 
     def render_or_none(self, *, prompt: bool = False, template: str | None = None) -> str | None:
         """:meth:`render`; None for no message at all, and for what the template refuses."""
