@@ -1,14 +1,10 @@
-"""The device that the user names, tried before anything is loaded on it; arithmetic and dates as the file has them."""
+"""The device that the user names, tried before anything is loaded on it; arithmetic as the file has it."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime, tzinfo
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
@@ -65,37 +61,3 @@ def open_device(name: str, *, where: str, error: type[AftermixError]) -> torch.d
         found = f"'{name}' cannot be used ({' '.join(str(reason).split())[:200]})"
         raise error(where, found, "Use `auto` or `cpu`.") from reason
     return device
-
-
-@dataclass(frozen=True)
-class _TemplateClock:
-    """Clock in the place of `datetime` where transformers answers a template's `strftime_now`."""
-
-    tell: Callable[[], datetime]
-
-    def now(self, _: tzinfo | None = None) -> datetime:
-        return self.tell()
-
-
-@contextmanager
-def set_template_date(date: str | None, *, refuse: Callable[[], Exception] | None = None) -> Iterator[None]:
-    """Give chat templates midnight of `date` (`2026-11-28`) within the block.
-
-    Without one, a template that asks gets the exception that `refuse` builds, or, without that, the clock's day.
-    transformers passes no function to a template, so its own is given another clock. Not for several threads at once.
-    """
-    from transformers.utils import chat_template_utils
-
-    def tell() -> datetime:
-        if date is not None:
-            return datetime.fromisoformat(date)
-        raise refuse() if refuse is not None else AssertionError
-
-    library: Any = chat_template_utils
-    original = library.datetime
-    if date is not None or refuse is not None:
-        library.datetime = _TemplateClock(tell)
-    try:
-        yield
-    finally:
-        library.datetime = original

@@ -1,10 +1,12 @@
-"""Standard output, and other libraries kept quiet."""
+"""Standard output, and transformers kept quiet and off the clock."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
 from typing import Any
 
 from rich.console import Console
@@ -38,3 +40,37 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if had_bars:
             transformers_logging.enable_progress_bar()
+
+
+@dataclass(frozen=True)
+class _TemplateClock:
+    """Clock in the place of `datetime` where transformers answers a template's `strftime_now`."""
+
+    tell: Callable[[], datetime]
+
+    def now(self, _: tzinfo | None = None) -> datetime:
+        return self.tell()
+
+
+@contextmanager
+def set_template_date(date: str | None, *, refuse: Callable[[], Exception] | None = None) -> Iterator[None]:
+    """Give chat templates midnight of `date` (`2026-11-28`) within the block.
+
+    Without one, a template that asks gets the exception that `refuse` builds, or, without that, the clock's day.
+    transformers passes no function to a template, so its own is given another clock. Not for several threads at once.
+    """
+    from transformers.utils import chat_template_utils
+
+    def tell() -> datetime:
+        if date is not None:
+            return datetime.fromisoformat(date)
+        raise refuse() if refuse is not None else AssertionError
+
+    library: Any = chat_template_utils
+    original = library.datetime
+    if date is not None or refuse is not None:
+        library.datetime = _TemplateClock(tell)
+    try:
+        yield
+    finally:
+        library.datetime = original

@@ -17,6 +17,7 @@ from studies.world.store import Store
 Floats = npt.NDArray[np.float64]
 Bits = dict[str, float]
 SUM = {"method": "task_arithmetic"}
+MODEL = {"method": "linear"}
 
 
 class Scale:
@@ -32,7 +33,7 @@ class Scale:
 
     def model(self, folder: Path, part: Part = "test") -> Bits:
         """Of a model as it was trained."""
-        return self.merge({"model": folder}, {"model": 1.0}, part)
+        return self._lab.measure({"model": folder}, Point(MODEL, {"model": 1.0}), CAPABILITIES, part, items=False).bits
 
     def merge(self, experts: Mapping[str, Path], shares: Mapping[str, float], part: Part = "test") -> Bits:
         """Of `base + sum_k w_k (expert_k - base)`."""

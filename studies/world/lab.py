@@ -83,10 +83,10 @@ class Lab:
         self._suites: dict[tuple[str, ...], TaskSuite] = {}
         self._live = ModelEvaluator.open(base, config, TaskSuite.build(config))
 
-    def pool(self, models: Mapping[str, Path]) -> Pool:
-        """The base and `models`, aligned."""
+    def pool(self, models: Mapping[str, Path], *, method: str | None = None) -> Pool:
+        """The base and `models`, aligned; models alone for `linear`, which may come from other bases."""
         vectors = {name: VectorConfig(model=str(path)) for name, path in models.items()}
-        return open_pool(Config(base=self.world.base, vectors=vectors))
+        return open_pool(Config(base=None if method == "linear" else self.world.base, vectors=vectors))
 
     def measure(
         self, models: Mapping[str, Path], point: Point, domains: Sequence[str], part: Part, *, items: bool = True
@@ -112,7 +112,7 @@ class Lab:
         started = perf_counter()
         recipe = MergeRecipe.from_config(MergeConfig.model_validate({"exclude": (), **point.merge}))
         # A merge without vectors is the base; a pool needs one all the same.
-        pool = self.pool(models or {"base": Path(self.world.base)})
+        pool = self.pool(models or {"base": Path(self.world.base)}, method=point.merge.get("method"))
         statistics = self.statistics(models, point.readings)
         merger = Merger.build(pool, recipe, vectors=tuple(point.weights), statistics=statistics)
         self._live.engine.load(stream_merged_tensors(merger, point.weights))

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from aftermix.devices import open_device, set_environment_aside, set_template_date
+from aftermix.devices import open_device, set_environment_aside
 from aftermix.errors import AftermixError
 from aftermix.jobs.train.command import train
+from aftermix.terminal import set_template_date
 from conftest import save_tokenizer
 from support.training_world import _one_thread, base_folder, corpus, make_config
 

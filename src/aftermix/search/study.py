@@ -30,6 +30,8 @@ from aftermix.search.warm_start import ImportedTrial, group_by_split
 
 Propose = Callable[[Sequence[Trial]], Suggestion]
 """The next point, given the trials that have ended."""
+LEAST_DESIGN = 4
+"""Trials below which equal scores are no evidence: on a dozen items two near merges often answer alike."""
 
 
 def run_study(
@@ -65,7 +67,7 @@ def run_study(
         _refuse_foreign(trial, folder=folder, space=space, objectives=objectives)
 
     total = sum(trial.is_imported for trial in trials) + config.trials
-    failures, design = 0, total - config.trials + min(config.trials, max(config.startup, 2))
+    failures, design = 0, total - config.trials + min(config.trials, max(config.startup, LEAST_DESIGN))
 
     with progress.counter(label=label, total=total, done=len(trials), unit="trial") as advance:
         while len(trials) < total:
@@ -189,16 +191,17 @@ def _refuse_all_equal(folder: Path, trials: Sequence[Trial], objectives: Objecti
     complete = [trial for trial in trials if trial.is_complete]
     points = {(tuple(sorted(trial.weights.items())), tuple(sorted(trial.settings.items()))) for trial in complete}
     tasks = sorted({task for goal in objectives.goals for task in goal.weights} | objectives.floors.keys())
-    if len(points) < 2 or len({tuple(trial.scores[task] for task in tasks) for trial in complete}) > 1:
+    scores = {tuple(trial.scores[task] for task in tasks) for trial in complete}
+    if len(complete) < LEAST_DESIGN or len(points) < 2 or len(scores) > 1:
         return
 
     first, *others = (journal.read_items(folder, "search", trial.number) for trial in complete)
     if any(items[task] != first[task] for items in others for task in tasks):
         return
-    scores = ", ".join(f"{task} {complete[0].scores[task]:g}" for task in tasks)
+    told = ", ".join(f"{task} {complete[0].scores[task]:g}" for task in tasks)
     raise RunFailedError(
         str(folder),
-        f"all {len(complete)} trials of the first design scored the same on every search item ({scores}), so that no "
+        f"all {len(complete)} trials of the first design scored the same on every search item ({told}), so that no "
         "merge is better than another; the trials are kept",
         "Look whether the answers and the metric of these tasks are right, take another metric, more "
         "`evaluate.items.search` or wider ranges, and start a new run with `aftermix search FILE -o NEW`.",

@@ -55,16 +55,17 @@ def test_resumed_it_measures_nothing_more(tmp_path: Path) -> None:
     assert len(calls) == 4
 
 
-@pytest.mark.parametrize(("trials", "startup", "ended"), [(3, 20, 3), (5, 0, 2), (4, 4, 4)])
-def test_a_design_is_no_longer_than_the_search_and_no_shorter_than_two(
+@pytest.mark.parametrize(("trials", "startup", "ended"), [(6, 0, 4), (4, 4, 4), (7, 6, 6), (5, 20, 5)])
+def test_a_design_is_no_longer_than_the_search_and_no_shorter_than_four(
     tmp_path: Path, trials: int, startup: int, ended: int
 ) -> None:
     with pytest.raises(RunFailedError, match=f"all {ended} trials of the first design"):
         run(tmp_path, flat, trials=trials, startup=startup)
 
 
-def test_one_trial_is_no_reason_to_stop(tmp_path: Path) -> None:
-    assert len(run(tmp_path, flat, trials=1)) == 1
+@pytest.mark.parametrize(("trials", "startup"), [(1, 1), (3, 2), (2, 20)])
+def test_fewer_trials_than_a_design_are_no_reason_to_stop(trials: int, startup: int, tmp_path: Path) -> None:
+    assert len(run(tmp_path, flat, trials=trials, startup=startup)) == trials
 
 
 def test_equal_means_of_other_items_are_no_reason_to_stop(tmp_path: Path) -> None:

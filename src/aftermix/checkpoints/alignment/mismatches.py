@@ -113,7 +113,7 @@ def summarise_faults(faults: Sequence[Problem]) -> list[Problem]:
         return list(faults)
 
     first = explained[0]
-    found = "; ".join([first.found, *(fault.found.partition(" has ")[2] for fault in explained[1:])])
+    found = "; ".join(fault.found for fault in explained)
     tensors = f"; its tensors differ accordingly, first '{rest[0]}'" if rest else ""
     return [Problem(first.where, found + tensors, first.remedy)]
 

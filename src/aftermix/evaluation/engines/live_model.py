@@ -16,10 +16,10 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from transformers import StoppingCriteriaList
 
-from aftermix.devices import set_template_date
 from aftermix.errors import EvaluationError
 from aftermix.evaluation.engines.batches import Pair, ScoringPlan, build_scoring_plan, score_plan
 from aftermix.evaluation.engines.generation import GenerationPlan, PromptBatch, StopOnText, refuse_clashing_options
+from aftermix.terminal import set_template_date
 
 SAMPLING_SEED = 1234
 """Seed of tasks that sample their answers (`do_sample: true`), set anew for every batch of every candidate."""

@@ -121,8 +121,9 @@ def test_an_expert_of_another_size_is_one_line(search_file: dict[str, Any], tmp_
     search_file["vectors"]["b"] = {"model": str(tmp_path / "large")}
     (told,) = list_problems(tmp_path, search_file)
     assert told == (
-        "config.json: vector 'b' has hidden_size = 64, base has 32; num_hidden_layers = 5, base has 2; "
-        "head_dim = 16, base has 8; its tensors differ accordingly, first 'model.layers.2.input_layernorm.weight'. "
+        "config.json: vector 'b' has hidden_size = 64, base has 32; vector 'b' has num_hidden_layers = 5, base has 2; "
+        "vector 'b' has head_dim = 16, base has 8; its tensors differ accordingly, "
+        "first 'model.layers.2.input_layernorm.weight'. "
         "Was it trained from this base?"
     )
 

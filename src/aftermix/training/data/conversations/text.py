@@ -9,8 +9,8 @@ from typing import Any
 
 import jinja2
 
-from aftermix.devices import set_template_date
 from aftermix.errors import TrainingError
+from aftermix.terminal import set_template_date
 from aftermix.training.data.files import RecordFields
 
 TEMPLATE_FAULTS = (jinja2.TemplateError, ValueError, TypeError, KeyError, AttributeError, IndexError)
