@@ -154,10 +154,13 @@ def read_sample(model: Model, name: str) -> torch.Tensor:
 def compare_recorded_base(digests: BaseDigests, expert: Model, *, vector: str, whole: bool = False) -> BaseComparison:
     """Hold the record in the folder of `expert` against the base that it is opened on; no record is no problem.
 
-    With `whole` all values of the base are read, not samples alone. A stored vector has been compared on opening.
+    The base itself, as a vector of zeros, is of this base whatever it was trained from. With `whole` all values of the
+    base are read, not samples alone. A stored vector has been compared on opening.
     """
     if isinstance(expert, StoredDifference):
         return BaseComparison(is_confirmed=isinstance(expert, VectorFile))
+    if expert.folder.resolve() == digests.base.folder.resolve():
+        return BaseComparison(is_confirmed=True)
     record = read_base_record(expert.folder)
     if record is None:
         return BaseComparison()

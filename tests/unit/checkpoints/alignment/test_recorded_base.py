@@ -166,6 +166,10 @@ def test_a_base_rounded_to_a_narrower_type_is_the_same_base(tmp_path: Path) -> N
     assert "was trained from another base" in open_faults(narrow, expert)[0]
 
 
+def test_a_trained_base_is_a_vector_of_zeros_of_itself(expert: Path) -> None:
+    assert open_faults(expert, expert) == []
+
+
 def test_one_tensor_that_differs_is_enough(base_folder: Path, expert: Path, tmp_path: Path) -> None:
     folder, name = Path(shutil.copytree(base_folder, tmp_path / "base")), "model.layers.1.mlp.up_proj.weight"
     change(folder, lambda tensors: tensors | {name: tensors[name] + 0.5})
