@@ -80,10 +80,10 @@ def test_equal_scores_stop_the_search_with_exit_code_1(
     for arguments in (("-o", tmp_path / "run"), ("--resume", tmp_path / "run")):
         assert run_cli("search", path, *arguments) == 1
         assert (
-            "all 3 trials of the first design scored the same on every search item (partial 0)"
+            "all 4 trials of the first design scored the same on every search item (partial 0)"
             in capsys.readouterr().err
         )
-    assert len((tmp_path / "run" / "trials.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "run" / "trials.jsonl").read_text().splitlines()) == 4
 
 
 def test_an_error_of_the_scoring_is_one_line_in_evaluate(
