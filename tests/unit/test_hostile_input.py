@@ -21,7 +21,7 @@ from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.checkpoints.safe_files import find_outward_links
 from aftermix.config import Config, VectorConfig, parse_config
 from aftermix.errors import AftermixError, CheckpointError, ConfigError, ManyProblemsError, Problem
-from aftermix.jobs.doctor.command import ConfigDiagnosis
+from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.terminal_text import describe_diagnosis
 from aftermix.mergekit.reading import load_recipe

@@ -92,7 +92,7 @@ def plan(config: Config) -> JobEstimate:
     if job == "train":
         return _plan_training(config)
 
-    require(config, *{"vectors": None, **dict.fromkeys(NEEDED[job])})
+    require(config, *dict.fromkeys(("vectors", *NEEDED[job])))
     for_search = job == "search"
     pool = open_pool(config)
     space = build_space(config) if for_search else None

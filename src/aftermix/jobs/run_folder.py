@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, ItemsConfig, as_yaml_values, parse_config
 from aftermix.errors import SearchError
 from aftermix.files import write_atomically
@@ -28,7 +29,7 @@ from aftermix.runs.input_records import (
 from aftermix.runs.json_record import read_record
 from aftermix.runs.mixture_records import DESIGN_FILE, MixtureDesignRecord
 from aftermix.runs.records import MODEL_FOLDER
-from aftermix.runs.session import refuse_no_run
+from aftermix.runs.session import RunSession, refuse_no_run
 from aftermix.yaml_file import read_yaml
 
 GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
@@ -37,6 +38,31 @@ MACHINE = ("batch_size", "threads", "device")
 """Settings of the engine that depend on the machine at hand; they move scores by rounding at most."""
 HASHED = ("tasks", "include_path", "num_fewshot", "apply_chat_template", "date", "unsafe_code")
 """Settings whose effect on a task is in the hashes of a lock, where it has them."""
+
+
+def open_run_folder(
+    session: RunSession,
+    *,
+    resume: bool,
+    config: Config,
+    pool: Pool,
+    inputs: InputStamps,
+    split: SplitRecord,
+    evaluation: EvaluationLockRecord,
+    source: Path | None,
+    design: MixtureDesignRecord | None = None,
+) -> None:
+    """Make the folder of a new run, or go on with that of an earlier one: the first write of either."""
+    if resume:
+        session.go_on()
+        write_config(session.run, config)
+        return
+
+    with session.begin():
+        begin_run(
+            session.run, config=config, pool=pool, split=split, evaluation=evaluation, source=source, design=design
+        )
+        inputs.refuse_changed()  # its lock is of the files that were opened
 
 
 def begin_run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aftermix.errors import printable
-from aftermix.jobs.doctor.command import ConfigDiagnosis
+from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.plan import JobEstimate
 from aftermix.jobs.plan_counts import describe_training
 from aftermix.runs.json_record import Interval

@@ -13,6 +13,16 @@ from aftermix.errors import EvaluationError, describe_cause
 
 
 @dataclass(frozen=True)
+class GenerationSettings:
+    """Settings that prompts share which are continued together."""
+
+    stops: tuple[str, ...]
+    max_new_tokens: int
+    options: dict[str, Any]
+    """Of transformers' `generate`."""
+
+
+@dataclass(frozen=True)
 class PromptBatch:
     """Prompts that are continued together."""
 
@@ -21,9 +31,7 @@ class PromptBatch:
     mask_BT: torch.Tensor
     tokens: int
     """Prompt tokens without padding."""
-    stops: tuple[str, ...]
-    max_new_tokens: int
-    options: dict[str, Any]
+    settings: GenerationSettings
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class GenerationPlan:
     @property
     def most_tokens(self) -> int:
         """Prompt tokens, and every answer at its longest."""
-        return self.prompt_tokens + sum(len(batch.requests) * batch.max_new_tokens for batch in self.batches)
+        return self.prompt_tokens + sum(len(batch.requests) * batch.settings.max_new_tokens for batch in self.batches)
 
 
 def refuse_clashing_options(options: Mapping[str, Any], *, task: str) -> None:

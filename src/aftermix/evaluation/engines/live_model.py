@@ -18,7 +18,13 @@ from transformers import StoppingCriteriaList
 
 from aftermix.errors import EvaluationError
 from aftermix.evaluation.engines.batches import Pair, ScoringPlan, build_scoring_plan, score_plan
-from aftermix.evaluation.engines.generation import GenerationPlan, PromptBatch, StopOnText, refuse_clashing_options
+from aftermix.evaluation.engines.generation import (
+    GenerationPlan,
+    GenerationSettings,
+    PromptBatch,
+    StopOnText,
+    refuse_clashing_options,
+)
 from aftermix.terminal import set_template_date
 
 SAMPLING_SEED = 1234
@@ -74,7 +80,9 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             self.forwarded_tokens += int((generated_BN != self.tokenizer.pad_token_id).sum())
             for request, tokens in zip(batch.requests, generated_BN.tolist(), strict=True):
                 text = self.tok_decode(tokens)
-                answers[request] = postprocess_generated_text(text, stop=list(batch.stops), think_end_token=None)
+                answers[request] = postprocess_generated_text(
+                    text, stop=list(batch.settings.stops), think_end_token=None
+                )
         self.forwarded_tokens += plan.prompt_tokens
         self.truncated_requests += plan.truncated
         return answers
@@ -103,15 +111,11 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
         What is scored as a whole text (perplexity) is read in windows and loses nothing.
         """
-        cut = 0
-        for request in requests:
-            if request.request_type == "loglikelihood":
-                context, continuation = self._tokenise_pair(*request.args)
-                cut += len(context) + len(continuation) - 1 > self.max_length
-            elif request.request_type == "generate_until":
-                answer = int(normalize_gen_kwargs(request.args[1], self.max_gen_toks)["max_gen_toks"])
-                cut += len(self.tok_encode(request.args[0])) > self.max_length - answer
-        return cut
+        scored = [request for request in requests if request.request_type == "loglikelihood"]
+        generated = [request for request in requests if request.request_type == "generate_until"]
+        plans: list[ScoringPlan | GenerationPlan] = [self._find_scoring_plan(scored)] if scored else []
+        plans += [self._find_generation_plan(generated)] if generated else []
+        return sum(plan.truncated for plan in plans)
 
     def _score_plan(self, plan: ScoringPlan) -> list[tuple[float, bool]]:
         with torch.inference_mode():
@@ -137,25 +141,26 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         prompt_length = batch.tokens_BT.shape[1]
         stopping = StopOnText(
             self.tokenizer,
-            batch.stops,
+            batch.settings.stops,
             prompt_length=prompt_length,
             sequences=len(batch.requests),
-            endings=self._endings.setdefault(batch.stops, {}),
+            endings=self._endings.setdefault(batch.settings.stops, {}),
         )
 
         # Sampling must not move the generator of whatever runs around it.
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.inference_mode(), torch.random.fork_rng(devices=devices, enabled=bool(batch.options["do_sample"])):
-            if batch.options["do_sample"]:
+        samples = bool(batch.settings.options["do_sample"])
+        with torch.inference_mode(), torch.random.fork_rng(devices=devices, enabled=samples):
+            if samples:
                 torch.manual_seed(seed)
             tokens_BT: torch.Tensor = self.model.generate(
                 input_ids=batch.tokens_BT,
                 attention_mask=batch.mask_BT,
-                max_length=prompt_length + batch.max_new_tokens,
+                max_length=prompt_length + batch.settings.max_new_tokens,
                 stopping_criteria=StoppingCriteriaList([stopping]),
                 pad_token_id=self.tokenizer.pad_token_id,
                 use_cache=True,
-                **batch.options,
+                **batch.settings.options,
             )
         return tokens_BT[:, prompt_length:]
 
@@ -196,35 +201,43 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             for index, request in enumerate(requests):
                 by_options.setdefault(repr(sorted(request.args[1].items())), []).append(index)
 
-            batches, truncated = [], 0
+            batches: list[PromptBatch] = []
+            truncated = 0
             for indices in by_options.values():
                 # Longest first, as lm-eval sorts them.
                 indices.sort(key=lambda index: (-lengths[requests[index].args[0]], requests[index].args[0]))
-                for start in range(0, len(indices), self.batch_size):
-                    batches.append(self._prompt_batch(requests, indices[start : start + self.batch_size]))
-                    room = self.max_length - batches[-1].max_new_tokens
-                    truncated += sum(lengths[requests[index].args[0]] > room for index in batches[-1].requests)
+                settings = self._settle_generation(requests[indices[0]])
+                room = self.max_length - settings.max_new_tokens
+                truncated += sum(lengths[requests[index].args[0]] > room for index in indices)
+                chunks = [indices[start : start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
+                batches += [self._prompt_batch(requests, chunk, settings) for chunk in chunks]
             return GenerationPlan(len(requests), tuple(batches), sum(batch.tokens for batch in batches), truncated)
 
         return self._keep_plan(requests, make)
 
-    def _prompt_batch(self, requests: Sequence[Any], indices: Sequence[int]) -> PromptBatch:
-        options = dict(normalize_gen_kwargs(requests[indices[0]].args[1], self.max_gen_toks))
+    def _settle_generation(self, request: Any) -> GenerationSettings:
+        """Stop texts, length and options of all requests that are continued as `request` is."""
+        options = dict(normalize_gen_kwargs(request.args[1], self.max_gen_toks))
         end = None if self.eot_token_id is None else self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         stops = handle_stop_sequences(options.pop("until", None), eos=end)
         max_new_tokens = int(options.pop("max_gen_toks"))
         if max_new_tokens >= self.max_length:
             raise EvaluationError(
-                f"task '{requests[indices[0]].task_name}'",
+                f"task '{request.task_name}'",
                 f"generates up to {max_new_tokens} tokens, but the model's length is {self.max_length}",
                 "Lower the task's `max_gen_toks`, or raise `evaluate.max_length`.",
             )
 
         if not options["do_sample"]:
             options.pop("temperature", None)
-        refuse_clashing_options(options, task=requests[indices[0]].task_name)
+        refuse_clashing_options(options, task=request.task_name)
+        return GenerationSettings(tuple(stop for stop in stops if stop), max_new_tokens, options)
+
+    def _prompt_batch(
+        self, requests: Sequence[Any], indices: Sequence[int], settings: GenerationSettings
+    ) -> PromptBatch:
         tokens_BT, mask_BT = self.tok_batch_encode(
-            [requests[index].args[0] for index in indices], left_truncate_len=self.max_length - max_new_tokens
+            [requests[index].args[0] for index in indices], left_truncate_len=self.max_length - settings.max_new_tokens
         )
 
         self._refuse_unknown_tokens(tokens_BT[mask_BT.bool()].tolist())
@@ -233,9 +246,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             tokens_BT=tokens_BT.to(self.device),
             mask_BT=mask_BT.to(self.device),
             tokens=int(mask_BT.sum()),
-            stops=tuple(stop for stop in stops if stop),
-            max_new_tokens=max_new_tokens,
-            options=options,
+            settings=settings,
         )
 
     def _refuse_unknown_tokens(self, tokens: Any) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from aftermix import progress
@@ -17,7 +16,8 @@ from aftermix.checkpoints.pool import Pool, PoolExamination, examine_pool, refus
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem
-from aftermix.jobs.doctor.training import find_training_problems
+from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
+from aftermix.jobs.doctor.training import examine_training
 from aftermix.jobs.job_kind import JobKind, find_job_kind, list_missing_sections, list_sections
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.statistics import read_all_statistics
@@ -26,22 +26,6 @@ from aftermix.merging.merge import MergeRecipe, check_weights
 from aftermix.merging.methods import bind
 from aftermix.merging.saliency import refuse_unmeasured
 from aftermix.saliency.storage import refuse_no_folder
-
-
-@dataclass
-class ConfigDiagnosis:
-    """Findings about a file: `problems` stop a job, `notes` do not, `facts` say what was looked at."""
-
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[Problem] = field(default_factory=list)
-    facts: list[str] = field(default_factory=list)
-
-    def run_check(self, check: Callable[[], object]) -> None:
-        """Run one check and keep what it raises."""
-        try:
-            check()
-        except AftermixError as error:
-            self.problems.extend(error.problems)
 
 
 def doctor(
@@ -74,7 +58,7 @@ def doctor(
         diagnosis.run_check(lambda: _check_mixture(config, diagnosis))
     if config.train is not None:
         base = next((model for model in models.opened if model.label == config.base), None)
-        diagnosis.problems += find_training_problems(config.train, base if isinstance(base, Checkpoint) else None)
+        examine_training(config.train, base if isinstance(base, Checkpoint) else None, diagnosis)
     return diagnosis
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import SourceConfig, TrainConfig
-from aftermix.errors import AftermixError, Problem
+from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.train.expert_data import collect_sources
 from aftermix.jobs.train.expert_run import make_trainable
 from aftermix.training.base_model import build_empty_model, load_tokenizer, refuse_context, refuse_unknown_token
@@ -22,47 +21,31 @@ EXAMINED_EXAMPLES = 20
 """First examples of each dataset that are read and encoded."""
 
 
-@dataclass
-class _Findings:
-    problems: list[Problem] = field(default_factory=list)
-
-    def run_check(self, check: Callable[[], Any], *, where: str = "") -> Any:
-        """Run one check and keep what it raises, with `where` it belongs to before its own place; then it is None."""
-        try:
-            return check()
-        except AftermixError as error:
-            prefix = f"{where}: " if where else ""
-            self.problems += [Problem(f"{prefix}{each.where}", each.found, each.remedy) for each in error.problems]
-        return None
-
-
-def find_training_problems(settings: TrainConfig, base: Checkpoint | None) -> list[Problem]:
-    """Find what `aftermix train` would refuse before its first step; without a `base`, in the data alone.
+def examine_training(settings: TrainConfig, base: Checkpoint | None, diagnosis: ConfigDiagnosis) -> None:
+    """Tell `diagnosis` what `aftermix train` would refuse before its first step; without a `base`, in the data alone.
 
     Of each dataset the first examples are read and encoded: all of it is read by the training itself.
     """
-    findings = _Findings()
-    findings.run_check(lambda: uses_cuda(settings.device))
-    model = findings.run_check(lambda: build_empty_model(base)) if base is not None else None
-    tokenizer = findings.run_check(lambda: load_tokenizer(base.folder)) if base is not None else None
+    diagnosis.run_check(lambda: uses_cuda(settings.device))
+    model = diagnosis.run_check(lambda: build_empty_model(base)) if base is not None else None
+    tokenizer = diagnosis.run_check(lambda: load_tokenizer(base.folder)) if base is not None else None
     if model is not None:
-        findings.run_check(lambda: refuse_context(settings.context, model, masked=settings.mask_documents))
-        findings.run_check(lambda: make_trainable(model, settings))
+        diagnosis.run_check(lambda: refuse_context(settings.context, model, masked=settings.mask_documents))
+        diagnosis.run_check(lambda: make_trainable(model, settings))
 
-    for section, name, source in _list_data(settings, findings):
+    for section, name, source in _list_data(settings, diagnosis):
         where = f"train.{section}.{name}"
-        findings.run_check(lambda source=source: _examine_source(source, settings.date, tokenizer, model), where=where)  # type: ignore[misc]
-    return findings.problems
+        diagnosis.run_check(lambda source=source: _examine_source(source, settings.date, tokenizer, model), where=where)  # type: ignore[misc]
 
 
-def _list_data(settings: TrainConfig, findings: _Findings) -> Iterator[tuple[str, str, SourceConfig]]:
+def _list_data(settings: TrainConfig, diagnosis: ConfigDiagnosis) -> Iterator[tuple[str, str, SourceConfig]]:
     """Every source of data by section and name; the ratios of mixtures are looked at on the way."""
     for name, dataset in settings.datasets.items():
         source = dataset.source
         if source is not None:
             yield "datasets", name, source
         else:
-            findings.run_check(lambda name=name: collect_sources(name, settings), where=f"train.datasets.{name}")  # type: ignore[misc]
+            diagnosis.run_check(lambda name=name: collect_sources(name, settings), where=f"train.datasets.{name}")  # type: ignore[misc]
     for name, source in settings.sources.items():
         yield "sources", name, source
 

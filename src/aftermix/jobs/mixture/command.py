@@ -112,16 +112,17 @@ def _mix(
     imported = _import_points(source, evaluation, evaluator, problem, objectives) if source else []
 
     # Everything has been checked: only now is the folder made.
-    if resume:
-        session.go_on()
-        run_folder.write_config(run, config)
-    else:
-        design = tree.build_design_record() if tree else build_design_record(problem)
-        with session.begin():
-            run_folder.begin_run(
-                run, config=config, pool=pool, split=split, evaluation=evaluation, source=source, design=design
-            )
-            evaluator.inputs.refuse_changed()  # its lock is of the files that were opened
+    run_folder.open_run_folder(
+        session,
+        resume=resume,
+        config=config,
+        pool=pool,
+        inputs=evaluator.inputs,
+        split=split,
+        evaluation=evaluation,
+        source=source,
+        design=tree.build_design_record() if tree else build_design_record(problem),
+    )
 
     if tree:
         _write(evaluator, run, search_tree(evaluator, run, tree))

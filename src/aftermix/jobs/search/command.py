@@ -100,13 +100,16 @@ def _search(
             source, evaluation, evaluator=evaluator, space=space, objectives=objectives, settings_of=translate
         )
 
-    if resume:
-        session.go_on()
-        run_folder.write_config(run, config)
-    else:
-        with session.begin():
-            run_folder.begin_run(run, config=config, pool=pool, split=split, evaluation=evaluation, source=source)
-            evaluator.inputs.refuse_changed()  # its lock is of the files that were opened
+    run_folder.open_run_folder(
+        session,
+        resume=resume,
+        config=config,
+        pool=pool,
+        inputs=evaluator.inputs,
+        split=split,
+        evaluation=evaluation,
+        source=source,
+    )
     _run_stages(evaluator, run, space=space, objectives=objectives, imported=imported)
 
 

@@ -13,7 +13,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from aftermix.config import load_config
-from aftermix.jobs.doctor.command import ConfigDiagnosis, doctor
+from aftermix.jobs.doctor.command import doctor
+from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from conftest import run_cli
 
 Family = Mapping[str, Path]
