@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -147,7 +149,7 @@ def test_the_page_shows_the_mixture_and_its_own_commands(finished: Path) -> None
     assert '<section id="mixture">' in page
     assert f"The winner is the {best['winner']['point']}." in page
     assert page.count(", winner") == 2  # one in the table of the mixture, one among the candidates
-    assert f"aftermix mixture --resume {finished.as_posix()}" in page
+    assert f"aftermix mixture --resume {shlex.quote(finished.as_posix())}" in html.unescape(page)
     assert "aftermix search" not in page
 
 

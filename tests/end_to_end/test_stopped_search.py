@@ -100,7 +100,7 @@ def test_a_changed_input_ends_the_run_in_every_phase_and_no_trial_is_blamed(
     phases: list[tuple[str, int]],
 ) -> None:
     run = world / "run"
-    command = f"aftermix search {world / file}.yaml -o {run}"
+    command = shlex.join(["aftermix", "search", f"{world / file}.yaml", "-o", str(run)])
     for call, kept in phases:
         with monkeypatch.context() as patched:
             change_at(patched, call, lambda: touch(world / "b" / "model.safetensors"))
@@ -109,7 +109,8 @@ def test_a_changed_input_ends_the_run_in_every_phase_and_no_trial_is_blamed(
         told = capsys.readouterr().err.splitlines()[-3:]
         assert re.search(CHANGED, told[0])
         assert told[1] == f"kept: {kept} trials and every finished measurement, in {run}"
-        assert told[2] == f"go on with: aftermix search {world / file}.yaml --resume {run}"
+        goes_on = shlex.join(["aftermix", "search", f"{world / file}.yaml", "--resume", str(run)])
+        assert told[2] == f"go on with: {goes_on}"
         assert [trial["state"] for trial in read_trials(run)] == ["complete"] * kept
         assert not {".lock", "model", "best.json"} & {path.name for path in run.iterdir()}
         command = told[2].removeprefix("go on with: ")
@@ -126,7 +127,8 @@ def test_a_full_disk_is_told_with_the_command_that_goes_on_and_trials_without_nu
     def fill(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    run, command = world / "run", f"search {world}/search.yaml -o {world}/run"
+    run = world / "run"
+    command = shlex.join(["search", f"{world}/search.yaml", "-o", f"{world}/run"])
     assert run_cli("search", write_search(world, tasks, name="none", trials=0), "-o", run) == 2
     assert "search.trials: is 0, so there is nothing to choose from" in capsys.readouterr().err
 
@@ -146,5 +148,5 @@ def test_a_full_disk_is_told_with_the_command_that_goes_on_and_trials_without_nu
         assert told[-3] == f"aftermix: {where}: cannot be written (No space left on device). Free space, then go on."
         assert told[-2] == f"kept: {kept} trials and every finished measurement, in {run}"
         command = told[-1].removeprefix("go on with: aftermix ")
-        assert command == f"search {world}/search.yaml --resume {run}"
+        assert command == shlex.join(["search", f"{world}/search.yaml", "--resume", str(run)])
     assert run_cli(*shlex.split(command)) == 0

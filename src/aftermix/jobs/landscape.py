@@ -15,6 +15,7 @@ from aftermix.analysis.drawing import render_figure
 from aftermix.analysis.geometry import measure_geometry
 from aftermix.analysis.mixture_landscape import build_slices, build_surface, round_values
 from aftermix.checkpoints.pool import Pool
+from aftermix.command_end import join_command
 from aftermix.errors import ConfigError, MixtureError
 from aftermix.files import write_atomically
 from aftermix.jobs.mixture.points import FittedSurrogates, read_fitted
@@ -88,7 +89,7 @@ def _read_finished(run: Path) -> tuple[MixtureProblem, FoundMixtureRecord | Leve
     refuse_other_kind(whole, mixture=True)
 
     if not (run / BEST_FILE).is_file():
-        remedy = f"Go on with it: `aftermix mixture --resume {whole}`."
+        remedy = f"Go on with it: `{join_command('aftermix', 'mixture', '--resume', whole)}`."
         raise MixtureError(str(run), "the run is not finished, so it has no optimum", remedy)
 
     level = read_level(run) if is_group else None

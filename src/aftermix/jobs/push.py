@@ -9,6 +9,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # loaded lazily, out of mypy's sight
 
 from aftermix.checkpoints.formats.vector_file import is_vector
+from aftermix.command_end import join_command
 from aftermix.errors import CheckpointError, ConfigError, RunFailedError
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
 
@@ -60,7 +61,7 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
         if not public:
             api.upload_folder(repo_id=url.repo_id, folder_path=model, commit_message="Upload by aftermix")
     except Exception as error:  # as above: the remedy is the same for every cause
-        remedy = f"The model is complete; upload it with `aftermix push {folder} {repo_id}`."
+        remedy = f"The model is complete; upload it with `{join_command('aftermix', 'push', folder, repo_id)}`."
         raise RunFailedError(
             str(model), f"could not be uploaded as {repo_id} ({_summarise_error(error)})", remedy
         ) from error

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -221,7 +222,7 @@ def test_an_upload_that_breaks_off_says_how_to_go_on(hub: Hub, family: Family, t
     done = aftermix("push", str(model), "me/x", home=tmp_path, HF_ENDPOINT=hub.address, HF_TOKEN=TOKEN)
     assert done.returncode == 1
     assert f"aftermix: {model}: could not be uploaded as me/x (" in done.stderr
-    assert f"The model is complete; upload it with `aftermix push {model} me/x`." in done.stderr
+    assert f"The model is complete; upload it with `aftermix push {shlex.quote(str(model))} me/x`." in done.stderr
 
 
 def test_nothing_private_goes_into_a_public_repository(hub: Hub, family: Family, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -248,7 +249,8 @@ def test_an_interruption_says_the_command_that_goes_on(world: Path, monkeypatch:
         patch.setattr(loop.StepRecorder, "on_step_end", interrupt)
         done = CliRunner().invoke(cli, ["train", str(file), "-o", str(out)])
     assert done.exit_code != 0
-    assert f"resume points are kept; go on with:\n  aftermix train {file} -o {out}\n" in done.output
+    goes_on = shlex.join(["aftermix", "train", str(file), "-o", str(out)])
+    assert f"resume points are kept; go on with:\n  {goes_on}\n" in done.output
     done = CliRunner().invoke(cli, ["train", str(file), "-o", str(out)])
     assert "cats: goes on after step 2 of 5" in done.output
     assert done.stdout.splitlines()[-1] == f"cats: {out / 'cats'}"

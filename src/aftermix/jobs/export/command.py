@@ -9,6 +9,7 @@ from aftermix.checkpoints.formats.lora.open import is_adapter
 from aftermix.checkpoints.formats.vector_file import is_vector
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.open_model import open_model
+from aftermix.command_end import join_command
 from aftermix.config import Config
 from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
 from aftermix.files import write_atomically
@@ -56,7 +57,8 @@ def find_recipe_file(source: Path) -> Path:
             return file
 
     if (source / CONFIG_FILE).is_file():
-        raise ConfigError(str(source), "is a run without a winner yet", f"Finish it: aftermix search --resume {source}")
+        remedy = f"Finish it: {join_command('aftermix', 'search', '--resume', source)}"
+        raise ConfigError(str(source), "is a run without a winner yet", remedy)
     raise ConfigError(str(source), f"holds no {RECIPE}", "Name a YAML file, a run folder or a merged model.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,10 @@ def _guess_utf16(head: bytes) -> str | None:
 
 
 def _convert(path: Path, encoding: str) -> str:
-    command = f"iconv -f {encoding} -t UTF-8"
+    command, source = f"iconv -f {encoding} -t UTF-8", shlex.quote(str(path))
     if path.suffix.lower() == ".gz":
-        return f"Convert it: `gzip -dc {path} | {command} | gzip > NEW.gz`."
-    return f"Convert it: `{command} {path} > NEW`."
+        return f"Convert it: `gzip -dc {source} | {command} | gzip > NEW.gz`."
+    return f"Convert it: `{command} {source} > NEW`."
 
 
 def explain_encoding(path: Path, error: UnicodeDecodeError, *, where: str | None = None) -> TrainingError:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -61,7 +62,8 @@ def test_another_encoding_is_named_and_the_remedy_works(tmp_path: Path, encoding
         assert message.startswith(", line 1: ")
     if shutil.which("iconv"):
         new = tmp_path / f"new{''.join(path.suffixes)}"
-        command = message.split("`")[1].replace("NEW.gz", str(new)).replace("NEW", str(new))
+        written = shlex.quote(str(new))
+        command = message.split("`")[1].replace("NEW.gz", written).replace("NEW", written)
         subprocess.run(command, shell=True, check=True)  # noqa: S602 - the remedy as a user would give it
         assert read_documents(new).texts == (TEXTS if "json" in name else [text])
 
