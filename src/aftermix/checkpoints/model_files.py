@@ -10,6 +10,7 @@ import torch
 from aftermix.checkpoints.alignment.tokenizer_files import list_vocabulary_files
 from aftermix.checkpoints.alignment.tokens import extends
 from aftermix.checkpoints.alignment.vocabulary import list_vocabulary_remarks
+from aftermix.checkpoints.formats.configuration import declare_dtype
 from aftermix.checkpoints.pool import Pool
 from aftermix.checkpoints.safe_files import read_companion
 from aftermix.errors import Problem
@@ -127,10 +128,6 @@ def _list_tokenizer_files(folder: Path) -> list[Path]:
 def _encode_configuration(pool: Pool, dtype: torch.dtype | None) -> bytes:
     """The frame's own bytes where nothing in them changes."""
     content = read_companion(pool.frame.folder / "config.json", pool.frame.folder)
-    values = dict(pool.frame.config)
-    if dtype is not None:
-        key = "torch_dtype" if "torch_dtype" in values and "dtype" not in values else "dtype"
-        values[key] = str(dtype).removeprefix("torch.")
-
+    values = dict(pool.frame.config) if dtype is None else declare_dtype(pool.frame.config, dtype)
     same = dtype is None and json.loads(content) == values
     return content if same else (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()

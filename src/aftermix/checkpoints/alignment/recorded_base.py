@@ -17,9 +17,11 @@ import torch
 import xxhash
 
 from aftermix.checkpoints.alignment.view import ModelView
+from aftermix.checkpoints.formats.gguf import GGUFCheckpoint
 from aftermix.checkpoints.formats.spans import list_sample_spans, split_into_spans
 from aftermix.checkpoints.formats.vector_file import VectorFile, view_bytes
-from aftermix.checkpoints.model import Model, StoredDifference, TensorInfo, describe_storage
+from aftermix.checkpoints.model import Model, StoredDifference, TensorInfo
+from aftermix.checkpoints.reader import Checkpoint
 from aftermix.checkpoints.safe_files import read_json, take_stamp
 from aftermix.errors import CheckpointError, Problem
 from aftermix.files import fingerprint
@@ -94,7 +96,7 @@ class BaseRecord:
         are read, with `whole` all tensors that are stored as they were.
         """
         base = digests.base
-        if describe_storage(_find_stored(base)):
+        if not _is_stored_plainly(base):
             return [], 0
         if not self.tensors:
             return self._compare_files(base)
@@ -206,9 +208,11 @@ def _describe_other_base(
     return Problem(expert.label, f"{found}{base.label} ({other})", remedy)
 
 
-def _find_stored(model: Model) -> Model:
-    """The model beneath its views."""
-    return _find_stored(model.inner) if isinstance(model, ModelView) else model
+def _is_stored_plainly(model: Model) -> bool:
+    """Tell whether the tensors beneath the views of `model` are those of its files: neither FP8 nor GGUF."""
+    if isinstance(model, ModelView):
+        return _is_stored_plainly(model.inner)
+    return isinstance(model, Checkpoint) and not isinstance(model, GGUFCheckpoint)
 
 
 def _name_dtype(info: TensorInfo) -> str:

@@ -4,6 +4,7 @@
 |---|---|---|
 | head tied to the embedding | both, with other values | two tensors; `tie_word_embeddings` is false in a result |
 | weights quantised | plain real numbers | read as stored; the entry is left out of a result |
+| a type (`dtype`, `torch_dtype`) | most numbers in another type | read as stored; a result names the type it has |
 | a number of layers, of rows | another number | told: transformers decides whether it loads |
 
 transformers unties such a head itself. Of an encoder-decoder the entry stays as it is: T5 scales its outputs by it.
@@ -12,9 +13,12 @@ transformers unties such a head itself. Of an encoder-decoder the entry stays as
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
+
+import torch
 
 from aftermix.checkpoints.formats.fp8 import QUANTISATION, is_scale
 from aftermix.checkpoints.names import EMBEDDINGS, SHARED, select_text_config
@@ -23,6 +27,11 @@ from aftermix.checkpoints.reader import FLOAT8, Checkpoint
 TIE = "tie_word_embeddings"
 LEFTOVERS = (*QUANTISATION, "quantization")
 """Entries on quantisation, that of MLX included."""
+DTYPE_KEYS = ("dtype", "torch_dtype")
+"""Entries on the stored type: that of transformers 5, and that of earlier versions."""
+DECLARED = {
+    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+}
 LAYER = re.compile(r"(^|\.)(layers|layer|h|blocks)\.(\d+)\.")
 
 
@@ -38,6 +47,12 @@ def settle_configuration(checkpoint: Checkpoint) -> Checkpoint:
         named = ", ".join(f"`{key}` ({method})" for key, method in leftovers.items())
         notes.append(f"has {named} in config.json and no quantised weights: read as stored, the entry is left out")
         config = drop_entries(config, LEFTOVERS)
+
+    declared, counts = find_declared_dtype(config), _count_numbers(checkpoint)
+    if declared and counts and not counts.keys() & FLOAT8 and counts[declared] < max(counts.values()):
+        stored = max(counts, key=lambda dtype: (counts[dtype], dtype.itemsize))
+        notes.append(_describe_type(config, stored, is_only=len(counts) == 1))
+        config = declare_dtype(config, stored)
 
     notes += _describe_numbers(checkpoint)
     return replace(checkpoint, config=config, notes=(*checkpoint.notes, *notes)) if notes else checkpoint
@@ -59,6 +74,41 @@ def drop_entries(config: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, 
     if isinstance(text := values.get("text_config"), dict):
         values["text_config"] = {key: value for key, value in text.items() if key not in keys}
     return values
+
+
+def find_declared_dtype(config: Mapping[str, Any]) -> torch.dtype | None:
+    """The type in which `config` says that the weights are stored; None where it names none of real numbers."""
+    named = (DECLARED.get(str(config.get(key)).removeprefix("torch.")) for key in DTYPE_KEYS)
+    return next((dtype for dtype in named if dtype is not None), None)
+
+
+def declare_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """`config` of weights that are stored in `dtype`: every entry on the type names it, in its parts too.
+
+    A configuration without such an entry gets one.
+    """
+    name = str(dtype).removeprefix("torch.")
+
+    def name_dtype(part: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: name if key in DTYPE_KEYS and value is not None else value for key, value in part.items()}
+
+    values = {key: name_dtype(value) if isinstance(value, dict) else value for key, value in name_dtype(config).items()}
+    return values if any(values.get(key) for key in DTYPE_KEYS) else values | {DTYPE_KEYS[0]: name}
+
+
+def _count_numbers(checkpoint: Checkpoint) -> Counter[torch.dtype]:
+    """Learned real numbers by stored type."""
+    counts: Counter[torch.dtype] = Counter()
+    for info in checkpoint.tensors.values():
+        if info.mergeable:
+            counts[info.dtype] += info.elements
+    return counts
+
+
+def _describe_type(config: Mapping[str, Any], stored: torch.dtype, *, is_only: bool) -> str:
+    name, share = str(stored).removeprefix("torch."), "its weights" if is_only else "most of its weights"
+    said = ", ".join(f"`{key}` = {config[key]}" for key in DTYPE_KEYS if config.get(key))
+    return f"stores {share} in {name}, config.json says {said}: read as stored"
 
 
 def _list_leftovers(config: Mapping[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from aftermix.checkpoints.formats.configuration import LEFTOVERS, TIE
+from aftermix.checkpoints.formats.configuration import LEFTOVERS, TIE, find_declared_dtype
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.names import select_text_config
 from aftermix.checkpoints.open_model import open_model
@@ -128,6 +128,8 @@ def _load_model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
         return made.to(device).eval()
 
     config = _settle_architecture(_read_architecture(folder), checkpoint)
+    if wanted == "auto":  # what the tensors are, where the file names another type
+        wanted = find_declared_dtype(checkpoint.config) or wanted
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=wanted, output_loading_info=True, **NO_CODE

@@ -176,6 +176,15 @@ def test_one_tensor_that_differs_is_enough(base_folder: Path, expert: Path, tmp_
     assert f"(1 of 20 tensors differ, first {name})" in open_faults(folder, expert)[0]
 
 
+@pytest.mark.parametrize("entry", [{"torch_dtype": "float16"}, {"quantization_config": {"quant_method": "gptq"}}])
+def test_a_base_of_which_something_is_told_is_compared_too(other_base: Path, expert: Path, entry: Any) -> None:
+    settings = json.loads((other_base / "config.json").read_text())
+    settings.pop("dtype", None)
+    (other_base / "config.json").write_text(json.dumps(settings | entry))
+    (told,) = open_faults(other_base, expert)
+    assert "vector 'cats' was trained from another base: its train.json records" in told
+
+
 def test_doctor_compares_every_value_and_other_jobs_a_sample(tmp_path: Path) -> None:
     """Of a tensor of more than 16,384 elements four runs are looked at when it is opened."""
     wide = tmp_path / "wide"

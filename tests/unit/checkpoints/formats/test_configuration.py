@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,79 @@ def test_nothing_is_told_of_what_agrees(family: Family) -> None:
         assert describe_storage(model) == ()
         assert isinstance(model, Checkpoint)
         assert model.config == json.loads((folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("entries", "wide", "told"),
+    [
+        (
+            {"torch_dtype": "bfloat16", "dtype": None},
+            "",
+            "stores its weights in float32, config.json says `torch_dtype` = bfloat16: read as stored",
+        ),
+        (
+            {"dtype": "float16"},
+            "model.norm",
+            "stores most of its weights in float32, config.json says `dtype` = float16: read as stored",
+        ),
+        (
+            {"dtype": "float32", "torch_dtype": "float16", "text_config": {"dtype": "float16"}},
+            "mlp|attn|embed",
+            "stores most of its weights in bfloat16, config.json says `dtype` = float32, `torch_dtype` = float16: "
+            "read as stored",
+        ),
+        (
+            {"torch_dtype": "torch.float16"},
+            "",
+            "stores its weights in float32, config.json says `dtype` = bfloat16, `torch_dtype` = torch.float16: "
+            "read as stored",
+        ),
+    ],
+)
+def test_the_type_that_is_stored_is_the_type_that_a_result_names(
+    entries: dict[str, Any], wide: str, told: str, copied: Copy, family: Family, tmp_path: Path
+) -> None:
+    """`wide` names the tensors that keep bfloat16; all others are widened to float32."""
+    base = copied("base")
+    settings = {key: value for key, value in (read_json(base) | entries).items() if value is not None}
+    (base / "config.json").write_text(json.dumps(settings))
+    stored = load_file(base / "model.safetensors")
+    widened = {name: t if wide and re.search(wide, name) else t.float() for name, t in stored.items()}
+    save_file(widened, base / "model.safetensors", metadata={"format": "pt"})
+
+    lines: list[str] = []
+    config = Config(base=str(base), vectors={"b": VectorConfig(model=str(family["b"]), weight=0.0)})
+    out = merge(config, tmp_path / "out", log=lambda line: lines.append(str(line)))
+    assert lines == [f"base {told}"]
+
+    # Weights 0 give the base, and the configuration says what is written.
+    found = load_file(out / "model.safetensors")
+    assert all(found[name].equal(t) and found[name].dtype == t.dtype for name, t in widened.items())
+    named = "bfloat16" if "attn" in wide else "float32"
+    written = read_json(out)
+    assert {written[key] for key in ("dtype", "torch_dtype") if key in written} == {named}
+    assert written.get("text_config", {"dtype": named}) == {"dtype": named}
+
+
+def test_a_type_asked_for_is_named_in_every_entry(copied: Copy, family: Family, tmp_path: Path) -> None:
+    base = copied("base")
+    edit_json(base / "config.json", torch_dtype="bfloat16", text_config={"torch_dtype": "bfloat16", "vocab_size": 320})
+    vectors = {"b": VectorConfig(model=str(family["b"]))}
+    config = Config(base=str(base), vectors=vectors, merge={"method": "task_arithmetic", "dtype": "float16"})  # type: ignore[arg-type]
+    written = read_json(merge(config, tmp_path / "out"))
+    assert (written["dtype"], written["torch_dtype"]) == ("float16", "float16")
+    assert written["text_config"] == {"torch_dtype": "float16", "vocab_size": 320}
+
+
+@pytest.mark.parametrize("named", ["auto", None, "bfloat16", "torch.bfloat16", 16])
+def test_no_type_and_the_right_type_are_not_told(named: object, copied: Copy) -> None:
+    base = copied("base")
+    edit_json(base / "config.json", dtype=named, torch_dtype=named)
+    model = open_model(str(base))
+    assert describe_storage(model) == ()
+    assert model.config == read_json(base)
+
+
+def read_json(folder: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return values
