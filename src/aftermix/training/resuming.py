@@ -19,6 +19,8 @@ from aftermix.files import describe_write_fault, write_json
 from aftermix.training.distributed.processes import count_processes, read_process_index, wait_for_all
 
 POINT = "point.json"
+OF_UNNAMED_RULES = {"labels": 1}
+"""Numbers of rules in recipes that do not name them: they were written before there was a second."""
 PREFIX = "checkpoint-"
 """Prefix of the Trainer's names of its points; the step follows."""
 
@@ -125,11 +127,13 @@ def describe_differences(
 
     A key that the one read lacks had its default: an older version did not know it.
     """
-    there = {**(defaults or {}), **(stored if isinstance(stored, dict) else {})}
+    there = {**OF_UNNAMED_RULES, **(defaults or {}), **(stored if isinstance(stored, dict) else {})}
     return [_describe_difference(key, there.get(key), recipe[key]) for key in recipe if there.get(key) != recipe[key]]
 
 
 def _describe_difference(key: str, there: Any, here: Any) -> str:
+    if key == "labels":
+        return f"conversations labelled by rules {json.dumps(there)} there, by rules {json.dumps(here)} here"
     if isinstance(here, dict) or key == "data_sha256":
         return {"data_sha256": "other data", "base": "another base"}.get(key, f"other {key}")
     return f"{key} {json.dumps(there)} there, {json.dumps(here)} here"

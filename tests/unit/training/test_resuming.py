@@ -23,6 +23,7 @@ from aftermix.config import Config, parse_config
 from aftermix.errors import AftermixError, RunFailedError
 from aftermix.jobs.train.command import train
 from aftermix.training import loop
+from aftermix.training.resuming import describe_differences
 
 KILLED = """
 import json, os, signal, sys
@@ -366,3 +367,10 @@ def test_a_disk_that_is_full_when_a_model_is_written_costs_no_point(
     train(config_in(world), out, log=said.append)
     assert f"cats: goes on after step {point} of 5" in said
     assert everything(out) == uninterrupted["adamw"]
+
+
+def test_a_recipe_that_names_no_rules_had_the_first_labels() -> None:
+    told = ["conversations labelled by rules 1 there, by rules 2 here"]
+    assert describe_differences({"seed": 0}, {"seed": 0, "labels": 2}) == told
+    assert describe_differences({"seed": 0, "labels": 2}, {"seed": 0, "labels": 2}) == []
+    assert describe_differences({"seed": 0}, {"seed": 0}) == []

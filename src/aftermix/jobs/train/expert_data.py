@@ -21,7 +21,7 @@ from aftermix.training.data.files import hash_data
 from aftermix.training.data.mixture import SequenceMixture, check_ratios, mix_streams
 from aftermix.training.data.packing import CutStream, PackedTokens, SequenceStream, pack_stream
 from aftermix.training.data.packing_whole import WholeStream
-from aftermix.training.data.tokenise import DataSource, tokenise_dataset
+from aftermix.training.data.tokenise import LABELLING, DataSource, tokenise_dataset
 from aftermix.training.distributed.processes import read_process_index
 
 VERSIONS_OF = ("tokenizers", "transformers")
@@ -54,18 +54,24 @@ class DatasetSources:
         return TrainingError(where, problem.found, problem.remedy)
 
     def build_data_record(self) -> dict[str, JsonValue]:
-        """Properties of the data that decide the weights, as plain values."""
+        """Properties of the data that decide the weights, as plain values.
+
+        With conversations the number of the rules that label them is among them (`labels`), so that an expert of other
+        rules is not taken for this one; without any it is not.
+        """
         options = ("text_field", "format", "long_examples")
         option_values = {key: {name: getattr(source, key) for name, source in self.by_name.items()} for key in options}
         by_domain = {"data_sha256": self.sha256, **option_values}
         ignored: dict[str, JsonValue] = {
             name: list(source.ignore_columns) for name, source in self.by_name.items() if source.ignore_columns
         }
+        chats = any(source.format == "chat" for source in self.by_name.values())
+        labels: dict[str, JsonValue] = {"labels": LABELLING} if chats else {}
         if self.ratios is not None:
-            return {**by_domain, "ignore_columns": ignored or None, "mixture": dict(self.ratios.items())}
+            return {**by_domain, **labels, "ignore_columns": ignored or None, "mixture": dict(self.ratios.items())}
 
         alone = {key: next(iter(values.values())) for key, values in by_domain.items()}
-        return {**alone, "ignore_columns": next(iter(ignored.values()), None), "mixture": None}
+        return {**alone, **labels, "ignore_columns": next(iter(ignored.values()), None), "mixture": None}
 
 
 def collect_sources(name: str, settings: TrainConfig) -> DatasetSources:

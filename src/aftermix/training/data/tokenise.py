@@ -26,7 +26,9 @@ BATCH_CHARACTERS = 1 << 22
 CHARACTERS_PER_TOKEN = 4.0
 """A first guess; what a pass finds takes its place."""
 LABELLING = 2
-"""Number of the rules by which conversations become tokens and labels: what other rules wrote is not taken up."""
+"""Number of the rules by which conversations become tokens and labels: tokens of other rules are not taken up, and an
+expert of other rules is not taken for one of these. Raise it with every change of a conversation's tokens or labels.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

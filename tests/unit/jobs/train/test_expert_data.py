@@ -80,6 +80,45 @@ def test_answers_are_learnt_and_questions_are_not(make_config: Any, chat_base: P
         train(make_config(base=chat_base, datasets=datasets), tmp_path / "experts")
 
 
+def test_an_expert_of_an_earlier_labelling_is_not_reused(make_config: Any, chat_base: Path, tmp_path: Path) -> None:
+    """Old records name no rules: conversations were labelled otherwise, and all else was as it is."""
+    chats = [[{"role": "user", "content": f"the {c} cat"}, {"role": "assistant", "content": "sees"}] for c in COLOURS]
+    lines(tmp_path / "chat.jsonl", [{"messages": chat} for chat in chats])
+    lines(tmp_path / "pairs.jsonl", [{"prompt": "the red", "completion": f"{colour} cat"} for colour in COLOURS])
+    talk, out = {"data": "chat.jsonl", "format": "chat"}, tmp_path / "experts"
+    mixtures = {"with": {"talk": 0.5, "cats": 0.5}, "without": {"pairs": 0.5, "cats": 0.5}}
+    datasets = {
+        "text": {"data": "corpus.jsonl", "tokens": 64},
+        "pairs": {"data": "pairs.jsonl", "format": "completion"},
+        "talk": talk,
+        **{name: {"mixture": ratios, "tokens": 256} for name, ratios in mixtures.items()},
+    }
+    config = make_config(base=chat_base, context=16, batch_size=1, datasets=datasets, sources={"cats": "corpus.jsonl"})
+    labelled = {"talk": 2, "with": 2}
+    for name, folder in train(config, out).items():
+        record = record_of(folder)
+        assert record["recipe"].pop("labels", None) == labelled.get(name)
+        (folder / "train.json").write_text(json.dumps(record))
+
+    with pytest.raises(ManyProblemsError) as error:
+        train(config, out)
+    rules = "(conversations labelled by rules 1 there, by rules 2 here)"
+    assert [(problem.where, problem.found) for problem in error.value.problems] == [
+        (f"train.datasets.{name}: {out / name}", f"holds an expert of another recipe {rules}") for name in labelled
+    ]
+
+    others = make_config(
+        base=chat_base,
+        context=16,
+        batch_size=1,
+        datasets={name: datasets[name] for name in datasets if name not in labelled},
+        sources={"cats": "corpus.jsonl"},
+    )
+    said: list[str] = []
+    train(others, out, log=said.append)
+    assert [line.split(":")[1].split()[0] for line in said] == ["reused"] * 3
+
+
 def test_what_is_not_read_or_not_written_is_said(make_config: Any, chat_base: Path, tmp_path: Path) -> None:
     answer = {"role": "assistant", "content": "the dog sees", "reasoning_content": "the cat", "mood": "old"}
     chats = [{"messages": [{"role": "user", "content": colour}, answer]} for colour in COLOURS]
