@@ -53,7 +53,12 @@ def test_a_metric_of_some_documents_goes_from_the_file_to_the_report(
     tmp_path: Path, family: Family, tasks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_file(tmp_path, family, tasks, HARD, metric="acc_hard")
-    assert run_cli("doctor", path) == 0
+    for command in ("doctor", "plan"):
+        assert run_cli(command, path) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "but aggregation is not" in line]
+        assert "evaluate.tasks: lm-eval warns: [Task: partial] metric acc is defined, but aggregation is not." in line
+        assert line.endswith("times like this). Look whether the task's YAML means this.")
+
     assert run_cli("search", path, "-o", tmp_path / "run") == 0
     told = capsys.readouterr().err
     assert told.count("lm-eval warns: [Task: partial] metric acc is defined, but aggregation is not.") == 1

@@ -22,6 +22,7 @@ from aftermix.evaluation.fingerprints import TaskFingerprint, fingerprint_task
 from aftermix.evaluation.items import SPLITS, TaskItems, join_notes, list_fixed_counts, split_items
 from aftermix.evaluation.loading import Leaves, load_tasks
 from aftermix.evaluation.quiet import HeardWarnings, quiet
+from aftermix.evaluation.remarks import list_task_remarks
 from aftermix.evaluation.requests import (
     ChatTemplate,
     LeafRequests,
@@ -66,6 +67,8 @@ class TaskSuite:
     chat: bool
     heard: HeardWarnings = field(repr=False)
     """Warnings of lm-eval while tasks are built and answers scored."""
+    remarks: tuple[Problem, ...] = field(repr=False)
+    """Remarks on what makes scores mislead, which stops nothing."""
     _leaves: dict[str, Leaves] = field(repr=False)
     _requests: dict[Split, dict[str, list[LeafRequests]]] = field(default_factory=dict, repr=False)
 
@@ -91,7 +94,15 @@ class TaskSuite:
         tasks = {name: replace(items, note=join_notes(items.note, without[name])) for name, items in tasks.items()}
         for name, own in loaded.items():
             refuse_no_values(name, primary[name], own, {split: tasks[name].of(split) for split in SPLITS})
-        suite = TaskSuite(tasks=tasks, primary=primary, chat=config.apply_chat_template, heard=heard, _leaves=loaded)
+        remarks = tuple(list_task_remarks(loaded, primary, tasks, shots=config.num_fewshot or 0))
+        suite = TaskSuite(
+            tasks=tasks,
+            primary=primary,
+            chat=config.apply_chat_template,
+            heard=heard,
+            remarks=remarks,
+            _leaves=loaded,
+        )
         if not suite.chat:  # a chat template comes with the engine's tokenizer
             suite.build_split("search", None)
         return suite

@@ -31,6 +31,8 @@ class Leaves(dict[str, Any]):
     """The global generators once the task is built: its requests go on from there, as in lm-eval."""
     aggregates: tuple[Any, ...] = ()
     """The `aggregate_metric_list` of a group, as lm-eval reads it."""
+    without_shots: tuple[str, ...] = ()
+    """Leaves that stay without few-shot examples, their YAML saying 0, though the file asks all tasks for some."""
 
 
 class _LocalFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no types
@@ -145,7 +147,10 @@ def _load(task: TaskConfig, manager: Any, config: EvaluateConfig) -> Leaves:
     leaves.aggregates = tuple((group.aggregate_metric_list if group else None) or ())
     for name, leaf in leaves.items():
         _refuse_unusable(name, leaf, unsafe_code=config.unsafe_code)
-        leaf.set_config(key="num_fewshot", value=_choose_shots(task, config, leaf.get_config("num_fewshot")))
+        shots = _choose_shots(task, config, leaf.get_config("num_fewshot"))
+        leaf.set_config(key="num_fewshot", value=shots)
+        if task.num_fewshot is None and shots == 0 and config.num_fewshot:
+            leaves.without_shots += (name,)
     return leaves
 
 

@@ -37,7 +37,12 @@ class ModelEvaluator:
 
     @staticmethod
     def open(pool: Pool, config: EvaluateConfig, suite: TaskSuite) -> ModelEvaluator:
-        """Load the frame's model, with the tokenizer that the result will have."""
+        """Load the frame's model, with the tokenizer that the result will have.
+
+        The user is told what is to be known of the tasks.
+        """
+        for remark in suite.remarks:
+            progress.say(str(remark))
         tell_warnings(suite)
         engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config)
         return ModelEvaluator(engine, suite)

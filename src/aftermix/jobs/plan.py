@@ -67,7 +67,7 @@ class JobEstimate:
     training: Mapping[str, int | None] = field(default_factory=dict)
     """Tokens to train on by dataset; None for one epoch."""
     remarks: tuple[Problem, ...] = ()
-    """Remarks on vectors that may be of another base."""
+    """Remarks on vectors that may be of another base, and on the tasks."""
     verification_tokens: int | None = None
     """Tokens of each mixture that is trained to verify a mixture's result."""
 
@@ -110,7 +110,8 @@ def plan(config: Config) -> JobEstimate:
         memory = BYTES_PER_NUMBER * min(BLOCK_ELEMENTS, pool.parameters) * blocks
         tokens = list_training_tokens(config)
         return JobEstimate(pool.parameters, disk, memory, free, training=tokens, remarks=remarks)
-    return replace(_plan_evaluations(config, pool, merger, space=space, disk=disk, free=free), remarks=remarks)
+    estimate = _plan_evaluations(config, pool, merger, space=space, disk=disk, free=free)
+    return replace(estimate, remarks=(*remarks, *estimate.remarks))
 
 
 def _plan_training(config: Config) -> JobEstimate:
@@ -140,6 +141,7 @@ def _plan_evaluations(
     from aftermix.evaluation.engines.hf import HuggingFaceEngine
     from aftermix.evaluation.harness import TaskSuite
     from aftermix.evaluation.rehearsal import count_cut_prompts, score_first_items
+    from aftermix.evaluation.remarks import take_warnings
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
 
@@ -152,6 +154,7 @@ def _plan_evaluations(
     splits: tuple[Split, ...] = ("search", "select", "test")
     once = leaves_vectors_as_they_are(merger.recipe.method, space.settings if space is not None else {})
     per_model = {split: sum(suite.count_tokens(split, engine.lm).values()) for split in splits}
+    remarks = (*suite.remarks, *take_warnings(suite.heard))
 
     return JobEstimate(
         parameters=pool.parameters,
@@ -168,6 +171,7 @@ def _plan_evaluations(
         else _measure_merge_s(merger),
         space=describe_space(config, space) if space is not None else describe_mixtures(config),
         training=list_training_tokens(config),
+        remarks=remarks,
         verification_tokens=read_verification_tokens(config),
     )
 

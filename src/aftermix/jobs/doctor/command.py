@@ -156,6 +156,7 @@ def _check_calibration(pool: Pool, config: Config, diagnosis: ConfigDiagnosis) -
 def _check_tasks(config: Config, job: JobKind, folders: tuple[Path, Path] | None, diagnosis: ConfigDiagnosis) -> None:
     """Tasks, and their prompts where `folders` of a model and its tokenizer are at hand."""
     from aftermix.evaluation.harness import TaskSuite
+    from aftermix.evaluation.remarks import take_warnings
     from aftermix.jobs.doctor.tasks import examine_prompts
     from aftermix.search.objective import ObjectiveSet
 
@@ -175,8 +176,7 @@ def _check_tasks(config: Config, job: JobKind, folders: tuple[Path, Path] | None
         )
         diagnosis.problems += found.problems
         diagnosis.notes += found.notes
-    remedy = "Look whether the task's YAML means this."
-    diagnosis.notes += [Problem("evaluate.tasks", line, remedy) for line in suite.heard.take_lines()]
+    diagnosis.notes += [*suite.remarks, *take_warnings(suite.heard)]
 
 
 def _find_prompt_folders(models: PoolExamination, config: Config) -> tuple[Path, Path] | None:
