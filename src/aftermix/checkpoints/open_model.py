@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aftermix.checkpoints.formats.configuration import settle_configuration
 from aftermix.checkpoints.formats.fp8 import dequantise
 from aftermix.checkpoints.formats.gguf import find_gguf_file, open_gguf
@@ -14,11 +16,11 @@ from aftermix.checkpoints.safe_files import find_outward_links
 from aftermix.errors import refuse_if_any
 
 
-def open_model(model: str, *, base: Model | None = None) -> Model:
+def open_model(model: str, *, base: Model | None = None, excluded: Callable[[str], bool] = lambda _: False) -> Model:
     """Open the folder, GGUF file or hub name `model`; no weights are read, but a GGUF file is converted the first time.
 
-    `base` is the model that an expert is read against, where it is stored as a difference. Raises
-    :class:`CheckpointError` for what no reader takes.
+    `base` is the model that an expert is read against, where it is stored as a difference; of what is `excluded` from
+    the merge an adapter may have tensors that `base` lacks. Raises :class:`CheckpointError` for what no reader takes.
     """
     folder = locate(model)
     if folder.is_dir():
@@ -27,7 +29,7 @@ def open_model(model: str, *, base: Model | None = None) -> Model:
     if is_vector(folder):
         return open_vector(folder, label=model, base=base)
     if is_adapter(folder):
-        return open_adapter(folder, label=model, base=base)
+        return open_adapter(folder, label=model, base=base, excluded=excluded)
     if (file := find_gguf_file(folder)) is not None:
         return open_gguf(file, label=model)
     return dequantise(settle_configuration(open_checkpoint(folder, label=model)))

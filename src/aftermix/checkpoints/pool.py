@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
 from aftermix.checkpoints.alignment.align import align, select_reading_base
+from aftermix.checkpoints.alignment.exclusion import read_exclusions
 from aftermix.checkpoints.alignment.recorded_base import BaseDigests, compare_recorded_base
 from aftermix.checkpoints.alignment.view import stores_difference
 from aftermix.checkpoints.model import Model, Span, StoredDifference, TensorInfo
+from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.open_model import open_model
 from aftermix.config import Config
 from aftermix.errors import AftermixError, CheckpointError, InputFaultError, Problem, refuse_if_any
@@ -145,10 +147,14 @@ def examine_pool(config: Config, *, whole: bool = False) -> PoolExamination:
 
     With `whole` the base is read, to compare all its values with those that experts record.
     """
-    problems: list[Problem] = []
+    problems = list(_find_unreadable_patterns(config))
     base = _try_open(config.base, problems) if config.base else None
     vectors = {name: config.vectors[name] for name in sorted(config.vectors)}
-    models = {name: _try_open(v.model, problems, base=select_reading_base(base, v)) for name, v in vectors.items()}
+    excluded = read_exclusions(config).named
+    models = {
+        name: _try_open(vector.model, problems, base=select_reading_base(base, vector), excluded=excluded)
+        for name, vector in vectors.items()
+    }
     opened = tuple(model for model in (base, *models.values()) if model is not None)
     others, confirmed = _compare_records(base, models, config, whole=whole)
     problems += others.values()
@@ -186,12 +192,26 @@ def _compare_records(
     return problems, frozenset(confirmed)
 
 
-def _try_open(model: str, problems: list[Problem], *, base: Model | None = None) -> Model | None:
+def _try_open(
+    model: str,
+    problems: list[Problem],
+    *,
+    base: Model | None = None,
+    excluded: Callable[[str], bool] = lambda _: False,
+) -> Model | None:
     try:
-        return open_model(model, base=base)
+        return open_model(model, base=base, excluded=excluded)
     except AftermixError as error:
         problems.extend(error.problems)
     return None
+
+
+def _find_unreadable_patterns(config: Config) -> Iterator[Problem]:
+    for pattern in config.merge.exclude or ():
+        try:
+            build_matcher([pattern], where="merge.exclude")
+        except AftermixError as error:
+            yield from error.problems
 
 
 def _find_instruction(config: Config) -> str | None:

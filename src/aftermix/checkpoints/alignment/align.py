@@ -7,6 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
+from aftermix.checkpoints.alignment.exclusion import (
+    build_exclusion_view,
+    format_patterns,
+    measures_whole_models,
+    propose_exclusion,
+    read_exclusions,
+)
 from aftermix.checkpoints.alignment.fused import FusedView, build_fused_view
 from aftermix.checkpoints.alignment.mismatches import find_learned_integers, find_misalignments, summarise_faults
 from aftermix.checkpoints.alignment.prefix import (
@@ -22,7 +29,6 @@ from aftermix.checkpoints.alignment.tokens import is_head, list_token_tensors
 from aftermix.checkpoints.alignment.view import ModelView, describe_views, summarise_names
 from aftermix.checkpoints.alignment.vocabulary import find_tokens_without_rows, unify_vocabularies
 from aftermix.checkpoints.model import Model, read_tensor
-from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, ManyProblemsError, Problem
@@ -51,6 +57,12 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
         return AlignedModels(base, views, problems)
 
     views = {name: _name_as_frame(frame, expert, name, config, problems) for name, expert in experts.items()}
+    exclusions = read_exclusions(config)
+    if base is not None:  # whose values excluded tensors keep
+        aligns_rows = config.merge.vocabulary is not None
+        views = {
+            name: build_exclusion_view(frame, view, exclusions, aligns_rows=aligns_rows) for name, view in views.items()
+        }
     untied = untie_heads(frame, views)  # before rows are moved, for the two names then have rows of their own
     if base is not None:
         base = untied
@@ -59,9 +71,8 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
 
     # Names and layouts are the base's by now, so that rows can be compared tensor by tensor.
     policy = _find_policy(config, problems)
-    excluded = build_matcher(_list_excluded(config), where="merge.exclude")
     try:
-        unified = unify_vocabularies(base, views, policy, excluded=excluded)
+        unified = unify_vocabularies(base, views, policy, excluded=exclusions.everywhere)
     except AftermixError as error:
         return AlignedModels(base, views, [*problems, error.problem])
     problems += dict.fromkeys(unified.problems.values())
@@ -73,9 +84,9 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
             explained = (
                 {*list_token_tensors(frame)} if name in unified.problems or "base" in unified.problems else set()
             )
-            faults = _find_faults(frame, expert, config.vectors[name].prefix, name)
+            faults = _find_faults(frame, expert, name, config)
             problems += summarise_faults([fault for fault in faults if fault.where not in explained])
-            problems += find_learned_integers(frame, expert, vector=name, excluded=excluded)
+            problems += find_learned_integers(frame, expert, vector=name, excluded=exclusions.everywhere)
             if config.vectors[name].role == "instruction" and policy is None and name not in unified.problems:
                 problems += find_tokens_without_rows(frame, expert, name)
     return AlignedModels(unified.base, unified.experts, problems)
@@ -122,15 +133,6 @@ def _leave_out_strays(base: Model | None, experts: Mapping[str, Model]) -> tuple
     return settle(base) if base is not None else None, {name: settle(expert) for name, expert in experts.items()}
 
 
-def _list_excluded(config: Config) -> tuple[str, ...]:
-    """Patterns that the file itself excludes from every merge that its jobs make.
-
-    The baselines of a search measure models as they are, embeddings included.
-    """
-    whole_models = config.evaluate is not None and config.search.baselines
-    return () if whole_models else config.merge.exclude or ()
-
-
 def _find_policy(config: Config, problems: list[Problem]) -> str | None:
     """Name of the vocabulary that the result has, as far as the file names one that exists."""
     policy = config.merge.vocabulary
@@ -160,19 +162,20 @@ def _view_expert(frame: Model, expert: Model, prefixes: Prefixes | None, name: s
         return expert
 
 
-def _find_faults(frame: Model, expert: Model, prefixes: Prefixes | None, name: str) -> list[Problem]:
-    """Problems of an expert that does not align; a prefix map that would align it, instead of every name."""
+def _find_faults(frame: Model, expert: Model, name: str, config: Config) -> list[Problem]:
+    """Problems of an expert that does not align; the entry of the file that would align it, instead of every name."""
+    prefixes = config.vectors[name].prefix
     faults = find_misalignments(frame, expert, vector=name, mapped=bool(prefixes))
     missing = [tensor for tensor, info in frame.tensors.items() if not info.computed and not expert.has(tensor)]
     own = [tensor for tensor, info in expert.tensors.items() if not info.computed and tensor not in expert.alias]
     foreign = [tensor for tensor in own if not frame.has(tensor)]
-    if prefixes or not faults or not (foreign or missing):
+    if not faults:
         return faults
 
     # A list of all the names would hide that one line of the configuration is missing.
-    proposal = propose_prefixes(frame, expert)
+    proposal = propose_prefixes(frame, expert) if (foreign or missing) and not prefixes else None
     if proposal is None or not _aligns(frame, expert, proposal, name):
-        return faults
+        return _propose_to_exclude(frame, expert, name, config, faults, missing=missing, foreign=foreign) or faults
 
     others = (
         f"has other names than the base: {summarise_names(foreign)}"
@@ -181,6 +184,38 @@ def _find_faults(frame: Model, expert: Model, prefixes: Prefixes | None, name: s
     )
     remedy = f"Add to `vectors.{name}`: `prefix: {format_yaml_map(proposal)}`."
     return [Problem(expert.label, f"vector '{name}' {others}", remedy)]
+
+
+def _propose_to_exclude(
+    frame: Model,
+    expert: Model,
+    name: str,
+    config: Config,
+    faults: list[Problem],
+    *,
+    missing: list[str],
+    foreign: list[str],
+) -> list[Problem]:
+    """One line with the patterns that leave the rest in line; none where `faults` are of other kinds, or many."""
+    shared = [tensor for tensor in frame.tensors if expert.has(tensor)]
+    reshaped = [tensor for tensor in shared if frame.info(tensor).shape != expert.info(tensor).shape]
+    explained = {*missing, *foreign, *reshaped, "..."}
+    if any(fault.where not in explained for fault in faults) or (reshaped and measures_whole_models(config)):
+        return []
+    patterns = propose_exclusion(frame.tensors, missing=missing, extra=foreign, reshaped=reshaped)
+    if patterns is None:
+        return []
+
+    told = {
+        "lacks a part of the base": missing,
+        "has a part that the base lacks": foreign,
+        "has a head of another shape": reshaped,
+    }
+    found = "; ".join(f"{text}: {summarise_names(names)}" for text, names in told.items() if names)
+    for_search = config.evaluate is not None and config.mixture is None
+    entry = format_patterns([*config.merge.exclusions(for_search=for_search), *patterns])
+    remedy = f"If the rest was trained from this base, leave that out: set in `merge`: `exclude: {entry}`."
+    return [Problem(expert.label, f"vector '{name}' {found}", remedy)]
 
 
 def _aligns(frame: Model, expert: Model, prefixes: Prefixes, name: str) -> bool:

@@ -59,6 +59,7 @@ def doctor(
     if config.train is not None:
         base = next((model for model in models.opened if model.label == config.base), None)
         examine_training(config.train, base if isinstance(base, Checkpoint) else None, diagnosis)
+    diagnosis.problems = list(dict.fromkeys(diagnosis.problems))  # several checks may meet one fault
     return diagnosis
 
 
@@ -136,7 +137,10 @@ def _examine_models(pool: Pool, config: Config, job: JobKind, diagnosis: ConfigD
 
     diagnosis.facts += [f"tied: {head} is {embedding}" for head, embedding in pool.frame.alias.items()]
     for pattern in config.merge.exclusions(for_search=job == "search"):
-        matches = build_matcher([pattern], where="merge.exclude")
+        try:
+            matches = build_matcher([pattern], where="merge.exclude")
+        except AftermixError:  # has been told
+            continue
         count = sum(matches(info.name) for info in pool.layout)
         diagnosis.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")
 

@@ -78,6 +78,8 @@ class LoraAdapter(OnBase):
     changes: dict[str, TensorChange]
     """By name in the base; of a tied embedding the one that is stored."""
     swap: PrefixSwap = UNCHANGED
+    left_out: tuple[str, ...] = ()
+    """Excluded tensors of its own that the base lacks."""
     _norms: dict[str, torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -136,6 +138,8 @@ class LoraAdapter(OnBase):
         lines = [f"is a {kind}: {rank}, {len(self.changes)} tensors moved"]
         if self.swap != UNCHANGED:
             lines.append(f"has other names than the base: prefix {self.swap}")
+        if self.left_out:
+            lines.append(f"has more than the base in what is excluded, which is left out: {', '.join(self.left_out)}")
         trained_from = settings.base_model_name_or_path
         if trained_from and trained_from != self.base.label:
             lines.append(f"names '{trained_from}' as its base; here it moves '{self.base.label}'")

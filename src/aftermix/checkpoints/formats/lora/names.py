@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -28,6 +30,8 @@ ENDINGS = {
 }
 MARKS = ("lora_", "token_adapter", "vera_", "modules_to_save.")
 """A name that holds one of these and has none of the endings is not a plain copy of a tensor."""
+CLASSIFIER = re.compile(r"(score|classifier|classification_head|head|qa_outputs|v_head)\.")
+"""Beginnings of the names of heads that turn vectors into classes or values, which a language model has not."""
 Size = tuple[int, int] | None
 LISTED = 5
 LONGEST = 500
@@ -64,6 +68,12 @@ class AdapterContents:
             else:
                 contents.saved[_strip_wrapper(path)] = name
         return contents
+
+    def leave_out(self, targets: Collection[str]) -> AdapterContents:
+        """The contents without the tensors `targets`, a module by its weight."""
+        modules = {module: parts for module, parts in self.modules.items() if f"{module}.weight" not in targets}
+        saved = {target: name for target, name in self.saved.items() if target not in targets}
+        return AdapterContents(modules, saved, self.unknown)
 
     def list_targets(self, stored: Mapping[str, torch.Tensor]) -> dict[str, Size]:
         """Every tensor that the adapter changes, under its own names, with the size as far as that is known."""
@@ -163,6 +173,9 @@ def _list_swaps(
 
 def _report_missing(names: Sequence[str], *, total: int) -> list[Problem]:
     remedy = "Name the base that the adapter was trained on."
+    if names and all(CLASSIFIER.match(name) for name in names):
+        patterns = json.dumps(sorted({f"{name.partition('.')[0]}.*" for name in names}))
+        remedy = f"Name a base that has this head, or leave the head out: set in `merge`: `exclude: {patterns}`."
     problems = [Problem(name, "the adapter changes this tensor, the base lacks it", remedy) for name in names[:LISTED]]
     if len(names) > LISTED:
         found = f"the adapter changes {total} tensors, the base lacks {len(names)} of them"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,8 +51,12 @@ def is_adapter(folder: Path) -> bool:
     return holds_file(folder / CONFIG) and not any(holds_file(folder / name) for name in (SINGLE, INDEX))
 
 
-def open_adapter(folder: Path, *, label: str, base: Model | None) -> LoraAdapter:
+def open_adapter(
+    folder: Path, *, label: str, base: Model | None, excluded: Callable[[str], bool] = lambda _: False
+) -> LoraAdapter:
     """Open the adapter in `folder` against `base`; no weights are read but those of a tied embedding.
+
+    What is `excluded` and has no place in the base (the head of a classifier) is left out, and said.
 
     Raises :class:`CheckpointError` or :class:`ManyProblemsError` for an adapter without a base, of another kind than
     LoRA or stored by pickle, and for every tensor that has no place in the base, another shape or no partner.
@@ -64,6 +68,11 @@ def open_adapter(folder: Path, *, label: str, base: Model | None) -> LoraAdapter
 
     stored = _read_stored(folder, label)
     contents = AdapterContents.from_names(stored)
+    swap, _ = find_swap(contents.list_targets(stored), base)
+    homeless = [name for name in contents.list_targets(stored) if not (base.has(name) or base.has(swap(name)))]
+    left_out = [name for name in homeless if excluded(name)]
+    contents = contents.leave_out(left_out)
+
     problems = [Problem(name, "is no tensor that PEFT writes for a LoRA adapter", FOLD) for name in contents.unknown]
     problems += list(_find_without_partner(contents, settings))
 
@@ -76,7 +85,7 @@ def open_adapter(folder: Path, *, label: str, base: Model | None) -> LoraAdapter
     for target, name in contents.saved.items():
         builder.take_saved(target, name)
     refuse_if_any(_shorten_problems(builder.problems))
-    return builder.build(folder, label)
+    return replace(builder.build(folder, label), left_out=tuple(left_out))
 
 
 def _read_stored(folder: Path, label: str) -> dict[str, torch.Tensor]:
