@@ -253,9 +253,9 @@ def search(file: Path | None, output: Path | None, resume: Path | None, source: 
     from aftermix.jobs.search.command import search as job
     from aftermix.report.console.search import print_result
 
-    with announce_resume(
-        join_command("aftermix", "search", file, "--resume", run), kept="every finished trial", output=run
-    ):
+    command = join_command("aftermix", "search", file, "--resume", run)
+    anew = join_command("aftermix", "search", file or run / "config.yaml", "-o", f"{run}-2")
+    with announce_resume(command, kept="every finished trial", output=run, anew=anew):
         job(config, run, resume=resume is not None, source=source, log=partial(click.echo, err=True))
     print_result(run)
 
@@ -287,7 +287,8 @@ def mixture(
     options += ["--doremi"] if trained["doremi"] else []
 
     command = join_command("aftermix", "mixture", file, "--resume", run, *options)
-    anew = join_command("aftermix", "mixture", file or run / "config.yaml", "-o", f"{run}-2", "--from", run, *options)
+    scores = [] if config.mixture is None or config.mixture.tree else ["--from", run]  # a tree takes over none
+    anew = join_command("aftermix", "mixture", file or run / "config.yaml", "-o", f"{run}-2", *scores, *options)
     started: dict[str, Any] = {"resume": resume is not None, "source": source, "log": partial(click.echo, err=True)}
     with announce_resume(command, kept="every measured point", output=run, anew=anew):
         if verify is None:

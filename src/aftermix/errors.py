@@ -132,7 +132,7 @@ class RunFailedError(AftermixError):
         self.kept = kept
         """What is there for whoever goes on."""
         self.takes_new_run = takes_new_run
-        """True where going on in the same folder would end in the same way, and a new run can take over its scores."""
+        """True where going on in the same folder would end in the same way: a new run is what goes on."""
         self.go_on: str | None = None
         """The command that goes on, where the command line knows one."""
 

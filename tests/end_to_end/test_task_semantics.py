@@ -84,11 +84,52 @@ def test_equal_scores_stop_the_search_with_exit_code_1(
     path = write_file(tmp_path, family, tasks, "return {'acc': 0.0}")
     for arguments in (("-o", tmp_path / "run"), ("--resume", tmp_path / "run")):
         assert run_cli("search", path, *arguments) == 1
-        assert (
-            "all 4 trials of the first design scored the same on every search item (partial 0)"
-            in capsys.readouterr().err
-        )
+        told = capsys.readouterr().err
+        assert "all 4 trials of the first design scored the same on every search item (partial 0)" in told
+        assert f"go on with: aftermix search {path} -o {tmp_path / 'run'}-2\n" in told
     assert len((tmp_path / "run" / "trials.jsonl").read_text().splitlines()) == 4
+
+
+def ask_for_mixture(path: Path, **mixture: Any) -> None:
+    """Make the search of `path` a mixture of its two experts."""
+    content = json.loads(path.read_text())
+    del content["search"]
+    path.write_text(json.dumps(content | {"mixture": {"points": 5, "verify": 1, **mixture}}))
+
+
+@pytest.mark.parametrize("rounds", [[], [2]])
+def test_equal_scores_stop_a_mixture_after_its_first_design(
+    rounds: list[int], tmp_path: Path, family: Family, tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_file(tmp_path, family, tasks, "return {'acc': 0.25}")
+    ask_for_mixture(path, rounds=rounds)
+    run = tmp_path / "run"
+    for arguments in (("-o", run), ("--resume", run), ("-o", tmp_path / "run-2", "--from", run)):
+        assert run_cli("mixture", path, *arguments) == 1
+        told = capsys.readouterr().err
+        (stop,) = [line for line in told.splitlines() if line.startswith("aftermix: ")]
+        assert " points of the first design scored the same (partial 0.25), so that no mixture" in stop
+        assert "is better than another; the points are kept. Look whether the answers" in stop
+        assert "wider bounds, and start a new run with `aftermix mixture FILE -o NEW`." in stop
+        if arguments[0] == "-o":
+            output = arguments[1]
+            assert f"go on with: aftermix mixture {path} -o {output}-2 --from {output}\n" in told
+    assert len((run / "trials.jsonl").read_text().splitlines()) == 5
+    assert not (run / "best.json").exists()
+
+
+def test_equal_scores_stop_the_root_of_a_tree(
+    tmp_path: Path, family: Family, tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_file(tmp_path, family, tasks, "return {'acc': 0.25}")
+    content = json.loads(path.read_text())
+    content["vectors"]["c"] = {"model": str(family["c"])}
+    path.write_text(json.dumps(content))
+    ask_for_mixture(path, tree=["a", {"pair": ["b", "c"]}])
+    assert run_cli("mixture", path, "-o", tmp_path / "run") == 1
+    told = capsys.readouterr().err
+    assert "points of the first design scored the same (partial 0.25)" in told
+    assert f"go on with: aftermix mixture {path} -o {tmp_path / 'run'}-2\n" in told
 
 
 def test_an_error_of_the_scoring_is_one_line_in_evaluate(

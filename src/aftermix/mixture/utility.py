@@ -23,6 +23,10 @@ Scale = Callable[[Floats], Floats]
 """Scores of one capability, (C,), to normalised ones."""
 
 
+class NothingVariesError(MixtureError):
+    """Every capability that counts scored the same at all points: no mixture is better than another."""
+
+
 @dataclass(frozen=True)
 class MixtureUtility:
     """A weighted mean of normalised scores, or an expression over them, with floors under raw scores.
@@ -76,7 +80,8 @@ class MixtureUtility:
         is a ceiling.
 
         Raises :class:`MixtureError` for unknown capabilities, unusable weights, a text that does not parse or has no
-        value at a design point, weights beside an expression, and when nothing that varies is left.
+        value at a design point, weights beside an expression, and :class:`NothingVariesError` when nothing that varies
+        is left.
         """
         names = check_distinct(capabilities, where="capabilities")
         members = {name: tuple(groups[name]) if groups else (name,) for name in names}
@@ -95,7 +100,7 @@ class MixtureUtility:
         constant = tuple(name for name in used if varying.isdisjoint(members[name]))
         if len(constant) == len(used):
             found = f"every capability that counts scored the same at all points ({', '.join(constant)})"
-            raise MixtureError("utility", found, "Name one that varies, or evaluate more items.")
+            raise NothingVariesError("utility", found, "Name one that varies, or evaluate more items.")
 
         kind = normalisation or ("raw" if parsed else "zscore")
         _refuse_normalisation(kind)

@@ -205,6 +205,7 @@ def _refuse_all_equal(folder: Path, trials: Sequence[Trial], objectives: Objecti
         "merge is better than another; the trials are kept",
         "Look whether the answers and the metric of these tasks are right, take another metric, more "
         "`evaluate.items.search` or wider ranges, and start a new run with `aftermix search FILE -o NEW`.",
+        takes_new_run=True,
     )
 
 

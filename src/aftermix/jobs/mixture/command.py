@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.landscape import write_cosines, write_landscape
 from aftermix.jobs.merge.command import refuse_output, write_model
 from aftermix.jobs.merge.kinship import list_kinship_remarks
-from aftermix.jobs.mixture.points import PointSampler, build_design_record, read_fitted
+from aftermix.jobs.mixture.points import PointSampler, build_design_record, read_fitted, refuse_equal_scores
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import MixtureResult
 from aftermix.jobs.mixture.tree import search_tree
@@ -142,20 +143,23 @@ def _find_best(
     earlier = [point.trial for point in imported] or [trial for trial in read_trials(run) if trial.is_imported]
     points = PointSampler(problem, problem.compute_shares(earlier) if earlier else np.zeros((0, len(problem.domains))))
 
-    trials = run_study(
+    failures = evaluator.config.search.max_consecutive_failures
+    study = partial(
+        run_study,
         run,
         space=problem.space,
-        config=SearchConfig(
-            trials=points.new_count,
-            objective=(problem.objective,),
-            max_consecutive_failures=evaluator.config.search.max_consecutive_failures,
-        ),
         tasks=evaluator.tasks,
         measure=evaluator.evaluate,
         imported=imported,
         propose=points.propose,
         label="mixture",
     )
+
+    # A round needs scores that differ, so they are looked at before it.
+    for count in sorted({len(points.planned), points.new_count}):
+        asked = SearchConfig(trials=count, objective=(problem.objective,), max_consecutive_failures=failures)
+        trials = study(config=asked)
+        refuse_equal_scores(run, problem, trials)
 
     result = MixtureResult.fit(evaluator, run, problem, objectives=objectives, trials=trials)
     best = result.build_record()

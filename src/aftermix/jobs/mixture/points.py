@@ -15,6 +15,7 @@ from aftermix.mixture.design import APART
 from aftermix.mixture.optimum import choose_next_points
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
+from aftermix.mixture.utility import NothingVariesError
 from aftermix.runs.mixture_records import DESIGN_FILE, DesignPointRecord, MixtureDesignRecord
 from aftermix.runs.trials import Suggestion, Trial
 
@@ -48,6 +49,31 @@ class FittedSurrogates:
         names = list(problem.columns)
         fitted = Surrogate.fit(shares_NK, scores_NM, seed=problem.mixture.seed, capabilities=names)
         return FittedSurrogates(shares_NK, scores_NM, fitted)
+
+
+def refuse_equal_scores(run: Path, problem: MixtureProblem, trials: Sequence[Trial]) -> None:
+    """Stop a mixture whose measured points, the first design of `run`, found nothing to choose by.
+
+    That is so where every task that counts has one mean score at all of them: surrogates see no more of a point.
+    Raises :class:`RunFailedError` then.
+    """
+    complete = [trial for trial in trials if trial.is_complete]
+    if len(complete) < FEWEST_POINTS:  # too few to fit anything, which is told as such
+        return
+    try:
+        problem.build_utility(problem.compute_scores([trial.scores for trial in complete]))
+    except NothingVariesError as error:
+        first = complete[0].scores
+        same = [task for task in first if len({trial.scores.get(task) for trial in complete}) == 1]
+        raise RunFailedError(
+            str(run),
+            f"all {len(complete)} points of the first design scored the same "
+            f"({', '.join(f'{task} {first[task]:g}' for task in same)}), so that no mixture is better than another; "
+            "the points are kept",
+            "Look whether the answers and the metric of these tasks are right, take another metric, more "
+            "`evaluate.items.search` or wider bounds, and start a new run with `aftermix mixture FILE -o NEW`.",
+            takes_new_run=True,
+        ) from error
 
 
 def build_design_record(problem: MixtureProblem) -> MixtureDesignRecord:

@@ -24,7 +24,7 @@ from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.mixture.baselines import MixtureBaselines
-from aftermix.jobs.mixture.points import PointSampler, build_design_record
+from aftermix.jobs.mixture.points import PointSampler, build_design_record, refuse_equal_scores
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import MixtureResult, describe_mixture, floors_met
 from aftermix.jobs.mixture.scores import UtilityScorer
@@ -108,7 +108,9 @@ def _search_group(
     # A round needs scores that differ, so they are looked at before it.
     for count in sorted({len(points.planned), points.new_count}):
         trials = _measure_group(evaluator, points, folder, count=count)
-        if group.name != ROOT and _all_alike(problem, trials):
+        if group.name == ROOT:
+            refuse_equal_scores(run, problem, trials)
+        elif _all_alike(problem, trials):
             reason = "every mixture scored the same, so nothing tells its shares apart"
             return keep(shares=tree.keep_shares(group, inner), note=reason)
 
