@@ -51,7 +51,13 @@ def _list_data(settings: TrainConfig, diagnosis: ConfigDiagnosis) -> Iterator[tu
 
 
 def _examine_source(source: SourceConfig, date: str | None, tokenizer: Any, model: Any) -> None:
-    examples = read_examples(Path(source.data), format=source.format, text_field=source.text_field, split=source.split)
+    examples = read_examples(
+        Path(source.data),
+        format=source.format,
+        text_field=source.text_field,
+        split=source.split,
+        ignore_columns=source.ignore_columns,
+    )
     first = list(islice((example for example in examples if example.characters), EXAMINED_EXAMPLES))
     if tokenizer is None or not first:
         return

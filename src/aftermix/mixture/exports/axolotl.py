@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from aftermix.errors import MixtureError, Problem, refuse_if_any
-from aftermix.mixture.exports.domain_data import JSON_AS_TEXT, MESSAGE_KEY, NULLS, UNLIKE_FILES
+from aftermix.mixture.exports.domain_data import JSON_AS_TEXT, LOSS_KEYS, MESSAGE_KEY, NULLS, UNLIKE_FILES
 from aftermix.mixture.exports.plan import (
     DomainFiles,
     ExportDomain,
@@ -41,8 +41,6 @@ READINGS = {
     NULLS: "drops what is null in tools and in arguments of calls",
 }
 """Readings of data that were counted otherwise (`axolotl/prompt_strategies/chat_template.py`, 0.21)."""
-TRAINING_KEYS = ("weight", "train")
-"""Keys of a message that say if the loss is on it; axolotl takes one of them."""
 
 
 def check_axolotl(places: Sequence[DomainFiles]) -> None:
@@ -64,9 +62,12 @@ def write_axolotl(plan: MixturePlan) -> Files:
     Raises :class:`MixtureError` when a domain would have to be repeated, with the largest budget that needs none, and
     :class:`ManyProblemsError` for data of which axolotl would make something else than was counted.
     """
-    both = [d for d in plan.domains if all(MESSAGE_KEY + key in d.data.traits for key in TRAINING_KEYS)]
     refuse_traits(plan.domains, "axolotl", READINGS)
-    refuse_traits(both, "axolotl", {MESSAGE_KEY + "train": "takes one of the keys 'weight' and 'train'"})
+    for domain in plan.domains:
+        # It takes one key that says if the loss is on a message.
+        first, *others = _list_loss_keys(domain) or [""]
+        others_are = {MESSAGE_KEY + key: f"takes one of the keys '{first}' and '{key}'" for key in others}
+        refuse_traits([domain], "axolotl", others_are)
     _refuse_repetition(plan)
     keys = {
         "datasets": [_write_axolotl_entry(domain) for domain in plan.domains],
@@ -75,6 +76,10 @@ def write_axolotl(plan: MixturePlan) -> Files:
     }
     text = format_comments(describe_plan(plan)) + yaml.safe_dump(keys, sort_keys=False, allow_unicode=True)
     return {"mixture.yaml": text}
+
+
+def _list_loss_keys(domain: ExportDomain) -> list[str]:
+    return [key for key in LOSS_KEYS if MESSAGE_KEY + key in domain.data.traits]
 
 
 def _refuse_repetition(plan: MixturePlan) -> None:
@@ -98,7 +103,7 @@ def keep_fraction(examples: int, held: int) -> float:
 
 def _write_axolotl_entry(domain: ExportDomain) -> dict[str, Any]:
     examples = min(max(round(domain.given.examples), 1), domain.data.examples)
-    training = [key for key in TRAINING_KEYS if MESSAGE_KEY + key in domain.data.traits]
+    training = _list_loss_keys(domain)
     kinds: dict[str, dict[str, Any]] = {
         "text": {"type": "completion", "field": domain.text_field},
         "chat": {

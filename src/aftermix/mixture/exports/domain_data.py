@@ -32,6 +32,8 @@ UNLIKE_FILES = "unlike files"
 """Files of one domain that differ in columns, or in what these hold."""
 MESSAGE_KEY = "message key "
 """With the key's name: what a message holds beside its role, its words and its calls."""
+LOSS_KEYS = ("weight", "train", "training", "trainable", "loss", "loss_mask")
+"""Keys of a message that say if the loss is on it, as training reads them."""
 
 CURVE_STEPS = 256
 """Places at which the tokens of the first examples are kept; between two of them they are interpolated."""

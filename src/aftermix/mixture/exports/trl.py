@@ -17,6 +17,7 @@ import yaml
 from aftermix.mixture.exports.domain_data import (
     ARGUMENTS_AS_TEXT,
     JSON_AS_TEXT,
+    LOSS_KEYS,
     MESSAGE_KEY,
     SYSTEM_COLUMN,
     TOOL_TURNS,
@@ -41,8 +42,7 @@ READINGS = {
     SYSTEM_COLUMN: "takes the messages alone, and the column 'system' holds what was counted too",
     JSON_AS_TEXT: "takes messages, calls and tools as lists, and some are JSON text",
     ARGUMENTS_AS_TEXT: "hands arguments of calls to the template as text, and they were counted as objects",
-    MESSAGE_KEY + "weight": "has the loss on every answer, whatever the 'weight' of its message",
-    MESSAGE_KEY + "train": "has the loss on every answer, whatever 'train' says of its message",
+    **{MESSAGE_KEY + key: f"has the loss on every answer, whatever '{key}' says of its message" for key in LOSS_KEYS},
     UNLIKE_FILES: "reads the files of a domain as one table, and they differ",
 }
 """Readings of data that were counted otherwise (`trl/scripts/utils.py`, `trl/trainer/sft_trainer.py`, 1.16)."""

@@ -169,6 +169,17 @@ def test_what_a_training_would_refuse_is_told(
     assert message in told[0]
 
 
+def test_columns_that_a_training_ignores_are_none_of_its_faults(training_file: dict[str, Any], tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(json.dumps({"prompt": "the sum", "completion": "is 1", "source": "web"}) + "\n")
+    dataset = {"data": str(pairs), "format": "completion", "ignore_columns": ["source"]}
+    training_file["train"]["datasets"] = {"x": dataset}
+    assert list_problems(tmp_path, training_file) == []
+    del dataset["ignore_columns"]
+    (told,) = list_problems(tmp_path, training_file)
+    assert "line 1: holds text in 'source', which is not read beside 'prompt' and 'completion'" in told
+
+
 @pytest.mark.skipif(importlib.util.find_spec("peft") is not None, reason="peft is installed")
 def test_a_package_that_is_not_installed_is_told(training_file: dict[str, Any], tmp_path: Path) -> None:
     training_file["train"]["lora"] = {"rank": 4}

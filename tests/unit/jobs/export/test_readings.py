@@ -17,6 +17,8 @@ from transformers import AutoTokenizer
 
 from aftermix.errors import AftermixError
 from aftermix.jobs.export.mixture import ExportOptions, export_mixture
+from aftermix.mixture.exports.domain_data import LOSS_KEYS
+from aftermix.training.data.conversations.keys import OF_LOSS
 from conftest import save_tokenizer
 from support.export_world import write_records
 
@@ -204,6 +206,7 @@ def test_trl_selects_the_tools_too(tmp_path: Path) -> None:
             "'weight'",
         ),
         ([talk(train=True)], "'train'"),
+        ([talk(loss=True)], "'loss'"),
     ],
 )
 def test_what_trl_would_read_otherwise_is_refused(tmp_path: Path, records: list[Record], message: str) -> None:
@@ -285,6 +288,12 @@ def test_axolotl_is_told_of_tools_and_of_what_is_learnt(tmp_path: Path) -> None:
     entries = yaml.safe_load((out / "mixture.yaml").read_text())["datasets"]
     assert entries[0]["field_tools"] == "tools"
     assert entries[1]["message_field_training"] == "weight"
+    assert tuple(OF_LOSS) == LOSS_KEYS
+    out = export(tmp_path, "axolotl", chats(tmp_path, other=[talk(loss_mask=1)] * 50), tokens=20)
+    assert yaml.safe_load((out / "mixture.yaml").read_text())["datasets"][0]["message_field_training"] == "loss_mask"
+    with pytest.raises(AftermixError) as error:
+        export(tmp_path, "axolotl", chats(tmp_path, both=[talk(train=True, loss=True)]))
+    assert str(error.value).startswith("mixture.both: axolotl takes one of the keys 'train' and 'loss' (")
 
 
 @pytest.mark.parametrize("to", ["trl", "axolotl"])

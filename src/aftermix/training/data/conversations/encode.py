@@ -16,6 +16,7 @@ from aftermix.training.data.conversations.keys import drop_loss_keys, read_learn
 from aftermix.training.data.conversations.marks import count_marks_by_answer, find_marked_answers, has_marks
 from aftermix.training.data.conversations.text import CharacterSpan, ConversationText
 from aftermix.training.data.conversations.thoughts import count_thoughts
+from aftermix.training.data.conversations.written import refuse_unwritten
 from aftermix.training.data.examples import TrainingExample
 
 
@@ -49,9 +50,9 @@ def encode_conversation(tokenizer: Any, example: TrainingExample, *, date: str |
     """The tokens of the conversation, and which of them are learnt: those of the assistant's answers.
 
     A token that is partly the answer's counts as the answer's, unless only white space of it is: that of an opening
-    or of the next message, which took in the white space at the answer's edge, does not. An answer of `weight: 0` or
-    `train: false` is not learnt. Raises :class:`TrainingError` for what the template refuses or does not write, and
-    for a conversation whose answers cannot be found. A template that asks for today's date is given `date`.
+    or of the next message, which took in the white space at the answer's edge, does not. An answer of `weight: 0`,
+    `train: false` or the like is not learnt. Raises :class:`TrainingError` for what the template refuses or does not
+    write, and for a conversation whose answers cannot be found. A template that asks for today's date is given `date`.
     """
     learnt = read_learnt(example.where, example.messages)
     messages = drop_loss_keys(example.messages)
@@ -59,6 +60,7 @@ def encode_conversation(tokenizer: Any, example: TrainingExample, *, date: str |
     text = conversation.render()
     refuse_unread_keys(conversation, text)
     spans = _find_learnt(conversation, text, learnt)
+    refuse_unwritten(conversation, text)
 
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     answered = _mark_tokens(text, encoded["offset_mapping"], spans)

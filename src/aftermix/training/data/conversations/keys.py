@@ -8,8 +8,15 @@ from aftermix.errors import TrainingError
 from aftermix.training.data.conversations.text import ConversationText
 from aftermix.training.data.files import RecordFields
 
-OF_LOSS = ("weight", "train")
-"""Keys that say whether an answer is learnt: 1 or 0, true or false."""
+OF_LOSS = {
+    "weight": "0 or 1",
+    "train": "true or false",
+    "training": "true or false",
+    "trainable": "true or false",
+    "loss": "true or false",
+    "loss_mask": "0 or 1",
+}
+"""Keys that say whether an answer is learnt, and their values; null says nothing."""
 WRITTEN_OR_COUNTED = ("role", "content", "reasoning_content", "reasoning", "thinking")
 """Keys that need not change the text: empty ones do not, and thoughts that are left out are counted."""
 OF_TOOLS = ("name", "tool_call_id")
@@ -19,8 +26,8 @@ OF_TOOLS = ("name", "tool_call_id")
 def read_learnt(where: str, messages: Sequence[RecordFields]) -> list[bool]:
     """The answers that are learnt, one entry for each message of the assistant.
 
-    An answer of `weight: 0` or `train: false` is not. Raises :class:`TrainingError` for another value, for one at
-    somebody else's message that asks to learn it, and where no answer is left.
+    An answer of `weight: 0`, `train: false` or another of :data:`OF_LOSS` is not. Raises :class:`TrainingError` for
+    another value, for one at somebody else's message that asks to learn it, and where no answer is left.
     """
     learnt = []
     for number, message in enumerate(messages, 1):
@@ -33,8 +40,12 @@ def read_learnt(where: str, messages: Sequence[RecordFields]) -> list[bool]:
             raise TrainingError(f"{where}, message {number}", found, remedy)
 
     if not any(learnt):
+        keys = sorted({key for message in messages for key in OF_LOSS if message.get(key) is not None})
+        named = " or ".join(f"'{key}'" for key in keys)
         found = "every answer has `weight: 0` or `train: false`, so nothing of it is learnt"
-        raise TrainingError(where, found, "Remove the record, or name 'weight' or 'train' in `ignore_columns:`.")
+        if not {"weight", "train"} & set(keys):
+            found = f"every answer has {named} of 0 or false, so nothing of it is learnt"
+        raise TrainingError(where, found, f"Remove the record, or name {named} in `ignore_columns:`.")
     return learnt
 
 
@@ -65,14 +76,13 @@ def refuse_unread_keys(conversation: ConversationText, text: str) -> None:
 
 def _read_flags(where: str, message: RecordFields) -> list[bool]:
     flags = []
-    for key in OF_LOSS:
+    for key, values in OF_LOSS.items():
         value = message.get(key)
         if value is None:
             continue
         if not isinstance(value, bool | int | float) or value not in (0, 1):
-            kinds = {"weight": "0 or 1", "train": "true or false"}
-            found = f"expected {kinds[key]} as '{key}', found {value!r}"
-            raise TrainingError(where, found, f"Write {kinds[key]}, or name '{key}' in `ignore_columns:`.")
+            found = f"expected {values} as '{key}', found {value!r}"
+            raise TrainingError(where, found, f"Write {values}, or name '{key}' in `ignore_columns:`.")
         flags.append(bool(value))
     return flags
 

@@ -44,6 +44,11 @@ CUT_THOUGHTS = CHATML.replace("(m['content'] or '')", "(m['content'] or '').spli
         ({"train": False}, {"train": True}),
         ({"weight": 0.0}, {}),
         ({"train": False, "weight": 1}, {}),
+        ({"loss": False}, {"loss": True}),
+        ({"loss": False}, {"loss": None}),
+        ({"loss_mask": 0}, {"loss_mask": 1}),
+        ({"training": False}, {}),
+        ({"trainable": False, "loss": True}, {"trainable": True}),
     ],
 )
 def test_an_answer_without_weight_is_not_learnt(template: str, first: Any, second: Any) -> None:
@@ -69,6 +74,12 @@ def test_an_answer_without_weight_is_not_learnt(template: str, first: Any, secon
             said("assistant", "a", train=False),
             "line 1: every answer has `weight: 0` or `train: false`, so",
         ),
+        (
+            said("assistant", "a", loss=False),
+            "line 1: every answer has 'loss' of 0 or false, so nothing of it is learnt. Remove the record, or name "
+            "'loss' in `ignore_columns:`.",
+        ),
+        (said("assistant", "a", loss=0.37), "message 1: expected true or false as 'loss', found 0.37"),
         (said("user", "a", weight=1), "message 1: asks to learn a message of the role 'user' ('weight'). Remove"),
     ],
 )
