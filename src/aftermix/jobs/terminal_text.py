@@ -8,6 +8,7 @@ from aftermix.errors import printable
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.plan import JobEstimate
 from aftermix.jobs.plan_counts import describe_training
+from aftermix.report.number_format import ScoreScale, choose_scale
 from aftermix.runs.json_record import Interval
 from aftermix.runs.records import ScoresRecord
 
@@ -61,16 +62,19 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
 
 
 def describe_scores(summary: ScoresRecord) -> Iterator[str]:
-    """One line a task, then the objective, in points with 95 % intervals."""
+    """One line a task, then the objective, with 95 % intervals: shares in points, other scores in their own unit."""
     for task, entry in summary.tasks.items():
         cut = f"; {entry.cut_prompts} prompts cut to the model's length" if entry.cut_prompts else ""
-        yield f"{task}: {100 * entry.score:.1f} {_interval(entry.interval)} on {entry.items} items{cut}"
+        score = _format_score(entry.score, entry.interval, choose_scale([entry.score]))
+        yield f"{task}: {score} on {entry.items} items{cut}"
+
+    scale = choose_scale([*summary.objective, *(entry.score for entry in summary.tasks.values())])
     for value, interval in zip(summary.objective, summary.interval, strict=True):
-        yield f"objective: {100 * value:.1f} {_interval(interval)}"
+        yield f"objective: {_format_score(value, interval, scale)}"
 
 
-def _interval(ends: Interval | None) -> str:
-    return f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else "[unknown]"
+def _format_score(score: float, interval: Interval | None, scale: ScoreScale) -> str:
+    return scale.format_plain(score, interval) if interval else f"{scale.format_plain(score)} [unknown]"
 
 
 def _bytes(count: float) -> str:

@@ -26,6 +26,14 @@ class ScoreScale:
         """`61.3`"""
         return _replace_hyphens(f"{_round_without_sign_of_zero(self.convert(score), self.decimals):.{self.decimals}f}")
 
+    def format_plain(self, score: float, interval: tuple[float, float] | None = None) -> str:
+        """`61.3 [58.9, 63.6]`, in ASCII for a terminal; without an interval the score alone."""
+        shown = [
+            f"{_round_without_sign_of_zero(self.convert(each), self.decimals):.{self.decimals}f}"
+            for each in (score, *(interval or ()))
+        ]
+        return f"{shown[0]} [{shown[1]}, {shown[2]}]" if interval else shown[0]
+
     def format_signed(self, score: float) -> str:
         """`+3.2`, `0.0` or `−0.4`"""
         rounded = _round_without_sign_of_zero(self.convert(score), self.decimals)

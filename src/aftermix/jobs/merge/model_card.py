@@ -9,8 +9,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from aftermix.checkpoints.hub import HUB_NAME
 from aftermix.config import Config
 from aftermix.merging.merge import MergeRecipe, Weights
+from aftermix.report.number_format import POINTS, choose_scale
 from aftermix.runs.reader import RunResult
-from aftermix.runs.records import ScoresRecord
+from aftermix.runs.records import ScoresRecord, TaskScore
 
 
 def build_model_card(
@@ -90,11 +91,14 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
     return text + (_tabulate_scores(test) if test else "")
 
 
+def _format_score(entry: TaskScore) -> str:
+    """Cells of score and interval: a share in points, another score in its own unit."""
+    scale = choose_scale([entry.score])
+    low, high = (scale.format_plain(end) for end in entry.interval)
+    return f"{scale.format_plain(entry.score)} | {low} {'-' if scale == POINTS else 'to'} {high}"
+
+
 def _tabulate_scores(test: ScoresRecord) -> str:
-    rows = "\n".join(
-        f"| {task} | {100 * entry.score:.1f} | {100 * entry.interval[0]:.1f} - {100 * entry.interval[1]:.1f} "
-        f"| {entry.items} |"
-        for task, entry in test.tasks.items()
-    )
+    rows = "\n".join(f"| {task} | {_format_score(entry)} | {entry.items} |" for task, entry in test.tasks.items())
     heading = "\n## Scores on test items that neither the search nor the selection saw\n\n"
     return f"{heading}| task | score | 95 % interval | items |\n|---|---|---|---|\n{rows}\n"

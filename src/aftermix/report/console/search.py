@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from aftermix.report.number_format import format_setting
+from aftermix.report.number_format import POINTS, ScoreScale, choose_scale, format_setting
 from aftermix.runs.reader import RunResult, read_best
 from aftermix.runs.records import CapabilityScoreRecord, ScoresRecord, TaskScore
 from aftermix.terminal import open_table_console
@@ -39,7 +40,7 @@ def _tabulate_scores(best: RunResult) -> Table:
         title="Test items, in points; 95 % bootstrap intervals; difference is winner minus row, paired",
         columns=("composition", "objective"),
         list_parts=lambda scores: scores.tasks,
-        format_scores=_format_intervals,
+        format_scores=partial(_format_intervals, scale=_choose_objective_scale(best)),
         key=lambda scores: sum(scores.objective),
     )
 
@@ -56,10 +57,14 @@ def tabulate_models(
     """Winner and baselines on the test items, the largest `key` first.
 
     `columns` names the model and what it is judged by, which `format_scores` writes; the scores of the parts, by task
-    or capability, follow in points.
+    or capability, follow: in points where all of a column are shares, else in the metric's own unit, which the title
+    then says after `in points`.
     """
     names = list(list_parts(best.test))
-    table = Table(title=title)
+    scales = {name: choose_scale(list_parts(scores)[name].score for scores in _list_measured(best)) for name in names}
+    others = [name for name, scale in scales.items() if scale != POINTS]
+    units = f"in points ({', '.join(others)}: as they are)" if others else "in points"
+    table = Table(title=title.replace("in points", units))
     table.add_column(columns[0], overflow="fold")
     for column in (columns[1], "difference", *names):
         table.add_column(column, justify="right")
@@ -73,17 +78,27 @@ def tabulate_models(
             name,
             format_scores(test),
             format_scores(difference) if difference else "",
-            *(f"{100 * parts[each].score:.1f}" for each in names),
+            *(scales[each].format_plain(parts[each].score) for each in names),
             style="bold" if difference is None else None,
         )
     return table
 
 
-def _format_intervals(scores: ScoresRecord) -> str:
+def _list_measured(best: RunResult) -> list[ScoresRecord]:
+    """The measurements of the table, the winner's first."""
+    return [best.test, *(baseline.test for baseline in best.baselines)]
+
+
+def _choose_objective_scale(best: RunResult) -> ScoreScale:
+    """Points where every task that is averaged is a share, too."""
+    measured = _list_measured(best)
+    values = [value for scores in measured for value in scores.objective]
+    return choose_scale([*values, *(task.score for scores in measured for task in scores.tasks.values())])
+
+
+def _format_intervals(scores: ScoresRecord, *, scale: ScoreScale) -> str:
     pairs = zip(scores.objective, scores.interval, strict=True)
-    return "\n".join(
-        f"{100 * value:.1f}" + (f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if ends else "") for value, ends in pairs
-    )
+    return "\n".join(scale.format_plain(value, ends) for value, ends in pairs)
 
 
 def _tabulate_weights(best: RunResult) -> Table:
