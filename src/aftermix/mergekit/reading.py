@@ -8,13 +8,14 @@ errors. Paths are taken from the working directory, as mergekit takes them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aftermix.config import Config, load_config, parse_config
 from aftermix.config.partial_file import PartialConfig, parse_partial_config
-from aftermix.errors import ConfigError, refuse_if_any
+from aftermix.errors import AftermixError, ConfigError, refuse_if_any
 from aftermix.mergekit.references import name_vectors, parse_reference
 from aftermix.mergekit.settings import MergekitSetting, Scope, is_part_of_names, settle
 from aftermix.mergekit.sources import SHARED, RecipeReading, RecipeSource, read_parameters, read_sources
@@ -49,6 +50,8 @@ UNSUPPORTED = {
         "Remove it, and copy the template into the result; it comes from the base, or from an instruction vector.",
     ),
 }
+CLOSE = 0.9
+"""Least likeness of a misspelt method to the one that is meant; methods of mergekit are further apart."""
 DTYPES = ("bfloat16", "float16", "float32")
 
 
@@ -59,11 +62,40 @@ def load_recipe(path: Path) -> Config:
 
 
 def load_partial_recipe(path: Path) -> PartialConfig:
-    """As :func:`load_recipe`, with what can be used of a file of ours beside its faults."""
+    """As :func:`load_recipe`, with what can be used of the file beside its faults."""
     values = read_yaml(path)
     if "merge_method" in values:
-        return PartialConfig(read_mergekit(values, where=path.name), (), frozenset({"base", "vectors", "merge"}))
+        return read_partial_mergekit(values, where=path.name)
     return parse_partial_config(values, where=path.name, folder=path.parent)
+
+
+def read_partial_mergekit(values: Mapping[str, Any], *, where: str) -> PartialConfig:
+    """As :func:`read_mergekit`; of a recipe with faults the models that it names, to be looked at beside them."""
+    sections = frozenset({"base", "vectors", "merge"})
+    try:
+        return PartialConfig(read_mergekit(values, where=where), (), sections)
+    except AftermixError as error:
+        return PartialConfig(_collect_models(values), tuple(error.problems), sections)
+
+
+def _collect_models(values: Mapping[str, Any]) -> Config:
+    """Base and vectors as far as their references can be read, without weights and options."""
+    slices = values.get("slices")
+    first = slices[0] if isinstance(slices, list) and slices and isinstance(slices[0], dict) else {}
+    entries = values.get("models") or first.get("sources")
+    named = [entry.get("model") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+    def read(reference: Any, base: str | None = None) -> str | None:
+        try:
+            return None if reference is None else parse_reference(reference, where="", base=base)
+        except AftermixError:  # has been told
+            return None
+
+    base = read(values.get("base_model"))
+    models = list(dict.fromkeys(model for reference in named if (model := read(reference, base)) not in (None, base)))
+    found = [model for model in models if model is not None]
+    vectors = {name: {"model": model} for name, model in zip(name_vectors(found), found, strict=True)}
+    return parse_config({"vectors": vectors} | ({"base": base} if base else {}), where="", folder=Path.cwd())
 
 
 def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
@@ -74,8 +106,7 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
     reading = RecipeReading(values, where)
     method = values.get("merge_method")
     if not isinstance(method, str) or method not in SHARED:
-        remedy = f"The same in both: {', '.join(SHARED)}."
-        raise ConfigError(f"{where}: merge_method", f"'{method}' does not give here what it gives in mergekit", remedy)
+        raise ConfigError(f"{where}: merge_method", *_describe_method(method))
     for key, (found, remedy) in UNSUPPORTED.items():
         if values.get(key) is not None:
             reading.refuse(key, found, remedy)
@@ -100,6 +131,15 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
     refuse_if_any(reading.problems)
     content = {"vectors": vectors, "merge": merge} | ({"base": base} if base else {})
     return parse_config(content, where=where, folder=Path.cwd())
+
+
+def _describe_method(method: Any) -> tuple[str, str]:
+    """Fault and remedy of a method that is not taken: misspelt, or another merge here than in mergekit."""
+    known = f"The same in both: {', '.join(SHARED)}."
+    close = get_close_matches(str(method).lower().replace("-", "_"), SHARED, n=1, cutoff=CLOSE)
+    if close:
+        return f"there is no method '{method}'", f"Did you mean '{close[0]}'? {known}"
+    return f"'{method}' does not give here what it gives in mergekit", known
 
 
 def _read_shared(reading: RecipeReading, method: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, ConfigError, ManyProblemsError
-from aftermix.mergekit.reading import SHARED, read_mergekit
+from aftermix.jobs.doctor.command import doctor
+from aftermix.mergekit.reading import SHARED, load_partial_recipe, read_mergekit, read_partial_mergekit
 from aftermix.mergekit.settings import MergekitSetting, settle
 from aftermix.merging.methods import bind
 from aftermix.yaml_file import parse_yaml
@@ -387,3 +389,56 @@ def test_whatever_a_recipe_holds_it_is_read_or_refused(values: dict[str, Any]) -
         read_mergekit(values, where="r.yaml")
     except AftermixError as error:
         assert str(error)
+
+
+def test_a_misspelt_method_is_asked_after() -> None:
+    known = "The same in both: linear, task_arithmetic, ties, dare_linear, dare_ties, slerp, karcher, model_stock."
+    for method, meant in (("dare-ties", "dare_ties"), ("TIES", "ties"), ("task-arithmetic", "task_arithmetic")):
+        told = f"r.yaml: merge_method: there is no method '{method}'. Did you mean '{meant}'? {known}"
+        assert faults({"merge_method": method}) == [told]
+    for method in ("della_linear", "breadcrumbs", "nuslerp", "sce", 7):
+        told = f"r.yaml: merge_method: '{method}' does not give here what it gives in mergekit. {known}"
+        assert faults({"merge_method": method}) == [told]
+
+
+@pytest.mark.parametrize(
+    ("values", "base", "models"),
+    [
+        (recipe("della", weights={"a": 1, "b": 2}), "org/base", {"a": "org/a", "b": "org/b"}),
+        (recipe("ties", weights={"a": [0, 1]}, chat_template="auto"), "org/base", {"a": "org/a"}),
+        (
+            {"merge_method": "ties", "base_model": "x@main", "models": [{"model": "y"}, 3, {"model": 4}]},
+            None,
+            {"y": "y"},
+        ),
+        (
+            {"merge_method": "slerp", "slices": [{"sources": [{"model": "a"}, {"model": "a"}, {"model": "b+c"}]}]},
+            None,
+            {"a": "a"},
+        ),
+        ({"merge_method": ["ties"], "models": "a"}, None, {}),
+        ({"merge_method": "passthrough", "slices": 3}, None, {}),
+    ],
+)
+def test_models_of_a_recipe_with_faults_are_looked_at(
+    values: Mapping[str, Any], base: str | None, models: dict[str, str]
+) -> None:
+    partial = read_partial_mergekit(values, where="r.yaml")
+    assert [str(problem) for problem in partial.problems] == faults(values)
+    assert partial.config.base == base
+    assert {name: vector.model for name, vector in partial.config.vectors.items()} == models
+
+
+def test_a_recipe_and_its_models_are_one_round(family: Family, tmp_path: Path) -> None:
+    models = [{"model": str(family["b"]), "parameters": {"wieght": 0.5}}, {"model": str(tmp_path / "gone")}]
+    values = {"merge_method": "ties", "base_model": str(family["base"]), "models": models, "chat_template": "auto"}
+    (tmp_path / "r.yaml").write_text(json.dumps(values))
+    usable = load_partial_recipe(tmp_path / "r.yaml")
+    found = doctor(usable.config, faults=usable.problems, written=usable.written)
+    assert [problem.where for problem in found.problems] == [
+        "r.yaml: chat_template",
+        "r.yaml: models[0].parameters.wieght",
+        "r.yaml: models[0].parameters.weight",
+        "r.yaml: models[1].parameters.weight",
+        str(tmp_path / "gone"),
+    ]
