@@ -38,6 +38,13 @@ HEADS = (
 UNUSUAL_HEADS = {"embed_in.weight": "embed_out.weight", "cls.predictions.bias": "cls.predictions.decoder.weight"}
 """Name of a head that is not stored, by the end of a stored name which shows that it is not `lm_head`."""
 SHARED = "shared.weight"
+EMBEDDING_BY_LAYERS = {
+    "transformer.h.": "transformer.wte.weight",
+    "gpt_neox.layers.": "gpt_neox.embed_in.weight",
+    "model.decoder.layers.": "model.decoder.embed_tokens.weight",
+    "model.layers.": "model.embed_tokens.weight",
+}
+"""Name of the embedding by what the names of layers hold, for models that store it as their head alone."""
 COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 """Further names of :data:`SHARED`, the embedding that the two halves of a model have in common."""
 
@@ -104,12 +111,15 @@ def find_tied_head(names: Iterable[str], config: dict[str, Any]) -> dict[str, st
     """`{second name: name}` of the embedding that has several names, whether or not the checkpoint stores the second.
 
     The head is one of them when the configuration ties it, or when it is silent and no head is stored. The two halves
-    of an encoder-decoder share their embedding in any case.
+    of an encoder-decoder share their embedding in any case. A file may store the matrix as the head alone: then the
+    embedding is the second name.
 
     >>> find_tied_head(["model.embed_tokens.weight", "model.norm.weight"], {"tie_word_embeddings": True})
     {'lm_head.weight': 'model.embed_tokens.weight'}
     >>> find_tied_head(["model.embed_tokens.weight", "lm_head.weight"], {})
     {}
+    >>> find_tied_head(["lm_head.weight", "model.layers.0.mlp.up_proj.weight"], {"tie_word_embeddings": True})
+    {'model.embed_tokens.weight': 'lm_head.weight'}
     >>> sorted(find_tied_head(["shared.weight", "lm_head.weight"], {"tie_word_embeddings": False}))
     ['decoder.embed_tokens.weight', 'encoder.embed_tokens.weight']
     """
@@ -118,14 +128,31 @@ def find_tied_head(names: Iterable[str], config: dict[str, Any]) -> dict[str, st
         name.removesuffix(SHARED) + copy: name for name in known if f".{name}".endswith(f".{SHARED}") for copy in COPIES
     }
     originals = [name for name in known if name.endswith(EMBEDDINGS) and name not in copies]
+    heads = sorted(name for name in known if name.endswith(HEADS))
+    if not originals and len(heads) == 1:
+        return _find_tied_embedding(heads[0], known, config)
     if len(originals) != 1:
         return {}
 
-    heads = sorted(name for name in known if name.endswith(HEADS))
-    tied = config.get("tie_word_embeddings", select_text_config(config).get("tie_word_embeddings", not heads))
+    tied = _find_tie(config, default=not heads)
     if not tied:
         return copies
     return copies | dict.fromkeys(heads or [_guess_head_name(originals[0], known)], originals[0])
+
+
+def _find_tie(config: dict[str, Any], *, default: bool) -> bool:
+    return bool(config.get("tie_word_embeddings", select_text_config(config).get("tie_word_embeddings", default)))
+
+
+def _find_tied_embedding(head: str, known: Iterable[str], config: dict[str, Any]) -> dict[str, str]:
+    """`{embedding: head}` of a model that stores its tied matrix as the head."""
+    if not _find_tie(config, default=True):
+        return {}
+    for mark, embedding in EMBEDDING_BY_LAYERS.items():
+        outer = next((name.partition(mark)[0] for name in known if f".{name}".find(f".{mark}") >= 0), None)
+        if outer is not None:
+            return {f"{outer}{embedding}": head}
+    return {}
 
 
 def _guess_head_name(embedding: str, known: Iterable[str]) -> str:

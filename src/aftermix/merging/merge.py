@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from aftermix.checkpoints.model import Span, TensorInfo
-from aftermix.checkpoints.names import build_matcher
+from aftermix.checkpoints.names import HEADS, build_matcher
 from aftermix.checkpoints.pool import Pool, is_finite, refuse_non_finite
 from aftermix.checkpoints.shards import TensorPiece, TensorSpec
 from aftermix.config import MergeConfig, VectorConfig
@@ -136,12 +136,13 @@ class Merger:
     def moves(self, info: TensorInfo) -> bool:
         """True for a tensor that the merge changes: it holds real numbers and is not excluded.
 
-        A head that is tied to an excluded embedding is excluded with it. Excluding the head of a tied model does not
-        exclude its embedding.
+        A head that is tied to an excluded embedding is excluded with it, also where the matrix is stored as the head.
+        Excluding the head of a tied model does not exclude its embedding.
         """
-        return (
-            info.mergeable and not self._excluded(info.name) and not self._excluded(self.resolve_tied_name(info.name))
-        )
+        names = [info.name, self.resolve_tied_name(info.name)]
+        if info.name.endswith(HEADS):
+            names += [second for second, stored in self.pool.frame.alias.items() if stored == info.name]
+        return info.mergeable and not any(map(self._excluded, names))
 
     def list_specs(self) -> list[TensorSpec]:
         """Names, shapes and types of the result."""

@@ -96,10 +96,13 @@ def propose_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
 
     Where the names agree and one of the two has a part of its own (a vision tower), the other part is mapped to itself.
     Prefixes end at dots; counterparts have the same shape but for the rows of embeddings. None where two maps would do,
-    where none does, and where no embedding is matched. Experts stored in another layout are left out of the comparison.
+    where none does, and where no embedding is matched. Experts stored in another layout are left out of the comparison,
+    and so is what a model computes for itself, which one file stores and another leaves out.
     """
-    theirs = {name: info for name, info in expert.tensors.items() if not is_expert_part(name)}
-    ours = {name: info for name, info in base.tensors.items() if not is_expert_part(name)}
+    theirs, ours = (
+        {name: info for name, info in model.tensors.items() if not (is_expert_part(name) or info.computed)}
+        for model in (expert, base)
+    )
     unmatched = {name: info for name, info in theirs.items() if name not in ours}
     free = {name: info for name, info in ours.items() if name not in theirs}
     if len(unmatched) > MOST_NAMES or len(free) > MOST_NAMES:
@@ -132,19 +135,33 @@ def propose_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
 def _find_pairs(
     name: str, unmatched: Mapping[str, TensorInfo], free: Mapping[str, TensorInfo]
 ) -> list[tuple[str, str, str, list[str]]]:
-    """Every (prefix, target) that takes `name` and all other names with that prefix to a free counterpart."""
+    """Every (prefix, target) that takes `name` and all other names with that prefix to a free counterpart.
+
+    Prefixes end before the first number: layers keep theirs.
+    """
     pairs = []
     parts = name.split(".")
     for length in range(2, len(parts) + 1):
         suffix = ".".join(parts[-length:])
         key = name.removesuffix(suffix)
+        if _holds_number(key):
+            continue
         covered = [other for other in unmatched if other.startswith(key)]
 
         for target in free:
             value = target.removesuffix(suffix)
-            if value != target and (not value or value.endswith(".")) and _fit(covered, key, value, unmatched, free):
+            if (
+                value != target
+                and not _holds_number(value)
+                and (not value or value.endswith("."))
+                and _fit(covered, key, value, unmatched, free)
+            ):
                 pairs.append((name, key, value, covered))
     return pairs
+
+
+def _holds_number(prefix: str) -> bool:
+    return any(part.isdigit() for part in prefix.split("."))
 
 
 def _fit(

@@ -250,6 +250,37 @@ def test_a_part_of_its_own_beside_equal_names(tmp_path: Path) -> None:
     assert "lm_head.weight: vector 'ja' has no such tensor, the base does" in refusal(headed.folder, silent.folder)
 
 
+def test_layers_keep_their_numbers(tmp_path: Path) -> None:
+    """Blocks of one shape fit each other's; the vision tower and the text have other prefixes at once."""
+    names = {"visual.merger.0.weight": (4, 4), "model.embed_tokens.weight": (9, 4), "lm_head.weight": (9, 4)}
+    for number in range(3):
+        names |= {f"visual.blocks.{number}.proj.weight": (4, 4), f"model.layers.{number}.proj.weight": (4, 4)}
+
+    def rename(name: str) -> str:
+        text = name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name
+        return f"model.{text}" if text.startswith("visual.") else text
+
+    base, expert = made(tmp_path / "base", names), made(tmp_path / "x", {rename(n): size for n, size in names.items()})
+    assert propose_prefixes(base, expert) == {"model.language_model.": "model.", "model.visual.": "visual."}
+    assert propose_prefixes(expert, base) == {"model.": "model.language_model.", "visual.": "model.visual."}
+
+
+def test_what_a_model_computes_for_itself_needs_no_counterpart(tmp_path: Path) -> None:
+    """GPT-2's masks: float in the first file of the hub, without them or with more in what others save."""
+    plain = {"wte.weight": (9, 4), "ln_f.weight": (4,)}
+    for number in range(2):
+        plain |= {f"h.{number}.attn.c_attn.weight": (4, 12), f"h.{number}.attn.c_attn.bias": (12,)}
+    masks = {f"h.{number}.attn.bias": (1, 1, 6, 6) for number in range(2)}
+    wrapped = {f"transformer.{name}": size for name, size in plain.items()}
+    other_masks = {f"transformer.h.{number}.attn.masked_bias": () for number in range(2)}
+
+    base = made(tmp_path / "base", plain | masks)
+    for name, names in (("bare", wrapped), ("masked", wrapped | other_masks)):
+        expert = made(tmp_path / name, names)
+        assert propose_prefixes(base, expert) == {"transformer.": ""}
+        assert propose_prefixes(expert, base) == {"": "transformer."}
+
+
 def test_nothing_is_proposed_where_two_maps_would_do(tmp_path: Path) -> None:
     names = {"embed_tokens.weight": (6, 4), "norm.weight": (4,)}
     base = made(tmp_path / "base", {f"{side}.{name}": shape for side in "ab" for name, shape in names.items()})

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.pool import open_pool
-from aftermix.config import Config, EvaluateConfig, VectorConfig
+from aftermix.config import Config, EvaluateConfig, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError
 from aftermix.jobs.diff import diff
 from aftermix.jobs.merge.command import merge
@@ -213,3 +213,48 @@ def test_a_wrapper_whose_tie_stands_in_its_text_model(tmp_path: Path) -> None:
     ours, theirs = (AutoModelForImageTextToText.from_pretrained(folder) for folder in (still, tmp_path / "base"))
     assert ours.lm_head.weight.equal(theirs.lm_head.weight)
     assert ours.lm_head.weight.equal(weights(tmp_path / "base")[HEAD])
+
+
+def with_head_alone(folder: Path) -> Path:
+    """The folder with its tied matrix stored as the head."""
+    tensors = weights(folder)
+    tensors[HEAD] = tensors.pop(EMBEDDING)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("moved", [("base",), ("b",), ("base", "b")])
+def test_a_tied_matrix_may_be_stored_as_the_head(
+    moved: tuple[str, ...], copied: Copy, family: Family, tmp_path: Path
+) -> None:
+    folders = {name: copied(name) for name in ("base", "b")}
+    for name in moved:
+        with_head_alone(folders[name])
+    plain, _ = merged(config(family["base"], b=family["b"]), tmp_path / "plain")
+    out, lines = merged(config(folders["base"], b=folders["b"]), tmp_path / "out")
+    assert lines == []
+
+    # Under the name that the base has, and with the values of the usual form.
+    stored = HEAD if "base" in moved else EMBEDDING
+    found, usual = weights(out), weights(plain)
+    assert found.keys() == (usual.keys() - {EMBEDDING}) | {stored}
+    assert found[stored].equal(usual[EMBEDDING])
+    assert all(found[name].equal(tensor) for name, tensor in usual.items() if name != EMBEDDING)
+
+
+@pytest.mark.parametrize(("pattern", "keeps"), [("embed_tokens", True), ("kind:embeddings", True), ("layers", False)])
+def test_excluding_the_embedding_excludes_it_under_its_other_name(
+    pattern: str, keeps: bool, copied: Copy, family: Family, tmp_path: Path
+) -> None:
+    base = with_head_alone(copied("base"))
+    recipe = config(base, b=family["b"])
+    out, _ = merged(recipe.model_copy(update={"merge": MergeConfig(exclude=(pattern,))}), tmp_path / "out")
+    assert weights(out)[HEAD].equal(weights(base)[HEAD]) is keeps
+
+
+def test_a_head_without_an_embedding_that_is_not_tied_is_no_embedding(copied: Copy, family: Family) -> None:
+    base = with_head_alone(copied("base"))
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(settings | {"tie_word_embeddings": False}))
+    with pytest.raises(AftermixError, match=f"{EMBEDDING}: vector 'b' has this tensor, the base does not"):
+        open_pool(config(base, b=family["b"]))
