@@ -8,6 +8,7 @@ import torch
 
 from aftermix.checkpoints.alignment.ties import has_own_head
 from aftermix.checkpoints.alignment.view import stores_difference, summarise_names
+from aftermix.checkpoints.formats.ungathered import describe_ungathered
 from aftermix.checkpoints.model import Model, hold_equal, read_tensor
 from aftermix.checkpoints.names import select_text_config
 from aftermix.errors import Problem
@@ -63,7 +64,12 @@ def find_misalignments(base: Model, expert: Model, *, vector: str, mapped: bool 
     problems += _find_untied_head(base, expert, vector)
 
     shared = [name for name, info in base.tensors.items() if not info.computed and expert.has(name)]
-    reshaped = [name for name in shared if base.info(name).shape != expert.info(name).shape]
+    problems += _find_ungathered(base, expert, shared, vector)
+    reshaped = [
+        name
+        for name in shared
+        if base.info(name).shape != expert.info(name).shape and base.info(name).elements and expert.info(name).elements
+    ]
     problems += _list_shapes(reshaped, base, expert, vector, remedy)
 
     for name in shared:
@@ -72,6 +78,16 @@ def find_misalignments(base: Model, expert: Model, *, vector: str, mapped: bool 
             found = f"vector '{vector}' holds {theirs.dtype}, base holds {ours.dtype}"
             problems.append(Problem(name, found, "Save both in floating point."))
     return problems
+
+
+def _find_ungathered(base: Model, expert: Model, shared: Sequence[str], vector: str) -> list[Problem]:
+    """Tensors that hold no numbers in one of the two alone."""
+    ours = [name for name in shared if expert.info(name).elements and not base.info(name).elements]
+    theirs = [name for name in shared if base.info(name).elements and not expert.info(name).elements]
+    return [
+        *describe_ungathered(ours, where=base.label, owner="the base"),
+        *describe_ungathered(theirs, where=expert.label, owner=f"vector '{vector}'"),
+    ]
 
 
 def find_learned_integers(
@@ -121,9 +137,8 @@ def summarise_faults(faults: Sequence[Problem]) -> list[Problem]:
 def list_remarks(base: Model, expert: Model, *, vector: str) -> list[Problem]:
     """Differences that do not stop a merge and that its user should know."""
     notes = _compare_configuration(base, expert, BEHAVIOUR, vector, "The merged model keeps the base's value.")
-    types = sorted(
-        {str(info.dtype) for info in expert.tensors.values()} ^ {str(i.dtype) for i in base.tensors.values()}
-    )
+    kinds = [{str(info.dtype) for info in model.tensors.values() if info.mergeable} for model in (base, expert)]
+    types = sorted(kinds[0] ^ kinds[1])
     if types:
         found = f"vector '{vector}' and the base are stored in different types ({', '.join(types)})"
         wide = any(info.dtype == torch.float64 for info in base.tensors.values())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from aftermix import progress
 from aftermix.checkpoints.alignment.align import describe_alignment
 from aftermix.checkpoints.alignment.mismatches import list_remarks
@@ -20,6 +22,7 @@ from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.doctor.training import examine_training
 from aftermix.jobs.job_kind import JobKind, find_job_kind, list_missing_sections, list_sections
 from aftermix.jobs.merge.kinship import list_kinship_remarks
+from aftermix.jobs.merge.rounding import list_rounding_remarks
 from aftermix.jobs.merge.statistics import read_all_statistics
 from aftermix.jobs.search.space_from_config import build_space, describe_space
 from aftermix.merging.merge import MergeRecipe, check_weights
@@ -134,6 +137,7 @@ def _examine_models(pool: Pool, config: Config, job: JobKind, diagnosis: ConfigD
         if pool.base is not None:
             diagnosis.notes += list_remarks(pool.base, expert, vector=name)
     diagnosis.notes += [*list_companion_remarks(pool), *list_kinship_remarks(pool)]
+    diagnosis.notes += list_rounding_remarks(pool, getattr(torch, config.merge.dtype) if config.merge.dtype else None)
 
     diagnosis.facts += [f"tied: {head} is {embedding}" for head, embedding in pool.frame.alias.items()]
     for pattern in config.merge.exclusions(for_search=job == "search"):

@@ -14,6 +14,7 @@ from aftermix.config import Config, require
 from aftermix.errors import CheckpointError
 from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.kinship import list_kinship_remarks
+from aftermix.jobs.merge.rounding import list_rounding_remarks
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.provenance import format_recipe, hash_weight_files, lock
 from aftermix.merging.blocks import list_block_spans
@@ -47,7 +48,8 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
 
     merger = open_merger(config, pool, recipe)
     checked = ExclusiveCheck(merger, weights) if check else None
-    remarks = [str(remark) for remark in list_kinship_remarks(pool)]
+    noted = [*list_rounding_remarks(pool, recipe.dtype), *list_kinship_remarks(pool)]
+    remarks = [str(remark) for remark in noted]
     for line in [*describe_alignment(pool.base, pool.experts), *describe_fallbacks(merger), *remarks]:
         log(line)
 

@@ -73,6 +73,11 @@ class AdapterConfig(BaseModel):
         return indices
 
 
+MLX_KEYS = frozenset(("fine_tune_type", "lora_parameters"))
+"""Settings by which an adapter of MLX is known, whose file has the name of PEFT's."""
+FUSE = "Fold it into its base with `mlx_lm.fuse`, and name the result."
+
+
 def read_adapter_config(folder: Path, *, label: str) -> AdapterConfig:
     """The settings in `folder`.
 
@@ -81,6 +86,8 @@ def read_adapter_config(folder: Path, *, label: str) -> AdapterConfig:
     """
     values = read_json(folder / CONFIG, remedy="Copy the adapter again.")
     kind = values.get("peft_type")
+    if kind is None and MLX_KEYS & values.keys():
+        refuse_if_any([Problem(label, "is an adapter of MLX, only those of PEFT are read", FUSE)])
     if kind != "LORA":
         refuse_if_any([Problem(label, f"is an adapter of type {kind!r}, only LORA is read", FOLD)])
 

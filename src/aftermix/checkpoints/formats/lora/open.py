@@ -32,6 +32,7 @@ from aftermix.checkpoints.formats.lora.names import (
     PrefixSwap,
     find_swap,
 )
+from aftermix.checkpoints.formats.ungathered import describe_ungathered
 from aftermix.checkpoints.formats.weight_files import INDEX, SINGLE
 from aftermix.checkpoints.model import Model, TensorInfo
 from aftermix.checkpoints.reader import read_headers
@@ -67,6 +68,8 @@ def open_adapter(
         raise CheckpointError(label, "is a LoRA adapter, which is nothing without its base", remedy)
 
     stored = _read_stored(folder, label)
+    empty = [name for name, tensor in stored.items() if tensor.numel() == 0]
+    refuse_if_any(describe_ungathered(empty, where=label, owner="the adapter"))
     contents = AdapterContents.from_names(stored)
     swap, _ = find_swap(contents.list_targets(stored), base)
     homeless = [name for name in contents.list_targets(stored) if not (base.has(name) or base.has(swap(name)))]
@@ -209,7 +212,7 @@ class _AdapterBuilder:
         stored_shapes = (compute_matrix_shape(tuple(a.shape)), compute_matrix_shape(tuple(b.shape)))
         fitting = [transposed for transposed, expected in shapes.items() if expected == stored_shapes]
         if not fitting or not (a.is_floating_point() and b.is_floating_point()):
-            expected = " or ".join(f"A {of_a} and B {of_b}" for of_a, of_b in shapes.values())
+            expected = " or ".join(f"A {of_a} and B {of_b}" for of_a, of_b in dict.fromkeys(shapes.values()))
             held = f"A {tuple(a.shape)} and B {tuple(b.shape)} of {a.dtype}"
             found_text = f"expected {expected} for its {info.shape} at rank {rank}, the adapter has {held}"
             self._refuse(info.name, found_text)
