@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from aftermix.config.fields import ConfigSection, Count, Day
+from aftermix.config.fields import ConfigSection, Count, Day, Threads
 
 Split = Literal["search", "select", "test"]
 
@@ -52,8 +52,8 @@ class EvaluateConfig(ConfigSection):
     """`auto`, `cpu`, `cuda`, `cuda:1`, ..."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type the engine computes in; `auto` is float32 on a CPU and the base's type on an accelerator."""
-    threads: Count | None = None
-    """CPU threads of the engine; by default all cores."""
+    threads: Threads = "auto"
+    """CPU threads of the engine."""
     max_length: Count | None = None
     apply_chat_template: bool = False
     date: Day | None = None

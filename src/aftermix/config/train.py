@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from aftermix.config.fields import ConfigSection, Count, Day, Finite, Name, Positive, Tokens
+from aftermix.config.fields import ConfigSection, Count, Day, Finite, Name, Positive, Threads, Tokens
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -224,7 +224,7 @@ class TrainConfig(ConfigSection):
     cache: str | None = None
     """Folder that keeps tokenised data for later runs. By default it is kept in the output until all is trained."""
     device: str = "auto"
-    threads: Count | None = None
+    threads: Threads = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
     mixtures: TrainedMixturesConfig | None = None
     """Said where the experts have no rate and schedule in common, which trained mixtures would get."""

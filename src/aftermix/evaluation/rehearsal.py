@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aftermix.config import Split
@@ -14,6 +15,8 @@ from aftermix.evaluation.quiet import quiet
 from aftermix.evaluation.requests import LeafRequests, forget_answers, score_items
 from aftermix.evaluation.scoring.probe import find_largest_value
 
+TIMED_BATCHES = 3
+"""Batches by whose time the number of threads is chosen."""
 RANGED_ITEMS = 20
 """Items of a leaf whose made-up answers are scored for the range of its metric."""
 
@@ -40,6 +43,14 @@ def score_first_items(suite: TaskSuite, lm: Any) -> None:
             for first in _choose_first_items(part):
                 with quiet(suite.heard):
                     _score_item(first, lm)
+
+
+def list_sample_batches(suite: TaskSuite, lm: Any) -> list[Callable[[], None]]:
+    """Batches of search requests, spread over the tasks, each to be run for its time by `lm`, a live model."""
+    requests = [instance for instances in suite.list_requests("search", lm).values() for instance in instances]
+    size = min(lm.batch_size, len(requests))
+    starts = [(len(requests) - size) * number // (TIMED_BATCHES - 1) for number in range(TIMED_BATCHES)]
+    return [partial(lm.run_briefly, requests[start : start + size]) for start in starts]
 
 
 def find_largest_scores(suite: TaskSuite, lm: Any) -> dict[str, float]:

@@ -190,6 +190,7 @@ def _choose_best(
     pool = open_pool(config)
     merger = Merger.build(pool, MergeRecipe.from_config(config.merge, vectors=config.vectors))
     evaluator = ModelEvaluator.open(pool, by.evaluate, suite)
+    evaluator.rehearse(by.evaluate)
 
     # Each checkpoint by itself is the merge that has all weight on it.
     scored = []

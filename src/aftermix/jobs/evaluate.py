@@ -36,6 +36,7 @@ def evaluate(config: Config, *, split: Split) -> ScoresRecord:
 
     merger = open_merger(config, pool, recipe)
     evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
+    evaluator.rehearse(config.evaluate)
     measurement = evaluator.evaluate(stream_merged_tensors(merger, weights), split)
     items = check_items(measurement.items, tasks=list(suite.tasks), where=f"{split} items")
     summary = summarise(items, objectives=objectives, seed=config.search.seed)

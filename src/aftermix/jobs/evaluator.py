@@ -13,10 +13,12 @@ from aftermix.checkpoints.model_files import find_tokenizer_folder, list_input_f
 from aftermix.checkpoints.pool import Pool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, EvaluateConfig, Split
+from aftermix.devices import choose_threads
 from aftermix.errors import printable
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.harness import TaskSuite
-from aftermix.evaluation.rehearsal import score_first_items
+from aftermix.evaluation.quiet import quiet
+from aftermix.evaluation.rehearsal import list_sample_batches, score_first_items
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.search.baselines import BaselineMerge
 from aftermix.jobs.search.settings import apply_settings, leaves_vectors_as_they_are
@@ -46,6 +48,21 @@ class ModelEvaluator:
         tell_warnings(suite)
         engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config)
         return ModelEvaluator(engine, suite)
+
+    def rehearse(self, config: EvaluateConfig, *, threads: int | None = None) -> int:
+        """Score the first items with the weights that the model has, and settle the number of threads: returned.
+
+        It is the file's; else `threads`, that of a run that goes on; else the faster of one and all, by three batches.
+        Raises :class:`EvaluationError` naming an item that cannot be answered or scored.
+        """
+        suite, lm = self.suite, self.engine.lm
+        score_first_items(suite, lm)
+        if config.threads == "auto" and threads is not None:
+            torch.set_num_threads(threads)
+        elif config.threads == "auto" and lm.device.type == "cpu":
+            with quiet(suite.heard):
+                choose_threads(list_sample_batches(suite, lm))
+        return torch.get_num_threads()
 
     def evaluate(
         self,
@@ -80,16 +97,24 @@ class MergeEvaluator:
     prepared: PreparedVectors | ResidentVectors | None
     """None where searched settings decide what vectors keep: every trial then reads its inputs anew."""
     model_evaluator: ModelEvaluator
+    threads: int
+    """CPU threads of the model."""
     prepare_s: float
     inputs: InputStamps
     """Of the models as they were opened: one that changes ends the run, whether or not it would be read again."""
 
     @staticmethod
     def open(
-        config: Config, pool: Pool, recipe: MergeRecipe, *, space: SearchSpace, suite: TaskSuite
+        config: Config,
+        pool: Pool,
+        recipe: MergeRecipe,
+        *,
+        space: SearchSpace,
+        suite: TaskSuite,
+        threads: int | None = None,
     ) -> MergeEvaluator:
         """Prepare the vectors, unless `space` has settings that every trial would have to prepare them for, load the
-        model, and score the first items with the base's weights.
+        model, and rehearse with the base's weights (`threads` as in :meth:`ModelEvaluator.rehearse`).
         """
         assert config.evaluate is not None  # noqa: S101 - a search requires it; for the type checker
         started = perf_counter()
@@ -100,10 +125,10 @@ class MergeEvaluator:
         prepared = prepare_vectors(merger) if once else None
 
         model_evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
-        score_first_items(suite, model_evaluator.engine.lm)
+        threads = model_evaluator.rehearse(config.evaluate, threads=threads)
         placed = move_to_device(prepared, model_evaluator.engine.lm.device) if prepared is not None else None
         seconds = perf_counter() - started
-        return MergeEvaluator(config, merger, placed, model_evaluator, prepare_s=seconds, inputs=inputs)
+        return MergeEvaluator(config, merger, placed, model_evaluator, threads, prepare_s=seconds, inputs=inputs)
 
     @property
     def tasks(self) -> list[str]:

@@ -38,6 +38,8 @@ SAMPLE_REQUESTS = 64
 """Requests of the first task that the short measurement runs."""
 SAMPLE_S = 2.0
 """Seconds of a merge that are measured."""
+BUSY_S = 0.5
+"""Seconds for which other processes are watched."""
 BYTES_PER_NUMBER = 4
 
 
@@ -58,6 +60,10 @@ class JobEstimate:
     tokens: Mapping[Split, int] = field(default_factory=dict)
     """Tokens through the model by split, over all its measurements."""
     tokens_per_s: float | None = None
+    threads: int | None = None
+    """CPU threads with which that was measured, and of a job that begins as busy as the machine is."""
+    busy_cores: float = 0.0
+    """Cores' worth of work that other processes do."""
     combine_s: float = 0.0
     """Seconds of one merge into the living model."""
     space: str = ""
@@ -140,20 +146,21 @@ def _plan_evaluations(
     """A search through `space`, or a mixture, which has none."""
     from aftermix.evaluation.engines.hf import HuggingFaceEngine
     from aftermix.evaluation.harness import TaskSuite
-    from aftermix.evaluation.rehearsal import count_cut_prompts, score_first_items
+    from aftermix.evaluation.rehearsal import count_cut_prompts
     from aftermix.evaluation.remarks import take_warnings
+    from aftermix.jobs.evaluator import ModelEvaluator
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
 
     suite = TaskSuite.build(config.evaluate)
     engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
-
-    score_first_items(suite, engine.lm)
+    lm, busy = engine.lm, _measure_busy_cores()
+    threads = ModelEvaluator(engine, suite).rehearse(config.evaluate)
 
     measurements = count_search_measurements(config) if space is not None else count_mixture_measurements(config)
     splits: tuple[Split, ...] = ("search", "select", "test")
     once = leaves_vectors_as_they_are(merger.recipe.method, space.settings if space is not None else {})
-    per_model = {split: sum(suite.count_tokens(split, engine.lm).values()) for split in splits}
+    per_model = {split: sum(suite.count_tokens(split, lm).values()) for split in splits}
     remarks = (*suite.remarks, *take_warnings(suite.heard))
 
     return JobEstimate(
@@ -163,9 +170,11 @@ def _plan_evaluations(
         memory_free_bytes=free,
         measurements=measurements,
         items=suite.count_items(),
-        cut_prompts=count_cut_prompts(suite, engine.lm),
+        cut_prompts=count_cut_prompts(suite, lm),
         tokens={split: count * measurements[split] for split, count in per_model.items()},
-        tokens_per_s=_measure_speed(suite.list_requests("search", engine.lm), engine.lm),
+        tokens_per_s=_measure_speed(suite.list_requests("search", lm), lm),
+        threads=threads,
+        busy_cores=busy,
         combine_s=_measure_combine_s(merger)
         if once and not merger.recipe.method.surveys_tensors
         else _measure_merge_s(merger),
@@ -174,6 +183,11 @@ def _plan_evaluations(
         remarks=remarks,
         verification_tokens=read_verification_tokens(config),
     )
+
+
+def _measure_busy_cores() -> float:
+    """Cores' worth of work that all processes do while this one waits."""
+    return psutil.cpu_percent(interval=BUSY_S) / 100 * (psutil.cpu_count() or 1)
 
 
 def _measure_speed(requests: Mapping[str, list[Any]], lm: Any) -> float:

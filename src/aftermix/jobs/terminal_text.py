@@ -12,6 +12,9 @@ from aftermix.report.number_format import ScoreScale, choose_scale
 from aftermix.runs.json_record import Interval
 from aftermix.runs.records import ScoresRecord
 
+BUSY_CORES = 0.3
+"""Cores' worth of other processes' work above which measured times are said to be of a busy machine."""
+
 
 def describe_diagnosis(diagnosis: ConfigDiagnosis) -> Iterator[str]:
     """Facts, then notes, then problems, each numbered problem with its remedy."""
@@ -52,7 +55,11 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
         yield f"{split:<15} {needs.measurements[split]} evaluations, {tokens:,} tokens{time}"
 
     if needs.tokens_per_s:
-        yield f"Speed           {needs.tokens_per_s:,.0f} tokens/s measured now; one merge {needs.combine_s:.3f} s"
+        threads = f" with {needs.threads} thread{'' if needs.threads == 1 else 's'}" if needs.threads else ""
+        speed = f"{needs.tokens_per_s:,.0f} tokens/s measured now{threads}"
+        yield f"Speed           {speed}; one merge {needs.combine_s:.3f} s"
+        if needs.busy_cores > BUSY_CORES:
+            yield f"Busy            other work keeps {needs.busy_cores:.1f} cores: alone, the job is faster than this"
         yield f"Total           about {_time(sum(seconds.values()))}"
     if needs.training:
         yield f"Training        {', '.join(describe_training(needs.training))}"

@@ -48,6 +48,8 @@ class EvaluationLockRecord(RunRecord):
     tokenizer: str
     chat_template: str | None
     """Null where the tokenizer has none. It decides scores only where it is applied."""
+    threads: int | None = None
+    """CPU threads that the run began with, and goes on with; absent in runs of earlier versions: all cores."""
 
 
 class LockRecord(RunRecord):

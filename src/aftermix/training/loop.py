@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from aftermix.training.distributed.processes import read_process_index
 from aftermix.training.optimizers import SAM
 from aftermix.training.resuming import ResumePoints
 
+TIMED_STEPS = 3
+"""Batches by whose time the number of threads is chosen."""
 AfterStep = Callable[[int, Sequence[float]], None]
 """Called after each step, on every process, with its number (from 1) and the losses so far."""
 
@@ -82,6 +85,19 @@ class PackedTrainer(Trainer):
             found = "sam and asam ascend along each micro-batch's gradient, which several processes do not share"
             raise TrainingError("train.accumulation", found, "Use 1, or one process.")
 
+    def list_timed_steps(self) -> list[Callable[[], None]]:
+        """Forward and backward passes of the first batches, to be run for their time: they leave the model as it is."""
+        batches = list(islice(iter(self.batches), TIMED_STEPS))
+        rows = [[self.sequences[index] for index in batch] for batch in batches]
+        return [partial(self._run_for_time, collate_indexed(row)) for row in rows]
+
+    def _run_for_time(self, inputs: dict[str, torch.Tensor]) -> None:
+        model: Any = self.model
+        with torch.random.fork_rng(devices=[]):  # of dropout
+            model.train()
+            self.compute_loss(model, inputs).backward()
+        model.zero_grad(set_to_none=True)
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of a step and the number of its labels, at least 1.
 
@@ -115,7 +131,8 @@ class PackedTrainer(Trainer):
 
         try:
             super()._save_checkpoint(model, trial)
-            self.resume_points.finish(step, losses=self.recorder.losses, seconds=time.perf_counter() - self.started)
+            seconds, threads = time.perf_counter() - self.started, torch.get_num_threads()
+            self.resume_points.finish(step, losses=self.recorder.losses, seconds=seconds, threads=threads)
         except Exception as error:  # torch and safetensors each have their own for a disk that is full
             raise self.resume_points.give_up(step, error) from error
 

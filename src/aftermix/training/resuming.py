@@ -33,6 +33,8 @@ class TrainingProgress:
     step: int
     losses: list[float]
     seconds: float
+    threads: int | None
+    """CPU threads that it began with; None in points of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,9 @@ class ResumePoints:
         step, folder = max(points)
         point = json.loads((folder / POINT).read_text(encoding="utf-8"))
         self._refuse_foreign(point)
-        return TrainingProgress(folder, step, point["losses"], point["seconds"])
+        return TrainingProgress(folder, step, point["losses"], point["seconds"], point.get("threads"))
 
-    def finish(self, step: int, *, losses: list[float], seconds: float) -> None:
+    def finish(self, step: int, *, losses: list[float], seconds: float, threads: int) -> None:
         """Make the Trainer's point at `step` ours: force it to disk, mark it, and remove the ones before it."""
         wait_for_all()
         if read_process_index() == 0:
@@ -72,6 +74,7 @@ class ResumePoints:
             content = {
                 "losses": losses,
                 "seconds": seconds,
+                "threads": threads,
                 "processes": count_processes(),
                 "recipe": dict(self.recipe),
             }

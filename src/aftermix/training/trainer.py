@@ -20,7 +20,8 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from aftermix.config import OptimizerConfig
-from aftermix.devices import set_environment_aside
+from aftermix.config.fields import Threads
+from aftermix.devices import choose_threads, set_environment_aside
 from aftermix.errors import TrainingError
 from aftermix.terminal import quiet_transformers
 from aftermix.training.batch_sampler import StepBatches
@@ -30,7 +31,7 @@ from aftermix.training.distributed.sharding import asks_for_fsdp, enable_cpu_sha
 from aftermix.training.loop import AfterStep, IndexedSequences, PackedTrainer, StepRecorder
 from aftermix.training.optimizers import SAM, MergeAware
 from aftermix.training.optimizers.build import make_optimizer
-from aftermix.training.resuming import ResumePoints
+from aftermix.training.resuming import ResumePoints, TrainingProgress
 from aftermix.training.schedules import (
     SCHEDULES,
     build_schedule_options,
@@ -106,6 +107,8 @@ class TrainingResult:
     seconds: float
     """Wall time of the steps, those before an interruption included."""
     device: str
+    threads: int
+    """CPU threads of the process."""
     processes: int = 1
 
     @property
@@ -126,7 +129,7 @@ def train_one(
     *,
     recipe: TrainingRecipe,
     device: str = "auto",
-    threads: int | None = None,
+    threads: Threads = None,
     label: str = "train",
     after_step: AfterStep | None = None,
     resume: ResumePoints | None = None,
@@ -136,10 +139,11 @@ def train_one(
 
     `model` is any causal language model of transformers; its parameters become float32 (the masters), and those with
     `requires_grad` are trained. Same model, sequences and recipe give the same weights, to the bit, on one device with
-    one number of threads, also when `resume` has a point of an interrupted run to go on from. With `tangent` it is
-    :func:`~aftermix.training.tangent.linearise` around where it starts. Under FSDP the model
-    stays sharded (:func:`~aftermix.training.distributed.processes.gather_state` gathers it). Raises
-    :class:`TrainingError` before the first step, :class:`RunFailedError` when the loss is not a finite number.
+    one number of threads, also when `resume` has a point of an interrupted run to go on from. `threads: auto` is what
+    such a run began with; else one or all, by the time of the first steps; on several processes it changes nothing.
+    With `tangent` it is :func:`~aftermix.training.tangent.linearise` around where it starts. Under FSDP the model stays
+    sharded (:func:`~aftermix.training.distributed.processes.gather_state` gathers it). Raises :class:`TrainingError`
+    before the first step, :class:`RunFailedError` when the loss is not a finite number.
     """
     set_environment_aside()
     batches = recipe.build_batches(len(sequences))
@@ -155,7 +159,7 @@ def train_one(
 
     with ExitStack() as stack:
         stack.enter_context(quiet_transformers())
-        stack.enter_context(_limit_cpu_threads(threads))
+        stack.enter_context(_limit_cpu_threads(threads if isinstance(threads, int) else None))
         if on_cuda:
             stack.enter_context(_use_deterministic_algorithms())
         stack.enter_context(_preserve_use_cache(model))
@@ -189,6 +193,10 @@ def train_one(
         trainer.recorder = recorder
         trainer.add_callback(recorder)
 
+        if threads == "auto" and not on_cuda and count_processes() == 1:
+            _settle_threads(trainer, earlier)
+        used = torch.get_num_threads()
+
         trainer.train(resume_from_checkpoint=str(earlier.folder) if earlier else None)
 
     model.eval()
@@ -199,6 +207,7 @@ def train_one(
         losses=recorder.losses,
         seconds=time.perf_counter() - started,
         device="cuda" if on_cuda else "cpu",
+        threads=used,
         processes=count_processes(),
     )
 
@@ -262,6 +271,14 @@ def _build_arguments(
     if on_cuda and not torch.distributed.is_initialized():
         arguments._n_gpu = 1  # several visible GPUs would turn on DataParallel, which changes the batch
     return arguments
+
+
+def _settle_threads(trainer: PackedTrainer, earlier: TrainingProgress | None) -> None:
+    """Take the threads that the run began with; those of a new run by the time of its first steps."""
+    if earlier is None:
+        choose_threads(trainer.list_timed_steps())
+    elif earlier.threads is not None:
+        torch.set_num_threads(earlier.threads)
 
 
 @contextmanager

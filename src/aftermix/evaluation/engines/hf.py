@@ -37,13 +37,13 @@ class HuggingFaceEngine:
         """Load the model `source` (the base) or the one in that folder, and the tokenizer in `tokenizer_folder`.
 
         `device: auto` is CUDA where there is one. `dtype: auto` is float32 on a CPU and the checkpoint's type
-        elsewhere. Raises :class:`EvaluationError` when transformers would leave a parameter at random values or a
-        stored tensor unused.
+        elsewhere; `threads: auto` is all cores at first. Raises :class:`EvaluationError` when transformers would leave
+        a parameter at random values or a stored tensor unused.
         """
         checkpoint = open_model(str(source)) if isinstance(source, Path) else source
         tokenizer = _load_tokenizer(tokenizer_folder, chat=config.apply_chat_template)
         device = open_device(config.device, where="evaluate.device", error=EvaluationError)
-        if config.threads is not None:
+        if isinstance(config.threads, int):
             torch.set_num_threads(config.threads)
         with quiet():
             model = _load_model(checkpoint, device=device, dtype=config.dtype)

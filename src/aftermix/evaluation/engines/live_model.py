@@ -9,6 +9,7 @@ import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -29,6 +30,8 @@ from aftermix.terminal import set_template_date
 
 SAMPLING_SEED = 1234
 """Seed of tasks that sample their answers (`do_sample: true`), set anew for every batch of every candidate."""
+BRIEF_TOKENS = 8
+"""Longest answer of a run that is made for its time."""
 KEPT_PLANS = 32
 Plan = TypeVar("Plan")
 
@@ -116,6 +119,20 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         plans: list[ScoringPlan | GenerationPlan] = [self._find_scoring_plan(scored)] if scored else []
         plans += [self._find_generation_plan(generated)] if generated else []
         return sum(plan.truncated for plan in plans)
+
+    def run_briefly(self, requests: Sequence[Any]) -> None:
+        """Run `requests` for the time it takes: an answer ends after `BRIEF_TOKENS` tokens, a text is one of many."""
+        for kind in sorted({request.request_type for request in requests}):
+            of_kind = [request for request in requests if request.request_type == kind]
+            if kind == "generate_until":
+                for batch in self._find_generation_plan(of_kind).batches:
+                    settings = batch.settings
+                    brief = replace(settings, max_new_tokens=min(settings.max_new_tokens, BRIEF_TOKENS))
+                    self._generate(replace(batch, settings=brief), seed=SAMPLING_SEED)
+            elif kind == "loglikelihood":
+                self.loglikelihood(of_kind)
+            else:
+                self.loglikelihood_rolling(of_kind[:1], disable_tqdm=True)
 
     def _score_plan(self, plan: ScoringPlan) -> list[tuple[float, bool]]:
         with torch.inference_mode():

@@ -26,7 +26,7 @@ from aftermix.jobs.mixture.tree import search_tree
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.earlier_run import build_translation, import_comparable_trials
-from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, refuse_other_scores
+from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, read_threads, refuse_other_scores
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.input_records import EvaluationLockRecord, SplitRecord
@@ -106,8 +106,9 @@ def _mix(
     if source is not None:
         _refuse_other_points(source, config, pool, problem=problem, split=split)
 
-    evaluator = MergeEvaluator.open(config, pool, recipe, space=problem.space, suite=suite)
-    evaluation = build_evaluation_lock(pool, evaluator.model_evaluator)
+    threads = read_threads(run) if resume else None
+    evaluator = MergeEvaluator.open(config, pool, recipe, space=problem.space, suite=suite, threads=threads)
+    evaluation = build_evaluation_lock(pool, evaluator.model_evaluator, threads=evaluator.threads)
     if resume:
         refuse_other_scores(run, evaluation, chat=suite.chat)
     imported = _import_points(source, evaluation, evaluator, problem, objectives) if source else []

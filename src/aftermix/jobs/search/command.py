@@ -17,7 +17,7 @@ from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.earlier_run import build_translation, import_comparable_trials
 from aftermix.jobs.search.result import build_best_record
-from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, refuse_other_scores
+from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, read_threads, refuse_other_scores
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
@@ -89,8 +89,9 @@ def _search(
         run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
 
     # The folder is made last: whatever is refused leaves nothing behind.
-    evaluator = MergeEvaluator.open(config, pool, recipe, space=space, suite=suite)
-    evaluation = build_evaluation_lock(pool, evaluator.model_evaluator)
+    threads = read_threads(run) if resume else None
+    evaluator = MergeEvaluator.open(config, pool, recipe, space=space, suite=suite, threads=threads)
+    evaluation = build_evaluation_lock(pool, evaluator.model_evaluator, threads=evaluator.threads)
     if resume:
         refuse_other_scores(run, evaluation, chat=suite.chat)
     imported: Sequence[ImportedTrial] = ()

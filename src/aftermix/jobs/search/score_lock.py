@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+import torch
+
 from aftermix.checkpoints.model_files import find_tokenizer_folder, read_tokenizer
 from aftermix.checkpoints.pool import Pool
 from aftermix.errors import SearchError
@@ -29,8 +31,8 @@ FIELDS = {
 """Words for the fields of a task's record; the first that differs is told."""
 
 
-def build_evaluation_lock(pool: Pool, evaluator: ModelEvaluator) -> EvaluationLockRecord:
-    """`evaluation` of `lock.json`: hashes of all tasks, of the tokenizer and of its chat template."""
+def build_evaluation_lock(pool: Pool, evaluator: ModelEvaluator, *, threads: int | None = None) -> EvaluationLockRecord:
+    """`evaluation` of `lock.json`: hashes of all tasks, of the tokenizer and of its chat template, and the threads."""
     engine, suite = evaluator.engine, evaluator.suite
     found = suite.fingerprint_tasks(engine.lm)
     tasks = {
@@ -49,6 +51,7 @@ def build_evaluation_lock(pool: Pool, evaluator: ModelEvaluator) -> EvaluationLo
         tasks=tasks,
         tokenizer=hash_texts(part for name in sorted(files) for part in (name.encode(), files[name])),
         chat_template=hash_texts([encode_document(template)]) if template else None,
+        **({"threads": threads} if threads is not None else {}),
     )
 
 
@@ -56,6 +59,13 @@ def is_hashed(run: Path) -> bool:
     """Tell whether the run in `run` has recorded what decides a score; those of earlier versions have not."""
     lock = read_record(run / LOCK_FILE, LockRecord)
     return lock is not None and lock.evaluation is not None
+
+
+def read_threads(run: Path) -> int:
+    """CPU threads that the run in `run` began with; all cores where it recorded none."""
+    lock = read_record(run / LOCK_FILE, LockRecord)
+    recorded = lock.evaluation.threads if lock is not None and lock.evaluation is not None else None
+    return recorded or torch.get_num_threads()
 
 
 def refuse_other_scores(run: Path, now: EvaluationLockRecord, *, chat: bool) -> None:

@@ -125,6 +125,7 @@ def _train_and_write(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint) 
         "seconds": round(done.seconds, 3),
         "tokens_per_second": round(plan.packed.tokens / done.seconds, 1),
         "device": done.device,
+        "threads": done.threads,
         "processes": done.processes,
     }
     writer.write(plan.folder, tokens=plan.packed.tokens, losses=done.losses, **measured)
@@ -190,7 +191,7 @@ class _ExpertWriter:
             frozen=tuple(self.frozen),
             loss=LossRecord(first=losses[0], final=average_last_losses(losses)),
             processes=count_processes(),
-            threads=self.settings.threads or torch.get_num_threads(),
+            threads=torch.get_num_threads(),
             versions={name: version(name) for name in VERSIONS_OF},
             base_tensors=dict(plan.base_tensors),
         )

@@ -19,7 +19,7 @@ from aftermix.jobs.mixture.command import mixture
 from aftermix.jobs.mixture.points import FittedSurrogates, read_fitted
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility
-from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, refuse_other_scores
+from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, read_threads, refuse_other_scores
 from aftermix.jobs.train.command import write_to_stderr
 from aftermix.jobs.verify.cost import build_cost_record
 from aftermix.jobs.verify.doremi import doremi_ratios
@@ -212,7 +212,9 @@ class _MixtureVerification:
         folders = train_mixtures(config, run, chosen, domains=problem.domains, tokens=tokens, log=log)
 
         recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
-        evaluator = MergeEvaluator.open(config, pool, recipe, space=problem.space, suite=suite)
+        evaluator = MergeEvaluator.open(
+            config, pool, recipe, space=problem.space, suite=suite, threads=read_threads(run)
+        )
         objectives = ObjectiveSet.build((problem.objective,), tasks=list(suite.tasks))
 
         fitted = FittedSurrogates.fit(problem, trials)

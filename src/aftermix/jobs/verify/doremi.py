@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config
@@ -17,7 +18,8 @@ from aftermix.jobs.train.command import build_recipe
 from aftermix.jobs.train.expert_data import DatasetBuilder, collect_sources, open_token_folder
 from aftermix.jobs.train.expert_run import make_trainable
 from aftermix.jobs.verify.training_file import training_config
-from aftermix.runs.verification_records import DOREMI_FILE, DoremiRunRecord, TrajectoryRecord
+from aftermix.runs.json_record import read_record
+from aftermix.runs.verification_records import DOREMI_FILE, DoremiRunRecord, TrainingRecord, TrajectoryRecord
 from aftermix.training.base_model import load_base, load_tokenizer, refuse_unfit
 from aftermix.training.data.mixture import SequenceMixture
 from aftermix.training.doremi import SMOOTHING, STEP_SIZE, DoReMi, train_doremi
@@ -79,7 +81,7 @@ def doremi_ratios(
             step_size=step_size,
             smoothing=smoothing,
             device=settings.device,
-            threads=settings.threads,
+            threads=settings.threads if settings.threads != "auto" else _read_threads(reference),
         )
 
     record = DoremiRunRecord(
@@ -105,6 +107,12 @@ def _describe_trajectory(result: DoReMi) -> TrajectoryRecord:
         weights=tuple(map(tuple, result.weights_TK.round(9).tolist())),
         excess=tuple(map(tuple, result.excess_TK.round(9).tolist())),
     )
+
+
+def _read_threads(expert: Path) -> int | None:
+    """CPU threads that `expert` was trained with."""
+    record = read_record(expert / TRAINING_FILE, TrainingRecord)
+    return record.threads if record is not None else None
 
 
 def _read_earlier(file: Path, recipe: dict[str, JsonValue]) -> DoremiRunRecord:
