@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
 from aftermix.checkpoints.alignment.align import align, select_reading_base
 from aftermix.checkpoints.alignment.exclusion import read_exclusions
-from aftermix.checkpoints.alignment.recorded_base import BaseDigests, compare_recorded_base
+from aftermix.checkpoints.alignment.lineage import find_lineage
+from aftermix.checkpoints.alignment.recorded_base import BaseDigests, compare_recorded_base, read_base_record
 from aftermix.checkpoints.alignment.view import stores_difference
 from aftermix.checkpoints.model import Model, Span, StoredDifference, TensorInfo
 from aftermix.checkpoints.names import build_matcher
@@ -32,7 +34,9 @@ class Pool:
     vocabulary: str | None = None
     """`base`, or the vector whose rows the result has: then the tokenizer is its own."""
     confirmed: frozenset[str] = frozenset()
-    """Vectors whose own record says that they were trained from this base."""
+    """Vectors whose own record says that they were trained from this base, directly or through others."""
+    lineages: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    """Folders of the models between the base and a vector that was trained from one of them, its own base first."""
 
     @property
     def frame(self) -> Model:
@@ -156,27 +160,45 @@ def examine_pool(config: Config, *, whole: bool = False) -> PoolExamination:
         for name, vector in vectors.items()
     }
     opened = tuple(model for model in (base, *models.values()) if model is not None)
-    others, confirmed = _compare_records(base, models, config, whole=whole)
-    problems += others.values()
+    records = _compare_records(base, models, config, whole=whole)
+    problems += records.problems.values()
 
     # An expert of another base is told once, and not tensor by tensor.
-    experts = {name: expert for name, expert in models.items() if expert is not None and name not in others}
+    experts = {name: expert for name, expert in models.items() if expert is not None and name not in records.problems}
     alignment = align(base, experts, config)
     problems += alignment.problems
 
     # A pool that lacks a model would be merged without it.
     complete = bool(experts or base) and len(experts) == len(models) and (base is not None or not config.base)
-    pool = Pool(alignment.base, alignment.experts, _find_instruction(config), config.merge.vocabulary, confirmed)
+    pool = Pool(
+        alignment.base,
+        alignment.experts,
+        _find_instruction(config),
+        config.merge.vocabulary,
+        frozenset(records.confirmed),
+        records.lineages,
+    )
     return PoolExamination(pool if complete else None, opened, problems)
+
+
+@dataclass
+class _RecordComparison:
+    """Experts by what their records say of the base."""
+
+    problems: dict[str, Problem] = field(default_factory=dict)
+    confirmed: set[str] = field(default_factory=set)
+    lineages: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 def _compare_records(
     base: Model | None, models: Mapping[str, Model | None], config: Config, *, whole: bool
-) -> tuple[dict[str, Problem], frozenset[str]]:
-    """Problems of experts whose record is of another base, and the names of those whose record is of this one."""
+) -> _RecordComparison:
+    """Hold the record of each expert against the base, also through the models that it was trained from in turn."""
+    found = _RecordComparison()
     if base is None:
-        return {}, frozenset()
-    digests, problems, confirmed = BaseDigests(base), {}, set()
+        return found
+    digests = BaseDigests(base)
+    folders = [expert.folder for expert in models.values() if expert is not None]
 
     for name, expert in models.items():
         if expert is None:
@@ -186,10 +208,16 @@ def _compare_records(
         named = digests if not prefixes else BaseDigests(select_reading_base(base, config.vectors[name]) or base)
         comparison = compare_recorded_base(named, expert, vector=name, whole=whole)
         if comparison.problem is not None:
-            problems[name] = comparison.problem
+            record = read_base_record(expert.folder)
+            lineage = find_lineage(record, named, folders=folders, whole=whole) if record else ()
+            if lineage:
+                found.lineages[name] = lineage
+                found.confirmed.add(name)
+            else:
+                found.problems[name] = comparison.problem
         if comparison.is_confirmed:
-            confirmed.add(name)
-    return problems, frozenset(confirmed)
+            found.confirmed.add(name)
+    return found
 
 
 def _try_open(

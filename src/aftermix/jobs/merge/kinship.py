@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -49,17 +50,18 @@ class SampledGeometry:
 
 
 def list_kinship_remarks(pool: Pool) -> list[Problem]:
-    """Remarks on vectors that are longer than the base, and on those that point the same way.
+    """Remarks on vectors of several trainings, on those longer than the base, and on those that point the same way.
 
-    Both are what experts of another base look like: their differences hold the way from one base to the other. Looked
-    at are vectors of which no record says that they were trained from this base; of a pair, one such vector is enough.
+    The last two are what experts of another base look like: their differences hold the way from one base to the other.
+    Looked at for them are vectors of which no record says that they were trained from this base; of a pair, one such
+    vector is enough.
     """
+    remarks = [_describe_lineage(pool, vector, folders) for vector, folders in pool.lineages.items()]
     unconfirmed = [vector for vector in pool.experts if vector not in pool.confirmed]
     if pool.base is None or not unconfirmed:
-        return []
+        return remarks
 
     geometry, base = measure_sample(pool), pool.base.label
-    remarks = []
     for vector in unconfirmed:
         relative = geometry.compute_relative_norm(vector)
         if relative > 1:
@@ -96,6 +98,17 @@ def _is_shared(pool: Pool, info: TensorInfo) -> bool:
     experts = pool.experts.values()
     counted = info.mergeable and info.name not in pool.frame.alias
     return counted and all(e.has(info.name) and e.info(info.name).shape == info.shape for e in experts)
+
+
+def _describe_lineage(pool: Pool, vector: str, folders: Sequence[Path]) -> Problem:
+    """Note on a vector that was trained from `folders[0]`, that from the next, and the last from the base."""
+    chain = ", that from ".join(map(str, folders))
+    found = f"vector '{vector}' was trained from {chain}, and that from this base: its difference holds all of it"
+    places = {folder.resolve() for folder in folders}
+    twice = [f"'{name}'" for name, expert in pool.experts.items() if expert.folder.resolve() in places]
+    if twice:
+        found += f", what is in {', '.join(twice)} once more"
+    return Problem(pool.experts[vector].label, found, f"Name `base: {folders[0]}` for the last training alone.")
 
 
 def _find_pairs(geometry: SampledGeometry, unconfirmed: Sequence[str]) -> dict[tuple[str, str], float]:

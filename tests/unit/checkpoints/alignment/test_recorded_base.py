@@ -24,6 +24,7 @@ from aftermix.jobs.calibrate.command import calibrate
 from aftermix.jobs.diff import diff
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
+from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.plan import plan
 from aftermix.jobs.train.command import train
 from support.training_world import (
@@ -262,3 +263,68 @@ def test_an_expert_of_other_shapes_and_base_is_one_line(base_folder: Path, tmp_p
     expert = derive(deep, tmp_path / "expert")
     (fault,) = open_faults(base_folder, expert)
     assert f"records {deep}, found {base_folder}" in fault
+
+
+def train_on(base: Path, folder: Path, factor: float) -> Path:
+    """As :func:`derive`, by another factor."""
+    derive(base, folder)
+    change(folder, lambda tensors: {name: tensor * factor for name, tensor in tensors.items()})
+    return folder
+
+
+def remarks_on(base: Path, **vectors: Path) -> list[str]:
+    entries = {name: VectorConfig(model=str(folder), weight=0.5) for name, folder in vectors.items()}
+    return [str(remark) for remark in list_kinship_remarks(open_pool(Config(base=str(base), vectors=entries)))]
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_an_expert_of_an_expert_is_led_back_to_the_first_base(base_folder: Path, tmp_path: Path, steps: int) -> None:
+    folders = [base_folder]
+    for step in range(steps):
+        folders.append(train_on(folders[-1], tmp_path / f"stage-{step}", 1.01 + step / 100))
+
+    between = ", that from ".join(str(folder) for folder in reversed(folders[1:-1]))
+    told = (
+        f"{folders[-1]}: vector 'x' was trained from {between}, and that from this base: its difference holds all of "
+    )
+    remedy = f"Name `base: {folders[-2]}` for the last training alone."
+    assert remarks_on(base_folder, x=folders[-1]) == [f"{told}it. {remedy}"]
+    twice = remarks_on(base_folder, x=folders[-1], y=folders[1])
+    assert twice == [f"{told}it, what is in 'y' once more. {remedy}"]
+    assert remarks_on(folders[-2], x=folders[-1]) == []  # as the remedy says
+
+    # The difference is from the first base.
+    out = merge(config_of(base_folder, folders[-1]), tmp_path / "out")
+    name = "model.norm.weight"
+    base, last, found = (load_file(f / "model.safetensors")[name].float() for f in (base_folder, folders[-1], out))
+    assert found.equal((base + 0.5 * (last - base)).bfloat16().float())
+
+
+def test_the_expert_between_may_have_moved_to_a_vector_of_the_file(base_folder: Path, tmp_path: Path) -> None:
+    first = train_on(base_folder, tmp_path / "first", 1.01)
+    second = train_on(first, tmp_path / "second", 1.02)
+    moved = first.rename(tmp_path / "moved")
+    assert f"records {first}, found {base_folder}" in open_faults(base_folder, second)[0]
+    (told,) = remarks_on(base_folder, x=second, y=moved)
+    assert told.startswith(f"{second}: vector 'x' was trained from {moved}, and that from this base")
+
+
+@pytest.mark.parametrize("broken", ["other values", "no record", "another base", "a ring", "gone"])
+def test_no_chain_without_a_record_of_every_step(
+    base_folder: Path, other_base: Path, tmp_path: Path, broken: str
+) -> None:
+    first = train_on(other_base if broken == "another base" else base_folder, tmp_path / "first", 1.01)
+    second = train_on(first, tmp_path / "second", 1.02)
+    if broken == "other values":  # trained on after the second began
+        change(first, lambda tensors: {name: tensor * 1.05 for name, tensor in tensors.items()})
+    elif broken == "no record":
+        (first / "train.json").unlink()
+    elif broken == "a ring":
+        record = {"base": str(second), "base_tensors": digest_tensors(open_checkpoint(second))}
+        (first / "train.json").write_text(json.dumps(record))
+    elif broken == "gone":
+        shutil.rmtree(first)
+
+    (told,) = open_faults(base_folder, second)
+    assert f"vector 'cats' was trained from another base: its train.json records {first}, found {base_folder}" in told
+    assert told.endswith(f"Name the base that it was trained from, `base: {first}`.")
