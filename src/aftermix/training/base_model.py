@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from aftermix.checkpoints.formats.configuration import LEFTOVERS, describe_quantisation, drop_leftovers
+from aftermix.checkpoints.formats.fp8 import DEQUANTISE
 from aftermix.checkpoints.names import build_matcher
-from aftermix.checkpoints.reader import Checkpoint
+from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.errors import TrainingError, describe_cause
 from aftermix.terminal import quiet_transformers
 from aftermix.training.data.encoding import TextEncoder, build_example_encoder
@@ -17,6 +19,19 @@ from aftermix.training.data.examples import TrainingExample
 from aftermix.training.data.masking import refuse_unmaskable
 from aftermix.training.data.mixture import SequenceMixture
 from aftermix.training.data.packing import PackedTokens
+
+
+def open_base(folder: Path, *, label: str) -> Checkpoint:
+    """The checkpoint in `folder` as an expert is trained from it: an entry on quantisation over plain weights left out.
+
+    Raises :class:`TrainingError` for weights that are stored quantised: an expert is written in the base's types.
+    """
+    base = drop_leftovers(open_checkpoint(folder, label=label))
+    quantised = describe_quantisation(base)
+    if quantised is not None:
+        found = f"is quantised ({quantised}), and an expert is written in the types of its base"
+        raise TrainingError(label, found, DEQUANTISE)
+    return base
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -47,6 +62,7 @@ def load_base(base: Checkpoint) -> Any:
         with quiet_transformers():
             model, loaded = loader.from_pretrained(
                 str(base.folder),
+                config=_load_config(base),
                 dtype=torch.float32,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -72,10 +88,20 @@ def build_empty_model(base: Checkpoint) -> Any:
     builder: Any = AutoModelForCausalLM
     try:
         with quiet_transformers(), torch.device("meta"):
-            config = AutoConfig.from_pretrained(str(base.folder), local_files_only=True, trust_remote_code=False)
-            return builder.from_config(config, trust_remote_code=False)
+            return builder.from_config(_load_config(base), trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
         raise _build_loading_error(base, error) from error
+
+
+def _load_config(base: Checkpoint) -> Any:
+    """The configuration in the base's folder, without the entries on quantisation that `base` does without."""
+    config = AutoConfig.from_pretrained(str(base.folder), local_files_only=True, trust_remote_code=False)
+    of_text = base.config.get("text_config", base.config)
+    for part, stored in ((config, base.config), (config.get_text_config(), of_text)):
+        for key in LEFTOVERS:
+            if key not in stored and hasattr(part, key):
+                delattr(part, key)
+    return config
 
 
 def refuse_unfit(packed: PackedTokens | SequenceMixture, model: Any, tokenizer: Any, *, where: str) -> None:

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.errors import ConfigError, TrainingError
-from aftermix.training.base_model import build_document_encoder, freeze, load_base, load_tokenizer, refuse_unfit
+from aftermix.training.base_model import (
+    build_document_encoder,
+    freeze,
+    load_base,
+    load_tokenizer,
+    open_base,
+    refuse_unfit,
+)
 from aftermix.training.data.examples import TextDocuments
 from aftermix.training.data.packing import PackedTokens, pack_documents
 
@@ -122,3 +130,46 @@ def test_freezing_refuses_what_matches_nothing_or_everything(model: LlamaForCaus
         freeze(model, ("*",))
     with pytest.raises(ConfigError, match=r"train.freeze: 're:\(' is no regular expression"):
         freeze(model, ("re:(",))
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [
+        ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [9, 9]}}, "quantization_config` (fp8"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config` (gptq"),
+        ({"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}}, "` (bitsandbytes"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "quantization` (4"),
+    ],
+)
+def test_an_entry_on_quantisation_over_plain_weights_is_left_out(
+    entry: dict[str, object], named: str, base_folder: Path, tmp_path: Path
+) -> None:
+    folder = copied(base_folder, tmp_path)
+    edit_json(folder / "config.json", **entry)
+    base = open_base(folder, label="b")
+    (note,) = base.notes
+    assert named in note
+    assert note.endswith("in config.json and no quantised weights: read as stored, the entry is left out")
+    model, plain = load_base(base), load_base(open_base(base_folder, label="b"))
+    assert not any(hasattr(model.config, key) for key in entry)
+    own = {"_name_or_path": str(folder)}
+    assert model.config.to_dict() == plain.config.to_dict() | own
+    assert all(found.equal(plain.state_dict()[name]) for name, found in model.state_dict().items())
+
+
+def test_quantised_weights_are_refused(base_folder: Path, tmp_path: Path) -> None:
+    folder = copied(base_folder, tmp_path)
+    stored = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    remedy = "Name the model that it was made from, or one that was dequantised and saved in bfloat16."
+    scales = {f"{name}_scale_inv": torch.ones(1, 1)}
+    save_file(stored | scales | {name: stored[name].to(torch.float8_e4m3fn)}, folder / "model.safetensors")
+    with pytest.raises(TrainingError) as caught:
+        open_base(folder, label="b")
+    types = "and an expert is written in the types of its base"
+    assert str(caught.value) == f"b: is quantised (weights in float8_e4m3fn), {types}. {remedy}"
+
+    edit_json(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    save_file(stored | {f"{name}.qweight": torch.zeros(4, 4, dtype=torch.int32)}, folder / "model.safetensors")
+    with pytest.raises(TrainingError, match=r"b: is quantised \(`quantization_config` \(gptq\) in config.json\), and"):
+        open_base(folder, label="b")

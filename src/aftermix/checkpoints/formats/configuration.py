@@ -42,11 +42,8 @@ def settle_configuration(checkpoint: Checkpoint) -> Checkpoint:
         notes.append(f"stores {head} with other values than {embedding}, to which config.json ties it: two tensors")
         config = untie_configuration(config, checkpoint.tensors)
 
-    leftovers = _list_leftovers(config) if not _stores_quantised(checkpoint) else {}
-    if leftovers:
-        named = ", ".join(f"`{key}` ({method})" for key, method in leftovers.items())
-        notes.append(f"has {named} in config.json and no quantised weights: read as stored, the entry is left out")
-        config = drop_entries(config, LEFTOVERS)
+    left = drop_leftovers(replace(checkpoint, config=config, notes=()))
+    config, notes = left.config, [*notes, *left.notes]
 
     declared, counts = find_declared_dtype(config), _count_numbers(checkpoint)
     if declared and counts and not counts.keys() & FLOAT8 and counts[declared] < max(counts.values()):
@@ -56,6 +53,26 @@ def settle_configuration(checkpoint: Checkpoint) -> Checkpoint:
 
     notes += _describe_numbers(checkpoint)
     return replace(checkpoint, config=config, notes=(*checkpoint.notes, *notes)) if notes else checkpoint
+
+
+def drop_leftovers(checkpoint: Checkpoint) -> Checkpoint:
+    """`checkpoint` without an entry on quantisation that nothing stored needs, and with a note on it."""
+    leftovers = _list_leftovers(checkpoint.config) if not _stores_quantised(checkpoint) else {}
+    if not leftovers:
+        return checkpoint
+
+    note = f"has {_name_methods(leftovers)} in config.json and no quantised weights: read as stored, the entry is left "
+    config = drop_entries(checkpoint.config, LEFTOVERS)
+    return replace(checkpoint, config=config, notes=(*checkpoint.notes, f"{note}out"))
+
+
+def describe_quantisation(checkpoint: Checkpoint) -> str | None:
+    """Evidence that weights of `checkpoint` are stored quantised; None where there is none."""
+    types = {str(info.dtype).removeprefix("torch.") for info in checkpoint.tensors.values() if info.dtype in FLOAT8}
+    if types:
+        return f"weights in {', '.join(sorted(types))}"
+    entries = _list_leftovers(checkpoint.config)
+    return f"{_name_methods(entries)} in config.json" if entries and _stores_quantised(checkpoint) else None
 
 
 def untie_configuration(config: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,6 +126,10 @@ def _describe_type(config: Mapping[str, Any], stored: torch.dtype, *, is_only: b
     name, share = str(stored).removeprefix("torch."), "its weights" if is_only else "most of its weights"
     said = ", ".join(f"`{key}` = {config[key]}" for key in DTYPE_KEYS if config.get(key))
     return f"stores {share} in {name}, config.json says {said}: read as stored"
+
+
+def _name_methods(entries: Mapping[str, str]) -> str:
+    return ", ".join(f"`{key}` ({method})" for key, method in entries.items())
 
 
 def _list_leftovers(config: Mapping[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import torch
 from aftermix import progress
 from aftermix.checkpoints.alignment.align import describe_alignment
 from aftermix.checkpoints.alignment.mismatches import list_remarks
+from aftermix.checkpoints.formats.fp8 import DequantisedModel
 from aftermix.checkpoints.formats.vector_file import VectorFile, find_content_problems
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.model_files import find_tokenizer_folder, list_companion_remarks
@@ -61,7 +62,7 @@ def doctor(
         diagnosis.run_check(lambda: _check_mixture(config, diagnosis))
     if config.train is not None:
         base = next((model for model in models.opened if model.label == config.base), None)
-        examine_training(config.train, base if isinstance(base, Checkpoint) else None, diagnosis)
+        examine_training(config.train, base if isinstance(base, Checkpoint | DequantisedModel) else None, diagnosis)
     diagnosis.problems = list(dict.fromkeys(diagnosis.problems))  # several checks may meet one fault
     return diagnosis
 

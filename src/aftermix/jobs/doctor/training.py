@@ -7,12 +7,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from aftermix.checkpoints.reader import Checkpoint
+from aftermix.checkpoints.model import Model
 from aftermix.config import SourceConfig, TrainConfig
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.train.expert_data import collect_sources
 from aftermix.jobs.train.expert_run import make_trainable
-from aftermix.training.base_model import build_empty_model, load_tokenizer, refuse_context, refuse_unknown_token
+from aftermix.training.base_model import (
+    build_empty_model,
+    load_tokenizer,
+    open_base,
+    refuse_context,
+    refuse_unknown_token,
+)
 from aftermix.training.data.encoding import build_example_encoder
 from aftermix.training.data.examples import read_examples
 from aftermix.training.trainer import uses_cuda
@@ -21,12 +27,13 @@ EXAMINED_EXAMPLES = 20
 """First examples of each dataset that are read and encoded."""
 
 
-def examine_training(settings: TrainConfig, base: Checkpoint | None, diagnosis: ConfigDiagnosis) -> None:
-    """Tell `diagnosis` what `aftermix train` would refuse before its first step; without a `base`, in the data alone.
+def examine_training(settings: TrainConfig, opened: Model | None, diagnosis: ConfigDiagnosis) -> None:
+    """Tell `diagnosis` what `aftermix train` would refuse before its first step; without a base, in the data alone.
 
     Of each dataset the first examples are read and encoded: all of it is read by the training itself.
     """
     diagnosis.run_check(lambda: uses_cuda(settings.device))
+    base = diagnosis.run_check(lambda: open_base(opened.folder, label=opened.label)) if opened is not None else None
     model = diagnosis.run_check(lambda: build_empty_model(base)) if base is not None else None
     tokenizer = diagnosis.run_check(lambda: load_tokenizer(base.folder)) if base is not None else None
     if model is not None:

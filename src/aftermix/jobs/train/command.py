@@ -13,7 +13,7 @@ from tqdm import tqdm
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE, digest_tensors
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.pool import open_pool
-from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
+from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, require
 from aftermix.devices import set_environment_aside
 from aftermix.errors import AftermixError, Problem, TrainingError, refuse_if_any
@@ -28,7 +28,7 @@ from aftermix.jobs.train.expert_data import (
 )
 from aftermix.jobs.train.expert_run import ExpertPlan, make_trainable, plan_run, train_expert
 from aftermix.process_lock import hold_lock
-from aftermix.training.base_model import load_base, load_tokenizer, refuse_unfit
+from aftermix.training.base_model import load_base, load_tokenizer, open_base, refuse_unfit
 from aftermix.training.distributed.processes import read_process_index
 from aftermix.training.expert import (
     build_recipe_record,
@@ -54,7 +54,9 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
         raise TrainingError("train", "missing from the YAML file", "Add `base:` and `train:`.")
 
     set_environment_aside(log)
-    base = open_checkpoint(locate(base_name), label=base_name)
+    base = open_base(locate(base_name), label=base_name)
+    for note in base.notes:
+        log(f"base {note}")
     folders = {name: output / name for name in settings.datasets}
     _refuse_base_in_the_way(output, folders, base)
     uses_cuda(settings.device)

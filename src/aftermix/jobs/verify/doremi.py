@@ -11,7 +11,6 @@ from pydantic import JsonValue
 
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.hub import locate
-from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config
 from aftermix.errors import TrainingError
 from aftermix.jobs.train.command import build_recipe
@@ -20,7 +19,7 @@ from aftermix.jobs.train.expert_run import make_trainable
 from aftermix.jobs.verify.training_file import training_config
 from aftermix.runs.json_record import read_record
 from aftermix.runs.verification_records import DOREMI_FILE, DoremiRunRecord, TrainingRecord, TrajectoryRecord
-from aftermix.training.base_model import load_base, load_tokenizer, refuse_unfit
+from aftermix.training.base_model import load_base, load_tokenizer, open_base, refuse_unfit
 from aftermix.training.data.mixture import SequenceMixture
 from aftermix.training.doremi import SMOOTHING, STEP_SIZE, DoReMi, train_doremi
 from aftermix.training.expert import build_recipe_record, identify_base
@@ -54,7 +53,7 @@ def doremi_ratios(
     assert name is not None  # noqa: S101
 
     started = time.perf_counter()
-    base, judge = open_checkpoint(locate(name), label=name), open_checkpoint(reference, label=str(reference))
+    base, judge = open_base(locate(name), label=name), open_base(reference, label=str(reference))
     dataset, sources = settings.datasets[DATASET], collect_sources(DATASET, settings)
 
     identity = identify_base(base)

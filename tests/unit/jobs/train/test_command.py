@@ -243,6 +243,22 @@ def test_stored_type_and_tied_head_under_both_names(make_config: Any, base_folde
     assert json.loads((wide / "config.json").read_text())["dtype"] == "float32"
 
 
+def test_a_leftover_on_quantisation_is_told_and_left_out(make_config: Any, base_folder: Path, tmp_path: Path) -> None:
+    base = copied(base_folder, tmp_path / "base")
+    plain = (base / "config.json").read_text()
+    left = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    (base / "config.json").write_text(json.dumps(json.loads(plain) | left))
+    said: list[str] = []
+    config = make_config(base=base, save_steps=2)
+    folder = train(config, tmp_path / "experts", log=said.append)["cats"]
+    told = "base has `quantization_config` (gptq) in config.json and no quantised weights: read as stored, the entry is"
+    assert said[0] == f"{told} left out"
+    assert json.loads((folder / "config.json").read_text()) == json.loads(plain)
+    expected = load_file(train(make_config(save_steps=2), tmp_path / "plain")["cats"] / "model.safetensors")
+    found = load_file(folder / "model.safetensors")
+    assert all(found[name].equal(tensor) for name, tensor in expected.items())
+
+
 def test_what_does_not_fit_the_stored_type_is_refused(make_config: Any, base_folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
