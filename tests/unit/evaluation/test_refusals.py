@@ -70,6 +70,42 @@ def test_a_small_task_with_the_default_counts_is_split_in_proportion(tasks: Path
     assert suite.tasks["colours"].note == "only 40 items, so they are split in proportion: search 6, select 16, test 18"
 
 
+APART = (
+    "Its group has no {0} that all of its tasks have: name them one by one in `evaluate.tasks`, each with its `{0}`, "
+    "or make a group for each."
+)
+
+
+@pytest.mark.parametrize(
+    ("members", "metric", "expected"),
+    [
+        ("colours, continue_colour", "acc_norm", "task 'continue_colour': has no metric 'acc_norm'. {set} acc."),
+        (
+            "continue_colour, colours",
+            None,
+            "task 'continue_colour': expected a metric that is a mean over items with "
+            "higher better, found 'perplexity': it is not a mean over items. {set} acc.",
+        ),
+        ("colours, write_colour", None, f"task 'write_colour': has no filter 'none'. {APART.format('filter')}"),
+        ("colours, say", None, f"task 'say': has no metric 'acc'. {APART.format('metric')}"),
+        ("say, colours", "exact_match", f"task 'colours': has no metric 'exact_match'. {APART.format('metric')}"),
+        ("colours, plain", "acc_norm", "task 'plain': has no metric 'acc_norm'. {set} acc."),
+    ],
+)
+def test_the_metric_of_a_group_is_one_that_all_of_its_tasks_have(
+    members: str, metric: str | None, expected: str, tasks: Path, config_of: Any, add_task_to: Any, task_texts: Any
+) -> None:
+    norm = "  - {metric: acc_norm, aggregation: mean, higher_is_better: true}\n"
+    add_task_to(tasks, "plain", task_texts["colours"].replace(norm, ""))
+    add_task_to(tasks, "say", task_texts["write_colour"].partition("filter_list:")[0])
+    (tasks / "odd.yaml").write_text(f"group: odd\ntask: [{members}]\n")
+    task = {"task": "odd", **({"metric": metric} if metric else {})}
+    told = refusal(config_of(tasks, task))
+    assert told == expected.replace("{set}", "Set `metric` to one of:")
+    if "Set `metric`" in told:  # it can be followed
+        assert set(TaskSuite.build(config_of(tasks, {"task": "odd", "metric": "acc"})).tasks) == {"odd"}
+
+
 def test_a_task_and_a_group_that_holds_it(tasks: Path, config_of: Any) -> None:
     assert refusal(config_of(tasks, "colours", {"task": "both", "metric": "acc"})) == (
         "evaluate.tasks: 'colours' is in both 'colours' and 'both'. Name it once."

@@ -189,15 +189,22 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         return self._keep_plan(requests, make)
 
     def _tokenise_pair(self, context: str, continuation: str) -> Pair:
-        """Tokens as lm-eval's `loglikelihood` takes them: an empty context becomes the beginning-of-text token."""
+        """Tokens as lm-eval's `loglikelihood` takes them: a context without any becomes the beginning-of-text token.
+
+        Where one token spans the end of the context and the whole continuation, nothing of their common tokens would be
+        left to score, at which lm-eval fails: the continuation is then encoded by itself.
+        """
+        context_tokens: list[int] = []
         if context:
             context_tokens, continuation_tokens = self._encode_pair(context, continuation)
-        else:
-            tokens = self.tok_encode(continuation, add_special_tokens=False)
-            starts = tokens[:1] == [self.prefix_token_id]
-            context_tokens, continuation_tokens = (
-                (tokens[:1], tokens[1:]) if starts else ([self.prefix_token_id], tokens)
-            )
+        if not context or not continuation_tokens:
+            spaces = context[len(context.rstrip()) :] if continuation else ""  # lm-eval moves them behind the join
+            continuation_tokens = self.tok_encode(spaces + continuation, add_special_tokens=False)
+
+        if not context_tokens:
+            starts = continuation_tokens[:1] == [self.prefix_token_id]
+            first = continuation_tokens[:1] if starts else [self.prefix_token_id]
+            context_tokens, continuation_tokens = first, continuation_tokens[starts:]
 
         if not 0 < len(continuation_tokens) <= self.max_length:
             raise EvaluationError(

@@ -18,6 +18,10 @@ BY_HAND = (
     "FILE.NAME` with `metric_list: [{metric: NAME, aggregation: mean, higher_is_better: true}]`."
 )
 
+SET_METRIC, SET_FILTER = "Set `metric` to one of:", "Set `filter` to one of:"
+PROBED_ITEMS = 20
+"""Items of a leaf whose scoring is tried for the metrics that the tasks of a group share."""
+
 
 def choose_metric(task: TaskConfig, leaves: Mapping[str, Any], *, aggregates: Sequence[Any] = ()) -> TaskMetric:
     """The metric and filter that `task` names, else the group's own first ones, else those of its first leaf.
@@ -39,7 +43,10 @@ def choose_metric(task: TaskConfig, leaves: Mapping[str, Any], *, aggregates: Se
     filters = _list_filters(next(iter(holders.values())))
     chosen = task.filter or (own.filter_list[0] if own and own.filter_list else filters[0])
 
-    settled = {leaf_name: _settle(name, chosen, leaf_name, leaf) for leaf_name, leaf in holders.items()}
+    try:
+        settled = {leaf_name: _settle(name, chosen, leaf_name, leaf) for leaf_name, leaf in holders.items()}
+    except EvaluationError as error:
+        raise _explain_member(error, chosen, holders) from error
     metrics = dict.fromkeys(settled.values())
     if len(metrics) > 1:
         found = f"metric '{name}' is {' here and '.join(str(metric) for metric in metrics)} there"
@@ -87,7 +94,7 @@ def _settle(name: str, filter_name: str, leaf_name: str, leaf: Any) -> TaskMetri
     where, declared = f"task '{leaf_name}'", list(leaf._metric_fn_list)
     if filter_name not in _list_filters(leaf):
         known = ", ".join(_list_filters(leaf))
-        raise EvaluationError(where, f"has no filter '{filter_name}'", f"Set `filter` to one of: {known}.")
+        raise EvaluationError(where, f"has no filter '{filter_name}'", f"{SET_FILTER} {known}.")
 
     found: tuple[str, ...] = ()
     if _computes_keys(leaf):
@@ -98,16 +105,14 @@ def _settle(name: str, filter_name: str, leaf_name: str, leaf: Any) -> TaskMetri
         if name in declared and name not in found and len(returned) == 1:
             name = returned[0]
         elif name in declared and name not in found and returned:
-            remedy = f"Set `metric` to one of: {', '.join(returned)}."
+            remedy = f"{SET_METRIC} {', '.join(returned)}."
             raise EvaluationError(where, f"metric '{name}' gives several values for each item", remedy)
         is_known = name in found or name in declared or not probed.complete
     else:
         is_known = name in declared
 
-    usable = [
-        key for key in dict.fromkeys([*declared, *found]) if _is_usable(key, leaf) and _is_number(key, found, leaf)
-    ]
-    remedy = f"Set `metric` to one of: {', '.join(usable)}." if usable else BY_HAND
+    usable = _list_usable(leaf, found)
+    remedy = f"{SET_METRIC} {', '.join(usable)}." if usable else BY_HAND
     if not is_known:
         raise EvaluationError(where, f"has no metric '{name}'", remedy)
     if not _is_usable(name, leaf):
@@ -118,6 +123,36 @@ def _settle(name: str, filter_name: str, leaf_name: str, leaf: Any) -> TaskMetri
             remedy,
         )
     return TaskMetric(name, filter_name, skips_nan=leaf.aggregation().get(name) is nanmean)
+
+
+def _explain_member(error: EvaluationError, filter_name: str, leaves: Mapping[str, Any]) -> EvaluationError:
+    """The refusal of one member of a group, whose other members may lack the metrics or filters that it would take."""
+    where, found, remedy = error.problem.parts
+    if len(leaves) == 1 or not remedy.startswith((SET_METRIC, SET_FILTER)):
+        return error
+
+    if remedy.startswith(SET_FILTER):
+        noun, opening, known = "filter", SET_FILTER, [_list_filters(leaf) for leaf in leaves.values()]
+    else:
+        usable = [_list_usable(leaf, _find_returned(leaf, filter_name)) for leaf in leaves.values()]
+        noun, opening, known = "metric", SET_METRIC, usable
+    common = [key for key in known[0] if all(key in others for others in known[1:])]
+    if common:
+        return EvaluationError(where, found, f"{opening} {', '.join(common)}.")
+    remedy = f"Its group has no {noun} that all of its tasks have: name them one by one in `evaluate.tasks`, each with "
+    return EvaluationError(where, found, f"{remedy}its `{noun}`, or make a group for each.")
+
+
+def _find_returned(leaf: Any, filter_name: str) -> tuple[str, ...]:
+    """Keys that the scoring of the first documents returns."""
+    numbers = range(min(PROBED_ITEMS, len(leaf.task_docs)))
+    return find_keys(leaf, filter_name, "", documents=numbers).keys if _computes_keys(leaf) else ()
+
+
+def _list_usable(leaf: Any, found: Sequence[str]) -> list[str]:
+    """Metrics that could count, of those that the leaf declares or that were `found` in its scores."""
+    keys = dict.fromkeys([*leaf._metric_fn_list, *found])
+    return [key for key in keys if _is_usable(key, leaf) and _is_number(key, found, leaf)]
 
 
 def _computes_keys(leaf: Any) -> bool:
