@@ -202,6 +202,8 @@ def _propose_to_exclude(
     explained = {*missing, *foreign, *reshaped, "..."}
     if any(fault.where not in explained for fault in faults) or (reshaped and measures_whole_models(config)):
         return []
+    if config.base is None:  # whose values excluded tensors would keep
+        return []
     patterns = propose_exclusion(frame.tensors, missing=missing, extra=foreign, reshaped=reshaped)
     if patterns is None:
         return []

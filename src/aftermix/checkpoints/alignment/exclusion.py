@@ -100,18 +100,15 @@ def propose_exclusion(
 
     `missing` are names of `base` without a counterpart, `extra` names without one in it, `reshaped` common names of
     different shapes, which only heads of classes may have. Where each of the two lacks something, names may have
-    changed, and nothing is offered. The embedding and the head of tokens must be in common: the result would speak
-    with the base's.
+    changed, and nothing is offered unless what one lacks is a head. The embedding and the head of tokens must be in
+    common: the result would speak with the base's.
     """
     apart = [*missing, *extra, *reshaped]
     common = [name for name in base if name not in missing and name not in reshaped]
     is_output = build_matcher(["kind:head"], where="merge.exclude")
-    if (
-        (missing and extra)
-        or not apart
-        or LEAST_COMMON * len(common) < len(base)
-        or not all(is_output(name) for name in reshaped)
-    ):
+    if not apart or LEAST_COMMON * len(common) < len(base) or not all(map(is_output, reshaped)):
+        return None
+    if not (all(map(is_output, missing)) or all(map(is_output, extra))):
         return None
     if any(any(map(test, apart)) and not any(map(test, common)) for test in (is_embedding, is_head)):
         return None

@@ -7,7 +7,7 @@ finds the map that an error message can offer.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -96,8 +96,9 @@ def propose_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
 
     Where the names agree and one of the two has a part of its own (a vision tower), the other part is mapped to itself.
     Prefixes end at dots; counterparts have the same shape but for the rows of embeddings. None where two maps would do,
-    where none does, and where no embedding is matched. Experts stored in another layout are left out of the comparison,
-    and so is what a model computes for itself, which one file stores and another leaves out.
+    where none does, where no embedding is matched, and where it is matched as it is and single matrices are not. Left
+    out of the comparison are experts stored in another layout, and what a model computes for itself, which one file
+    stores and another leaves out.
     """
     theirs, ours = (
         {name: info for name, info in model.tensors.items() if not (is_expert_part(name) or info.computed)}
@@ -125,6 +126,10 @@ def propose_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
     matched = {map_name(name, prefixes) for name in theirs}
     embedding = next((name for name in ours if is_embedding(name) and name in matched), None)
     if embedding is None:
+        return None
+
+    # Two single matrices of one size under equal embeddings are two things, a pooler and a head for example.
+    if embedding in theirs and not all(_moves_layers(key, theirs) for key in prefixes):
         return None
 
     # Alike inside and unlike outside: a map of a prefix to itself says which part is compared.
@@ -158,6 +163,10 @@ def _find_pairs(
             ):
                 pairs.append((name, key, value, covered))
     return pairs
+
+
+def _moves_layers(key: str, names: Iterable[str]) -> bool:
+    return any(name.startswith(key) and _holds_number(name) for name in names)
 
 
 def _holds_number(prefix: str) -> bool:

@@ -107,6 +107,27 @@ def test_heads_of_other_classes_keep_the_base(copied: Copy, tmp_path: Path) -> N
     assert load_file(out / "model.safetensors")["score.weight"].equal(torch.ones(2, 32))
 
 
+def test_other_heads_on_both_sides_are_offered_together(copied: Copy, tmp_path: Path) -> None:
+    """A masked language model and a classifier that was trained from it."""
+    base = add(copied("base"), {"cls.predictions.transform.dense.weight": torch.ones(32, 32)})
+    parts = {"model.pooler.dense.weight": torch.ones(32, 32), "classifier.weight": torch.ones(2, 32)}
+    (told,) = list_faults(config_of(base, add(copied("b"), parts)))
+    assert "vector 'b' lacks a part of the base: 1 tensor, first cls.pred" in told
+    assert "; has a part that the base lacks: 2 tensors, first classifier.weight, last model.pooler" in told
+    patterns = ["cls.*", "classifier.*", "model.pooler.*"]
+    assert told.endswith(f"{OFFER}{json.dumps(patterns)}`.")
+    out = merge(config_of(base, tmp_path / "copy-of-b", patterns), tmp_path / "out")
+    assert load_file(out / "model.safetensors").keys() == load_file(base / "model.safetensors").keys()
+
+
+def test_without_a_base_nothing_is_offered(copied: Copy) -> None:
+    """`exclude` keeps the base's values; `linear` may have none."""
+    folders = {name: add(copied(name), {"score.weight": torch.ones(n, 32)}) for name, n in (("b", 2), ("c", 3))}
+    vectors = {name: VectorConfig(model=str(folder)) for name, folder in folders.items()}
+    (told,) = list_faults(Config(vectors=vectors, merge=MergeConfig(method="linear")))
+    assert told == "score.weight: vector 'c' is (3, 32), base is (2, 32). Was it trained from this base?"
+
+
 def test_baselines_measure_models_whole(copied: Copy) -> None:
     base = add(copied("base"), {"score.weight": torch.ones(2, 32), "pooler.weight": torch.ones(4)})
     expert = add(copied("b"), {"score.weight": torch.zeros(3, 32), "pooler.weight": torch.ones(4)})
