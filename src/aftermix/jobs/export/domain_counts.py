@@ -26,7 +26,7 @@ BATCH_EXAMPLES = 256
 BATCH_CHARACTERS = 1 << 22
 OF_TOKENIZER = (".json", ".jinja", ".model", ".txt")
 CACHE = ".aftermix-domains.json"
-SURVEY = "traits 2"
+SURVEY = "traits 3"
 """Counts of which nothing but numbers was kept are counted anew."""
 
 COUNTED_DAY = "2026-11-28"
@@ -72,7 +72,9 @@ class DomainCounter:
             ignore_columns=source.ignore_columns,
         )
         tokens = count_tokens(bar(records, label=f"count {name}", unit="example"), encode)
-        return replace(count_domain(tokens, where=source.data), traits=survey_domain(source))
+        return replace(
+            count_domain(tokens, where=source.data), traits=survey_domain(source, template=str(tokenizer.chat_template))
+        )
 
     def _build_key(self, source: SourceConfig, sha256: str) -> str:
         parts = [sha256, source.format, source.text_field, self._hash_tokenizer(), SURVEY]

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from aftermix.config import SourceConfig
 from aftermix.mixture.exports.domain_data import (
     ARGUMENTS_AS_TEXT,
+    IGNORED,
     JSON_AS_TEXT,
     MESSAGE_KEY,
     NO_TURNS,
@@ -38,16 +39,16 @@ Shape: TypeAlias = "dict[str, Shape] | list[Shape] | str | None"
 """Keys and kinds of a JSON value without its numbers and words; None for a null, which is of every kind."""
 
 
-def survey_domain(source: SourceConfig) -> dict[str, str]:
+def survey_domain(source: SourceConfig, *, template: str = "") -> dict[str, str]:
     """Traits of the data of `source`, each with the first place of it; data that was counted without an error.
 
-    Raises :class:`TrainingError` for files that are gone.
+    What is ignored is as if it were not there, but for the trait that the `template` mentions it. Raises
+    :class:`TrainingError` for files that are gone.
     """
     found = _compare_files(list_data_parts(Path(source.data), split=source.split))
     if source.format == "chat":
-        survey = _ConversationSurvey()
-        columns = [name for name in CHAT_COLUMNS if name not in source.ignore_columns]
-        for where, record in read_records(Path(source.data), columns, split=source.split):
+        survey = _ConversationSurvey(source.ignore_columns, template)
+        for where, record in read_records(Path(source.data), CHAT_COLUMNS, split=source.split):
             survey.add_record(where, record)
         found |= survey.places
     return found
@@ -57,12 +58,17 @@ def survey_domain(source: SourceConfig) -> dict[str, str]:
 class _ConversationSurvey:
     """Traits of conversations, collected one record after another."""
 
+    ignored: Sequence[str] = ()
+    template: str = ""
     places: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     """Of the first arguments of a call, and of the first tool."""
 
     def add_record(self, where: str, record: Any) -> None:
         """Note what stands in one conversation."""
+        if "tools" in self.ignored:
+            self._note_ignored(where, {"tools": record.get("tools")})
+        record = {key: value for key, value in record.items() if key not in self.ignored}
         tools, messages = read_tools(where, record.get("tools")), read_objects(record["messages"]) or []
         self._note(where, **{JSON_AS_TEXT: any(isinstance(record.get(name), str) for name in ("tools", "messages"))})
         self._note(where, **{TOOLS: bool(tools), WITHOUT_TOOLS: not tools, SYSTEM_COLUMN: bool(record.get("system"))})
@@ -73,7 +79,14 @@ class _ConversationSurvey:
             self._add_message(where, message)
         self._note(where, **{NO_TURNS: not _takes_turns([message["role"] for message in messages])})
 
+    def _note_ignored(self, where: str, entry: RecordFields) -> None:
+        """Note which keys of `entry` are ignored and would be written: those that the template mentions."""
+        for key, value in entry.items():
+            self._note(where, **{IGNORED + key: bool(value) and key in self.ignored and key in self.template})
+
     def _add_message(self, where: str, message: RecordFields) -> None:
+        self._note_ignored(where, message)
+        message = {key: value for key, value in message.items() if key not in self.ignored}
         calls = read_objects(message.get("tool_calls") or []) or []
         self._note(where, **{JSON_AS_TEXT: bool(calls) and isinstance(message["tool_calls"], str)})
         self._note(where, **{TOOL_TURNS: bool(calls) or message["role"] == "tool"})

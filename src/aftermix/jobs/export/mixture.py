@@ -205,7 +205,8 @@ def _locate_data(sources: DatasetSources) -> list[DomainFiles]:
         except AftermixError as error:
             raise sources.locate_error(name, error) from error
         paths = tuple(str(part.absolute()) for part in parts)
-        domain_files.append(DomainFiles(name, paths, _find_common_kind(parts), source.format, source.text_field))
+        kind, ignored = _find_common_kind(parts), source.ignore_columns
+        domain_files.append(DomainFiles(name, paths, kind, source.format, source.text_field, ignored=ignored))
     return domain_files
 
 

@@ -21,6 +21,7 @@ from aftermix.mixture.exports.plan import (
     MixturePlan,
     describe_plan,
     format_comments,
+    list_ignored_readings,
     refuse_kinds,
     refuse_patterns,
     refuse_traits,
@@ -62,7 +63,7 @@ def write_axolotl(plan: MixturePlan) -> Files:
     Raises :class:`MixtureError` when a domain would have to be repeated, with the largest budget that needs none, and
     :class:`ManyProblemsError` for data of which axolotl would make something else than was counted.
     """
-    refuse_traits(plan.domains, "axolotl", READINGS)
+    refuse_traits(plan.domains, "axolotl", READINGS | list_ignored_readings(plan.domains))
     for domain in plan.domains:
         # It takes one key that says if the loss is on a message.
         first, *others = _list_loss_keys(domain) or [""]

@@ -32,6 +32,8 @@ UNLIKE_FILES = "unlike files"
 """Files of one domain that differ in columns, or in what these hold."""
 MESSAGE_KEY = "message key "
 """With the key's name: what a message holds beside its role, its words and its calls."""
+IGNORED = "ignored "
+"""With the name of a key of messages, or of the column of tools, that is ignored and that the template mentions."""
 LOSS_KEYS = ("weight", "train", "training", "trainable", "loss", "loss_mask")
 """Keys of a message that say if the loss is on it, as training reads them."""
 

@@ -38,7 +38,8 @@ def interleave(plan: MixturePlan) -> Files:
     """`mixture.py`, whose `mixture()` is an `IterableDataset`.
 
     It is the script beside this module with the domains of the plan, and reads data as :mod:`aftermix.training.data`
-    does where tokens are counted: each file by itself, the columns that were counted, and no key that is null.
+    does where tokens are counted: each file by itself, the columns that were counted, and no key that is null or
+    ignored.
     """
     head, rest = SCRIPT.read_text(encoding="utf-8").split(BEGIN)
     title, imports = head.split("\n", 1)
@@ -59,5 +60,7 @@ def _write_entries(plan: MixturePlan) -> Iterator[str]:
         yield f'        "text_field": {json.dumps(text_field)},\n'
         if SYSTEM_COLUMN in domain.data.traits:
             yield '        "system": True,\n'
+        if domain.ignored:
+            yield f'        "ignored": {json.dumps(list(domain.ignored))},\n'
         yield f'        "probability": {format_share(plan.draws[domain.name])},\n'
         yield "    },\n"

@@ -37,6 +37,7 @@ def domain(name: str) -> Dataset:
     stamped = tuple((file, stamp_files(file)) for file in files)
     columns = (*COLUMNS, "system") if DOMAINS[name].get("system") else tuple(COLUMNS)
     asked = {"kind": kind, "files": stamped, "text_field": text_field, "columns": columns}
+    asked["ignored"] = tuple(DOMAINS[name].get("ignored", ()))
     return Dataset.from_generator(write_rows, gen_kwargs=asked, features=Features({"row": Value("large_string")}))
 
 
@@ -48,13 +49,21 @@ def stamp_files(file: str) -> list[tuple[int, int]]:
 
 
 def write_rows(
-    kind: str, files: Sequence[tuple[str, Any]], text_field: str, columns: Sequence[str]
+    kind: str, files: Sequence[tuple[str, Any]], text_field: str, columns: Sequence[str], ignored: Sequence[str] = ()
 ) -> Iterator[dict[str, str]]:
-    """The records of `files` in order, each as JSON."""
+    """The records of `files` in order, each as JSON, without what is `ignored` in it and in its messages."""
     fields = [*columns, text_field]
     for file, _ in files:
         for record in READERS[kind](file, fields):
-            yield {"row": json.dumps(make_row(record, columns, text_field))}
+            row = make_row(drop_ignored(record, ignored), columns, text_field)
+            if "messages" in row:
+                row["messages"] = [drop_ignored(message, ignored) for message in row["messages"]]
+            yield {"row": json.dumps(row)}
+
+
+def drop_ignored(record: Record, ignored: Sequence[str]) -> Record:
+    """A record or a message without the keys that are `ignored`."""
+    return {key: value for key, value in record.items() if key not in ignored}
 
 
 def read_row(row: dict[str, str]) -> Record:

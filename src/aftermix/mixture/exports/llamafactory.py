@@ -17,6 +17,7 @@ import yaml
 from aftermix.errors import Problem, refuse_if_any
 from aftermix.mixture.exports.domain_data import (
     ARGUMENTS_AS_TEXT,
+    IGNORED,
     JSON_AS_TEXT,
     MESSAGE_KEY,
     NO_TURNS,
@@ -54,6 +55,7 @@ READ_KEYS = tuple(MESSAGE_KEY + key for key in ("name", "tool_call_id"))
 """Keys of a message that add no words of their own."""
 READINGS = {
     JSON_AS_TEXT: "takes messages, calls and tools as lists, and some are JSON text",
+    IGNORED + "tool_calls": "reads calls, and 'tool_calls' is ignored",
     NO_TURNS: "drops conversations in which user and assistant do not take turns, or which the assistant does not end",
 }
 TOOL_READINGS = {

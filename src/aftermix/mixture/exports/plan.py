@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aftermix.errors import Problem, printable, refuse_if_any
-from aftermix.mixture.exports.domain_data import TOOLS, DomainData
+from aftermix.mixture.exports.domain_data import IGNORED, TOOLS, DomainData
 from aftermix.mixture.exports.epoch_caps import DomainAllotment
 
 Files = Mapping[str, str]
@@ -32,6 +32,8 @@ class DomainFiles:
     format: str
     """`text`, `chat` or `completion`."""
     text_field: str
+    ignored: tuple[str, ...] = field(default=(), kw_only=True)
+    """Columns of a record and keys of its messages that were not counted."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -164,6 +166,12 @@ def refuse_patterns(places: Sequence[DomainFiles], reader: str) -> None:
             if sign in part
         ]
     )
+
+
+def list_ignored_readings(domains: Sequence[ExportDomain]) -> dict[str, str]:
+    """Readings of a trainer that hands whole messages to the template, by trait: what was ignored comes back."""
+    traits = [trait for domain in domains for trait in domain.data.traits if trait.startswith(IGNORED)]
+    return {trait: f"hands the ignored '{trait.removeprefix(IGNORED)}' to the template" for trait in traits}
 
 
 def refuse_traits(domains: Sequence[ExportDomain], reader: str, readings: Mapping[str, str]) -> None:

@@ -32,6 +32,7 @@ from aftermix.mixture.exports.plan import (
     describe_plan,
     format_comments,
     format_share,
+    list_ignored_readings,
     refuse_kinds,
     refuse_patterns,
     refuse_traits,
@@ -61,7 +62,7 @@ def write_trl(plan: MixturePlan) -> Files:
 
     Raises :class:`ManyProblemsError` for data of which TRL would make something else than was counted.
     """
-    refuse_traits(plan.domains, "TRL", READINGS | _list_joint_readings(plan))
+    refuse_traits(plan.domains, "TRL", READINGS | _list_joint_readings(plan) | list_ignored_readings(plan.domains))
     whole_tokens = _count_mixture_tokens(plan)
     rows = count_first_rows(plan)
     total = sum(rows.values())

@@ -13,6 +13,7 @@ import datasets
 import pyarrow
 import pytest
 import yaml
+from pyarrow import parquet
 from transformers import AutoTokenizer
 
 from aftermix.errors import AftermixError
@@ -334,3 +335,52 @@ def test_megatron_is_told_the_key_that_its_tool_appends(tmp_path: Path) -> None:
     told = (out / "arguments.sh").read_text()
     assert "--json-keys KEY --append-eod\n# KEY: body, text\n" in told
     assert "# talks: its texts are conversations as the base's chat template writes them\n" in told
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_what_is_ignored_is_in_no_row(tmp_path: Path, kind: str) -> None:
+    """Keys of messages, the column of tools, and a prompt of the system, each of its own domain alone."""
+    odd = {**talk(mood="old", content_type="x"), "tools": [tool("even", "one")], "system": "Be old."}
+    rows = {"a": [odd], "b": [calling(0)], "c": [talk(mood="new")]}
+    template = TEMPLATE.replace("m['role'] +", "m['role'] + (m['mood'] or '') +")
+    save_tokenizer(tmp_path / "base", chat_template=template)
+    sources = chats(tmp_path, **rows)
+    sources["a"]["ignore_columns"] = ["mood", "content_type", "tools", "system"]
+    if kind == "parquet":
+        for name, found in rows.items():
+            sources[name]["data"] = str(tmp_path / f"{name}.parquet")
+            parquet.write_table(pyarrow.Table.from_pylist(found), sources[name]["data"])
+    drawn = [
+        {key: value for key, value in row.items() if value} for row in draw(export(tmp_path, "interleave", sources))
+    ]
+    assert in_lines(drawn) == in_lines([talk(), calling(0), talk(mood="new")])
+
+
+@pytest.mark.parametrize(
+    ("to", "ignored", "message"),
+    [
+        ("trl", "mood", "TRL hands the ignored 'mood' to the template"),
+        ("axolotl", "mood", "axolotl hands the ignored 'mood' to the template"),
+        ("axolotl", "tools", "axolotl hands the ignored 'tools' to the template"),
+        ("llamafactory", "tool_calls", "LLaMA-Factory reads calls, and 'tool_calls' is ignored"),
+        ("trl", "note", None),
+        ("axolotl", "weight", None),
+        ("llamafactory", "tools", None),
+        ("llamafactory", "mood", None),
+    ],
+)
+def test_what_is_ignored_and_would_be_written_is_refused(
+    tmp_path: Path, to: str, ignored: str, message: str | None
+) -> None:
+    save_tokenizer(tmp_path / "base", chat_template=TEMPLATE.replace("m['role'] +", "m['role'] + (m['mood'] or '') +"))
+    beside = {"tools": [tool("even", "one")], "tool_calls": call("even", {"one": "1"})["tool_calls"], "weight": 1}
+    record = (
+        talk(**{ignored: beside.get(ignored, "old")}) if ignored != "tools" else {**talk(), "tools": beside["tools"]}
+    )
+    sources = chats(tmp_path, a=[record] * 60)
+    sources["a"]["ignore_columns"] = [ignored]
+    if message is not None:
+        assert refused(tmp_path, to, sources).startswith(f"mixture.a: {message} ({tmp_path / 'a.jsonl'}, line 1). ")
+        return
+    text = (export(tmp_path, to, sources, tokens=100) / "mixture.yaml").read_text()
+    assert "message_field_training" not in text
