@@ -23,11 +23,9 @@ def fill_model(model: Model, *, dtype: torch.dtype) -> tuple[Any, LoadingReport]
     """
     maker: Any = AutoModelForCausalLM
     try:
-        made = maker.from_config(AutoConfig.for_model(**model.config), dtype=dtype, trust_remote_code=False)
+        made = maker.from_config(name_architecture(model), dtype=dtype, trust_remote_code=False)
     except (ValueError, KeyError, TypeError) as error:
-        reason = describe_cause(error)
-        remedy = "Take a model that transformers knows without remote code."
-        raise EvaluationError(model.label, f"its architecture cannot be evaluated ({reason})", remedy) from error
+        raise _explain_architecture(model, error) from error
 
     # A parameter that stays NaN was in no file.
     with torch.no_grad():
@@ -40,3 +38,19 @@ def fill_model(model: Model, *, dtype: torch.dtype) -> tuple[Any, LoadingReport]
         "missing_keys": missing,
         "unexpected_keys": [n for n in model.tensors if weights.find_route(n) is None],
     }
+
+
+def name_architecture(model: Model) -> Any:
+    """The configuration of `model` as transformers has it, without what its folder says of how weights are stored.
+
+    Raises :class:`EvaluationError` for an architecture that transformers does not know.
+    """
+    try:
+        return AutoConfig.for_model(**model.config)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _explain_architecture(model, error) from error
+
+
+def _explain_architecture(model: Model, error: Exception) -> EvaluationError:
+    reason, remedy = describe_cause(error), "Take a model that transformers knows without remote code."
+    return EvaluationError(model.label, f"its architecture cannot be evaluated ({reason})", remedy)

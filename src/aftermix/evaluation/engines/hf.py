@@ -17,7 +17,7 @@ from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import EvaluateConfig
 from aftermix.devices import open_device
 from aftermix.errors import EvaluationError, describe_cause
-from aftermix.evaluation.engines.filled import fill_model
+from aftermix.evaluation.engines.filled import fill_model, name_architecture
 from aftermix.evaluation.engines.live_model import HarnessModel
 from aftermix.evaluation.engines.live_weights import LiveWeights
 from aftermix.evaluation.quiet import quiet
@@ -77,11 +77,18 @@ class HuggingFaceEngine:
             torch.cuda.empty_cache()
 
 
-def open_planning_model(model_folder: Path, *, tokenizer_folder: Path, config: EvaluateConfig) -> HarnessModel:
-    """A model without weights that counts tokens (`TaskSuite.count_tokens`) but cannot score: no weight is read."""
+def open_planning_model(source: Path | Model, *, tokenizer_folder: Path, config: EvaluateConfig) -> HarnessModel:
+    """A model without weights that counts tokens (`TaskSuite.count_tokens`) but cannot score: no weight is read.
+
+    Its architecture is that which :meth:`HuggingFaceEngine.open` would give `source`, however its weights are stored.
+    """
     tokenizer = _load_tokenizer(tokenizer_folder, chat=config.apply_chat_template)
+    checkpoint = open_model(str(source)) if isinstance(source, Path) else source
     with quiet(), torch.device("meta"):
-        architecture = _read_architecture(model_folder)
+        if isinstance(checkpoint, Checkpoint):
+            architecture = _settle_architecture(_read_architecture(checkpoint.folder), checkpoint)
+        else:
+            architecture = name_architecture(checkpoint)
         model = AutoModelForCausalLM.from_config(architecture, trust_remote_code=False)  # type: ignore[no-untyped-call]
         return _wrap_model(model, tokenizer, config)
 

@@ -57,7 +57,7 @@ def doctor(
         _check_sharing(config, models.pool, diagnosis)
 
     if config.evaluate is not None:
-        diagnosis.run_check(lambda: _check_tasks(config, job, _find_prompt_folders(models, config), diagnosis))
+        diagnosis.run_check(lambda: _check_tasks(config, job, _find_prompt_sources(models, config), diagnosis))
     if config.mixture is not None and config.vectors and config.evaluate is not None:
         diagnosis.run_check(lambda: _check_mixture(config, diagnosis))
     if config.train is not None:
@@ -162,8 +162,8 @@ def _check_calibration(pool: Pool, config: Config, diagnosis: ConfigDiagnosis) -
         diagnosis.facts.append(f"calibrate {plan.vector}: {data.samples} of {data.texts} texts, {data.tokens} tokens")
 
 
-def _check_tasks(config: Config, job: JobKind, folders: tuple[Path, Path] | None, diagnosis: ConfigDiagnosis) -> None:
-    """Tasks, and their prompts where `folders` of a model and its tokenizer are at hand."""
+def _check_tasks(config: Config, job: JobKind, sources: tuple[Model, Path] | None, diagnosis: ConfigDiagnosis) -> None:
+    """Tasks, and their prompts where the `sources`, a model and the folder of its tokenizer, are at hand."""
     from aftermix.evaluation.harness import TaskSuite
     from aftermix.evaluation.remarks import take_warnings
     from aftermix.jobs.doctor.tasks import examine_prompts
@@ -179,18 +179,20 @@ def _check_tasks(config: Config, job: JobKind, folders: tuple[Path, Path] | None
         if items.note:
             diagnosis.notes.append(Problem(f"task '{name}'", items.note, "Expect wider intervals."))
 
-    if folders is not None:
+    if sources is not None:
         found = examine_prompts(
-            suite, config.evaluate, folders=folders, objectives=objectives if job == "search" else None
+            suite, config.evaluate, sources=sources, objectives=objectives if job == "search" else None
         )
         diagnosis.problems += found.problems
         diagnosis.notes += found.notes
     diagnosis.notes += [*suite.remarks, *take_warnings(suite.heard)]
 
 
-def _find_prompt_folders(models: PoolExamination, config: Config) -> tuple[Path, Path] | None:
-    """Folders of an architecture that can be built without weights, and of the tokenizer of the result."""
+def _find_prompt_sources(models: PoolExamination, config: Config) -> tuple[Model, Path] | None:
+    """The model whose architecture is evaluated, in whatever form it is stored, and the folder of its tokenizer."""
     base = next((model for model in models.opened if model.label == config.base), None)
-    if base is None or not (base.folder / "config.json").is_file() or "quantization_config" in base.config:
+    if base is None or not (base.folder / "config.json").is_file():
         return None
-    return base.folder, find_tokenizer_folder(models.pool) if models.pool is not None else base.folder
+    if models.pool is not None:
+        return models.pool.frame, find_tokenizer_folder(models.pool)
+    return base, base.folder

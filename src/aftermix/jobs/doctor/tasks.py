@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aftermix.checkpoints.model import Model
 from aftermix.config import EvaluateConfig, Split
 from aftermix.errors import AftermixError, Problem
 from aftermix.evaluation.engines.hf import open_planning_model
@@ -29,15 +30,15 @@ class PromptExamination:
 
 
 def examine_prompts(
-    suite: TaskSuite, config: EvaluateConfig, *, folders: tuple[Path, Path], objectives: ObjectiveSet | None
+    suite: TaskSuite, config: EvaluateConfig, *, sources: tuple[Model, Path], objectives: ObjectiveSet | None
 ) -> PromptExamination:
-    """Build and count the prompts of all splits as the model of `folders` (model, tokenizer) would get them.
+    """Build and count the prompts of all splits as the model of `sources` (model, folder of the tokenizer) gets them.
 
     Prompts that lose their beginning are noted, and so are `objectives` that are means over scores of unlike scales.
     """
-    model_folder, tokenizer_folder = folders
+    model, tokenizer_folder = sources
     try:
-        lm = open_planning_model(model_folder, tokenizer_folder=tokenizer_folder, config=config)
+        lm = open_planning_model(model, tokenizer_folder=tokenizer_folder, config=config)
         problems = [
             problem
             for split in SPLITS

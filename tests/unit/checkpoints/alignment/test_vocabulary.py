@@ -21,7 +21,7 @@ from aftermix.checkpoints.model import Span, TensorInfo, read_tensor
 from aftermix.checkpoints.model_files import list_companion_remarks
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
-from aftermix.config import Config, MergeConfig, VectorConfig, load_config
+from aftermix.config import Config, EvaluateConfig, ItemsConfig, MergeConfig, VectorConfig, load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
@@ -222,6 +222,23 @@ def test_doctor_tells_how_rows_were_aligned(models: Family) -> None:
     assert not any("vocabularies" in note.found for note in found.notes)
 
 
+@pytest.mark.parametrize("policy", ["x", "base"])
+def test_doctor_builds_prompts_for_the_rows_of_the_result(
+    policy: str, models: Family, tasks: Path, tmp_path: Path
+) -> None:
+    """A token that a vector added is one of the result where the recipe takes that vector's vocabulary."""
+    folder = tmp_path / "tasks"
+    shutil.copytree(tasks, folder)
+    path = folder / "colours.yaml"
+    path.write_text(path.read_text().replace('doc_to_text: "', f'doc_to_text: "{NEW[0]} '))
+    evaluate = EvaluateConfig(
+        tasks=["colours"], include_path=str(folder), items=ItemsConfig(search=20, select=10), max_length=20
+    )
+    found = doctor(config(models, x="grown", y="b", vocabulary=policy).model_copy(update={"evaluate": evaluate}))
+    assert found.problems == []
+    assert [note for note in found.notes if "prompts that lose their beginning" in note.found]
+
+
 def test_a_token_that_only_two_vectors_have_is_moved_by_neither(models: Family, tmp_path: Path) -> None:
     second = resized(models["c"], tmp_path / "second", tokens=NEW[::-1], rows=GROWN)
     family = models | {"second": second}
@@ -275,7 +292,7 @@ def test_excluded_embeddings_are_a_note(models: Family) -> None:
 
 
 def test_baselines_of_a_search_would_merge_excluded_embeddings(models: Family) -> None:
-    from aftermix.config import EvaluateConfig, SearchConfig
+    from aftermix.config import SearchConfig
 
     base = config(models, x="other", exclude=("embed_tokens", "lm_head"))
     measured = base.model_copy(update={"evaluate": EvaluateConfig.model_validate({"tasks": ["none"]})})
@@ -344,7 +361,6 @@ def test_vocabularies_of_other_tokenizers(tmp_path: Path) -> None:
 
 def test_an_evaluation_lives_with_the_vectors_vocabulary(models: Family, tasks: Path, tmp_path: Path) -> None:
     """What is scored in memory is the model that `merge` writes."""
-    from aftermix.config import EvaluateConfig
     from aftermix.jobs.evaluate import evaluate
 
     items = {"search": 8, "select": 8, "test": 8}

@@ -27,6 +27,7 @@ from aftermix.jobs.merge.command import merge
 Family = Mapping[str, Path]
 Tensors = dict[str, torch.Tensor]
 DEEPSEEK = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [16, 16], "activation_scheme": "dynamic"}
+COUNTS = ItemsConfig(search=20, select=10)
 MOVED = "model.layers.1.mlp.up_proj.weight"
 
 
@@ -286,6 +287,26 @@ def test_a_live_model_is_filled_with_the_dequantised_base(family: Family, tasks:
     assert live["lm_head.weight"].equal(live["model.embed_tokens.weight"])
     assert not any(parameter.isnan().any() for parameter in engine.lm.model.parameters())
     engine.close()
+
+
+def test_prompts_for_an_fp8_base_are_built_by_doctor(family: Family, tasks: Path, tmp_path: Path) -> None:
+    """Its tokenizer and its length are enough: the same faults and notes as for the plain base."""
+    folder = quantise(tmp_path / "fp8", family["base"])
+
+    def examine(base: Path, **values: Any) -> tuple[list[str], list[str]]:
+        evaluate = EvaluateConfig(tasks=["colours"], include_path=str(tasks), items=COUNTS, **values)
+        found = doctor(Config(base=str(base), vectors={"b": VectorConfig(model=str(family["b"]))}, evaluate=evaluate))
+        return [str(each) for each in found.problems], [str(each) for each in found.notes]
+
+    problems, notes = examine(folder, max_length=20)
+    assert problems == []
+    (cut,) = [note for note in notes if "prompts that lose their beginning" in note]
+    assert cut in examine(family["base"], max_length=20)[1]
+
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    (problem,) = examine(folder)[0]
+    assert problem.startswith(f"{folder}: has no usable tokenizer (")
 
 
 def test_a_dequantised_base_that_lacks_a_tensor_is_not_evaluated(family: Family, tasks: Path, tmp_path: Path) -> None:

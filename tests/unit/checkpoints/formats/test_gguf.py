@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from aftermix.checkpoints.formats.gguf import GGUFCheckpoint, find_gguf_file, locate_cache_folder
 from aftermix.checkpoints.model import describe_storage
 from aftermix.checkpoints.open_model import open_model
-from aftermix.config import Config, MergeConfig, VectorConfig
+from aftermix.config import Config, EvaluateConfig, ItemsConfig, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError
 from aftermix.files import fingerprint
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
 
 Family = Mapping[str, Path]
@@ -222,3 +223,11 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(sys, "platform", "linux")
     assert locate_cache_folder() == Path.home() / ".cache" / "aftermix"
+
+
+def test_prompts_for_a_gguf_base_are_built_by_doctor(gguf_base: Path, family: Family, tasks: Path) -> None:
+    items = ItemsConfig(search=20, select=10)
+    evaluate = EvaluateConfig(tasks=["colours"], include_path=str(tasks), items=items, max_length=20)
+    vectors = {"b": VectorConfig(model=str(family["b"]))}
+    found = doctor(Config(base=str(gguf_base), vectors=vectors, evaluate=evaluate))
+    assert [note for note in found.notes if "prompts that lose their beginning" in str(note)]
