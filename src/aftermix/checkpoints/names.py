@@ -35,7 +35,11 @@ HEADS = (
     "cls.predictions.decoder.weight",
 )
 """Ends of the name of a head, which may be that matrix under a second name."""
-UNUSUAL_HEADS = {"embed_in.weight": "embed_out.weight", "cls.predictions.bias": "cls.predictions.decoder.weight"}
+UNUSUAL_HEADS = {
+    "embed_in.weight": "embed_out.weight",
+    "cls.predictions.bias": "cls.predictions.decoder.weight",
+    "lm_head.dense.weight": "lm_head.decoder.weight",
+}
 """Name of a head that is not stored, by the end of a stored name which shows that it is not `lm_head`."""
 SHARED = "shared.weight"
 EMBEDDING_BY_LAYERS = {
@@ -134,19 +138,20 @@ def find_tied_head(names: Iterable[str], config: dict[str, Any]) -> dict[str, st
     if len(originals) != 1:
         return {}
 
-    tied = _find_tie(config, default=not heads)
+    tied = is_tied(config, default=not heads)
     if not tied:
         return copies
     return copies | dict.fromkeys(heads or [_guess_head_name(originals[0], known)], originals[0])
 
 
-def _find_tie(config: dict[str, Any], *, default: bool) -> bool:
+def is_tied(config: dict[str, Any], *, default: bool = True) -> bool:
+    """Tell whether `config` ties the head to the embedding; `default` where it is silent."""
     return bool(config.get("tie_word_embeddings", select_text_config(config).get("tie_word_embeddings", default)))
 
 
 def _find_tied_embedding(head: str, known: Iterable[str], config: dict[str, Any]) -> dict[str, str]:
     """`{embedding: head}` of a model that stores its tied matrix as the head."""
-    if not _find_tie(config, default=True):
+    if not is_tied(config):
         return {}
     for mark, embedding in EMBEDDING_BY_LAYERS.items():
         outer = next((name.partition(mark)[0] for name in known if f".{name}".find(f".{mark}") >= 0), None)

@@ -24,7 +24,7 @@ from aftermix.checkpoints.alignment.prefix import (
     propose_prefixes,
     restore_own_names,
 )
-from aftermix.checkpoints.alignment.ties import untie_heads
+from aftermix.checkpoints.alignment.ties import add_second_names, untie_heads
 from aftermix.checkpoints.alignment.tokens import is_head, list_token_tensors
 from aftermix.checkpoints.alignment.view import ModelView, describe_views, summarise_names
 from aftermix.checkpoints.alignment.vocabulary import find_tokens_without_rows, unify_vocabularies
@@ -57,6 +57,10 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
         return AlignedModels(base, views, problems)
 
     views = {name: _name_as_frame(frame, expert, name, config, problems) for name, expert in experts.items()}
+    frame = add_second_names(frame, [view for name, view in views.items() if name != first])
+    views = {name: frame if name == first else add_second_names(view, [frame]) for name, view in views.items()}
+    base = frame if base is not None else None
+
     exclusions = read_exclusions(config)
     if base is not None:  # whose values excluded tensors keep
         aligns_rows = config.merge.vocabulary is not None

@@ -1,8 +1,8 @@
-"""Heads that the base ties to its embedding and an expert has trained apart."""
+"""Tensors with several names: the name that one model stores and another does not, and heads trained apart."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from aftermix.checkpoints.alignment.view import BlockReader, ModelView
 from aftermix.checkpoints.formats.configuration import untie_configuration
 from aftermix.checkpoints.model import Model, Span, hold_equal, read_tensor
+from aftermix.checkpoints.names import COPIES, is_tied
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,29 @@ class UntiedView(ModelView):
     def gather(self, name: str, span: Span, *, read: BlockReader, absent: BlockReader) -> torch.Tensor:  # noqa: ARG002
         """Elements `span` of the model itself."""
         return read(name, span)
+
+
+@dataclass(frozen=True)
+class SecondNameView(ModelView):
+    """A model that knows its tied tensor under the name that another model stores it under, too."""
+
+    def gather(self, name: str, span: Span, *, read: BlockReader, absent: BlockReader) -> torch.Tensor:  # noqa: ARG002
+        """Elements `span` of the model itself."""
+        return read(name, span)
+
+
+def add_second_names(model: Model, others: Iterable[Model]) -> Model:
+    """`model` with the names of tensors that `others` store under one name and it under another; mostly itself.
+
+    Writers that drop all but one of several shared tensors keep whichever comes first: the head, or a half's embedding.
+    """
+    second = {
+        stored: name
+        for other in others
+        for name, stored in other.alias.items()
+        if name in model.tensors and not model.has(stored) and (name.endswith(COPIES) or is_tied(model.config))
+    }
+    return SecondNameView(model, model, model.tensors, model.alias | second, ()) if second else model
 
 
 def untie_heads(frame: Model, experts: Mapping[str, Model]) -> Model:

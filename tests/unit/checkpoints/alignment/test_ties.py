@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 
 from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.pool import open_pool
@@ -258,3 +259,52 @@ def test_a_head_without_an_embedding_that_is_not_tied_is_no_embedding(copied: Co
     (base / "config.json").write_text(json.dumps(settings | {"tie_word_embeddings": False}))
     with pytest.raises(AftermixError, match=f"{EMBEDDING}: vector 'b' has this tensor, the base does not"):
         open_pool(config(base, b=family["b"]))
+
+
+def build_shared(family: str) -> Any:
+    """A tiny model whose embedding has several names in memory."""
+    import transformers
+
+    sizes = {"vocab_size": 320, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    if family == "t5":
+        t5 = {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 1, "num_heads": 4, "decoder_start_token_id": 0}
+        return transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, **t5))
+    if family == "bart":
+        halves = {f"{half}_{key}": n for half in ("encoder", "decoder") for key, n in (("layers", 1), ("ffn_dim", 24))}
+        heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "decoder_start_token_id": 1}
+        return transformers.BartForConditionalGeneration(
+            transformers.BartConfig(**sizes, **halves, **heads, d_model=16, forced_eos_token_id=1)
+        )
+    roberta = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 24}
+    return transformers.RobertaForMaskedLM(transformers.RobertaConfig(**sizes, **roberta))
+
+
+@pytest.mark.parametrize(
+    ("family_name", "kept"), [("t5", "decoder.embed_tokens"), ("bart", "lm_head"), ("roberta", HEAD)]
+)
+@pytest.mark.parametrize("other", ["base", "x", "both"])
+def test_whichever_name_of_a_shared_tensor_a_writer_kept(
+    family_name: str, kept: str, other: str, family: Family, tmp_path: Path
+) -> None:
+    """The library's own writer of shared tensors keeps the name that comes first, transformers the embedding."""
+    torch.manual_seed(0)
+    model = build_shared(family_name)
+    for name in ("base", "x"):
+        shutil.copytree(family["base"], tmp_path / name, ignore=shutil.ignore_patterns("*.safetensors"))
+        if name == "x":
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn_like(parameter) * 0.02)
+        model.save_pretrained(tmp_path / f"plain-{name}")
+        shutil.copytree(tmp_path / f"plain-{name}", tmp_path / name, dirs_exist_ok=True)
+        if other in (name, "both"):
+            save_model(model, str(tmp_path / name / "model.safetensors"))
+            assert any(kept.removesuffix(".weight") in tensor for tensor in weights(tmp_path / name))
+
+    recipe = config(tmp_path / "base", x=tmp_path / "x")
+    out, _ = merged(recipe, tmp_path / "out")
+    loaded, report = type(model).from_pretrained(out, output_loading_info=True)
+    assert not report["missing_keys"]
+    parts = [type(model).from_pretrained(tmp_path / f"plain-{name}").state_dict() for name in ("base", "x")]
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.equal(parts[0][name] + 0.5 * (parts[1][name] - parts[0][name])), name
