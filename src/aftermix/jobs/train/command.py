@@ -29,6 +29,7 @@ from aftermix.jobs.train.expert_data import (
 from aftermix.jobs.train.expert_run import ExpertPlan, make_trainable, plan_run, train_expert
 from aftermix.process_lock import hold_lock
 from aftermix.training.base_model import load_base, load_tokenizer, open_base, refuse_unfit
+from aftermix.training.data.frozen_rows import describe_frozen_rows
 from aftermix.training.distributed.processes import read_process_index
 from aftermix.training.expert import (
     build_recipe_record,
@@ -188,6 +189,7 @@ def _prepare_experts(
             problems += _label_problems(name, error)
         else:
             said = describe_datasets(sources, packed, batch=recipe.batch_size)
+            said += describe_frozen_rows(packed, model, tokenizer)
             plans.append(plan.attach_descriptions(describe_data(sources, packed), base_tensors, said))
     return plans
 
