@@ -255,7 +255,7 @@ def search(file: Path | None, output: Path | None, resume: Path | None, source: 
 
     command = join_command("aftermix", "search", file, "--resume", run)
     anew = join_command("aftermix", "search", file or run / "config.yaml", "-o", f"{run}-2")
-    with announce_resume(command, kept="every finished trial", output=run, anew=anew):
+    with announce_resume(command, kept="every finished trial", output=run, anew=anew, anew_without=anew):
         job(config, run, resume=resume is not None, source=source, log=partial(click.echo, err=True))
     print_result(run)
 
@@ -287,10 +287,10 @@ def mixture(
     options += ["--doremi"] if trained["doremi"] else []
 
     command = join_command("aftermix", "mixture", file, "--resume", run, *options)
-    scores = [] if config.mixture is None or config.mixture.tree else ["--from", run]  # a tree takes over none
-    anew = join_command("aftermix", "mixture", file or run / "config.yaml", "-o", f"{run}-2", *scores, *options)
+    new = ("aftermix", "mixture", file or run / "config.yaml", "-o", f"{run}-2")
+    anew, without = join_command(*new, "--from", run, *options), join_command(*new, *options)
     started: dict[str, Any] = {"resume": resume is not None, "source": source, "log": partial(click.echo, err=True)}
-    with announce_resume(command, kept="every measured point", output=run, anew=anew):
+    with announce_resume(command, kept="every measured point", output=run, anew=anew, anew_without=without):
         if verify is None:
             job(config, run, **started)
         else:

@@ -20,12 +20,18 @@ def join_command(*parts: object) -> str:
 
 @contextmanager
 def announce_resume(
-    command: str, *, kept: str, output: Path, anew: str | None = None, has_begun: bool = False
+    command: str,
+    *,
+    kept: str,
+    output: Path,
+    anew: str | None = None,
+    anew_without: str | None = None,
+    has_begun: bool = False,
 ) -> Iterator[None]:
     """Say, when work in the folder `output` stops, what is `kept` there ("every trial") and the command that goes on.
 
-    Where a stop would meet the same end again, that is the command of a new run, `anew`. With `has_begun`, something
-    was written before: a refusal is a stop, too.
+    Where a stop would meet the same end again, that is the command of a new run, `anew`; `anew_without` the scores of
+    this one, where they are of no use. With `has_begun`, something was written before: a refusal is a stop, too.
     """
     try:
         yield
@@ -38,7 +44,8 @@ def announce_resume(
         stop = _find_stop(error, output, kept=f"{kept}, in {output}", has_begun=has_begun)
         if stop is not None:
             stop.kept = stop.kept or f"{kept}, in {output}"
-            stop.go_on = anew if anew and stop.takes_new_run else command
+            new_run = anew if stop.scores_serve else anew_without
+            stop.go_on = new_run if new_run and stop.takes_new_run else command
         elif not isinstance(error, AftermixError) and _holds_anything(output):
             error.add_note(f"go on with: {command}")
 

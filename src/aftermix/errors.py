@@ -126,13 +126,22 @@ class RunFailedError(AftermixError):
     exit_code = 1
 
     def __init__(
-        self, where: str, found: str, remedy: str, *, kept: str | None = None, takes_new_run: bool = False
+        self,
+        where: str,
+        found: str,
+        remedy: str,
+        *,
+        kept: str | None = None,
+        takes_new_run: bool = False,
+        scores_serve: bool = True,
     ) -> None:
         super().__init__(where, found, remedy)
         self.kept = kept
         """What is there for whoever goes on."""
         self.takes_new_run = takes_new_run
         """True where going on in the same folder would end in the same way: a new run is what goes on."""
+        self.scores_serve = scores_serve
+        """False where that run can begin with none of the scores, their task being at fault."""
         self.go_on: str | None = None
         """The command that goes on, where the command line knows one."""
 

@@ -113,7 +113,7 @@ def test_equal_scores_stop_a_mixture_after_its_first_design(
         assert "wider bounds, and start a new run with `aftermix mixture FILE -o NEW`." in stop
         if arguments[0] == "-o":
             output = arguments[1]
-            assert f"go on with: aftermix mixture {path} -o {output}-2 --from {output}\n" in told
+            assert f"go on with: aftermix mixture {path} -o {output}-2\n" in told
     assert len((run / "trials.jsonl").read_text().splitlines()) == 5
     assert not (run / "best.json").exists()
 
@@ -130,6 +130,23 @@ def test_equal_scores_stop_the_root_of_a_tree(
     told = capsys.readouterr().err
     assert "points of the first design scored the same (partial 0.25)" in told
     assert f"go on with: aftermix mixture {path} -o {tmp_path / 'run'}-2\n" in told
+
+
+@pytest.mark.parametrize("command", ["search", "mixture"])
+def test_a_scoring_that_fails_at_every_answer_takes_a_new_run(
+    command: str, tmp_path: Path, family: Family, tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run holds its tasks as they were, so that one mended in place is none of it."""
+    # The first item is scored before the first trial: what it shows is refused there.
+    path = write_file(tmp_path, family, tasks, "return {'acc': 1 / (not doc['question'].endswith('5?'))}")
+    if command == "mixture":
+        ask_for_mixture(path)
+    run = tmp_path / "run"
+    assert run_cli(command, path, "-o", run) == 1
+    told = capsys.readouterr().err
+    assert "its answer cannot be scored (ZeroDivisionError: " in told
+    assert "Mend it and start a new run: scores of one run are of tasks that stay as they are." in told
+    assert f"go on with: aftermix {command} {path} -o {run}-2\n" in told
 
 
 def test_an_error_of_the_scoring_is_one_line_in_evaluate(

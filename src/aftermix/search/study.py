@@ -11,7 +11,14 @@ from typing import Any
 
 from aftermix import progress
 from aftermix.config import SearchConfig
-from aftermix.errors import AftermixError, InputFaultError, RunFailedError, SearchError, describe_cause
+from aftermix.errors import (
+    AftermixError,
+    EvaluationError,
+    InputFaultError,
+    RunFailedError,
+    SearchError,
+    describe_cause,
+)
 from aftermix.runs import journal
 from aftermix.runs.trials import (
     ItemMeasurement,
@@ -32,6 +39,8 @@ Propose = Callable[[Sequence[Trial]], Suggestion]
 """The next point, given the trials that have ended."""
 LEAST_DESIGN = 4
 """Trials below which equal scores are no evidence: on a dozen items two near merges often answer alike."""
+TASK_FAULTS = ("task '", "item '")
+"""Openings of the place of a fault that lies in a task, its scoring or its answers."""
 
 
 def run_study(
@@ -86,7 +95,7 @@ def run_study(
 
             failures = failures + 1 if fault else 0
             if fault and failures >= config.max_consecutive_failures:
-                raise _explain_stop(folder, trials, failures) from fault
+                raise _explain_stop(folder, trials, failures, fault) from fault
             if propose is None and len(trials) == total == design:
                 _refuse_all_equal(folder, trials, objectives)
     return trials
@@ -206,6 +215,7 @@ def _refuse_all_equal(folder: Path, trials: Sequence[Trial], objectives: Objecti
         "Look whether the answers and the metric of these tasks are right, take another metric, more "
         "`evaluate.items.search` or wider ranges, and start a new run with `aftermix search FILE -o NEW`.",
         takes_new_run=True,
+        scores_serve=False,
     )
 
 
@@ -232,7 +242,10 @@ def describe_best(trials: Sequence[Trial], objectives: ObjectiveSet) -> str:
     return f"best {best.values[0]:.4f} at trial {best.number}"
 
 
-def _explain_stop(folder: Path, trials: Sequence[Trial], failures: int) -> RunFailedError:
+def _explain_stop(folder: Path, trials: Sequence[Trial], failures: int, fault: Exception) -> RunFailedError:
     complete = sum(trial.is_complete for trial in trials)
     found = f"{failures} trials in a row failed, the last with: {trials[-1].error}"
+    if isinstance(fault, EvaluationError) and fault.problem.where.startswith(TASK_FAULTS):
+        remedy = "Mend it and start a new run: scores of one run are of tasks that stay as they are."
+        return RunFailedError(str(folder), found, remedy, takes_new_run=True, scores_serve=False)
     return RunFailedError(str(folder), found, f"Mend the cause, then go on; {complete} complete trials are kept.")

@@ -127,6 +127,18 @@ def test_many_failures_in_a_row_stop_the_search_and_say_how_to_go_on(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("where", "is_task"), [("task 'a'", True), ("item 'a/3'", True), ("model", False), ("live model", False)]
+)
+def test_failures_of_a_task_take_a_new_run(tmp_path, where, is_task):
+    error = EvaluationError(where, "is broken", "Look at it.")
+    with pytest.raises(RunFailedError) as caught:
+        run(tmp_path, measure=stopping_at(1, error), max_consecutive_failures=2)
+    assert (caught.value.takes_new_run, caught.value.scores_serve) == (is_task, not is_task)
+    remedy = "Mend it and start a new run: scores" if is_task else "Mend the cause, then go on; 1 complete trials are"
+    assert f"2 trials in a row failed, the last with: {where}: is broken. Look at it. {remedy}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "error",
     [
         InputFaultError("expert/model.safetensors", "has changed since it was opened", "Restore it."),

@@ -73,6 +73,7 @@ def refuse_equal_scores(run: Path, problem: MixtureProblem, trials: Sequence[Tri
             "Look whether the answers and the metric of these tasks are right, take another metric, more "
             "`evaluate.items.search` or wider bounds, and start a new run with `aftermix mixture FILE -o NEW`.",
             takes_new_run=True,
+            scores_serve=False,
         ) from error
 
 
