@@ -183,12 +183,12 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def _find_scoring_plan(self, requests: Sequence[Any]) -> ScoringPlan:
         def make() -> ScoringPlan:
-            pairs = [self._tokenise_pair(*request.args) for request in requests]
+            pairs = [self._tokenise_pair(*request.args, place=_locate_request(request)) for request in requests]
             return self._plan_pairs(pairs, batch_size=self.batch_size)
 
         return self._keep_plan(requests, make)
 
-    def _tokenise_pair(self, context: str, continuation: str) -> Pair:
+    def _tokenise_pair(self, context: str, continuation: str, *, place: str = "") -> Pair:
         """Tokens as lm-eval's `loglikelihood` takes them: a context without any becomes the beginning-of-text token.
 
         Where one token spans the end of the context and the whole continuation, nothing of their common tokens would be
@@ -208,7 +208,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
         if not 0 < len(continuation_tokens) <= self.max_length:
             raise EvaluationError(
-                f"continuation {continuation[:80]!r}",
+                f"{place}continuation {continuation[:80]!r}",
                 f"expected 1 to {self.max_length} tokens, found {len(continuation_tokens)}",
                 "Correct the task's choices, or raise `evaluate.max_length`.",
             )
@@ -290,3 +290,9 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         self._plans.move_to_end(key)
         plan: Plan = self._plans[key][1]
         return plan
+
+
+def _locate_request(request: Any) -> str:
+    """Task and item of a request of lm-eval; items are numbered from 0 in the order of the task's documents."""
+    task, item = getattr(request, "task_name", None), getattr(request, "doc_id", None)
+    return "" if task is None or item is None else f"task '{task}', item {item}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from aftermix.training.data.conversations.calls import describe_kind, read_objec
 from aftermix.training.data.files import PlacedRecord, RecordFields, is_plain_text, list_data_parts, read_records
 
 SHOWN_FIELDS = 8
+INDEX_OF_PANDAS = re.compile(r"__index_level_\d+__")
+"""Columns in which pandas keeps the names of rows, which are no data."""
 FIELDS_OF_FORMAT = {"chat": ("messages", "tools", "system"), "completion": ("prompt", "completion")}
 """Fields read of a record, by format; `text` reads `text_field`."""
 
@@ -120,7 +123,8 @@ def _refuse_text_beside(where: str, record: RecordFields, fields: Collection[str
 
 
 def _list_text_beside(record: RecordFields, fields: Collection[str]) -> list[str]:
-    return [name for name, value in record.items() if name not in fields and _holds_text(value)]
+    beside = [name for name, value in record.items() if name not in fields and _holds_text(value)]
+    return [name for name in beside if not INDEX_OF_PANDAS.fullmatch(name)]
 
 
 def _holds_text(value: object) -> bool:

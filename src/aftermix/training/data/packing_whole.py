@@ -68,7 +68,9 @@ class WholeStream:
         long = self.store.lengths[self.store.lengths > self.context]
         if len(long) and self.longer == "refuse":
             found = f"{len(long)} of {self.store.documents} examples are longer than {self.context} tokens, up to "
-            remedy = "Raise `train.context`, or set `long_examples:` to `cut` or `skip`."
+            longest = int(self.store.numbers[self.store.lengths.argmax()]) + 1
+            remedy = "Raise `train.context`, or set `long_examples:` to `cut` or `skip`. "
+            remedy += f"The longest is example {longest} in order of the data."
             raise TrainingError(self.where, f"{found}{int(long.max())}", remedy)
 
         if self.longer == "skip" and len(long) == self.store.documents:

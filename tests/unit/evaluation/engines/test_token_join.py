@@ -67,3 +67,6 @@ def test_a_context_of_white_space_is_as_an_empty_one_with_the_space_behind_it(
 def test_an_empty_continuation_is_refused(lm: HarnessModel, context: str) -> None:
     with pytest.raises(EvaluationError, match=r"continuation '': expected 1 to 512 tokens, found 0"):
         score(lm, (context, ""))
+    request = Instance("loglikelihood", doc={}, arguments=(context, ""), idx=0, metadata=("colours", 3, 1))
+    with pytest.raises(EvaluationError, match=r"^task 'colours', item 3: continuation '': expected 1 to 512 tokens"):
+        lm.loglikelihood([request])

@@ -84,8 +84,9 @@ def test_examples_longer_than_the_context() -> None:
     store = store_of([3, 20, 5, 11])
     with pytest.raises(
         TrainingError, match=r"a.jsonl: 2 of 4 examples are longer than 8 tokens, up to 20. Raise `train"
-    ):
+    ) as error:
         WholeStream(store, 8, seed=0, where="a.jsonl")
+    assert str(error.value).endswith("to `cut` or `skip`. The longest is example 2 in order of the data.")
     cut = pack_stream(WholeStream(store, 8, seed=0, longer="cut"), tokens=None, where="-")
     assert cut.tokens == 39 == sum(len(row) for row in cut)
     assert cut.documents == 4

@@ -205,6 +205,7 @@ def test_text_beside_conversations_is_refused_by_name_unless_ignored(
 
 def test_numbers_and_empty_columns_say_nothing(tmp_path: Path) -> None:
     beside = {"id": 7, "score": 0.5, "source": None, "note": "", "vector": [0.1], "good": True, "tools": ""}
+    beside |= {"__index_level_0__": "row 7"}
     assert show_record(write(tmp_path, {"messages": TURNS, **beside}, "jsonl")) == WRITTEN
 
 
