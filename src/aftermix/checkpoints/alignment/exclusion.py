@@ -82,6 +82,7 @@ def build_exclusion_view(frame: Model, expert: Model, exclusions: Exclusions, *,
         and (exclusions.everywhere(name) or exclusions.everywhere(frame.alias.get(name, name)))
     ]
     surplus = [name for name in expert.tensors if not frame.has(name) and exclusions.named(name)]
+    surplus += [name for name in _list_own_heads(frame, expert) if exclusions.everywhere(name)]
     if not (lacking or reshaped or surplus):
         return expert
 
@@ -91,6 +92,12 @@ def build_exclusion_view(frame: Model, expert: Model, exclusions: Exclusions, *,
     alias = {name: other for name, other in expert.alias.items() if name not in kept and other not in surplus}
     notes = _describe(lacking, reshaped, surplus)
     return ExclusionView(expert, frame, dict(sorted(tensors.items())), alias, notes, kept)
+
+
+def _list_own_heads(frame: Model, expert: Model) -> list[str]:
+    """Heads that `expert` stores apart from its embedding, and `frame` ties to its own without storing them."""
+    tied = {*expert.alias, *expert.alias.values()}
+    return [name for name in expert.tensors if name in frame.alias and name not in frame.tensors and name not in tied]
 
 
 def propose_exclusion(

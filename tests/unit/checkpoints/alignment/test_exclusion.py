@@ -120,6 +120,31 @@ def test_other_heads_on_both_sides_are_offered_together(copied: Copy, tmp_path: 
     assert load_file(out / "model.safetensors").keys() == load_file(base / "model.safetensors").keys()
 
 
+def test_an_excluded_head_of_its_own_is_left_out_where_the_base_ties_it(copied: Copy, tmp_path: Path) -> None:
+    base, expert = copied("base"), add(copied("b"), {"lm_head.weight": torch.ones(320, 32)})
+    (told,) = list_faults(config_of(base, expert))
+    assert told.startswith("lm_head.weight: vector 'b' has a head of its own, the base ties it")
+
+    lines: list[str] = []
+    config = config_of(base, expert, ["lm_head"])
+    out = merge(config, tmp_path / "out", log=lambda line: lines.append(str(line)))
+    assert lines[-1].startswith("vector 'b' has more than the base in what is excluded, which is left out: 1 tensor")
+    assert "lm_head.weight" not in load_file(out / "model.safetensors")
+
+
+def test_excluding_the_head_leaves_a_matrix_that_is_stored_as_one(copied: Copy, tmp_path: Path) -> None:
+    """Excluding the head of a tied model does not exclude its embedding, under whichever name a vector stores it."""
+    expert = copied("b")
+    stored = load_file(expert / "model.safetensors")
+    plain = merge(config_of(copied("base"), expert), tmp_path / "plain")
+    stored["lm_head.weight"] = stored.pop("model.embed_tokens.weight")
+    save_file(stored, expert / "model.safetensors", {"format": "pt"})
+    out = merge(config_of(tmp_path / "copy-of-base", expert, ["lm_head"]), tmp_path / "out")
+    found, usual = (load_file(folder / "model.safetensors") for folder in (out, plain))
+    assert found.keys() == usual.keys()
+    assert all(found[name].equal(tensor) for name, tensor in usual.items())
+
+
 def test_without_a_base_nothing_is_offered(copied: Copy) -> None:
     """`exclude` keeps the base's values; `linear` may have none."""
     folders = {name: add(copied(name), {"score.weight": torch.ones(n, 32)}) for name, n in (("b", 2), ("c", 3))}
