@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-Pair = tuple[Sequence[int], Sequence[int]]
-"""Tokens of a context and of the continuation that is scored."""
+from aftermix.evaluation.engines.prefix_tree import Pair
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,11 @@ class ScoringPlan:
     tokens: int
     """Tokens of all sequences without padding."""
     truncated: int
+
+    @property
+    def positions(self) -> int:
+        """Positions that the batches compute, padding included."""
+        return sum(batch.tokens_BT.numel() for batch in self.batches)
 
 
 def build_scoring_plan(pairs: Sequence[Pair], *, batch_size: int, max_length: int, device: torch.device) -> ScoringPlan:
@@ -114,13 +118,13 @@ def score_plan(plan: ScoringPlan, logits_of: Logits) -> list[tuple[float, bool]]
     for batch in plan.batches:
         logits_SV = logits_of(batch.tokens_BT, batch.positions_P)[batch.row_S, batch.column_S]
         chosen_S = torch.log_softmax(logits_SV, dim=-1, dtype=torch.float32).gather(1, batch.target_S[:, None])[:, 0]
-        chosen, greedy = chosen_S.tolist(), _is_greedy(logits_SV, batch.target_S)
+        chosen, greedy = chosen_S.tolist(), is_greedy(logits_SV, batch.target_S)
         for request, first, last in batch.spans:
             answers[request] = (math.fsum(chosen[first:last]), all(greedy[first:last]))
     return answers
 
 
-def _is_greedy(logits_SV: torch.Tensor, target_S: torch.Tensor) -> list[bool]:
+def is_greedy(logits_SV: torch.Tensor, target_S: torch.Tensor) -> list[bool]:
     """Say of each target if it is the first of the largest logits."""
     # Most targets are not the largest, and finding a maximum is cheaper than finding where it is.
     largest_S = logits_SV.gather(1, target_S[:, None])[:, 0] == logits_SV.amax(dim=-1)

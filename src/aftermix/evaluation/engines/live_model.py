@@ -18,7 +18,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from transformers import StoppingCriteriaList
 
 from aftermix.errors import EvaluationError
-from aftermix.evaluation.engines.batches import Pair, ScoringPlan, build_scoring_plan, score_plan
+from aftermix.evaluation.engines.batches import ScoringPlan, build_scoring_plan, score_plan
 from aftermix.evaluation.engines.generation import (
     GenerationPlan,
     GenerationSettings,
@@ -26,12 +26,17 @@ from aftermix.evaluation.engines.generation import (
     StopOnText,
     refuse_clashing_options,
 )
+from aftermix.evaluation.engines.prefix_tree import Pair
+from aftermix.evaluation.engines.tree_plan import TreePlan, build_tree_plan
+from aftermix.evaluation.engines.tree_scoring import TreeScorer, find_reason_against_trees, find_window
 from aftermix.terminal import set_template_date
 
 SAMPLING_SEED = 1234
 """Seed of tasks that sample their answers (`do_sample: true`), set anew for every batch of every candidate."""
 BRIEF_TOKENS = 8
 """Longest answer of a run that is made for its time."""
+MOST_POSITIONS = 0.9
+"""Part of the positions of plain batches that a tree may have: above it, a mask costs more than it saves."""
 KEPT_PLANS = 32
 Plan = TypeVar("Plan")
 
@@ -40,9 +45,10 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
     """lm-eval's Hugging Face model for one process and one device, without work repeated between candidates.
 
     Departures from :class:`lm_eval.models.huggingface.HFLM`: logits only at scored positions (where the architecture
-    can), log-softmax always in float32, no key-value cache when scoring, no progress bars, no answer cache. The answers
-    are the same up to the rounding of the last matrix product. A chat template that asks for today's date is given
-    midnight of `date`, without which it is today's.
+    can), log-softmax always in float32, no progress bars, no answer cache, and beginnings that requests share run
+    through the model once (where it can: :func:`~aftermix.evaluation.engines.tree_scoring.find_reason_against_trees`).
+    The answers are the same up to the rounding of the last matrix product. A chat template that asks for today's date
+    is given midnight of `date`, without which it is today's.
     """
 
     def __init__(
@@ -60,6 +66,9 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         accepted = inspect.signature(model.forward).parameters
         self._keeps_logits = "logits_to_keep" in accepted
         self._options = {"use_cache": False} if "use_cache" in accepted else {}
+        self._scorer = TreeScorer(model, self._keeps_logits)
+        self._against_trees: str | None = None
+        self._probed = False
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
         """(log-likelihood, greedy) of each continuation given its context."""
@@ -116,7 +125,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         """
         scored = [request for request in requests if request.request_type == "loglikelihood"]
         generated = [request for request in requests if request.request_type == "generate_until"]
-        plans: list[ScoringPlan | GenerationPlan] = [self._find_scoring_plan(scored)] if scored else []
+        plans: list[ScoringPlan | TreePlan | GenerationPlan] = [self._find_scoring_plan(scored)] if scored else []
         plans += [self._find_generation_plan(generated)] if generated else []
         return sum(plan.truncated for plan in plans)
 
@@ -134,9 +143,9 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             else:
                 self.loglikelihood_rolling(of_kind[:1], disable_tqdm=True)
 
-    def _score_plan(self, plan: ScoringPlan) -> list[tuple[float, bool]]:
+    def _score_plan(self, plan: ScoringPlan | TreePlan) -> list[tuple[float, bool]]:
         with torch.inference_mode():
-            answers = score_plan(plan, self._compute_logits)
+            answers = self._run_plan(plan)
         if not all(math.isfinite(value) for value, _ in answers):
             raise EvaluationError(
                 "model",
@@ -146,6 +155,11 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         self.forwarded_tokens += plan.tokens
         self.truncated_requests += plan.truncated
         return answers
+
+    def _run_plan(self, plan: ScoringPlan | TreePlan) -> list[tuple[float, bool]]:
+        if isinstance(plan, TreePlan):
+            return self._scorer.score(plan)
+        return score_plan(plan, self._compute_logits)
 
     def _compute_logits(self, tokens_BT: torch.Tensor, positions_P: torch.Tensor) -> torch.Tensor:
         if self._keeps_logits:
@@ -181,8 +195,8 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             )
         return tokens_BT[:, prompt_length:]
 
-    def _find_scoring_plan(self, requests: Sequence[Any]) -> ScoringPlan:
-        def make() -> ScoringPlan:
+    def _find_scoring_plan(self, requests: Sequence[Any]) -> ScoringPlan | TreePlan:
+        def make() -> ScoringPlan | TreePlan:
             pairs = [self._tokenise_pair(*request.args, place=_locate_request(request)) for request in requests]
             return self._plan_pairs(pairs, batch_size=self.batch_size)
 
@@ -214,9 +228,24 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             )
         return context_tokens, continuation_tokens
 
-    def _plan_pairs(self, pairs: Sequence[Pair], *, batch_size: int) -> ScoringPlan:
+    def _plan_pairs(self, pairs: Sequence[Pair], *, batch_size: int) -> ScoringPlan | TreePlan:
+        """Plain batches, or a tree where the model can be run on it, and its positions are clearly fewer."""
         self._refuse_unknown_tokens(token for pair in pairs for part in pair for token in part)
-        return build_scoring_plan(pairs, batch_size=batch_size, max_length=self.max_length, device=self.device)
+        options: dict[str, Any] = {"batch_size": batch_size, "max_length": self.max_length, "device": self.device}
+        plain = build_scoring_plan(pairs, **options)
+        if len(pairs) < 2 or self.find_reason_against_trees() is not None:
+            return plain
+
+        tree = build_tree_plan(pairs, **options)
+        fits = tree.depth <= (find_window(self.model.config) or tree.depth)
+        return tree if fits and tree.positions <= MOST_POSITIONS * plain.positions else plain
+
+    def find_reason_against_trees(self) -> str | None:
+        """Words on why shared beginnings are run anew for every request of this model; None where they are not."""
+        if not self._probed:
+            self._against_trees = find_reason_against_trees(self.model, max_length=self.max_length)
+            self._probed = True
+        return self._against_trees
 
     def _find_generation_plan(self, requests: Sequence[Any]) -> GenerationPlan:
         def make() -> GenerationPlan:
