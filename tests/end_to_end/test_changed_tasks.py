@@ -56,7 +56,7 @@ def test_a_search_goes_on_with_its_own_tasks_alone(
     run = place / "run"
     assert run_cli("search", write_file(place, family), "-o", run) == 0
     lock = json.loads((run / "lock.json").read_text())["evaluation"]
-    assert list(lock) == ["tasks", "tokenizer", "chat_template"]
+    assert list(lock) == ["tasks", "tokenizer", "chat_template", "threads"]
     assert {task: (entry["metric"], entry["items"]) for task, entry in lock["tasks"].items()} == {
         "colours": ("acc,none", 20),
         "numbers": ("acc,none", 20),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from aftermix.command_end import join_command
 from conftest import run_cli
 
 Family = Mapping[str, Path]
@@ -86,7 +87,7 @@ def test_equal_scores_stop_the_search_with_exit_code_1(
         assert run_cli("search", path, *arguments) == 1
         told = capsys.readouterr().err
         assert "all 4 trials of the first design scored the same on every search item (partial 0)" in told
-        assert f"go on with: aftermix search {path} -o {tmp_path / 'run'}-2\n" in told
+        assert f"go on with: {join_command('aftermix', 'search', path, '-o', tmp_path / 'run-2')}\n" in told
     assert len((tmp_path / "run" / "trials.jsonl").read_text().splitlines()) == 4
 
 
@@ -113,7 +114,7 @@ def test_equal_scores_stop_a_mixture_after_its_first_design(
         assert "wider bounds, and start a new run with `aftermix mixture FILE -o NEW`." in stop
         if arguments[0] == "-o":
             output = arguments[1]
-            assert f"go on with: aftermix mixture {path} -o {output}-2\n" in told
+            assert f"go on with: {join_command('aftermix', 'mixture', path, '-o', f'{output}-2')}\n" in told
     assert len((run / "trials.jsonl").read_text().splitlines()) == 5
     assert not (run / "best.json").exists()
 
@@ -129,7 +130,7 @@ def test_equal_scores_stop_the_root_of_a_tree(
     assert run_cli("mixture", path, "-o", tmp_path / "run") == 1
     told = capsys.readouterr().err
     assert "points of the first design scored the same (partial 0.25)" in told
-    assert f"go on with: aftermix mixture {path} -o {tmp_path / 'run'}-2\n" in told
+    assert f"go on with: {join_command('aftermix', 'mixture', path, '-o', tmp_path / 'run-2')}\n" in told
 
 
 @pytest.mark.parametrize("command", ["search", "mixture"])
@@ -146,7 +147,7 @@ def test_a_scoring_that_fails_at_every_answer_takes_a_new_run(
     told = capsys.readouterr().err
     assert "its answer cannot be scored (ZeroDivisionError: " in told
     assert "Mend it and start a new run: scores of one run are of tasks that stay as they are." in told
-    assert f"go on with: aftermix {command} {path} -o {run}-2\n" in told
+    assert f"go on with: {join_command('aftermix', command, path, '-o', f'{run}-2')}\n" in told
 
 
 def test_an_error_of_the_scoring_is_one_line_in_evaluate(

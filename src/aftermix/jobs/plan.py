@@ -64,6 +64,8 @@ class JobEstimate:
     """CPU threads with which that was measured, and of a job that begins as busy as the machine is."""
     busy_cores: float = 0.0
     """Cores' worth of work that other processes do."""
+    sharing: str = ""
+    """Words on beginnings that requests share."""
     combine_s: float = 0.0
     """Seconds of one merge into the living model."""
     space: str = ""
@@ -175,6 +177,7 @@ def _plan_evaluations(
         tokens_per_s=_measure_speed(suite.list_requests("search", lm), lm),
         threads=threads,
         busy_cores=busy,
+        sharing=_describe_sharing(suite.list_requests("search", lm), lm),
         combine_s=_measure_combine_s(merger)
         if once and not merger.recipe.method.surveys_tensors
         else _measure_merge_s(merger),
@@ -183,6 +186,17 @@ def _plan_evaluations(
         remarks=remarks,
         verification_tokens=read_verification_tokens(config),
     )
+
+
+def _describe_sharing(requests: Mapping[str, list[Any]], lm: Any) -> str:
+    counted = [lm.count_positions(instances) for instances in requests.values()]
+    planned, plain = (sum(counts) for counts in zip(*counted, strict=True))
+    if not plain:
+        return ""
+    reason = lm.find_reason_against_trees()
+    if planned == plain:
+        return f"no beginnings are shared: {reason or 'it would save little, or passes a window of attention'}"
+    return f"beginnings run once: {planned:,} positions a search evaluation, {plain:,} without"
 
 
 def _measure_busy_cores() -> float:

@@ -54,6 +54,8 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
         time = f", about {_time(seconds[split])}" if seconds else ""
         yield f"{split:<15} {needs.measurements[split]} evaluations, {tokens:,} tokens{time}"
 
+    if needs.sharing:
+        yield f"Requests        {needs.sharing}"
     if needs.tokens_per_s:
         threads = f" with {needs.threads} thread{'' if needs.threads == 1 else 's'}" if needs.threads else ""
         speed = f"{needs.tokens_per_s:,.0f} tokens/s measured now{threads}"

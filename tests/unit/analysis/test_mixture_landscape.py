@@ -24,6 +24,7 @@ from aftermix.analysis.mixture_landscape import (
     list_simplex_lattice,
     mix_along,
 )
+from aftermix.command_end import join_command
 from aftermix.errors import AftermixError
 from aftermix.jobs.landscape import build_page, draw_landscape, draw_picture, read_again
 from aftermix.report.charts.landscape import is_triangle
@@ -256,7 +257,7 @@ def test_what_is_no_finished_mixture_run_is_refused(runs: dict[int, Path], tmp_p
         draw_landscape(unfinished, tmp_path / "a.svg")
     assert str(caught.value) == (
         f"{unfinished}: the run is not finished, so it has no optimum. "
-        f"Go on with it: `aftermix mixture --resume {unfinished}`."
+        f"Go on with it: `{join_command('aftermix', 'mixture', '--resume', unfinished)}`."
     )
     (unfinished / "design.json").unlink()
     with pytest.raises(AftermixError, match="expected the run of a mixture, found that of a search"):

@@ -112,6 +112,20 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
                 total += sum(len(self.tok_encode(request.args[0])) for request in of_kind)
         return total
 
+    def count_positions(self, requests: Sequence[Any]) -> tuple[int, int]:
+        """Positions that the model computes to score `requests`, padding included: as planned, and in plain batches.
+
+        Requests that are generated, or scored as whole texts, are left out.
+        """
+        scored = [request for request in requests if request.request_type == "loglikelihood"]
+        if not scored:
+            return 0, 0
+        pairs = [self._tokenise_pair(*request.args) for request in scored]
+        plain = build_scoring_plan(
+            pairs, batch_size=self.batch_size, max_length=self.max_length, device=torch.device("meta")
+        )
+        return self._find_scoring_plan(scored).positions, plain.positions
+
     def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
         """The conversation as the tokenizer's template writes it, on the day that was given."""
         with set_template_date(self._date):
