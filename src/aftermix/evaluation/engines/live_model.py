@@ -120,7 +120,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         scored = [request for request in requests if request.request_type == "loglikelihood"]
         if not scored:
             return 0, 0
-        pairs = [self._tokenise_pair(*request.args) for request in scored]
+        pairs = [self._tokenise_pair(*request.args, place=_locate_request(request)) for request in scored]
         plain = build_scoring_plan(
             pairs, batch_size=self.batch_size, max_length=self.max_length, device=torch.device("meta")
         )
