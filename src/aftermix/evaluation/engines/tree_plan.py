@@ -160,8 +160,10 @@ class _TreePlanner:
         return TreeStage(beginning, cached, batches, stages)
 
     def _open(self, node: int, lead: list[int], limit: int) -> Iterator[tuple[list[int], list[int] | None]]:
-        """What hangs below `node`, `lead` being uncached tokens above: (lead, branches of a row), or with None a
-        beginning to be cached."""
+        """Rows and beginnings below `node`, `lead` being the uncached tokens above them.
+
+        Each is (lead, branches of a row), or (lead, None): a beginning that is to be cached.
+        """
         row: list[int] = []
         size = len(lead)
         for child in self.tree.list_children(node):
