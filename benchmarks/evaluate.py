@@ -1,0 +1,177 @@
+"""Positions and seconds of an evaluation with shared beginnings run once, against one sequence a request.
+
+    python benchmarks/evaluate.py --models demo random-300M --items 100 --rounds 3
+
+A multiple-choice task of the demo: zero-shot, with five examples that all items share (as MMLU's), and with five drawn
+for each item. B is the number of nodes of the prefix tree of all requests, the least that can be computed; positions
+are counted by a hook on the embedding, padding and whatever is computed twice included. Both ways score the same
+requests in one process, in changing order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from measure import machine
+from tiny import parse_options
+
+from aftermix.config import EvaluateConfig
+from aftermix.evaluation.engines.hf import HuggingFaceEngine
+from aftermix.evaluation.harness import TaskSuite
+
+DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo"
+TASK = "continue_math"
+SHOTS = {
+    "zero-shot": {},
+    "5 fixed": {"num_fewshot": 5, "fewshot_config": {"sampler": "first_n"}},
+    "5 drawn": {"num_fewshot": 5},
+}
+LARGE = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "num_attention_heads": 16}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Both ways over one set of requests."""
+
+    bound: int
+    tree_positions: int
+    plain_positions: int
+    tree_s: float
+    plain_s: float
+    difference: float
+    """Largest difference of a log-likelihood, in nats."""
+
+
+def write_tasks(folder: Path) -> None:
+    """The task of the demo under each way of showing examples."""
+    shutil.copytree(DEMO / "tasks", folder, dirs_exist_ok=True)
+    task = yaml.safe_load((folder / f"{TASK}.yaml").read_text(encoding="utf-8"))
+    for name, options in SHOTS.items():
+        own = {**task, "task": name_task(name), **options}
+        (folder / f"{own['task']}.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+
+
+def name_task(shots: str) -> str:
+    return f"math_{shots.replace(' ', '_').replace('-', '_')}"
+
+
+def find_model(name: str, folder: Path) -> Path:
+    """The folder of a model by its name: `demo`, `random-300M`, or a folder's own."""
+    if name == "demo":
+        return DEMO / "base"
+    if name != "random-300M":
+        return Path(name)
+
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    if not (folder / name).is_dir():
+        torch.manual_seed(0)
+        LlamaForCausalLM(LlamaConfig(vocab_size=4096, **LARGE)).save_pretrained(folder / name)
+        for file in (DEMO / "base").glob("tokenizer*"):
+            shutil.copy(file, folder / name)
+    return folder / name
+
+
+def measure_case(model: Path, shots: str, tasks: Path, *, items: int, rounds: int, batch_size: int) -> Figures:
+    """Score `items` items both ways, in turn."""
+    config = EvaluateConfig.model_validate(
+        {
+            "tasks": [name_task(shots)],
+            "include_path": str(tasks),
+            "items": {"search": items, "select": 1, "test": 1},
+            "batch_size": batch_size,
+            "device": "cpu",
+            "max_length": 1024,
+            "threads": torch.get_num_threads(),
+        }
+    )
+    suite = TaskSuite.build(config)
+    engine = HuggingFaceEngine.open(model, tokenizer_folder=model, config=config)
+    requests = next(iter(suite.list_requests("search", engine.lm).values()))
+
+    scorers = {"tree": _prepare(engine.lm, requests, trees=True), "plain": _prepare(engine.lm, requests, trees=False)}
+    positions: dict[str, int] = {}
+    answers: dict[str, list[Any]] = {}
+    seconds: dict[str, list[float]] = {"tree": [], "plain": []}
+    for number in range(rounds + 1):
+        for way in list(scorers)[:: 1 if number % 2 else -1]:
+            started = time.perf_counter()
+            positions[way], answers[way] = _count_positions(engine.lm, scorers[way])
+            if number:  # the first is for warming up
+                seconds[way].append(time.perf_counter() - started)
+
+    differences = [abs(a - b) for (a, _), (b, _) in zip(answers["tree"], answers["plain"], strict=True)]
+    bound = engine.lm.count_request_tokens(requests)
+    tree_s, plain_s = (statistics.median(seconds[way]) for way in ("tree", "plain"))
+    return Figures(bound, positions["tree"], positions["plain"], tree_s, plain_s, max(differences))
+
+
+def _prepare(lm: Any, requests: list[Any], *, trees: bool) -> Callable[[], list[Any]]:
+    """A plan of its own for these requests, made before anything is timed."""
+    lm.find_reason_against_trees()
+    known, lm._against_trees = lm._against_trees, None if trees else "measured without"
+    plan = lm._plan_pairs([lm._tokenise_pair(*request.args) for request in requests], batch_size=lm.batch_size)
+    lm._against_trees = known
+    return lambda: list(lm._score_plan(plan))
+
+
+def _count_positions(lm: Any, score: Callable[[], list[Any]]) -> tuple[int, list[Any]]:
+    counts: list[int] = []
+    hook = lm.model.get_input_embeddings().register_forward_hook(lambda _, tokens, __: counts.append(tokens[0].numel()))
+    try:
+        answers = score()
+    finally:
+        hook.remove()
+    return sum(counts), answers
+
+
+def main() -> None:
+    """Print a row for each model and way of showing examples."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["demo"], help="demo, random-300M or folders (default: demo)")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for tasks and made models")
+    parser.add_argument("--items", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parse_options(parser, lambda folder: {"items": 4, "rounds": 1, "batch_size": 4, "folder": folder})
+
+    torch.set_num_threads(options.threads)
+    tasks = options.folder / "evaluate-tasks"
+    write_tasks(tasks)
+    print(f"{machine()}, {options.threads} threads, {options.items} items, batch size {options.batch_size}\n")
+    print(
+        "| model | examples | B | positions / B | plain positions / B | s | plain s | time / positions | difference |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in options.models:
+        for shots in SHOTS:
+            found = measure_case(
+                find_model(name, options.folder),
+                shots,
+                tasks,
+                items=options.items,
+                rounds=options.rounds,
+                batch_size=options.batch_size,
+            )
+            tree, plain = found.tree_positions / found.bound, found.plain_positions / found.bound
+            speed = (found.tree_s / found.plain_s) / (found.tree_positions / found.plain_positions)
+            print(
+                f"| {Path(name).name} | {shots} | {found.bound:,} | {tree:.3f} | {plain:.2f} | {found.tree_s:.2f} | "
+                f"{found.plain_s:.2f} | {speed:.2f} | {found.difference:.1e} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
