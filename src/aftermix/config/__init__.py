@@ -5,7 +5,7 @@ Paths are taken relative to the YAML file's folder. Options of merge methods are
 """
 
 from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
-from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, Split, TaskConfig
+from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, PromptConfig, Split, TaskConfig
 from aftermix.config.fields import ConfigSection
 from aftermix.config.file import Config, as_yaml_values, explain_missing_section, load_config, parse_config, require
 from aftermix.config.merge import SEARCH_EXCLUDE, MergeConfig, VectorConfig
@@ -36,6 +36,7 @@ __all__ = [
     "MixtureConfig",
     "Objective",
     "OptimizerConfig",
+    "PromptConfig",
     "SearchConfig",
     "SearchedSettings",
     "SourceConfig",

@@ -22,7 +22,25 @@ class ItemsConfig(ConfigSection):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class TaskConfig(ConfigSection):
+class PromptConfig(ConfigSection):
+    """Form of prompts and answers: for all tasks, or for one, whose own keys (of mappings each entry) go before."""
+
+    system_instruction: str | None = None
+    """Text before every prompt; with a chat template, the system's turn."""
+    apply_chat_template: bool | None = None
+    chat_template_args: dict[str, Any] | None = None
+    """Further variables of the chat template, e.g. `{enable_thinking: false}`."""
+    fewshot_as_multiturn: bool | None = None
+    """Few-shot examples as turns of the conversation; by default wherever a chat template applies."""
+    think_end_token: str | int | None = None
+    """Text, or number of a token, up to whose last occurrence an answer is thought and not scored."""
+    gen_kwargs: dict[str, Any] | None = None
+    """Generation options that go before those of a task's YAML."""
+    metadata: dict[str, Any] | None = None
+    """Values that a task's YAML or code asks for, e.g. `{max_seq_lengths: [4096]}`."""
+
+
+class TaskConfig(PromptConfig):
     """One lm-evaluation-harness task or group, and the metric that counts."""
 
     task: str
@@ -37,7 +55,7 @@ def _task(value: Any) -> Any:
     return {"task": value} if isinstance(value, str) else value
 
 
-class EvaluateConfig(ConfigSection):
+class EvaluateConfig(PromptConfig):
     """Tasks that are measured, their items, and the engine."""
 
     tasks: tuple[Annotated[TaskConfig, BeforeValidator(_task)], ...] = Field(min_length=1)
@@ -60,6 +78,21 @@ class EvaluateConfig(ConfigSection):
     """Day that a chat template is given which asks for today's, as `2026-11-28`."""
     unsafe_code: bool = False
     """Allow tasks that run generated code."""
+
+    @property
+    def applies_chat_template(self) -> bool:
+        """True if a chat template applies to any task."""
+        return any(self.choose_prompt(task).apply_chat_template for task in self.tasks)
+
+    def choose_prompt(self, task: TaskConfig) -> PromptConfig:
+        """The form of prompts and answers of one task: its own keys, else those of all tasks."""
+        chosen: dict[str, Any] = {}
+        for key in PromptConfig.model_fields:
+            own, common = getattr(task, key), getattr(self, key)
+            chosen[key] = {**common, **own} if isinstance(own, dict) and isinstance(common, dict) else own
+            if own is None:
+                chosen[key] = common
+        return PromptConfig(**chosen)
 
     @model_validator(mode="after")
     def _tasks_are_distinct(self) -> EvaluateConfig:

@@ -98,7 +98,7 @@ class TaskSuite:
         suite = TaskSuite(
             tasks=tasks,
             primary=primary,
-            chat=config.apply_chat_template,
+            chat=config.applies_chat_template,
             heard=heard,
             remarks=remarks,
             _leaves=loaded,
@@ -170,10 +170,9 @@ class TaskSuite:
     def build_split(self, split: Split, lm: Any) -> dict[str, list[LeafRequests]]:
         """Task -> requests of its leaves for the items of `split`, `lm` being asked for its chat template."""
         if split not in self._requests:
-            template: ChatTemplate | None = lm.apply_chat_template if self.chat else None
             with quiet(self.heard):
                 self._requests[split] = {
-                    name: _build_task_requests(items.of(split), self._leaves[name], template)
+                    name: _build_task_requests(items.of(split), self._leaves[name], lm)
                     for name, items in self.tasks.items()
                 }
         return self._requests[split]
@@ -259,7 +258,12 @@ def _reserve_examples(name: str, leaf: Any, *, seed: int) -> frozenset[int]:
     return pool.reserved
 
 
-def _build_task_requests(items: Sequence[str], leaves: Leaves, template: ChatTemplate | None) -> list[LeafRequests]:
+def _build_task_requests(items: Sequence[str], leaves: Leaves, lm: Any) -> list[LeafRequests]:
+    template: ChatTemplate | None = None
+    if leaves.prompt.apply_chat_template:
+        arguments = leaves.prompt.chat_template_args
+        template = partial(lm.apply_chat_template, template_args=arguments) if arguments else lm.apply_chat_template
+
     numbers: dict[str, list[int]] = defaultdict(list)
     for item in items:
         leaf_name, _, number = item.rpartition("/")
@@ -271,7 +275,7 @@ def _build_task_requests(items: Sequence[str], leaves: Leaves, template: ChatTem
             documents = leaf.task_docs
             chosen = [(f"{leaf_name}/{number}", number, documents[number]) for number in sorted(numbers[leaf_name])]
             if chosen:
-                parts.append(build_requests(leaf, chosen, chat_template=template))
+                parts.append(build_requests(leaf, chosen, chat_template=template, prompt=leaves.prompt))
     return parts
 
 

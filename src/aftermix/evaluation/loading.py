@@ -13,7 +13,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 
-from aftermix.config import EvaluateConfig, TaskConfig
+from aftermix.config import EvaluateConfig, PromptConfig, TaskConfig
 from aftermix.errors import AftermixError, EvaluationError, Problem, describe_cause, refuse_if_any
 from aftermix.evaluation.documents.generators import GeneratorStates, own_generators
 from aftermix.evaluation.documents.traced_task import traced_tasks
@@ -21,6 +21,8 @@ from aftermix.evaluation.local_files import resolve_data_files, tell_content
 from aftermix.evaluation.quiet import HeardWarnings, quiet
 from aftermix.evaluation.scoring.answers import explain_first_document
 
+THINK_END = "think_end_token"
+"""Name of what ends a thought among the generation options of a request."""
 BUILT_IN = Path(lm_eval.tasks.__file__).parent
 
 
@@ -31,6 +33,8 @@ class Leaves(dict[str, Any]):
     """The global generators once the task is built: its requests go on from there, as in lm-eval."""
     aggregates: tuple[Any, ...] = ()
     """The `aggregate_metric_list` of a group, as lm-eval reads it."""
+    prompt: PromptConfig = PromptConfig()
+    """Form of their prompts and answers."""
     without_shots: tuple[str, ...] = ()
     """Leaves that stay without few-shot examples, their YAML saying 0, though the file asks all tasks for some."""
 
@@ -84,7 +88,6 @@ def _open_manager(config: EvaluateConfig) -> Any:
     manager = TaskManager(include_path=include_path, include_defaults=False) if include_path else None
     if manager is None or not all(_is_complete(task.task, manager.task_index) for task in config.tasks):
         manager = TaskManager(include_path=include_path, include_defaults=True)
-    manager._factory = _LocalFactory(meta=manager.metadata)
     return manager
 
 
@@ -126,6 +129,9 @@ def _refuse_code(name: str, index: dict[str, Any], *, allowed: bool, above: tupl
 
 
 def _load(task: TaskConfig, manager: Any, config: EvaluateConfig) -> Leaves:
+    prompt = config.choose_prompt(task)
+    _refuse_turns_without_template(task, prompt)
+    manager._factory = _LocalFactory(meta={**(manager.metadata or {}), **(prompt.metadata or {})})
     try:
         with own_generators(), traced_tasks():
             built = manager.load([task.task])
@@ -149,9 +155,38 @@ def _load(task: TaskConfig, manager: Any, config: EvaluateConfig) -> Leaves:
         _refuse_unusable(name, leaf, unsafe_code=config.unsafe_code)
         shots = _choose_shots(task, config, leaf.get_config("num_fewshot"))
         leaf.set_config(key="num_fewshot", value=shots)
+        _set_generation(leaf, prompt)
         if task.num_fewshot is None and shots == 0 and config.num_fewshot:
             leaves.without_shots += (name,)
+    leaves.prompt = prompt
+    _refuse_unused_options(task, leaves)
     return leaves
+
+
+def _set_generation(leaf: Any, prompt: PromptConfig) -> None:
+    """Generation options of the file, before those of the YAML; what ends a thought goes with the request."""
+    if leaf.OUTPUT_TYPE == "generate_until":
+        options = dict(prompt.gen_kwargs or {})
+        if prompt.think_end_token is not None:
+            options[THINK_END] = prompt.think_end_token
+        leaf.set_config(key="generation_kwargs", value=options, update=True)
+
+
+def _refuse_turns_without_template(task: TaskConfig, prompt: PromptConfig) -> None:
+    if prompt.fewshot_as_multiturn and not prompt.apply_chat_template:
+        found = "few-shot examples are to be turns, but no chat template applies"
+        remedy = "Set `apply_chat_template: true`, or leave `fewshot_as_multiturn` out."
+        raise EvaluationError(f"task '{task.task}'", found, remedy)
+
+
+def _refuse_unused_options(task: TaskConfig, leaves: Leaves) -> None:
+    """Options of a task's own line that change nothing there."""
+    if any(leaf.OUTPUT_TYPE == "generate_until" for leaf in leaves.values()):
+        return
+    for key in ("gen_kwargs", "think_end_token"):
+        if getattr(task, key) is not None:
+            found = f"has `{key}`, but generates no text"
+            raise EvaluationError(f"task '{task.task}'", found, f"Leave `{key}` out of its line.")
 
 
 def _refuse_unusable(name: str, leaf: Any, *, unsafe_code: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import lm_eval.utils
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
+from aftermix.config import PromptConfig
 from aftermix.errors import AftermixError, EvaluationError, describe_cause
 from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.scoring.metrics import read_item_values
@@ -35,16 +36,22 @@ class LeafRequests:
 
 
 def build_requests(
-    leaf: Any, documents: Sequence[tuple[str, int, Any]], *, chat_template: ChatTemplate | None
+    leaf: Any,
+    documents: Sequence[tuple[str, int, Any]],
+    *,
+    chat_template: ChatTemplate | None,
+    prompt: PromptConfig = PromptConfig(),  # noqa: B008 - it is frozen
 ) -> LeafRequests:
     """Prompts and requests of `documents` (item, document number, content), which ascend by document number.
 
     The few-shot generator is seeded anew, so the prompts are a function of the task and these items alone, and are
     those of `lm_eval.simple_evaluate(samples=...)`. With a chat template examples are turns of the conversation, which
-    is lm-eval's default.
+    is lm-eval's default, unless `prompt` says otherwise.
     """
     leaf.set_fewshot_seed(FEWSHOT_SEED)
     chat = {"apply_chat_template": chat_template is not None, "chat_template": chat_template}
+    multiturn = prompt.fewshot_as_multiturn
+    turns = {"fewshot_as_multiturn": chat_template is not None if multiturn is None else multiturn}
     built = []
 
     with compile_templates_once():
@@ -53,8 +60,9 @@ def build_requests(
                 context = leaf.fewshot_context(
                     document,
                     num_fewshot=leaf.get_config("num_fewshot") or 0,
-                    fewshot_as_multiturn=chat_template is not None,
+                    system_instruction=prompt.system_instruction,
                     gen_prefix=leaf.doc_to_prefix(document),
+                    **turns,
                     **chat,
                 )
                 metadata = (leaf.get_config("task"), number, leaf.get_config("repeats"))  # `task_name` draws an id

@@ -12,7 +12,7 @@ import yaml
 
 from aftermix.checkpoints.pool import Pool
 from aftermix.checkpoints.safe_files import InputStamps
-from aftermix.config import Config, ItemsConfig, as_yaml_values, parse_config
+from aftermix.config import Config, ItemsConfig, PromptConfig, as_yaml_values, parse_config
 from aftermix.errors import SearchError
 from aftermix.files import write_atomically
 from aftermix.jobs.provenance import lock
@@ -36,7 +36,7 @@ GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
 """Search settings that may change on resume without making it another search."""
 MACHINE = ("batch_size", "threads", "device")
 """Settings of the engine that depend on the machine at hand; they move scores by rounding at most."""
-HASHED = ("tasks", "include_path", "num_fewshot", "apply_chat_template", "date", "unsafe_code")
+HASHED = ("tasks", "include_path", "num_fewshot", "date", "unsafe_code", *PromptConfig.model_fields)
 """Settings whose effect on a task is in the hashes of a lock, where it has them."""
 
 
@@ -110,7 +110,7 @@ def settle_date(config: Config, *, resumed: Path | None, source: Path | None) ->
     Without chat templates there is none.
     """
     evaluate = config.evaluate
-    if evaluate is None or not evaluate.apply_chat_template or evaluate.date is not None:
+    if evaluate is None or not evaluate.applies_chat_template or evaluate.date is not None:
         return config
 
     earlier = next((run for run in (resumed, source) if run is not None and (run / CONFIG_FILE).is_file()), None)

@@ -20,6 +20,8 @@ class GenerationSettings:
     max_new_tokens: int
     options: dict[str, Any]
     """Of transformers' `generate`."""
+    think_end: str | int | None = None
+    """Text, or number of a token, that ends what is thought and not answered."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class HuggingFaceEngine:
         a parameter at random values or a stored tensor unused.
         """
         checkpoint = open_model(str(source)) if isinstance(source, Path) else source
-        tokenizer = _load_tokenizer(tokenizer_folder, chat=config.apply_chat_template)
+        tokenizer = _load_tokenizer(tokenizer_folder, chat=config.applies_chat_template)
         device = open_device(config.device, where="evaluate.device", error=EvaluationError)
         if isinstance(config.threads, int):
             torch.set_num_threads(config.threads)
@@ -82,7 +82,7 @@ def open_planning_model(source: Path | Model, *, tokenizer_folder: Path, config:
 
     Its architecture is that which :meth:`HuggingFaceEngine.open` would give `source`, however its weights are stored.
     """
-    tokenizer = _load_tokenizer(tokenizer_folder, chat=config.apply_chat_template)
+    tokenizer = _load_tokenizer(tokenizer_folder, chat=config.applies_chat_template)
     checkpoint = open_model(str(source)) if isinstance(source, Path) else source
     with quiet(), torch.device("meta"):
         if isinstance(checkpoint, Checkpoint):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from aftermix.evaluation.engines.generation import (
 from aftermix.evaluation.engines.prefix_tree import Pair
 from aftermix.evaluation.engines.tree_plan import TreePlan, build_tree_plan
 from aftermix.evaluation.engines.tree_scoring import TreeScorer, find_reason_against_trees, find_window
+from aftermix.evaluation.loading import THINK_END
 from aftermix.terminal import set_template_date
 
 SAMPLING_SEED = 1234
@@ -91,13 +92,22 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             generated_BN = self._generate(batch, seed=SAMPLING_SEED + number)
             self.forwarded_tokens += int((generated_BN != self.tokenizer.pad_token_id).sum())
             for request, tokens in zip(batch.requests, generated_BN.tolist(), strict=True):
-                text = self.tok_decode(tokens)
-                answers[request] = postprocess_generated_text(
-                    text, stop=list(batch.settings.stops), think_end_token=None
-                )
+                answers[request] = self._read_answer(tokens, batch.settings)
         self.forwarded_tokens += plan.prompt_tokens
         self.truncated_requests += plan.truncated
         return answers
+
+    def _read_answer(self, tokens: list[int], settings: GenerationSettings) -> str:
+        """The text up to the first stop text, without what was thought before it."""
+        end = settings.think_end
+        if isinstance(end, int):
+            thought = len(tokens) - tokens[::-1].index(end) if end in tokens else 0
+            text = self.tok_decode(tokens[thought:])
+            text, end = text.lstrip() if thought else text, None
+        else:
+            text = self.tok_decode(tokens)
+        answer: str = postprocess_generated_text(text, stop=list(settings.stops), think_end_token=end)
+        return answer
 
     def count_request_tokens(self, requests: Sequence[Any]) -> int:
         """Tokens that `requests` run through the model, generated text at its limit; computes no model output."""
@@ -126,8 +136,15 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         )
         return self._find_scoring_plan(scored).positions, plain.positions
 
-    def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
-        """The conversation as the tokenizer's template writes it, on the day that was given."""
+    def apply_chat_template(
+        self,
+        chat_history: Any,
+        add_generation_prompt: bool = True,
+        *,
+        template_args: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The conversation as the tokenizer's template writes it, on the day that was given; `template_args` for it."""
+        self.chat_template_args = dict(template_args or {})
         with set_template_date(self._date):
             text: str = super().apply_chat_template(chat_history, add_generation_prompt)
         return text
@@ -284,7 +301,9 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def _settle_generation(self, request: Any) -> GenerationSettings:
         """Stop texts, length and options of all requests that are continued as `request` is."""
-        options = dict(normalize_gen_kwargs(request.args[1], self.max_gen_toks))
+        given = dict(request.args[1])
+        think_end = given.pop(THINK_END, None)
+        options = dict(normalize_gen_kwargs(given, self.max_gen_toks))
         end = None if self.eot_token_id is None else self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         stops = handle_stop_sequences(options.pop("until", None), eos=end)
         max_new_tokens = int(options.pop("max_gen_toks"))
@@ -298,7 +317,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         if not options["do_sample"]:
             options.pop("temperature", None)
         refuse_clashing_options(options, task=request.task_name)
-        return GenerationSettings(tuple(stop for stop in stops if stop), max_new_tokens, options)
+        return GenerationSettings(tuple(stop for stop in stops if stop), max_new_tokens, options, think_end)
 
     def _prompt_batch(
         self, requests: Sequence[Any], indices: Sequence[int], settings: GenerationSettings
