@@ -36,7 +36,7 @@ SAMPLING_SEED = 1234
 """Seed of tasks that sample their answers (`do_sample: true`), set anew for every batch of every candidate."""
 BRIEF_TOKENS = 8
 """Longest answer of a run that is made for its time."""
-MOST_POSITIONS = 0.9
+MOST_POSITIONS = 0.8
 """Part of the positions of plain batches that a tree may have: above it, a mask costs more than it saves."""
 KEPT_PLANS = 32
 Plan = TypeVar("Plan")
