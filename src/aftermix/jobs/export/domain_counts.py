@@ -26,7 +26,7 @@ BATCH_EXAMPLES = 256
 BATCH_CHARACTERS = 1 << 22
 OF_TOKENIZER = (".json", ".jinja", ".model", ".txt")
 CACHE = ".aftermix-domains.json"
-SURVEY = "traits 3"
+SURVEY = "traits 4"
 """Counts of which nothing but numbers was kept are counted anew."""
 
 COUNTED_DAY = "2026-11-28"

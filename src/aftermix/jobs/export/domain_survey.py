@@ -9,18 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from aftermix.config import SourceConfig
+from aftermix.jobs.export.table_dates import find_dates
 from aftermix.mixture.exports.domain_data import (
     ARGUMENTS_AS_TEXT,
+    BARE_CALLS,
+    BARE_TEXT,
+    DATES,
     IGNORED,
+    JOINED_ANSWERS,
     JSON_AS_TEXT,
     MESSAGE_KEY,
     NO_TURNS,
     NULLS,
     SYSTEM_COLUMN,
+    SYSTEM_GAP,
+    SYSTEM_WITH_TOOLS,
     TEXT_WITH_CALLS,
     TOOL_TURNS,
     TOOLS,
@@ -45,12 +53,15 @@ def survey_domain(source: SourceConfig, *, template: str = "") -> dict[str, str]
     What is ignored is as if it were not there, but for the trait that the `template` mentions it. Raises
     :class:`TrainingError` for files that are gone.
     """
-    found = _compare_files(list_data_parts(Path(source.data), split=source.split))
+    parts = list_data_parts(Path(source.data), split=source.split)
+    columns = {"text": (source.text_field,), "chat": CHAT_COLUMNS}.get(source.format, ("prompt", "completion"))
+    dates = find_dates(parts, columns)
+    found = _compare_files(parts) | ({DATES: dates} if dates is not None else {})
     if source.format == "chat":
         survey = _ConversationSurvey(source.ignore_columns, template)
         for where, record in read_records(Path(source.data), CHAT_COLUMNS, split=source.split):
             survey.add_record(where, record)
-        found |= survey.places
+        found |= survey.list_places()
     return found
 
 
@@ -63,11 +74,15 @@ class _ConversationSurvey:
     places: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     """Of the first arguments of a call, and of the first tool."""
+    has_system_column: bool = False
+    without_system: str | None = None
+    """The first conversation without a prompt of the system."""
 
     def add_record(self, where: str, record: Any) -> None:
         """Note what stands in one conversation."""
         if "tools" in self.ignored:
             self._note_ignored(where, {"tools": record.get("tools")})
+        self.has_system_column |= "system" in record
         record = {key: value for key, value in record.items() if key not in self.ignored}
         tools, messages = read_tools(where, record.get("tools")), read_objects(record["messages"]) or []
         self._note(where, **{JSON_AS_TEXT: any(isinstance(record.get(name), str) for name in ("tools", "messages"))})
@@ -77,7 +92,21 @@ class _ConversationSurvey:
 
         for message in messages:
             self._add_message(where, message)
-        self._note(where, **{NO_TURNS: not _takes_turns([message["role"] for message in messages])})
+        self._note_roles(where, [message["role"] for message in messages])
+        begins = messages[0] if messages and messages[0]["role"] == "system" else {}
+        self._note(where, **{SYSTEM_WITH_TOOLS: bool(tools and (record.get("system") or begins.get("content")))})
+        if not begins and not record.get("system"):
+            self.without_system = self.without_system or where
+
+    def list_places(self) -> dict[str, str]:
+        """The first place of each trait, once all records are in."""
+        gap = self.without_system if self.has_system_column else None
+        return self.places | ({SYSTEM_GAP: gap} if gap is not None else {})
+
+    def _note_roles(self, where: str, roles: Sequence[str]) -> None:
+        in_a_row = ("tool", "tool") in pairwise(roles)
+        joined = in_a_row and "</tool_response>" not in self.template
+        self._note(where, **{NO_TURNS: not _takes_turns(roles), JOINED_ANSWERS: joined})
 
     def _note_ignored(self, where: str, entry: RecordFields) -> None:
         """Note which keys of `entry` are ignored and would be written: those that the template mentions."""
@@ -95,16 +124,19 @@ class _ConversationSurvey:
         self._note(where, **{MESSAGE_KEY + key: True for key in others})
 
         for call in calls:
-            function = call.get("function") if isinstance(call, dict) else None
-            arguments = function.get("arguments") if isinstance(function, dict) else None
-            self._note(where, **{ARGUMENTS_AS_TEXT: isinstance(arguments, str)})
+            function = call.get("function")
+            bare = not isinstance(function, dict)
+            arguments = (function if isinstance(function, dict) else call).get("arguments")
+            as_text = isinstance(arguments, str)
+            self._note(where, **{ARGUMENTS_AS_TEXT: as_text, BARE_CALLS: bare, BARE_TEXT: bare and as_text})
             if not isinstance(arguments, str):
                 self._note_value(where, "arguments", arguments)
 
     def _note_value(self, where: str, kind: str, value: Any) -> None:
         shape = describe_shape(value)
         first = self.shapes.setdefault(kind, shape)
-        self._note(where, **{UNLIKE_KEYS: not are_alike(first, shape), NULLS: _holds_null(value)})
+        unlike = not are_alike(first, shape) or _holds_unlike(value)
+        self._note(where, **{UNLIKE_KEYS: unlike, NULLS: _holds_null(value)})
 
     def _note(self, where: str, **found: bool) -> None:
         for trait, is_there in found.items():
@@ -138,6 +170,16 @@ def are_alike(first: Shape, other: Shape) -> bool:
     if isinstance(first, list) and isinstance(other, list):
         return are_alike(first[0], other[0])
     return first == other
+
+
+def _holds_unlike(value: Any) -> bool:
+    """True for a list within `value` whose elements a table cannot hold without a key more or less."""
+    if isinstance(value, dict):
+        return any(_holds_unlike(entry) for entry in value.values())
+    if not isinstance(value, list):
+        return False
+    shapes = [describe_shape(entry) for entry in value if entry is not None]
+    return any(not are_alike(shapes[0], shape) for shape in shapes) or any(_holds_unlike(entry) for entry in value)
 
 
 def _holds_null(value: Any) -> bool:

@@ -13,8 +13,18 @@ from typing import Any
 import yaml
 
 from aftermix.errors import MixtureError, Problem, refuse_if_any
-from aftermix.mixture.exports.domain_data import JSON_AS_TEXT, LOSS_KEYS, MESSAGE_KEY, NULLS, UNLIKE_FILES
+from aftermix.mixture.exports.domain_data import (
+    BARE_TEXT,
+    JSON_AS_TEXT,
+    LOSS_KEYS,
+    MESSAGE_KEY,
+    NULLS,
+    SYSTEM_GAP,
+    TOOL_TURNS,
+    UNLIKE_FILES,
+)
 from aftermix.mixture.exports.plan import (
+    TABLE_READINGS,
     DomainFiles,
     ExportDomain,
     Files,
@@ -33,13 +43,16 @@ PLAIN_ANSWER = {
     "field_output": "completion",
     "format": "{instruction}",
     "no_input_format": "{instruction}",
+    "field_system": "",
 }
-
+"""Prompts as they stand. Without a name for it, a column 'system' that was ignored would be written before them."""
 
 READINGS = {
     JSON_AS_TEXT: "takes messages, calls and tools as lists, and some are JSON text",
     UNLIKE_FILES: "reads the files of a domain as one table, and they differ",
     NULLS: "drops what is null in tools and in arguments of calls",
+    BARE_TEXT: "hands arguments of calls without 'function' to the template as text",
+    SYSTEM_GAP: "adds a prompt from the column 'system' to conversations that were counted without one",
 }
 """Readings of data that were counted otherwise (`axolotl/prompt_strategies/chat_template.py`, 0.21)."""
 
@@ -63,7 +76,7 @@ def write_axolotl(plan: MixturePlan) -> Files:
     Raises :class:`MixtureError` when a domain would have to be repeated, with the largest budget that needs none, and
     :class:`ManyProblemsError` for data of which axolotl would make something else than was counted.
     """
-    refuse_traits(plan.domains, "axolotl", READINGS | list_ignored_readings(plan.domains))
+    refuse_traits(plan.domains, "axolotl", READINGS | TABLE_READINGS | list_ignored_readings(plan.domains))
     for domain in plan.domains:
         # It takes one key that says if the loss is on a message.
         first, *others = _list_loss_keys(domain) or [""]
@@ -81,6 +94,20 @@ def write_axolotl(plan: MixturePlan) -> Files:
 
 def _list_loss_keys(domain: ExportDomain) -> list[str]:
     return [key for key in LOSS_KEYS if MESSAGE_KEY + key in domain.data.traits]
+
+
+def _map_message_keys(domain: ExportDomain) -> dict[str, dict[str, str]]:
+    """Every key of a message but its role and words, by name.
+
+    Of unnamed keys axolotl keeps those that it finds in the template as `message.KEY`, so a template with another name
+    for its message, or one that takes them by `get`, would be given none.
+    """
+    keys = [trait.removeprefix(MESSAGE_KEY) for trait in domain.data.traits if trait.startswith(MESSAGE_KEY)]
+    keys = [
+        *(["tool_calls"] if TOOL_TURNS in domain.data.traits else []),
+        *(key for key in keys if key not in LOSS_KEYS),
+    ]
+    return {"message_property_mappings": {key: key for key in ("role", "content", *keys)}} if keys else {}
 
 
 def _refuse_repetition(plan: MixturePlan) -> None:
@@ -111,6 +138,7 @@ def _write_axolotl_entry(domain: ExportDomain) -> dict[str, Any]:
             "type": "chat_template",
             "field_messages": "messages",
             **({"field_tools": "tools"} if domain.has_tools else {}),
+            **_map_message_keys(domain),
             **({"message_field_training": training[0]} if training else {}),
         },
         "completion": {"type": PLAIN_ANSWER},

@@ -17,17 +17,21 @@ import yaml
 from aftermix.errors import Problem, refuse_if_any
 from aftermix.mixture.exports.domain_data import (
     ARGUMENTS_AS_TEXT,
+    BARE_CALLS,
     IGNORED,
+    JOINED_ANSWERS,
     JSON_AS_TEXT,
     MESSAGE_KEY,
     NO_TURNS,
     SYSTEM_COLUMN,
+    SYSTEM_WITH_TOOLS,
     TEXT_WITH_CALLS,
     TOOL_TURNS,
     UNLIKE_KEYS,
     WITHOUT_TOOLS,
 )
 from aftermix.mixture.exports.plan import (
+    TABLE_READINGS,
     DomainFiles,
     ExportDomain,
     Files,
@@ -62,6 +66,9 @@ TOOL_READINGS = {
     WITHOUT_TOOLS: "adds a system prompt of its own to conversations without tools that stand beside some with tools",
     TEXT_WITH_CALLS: "drops the words of a message that calls tools",
     ARGUMENTS_AS_TEXT: "writes arguments of calls that are text as text within text",
+    BARE_CALLS: "needs the key 'function' in a call",
+    SYSTEM_WITH_TOOLS: "adds a line break to the prompt of the system where there are tools",
+    JOINED_ANSWERS: "writes '</tool_response>' between the answers of tools in a row",
     UNLIKE_KEYS: "gives all tools, and the arguments of all calls, the keys of the others, as null",
 }
 """Readings of conversations with tools (`llamafactory/data/converter.py`, 0.9.5; its `datasets` is at most 4.0)."""
@@ -128,7 +135,7 @@ def _uses_tools(domain: ExportDomain) -> bool:
 def _list_readings(domain: ExportDomain) -> dict[str, str]:
     keys = [trait for trait in domain.data.traits if trait.startswith(MESSAGE_KEY) and trait not in READ_KEYS]
     unread = {trait: f"reads no '{trait.removeprefix(MESSAGE_KEY)}' of a message" for trait in keys}
-    return READINGS | unread | (TOOL_READINGS if _uses_tools(domain) else {})
+    return READINGS | TABLE_READINGS | unread | (TOOL_READINGS if _uses_tools(domain) else {})
 
 
 def _write_llamafactory_entry(domain: ExportDomain) -> dict[str, Any]:

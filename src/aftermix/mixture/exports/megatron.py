@@ -18,11 +18,16 @@ TEMPLATED = {"chat": "conversations as the base's chat template writes them", "c
 def write_megatron(plan: MixturePlan) -> Files:
     """`data_args.txt` for `--data-args-path`, which takes no comments, and the arguments with comments.
 
-    Raises :class:`MixtureError` for a root that the file, split at white space, cannot hold.
+    Raises :class:`MixtureError` for a root or a key that the file, split at white space, cannot hold.
     """
-    if len(plan.root.split()) != 1:
+    if plan.root.split() != [plan.root]:
         remedy = "Name a folder without them, or a link to it."
         raise MixtureError("--root", f"the blend is split at white space, found '{plan.root}'", remedy)
+    for domain in plan.domains:
+        key = _name_key(domain)
+        if key.split() != [key]:
+            found = f"the blend is split at white space, and its prefix ends in the key '{key}'"
+            raise MixtureError(f"mixture.{domain.name}", found, "Rename the field of the text, and its `text_field`.")
     blend = [
         (format_share(100 * domain.given.ratio), str(Path(plan.root) / f"{domain.name}_{_name_key(domain)}_document"))
         for domain in plan.domains

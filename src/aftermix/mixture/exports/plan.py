@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aftermix.errors import Problem, printable, refuse_if_any
-from aftermix.mixture.exports.domain_data import IGNORED, TOOLS, DomainData
+from aftermix.mixture.exports.domain_data import DATES, IGNORED, TOOLS, DomainData
 from aftermix.mixture.exports.epoch_caps import DomainAllotment
 
 Files = Mapping[str, str]
@@ -166,6 +166,10 @@ def refuse_patterns(places: Sequence[DomainFiles], reader: str) -> None:
             if sign in part
         ]
     )
+
+
+TABLE_READINGS = {DATES: "reads texts that are all dates as times"}
+"""Readings of every trainer that loads JSON lines by `datasets`."""
 
 
 def list_ignored_readings(domains: Sequence[ExportDomain]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from aftermix.mixture.exports.domain_data import (
 )
 from aftermix.mixture.exports.epoch_caps import count_unrepeated_tokens
 from aftermix.mixture.exports.plan import (
+    TABLE_READINGS,
     DomainFiles,
     Files,
     MixturePlan,
@@ -62,7 +63,11 @@ def write_trl(plan: MixturePlan) -> Files:
 
     Raises :class:`ManyProblemsError` for data of which TRL would make something else than was counted.
     """
-    refuse_traits(plan.domains, "TRL", READINGS | _list_joint_readings(plan) | list_ignored_readings(plan.domains))
+    refuse_traits(
+        plan.domains,
+        "TRL",
+        READINGS | TABLE_READINGS | _list_joint_readings(plan) | list_ignored_readings(plan.domains),
+    )
     whole_tokens = _count_mixture_tokens(plan)
     rows = count_first_rows(plan)
     total = sum(rows.values())

@@ -16,80 +16,29 @@ import yaml
 from pyarrow import parquet
 from transformers import AutoTokenizer
 
-from aftermix.errors import AftermixError
-from aftermix.jobs.export.mixture import ExportOptions, export_mixture
-from aftermix.mixture.exports.domain_data import LOSS_KEYS
-from aftermix.training.data.conversations.keys import OF_LOSS
 from conftest import save_tokenizer
-from support.export_world import write_records
-
-TEMPLATE = (
-    "{% if tools %}{{ (tools | tojson) + ' ' }}{% endif %}{% for m in messages %}{{ m['role'] + ' ' }}"
-    "{% if m['tool_calls'] %}{{ (m['tool_calls'] | tojson) + ' ' }}{% endif %}"
-    "{{ (m['content'] or '') + ' ' }}{% endfor %}"
+from support.chat_exports import (
+    TEMPLATE,
+    Record,
+    answered_twice,
+    bare,
+    call,
+    calling,
+    chats,
+    export,
+    plain,
+    prompted,
+    refused,
+    said,
+    talk,
+    tool,
 )
-Record = dict[str, Any]
+from support.export_world import write_records
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-
-
-def call(name: str, arguments: object) -> Record:
-    function = {"name": name, "arguments": arguments}
-    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
-
-
-def tool(name: str, *properties: str) -> Record:
-    parameters = {"type": "object", "properties": {key: {"type": "string"} for key in properties}}
-    return {"type": "function", "function": {"name": name, "parameters": parameters}}
-
-
-def said(role: str, content: str, **more: object) -> Record:
-    return {"role": role, "content": content, **more}
-
-
-def calling(number: int, key: str = "one") -> Record:
-    """A conversation in which a tool is called with an argument of the name `key`."""
-    turns = [said("user", f"sum {number}"), call("even", {key: "sum"}), said("tool", "one"), said("assistant", "one")]
-    return {"messages": turns, "tools": [tool("even", key)]}
-
-
-def talk(**more: object) -> Record:
-    """A conversation whose answer has `more` keys."""
-    return {"messages": [said("user", "one"), said("assistant", "sum", **more)]}
-
-
-def plain(number: int) -> Record:
-    return {"messages": [said("user", f"even {number}"), said("assistant", "numbers")]}
-
-
-def export(folder: Path, to: str, sources: dict[str, Any], *, tokens: int = 2000) -> Path:
-    """What `aftermix export` writes for a mixture of equal parts of `sources`."""
-    if not (folder / "base").exists():
-        save_tokenizer(folder / "base", chat_template=TEMPLATE)
-    mixture = {"mixture": dict.fromkeys(sources, 1 / len(sources)), "tokens": tokens}
-    train = {"datasets": {"m": mixture}, "sources": sources}
-    (folder / "train.yaml").write_text(yaml.safe_dump({"base": str(folder / "base"), "train": train}))
-    out = folder / f"out {len(list(folder.glob('out *')))}"
-    export_mixture(folder / "train.yaml", out, to=to, options=ExportOptions(max_epochs=1e4), log=lambda _: None)
-    return out
-
-
-def refused(folder: Path, to: str, sources: dict[str, Any]) -> str:
-    with pytest.raises(AftermixError) as error:
-        export(folder, to, sources)
-    assert not list(folder.glob("out *"))
-    return str(error.value)
-
-
-def chats(folder: Path, **records: Iterable[Record]) -> dict[str, Any]:
-    """Sources of conversations, each a file of JSON lines."""
-    return {
-        name: {"data": str(write_records(folder / f"{name}.jsonl", rows)), "format": "chat"}
-        for name, rows in records.items()
-    }
 
 
 def draw(out: Path) -> list[Record]:
@@ -269,6 +218,15 @@ def test_llamafactory_reads_conversations_without_tools_as_before(tmp_path: Path
         ([{**calling(0), "messages": [said("user", "one"), call("even", "{}")]}], "as text within text"),
         ([{**calling(0), "messages": [said("user", "one"), call("even", {}) | {"content": "sum"}]}], "drops the words"),
         ([{"messages": [said("assistant", "one"), said("user", "sum"), said("assistant", "one")]}], "take turns"),
+        ([calling(0, inner=[{"a": "one"}, {"b": "one"}])], "the keys of the others, as null ({file}, line 1)"),
+        ([calling(0, inner={"a": [[1], ["one"]]})], "the keys of the others, as null ({file}, line 1)"),
+        (
+            [prompted(calling(0))],
+            "adds a line break to the prompt of the system where there are tools ({file}, line 1)",
+        ),
+        ([{**calling(0), "system": "even"}], "adds a line break to the prompt of the system"),
+        ([bare({"one": "sum"})], "needs the key 'function' in a call ({file}, line 1)"),
+        ([answered_twice()], "writes '</tool_response>' between the answers of tools in a row ({file}, line 1)"),
         (
             [{"messages": [said("user", "one"), said("assistant", "sum", reasoning_content="one")]}],
             "reads no 'reasoning_",
@@ -281,20 +239,10 @@ def test_what_llamafactory_would_read_otherwise_is_refused(tmp_path: Path, recor
     assert message.format(file=tmp_path / "a.jsonl") in found
 
 
-def test_axolotl_is_told_of_tools_and_of_what_is_learnt(tmp_path: Path) -> None:
-    weighed = {
-        "messages": [said("user", "one"), said("assistant", "sum", weight=0), said("assistant", "one", weight=1)]
-    }
-    out = export(tmp_path, "axolotl", chats(tmp_path, calls=[calling(0)] * 50, weighed=[weighed] * 90), tokens=200)
-    entries = yaml.safe_load((out / "mixture.yaml").read_text())["datasets"]
-    assert entries[0]["field_tools"] == "tools"
-    assert entries[1]["message_field_training"] == "weight"
-    assert tuple(OF_LOSS) == LOSS_KEYS
-    out = export(tmp_path, "axolotl", chats(tmp_path, other=[talk(loss_mask=1)] * 50), tokens=20)
-    assert yaml.safe_load((out / "mixture.yaml").read_text())["datasets"][0]["message_field_training"] == "loss_mask"
-    with pytest.raises(AftermixError) as error:
-        export(tmp_path, "axolotl", chats(tmp_path, both=[talk(train=True, loss=True)]))
-    assert str(error.value).startswith("mixture.both: axolotl takes one of the keys 'train' and 'loss' (")
+def test_llamafactory_joins_answers_of_tools_as_a_template_that_writes_the_same(tmp_path: Path) -> None:
+    save_tokenizer(tmp_path / "base", chat_template=TEMPLATE + "{# </tool_response> #}")
+    out = export(tmp_path, "llamafactory", chats(tmp_path, a=[answered_twice()]))
+    assert convert_as_llamafactory(out)[0][2] == ("tool", "oneone")
 
 
 @pytest.mark.parametrize("to", ["trl", "axolotl"])
@@ -325,16 +273,6 @@ def test_paths_that_a_loader_takes_for_names_are_given(tmp_path: Path, name: str
     write_records(tmp_path / name / "a.jsonl", [{"text": "one sum"}])
     out = export(tmp_path, "trl", {"a": {"data": str(tmp_path / name / "a.jsonl")}})
     assert load_as_trl(out) == [{"text": "one sum"}]
-
-
-def test_megatron_is_told_the_key_that_its_tool_appends(tmp_path: Path) -> None:
-    write_records(tmp_path / "a.jsonl", [{"body": "one sum"}])
-    sources = {"a": {"data": str(tmp_path / "a.jsonl"), "text_field": "body"}, **chats(tmp_path, talks=[plain(0)])}
-    out = export(tmp_path, "megatron", sources, tokens=20)
-    assert (out / "data_args.txt").read_text().split()[1::2] == ["a_body_document", "talks_text_document"]
-    told = (out / "arguments.sh").read_text()
-    assert "--json-keys KEY --append-eod\n# KEY: body, text\n" in told
-    assert "# talks: its texts are conversations as the base's chat template writes them\n" in told
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
