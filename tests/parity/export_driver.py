@@ -73,8 +73,11 @@ def llamafactory(folder: Path, _: Path) -> Iterable[str]:
     model_args = types.SimpleNamespace(cache_dir=str(folder / "cache"), hf_hub_token=None)
     training_args = types.SimpleNamespace(seed=1, dataloader_num_workers=0, local_process_index=0)
     merged = _get_merged_dataset(data_args.dataset, model_args, data_args, training_args, stage=stage)
-    columns = zip(merged["_prompt"], merged["_response"], strict=True)
-    return ["".join(message["content"] for message in (*prompt, *response)) for prompt, response in columns]
+    columns = zip(*(merged[f"_{name}"] for name in ("tools", "system", "prompt", "response")), strict=True)
+    return [
+        "".join([tools, system or "", *(message["content"] for message in (*prompt, *response))])
+        for tools, system, prompt, response in columns
+    ]
 
 
 def axolotl(folder: Path, world: Path) -> Iterable[str]:

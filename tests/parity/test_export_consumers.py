@@ -3,7 +3,7 @@
 `datasets` is always at hand. The others (trl, llamafactory, axolotl, mosaicml-streaming, megatron-core) want an
 environment of their own; name its Python by `EXPORT_CONSUMERS=PATH/bin/python`. They may be installed
 there with `--no-deps`, since reading texts needs a small part of what they require. Seen with trl 1.16.0, llamafactory
-0.9.5, axolotl 0.21.0, mosaicml-streaming 0.13.0 and megatron-core 0.16.1.
+0.9.5 (datasets 5.2 and 4.0), axolotl 0.21.0, mosaicml-streaming 0.13.0 and megatron-core 0.16.1.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import yaml
 
 from aftermix.jobs.export.mixture import ExportOptions, export_mixture
 from conftest import save_tokenizer
+from support.chat_exports import TEMPLATE, calling, plain, tool
 from support.export_world import RATIOS, ExportWorld, make_export_world, write_records
 
 CONSUMERS = os.environ.get("EXPORT_CONSUMERS")
@@ -125,3 +126,51 @@ def test_conversations_and_completions_arrive_whole(tmp_path: Path, trainer: str
     export_mixture(tmp_path / "train.yaml", tmp_path / "out", to=trainer, log=lambda _: None)
     world = ExportWorld(tmp_path, {})
     assert set(by_trainer(world, tmp_path / "out", trainer)) == {"sum one", "even numbers"}
+
+
+@pytest.mark.parametrize("trainer", ["llamafactory", "axolotl"])
+def test_tools_prompts_and_odd_paths_arrive_as_they_were_counted(tmp_path: Path, trainer: str) -> None:
+    """Domains whose columns differ, in a folder with signs in its name; each is one record many times."""
+    folder = tmp_path / "l'été #1 (x)"
+    folder.mkdir()
+    records = {
+        "calls": calling(1),
+        "prompts": {**plain(1), "system": "sum ", "tool_ids": [1]},
+        "talks": {**plain(2), "note": "2024-01-31"},
+        "pairs": {"prompt": "even {x} ", "completion": "numbers", "system": "one", "input": "one"},
+    }
+    sources = {
+        name: {
+            "data": str(write_records(folder / f"{name}.jsonl", [record] * 60)),
+            "format": "completion" if name == "pairs" else "chat",
+        }
+        for name, record in records.items()
+    }
+    sources["pairs"]["ignore_columns"] = ["system", "input"]
+    sources["prompts"]["ignore_columns"] = ["tool_ids"]
+    sources["talks"]["ignore_columns"] = ["note"]
+
+    save_tokenizer(folder / "base", chat_template=TEMPLATE)
+    train = {"datasets": {"all": {"mixture": dict.fromkeys(sources, 0.25), "tokens": 2000}}, "sources": sources}
+    (folder / "train.yaml").write_text(yaml.safe_dump({"base": str(folder / "base"), "train": train}))
+    export_mixture(folder / "train.yaml", folder / "out", to=trainer, log=lambda _: None)
+    assert set(by_trainer(ExportWorld(folder, {}), folder / "out", trainer)) == READ_AS[trainer]
+
+
+TOOLS, CALLED = json.dumps([tool("even", "one")]), {"name": "even", "arguments": {"one": "sum"}}
+CALL = json.dumps([{"type": "function", "function": CALLED}])
+READ_AS = {
+    "llamafactory": {
+        f"{TOOLS}sum 1{json.dumps([CALLED])}oneone",
+        "sum even 1numbers",
+        "even 2numbers",
+        "even {x} numbers",
+    },
+    "axolotl": {
+        f"{TOOLS} user sum 1 assistant {CALL}  tool one assistant one ",
+        "system sum  user even 1 assistant numbers ",
+        "user even 2 assistant numbers ",
+        "even {x} numbers",
+    },
+}
+"""Texts of the four domains as each trainer's loader gives them: messages for its templates, or the template's text."""
