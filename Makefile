@@ -25,10 +25,10 @@ example: $(EXTRAS)
 	$(BIN)/python examples/smollm2/run.py -o runs/smollm2
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: $(EXTRAS)
-	$(BIN)/python -m pytest -n 2 -rs
+	$(BIN)/python -m pytest -n 2 --dist worksteal -rs
 
 # Every reader of files from elsewhere, 100,000 inputs and more; what is found lies in runs/fuzz.
 fuzz: $(STAMP)
