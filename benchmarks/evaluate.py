@@ -118,10 +118,10 @@ def measure_case(model: Path, shots: str, tasks: Path, *, items: int, rounds: in
 
 def _prepare(lm: Any, requests: list[Any], *, trees: bool) -> Callable[[], list[Any]]:
     """A plan of its own for these requests, made before anything is timed."""
-    lm.find_reason_against_trees()
-    known, lm._against_trees = lm._against_trees, None if trees else "measured without"
+    known = lm.reason_against_trees
+    lm.reason_against_trees = known if trees else "measured without"
     plan = lm._plan_pairs([lm._tokenise_pair(*request.args) for request in requests], batch_size=lm.batch_size)
-    lm._against_trees = known
+    lm.reason_against_trees = known
     return lambda: list(lm._score_plan(plan))
 
 

@@ -89,9 +89,10 @@ class EvaluateConfig(PromptConfig):
         chosen: dict[str, Any] = {}
         for key in PromptConfig.model_fields:
             own, common = getattr(task, key), getattr(self, key)
-            chosen[key] = {**common, **own} if isinstance(own, dict) and isinstance(common, dict) else own
-            if own is None:
-                chosen[key] = common
+            if isinstance(own, dict) and isinstance(common, dict):
+                chosen[key] = {**common, **own}
+            else:
+                chosen[key] = common if own is None else own
         return PromptConfig(**chosen)
 
     @model_validator(mode="after")

@@ -193,7 +193,7 @@ def _describe_sharing(requests: Mapping[str, list[Any]], lm: Any) -> str:
     planned, plain = (sum(counts) for counts in zip(*counted, strict=True))
     if not plain:
         return ""
-    reason = lm.find_reason_against_trees()
+    reason = lm.reason_against_trees
     if planned == plain:
         return f"no beginnings are shared: {reason or 'it would save little, or passes a window of attention'}"
     return f"beginnings run once: {planned:,} positions a search evaluation, {plain:,} without"

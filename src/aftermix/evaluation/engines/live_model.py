@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -68,8 +69,6 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         self._keeps_logits = "logits_to_keep" in accepted
         self._options = {"use_cache": False} if "use_cache" in accepted else {}
         self._scorer = TreeScorer(model, self._keeps_logits)
-        self._against_trees: str | None = None
-        self._probed = False
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
         """(log-likelihood, greedy) of each continuation given its context."""
@@ -264,19 +263,17 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         self._refuse_unknown_tokens(token for pair in pairs for part in pair for token in part)
         options: dict[str, Any] = {"batch_size": batch_size, "max_length": self.max_length, "device": self.device}
         plain = build_scoring_plan(pairs, **options)
-        if len(pairs) < 2 or self.find_reason_against_trees() is not None:
+        if len(pairs) < 2 or self.reason_against_trees is not None:
             return plain
 
         tree = build_tree_plan(pairs, **options)
         fits = tree.depth <= (find_window(self.model.config) or tree.depth)
         return tree if fits and tree.positions <= MOST_POSITIONS * plain.positions else plain
 
-    def find_reason_against_trees(self) -> str | None:
+    @cached_property
+    def reason_against_trees(self) -> str | None:
         """Words on why shared beginnings are run anew for every request of this model; None where they are not."""
-        if not self._probed:
-            self._against_trees = find_reason_against_trees(self.model, max_length=self.max_length)
-            self._probed = True
-        return self._against_trees
+        return find_reason_against_trees(self.model, max_length=self.max_length)
 
     def _find_generation_plan(self, requests: Sequence[Any]) -> GenerationPlan:
         def make() -> GenerationPlan:

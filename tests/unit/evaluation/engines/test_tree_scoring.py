@@ -106,7 +106,7 @@ def test_the_length_up_to_which_all_layers_see_everything(options: dict[str, obj
 def test_a_tree_is_taken_where_it_saves_and_the_window_allows(model_a: Path, tokenizer_folder: Path) -> None:
     config = EvaluateConfig.model_validate({"tasks": ["unused"], "device": "cpu", "batch_size": 4, "max_length": 60})
     lm = HuggingFaceEngine.open(model_a, tokenizer_folder=tokenizer_folder, config=config).lm
-    assert lm.find_reason_against_trees() is None
+    assert lm.reason_against_trees is None
     items: list[Pair] = [([n, *range(30, 50)], [60 + choice, 70 + choice]) for n in range(5) for choice in range(4)]
     tree = lm._plan_pairs(items, batch_size=4)
     assert isinstance(tree, TreePlan)
