@@ -26,6 +26,7 @@ from aftermix.runs.input_records import (
     SourceRecord,
     SplitRecord,
 )
+from aftermix.runs.journal import read_trials
 from aftermix.runs.json_record import read_record
 from aftermix.runs.mixture_records import DESIGN_FILE, MixtureDesignRecord
 from aftermix.runs.records import MODEL_FOLDER
@@ -125,6 +126,11 @@ def read_source(run: Path) -> Path | None:
     """The earlier run from which the run in `run` started, if any."""
     source = read_record(run / SOURCE_FILE, SourceRecord)
     return Path(source.run) if source else None
+
+
+def find_pending_source(run: Path) -> Path | None:
+    """The earlier run whose trials the run in `run` was to take and was killed before it had them, if any."""
+    return None if read_trials(run) else read_source(run)
 
 
 def refuse_other_kind(run: Path, *, mixture: bool) -> None:

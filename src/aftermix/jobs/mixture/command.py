@@ -9,27 +9,25 @@ from pathlib import Path
 
 import numpy as np
 
-from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.pool import Pool
 from aftermix.config import Config, SearchConfig, require
 from aftermix.errors import SearchError
-from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs import run_folder
-from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
+from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.landscape import write_cosines, write_landscape
-from aftermix.jobs.merge.command import refuse_output, write_model
-from aftermix.jobs.merge.kinship import list_kinship_remarks
+from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.mixture.points import PointSampler, build_design_record, read_fitted, refuse_equal_scores
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import MixtureResult
 from aftermix.jobs.mixture.tree import search_tree
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
-from aftermix.jobs.search.earlier_run import build_translation, import_comparable_trials
-from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, read_threads, refuse_other_scores
+from aftermix.jobs.search.earlier_run import import_comparable_trials
+from aftermix.jobs.search.run_inputs import RunInputs
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
-from aftermix.runs.input_records import EvaluationLockRecord, SplitRecord
+from aftermix.runs.input_records import SplitRecord
 from aftermix.runs.journal import read_trials
 from aftermix.runs.mixture_records import MixtureRecord, TreeRecord
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
@@ -76,42 +74,35 @@ def _mix(
     run = session.run
     require(config, *NEEDED["mixture"])
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
+
     assert config.mixture is not None  # noqa: S101 - required above; for the type checker
     fitted = read_fitted(run) if resume else "tasks"
     tree = TreeProblem.from_config(config, fitted=fitted) if config.mixture.tree is not None else None
     problem = tree.first_problem if tree else MixtureProblem.build_flat(config, fitted=fitted)
+
     config = resolve_defaults(config, recipe)
     config = run_folder.settle_date(config, resumed=run if resume else None, source=source)
-    assert config.evaluate is not None  # noqa: S101 - required above, too
-
     if source is not None:
         _refuse_tree(source, tree)
     if resume:
         run_folder.refuse_other_kind(run, mixture=True)
 
-    pool = open_pool(config)
-    if not resume:
-        refuse_output(run, pool)
-    for remark in list_kinship_remarks(pool):
-        log(str(remark))
-
-    suite = TaskSuite.build(config.evaluate, equal_rows_together=not resume or is_hashed(run))
-    objectives = ObjectiveSet.build((problem.objective,), tasks=list(suite.tasks))
-    split = build_split_record(suite)
+    inputs = RunInputs.open(config, run, resume=resume, log=log)
+    pool, split = inputs.pool, inputs.split
+    objectives = ObjectiveSet.build((problem.objective,), tasks=list(inputs.suite.tasks))
 
     if resume:
         _refuse_different(run, config, pool, split)
-        # A run that was killed before its imported trials were written must import them again.
-        source = None if read_trials(run) else run_folder.read_source(run)
+        source = run_folder.find_pending_source(run)
     if source is not None:
         _refuse_other_points(source, config, pool, problem=problem, split=split)
 
-    threads = read_threads(run) if resume else None
-    evaluator = MergeEvaluator.open(config, pool, recipe, space=problem.space, suite=suite, threads=threads)
-    evaluation = build_evaluation_lock(pool, evaluator.model_evaluator, threads=evaluator.threads)
-    if resume:
-        refuse_other_scores(run, evaluation, chat=suite.chat)
-    imported = _import_points(source, evaluation, evaluator, problem, objectives) if source else []
+    evaluator, evaluation = inputs.open_evaluator(config, recipe, problem.space)
+    imported: Sequence[ImportedTrial] = ()
+    if source is not None:
+        imported = import_comparable_trials(
+            source, evaluation, evaluator=evaluator, space=problem.space, objectives=objectives
+        )
 
     # Everything has been checked: only now is the folder made.
     run_folder.open_run_folder(
@@ -208,19 +199,6 @@ def _refuse_other_points(
     run_folder.refuse_other_kind(source, mixture=True)
     run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
     _refuse_other_weights(source, run_folder.read_run_config(source), problem)
-
-
-def _import_points(
-    source: Path,
-    evaluation: EvaluationLockRecord,
-    evaluator: MergeEvaluator,
-    problem: MixtureProblem,
-    objectives: ObjectiveSet,
-) -> list[ImportedTrial]:
-    translate = build_translation(run_folder.read_run_config(source), evaluator.config, problem.space)
-    return import_comparable_trials(
-        source, evaluation, evaluator=evaluator, space=problem.space, objectives=objectives, settings_of=translate
-    )
 
 
 def _refuse_tree(source: Path, tree: TreeProblem | None) -> None:

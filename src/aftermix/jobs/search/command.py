@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, require
 from aftermix.errors import ConfigError
-from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs import run_folder
-from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
+from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.job_kind import NEEDED
-from aftermix.jobs.merge.command import refuse_output, write_model
-from aftermix.jobs.merge.kinship import list_kinship_remarks
+from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
-from aftermix.jobs.search.earlier_run import build_translation, import_comparable_trials
+from aftermix.jobs.search.earlier_run import import_comparable_trials
 from aftermix.jobs.search.result import build_best_record
-from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, read_threads, refuse_other_scores
+from aftermix.jobs.search.run_inputs import RunInputs
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
-from aftermix.runs.journal import read_trials
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
 from aftermix.runs.session import RunSession, open_session
 from aftermix.search.objective import ObjectiveSet
@@ -63,44 +59,29 @@ def _search(
     if config.search.trials == 0 and source is None and not resume:
         remedy = "Raise it, or start from the trials of an earlier run: --from RUN."
         raise ConfigError("search.trials", "is 0, so there is nothing to choose from", remedy)
+
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
     config = resolve_defaults(config, recipe)
     config = run_folder.settle_date(config, resumed=run if resume else None, source=source)
-    assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
     space = build_space(config)
 
-    pool = open_pool(config)
-    if not resume:
-        refuse_output(run, pool)
-    for remark in list_kinship_remarks(pool):
-        log(str(remark))
-
-    suite = TaskSuite.build(config.evaluate, equal_rows_together=not resume or is_hashed(run))
-    objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
-    split = build_split_record(suite)
+    inputs = RunInputs.open(config, run, resume=resume, log=log)
+    pool, split = inputs.pool, inputs.split
+    objectives = ObjectiveSet.build(config.search.objective, tasks=list(inputs.suite.tasks))
 
     if resume:
         run_folder.refuse_other_kind(run, mixture=False)
         run_folder.refuse_different(run, config=config, pool=pool, split=split)
-        # A run that was killed before its imported trials were written must import them again.
-        source = None if read_trials(run) else run_folder.read_source(run)
-
+        source = run_folder.find_pending_source(run)
     if source is not None:
         run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
 
-    # The folder is made last: whatever is refused leaves nothing behind.
-    threads = read_threads(run) if resume else None
-    evaluator = MergeEvaluator.open(config, pool, recipe, space=space, suite=suite, threads=threads)
-    evaluation = build_evaluation_lock(pool, evaluator.model_evaluator, threads=evaluator.threads)
-    if resume:
-        refuse_other_scores(run, evaluation, chat=suite.chat)
+    evaluator, evaluation = inputs.open_evaluator(config, recipe, space)
     imported: Sequence[ImportedTrial] = ()
     if source is not None:
-        translate = build_translation(run_folder.read_run_config(source), config, space)
-        imported = import_comparable_trials(
-            source, evaluation, evaluator=evaluator, space=space, objectives=objectives, settings_of=translate
-        )
+        imported = import_comparable_trials(source, evaluation, evaluator=evaluator, space=space, objectives=objectives)
 
+    # The folder is made last: whatever is refused leaves nothing behind.
     run_folder.open_run_folder(
         session,
         resume=resume,

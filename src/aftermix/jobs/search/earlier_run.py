@@ -9,6 +9,7 @@ from typing import Any
 from aftermix import progress
 from aftermix.config import Config
 from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.run_folder import read_run_config
 from aftermix.jobs.search.score_lock import describe_left_out, find_other_tasks, list_needed_tasks
 from aftermix.jobs.search.settings import apply_settings
 from aftermix.jobs.search.space_from_config import read_own_settings
@@ -20,21 +21,6 @@ from aftermix.search.space import SearchSpace
 from aftermix.search.warm_start import ImportedTrial, import_trials
 
 
-def build_translation(theirs: Config, ours: Config, space: SearchSpace) -> Callable[[Settings], Settings | None]:
-    """Build the function from settings under the file `theirs` to those of `space`, under `ours`, of the same merge.
-
-    What one file searches, the other may fix: a fixed value is a point, and of searched ones those that equal the
-    fixed one are kept. None where there is no such point.
-    """
-
-    def translate(settings: Settings) -> Settings | None:
-        measured = apply_settings(theirs, settings)
-        own = read_own_settings(measured, space.settings)
-        return own if _collect_decisive(apply_settings(ours, own)) == _collect_decisive(measured) else None
-
-    return translate
-
-
 def import_comparable_trials(
     source: Path,
     evaluation: EvaluationLockRecord,
@@ -42,7 +28,6 @@ def import_comparable_trials(
     evaluator: MergeEvaluator,
     space: SearchSpace,
     objectives: ObjectiveSet,
-    settings_of: Callable[[Settings], Settings | None],
 ) -> list[ImportedTrial]:
     """Trials of the run in `source` with those of their scores that are of the tasks that `evaluation` describes.
 
@@ -61,9 +46,24 @@ def import_comparable_trials(
         space=space,
         tasks=[task for task in evaluator.tasks if task not in others],
         objectives=objectives,
-        settings_of=settings_of,
+        settings_of=_build_translation(read_run_config(source), evaluator.config, space),
         with_select=not others,
     )
+
+
+def _build_translation(theirs: Config, ours: Config, space: SearchSpace) -> Callable[[Settings], Settings | None]:
+    """Build the function from settings under the file `theirs` to those of `space`, under `ours`, of the same merge.
+
+    What one file searches, the other may fix: a fixed value is a point, and of searched ones those that equal the
+    fixed one are kept. None where there is no such point.
+    """
+
+    def translate(settings: Settings) -> Settings | None:
+        measured = apply_settings(theirs, settings)
+        own = read_own_settings(measured, space.settings)
+        return own if _collect_decisive(apply_settings(ours, own)) == _collect_decisive(measured) else None
+
+    return translate
 
 
 def _collect_decisive(config: Config) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""Models, tasks and evaluator of a search or a mixture, opened and compared before its folder is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.config import Config
+from aftermix.evaluation.harness import TaskSuite
+from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
+from aftermix.jobs.merge.command import refuse_output
+from aftermix.jobs.merge.kinship import list_kinship_remarks
+from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, read_threads, refuse_other_scores
+from aftermix.merging.merge import MergeRecipe
+from aftermix.runs.input_records import EvaluationLockRecord, SplitRecord
+from aftermix.search.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """Inputs of the run in `run`; with `resume`, it goes on, and keeps to what it began with."""
+
+    run: Path
+    resume: bool
+    pool: Pool
+    suite: TaskSuite
+    split: SplitRecord
+
+    @staticmethod
+    def open(config: Config, run: Path, *, resume: bool, log: Callable[[str], object]) -> RunInputs:
+        """Open the models of `config` and build its tasks; `log` is told of vectors that may be of another base.
+
+        Raises :class:`AftermixError` for whatever is wrong with either, and for a new run whose folder is occupied.
+        """
+        assert config.evaluate is not None  # noqa: S101 - every caller requires it; for the type checker
+        pool = open_pool(config)
+        if not resume:
+            refuse_output(run, pool)
+        for remark in list_kinship_remarks(pool):
+            log(str(remark))
+
+        suite = TaskSuite.build(config.evaluate, equal_rows_together=not resume or is_hashed(run))
+        return RunInputs(run, resume, pool, suite, build_split_record(suite))
+
+    def open_evaluator(
+        self, config: Config, recipe: MergeRecipe, space: SearchSpace
+    ) -> tuple[MergeEvaluator, EvaluationLockRecord]:
+        """The evaluator, with the threads that the run began with, and the lock on what it scores.
+
+        Raises :class:`SearchError` when what decides a score has changed since the run began.
+        """
+        threads = read_threads(self.run) if self.resume else None
+        evaluator = MergeEvaluator.open(config, self.pool, recipe, space=space, suite=self.suite, threads=threads)
+        evaluation = build_evaluation_lock(self.pool, evaluator.model_evaluator, threads=evaluator.threads)
+
+        if self.resume:
+            refuse_other_scores(self.run, evaluation, chat=self.suite.chat)
+        return evaluator, evaluation
