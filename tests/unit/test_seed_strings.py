@@ -42,6 +42,7 @@ PINNED = [
     "random mask",
     "random selection",
     "regmix",
+    "response temperature",
     "sampler",
     "summand",
     "surrogate bootstrap",

@@ -1,0 +1,76 @@
+"""Bound on the gain of any merge within the ranges over the winner, at a confidence of 95 %.
+
+    bound = 95 % quantile over draws b of  max over w in W of  S_b(w) - S_b(winner)
+
+with `S_b` as in :mod:`aftermix.response.draws`. `bound_items_fixed` is the same for the very items that were searched
+on; where it is below the precision, further merges tell less than the items do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aftermix.response.draws import CandidateScores, draw_objective
+from aftermix.response.response_model import ResponseModel
+
+# B draws, C candidates
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class MergeCertificate:
+    """Facts of the winner against all merges within the ranges."""
+
+    bound: float
+    bound_items_fixed: float
+    probability: float
+    """Share of the draws in which no merge is better than the winner by more than the precision."""
+    precision: float
+    items_factor: float | None
+    """Times as many items would halve `bound`; None where the response alone leaves more than half of it open."""
+
+    @property
+    def is_met(self) -> bool:
+        """True where more merges would tell less than the items can."""
+        return self.bound_items_fixed <= self.precision
+
+
+def certify_winner(
+    model: ResponseModel,
+    scores: CandidateScores,
+    weights: Mapping[str, float],
+    *,
+    winner: int,
+    within: NDArray[np.bool_],
+    precision: float,
+    rng: np.random.Generator,
+) -> MergeCertificate:
+    """The certificate of candidate number `winner` against those `within` ranges and floors."""
+    gains_B = compute_gains(draw_objective(model, scores, weights, rng=rng), winner, within)
+    fixed_B = compute_gains(draw_objective(model, scores, weights, rng=rng, items_fixed=True), winner, within)
+    bound, fixed = (float(np.quantile(gains, CONFIDENCE)) for gains in (gains_B, fixed_B))
+    return MergeCertificate(
+        bound=bound,
+        bound_items_fixed=fixed,
+        probability=float(np.mean(gains_B <= precision)),
+        precision=precision,
+        items_factor=_count_items_to_halve(bound, fixed),
+    )
+
+
+def compute_gains(draws_BC: NDArray[np.float32], winner: int, within: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(B,) how much better than the winner the best merge is; 0 where none is."""
+    if not within.any():
+        return np.zeros(len(draws_BC), dtype=np.float32)
+    return np.asarray(np.maximum(draws_BC[:, within].max(axis=1) - draws_BC[:, winner], 0.0))
+
+
+def _count_items_to_halve(bound: float, fixed: float) -> float | None:
+    """`(b^2 - f^2) / (b^2 / 4 - f^2)`: the items' part of the square shrinks as their number grows, the rest stays."""
+    left = bound**2 / 4 - fixed**2
+    return (bound**2 - fixed**2) / left if left > 0 else None

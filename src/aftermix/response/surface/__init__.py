@@ -1,0 +1,1 @@
+"""Gaussian processes over merges: kernel, fit, factorisation."""
