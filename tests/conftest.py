@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import random
 import shutil
@@ -34,6 +35,13 @@ for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "
 if "HF_DATASETS_CACHE" not in os.environ:
     os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="aftermix-datasets-")
     atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_code_is_no_garbage() -> None:
+    """Leave the modules loaded so far out of the search for garbage, which each training asks for several times."""
+    gc.collect()
+    gc.freeze()
 
 
 def run_cli(*arguments: object) -> int:
