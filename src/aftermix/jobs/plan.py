@@ -189,14 +189,13 @@ def _plan_evaluations(
 
 
 def _describe_sharing(requests: Mapping[str, list[Any]], lm: Any) -> str:
-    counted = [lm.count_positions(instances) for instances in requests.values()]
-    planned, plain = (sum(counts) for counts in zip(*counted, strict=True))
-    if not plain:
-        return ""
-    reason = lm.reason_against_trees
-    if planned == plain:
-        return f"no beginnings are shared: {reason or 'it would save little, or passes a window of attention'}"
-    return f"beginnings run once: {planned:,} positions a search evaluation, {plain:,} without"
+    from aftermix.evaluation.engines.plan_choice import describe_choices
+
+    scored = {
+        task: [request for request in instances if request.request_type == "loglikelihood"]
+        for task, instances in requests.items()
+    }
+    return describe_choices({task: lm.find_scoring_plan(each) for task, each in scored.items() if each})
 
 
 def _measure_busy_cores() -> float:

@@ -67,6 +67,19 @@ def build_scoring_plan(pairs: Sequence[Pair], *, batch_size: int, max_length: in
     return ScoringPlan(requests=len(pairs), batches=tuple(batches), tokens=tokens, truncated=truncated)
 
 
+def count_plain_positions(pairs: Sequence[Pair], *, batch_size: int, max_length: int) -> int:
+    """Positions of the batches that :func:`build_scoring_plan` makes of `pairs`, from lengths alone.
+
+    >>> count_plain_positions([([1, 2], [3, 4]), ([1, 2], [3, 5]), ([1], [2])], batch_size=2, max_length=8)
+    6
+    """
+    inputs = {(*context, *continuation[:-1]) for context, continuation in pairs}
+    lengths = sorted((min(len(tokens), max_length) for tokens in inputs), reverse=True)
+    return sum(
+        lengths[start] * len(lengths[start : start + batch_size]) for start in range(0, len(lengths), batch_size)
+    )
+
+
 def _list_longest_tokens(members: Sequence[int], pairs: Sequence[Pair]) -> tuple[int, ...]:
     """All tokens of the member with the longest continuation: what lm-eval breaks ties of length by."""
     context, continuation = pairs[max(members, key=lambda request: len(pairs[request][1]))]

@@ -19,7 +19,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from transformers import StoppingCriteriaList
 
 from aftermix.errors import EvaluationError
-from aftermix.evaluation.engines.batches import ScoringPlan, build_scoring_plan, score_plan
+from aftermix.evaluation.engines.batches import ScoringPlan, score_plan
 from aftermix.evaluation.engines.generation import (
     GenerationPlan,
     GenerationSettings,
@@ -27,8 +27,9 @@ from aftermix.evaluation.engines.generation import (
     StopOnText,
     refuse_clashing_options,
 )
+from aftermix.evaluation.engines.plan_choice import ChosenPlan, choose_plan
 from aftermix.evaluation.engines.prefix_tree import Pair
-from aftermix.evaluation.engines.tree_plan import TreePlan, build_tree_plan
+from aftermix.evaluation.engines.tree_plan import TreePlan
 from aftermix.evaluation.engines.tree_scoring import TreeScorer, find_reason_against_trees, find_window
 from aftermix.evaluation.loading import THINK_END
 from aftermix.terminal import set_template_date
@@ -37,8 +38,6 @@ SAMPLING_SEED = 1234
 """Seed of tasks that sample their answers (`do_sample: true`), set anew for every batch of every candidate."""
 BRIEF_TOKENS = 8
 """Longest answer of a run that is made for its time."""
-MOST_POSITIONS = 0.8
-"""Part of the positions of plain batches that a tree may have: above it, a mask costs more than it saves."""
 KEPT_PLANS = 32
 Plan = TypeVar("Plan")
 
@@ -72,7 +71,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
         """(log-likelihood, greedy) of each continuation given its context."""
-        return self._score_plan(self._find_scoring_plan(requests))
+        return self._score_plan(self.find_scoring_plan(requests).plan)
 
     def _loglikelihood_tokens(
         self,
@@ -81,7 +80,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
         pairs = [(context, continuation) for _, context, continuation in requests]
-        return self._score_plan(self._plan_pairs(pairs, batch_size=override_bs or self.batch_size))
+        return self._score_plan(self._plan_pairs(pairs, batch_size=override_bs or self.batch_size).plan)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
         """Each context continued until a stop text, the end of text or the limit."""
@@ -116,24 +115,10 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             if kind == "generate_until":
                 total += self._find_generation_plan(of_kind).most_tokens
             elif kind == "loglikelihood":
-                total += self._find_scoring_plan(of_kind).tokens
+                total += self.find_scoring_plan(of_kind).plan.tokens
             else:
                 total += sum(len(self.tok_encode(request.args[0])) for request in of_kind)
         return total
-
-    def count_positions(self, requests: Sequence[Any]) -> tuple[int, int]:
-        """Positions that the model computes to score `requests`, padding included: as planned, and in plain batches.
-
-        Requests that are generated, or scored as whole texts, are left out.
-        """
-        scored = [request for request in requests if request.request_type == "loglikelihood"]
-        if not scored:
-            return 0, 0
-        pairs = [self._tokenise_pair(*request.args, place=_locate_request(request)) for request in scored]
-        plain = build_scoring_plan(
-            pairs, batch_size=self.batch_size, max_length=self.max_length, device=torch.device("meta")
-        )
-        return self._find_scoring_plan(scored).positions, plain.positions
 
     def apply_chat_template(
         self,
@@ -155,7 +140,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         """
         scored = [request for request in requests if request.request_type == "loglikelihood"]
         generated = [request for request in requests if request.request_type == "generate_until"]
-        plans: list[ScoringPlan | TreePlan | GenerationPlan] = [self._find_scoring_plan(scored)] if scored else []
+        plans: list[ScoringPlan | TreePlan | GenerationPlan] = [self.find_scoring_plan(scored).plan] if scored else []
         plans += [self._find_generation_plan(generated)] if generated else []
         return sum(plan.truncated for plan in plans)
 
@@ -225,8 +210,10 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             )
         return tokens_BT[:, prompt_length:]
 
-    def _find_scoring_plan(self, requests: Sequence[Any]) -> ScoringPlan | TreePlan:
-        def make() -> ScoringPlan | TreePlan:
+    def find_scoring_plan(self, requests: Sequence[Any]) -> ChosenPlan:
+        """The plan by which log-likelihoods of `requests` are computed; computes none."""
+
+        def make() -> ChosenPlan:
             pairs = [self._tokenise_pair(*request.args, place=_locate_request(request)) for request in requests]
             return self._plan_pairs(pairs, batch_size=self.batch_size)
 
@@ -258,17 +245,16 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             )
         return context_tokens, continuation_tokens
 
-    def _plan_pairs(self, pairs: Sequence[Pair], *, batch_size: int) -> ScoringPlan | TreePlan:
-        """Plain batches, or a tree where the model can be run on it, and its positions are clearly fewer."""
+    def _plan_pairs(self, pairs: Sequence[Pair], *, batch_size: int) -> ChosenPlan:
         self._refuse_unknown_tokens(token for pair in pairs for part in pair for token in part)
-        options: dict[str, Any] = {"batch_size": batch_size, "max_length": self.max_length, "device": self.device}
-        plain = build_scoring_plan(pairs, **options)
-        if len(pairs) < 2 or self.reason_against_trees is not None:
-            return plain
-
-        tree = build_tree_plan(pairs, **options)
-        fits = tree.depth <= (find_window(self.model.config) or tree.depth)
-        return tree if fits and tree.positions <= MOST_POSITIONS * plain.positions else plain
+        return choose_plan(
+            pairs,
+            batch_size=batch_size,
+            max_length=self.max_length,
+            device=self.device,
+            reason=self.reason_against_trees if len(pairs) > 1 else None,
+            window=find_window(self.model.config),
+        )
 
     @cached_property
     def reason_against_trees(self) -> str | None:

@@ -36,6 +36,13 @@ class PrefixTree:
     end_N: Integers
     """One after the last node of the subtree."""
     scored: tuple[ScoredToken, ...]
+    truncated: int
+    """Sequences, one a request, that lost their beginning."""
+
+    @property
+    def depth(self) -> int:
+        """Length of the longest sequence."""
+        return int(self.depth_N.max(initial=-1)) + 1
 
     def __len__(self) -> int:
         """Number of nodes: no plan computes fewer positions."""
@@ -68,6 +75,7 @@ def build_prefix_tree(pairs: Sequence[Pair], *, max_length: int) -> PrefixTree:
     >>> [(entry.node, entry.target, entry.request) for entry in tree.scored]
     [(1, 3, 0), (2, 4, 0), (1, 5, 1), (3, 4, 1)]
     """
+    lengths = [len(context) + len(continuation) - 1 for context, continuation in pairs]
     inputs = [(*context, *continuation[:-1])[-max_length:] for context, continuation in pairs]
     tokens: list[int] = []
     depths: list[int] = []
@@ -97,4 +105,5 @@ def build_prefix_tree(pairs: Sequence[Pair], *, max_length: int) -> PrefixTree:
         nodes = paths[sequence][-len(continuation) :]
         scored += [ScoredToken(node, target, request) for node, target in zip(nodes, continuation, strict=True)]
     token_N, depth_N, end_N = (np.array(values, np.int64) for values in (tokens, depths, ends))
-    return PrefixTree(token_N, depth_N, end_N, tuple(scored))
+    truncated = sum(length > max_length for length in lengths)
+    return PrefixTree(token_N, depth_N, end_N, tuple(scored), truncated)

@@ -108,16 +108,16 @@ def test_a_tree_is_taken_where_it_saves_and_the_window_allows(model_a: Path, tok
     lm = HuggingFaceEngine.open(model_a, tokenizer_folder=tokenizer_folder, config=config).lm
     assert lm.reason_against_trees is None
     items: list[Pair] = [([n, *range(30, 50)], [60 + choice, 70 + choice]) for n in range(5) for choice in range(4)]
-    tree = lm._plan_pairs(items, batch_size=4)
+    tree = lm._plan_pairs(items, batch_size=4).plan
     assert isinstance(tree, TreePlan)
     assert (tree.tokens, tree.positions) == (5 * (21 + 4), 5 * (21 + 4))
     with torch.inference_mode():
         by_tree = lm._score_plan(tree)
 
     # Sequences that share nothing gain nothing; beyond a window, a mask would be another.
-    assert isinstance(lm._plan_pairs([([n], [n]) for n in range(5)], batch_size=4), ScoringPlan)
+    assert isinstance(lm._plan_pairs([([n], [n]) for n in range(5)], batch_size=4).plan, ScoringPlan)
     lm.model.config.sliding_window = 16
-    plain = lm._plan_pairs(items, batch_size=4)
+    plain = lm._plan_pairs(items, batch_size=4).plan
     assert isinstance(plain, ScoringPlan)
     for (value, greedy), (expected, expected_greedy) in zip(by_tree, lm._score_plan(plain), strict=True):
         assert value == pytest.approx(expected, abs=1e-4)
