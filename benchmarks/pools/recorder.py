@@ -153,4 +153,5 @@ class MergeRecorder:
 
     def count_positions(self) -> dict[str, tuple[int, int]]:
         """Task -> positions of a merge's scored requests: as the engine runs them, and one sequence a request."""
-        return {task: self.lm.count_positions(layout.requests) for task, layout in self.layouts.items()}
+        chosen = {task: self.lm.find_scoring_plan(layout.requests) for task, layout in self.layouts.items()}
+        return {task: (choice.plan.positions, choice.plain_positions) for task, choice in chosen.items()}
