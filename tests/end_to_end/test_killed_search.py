@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aftermix.config import load_config
 from aftermix.jobs.search.command import search
+from support.forked import COMMAND, ForkedProcess, run_forked
 
-COMMAND = [sys.executable, "-c", "from aftermix.cli import main; main()", "search"]
 POLL_S = 0.002
 
 
@@ -37,14 +35,14 @@ def write_file(folder: Path, family: Mapping[str, Path], tasks: Path) -> Path:
 
 
 def kill_when(arguments: list[str], moment: Callable[[], bool]) -> None:
-    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = ForkedProcess(COMMAND, "search", *arguments)
     while not moment():
         try:
             process.wait(POLL_S)
         except subprocess.TimeoutExpired:
             continue
         raise AssertionError(f"ended with {process.returncode} before the moment came")
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     assert process.wait() == -signal.SIGKILL
 
 
@@ -75,7 +73,7 @@ def test_a_search_killed_thrice_reaches_the_same_result(
     assert not (run / "best.json").exists()
     assert not list(run.rglob(".model.incomplete-*/config.json"))
 
-    done = subprocess.run([*COMMAND, "--resume", str(run)], capture_output=True, text=True, check=False)
+    done = run_forked(COMMAND, "search", "--resume", run)
     assert done.returncode == 0, done.stderr
     assert without_seconds(run) == without_seconds(alone)
     for name in ("model/model.safetensors", "model/aftermix.yaml", "model/config.json"):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from aftermix.jobs.mixture.command import mixture
 from aftermix.jobs.mixture.tree_problem import TreeProblem, build_level_problem
 from aftermix.runs.trials import ItemMeasurement, Point
 from conftest import make_family, run_cli
+from support.forked import run_forked
 from support.killed_mixture import KILLED
 
 Family = Mapping[str, Path]
@@ -228,8 +227,7 @@ def test_a_tree_killed_in_its_second_group_ends_the_same_and_makes_no_finished_g
 ) -> None:
     file, run = write_file(tmp_path, wide, tasks, **TOP_DOWN), tmp_path / "run"
     # Four files of the folder; in the first group one more, seven points of two each, at most five measurements.
-    command = [sys.executable, "-c", KILLED, str(file), str(run), "30"]
-    killed = subprocess.run(command, capture_output=True, check=False)
+    killed = run_forked(KILLED, file, run, 30)
     assert killed.returncode == -9, killed.stderr
     assert not (run / "best.json").exists()
     assert 0 < len(weights_of(run, "left")) < 7

@@ -6,8 +6,6 @@ import html
 import json
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from aftermix.errors import AftermixError
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.command import mixture
 from conftest import run_cli
+from support.forked import run_forked
 from support.killed_mixture import KILLED
 
 Family = Mapping[str, Path]
@@ -178,9 +177,7 @@ def test_a_run_killed_among_points_and_in_verification_ends_the_same(
 ) -> None:
     file, run = write_file(tmp_path, family, tasks), tmp_path / "run"
     for fatal_sync in (10, 16):  # the folder's four files and three points; the other points and a few measurements
-        killed = subprocess.run(
-            [sys.executable, "-c", KILLED, str(file), str(run), str(fatal_sync)], capture_output=True, check=False
-        )
+        killed = run_forked(KILLED, file, run, fatal_sync)
         assert killed.returncode == -9, killed.stderr
         assert not (run / "best.json").exists()
     measured = list((run / "items" / "select" / "baselines").glob("*.json"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from aftermix.jobs.verify.command import refuse_unverifiable, run_and_verify, ve
 from aftermix.jobs.verify.doremi import doremi_ratios
 from aftermix.report.console.mixture import print_mixture
 from conftest import run_cli
+from support.forked import run_forked
 
 Family = Mapping[str, Path]
 TRAIN = {
@@ -258,9 +257,7 @@ def test_a_verification_killed_in_training_and_in_measurement_ends_the_same(
         if where == "measurement":
             assert not (run / "trained" / "point-002").exists()
             shutil.copytree(finished / "trained", run / "trained", dirs_exist_ok=True)
-        killed = subprocess.run(
-            [sys.executable, "-c", KILLED, str(file), str(run), where, str(fatal)], capture_output=True, check=False
-        )
+        killed = run_forked(KILLED, file, run, where, fatal)
         assert killed.returncode == -9, killed.stderr
         assert not (run / "verification.json").exists()
     assert (run / "trained" / "point-000" / "train.json").is_file()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import shlex
 import shutil
 import signal
@@ -26,10 +25,10 @@ from aftermix.errors import AftermixError, CheckpointError
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge, write_model
 from aftermix.merging.merge import Merger, MergeRecipe
+from support.forked import COMMAND, ForkedProcess, run_forked
 
 Family = Mapping[str, Path]
 Copy = Callable[[str], Path]
-COMMAND = [sys.executable, "-c", "from aftermix.cli import main; main()", "merge"]
 PAUSED = """
 import sys
 import aftermix.jobs.merge.command as job
@@ -60,9 +59,8 @@ def file(tmp_path: Path, family: Family) -> Path:
     return written_file(tmp_path, family["base"], family["b"])
 
 
-def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, **options)  # type: ignore[call-overload]
+def run(*arguments: object, program: str = COMMAND) -> subprocess.CompletedProcess[str]:
+    return run_forked(program, "merge", *arguments)
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
@@ -73,8 +71,8 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_file_that_may_not_grow_is_one_error(file: Path, tmp_path: Path) -> None:
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # noqa: E731
-    done = run(file, "-o", tmp_path / "deep" / "out", preexec_fn=limit)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    done = run(file, "-o", tmp_path / "deep" / "out", program=f"{limit}\n{COMMAND}")
     assert done.returncode == 2
     expected = rf"{tmp_path}/deep/out: cannot be written (File too large). Free space or choose another folder"
     assert expected in complaint(done)
@@ -95,7 +93,8 @@ def test_a_full_and_a_read_only_disk_are_one_error(mount: str, reason: str, file
     ):
         pytest.skip("no file system may be mounted here")
     script = f'{mounting}; "$@"; code=$?; ls -A {place}; exit $code'
-    command = [*IN_A_NAMESPACE, script, "sh", *COMMAND, str(file), "-o", str(disk / "out")]
+    command = [*IN_A_NAMESPACE, script, "sh", sys.executable, "-c", COMMAND]
+    command += ["merge", str(file), "-o", str(disk / "out")]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 2, done.stderr
     assert f"{disk}/out: cannot be written ({reason})" in complaint(done)
@@ -176,16 +175,9 @@ def test_a_file_cut_short_between_doctor_and_merge_is_refused(copied: Copy, fami
     assert not (tmp_path / "deep").exists()
 
 
-def paused(file: Path, output: Path) -> subprocess.Popen[bytes]:
+def paused(file: Path, output: Path) -> ForkedProcess:
     """A merge that has written a part of its weights and waits."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PAUSED, "merge", str(file), "-o", str(output)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
-    )
-    assert process.stdout is not None
+    process = ForkedProcess(PAUSED, "merge", file, "-o", output)
     assert process.stdout.readline() == b"now\n"
     return process
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from aftermix.checkpoints.writer import write_checkpoint
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError, ConfigError, ManyProblemsError
 from aftermix.jobs.merge.command import merge
+from support.forked import ForkedProcess
 
 Family = Mapping[str, Path]
 Copy = Callable[[str], Path]
@@ -273,12 +272,10 @@ write_checkpoint(Path(sys.argv[1]), tensors(), layout=layout, companions={"confi
 
 @pytest.mark.parametrize("at", [0, 700, 1999])
 def test_a_killed_write_leaves_nothing_that_looks_like_a_model(at: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "model"), str(at)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"now\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with ForkedProcess(KILLED, tmp_path / "model", at) as process:
+        assert process.stdout.readline() == b"now\n"
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "model").exists()
     assert not list(tmp_path.rglob("config.json"))
     layout = [TensorSpec("t", (1,), torch.float32)]

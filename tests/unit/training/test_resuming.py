@@ -7,8 +7,6 @@ import resource
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ from aftermix.errors import AftermixError, RunFailedError
 from aftermix.jobs.train.command import train
 from aftermix.training import loop
 from aftermix.training.resuming import describe_differences
+from support.forked import run_forked
 
 KILLED = """
 import json, os, signal, sys
@@ -160,8 +159,8 @@ def world(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 20))
     cases = {f"{kind}-{moment}": (settings(**OPTIMIZERS[kind]), moment) for kind, moment in CASES}
     cases["refused"] = (settings(checkpoint_tokens=None), "after_step_3")
-    arguments = [sys.executable, "-c", KILLED, json.dumps(cases)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=400, cwd=root)
+    done = run_forked(KILLED, json.dumps(cases), folder=root)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [word for name in cases for word in (name, str(int(signal.SIGKILL)))], done
     return root
 

@@ -7,8 +7,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from aftermix.config import as_yaml_values
 from aftermix.errors import AftermixError, CheckpointError, ManyProblemsError, RunFailedError, TrainingError
 from aftermix.files import fingerprint, sha256
 from aftermix.jobs.train.command import train
+from support.forked import run_forked
 
 
 def copied(folder: Path, to: Path) -> Path:
@@ -349,8 +348,8 @@ for moment in (in_training, in_the_middle_of_the_weights, before_the_rename):
 
 def test_a_killed_run_leaves_no_folder_that_looks_complete(make_config: Any, tmp_path: Path) -> None:
     config = make_config(datasets={name: {"data": "corpus.jsonl", "tokens": 600} for name in ("cats", "dogs")})
-    arguments = [sys.executable, "-c", KILLED, json.dumps(as_yaml_values(config)), str(tmp_path)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=300, cwd=tmp_path)
+    done = run_forked(KILLED, json.dumps(as_yaml_values(config)), tmp_path, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
     moments = ["in_training", "in_the_middle_of_the_weights", "before_the_rename"]
     assert done.stdout.split() == [word for moment in moments for word in (moment, str(int(signal.SIGKILL)))], done
     visible = {m: [f for f in names_in(tmp_path / m) if not f.startswith(".")] for m in moments}
