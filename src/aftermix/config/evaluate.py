@@ -76,6 +76,8 @@ class EvaluateConfig(PromptConfig):
     apply_chat_template: bool = False
     date: Day | None = None
     """Day that a chat template is given which asks for today's, as `2026-11-28`."""
+    reference_loglikelihood: Literal["auto", False] = "auto"
+    """`auto`: of generated tasks the log-likelihood of the right answer is kept, too, wherever it is a text."""
     unsafe_code: bool = False
     """Allow tasks that run generated code."""
 

@@ -20,6 +20,8 @@ from aftermix.evaluation.equal_items import EqualItems
 from aftermix.evaluation.fewshot import choose_examples
 from aftermix.evaluation.fingerprints import TaskFingerprint, fingerprint_task
 from aftermix.evaluation.items import SPLITS, TaskItems, join_notes, list_fixed_counts, split_items
+from aftermix.evaluation.kept.references import build_references, list_reference_requests
+from aftermix.evaluation.kept.tasks import KeptTask, build_task_requests, keep_task
 from aftermix.evaluation.loading import Leaves, load_tasks
 from aftermix.evaluation.quiet import HeardWarnings, quiet
 from aftermix.evaluation.remarks import list_task_remarks
@@ -34,6 +36,8 @@ from aftermix.evaluation.requests import (
 from aftermix.evaluation.scoring.answers import read_answers
 from aftermix.evaluation.scoring.choice import choose_metric, has_metric, refuse_no_values
 from aftermix.evaluation.scoring.metrics import TaskMetric, read_primary_values
+from aftermix.runs.answers.candidate import KeptAnswers
+from aftermix.runs.answers.requests import TaskRequests
 from aftermix.runs.item_scores import GroupScores, LeafShare
 from aftermix.runs.trials import average_scores
 
@@ -50,11 +54,22 @@ class SuiteScores:
     """Tokens that went through the model, generated ones included; 0 from an engine that does not count."""
     truncated: int = 0
     """Requests whose prompt was cut on the left because it exceeds the model's length."""
+    answers: KeptAnswers | None = None
+    """Task -> log-likelihoods and generated texts, where they were asked for."""
 
     @property
     def scores(self) -> dict[str, float]:
         """Task -> mean of its items that have a value; of a group, as it weighs its leaves."""
         return average_scores(self.items)
+
+
+@dataclass(frozen=True)
+class KeptSplit:
+    """Requests of one split whose answers are kept."""
+
+    tasks: dict[str, KeptTask]
+    references: dict[str, list[Any]]
+    """Task -> requests that score the right answers of generated ones."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +84,11 @@ class TaskSuite:
     """Warnings of lm-eval while tasks are built and answers scored."""
     remarks: tuple[Problem, ...] = field(repr=False)
     """Remarks on what makes scores mislead, which stops nothing."""
+    with_references: bool
+    """True if the right answers of generated tasks are scored, too, wherever answers are kept."""
     _leaves: dict[str, Leaves] = field(repr=False)
     _requests: dict[Split, dict[str, list[LeafRequests]]] = field(default_factory=dict, repr=False)
+    _kept: dict[Split, KeptSplit] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def build(config: EvaluateConfig, *, equal_rows_together: bool = True) -> TaskSuite:
@@ -101,6 +119,7 @@ class TaskSuite:
             chat=config.applies_chat_template,
             heard=heard,
             remarks=remarks,
+            with_references=config.reference_loglikelihood == "auto",
             _leaves=loaded,
         )
         if not suite.chat:  # a chat template comes with the engine's tokenizer
@@ -134,12 +153,25 @@ class TaskSuite:
 
         `lm` needs `count_request_tokens`, as the live model and that of :func:`~.engines.hf.open_planning_model` have.
         """
-        return {task: lm.count_request_tokens(instances) for task, instances in self.list_requests(split, lm).items()}
+        references = self.keep_split(split, lm).references
+        return {
+            task: sum(lm.count_request_tokens(asked) for asked in (instances, references[task]))
+            for task, instances in self.list_requests(split, lm).items()
+        }
 
-    def evaluate(self, lm: Any, split: Split) -> SuiteScores:
+    def tabulate_requests(self, lm: Any) -> dict[str, TaskRequests]:
+        """Task -> what its kept log-likelihoods are of, in all splits; `lm` as in :meth:`evaluate`."""
+        kept = {split: self.keep_split(split, lm).tasks for split in SPLITS}
+        return {
+            task: build_task_requests(metric, {split: tasks[task] for split, tasks in kept.items()})
+            for task, metric in self.primary.items()
+        }
+
+    def evaluate(self, lm: Any, split: Split, *, keep: bool = False) -> SuiteScores:
         """Scores of the model that `lm` holds now on the items of `split`, and on no others.
 
-        `lm` is any lm-eval `LM`; no answer of an earlier candidate is seen. Raises :class:`EvaluationError` for a model
+        `lm` is any lm-eval `LM`; no answer of an earlier candidate is seen. With `keep` come its answers, and those to
+        the references of generated tasks, which decide no score. Raises :class:`EvaluationError` for a model
         behind lm-eval's answer cache, whose keys know the prompt but not the weights, and for scores that are no
         numbers.
         """
@@ -157,6 +189,8 @@ class TaskSuite:
             with quiet(self.heard):
                 collect_answers(lm, flat)
                 scored = {task: _score_task(task, parts, self.primary[task]) for task, parts in by_task.items()}
+                truncated = getattr(lm, "truncated_requests", 0) - truncated
+                answers = self._collect_kept(lm, split) if keep else None
         finally:
             forget_answers(flat)
 
@@ -164,8 +198,32 @@ class TaskSuite:
             items={task: primary for task, (primary, _) in scored.items()},
             metrics={task: metrics for task, (_, metrics) in scored.items()},
             tokens=getattr(lm, "forwarded_tokens", 0) - forwarded,
-            truncated=getattr(lm, "truncated_requests", 0) - truncated,
+            truncated=truncated,
+            answers=answers,
         )
+
+    def _collect_kept(self, lm: Any, split: Split) -> KeptAnswers:
+        """The answers that stand in the requests now, and those to references, which are asked for here."""
+        kept = self.keep_split(split, lm)
+        references = [instance for asked in kept.references.values() for instance in asked]
+        try:
+            collect_answers(lm, references)
+            return {name: task.read_answers() for name, task in kept.tasks.items()}
+        finally:
+            forget_answers(references)
+
+    def keep_split(self, split: Split, lm: Any) -> KeptSplit:
+        """The requests of `split` whose answers are kept."""
+        if split not in self._kept:
+            kept, asked = {}, {}
+            with quiet(self.heard), compile_templates_once(), own_generators():
+                for task, parts in self.build_split(split, lm).items():
+                    chat = bool(self._leaves[task].prompt.apply_chat_template)
+                    references = build_references(parts, lm, chat=chat) if self.with_references else {}
+                    kept[task] = keep_task(parts, self.primary[task], references)
+                    asked[task] = list_reference_requests(references)
+            self._kept[split] = KeptSplit(kept, asked)
+        return self._kept[split]
 
     def build_split(self, split: Split, lm: Any) -> dict[str, list[LeafRequests]]:
         """Task -> requests of its leaves for the items of `split`, `lm` being asked for its chat template."""

@@ -25,6 +25,7 @@ from aftermix.jobs.search.settings import apply_settings, leaves_vectors_as_they
 from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
 from aftermix.merging.prepared_gpu import ResidentVectors, move_to_device
+from aftermix.runs.answers.requests import RequestTable
 from aftermix.runs.input_records import SplitRecord, TaskSplitRecord
 from aftermix.runs.trials import ItemMeasurement, Point, Settings
 from aftermix.search.space import SearchSpace
@@ -36,9 +37,11 @@ class ModelEvaluator:
 
     engine: HuggingFaceEngine
     suite: TaskSuite
+    keeps_answers: bool = False
+    """True if measurements come with the answers that they are of."""
 
     @staticmethod
-    def open(pool: Pool, config: EvaluateConfig, suite: TaskSuite) -> ModelEvaluator:
+    def open(pool: Pool, config: EvaluateConfig, suite: TaskSuite, *, keeps_answers: bool = False) -> ModelEvaluator:
         """Load the frame's model, with the tokenizer that the result will have.
 
         The user is told what is to be known of the tasks.
@@ -47,7 +50,7 @@ class ModelEvaluator:
             progress.say(str(remark))
         tell_warnings(suite)
         engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config)
-        return ModelEvaluator(engine, suite)
+        return ModelEvaluator(engine, suite, keeps_answers)
 
     def rehearse(self, config: EvaluateConfig, *, threads: int | None = None) -> int:
         """Score the first items with the weights that the model has, and settle the number of threads: returned.
@@ -76,9 +79,10 @@ class ModelEvaluator:
         self.engine.load(tensors, unchanged=unchanged)
         loaded = perf_counter()
 
-        measured = self.suite.evaluate(self.engine.lm, split)
+        measured = self.suite.evaluate(self.engine.lm, split, keep=self.keeps_answers)
         tell_warnings(self.suite)
-        return ItemMeasurement(measured.items, {"combine": loaded - started, "evaluate": perf_counter() - loaded})
+        seconds = {"combine": loaded - started, "evaluate": perf_counter() - loaded}
+        return ItemMeasurement(measured.items, seconds, measured.answers)
 
 
 def tell_warnings(suite: TaskSuite) -> None:
@@ -112,6 +116,7 @@ class MergeEvaluator:
         space: SearchSpace,
         suite: TaskSuite,
         threads: int | None = None,
+        keeps_answers: bool = True,
     ) -> MergeEvaluator:
         """Prepare the vectors, unless `space` has settings that every trial would have to prepare them for, load the
         model, and rehearse with the base's weights (`threads` as in :meth:`ModelEvaluator.rehearse`).
@@ -124,11 +129,15 @@ class MergeEvaluator:
         once = leaves_vectors_as_they_are(recipe.method, space.settings)
         prepared = prepare_vectors(merger) if once else None
 
-        model_evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
+        model_evaluator = ModelEvaluator.open(pool, config.evaluate, suite, keeps_answers=keeps_answers)
         threads = model_evaluator.rehearse(config.evaluate, threads=threads)
         placed = move_to_device(prepared, model_evaluator.engine.lm.device) if prepared is not None else None
         seconds = perf_counter() - started
         return MergeEvaluator(config, merger, placed, model_evaluator, threads, prepare_s=seconds, inputs=inputs)
+
+    def tabulate_requests(self) -> RequestTable:
+        """The requests of a new run, whose answers it keeps."""
+        return self.model_evaluator.suite.tabulate_requests(self.model_evaluator.engine.lm)
 
     @property
     def tasks(self) -> list[str]:

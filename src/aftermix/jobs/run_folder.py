@@ -16,6 +16,7 @@ from aftermix.config import Config, ItemsConfig, PromptConfig, as_yaml_values, p
 from aftermix.errors import SearchError
 from aftermix.files import write_atomically
 from aftermix.jobs.provenance import lock
+from aftermix.runs.answers.requests import RequestTable, write_requests
 from aftermix.runs.input_records import (
     CONFIG_FILE,
     LOCK_FILE,
@@ -37,6 +38,8 @@ GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
 """Search settings that may change on resume without making it another search."""
 MACHINE = ("batch_size", "threads", "device")
 """Settings of the engine that depend on the machine at hand; they move scores by rounding at most."""
+KEPT_ALONE = ("reference_loglikelihood",)
+"""Settings that decide what is kept beside a score, and not the score."""
 HASHED = ("tasks", "include_path", "num_fewshot", "date", "unsafe_code", *PromptConfig.model_fields)
 """Settings whose effect on a task is in the hashes of a lock, where it has them."""
 
@@ -50,6 +53,7 @@ def open_run_folder(
     inputs: InputStamps,
     split: SplitRecord,
     evaluation: EvaluationLockRecord,
+    requests: RequestTable | None,
     source: Path | None,
     design: MixtureDesignRecord | None = None,
 ) -> None:
@@ -61,7 +65,14 @@ def open_run_folder(
 
     with session.begin():
         begin_run(
-            session.run, config=config, pool=pool, split=split, evaluation=evaluation, source=source, design=design
+            session.run,
+            config=config,
+            pool=pool,
+            split=split,
+            evaluation=evaluation,
+            requests=requests,
+            source=source,
+            design=design,
         )
         inputs.refuse_changed()  # its lock is of the files that were opened
 
@@ -73,18 +84,21 @@ def begin_run(
     pool: Pool,
     split: SplitRecord,
     evaluation: EvaluationLockRecord,
+    requests: RequestTable | None,
     source: Path | None,
     design: MixtureDesignRecord | None = None,
 ) -> None:
-    """Write `config.yaml`, `lock.json` and `items/split.json` of a new run.
+    """Write `config.yaml`, `lock.json` and the files on its items of a new run.
 
-    `source`, an earlier run to start from, is remembered until its trials stand in the journal. A `design`, which makes
-    it the run of a mixture, becomes `design.json`.
+    With `requests` it keeps the answers to them. `source`, an earlier run to start from, is remembered until its trials
+    stand in the journal. A `design`, which makes it the run of a mixture, becomes `design.json`.
     """
     if source is not None:
         SourceRecord(run=str(source.resolve())).write(run / SOURCE_FILE)
     lock(pool, config).model_copy(update={"evaluation": evaluation}).write(run / LOCK_FILE)
     split.write(run / SPLIT_FILE)
+    if requests is not None:
+        write_requests(run, requests)
     if design is not None:
         design.write(run / DESIGN_FILE)
 
@@ -225,7 +239,7 @@ def _select_deciding_values(config: Config, asking: Config, searched: Set[str], 
     values = _select_comparable(config)
     wanted = {task.task for task in asking.evaluate.tasks} if asking.evaluate else set()
 
-    evaluate = {key: value for key, value in values["evaluate"].items() if key != "items"}
+    evaluate = {key: value for key, value in values["evaluate"].items() if key not in ("items", *KEPT_ALONE)}
     evaluate["tasks"] = {task["task"]: task for task in evaluate["tasks"] if task["task"] in wanted}
     if hashed:
         evaluate = {key: value for key, value in evaluate.items() if key not in HASHED}

@@ -1,20 +1,21 @@
 """RUN/trials.jsonl: the only truth about a search.
 
-A trial is first measured, then its item scores are written beside (atomically), then one line is appended and forced
-to disk. A process killed at any instant leaves whole lines and at most one torn last line, which readers ignore and a
-resumed search cuts off.
+A trial is first measured, then its answers, if the run keeps them, and its item scores are written beside (each file
+atomically), then one line is appended and forced to disk. A process killed at any instant leaves whole lines and at
+most one torn last line, which readers ignore and a resumed search cuts off.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from aftermix.config import Split
 from aftermix.errors import SearchError
 from aftermix.files import append_line, write_atomically, write_json
+from aftermix.runs.answers.candidate import KeptAnswers, write_answers
 from aftermix.runs.trials import ItemScores, Trial, dump_items, dump_trial, parse_items, parse_trial
 
 TRIALS_FILE = "trials.jsonl"
@@ -64,23 +65,34 @@ def reopen(folder: Path) -> list[Trial]:
     return trials
 
 
-def append_trial(folder: Path, trial: Trial, items: ItemScores | None) -> None:
-    """Write `items` (if the trial has any), then the line: a line never lacks its items."""
+def append_trial(folder: Path, trial: Trial, items: ItemScores | None, *, answers: KeptAnswers | None = None) -> None:
+    """Write `answers` and `items` (if the trial has any), then the line: a line never lacks its items."""
     if items is not None:
-        write_items(locate_items(folder, "search", trial.number), items)
+        write_items(locate_items(folder, "search", trial.number), items, answers=answers)
     append_line(folder / TRIALS_FILE, dump_trial(trial))
 
 
-def write_imported(folder: Path, trials: Iterable[Trial], items: Mapping[tuple[Split, int], ItemScores]) -> None:
-    """Begin a journal with trials of another run: all of them or, if killed on the way, none."""
+def write_imported(
+    folder: Path,
+    trials: Iterable[Trial],
+    items: Mapping[tuple[Split, int], ItemScores],
+    *,
+    answers_of: Callable[[Split, int], KeptAnswers | None] = lambda *_: None,
+) -> None:
+    """Begin a journal with trials of another run: all of them or, if killed on the way, none.
+
+    `answers_of` gives the answers of each, by split and new number, where they can be taken.
+    """
     for (split, number), scores in items.items():
-        write_items(locate_items(folder, split, number), scores)
+        write_items(locate_items(folder, split, number), scores, answers=answers_of(split, number))
     lines = (json.dumps(dump_trial(trial), ensure_ascii=False, allow_nan=False) for trial in trials)
     write_atomically(folder / TRIALS_FILE, "".join(f"{line}\n" for line in lines))
 
 
-def write_items(path: Path, items: ItemScores) -> None:
-    """Write item scores, atomically."""
+def write_items(path: Path, items: ItemScores, *, answers: KeptAnswers | None = None) -> None:
+    """Write the answers that item scores are of, then the scores, each file atomically."""
+    if answers is not None:
+        write_answers(path, answers)
     write_json(path, dump_items(items))
 
 

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, JsonValue, PlainSerializer, Ty
 
 from aftermix.config import Split
 from aftermix.errors import SearchError
+from aftermix.runs.answers.candidate import KeptAnswers
 from aftermix.runs.item_scores import (
     GroupScores,
     GroupScoresRecord,
@@ -119,6 +120,8 @@ class ItemMeasurement:
 
     items: Mapping[str, OptionalScores]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    answers: KeptAnswers | None = None
+    """Answers that the scores are of, request by request; None in runs that do not keep them."""
 
 
 Measure = Callable[[Point, Split], ItemMeasurement]

@@ -122,7 +122,7 @@ def _measure_candidate(
         measurement = measure(trial.point, "select")
         select = check_items(measurement.items, tasks=tasks, where=f"trial {trial.number} on select items")
         seconds = dict(measurement.seconds)
-        write_items(path, select)
+        write_items(path, select, answers=measurement.answers)
 
     scores = average_scores(select)
     return SelectedTrial(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +21,8 @@ from aftermix.errors import (
     describe_cause,
 )
 from aftermix.runs import journal
+from aftermix.runs.answers.candidate import KeptAnswers
+from aftermix.runs.answers.reading import read_kept_answers
 from aftermix.runs.trials import (
     ItemMeasurement,
     ItemScores,
@@ -33,7 +36,7 @@ from aftermix.runs.trials import (
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.pareto import find_front
 from aftermix.search.space import SearchSpace
-from aftermix.search.warm_start import ImportedTrial, group_by_split
+from aftermix.search.warm_start import ImportedTrial, find_answers, group_by_split
 
 Propose = Callable[[Sequence[Trial]], Suggestion]
 """The next point, given the trials that have ended."""
@@ -41,6 +44,16 @@ LEAST_DESIGN = 4
 """Trials below which equal scores are no evidence: on a dozen items two near merges often answer alike."""
 TASK_FAULTS = ("task '", "item '")
 """Openings of the place of a fault that lies in a task, its scoring or its answers."""
+
+
+@dataclass(frozen=True)
+class EndedTrial:
+    """A trial with its item scores and kept answers, or a failed one with what was raised."""
+
+    trial: Trial
+    items: ItemScores | None = None
+    answers: KeptAnswers | None = None
+    fault: Exception | None = None
 
 
 def run_study(
@@ -84,15 +97,14 @@ def run_study(
                 _refuse_all_equal(folder, trials, objectives)
             known = partial(_measure_once, folder, trials, tasks, measure)
             ask = propose or partial(_suggest_next, space, config, objectives)
-            trial, items, fault = _run_trial(
-                propose=ask, objectives=objectives, trials=trials, tasks=tasks, measure=known
-            )
+            ended = _run_trial(propose=ask, objectives=objectives, trials=trials, tasks=tasks, measure=known)
 
             # Written down before it counts: a killed search loses no ended trial.
-            journal.append_trial(folder, trial, items)
-            trials.append(trial)
+            journal.append_trial(folder, ended.trial, ended.items, answers=ended.answers)
+            trials.append(ended.trial)
             advance(describe_best(trials, objectives))
 
+            fault = ended.fault
             failures = failures + 1 if fault else 0
             if fault and failures >= config.max_consecutive_failures:
                 raise _explain_stop(folder, trials, failures, fault) from fault
@@ -105,7 +117,8 @@ def _begin(folder: Path, imported: Sequence[ImportedTrial]) -> list[Trial]:
     trials = journal.reopen(folder)
     if not trials and imported:
         trials = [imported_trial.trial for imported_trial in imported]
-        journal.write_imported(folder, trials, group_by_split(imported))
+        answers_of = partial(find_answers, imported, folder)
+        journal.write_imported(folder, trials, group_by_split(imported), answers_of=answers_of)
     already = [trial for trial in trials if trial.is_imported]
     if imported and [imported_trial.trial.point for imported_trial in imported] != [trial.point for trial in already]:
         found = f"expected no trials or the same {len(imported)} imported ones, found {len(trials)} others"
@@ -143,7 +156,8 @@ def _measure_once(
     same = next((trial for trial in known if trial.point == point), None)
     if same is None:
         return measure(point, "search")
-    return ItemMeasurement(journal.read_items(folder, "search", same.number))
+    answers = read_kept_answers(folder, "search", same.number)
+    return ItemMeasurement(journal.read_items(folder, "search", same.number), answers=answers)
 
 
 def _suggest_next(
@@ -161,8 +175,8 @@ def _run_trial(
     trials: Sequence[Trial],
     tasks: Sequence[str],
     measure: Callable[[Point], ItemMeasurement],
-) -> tuple[Trial, ItemScores | None, Exception | None]:
-    """The next trial with its item scores, or a failed one with what was raised."""
+) -> EndedTrial:
+    """The next trial, measured or failed."""
     started, number = perf_counter(), len(trials)
     suggestion = propose(trials)
     stands: dict[str, Any] = vars(suggestion)
@@ -176,7 +190,7 @@ def _run_trial(
         _drop_frames(error)
         seconds = {"overhead": perf_counter() - started}
         reason = str(error) if isinstance(error, AftermixError) else describe_cause(error)
-        return Trial(number=number, state="failed", **stands, seconds=seconds, error=reason), None, error
+        return EndedTrial(Trial(number=number, state="failed", **stands, seconds=seconds, error=reason), fault=error)
 
     scores = average_scores(items)
     spent = {phase: float(seconds) for phase, seconds in measurement.seconds.items()}
@@ -189,7 +203,7 @@ def _run_trial(
         feasible=objectives.feasible(scores),
         seconds={**spent, "overhead": max(0.0, perf_counter() - started - sum(spent.values()))},
     )
-    return trial, items, None
+    return EndedTrial(trial, items, measurement.answers)
 
 
 def _refuse_all_equal(folder: Path, trials: Sequence[Trial], objectives: ObjectiveSet) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from aftermix.config import Split
 from aftermix.errors import SearchError
+from aftermix.runs.answers.candidate import KeptAnswers
+from aftermix.runs.answers.reading import take_answers
 from aftermix.runs.journal import TRIALS_FILE, locate_items, read_items, read_trials
 from aftermix.runs.trials import ItemScores, Settings, Trial, average_scores, check_items
 from aftermix.search.objective import ObjectiveSet
@@ -26,6 +28,10 @@ class ImportedTrial:
     search: ItemScores
     select: ItemScores | None
     """Only for trials that were among the other run's candidates."""
+    source: Path
+    """The other run."""
+    source_number: int
+    """Number of the trial there."""
 
 
 def import_trials(
@@ -75,6 +81,12 @@ def group_by_split(imported: Sequence[ImportedTrial]) -> dict[tuple[Split, int],
     return stored
 
 
+def find_answers(imported: Sequence[ImportedTrial], run: Path, split: Split, number: int) -> KeptAnswers | None:
+    """Answers of imported trial `number`, where its run kept them and `run` keeps those to the same requests."""
+    trial = imported[number]
+    return take_answers(trial.source, split, trial.source_number, run=run)
+
+
 def _refuse_other_vectors(trial: Trial, *, source: Path, space: SearchSpace) -> None:
     if trial.weights.keys() != space.bounds.keys():
         where = f"{source / TRIALS_FILE}, line {trial.number + 1}"
@@ -98,7 +110,8 @@ def _import(
         seconds={},
         origin=f"{source.resolve().name}#{trial.number}",
     )
-    return ImportedTrial(rescored, search, _read_stored(source, "select", trial.number, tasks) if has_select else None)
+    select = _read_stored(source, "select", trial.number, tasks) if has_select else None
+    return ImportedTrial(rescored, search, select, source, trial.number)
 
 
 def _read_stored(source: Path, split: Split, number: int, tasks: Sequence[str]) -> ItemScores:

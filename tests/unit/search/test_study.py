@@ -3,13 +3,17 @@
 import json
 import math
 import weakref
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from aftermix.config import Objective, SearchConfig
 from aftermix.errors import EvaluationError, InputFaultError, RunFailedError, SearchError
 from aftermix.runs import journal
-from aftermix.runs.trials import ItemMeasurement
+from aftermix.runs.answers.candidate import TaskAnswers
+from aftermix.runs.answers.requests import SplitRequests, TaskRequests, write_requests
+from aftermix.runs.trials import ItemMeasurement, Suggestion
 from aftermix.search.space import SearchSpace
 from aftermix.search.study import describe_best, run_study
 
@@ -26,9 +30,10 @@ def measure(point, split):
     return ItemMeasurement(items, {"combine": 0.0, "evaluate": 0.0})
 
 
-def run(folder, *, measure=measure, imported=(), **settings):
+def run(folder, *, measure=measure, imported=(), propose=None, **settings):
     config = SearchConfig(**{"trials": 14, "startup": 8, **settings})
-    return run_study(folder, space=SPACE, config=config, tasks=TASKS, measure=measure, imported=imported)
+    options = {"config": config, "tasks": TASKS, "measure": measure, "imported": imported, "propose": propose}
+    return run_study(folder, space=SPACE, **options)
 
 
 def points(trials):
@@ -222,3 +227,23 @@ def test_what_the_bar_says(tmp_path):
     trials = run(tmp_path / "strict", objective=strict)
     assert describe_best(trials, ObjectiveSet.build(strict, tasks=TASKS)) == "none meets the floors"
     assert describe_best([], ObjectiveSet.build(strict, tasks=TASKS)) == "none complete"
+
+
+def test_a_trial_at_the_point_of_an_earlier_one_takes_its_answers(tmp_path):
+    one = np.array([1], np.int32)
+    requests = SplitRequests(np.array([0, 1]), np.array([-1], np.int32), one, one)
+    write_requests(tmp_path, {task: TaskRequests("none", "acc,none", None, {"search": requests}) for task in TASKS})
+    asked = []
+
+    def answer(point, split):
+        asked.append(point)
+        number = len(asked)
+        kept = TaskAnswers(np.array([-number], np.float32), np.array([1], np.uint8), ((f"x/{number}", "yes"),))
+        return replace(measure(point, split), answers=dict.fromkeys(TASKS, kept))
+
+    places = [{"it": value, "ja": 0.1} for value in (0.4, 0.7, 0.4)]
+    run(tmp_path, measure=answer, trials=3, startup=3, propose=lambda trials: Suggestion(places[len(trials)], "prior"))
+    assert len(asked) == 2
+    for suffix in (".json", ".safetensors", ".answers.jsonl.gz"):
+        first, second, third = ((tmp_path / f"items/search/{number:05d}{suffix}").read_bytes() for number in range(3))
+        assert first == third != second

@@ -31,6 +31,7 @@ from aftermix.evaluation.engines.plan_choice import ChosenPlan, choose_plan
 from aftermix.evaluation.engines.prefix_tree import Pair
 from aftermix.evaluation.engines.tree_plan import TreePlan
 from aftermix.evaluation.engines.tree_scoring import TreeScorer, find_reason_against_trees, find_window
+from aftermix.evaluation.kept.references import REFERENCE
 from aftermix.evaluation.loading import THINK_END
 from aftermix.terminal import set_template_date
 
@@ -73,6 +74,19 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         """(log-likelihood, greedy) of each continuation given its context."""
         return self._score_plan(self.find_scoring_plan(requests).plan)
 
+    def reference_loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
+        """As :meth:`loglikelihood`, for texts that decide no score: NaN where a broken model gives no number."""
+        return self._score_plan(self.find_scoring_plan(requests).plan, decides=False)
+
+    def can_score(self, context: str, continuation: str) -> bool:
+        """Tell whether the model can be asked for the log-likelihood of `continuation` after `context`."""
+        try:
+            pair = self._tokenise_pair(context, continuation)
+            self._refuse_unknown_tokens(token for part in pair for token in part)
+        except EvaluationError:
+            return False
+        return True
+
     def _loglikelihood_tokens(
         self,
         requests: list[Any],
@@ -114,7 +128,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             of_kind = [request for request in requests if request.request_type == kind]
             if kind == "generate_until":
                 total += self._find_generation_plan(of_kind).most_tokens
-            elif kind == "loglikelihood":
+            elif kind in ("loglikelihood", REFERENCE):
                 total += self.find_scoring_plan(of_kind).plan.tokens
             else:
                 total += sum(len(self.tok_encode(request.args[0])) for request in of_kind)
@@ -158,18 +172,21 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             else:
                 self.loglikelihood_rolling(of_kind[:1], disable_tqdm=True)
 
-    def _score_plan(self, plan: ScoringPlan | TreePlan) -> list[tuple[float, bool]]:
+    def _score_plan(self, plan: ScoringPlan | TreePlan, *, decides: bool = True) -> list[tuple[float, bool]]:
         with torch.inference_mode():
             answers = self._run_plan(plan)
-        if not all(math.isfinite(value) for value, _ in answers):
+        is_finite = [math.isfinite(value) for value, _ in answers]
+        if decides and not all(is_finite):
             raise EvaluationError(
                 "model",
                 "gives log-likelihoods that are NaN or Inf",
                 "The model is broken: look at its merge weights.",
             )
         self.forwarded_tokens += plan.tokens
-        self.truncated_requests += plan.truncated
-        return answers
+        if decides:
+            self.truncated_requests += plan.truncated
+            return answers
+        return [answer if finite else (math.nan, answer[1]) for finite, answer in zip(is_finite, answers, strict=True)]
 
     def _run_plan(self, plan: ScoringPlan | TreePlan) -> list[tuple[float, bool]]:
         if isinstance(plan, TreePlan):

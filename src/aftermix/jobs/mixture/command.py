@@ -113,6 +113,7 @@ def _mix(
         inputs=evaluator.inputs,
         split=split,
         evaluation=evaluation,
+        requests=None if resume else evaluator.tabulate_requests(),
         source=source,
         design=tree.build_design_record() if tree else build_design_record(problem),
     )

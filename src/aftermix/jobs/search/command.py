@@ -90,6 +90,7 @@ def _search(
         inputs=evaluator.inputs,
         split=split,
         evaluation=evaluation,
+        requests=None if resume else evaluator.tabulate_requests(),
         source=source,
     )
     _run_stages(evaluator, run, space=space, objectives=objectives, imported=imported)

@@ -14,6 +14,7 @@ from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, read_threads, refuse_other_scores
 from aftermix.merging.merge import MergeRecipe
+from aftermix.runs.answers.reading import keeps_answers
 from aftermix.runs.input_records import EvaluationLockRecord, SplitRecord
 from aftermix.search.space import SearchSpace
 
@@ -49,10 +50,14 @@ class RunInputs:
     ) -> tuple[MergeEvaluator, EvaluationLockRecord]:
         """The evaluator, with the threads that the run began with, and the lock on what it scores.
 
+        A run that goes on keeps the answers of its candidates if it has done so from its beginning.
+
         Raises :class:`SearchError` when what decides a score has changed since the run began.
         """
-        threads = read_threads(self.run) if self.resume else None
-        evaluator = MergeEvaluator.open(config, self.pool, recipe, space=space, suite=self.suite, threads=threads)
+        threads, keeps = (read_threads(self.run), keeps_answers(self.run)) if self.resume else (None, True)
+        evaluator = MergeEvaluator.open(
+            config, self.pool, recipe, space=space, suite=self.suite, threads=threads, keeps_answers=keeps
+        )
         evaluation = build_evaluation_lock(self.pool, evaluator.model_evaluator, threads=evaluator.threads)
 
         if self.resume:

@@ -45,7 +45,7 @@ class ScoreCache:
         measurement = measure(split)
         items = check_items(measurement.items, tasks=self.tasks, where=f"baseline '{name}'")
         self.seconds[split] = self.seconds.get(split, 0.0) + sum(measurement.seconds.values())
-        write_items(path, items)
+        write_items(path, items, answers=measurement.answers)
         return items
 
 

@@ -41,6 +41,7 @@ from aftermix.mixture.simplex import Floats, name_shares
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
 from aftermix.mixture.utility import MixtureUtility
 from aftermix.report.page import write_report
+from aftermix.runs.answers.reading import keeps_answers
 from aftermix.runs.item_scores import complete_scores
 from aftermix.runs.journal import read_trials
 from aftermix.runs.mixture_records import MixtureRecord
@@ -212,8 +213,9 @@ class _MixtureVerification:
         folders = train_mixtures(config, run, chosen, domains=problem.domains, tokens=tokens, log=log)
 
         recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
+        threads, keeps = read_threads(run), keeps_answers(run)
         evaluator = MergeEvaluator.open(
-            config, pool, recipe, space=problem.space, suite=suite, threads=read_threads(run)
+            config, pool, recipe, space=problem.space, suite=suite, threads=threads, keeps_answers=keeps
         )
         objectives = ObjectiveSet.build((problem.objective,), tasks=list(suite.tasks))
 
