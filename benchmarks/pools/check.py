@@ -58,7 +58,7 @@ def list_rows(pool: RecordedPool) -> list[tuple[str, np.ndarray]]:
 
 def print_pool(pool: RecordedPool) -> None:
     """One pool's tables."""
-    print(f"\n{pool.name}: {pool.merges} merges by {pool.method}, {pool.facts['date']}, {pool.facts['machine']}\n")
+    print(f"\n{pool.name}: {pool.merges} merges by {pool.method}, {pool.facts['machine']}\n")
     print("| merge | " + " | ".join(["mean", *pool.tasks]) + " |")
     print("|---" * (len(pool.tasks) + 2) + "|")
     for name, scores_T in list_rows(pool):
