@@ -6,8 +6,9 @@ import json
 import re
 from pathlib import Path
 
-BEGINNINGS = {"ja": r"\s*\S{1,2}", "zh": r"\s*\S{1,2}", "math": r"\s*\S+", "code": r"\s*\w+"}
-"""By domain, what of the true continuation is the answer: two characters, or one word."""
+BEGINNINGS = {"ja": r"\s*\S", "zh": r"\s*\S", "math": r"\s*\S+", "code": r"\s*(?:\w{1,3}|\S)"}
+"""By domain, what of the true continuation is the answer, long enough to be missed and short enough to be met by the
+demo's base: one character, one word, or three letters."""
 
 TASK = """\
 task: write_{domain}

@@ -179,7 +179,8 @@ def test_written_answers_are_beginnings_of_the_true_continuation(tmp_path: Path)
     written = (tmp_path / "to" / "write_code.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line) for line in written] == [
         {"context": "a", "answer": "x"},
-        {"context": "b", "answer": " wörd"},
+        {"context": "b", "answer": " wör"},
+        {"context": "d", "answer": "."},
     ]
 
 
