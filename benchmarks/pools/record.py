@@ -21,7 +21,7 @@ import torch
 from benchmarks.measure import machine
 from benchmarks.pools import FOLDER
 from benchmarks.pools.design import list_design
-from benchmarks.pools.recorder import Arrays, MergeRecorder
+from benchmarks.pools.recorder import KINDS, Arrays, MergeRecorder
 from benchmarks.pools.worlds import POOLS
 from benchmarks.tiny import parse_options
 from safetensors.numpy import load_file, save
@@ -70,7 +70,7 @@ def describe_identity(recorder: MergeRecorder) -> dict[str, Any]:
     return {
         "models": sorted({fingerprint(file) for file in list_input_files(recorder.prepared.merger.pool)}),
         "merge": describe_method(recorder.config),
-        "items": {task: list(layout.items) for task, layout in recorder.layouts.items()},
+        "items": recorder.items,
     }
 
 
@@ -92,9 +92,9 @@ def settle_identity(file: Path, identity: dict[str, Any]) -> None:
 def assemble(recorder: MergeRecorder, measured: list[Arrays]) -> Arrays:
     """All merges in one array each; log-likelihoods in float16 around the median of each request over the merges."""
     arrays = recorder.describe_items() | {"weights": np.stack([each["weights"] for each in measured])}
-    for task in recorder.layouts:
-        values_MR = np.stack([each[f"{task}/loglikelihood"] for each in measured])
-        centre_R = np.median(values_MR, axis=0).astype(np.float32)
+    for task in recorder.items:
+        values_MR = np.stack([each[f"{task}/loglikelihood"] for each in measured]).astype(np.float32)
+        centre_R = np.median(values_MR, axis=0)
         score_MN = np.stack([each[f"{task}/score"] for each in measured])
         whole = np.isin(score_MN, (0, 1)).all()
 
@@ -106,8 +106,10 @@ def assemble(recorder: MergeRecorder, measured: list[Arrays]) -> Arrays:
 
 def describe_pool(name: str, recorder: MergeRecorder, measured: list[Arrays]) -> dict[str, str]:
     """The header: what was recorded, how and when."""
-    layouts = recorder.layouts.items()
-    tasks = {task: {"kind": each.kind, "metric": each.metric, "items": len(each.items)} for task, each in layouts}
+    tasks = {
+        task: {"kind": KINDS[asked.kind], "metric": asked.metric.partition(",")[0], "items": len(recorder.items[task])}
+        for task, asked in recorder.requests.items()
+    }
     facts: dict[str, Any] = {
         "name": name,
         "method": recorder.config.merge.method,

@@ -2,156 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any
 
 import numpy as np
-from lm_eval.api.instance import Instance
 
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config
 from aftermix.evaluation.documents.rows import find_equal_items
 from aftermix.evaluation.harness import TaskSuite
-from aftermix.evaluation.requests import LeafRequests
+from aftermix.evaluation.kept.tasks import KeptTask
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.merging.merge import MergeRecipe
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
+from aftermix.runs.answers.requests import TaskRequests
 
 Arrays = dict[str, np.ndarray]
-GENERATED = "generate_until"
-CHOICES = "multiple_choice"
-
-
-class AnswerRecorder:
-    """An lm-eval model that remembers the log-likelihoods of the requests it was asked last."""
-
-    def __init__(self, lm: Any) -> None:
-        self._lm = lm
-        self.known: dict[int, float] = {}
-        """Log-likelihood by the `id` of its request."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._lm, name)
-
-    def loglikelihood(self, requests: list[Any], **options: Any) -> list[tuple[float, bool]]:
-        """The model's answers, kept."""
-        answers: list[tuple[float, bool]] = self._lm.loglikelihood(requests, **options)
-        self.known = {id(request): value for request, (value, _) in zip(requests, answers, strict=True)}
-        return answers
-
-
-@dataclass(frozen=True)
-class RequestLayout:
-    """The requests of one task, item after item; of generated answers the reference answer of each."""
-
-    kind: str
-    metric: str
-    items: tuple[str, ...]
-    groups: tuple[tuple[Any, ...], ...]
-    gold: tuple[int, ...]
-    length: tuple[int, ...]
-    """By request."""
-    rows: tuple[bytes, ...]
-    """By item, equal for items of equal rows."""
-
-    @staticmethod
-    def build(parts: Sequence[LeafRequests], metric: str, equal: dict[str, bytes]) -> RequestLayout:
-        """The layout of the requests of a task's leaves. Raises `ValueError` for a metric it cannot lay out."""
-        kind = parts[0].leaf.OUTPUT_TYPE
-        items = tuple(item for part in parts for item in part.items)
-        groups = tuple((part.leaf, group) for part in parts for group in part.instances)
-        rows = tuple(equal.get(item, item.encode()) for item in items)
-        if kind == GENERATED:
-            references = tuple((_build_reference(leaf, group[0]),) for leaf, group in groups)
-            return RequestLayout(kind, metric, items, references, (0,) * len(items), (1,) * len(items), rows)
-
-        if kind != CHOICES or metric not in ("acc", "acc_norm"):
-            raise ValueError(f"a pool holds acc, acc_norm or generated answers, found {kind} by {metric}")
-        gold = tuple(_find_gold(leaf, group) for leaf, group in groups)
-        requests = tuple(group for _, group in groups)
-        choices = chain.from_iterable(leaf.doc_to_choice(group[0].doc) for leaf, group in groups)
-        length = tuple(len(choice) if metric == "acc_norm" else 1 for choice in choices)
-        return RequestLayout(kind, metric, items, requests, gold, length, rows)
-
-    @property
-    def requests(self) -> list[Any]:
-        """All requests, item after item."""
-        return [request for group in self.groups for request in group]
-
-
-def _find_gold(leaf: Any, group: Sequence[Any]) -> int:
-    gold = leaf.doc_to_target(group[0].doc)
-    return int(gold) if not isinstance(gold, str) else leaf.doc_to_choice(group[0].doc).index(gold)
-
-
-def _build_reference(leaf: Any, asked: Any) -> Any:
-    answer = leaf.config.target_delimiter + leaf.doc_to_target(asked.doc)
-    return Instance("loglikelihood", asked.doc, (asked.args[0], answer), 0)
+KINDS = {"choice": "multiple_choice", "reference": "generate_until"}
+"""Kinds of tasks that a pool can hold, as the product and as lm-eval call them."""
 
 
 @dataclass(frozen=True)
 class MergeRecorder:
-    """A base, its prepared vectors, a living model and the items of all tasks."""
+    """A base, its prepared vectors, a living model and the items of all tasks, which are those of the search split."""
 
     config: Config
     prepared: PreparedVectors
     evaluator: ModelEvaluator
-    lm: AnswerRecorder
-    layouts: dict[str, RequestLayout]
+    kept: Mapping[str, KeptTask]
+    requests: Mapping[str, TaskRequests]
+    equal: Mapping[str, bytes]
+    """Item -> its row, for items whose row another has, too."""
 
     @staticmethod
     def open(config: Config) -> MergeRecorder:
-        """Open models and tasks of `config`; the items are those of its search split."""
+        """Open models and tasks. Raises `ValueError` for a task whose scores do not follow from what is recorded."""
         assert config.evaluate is not None
         pool = open_pool(config)
         suite = TaskSuite.build(config.evaluate)
         recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
         prepared = prepare_vectors(open_merger(config, pool, recipe))
 
-        evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
+        evaluator = ModelEvaluator.open(pool, config.evaluate, suite, keeps_answers=True)
         evaluator.rehearse(config.evaluate)
-        parts = suite.build_split("search", evaluator.engine.lm)
-        equal = find_equal_items({part.leaf.config.task: part.leaf for each in parts.values() for part in each})
-        layouts = {task: RequestLayout.build(each, suite.primary[task].name, equal) for task, each in parts.items()}
-        return MergeRecorder(config, prepared, evaluator, AnswerRecorder(evaluator.engine.lm), layouts)
+        lm = evaluator.engine.lm
+        requests = suite.tabulate_requests(lm)
+        others = [task for task, each in requests.items() if each.kind not in KINDS]
+        if others:
+            raise ValueError(f"a pool holds choices and answers with a reference; neither are {', '.join(others)}")
+
+        parts = [part for each in suite.build_split("search", lm).values() for part in each]
+        equal = find_equal_items({part.leaf.config.task: part.leaf for part in parts})
+        kept = suite.keep_split("search", lm).tasks
+        return MergeRecorder(config, prepared, evaluator, kept, requests, equal)
+
+    @property
+    def items(self) -> dict[str, list[str]]:
+        """Task -> its items, in order."""
+        return {task: [each.item for each in kept.items] for task, kept in self.kept.items()}
 
     def measure(self, weights: Sequence[float]) -> Arrays:
         """`TASK/loglikelihood` by request and `TASK/score` by item of the merge at `weights`, in the vectors' order."""
-        engine, suite = self.evaluator.engine, self.evaluator.suite
         by_name = dict(zip(self.config.vectors, map(float, weights), strict=True))
-        engine.load(self.prepared.stream_merged(by_name, place=engine.place), unchanged=self.prepared.unchanged)
-
-        scores = suite.evaluate(self.lm, "search").items
-        known = dict(self.lm.known)
-        references = [r for layout in self.layouts.values() if layout.kind == GENERATED for r in layout.requests]
-        if references:
-            self.lm.loglikelihood(references)
-            known |= self.lm.known
+        merged = self.prepared.stream_merged(by_name, place=self.evaluator.engine.place)
+        measured = self.evaluator.evaluate(merged, "search", unchanged=self.prepared.unchanged)
+        assert measured.answers is not None
 
         arrays: Arrays = {}
-        for task, layout in self.layouts.items():
-            values = [known[id(request)] for request in layout.requests]
-            arrays[f"{task}/loglikelihood"] = np.array(values, dtype=np.float64)
-            arrays[f"{task}/score"] = np.array(scores[task], dtype=np.float32)
+        for task, answers in measured.answers.items():
+            arrays[f"{task}/loglikelihood"] = answers.loglikelihood
+            arrays[f"{task}/score"] = np.array(measured.items[task], dtype=np.float32)
         return arrays
 
     def describe_items(self) -> Arrays:
         """`TASK/offsets`, `gold`, `length` and `document`, as the file of the pool holds them."""
         numbers: dict[bytes, int] = {}
         arrays: Arrays = {}
-        for task, layout in self.layouts.items():
-            ends = np.cumsum([0, *(len(group) for group in layout.groups)])
-            documents = [numbers.setdefault(row, len(numbers)) for row in layout.rows]
-            arrays[f"{task}/offsets"] = ends.astype(np.int32)
-            arrays[f"{task}/gold"] = np.array(layout.gold, dtype=np.int16)
-            arrays[f"{task}/length"] = np.array(layout.length, dtype=np.int16)
-            arrays[f"{task}/document"] = np.array(documents, dtype=np.int32)
+        for task, items in self.items.items():
+            of_split, unit = self.requests[task].splits["search"], self.requests[task].length
+            lengths = {None: np.ones(of_split.requests), "characters": of_split.characters_R, "bytes": of_split.bytes_R}
+            rows = [self.equal.get(item, item.encode()) for item in items]
+
+            arrays[f"{task}/offsets"] = of_split.offsets.astype(np.int32)
+            # A reference answer is the one request of its item.
+            arrays[f"{task}/gold"] = of_split.gold.clip(0).astype(np.int16)
+            arrays[f"{task}/length"] = lengths[unit].astype(np.int16)
+            arrays[f"{task}/document"] = np.array([numbers.setdefault(row, len(numbers)) for row in rows], np.int32)
         return arrays
 
     def count_positions(self) -> dict[str, tuple[int, int]]:
         """Task -> positions of a merge's scored requests: as the engine runs them, and one sequence a request."""
-        chosen = {task: self.lm.find_scoring_plan(layout.requests) for task, layout in self.layouts.items()}
+        lm = self.evaluator.engine.lm
+        asked = {task: [each for item in kept.items for each in item.scored] for task, kept in self.kept.items()}
+        chosen = {task: lm.find_scoring_plan(requests) for task, requests in asked.items()}
         return {task: (choice.plan.positions, choice.plain_positions) for task, choice in chosen.items()}
