@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,10 @@ from aftermix.runs.trials import Suggestion, Trial
 
 DISTANCES = (0.05, 0.02, 0.01, 0.002)
 """Least distances between points of a round, in total variation: the first at which there are enough."""
+KEPT_FITS = 8
+"""Fits that a process remembers."""
+
+Rows = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,20 @@ class FittedSurrogates:
 
         shares_NK = problem.compute_shares(complete)
         scores_NM = problem.compute_scores([trial.scores for trial in complete])
-        names = list(problem.columns)
-        fitted = Surrogate.fit(shares_NK, scores_NM, seed=problem.mixture.seed, capabilities=names)
+        fitted = _fit_surrogate(
+            *map(_list_rows, (shares_NK, scores_NM)), seed=problem.mixture.seed, names=tuple(problem.columns)
+        )
         return FittedSurrogates(shares_NK, scores_NM, fitted)
+
+
+@lru_cache(maxsize=KEPT_FITS)
+def _fit_surrogate(shares_NK: Rows, scores_NM: Rows, *, seed: int, names: tuple[str, ...]) -> Surrogate:
+    """Surrogates of these numbers, kept: result, verification and landscape of one command fit the same."""
+    return Surrogate.fit(shares_NK, scores_NM, seed=seed, capabilities=names)
+
+
+def _list_rows(table: Floats) -> Rows:
+    return tuple(map(tuple, table.tolist()))
 
 
 def refuse_equal_scores(run: Path, problem: MixtureProblem, trials: Sequence[Trial]) -> None:
