@@ -8,6 +8,7 @@ import json
 import mmap
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,20 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_line(path: Path, value: Any) -> None:
     """Append `value` to `path` as one line of JSON and force it to disk before returning."""
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+    append_lines(path, [value])
+
+
+def append_lines(path: Path, values: Iterable[Any]) -> None:
+    """Append each of `values` to `path` as a line of JSON, in one write that is forced to disk before returning."""
     with path.open("ab") as file:
-        file.write(line.encode())
+        file.write(format_lines(values).encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def format_lines(values: Iterable[Any]) -> str:
+    """`values` as the text of a file with a line of JSON for each. NaN and Inf are refused (`ValueError`)."""
+    return "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values)
 
 
 def describe_write_fault(error: BaseException, folder: Path) -> str:

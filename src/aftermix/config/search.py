@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from aftermix.config.fields import ConfigSection, Count, Finite, Positive
+
+Strategy = Literal["tpe", "random"]
+STARTUP = 20
+"""Trials of the start-up where the file does not say."""
 
 
 class Objective(ConfigSection):
@@ -74,12 +78,16 @@ class SearchConfig(ConfigSection):
 
     trials: Annotated[int, Field(ge=0)] = 100
     """Trials of this run; with `--from`, new trials on top of the re-scored ones."""
-    startup: Annotated[int, Field(ge=0)] = 20
-    """Trials before the model-based sampler takes over: enqueued priors first, then random points."""
+    startup: Annotated[int, Field(ge=0)] | None = None
+    """Trials before the model-based sampler takes over: enqueued priors first, then random points; null is 20."""
     top: Count = 3
     """Best distinct trials that are measured again on the select items."""
     preset: Literal["default", "paper"] = "default"
     """`paper`: univariate TPE without priors. `default`: multivariate TPE with enqueued priors."""
+    strategy: Strategy = "tpe"
+    """`tpe`: by Optuna's tree-structured Parzen estimator. `random`: uniform random points, and no prior."""
+    batch: Count = 4
+    """Points that are proposed together, before the first of them is measured. The `paper` preset proposes one."""
     seed: Annotated[int, Field(ge=0)] = 0
     objective: Annotated[tuple[Objective, ...], BeforeValidator(_objectives)] = (Objective(),)
     """One objective, or several for a Pareto front."""
@@ -89,3 +97,21 @@ class SearchConfig(ConfigSection):
     """Measure the baselines that cost no training beside the winner."""
     max_consecutive_failures: Count = 5
     """Stop the search after so many failed trials in a row."""
+
+    @property
+    def startup_trials(self) -> int:
+        """`startup`, or its default."""
+        return STARTUP if self.startup is None else self.startup
+
+    @property
+    def points_at_once(self) -> int:
+        """Size of a batch. OptiMer's Algorithm 1, which the `paper` preset is, proposes one point after another."""
+        return 1 if self.preset == "paper" else self.batch
+
+    @model_validator(mode="after")
+    def _paper_is_tpe(self) -> SearchConfig:
+        if self.preset == "paper" and self.strategy != "tpe":
+            raise ValueError(
+                f"`preset: paper` is `strategy: tpe`, found `strategy: {self.strategy}`; remove one of them"
+            )
+        return self

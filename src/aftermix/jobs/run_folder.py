@@ -30,12 +30,15 @@ from aftermix.runs.input_records import (
 from aftermix.runs.journal import read_trials
 from aftermix.runs.json_record import read_record
 from aftermix.runs.mixture_records import DESIGN_FILE, MixtureDesignRecord
+from aftermix.runs.reader import fill_in_search
 from aftermix.runs.records import MODEL_FOLDER
 from aftermix.runs.session import RunSession, refuse_no_run
 from aftermix.yaml_file import read_yaml
 
 GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
 """Search settings that may change on resume without making it another search."""
+PROPOSING = ("strategy", "batch", "startup")
+"""Search settings that a file may leave to the run that it goes on with."""
 MACHINE = ("batch_size", "threads", "device")
 """Settings of the engine that depend on the machine at hand; they move scores by rounding at most."""
 KEPT_ALONE = ("reference_loglikelihood",)
@@ -113,9 +116,12 @@ def write_config(run: Path, config: Config) -> None:
 
 
 def read_run_config(run: Path) -> Config:
-    """The configuration of the run in `run`. Raises :class:`SearchError` when it is no run folder."""
+    """The configuration of the run in `run`, in which a missing key means what it meant then.
+
+    Raises :class:`SearchError` when it is no run folder.
+    """
     refuse_no_run(run)
-    return parse_config(read_yaml(run / CONFIG_FILE), where=f"{run.name}/{CONFIG_FILE}", folder=run)
+    return fill_in_search(parse_config(read_yaml(run / CONFIG_FILE), where=f"{run.name}/{CONFIG_FILE}", folder=run))
 
 
 def settle_date(config: Config, *, resumed: Path | None, source: Path | None) -> Config:
@@ -134,6 +140,20 @@ def settle_date(config: Config, *, resumed: Path | None, source: Path | None) ->
     if date is None and resumed is None:  # an old run that goes on has recorded none, which must not differ
         date = datetime.now().astimezone().date().isoformat()
     return config.model_copy(update={"evaluate": evaluate.model_copy(update={"date": date})})
+
+
+def settle_search(config: Config, *, resumed: Path | None) -> Config:
+    """`config` whose search says how it proposes points, for `config.yaml` to record.
+
+    What the file leaves out is as in the run that goes on, or else the default.
+    """
+    search = config.search
+    left_out = [key for key in PROPOSING if key not in search.model_fields_set or getattr(search, key) is None]
+    if resumed is not None and (resumed / CONFIG_FILE).is_file():
+        stored = read_run_config(resumed).search
+        search = search.model_copy(update={key: getattr(stored, key) for key in left_out})
+    search = search.model_copy(update={"startup": search.startup_trials})
+    return config.model_copy(update={"search": search})
 
 
 def read_source(run: Path) -> Path | None:

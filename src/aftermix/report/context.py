@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from aftermix.config import SEARCH_EXCLUDE, Dimension
+from aftermix.config import SEARCH_EXCLUDE, Dimension, SearchConfig
 from aftermix.report import tables
 from aftermix.report.number_format import ScoreScale, choose_scale, format_count, format_setting
 from aftermix.report.sections.mixture import is_mixture
@@ -253,10 +253,16 @@ def _describe_search(run: Run) -> tuple[str, str]:
             design = f"{mixture.direction.replace('_', ' ')}, {format_count(groups[1], 'group')}"
             return "Design", f"{design} of at most {format_count(mixture.points, 'point')}{rounds}"
         return "Design", f"{format_count(mixture.points, 'point')}{rounds}"
-    return (
-        "Search",
-        f"preset {search.preset}, {format_count(search.trials, 'trial')}, start-up {search.startup}",
-    )
+    return "Search", _describe_strategy(search)
+
+
+def _describe_strategy(search: SearchConfig) -> str:
+    """`preset default, 100 trials in batches of 4, start-up 20`"""
+    at_once = f" in batches of {search.points_at_once}" if search.points_at_once > 1 else ""
+    trials = f"{format_count(search.trials, 'trial')}{at_once}"
+    if search.strategy == "random":
+        return f"random points, {trials}"
+    return f"preset {search.preset}, {trials}, start-up {search.startup_trials}"
 
 
 def _describe_seed(run: Run) -> str:

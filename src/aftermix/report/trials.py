@@ -23,18 +23,23 @@ KINDS = (
     TrialKind("imported", "imported", "s", False),
     TrialKind("prior", "prior", "D", True),
     TrialKind("startup", "start-up", "o", False),
+    TrialKind("random", "random", "o", False),
     TrialKind("sampler", "sampler", "o", True),
     TrialKind("design", "design", "o", True),
 )
 
 
+SEARCHED = ("prior", "startup", "random", "sampler")
+"""Origins of a search's own points; a mixture has many more."""
+
+
 def classify_trial(trial: Trial) -> str:
-    """Origin of a trial's weights: imported, prior, startup, sampler, or the design of a mixture run."""
+    """Origin of a trial's weights: imported, prior, startup, random, sampler, or the design of a mixture run."""
     if trial.is_imported:
         return "imported"
     if trial.origin is None:
         return "sampler"
-    return trial.origin if trial.origin in ("prior", "startup", "sampler") else "design"
+    return trial.origin if trial.origin in SEARCHED else "design"
 
 
 def describe_trial(trial: Trial, scale: ScoreScale) -> str:

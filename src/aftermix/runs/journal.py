@@ -1,24 +1,40 @@
-"""RUN/trials.jsonl: the only truth about a search.
+"""RUN/trials.jsonl and RUN/proposals.jsonl: the only truth about a search.
 
+Points are proposed in batches: all lines of a batch are appended and forced to disk before its first point is measured.
 A trial is first measured, then its answers, if the run keeps them, and its item scores are written beside (each file
 atomically), then one line is appended and forced to disk. A process killed at any instant leaves whole lines and at
-most one torn last line, which readers ignore and a resumed search cuts off.
+most one torn last line, which readers ignore and a resumed search cuts off, with the other lines of a batch that is
+not whole.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 from aftermix.config import Split
 from aftermix.errors import SearchError
-from aftermix.files import append_line, write_atomically, write_json
+from aftermix.files import append_line, append_lines, format_lines, write_atomically, write_json
 from aftermix.runs.answers.candidate import KeptAnswers, write_answers
-from aftermix.runs.trials import ItemScores, Trial, dump_items, dump_trial, parse_items, parse_trial
+from aftermix.runs.trials import (
+    ItemScores,
+    ProposedPoint,
+    Trial,
+    dump_items,
+    dump_proposal,
+    dump_trial,
+    parse_items,
+    parse_proposal,
+    parse_trial,
+)
 
+Entry = TypeVar("Entry", Trial, ProposedPoint)
 TRIALS_FILE = "trials.jsonl"
+PROPOSALS_FILE = "proposals.jsonl"
+REMEDY = "Restore the file from a backup, or delete this line and all after it, and resume."
 
 
 def locate_items(folder: Path, split: Split, number: int) -> Path:
@@ -35,23 +51,44 @@ def read_trials(folder: Path) -> list[Trial]:
 
     Raises :class:`SearchError` naming the line that is damaged or out of order.
     """
-    path = folder / TRIALS_FILE
-    content = path.read_bytes() if path.exists() else b""
-    lines = content.split(b"\n")[:-1]
-    return [_parse(line, number=number, path=path) for number, line in enumerate(lines)]
+    trials = list[Trial]()
+    for number, (where, line) in enumerate(_read_lines(folder / TRIALS_FILE)):
+        trial = _parse(line, parse_trial, where=where, noun=f"trial {number}")
+        if trial.number != number:
+            raise SearchError(where, f"expected trial {number}, found trial {trial.number}", REMEDY)
+        trials.append(trial)
+    return trials
 
 
-def _parse(line: bytes, *, number: int, path: Path) -> Trial:
-    where = f"{path}, line {number + 1}"
-    remedy = "Restore the file from a backup, or delete this line and all after it, and resume."
+def read_proposals(folder: Path) -> list[ProposedPoint]:
+    """The proposed points of all batches that are whole, by number. A missing file holds none.
+
+    The last batch is left out where its write was cut. Raises as :func:`read_trials` does.
+    """
+    points = list[ProposedPoint]()
+    for where, line in _read_lines(folder / PROPOSALS_FILE):
+        least = points[-1].number + 1 if points else 0  # imported trials have no line, nor have lost batches
+        point = _parse(line, parse_proposal, where=where, noun=f"point {least}")
+        if point.number < least:
+            raise SearchError(where, f"expected point {least}, found point {point.number}", REMEDY)
+        points.append(point)
+
+    batches = [list(members) for _, members in groupby(points, key=lambda point: point.batch)]
+    return [point for members in batches if len(members) == members[0].size for point in members]
+
+
+def _read_lines(path: Path) -> list[tuple[str, bytes]]:
+    """Whole lines of `path`, each with its place; none where there is no such file."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
+
+
+def _parse(line: bytes, parse: Callable[[bytes], Entry], *, where: str, noun: str) -> Entry:
     try:
-        trial = parse_trial(line)
+        return parse(line)
     except ValueError as error:
         detail = " ".join(str(error).split())
-        raise SearchError(where, f"expected the record of trial {number}, found {detail}", remedy) from error
-    if trial.number != number:
-        raise SearchError(where, f"expected trial {number}, found trial {trial.number}", remedy)
-    return trial
+        raise SearchError(where, f"expected the record of {noun}, found {detail}", REMEDY) from error
 
 
 def reopen(folder: Path) -> list[Trial]:
@@ -63,6 +100,28 @@ def reopen(folder: Path) -> list[Trial]:
             file.truncate(file.read().rfind(b"\n") + 1)
             os.fsync(file.fileno())
     return trials
+
+
+def reopen_proposals(folder: Path, *, ended: int) -> list[ProposedPoint]:
+    """The points that are proposed and not among the `ended` first trials: those of one batch, which are next.
+
+    The file is cut to what was read: without a batch whose write was cut, and without batches proposed from trials
+    that the journal has lost, which are all after the one that is open.
+    """
+    points = read_proposals(folder)
+    opened = [point for point in points if point.number >= ended]
+    opened = [point for point in opened if opened[0].number == ended and point.batch == opened[0].batch]
+    kept = [point for point in points if point.number < ended] + opened
+
+    path, content = folder / PROPOSALS_FILE, format_lines(map(dump_proposal, kept)).encode()
+    if path.exists() and path.read_bytes() != content:
+        write_atomically(path, content)
+    return opened
+
+
+def append_batch(folder: Path, points: Sequence[ProposedPoint]) -> None:
+    """Append the points of a batch, all in one write."""
+    append_lines(folder / PROPOSALS_FILE, map(dump_proposal, points))
 
 
 def append_trial(folder: Path, trial: Trial, items: ItemScores | None, *, answers: KeptAnswers | None = None) -> None:
@@ -85,8 +144,7 @@ def write_imported(
     """
     for (split, number), scores in items.items():
         write_items(locate_items(folder, split, number), scores, answers=answers_of(split, number))
-    lines = (json.dumps(dump_trial(trial), ensure_ascii=False, allow_nan=False) for trial in trials)
-    write_atomically(folder / TRIALS_FILE, "".join(f"{line}\n" for line in lines))
+    write_atomically(folder / TRIALS_FILE, format_lines(map(dump_trial, trials)))
 
 
 def write_items(path: Path, items: ItemScores, *, answers: KeptAnswers | None = None) -> None:

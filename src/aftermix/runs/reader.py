@@ -32,6 +32,8 @@ from aftermix.runs.trials import Trial
 RunResult = BestRecord | MixtureRecord | TreeRecord
 """`best.json` of a search, of a mixture, or of a tree of domains."""
 LEVELS_FOLDER = "levels"
+MEANT_THEN = {"strategy": "tpe", "batch": 1}
+"""Keys of the search that runs of old have not written, and what they meant."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,22 @@ def read_run(folder: Path) -> Run:
     best = read_best(folder) if (folder / BEST_FILE).is_file() else None
     return Run(
         folder=folder,
-        config=load_config(folder / CONFIG_FILE),
+        config=fill_in_search(load_config(folder / CONFIG_FILE)),
         trials=tuple(read_trials(folder)),
         best=best,
         items=best.items if best else _count_items(folder),
         lock=read_record(folder / LOCK_FILE, LockRecord),
         model_files=_list_model_files(folder / MODEL_FOLDER),
     )
+
+
+def fill_in_search(config: Config) -> Config:
+    """`config`, the file of a run, in which a key of the search that is missing means what it meant then.
+
+    Runs were once made without these keys, by TPE alone, which proposed one point after another.
+    """
+    missing = {key: value for key, value in MEANT_THEN.items() if key not in config.search.model_fields_set}
+    return config.model_copy(update={"search": config.search.model_copy(update=missing)})
 
 
 def read_best(folder: Path) -> RunResult:

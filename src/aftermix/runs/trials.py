@@ -61,6 +61,31 @@ class Suggestion:
     weights: Weights
     origin: str
     settings: Settings = field(default_factory=dict)
+    strategy: str | None = None
+    """Procedure that chose the point: `tpe`, `random`; of a mixture `design` or `surrogate`."""
+
+    @property
+    def point(self) -> Point:
+        """Weights and settings."""
+        return Point(self.weights, self.settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposedPoint:
+    """A point of a batch, as it stands in `proposals.jsonl` before any of the batch is measured."""
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False, extra="forbid")
+
+    number: int
+    """Of the trial that it becomes."""
+    batch: int
+    """Index of the batch in the run."""
+    size: int
+    """Points of the batch: one that has fewer was not written to its end."""
+    strategy: str | None
+    origin: str
+    weights: Weights
+    settings: Settings = field(default_factory=dict)
 
     @property
     def point(self) -> Point:
@@ -89,7 +114,15 @@ class Trial:
     """Wall seconds by phase: combine, evaluate, overhead."""
     error: str | None = None
     origin: str | None = None
-    """`prior`, `startup`, `sampler`, or `RUN#n` for trial n of another run."""
+    """`prior`, `startup`, `sampler`, `random`, or `RUN#n` for trial n of another run."""
+    strategy: str | None = None
+    """Procedure that chose the point. This key and the next are absent in imported trials and in runs of old."""
+    batch: int | None = None
+    """Index of the batch in which the point was proposed."""
+    worker: int | None = None
+    """Number of the process that measured it, from 0."""
+    attempt: int | None = None
+    """Number of the try, from 1."""
 
     @property
     def point(self) -> Point:
@@ -128,6 +161,9 @@ Measure = Callable[[Point, Split], ItemMeasurement]
 """Scores the merge at this point on one split of the items."""
 
 _TRIAL: TypeAdapter[Trial] = TypeAdapter(Trial)
+_PROPOSAL: TypeAdapter[ProposedPoint] = TypeAdapter(ProposedPoint)
+_LATER_KEYS = ("strategy", "batch", "worker", "attempt")
+"""Keys of a trial that runs of old lack: absent where there is no value, so that a journal stays as it began."""
 _ITEMS: TypeAdapter[dict[str, list[Finite | None] | GroupScoresRecord]] = TypeAdapter(
     dict[str, StoredScores], config=ConfigDict(allow_inf_nan=False)
 )
@@ -136,7 +172,7 @@ _ITEMS: TypeAdapter[dict[str, list[Finite | None] | GroupScoresRecord]] = TypeAd
 def dump_trial(trial: Trial) -> dict[str, JsonValue]:
     """The journal's object for `trial`."""
     value: dict[str, JsonValue] = _TRIAL.dump_python(trial)
-    return value
+    return {key: held for key, held in value.items() if held is not None or key not in _LATER_KEYS}
 
 
 def parse_trial(line: bytes) -> Trial:
@@ -145,6 +181,17 @@ def parse_trial(line: bytes) -> Trial:
     if trial.is_complete and trial.objective is None:
         raise ValueError("a complete trial without an objective")
     return trial
+
+
+def dump_proposal(point: ProposedPoint) -> dict[str, JsonValue]:
+    """The object of one line of `proposals.jsonl`."""
+    value: dict[str, JsonValue] = _PROPOSAL.dump_python(point)
+    return value
+
+
+def parse_proposal(line: bytes) -> ProposedPoint:
+    """The point in one line of `proposals.jsonl`. Raises `ValueError` saying what is wrong with it."""
+    return _validate_json(_PROPOSAL, line)
 
 
 def dump_items(items: Mapping[str, OptionalScores]) -> dict[str, JsonValue]:

@@ -43,24 +43,26 @@ def suggest(
 ) -> Suggestion:
     """The point of trial `number`, given the ended `trials` and the points that are `running` elsewhere.
 
-    Until `config.startup` trials have ended with scores: the priors not yet tried (default preset only), then uniform
-    random points. After that the preset's TPE (OptiMer, Algorithm 1). The default preset keeps away from what is
-    running and from what failed; to plain TPE (the `paper` preset) a region where merges fail stays unexplored and
-    therefore promising, and it comes back to it again and again. The default also asks again, a few times, when it is
-    given a point that was tried. Shares that sum above 1 are scaled down, and the sampler is later told what held.
+    The strategy `random` gives uniform random points. `tpe` gives, until `config.startup_trials` trials have ended with
+    scores or are running, the priors not yet tried (default preset only), then uniform random points; after that what
+    the preset's TPE suggests (OptiMer, Algorithm 1). The default preset keeps away from what is running and from what
+    failed; to plain TPE (the `paper` preset) a region where merges fail stays unexplored and therefore promising, and
+    it comes back to it again and again. The default also asks again, a few times, when it is given a point that was
+    tried. Shares that sum above 1 are scaled down, and the sampler is later told what held.
     """
-    in_startup = sum(trial.state != "failed" for trial in trials) < config.startup
+    is_random = config.strategy == "random"
+    in_startup = sum(trial.state != "failed" for trial in trials) + len(running) < config.startup_trials
     tried = [*(trial.point for trial in trials), *running]
-    if in_startup and config.preset == "default":
+    if in_startup and config.preset == "default" and not is_random:
         untried = next((point for point in list_first_points(space) if point not in tried), None)
         if untried is not None:
-            return Suggestion(untried.weights, "prior", untried.settings)
+            return Suggestion(untried.weights, "prior", untried.settings, config.strategy)
 
     # The whole study is told again each time, so that no state but the records decides.
     avoided = [*running, *(trial.point for trial in trials if trial.state == "failed")]
     study = optuna.create_study(
         directions=["maximize"] * len(objectives.goals),
-        sampler=build_tpe(config, seed=derived_seed(config.seed, "sampler", number), avoided=len(avoided)),
+        sampler=_build_sampler(config, seed=derived_seed(config.seed, "sampler", number), avoided=len(avoided)),
         pruner=optuna.pruners.NopPruner(),
     )
     study.add_trials([_freeze_trial(trial, space=space, objectives=objectives) for trial in trials])
@@ -71,7 +73,8 @@ def suggest(
         if point not in tried:
             break
         point = _ask_study(study, space)
-    return Suggestion(point.weights, "startup" if in_startup else "sampler", point.settings)
+    origin = "random" if is_random else "startup" if in_startup else "sampler"
+    return Suggestion(point.weights, origin, point.settings, config.strategy)
 
 
 def _ask_study(study: optuna.Study, space: SearchSpace) -> Point:
@@ -80,6 +83,12 @@ def _ask_study(study: optuna.Study, space: SearchSpace) -> Point:
     params = study.ask({name: _build_distribution(space, name) for name in names}).params
     settings = {name: _decode_setting(kind, params[f"{MARK}{name}"]) for name, kind in space.settings.items()}
     return Point({name: float(params[name]) for name in space.names}, space.scale_shares(settings))
+
+
+def _build_sampler(config: SearchConfig, *, seed: int, avoided: int) -> optuna.samplers.BaseSampler:
+    if config.strategy == "random":
+        return optuna.samplers.RandomSampler(seed=seed % 2**32)
+    return build_tpe(config, seed=seed, avoided=avoided)
 
 
 def build_tpe(config: SearchConfig, *, seed: int, avoided: int) -> optuna.samplers.TPESampler:
@@ -93,7 +102,7 @@ def build_tpe(config: SearchConfig, *, seed: int, avoided: int) -> optuna.sample
     """
     ours = config.preset == "default"
     return optuna.samplers.TPESampler(
-        n_startup_trials=config.startup,
+        n_startup_trials=config.startup_trials,
         n_ei_candidates=CANDIDATES,
         seed=seed % 2**32,
         multivariate=ours,

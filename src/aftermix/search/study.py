@@ -1,4 +1,4 @@
-"""The search itself: suggest, measure, write down; again until the trials are spent (OptiMer, Algorithm 1)."""
+"""The search itself: propose, measure, write down; again until the trials are spent (OptiMer, Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from aftermix.runs.trials import (
     ItemScores,
     Measure,
     Point,
+    ProposedPoint,
     Suggestion,
     Trial,
     average_scores,
     check_items,
 )
+from aftermix.search.batches import BatchQueue, ProposeBatch
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.pareto import find_front
 from aftermix.search.space import SearchSpace
 from aftermix.search.warm_start import ImportedTrial, find_answers, group_by_split
 
-Propose = Callable[[Sequence[Trial]], Suggestion]
-"""The next point, given the trials that have ended."""
 LEAST_DESIGN = 4
 """Trials below which equal scores are no evidence: on a dozen items two near merges often answer alike."""
 TASK_FAULTS = ("task '", "item '")
@@ -64,13 +64,15 @@ def run_study(
     tasks: Sequence[str],
     measure: Measure,
     imported: Sequence[ImportedTrial] = (),
-    propose: Propose | None = None,
+    propose: ProposeBatch | None = None,
     label: str = "search",
 ) -> list[Trial]:
     """Begin or resume the search whose journal lies in `folder`, and return all its trials.
 
-    `propose` gives the next point from the trials before it, and nothing else may decide it; by default the sampler
-    does. `label` stands at the progress bar. The caller keeps other processes from `folder`.
+    `propose` gives the points of the next batch from the trials before them, and nothing else may decide them; by
+    default the sampler does, `config.points_at_once` at a time. The last batch is proposed whole, too, and a longer
+    search goes on with what is left of it. `label` stands at the progress bar. The caller keeps other processes from
+    `folder`.
 
     `imported` trials of another run come first and are written with the first line; `config.trials` new ones follow.
     A trial whose `measure` raises is recorded as failed and the search goes on. An input that changed
@@ -89,15 +91,16 @@ def run_study(
         _refuse_foreign(trial, folder=folder, space=space, objectives=objectives)
 
     total = sum(trial.is_imported for trial in trials) + config.trials
-    failures, design = 0, total - config.trials + min(config.trials, max(config.startup, LEAST_DESIGN))
+    failures, design = 0, total - config.trials + min(config.trials, max(config.startup_trials, LEAST_DESIGN))
+    ask = propose or partial(_suggest_batch, space, config, objectives)
+    queue = BatchQueue.reopen(folder, trials, propose=ask, wanted=config.points_at_once, space=space)
 
     with progress.counter(label=label, total=total, done=len(trials), unit="trial") as advance:
         while len(trials) < total:
             if propose is None and len(trials) >= design:
                 _refuse_all_equal(folder, trials, objectives)
             known = partial(_measure_once, folder, trials, tasks, measure)
-            ask = propose or partial(_suggest_next, space, config, objectives)
-            ended = _run_trial(propose=ask, objectives=objectives, trials=trials, tasks=tasks, measure=known)
+            ended = _run_trial(queue, objectives=objectives, trials=trials, tasks=tasks, measure=known)
 
             # Written down before it counts: a killed search loses no ended trial.
             journal.append_trial(folder, ended.trial, ended.items, answers=ended.answers)
@@ -160,17 +163,24 @@ def _measure_once(
     return ItemMeasurement(journal.read_items(folder, "search", same.number), answers=answers)
 
 
-def _suggest_next(
-    space: SearchSpace, config: SearchConfig, objectives: ObjectiveSet, trials: Sequence[Trial]
-) -> Suggestion:
+def _suggest_batch(
+    space: SearchSpace, config: SearchConfig, objectives: ObjectiveSet, trials: Sequence[Trial], wanted: int
+) -> list[Suggestion]:
+    """The sampler's points, each told of those before it in the batch, which have no scores yet."""
     from aftermix.search.sampler import suggest  # here, so that a reader of finished runs never imports Optuna
 
-    return suggest(space, config=config, objectives=objectives, trials=trials, number=len(trials))
+    batch: list[Suggestion] = []
+    for number in range(len(trials), len(trials) + wanted):
+        running = [suggestion.point for suggestion in batch]
+        batch.append(
+            suggest(space, config=config, objectives=objectives, trials=trials, number=number, running=running)
+        )
+    return batch
 
 
 def _run_trial(
+    queue: BatchQueue,
     *,
-    propose: Propose,
     objectives: ObjectiveSet,
     trials: Sequence[Trial],
     tasks: Sequence[str],
@@ -178,11 +188,11 @@ def _run_trial(
 ) -> EndedTrial:
     """The next trial, measured or failed."""
     started, number = perf_counter(), len(trials)
-    suggestion = propose(trials)
-    stands: dict[str, Any] = vars(suggestion)
+    proposed = queue.take_next(trials)
+    stands = _list_origin(proposed, is_recorded=queue.is_recorded)
 
     try:
-        measurement = measure(suggestion.point)
+        measurement = measure(proposed.point)
         items = check_items(measurement.items, tasks=tasks, where=f"trial {number}")
     except (InputFaultError, OSError):
         raise  # a changed input or a full disk would fail every point: it says nothing of these weights
@@ -204,6 +214,14 @@ def _run_trial(
         seconds={**spent, "overhead": max(0.0, perf_counter() - started - sum(spent.values()))},
     )
     return EndedTrial(trial, items, measurement.answers)
+
+
+def _list_origin(proposed: ProposedPoint, *, is_recorded: bool) -> dict[str, Any]:
+    """Fields of the trial at `proposed` that are known before it is measured; a run of old has fewer."""
+    fields: dict[str, Any] = {"weights": proposed.weights, "settings": proposed.settings, "origin": proposed.origin}
+    if is_recorded:
+        fields |= {"strategy": proposed.strategy, "batch": proposed.batch, "worker": 0, "attempt": 1}
+    return fields
 
 
 def _refuse_all_equal(folder: Path, trials: Sequence[Trial], objectives: ObjectiveSet) -> None:

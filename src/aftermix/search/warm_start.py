@@ -109,6 +109,10 @@ def _import(
         feasible=objectives.feasible(scores),
         seconds={},
         origin=f"{source.resolve().name}#{trial.number}",
+        strategy=None,
+        batch=None,
+        worker=None,
+        attempt=None,
     )
     select = _read_stored(source, "select", trial.number, tasks) if has_select else None
     return ImportedTrial(rescored, search, select, source, trial.number)

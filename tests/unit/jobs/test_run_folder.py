@@ -1,4 +1,4 @@
-"""The day that chat templates are given: the file's, the run's, else today's, and on record."""
+"""What a run records and a resumed one takes up: the day that chat templates are given, and how points are proposed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from aftermix.config import Config, EvaluateConfig
-from aftermix.jobs.run_folder import settle_date, write_config
+from aftermix.config import Config, EvaluateConfig, SearchConfig
+from aftermix.jobs.run_folder import read_run_config, settle_date, settle_search, write_config
+from aftermix.runs.reader import read_run
 
 
 def build_config(**options: Any) -> Config:
@@ -50,3 +51,42 @@ def test_an_old_run_that_recorded_no_day_goes_on_without(tmp_path: Path) -> None
 
 def test_without_chat_templates_no_day_is_recorded() -> None:
     assert read_date(build_config()) is None
+
+
+def settle(run: Path | None, **search: Any) -> tuple[str, int, int | None]:
+    config = Config(base="base", search=SearchConfig.model_validate(search))
+    settled = settle_search(config, resumed=run).search
+    return settled.strategy, settled.batch, settled.startup
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ({}, ("tpe", 4, 20)),
+        ({"batch": 1, "startup": 7}, ("tpe", 1, 7)),
+        ({"strategy": "random", "startup": None}, ("random", 4, 20)),
+    ],
+)
+def test_a_run_records_how_its_points_are_proposed(tmp_path: Path, written: dict[str, Any], expected: Any) -> None:
+    assert settle(None, **written) == expected
+    strategy, batch, startup = expected
+    write_config(tmp_path, Config(search=SearchConfig(strategy=strategy, batch=batch, startup=startup)))
+    assert settle(tmp_path) == expected
+    assert settle(tmp_path, startup=None, batch=batch) == expected
+    assert settle(tmp_path, batch=9)[1] == 9  # which the comparison with the run then refuses
+
+
+def test_a_run_of_old_proposes_one_at_a_time_whatever_the_default(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("base: base\nsearch: {trials: 6, startup: 5}\n")
+    assert settle(tmp_path) == ("tpe", 1, 5)
+    assert settle(tmp_path, trials=9, startup=20) == ("tpe", 1, 20)
+    for config in (read_run_config(tmp_path), read_run(tmp_path).config):
+        assert (config.search.strategy, config.search.batch) == ("tpe", 1)
+    write_config(tmp_path, settle_search(read_run_config(tmp_path), resumed=tmp_path))
+    assert settle(tmp_path) == ("tpe", 1, 5)
+
+
+def test_the_paper_preset_goes_with_no_other_strategy() -> None:
+    with pytest.raises(ValueError, match="`preset: paper` is `strategy: tpe`, found `strategy: random`"):
+        SearchConfig(preset="paper", strategy="random")
+    assert SearchConfig(preset="paper").points_at_once == 1

@@ -242,7 +242,8 @@ def test_a_trial_at_the_point_of_an_earlier_one_takes_its_answers(tmp_path):
         return replace(measure(point, split), answers=dict.fromkeys(TASKS, kept))
 
     places = [{"it": value, "ja": 0.1} for value in (0.4, 0.7, 0.4)]
-    run(tmp_path, measure=answer, trials=3, startup=3, propose=lambda trials: Suggestion(places[len(trials)], "prior"))
+    points = [Suggestion(place, "prior") for place in places]
+    run(tmp_path, measure=answer, trials=3, startup=3, propose=lambda trials, wanted: points)
     assert len(asked) == 2
     for suffix in (".json", ".safetensors", ".answers.jsonl.gz"):
         first, second, third = ((tmp_path / f"items/search/{number:05d}{suffix}").read_bytes() for number in range(3))

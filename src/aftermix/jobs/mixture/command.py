@@ -81,6 +81,7 @@ def _mix(
     problem = tree.first_problem if tree else MixtureProblem.build_flat(config, fitted=fitted)
 
     config = resolve_defaults(config, recipe)
+    config = run_folder.settle_search(config, resumed=run if resume else None)
     config = run_folder.settle_date(config, resumed=run if resume else None, source=source)
     if source is not None:
         _refuse_tree(source, tree)
@@ -144,7 +145,7 @@ def _find_best(
         tasks=evaluator.tasks,
         measure=evaluator.evaluate,
         imported=imported,
-        propose=points.propose,
+        propose=points.propose_batch,
         label="mixture",
     )
 

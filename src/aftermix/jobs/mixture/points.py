@@ -1,4 +1,7 @@
-"""Order in which mixtures are measured: the points of the design, then rounds near the best that is promised so far."""
+"""Order in which mixtures are measured: the points of the design, then rounds near the best that is promised so far.
+
+The design is one batch of points, and so is each round.
+"""
 
 from __future__ import annotations
 
@@ -143,20 +146,22 @@ class PointSampler:
         """Number of points to measure, rounds included."""
         return len(self.planned) + sum(self.problem.mixture.rounds)
 
-    def propose(self, trials: Sequence[Trial]) -> Suggestion:
-        """The point after `trials`."""
+    def propose_batch(self, trials: Sequence[Trial], wanted: int = 1) -> list[Suggestion]:  # noqa: ARG002 - see above
+        """All points after `trials` that the design, or the round at hand, has left, however many are `wanted`."""
         number, planned = len(trials) - len(self.imported), self.planned
         if number < len(planned):
-            kind, row_K = planned[number]
-            return Suggestion(self.problem.compute_weights(row_K), kind)
+            return [self._suggest(row_K, kind, "design") for kind, row_K in planned[number:]]
 
         start = len(self.imported) + len(planned)
         for place, count in enumerate(self.problem.mixture.rounds, 1):
             if len(trials) < start + count:
-                row_K = self._plan_round(trials[:start], count)[len(trials) - start]
-                return Suggestion(self.problem.compute_weights(row_K), f"round {place}")
+                rows_CK = self._plan_round(trials[:start], count)[len(trials) - start :]
+                return [self._suggest(row_K, f"round {place}", "surrogate") for row_K in rows_CK]
             start += count
         raise IndexError(f"there is no point {len(trials)}")
+
+    def _suggest(self, row_K: Floats, origin: str, strategy: str) -> Suggestion:
+        return Suggestion(self.problem.compute_weights(row_K), origin, strategy=strategy)
 
     def _plan_round(self, trials: Sequence[Trial], count: int) -> Floats:
         if len(trials) not in self.rounds:

@@ -124,9 +124,9 @@ def _measure_group(evaluator: MergeEvaluator, points: PointSampler, folder: Path
     """The trials of a group, of which the first `count` have ended."""
     problem = points.problem
 
-    def propose(trials: Sequence[Trial]) -> Suggestion:
+    def propose(trials: Sequence[Trial], wanted: int) -> list[Suggestion]:
         with _explain_failure(folder.name, folder):
-            return points.propose(trials)
+            return points.propose_batch(trials, wanted)
 
     search = SearchConfig(
         trials=count,

@@ -62,6 +62,7 @@ def _search(
 
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
     config = resolve_defaults(config, recipe)
+    config = run_folder.settle_search(config, resumed=run if resume else None)
     config = run_folder.settle_date(config, resumed=run if resume else None, source=source)
     space = build_space(config)
 

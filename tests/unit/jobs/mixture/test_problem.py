@@ -38,7 +38,7 @@ def complete(setting: MixtureProblem, number: int, weights: dict[str, float], or
 def run_of(setting: MixtureProblem, points: PointSampler, count: int) -> list[Trial]:
     trials: list[Trial] = []
     for number in range(count):
-        suggestion = points.propose(trials)
+        suggestion = points.propose_batch(trials)[0]
         trials.append(complete(setting, number, suggestion.weights, suggestion.origin))
     return trials
 
@@ -137,8 +137,12 @@ def test_rounds_are_a_function_of_the_trials_before() -> None:
     assert points.new_count == 16
     trials = run_of(setting, points, 16)
     assert [trial.origin for trial in trials[10:]] == ["round 1"] * 4 + ["round 2"] * 2
+    batches = [points.propose_batch(trials[:start], 4) for start in (0, 10, 14)]
+    assert [len(batch) for batch in batches] == [10, 4, 2]  # the design is one batch, and so is each round
+    assert [point.weights for batch in batches for point in batch] == [trial.weights for trial in trials]
+    assert [batch[0].strategy for batch in batches] == ["design", "surrogate", "surrogate"]
     for number in (3, 11, 15):  # a process that begins anew there
-        again = PointSampler(setting, empty).propose(trials[:number])
+        again = PointSampler(setting, empty).propose_batch(trials[:number])[0]
         assert again.weights == trials[number].weights
     shares_NK = setting.compute_shares(trials)
     assert shares_NK.sum(axis=1) == pytest.approx(np.ones(16))
