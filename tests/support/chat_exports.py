@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,26 @@ def chats(folder: Path, **records: Iterable[Record]) -> dict[str, Any]:
         name: {"data": str(write_records(folder / f"{name}.jsonl", rows)), "format": "chat"}
         for name, rows in records.items()
     }
+
+
+def read_axolotl_entries(out: Path) -> list[dict[str, Any]]:
+    """The datasets of an exported `mixture.yaml`."""
+    entries: list[dict[str, Any]] = yaml.safe_load((out / "mixture.yaml").read_text())["datasets"]
+    return entries
+
+
+def draw_rows(out: Path) -> list[Record]:
+    """The rows that `mixture.py` gives to whoever imports it."""
+    return list(run_script(out)["mixture"](seed=0))
+
+
+def run_script(out: Path) -> dict[str, Any]:
+    """All names of an exported `mixture.py`."""
+    names: dict[str, Any] = {"__name__": "mixture"}
+    exec(compile((out / "mixture.py").read_text(), "mixture.py", "exec"), names)  # noqa: S102 - what we wrote
+    return names
+
+
+def in_lines(rows: Iterable[Record]) -> set[str]:
+    """Distinct rows, whatever their order."""
+    return {json.dumps(row, sort_keys=True) for row in rows}

@@ -104,6 +104,7 @@ class TaskSuite:
             for task in config.tasks
         }
         without = {name: _drop_leaves_without(leaves, primary[name]) for name, leaves in loaded.items()}
+
         with quiet(heard):
             answers = _read_all_answers(loaded)
             leaves = {name: leaf for own in loaded.values() for name, leaf in own.items()}
@@ -112,6 +113,7 @@ class TaskSuite:
         tasks = {name: replace(items, note=join_notes(items.note, without[name])) for name, items in tasks.items()}
         for name, own in loaded.items():
             refuse_no_values(name, primary[name], own, {split: tasks[name].of(split) for split in SPLITS})
+
         remarks = tuple(list_task_remarks(loaded, primary, tasks, shots=config.num_fewshot or 0))
         suite = TaskSuite(
             tasks=tasks,
@@ -346,6 +348,7 @@ def collect_answers(lm: Any, instances: Sequence[Any]) -> None:
     by_kind: dict[str, list[Any]] = defaultdict(list)
     for instance in instances:
         by_kind[instance.request_type].extend([instance] * (instance.repeats or 1))
+
     for kind, of_kind in by_kind.items():
         try:
             answers = getattr(lm, kind)(of_kind, disable_tqdm=True)
@@ -358,6 +361,7 @@ def collect_answers(lm: Any, instances: Sequence[Any]) -> None:
                 f"the model cannot answer its {kind} requests ({describe_cause(error)})",
                 "Correct the task's `generation_kwargs`, or the generation settings of the model.",
             ) from error
+
         for instance, answer in zip(of_kind, answers, strict=True):
             instance.resps.append(answer)
 

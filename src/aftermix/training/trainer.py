@@ -158,27 +158,11 @@ def train_one(
     started = time.perf_counter() - (earlier.seconds if earlier else 0.0)
 
     with ExitStack() as stack:
-        stack.enter_context(quiet_transformers())
-        stack.enter_context(_limit_cpu_threads(threads if isinstance(threads, int) else None))
-        if on_cuda:
-            stack.enter_context(_use_deterministic_algorithms())
-        stack.enter_context(_preserve_use_cache(model))
-        if tangent:
-            refuse_several_processes()
-            stack.enter_context(linearise(model))
+        stack.enter_context(_hold_surroundings(model, threads=threads, on_cuda=on_cuda, tangent=tangent))
 
         # Inside the tangent, so that the Trainer finds the linear model's forward pass.
         optimizer = make_optimizer(model, recipe, fused=True)
-        trainer = PackedTrainer(
-            model=model,
-            args=_build_arguments(recipe, batches, on_cuda=on_cuda, resume=resume),
-            optimizers=(optimizer, None),
-        )
-        enable_cpu_sharding(trainer)
-
-        # The Trainer's constructor takes none of these.
-        trainer.sharpness_aware = optimizer if isinstance(optimizer, SAM) else None
-        trainer.remove_callback(PrinterCallback)
+        trainer = _build_trainer(model, optimizer, _build_arguments(recipe, batches, on_cuda=on_cuda, resume=resume))
         trainer.sequences, trainer.batches = IndexedSequences(sequences), batches
         trainer.resume_points, trainer.started = resume, started
 
@@ -279,6 +263,33 @@ def _settle_threads(trainer: PackedTrainer, earlier: TrainingProgress | None) ->
         choose_threads(trainer.list_timed_steps())
     elif earlier.threads is not None:
         torch.set_num_threads(earlier.threads)
+
+
+def _build_trainer(model: Any, optimizer: torch.optim.Optimizer, arguments: TrainingArguments) -> PackedTrainer:
+    """A Trainer that takes our steps and prints nothing."""
+    trainer = PackedTrainer(model=model, args=arguments, optimizers=(optimizer, None))
+    enable_cpu_sharding(trainer)
+
+    # The Trainer's constructor takes none of these.
+    trainer.sharpness_aware = optimizer if isinstance(optimizer, SAM) else None
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+@contextmanager
+def _hold_surroundings(model: Any, *, threads: Threads, on_cuda: bool, tangent: bool) -> Iterator[None]:
+    """Threads, kernels and the model's forward pass as a training has them, put back at its end."""
+    with ExitStack() as stack:
+        stack.enter_context(quiet_transformers())
+        stack.enter_context(_limit_cpu_threads(threads if isinstance(threads, int) else None))
+        if on_cuda:
+            stack.enter_context(_use_deterministic_algorithms())
+        stack.enter_context(_preserve_use_cache(model))
+
+        if tangent:
+            refuse_several_processes()
+            stack.enter_context(linearise(model))
+        yield
 
 
 @contextmanager

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval.api.instance import Instance
 
+from aftermix.config import EvaluateConfig
 from aftermix.errors import EvaluationError
 from aftermix.evaluation.engines.generation import refuse_clashing_options
 from aftermix.evaluation.engines.hf import HuggingFaceEngine, open_planning_model
@@ -108,8 +110,17 @@ def test_generation_options_that_cannot_hold_are_refused(options: dict[str, Any]
     assert str(error.value).endswith("Correct the task's `generation_kwargs`.")
 
 
-def test_usual_generation_options_hold() -> None:
-    refuse_clashing_options({"do_sample": True, "temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.1}, task="t")
+def test_usual_generation_options_reach_the_model(model_a: Path, opened: Any) -> None:
+    usual = {"do_sample": True, "temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.1}
+    lm = opened(model_a, EvaluateConfig.model_validate({"tasks": ["unused"], "device": "cpu"})).lm
+    given = {**usual, "until": ["."], "max_gen_toks": 7}
+    settings = lm._settle_generation(Instance("generate_until", {}, ("a text", given), 0))
+    assert (settings.options, settings.max_new_tokens) == (usual, 7)
+    assert settings.stops[0] == "."
+
+    greedy = {**given, "do_sample": False, "top_p": 1.0}
+    settings = lm._settle_generation(Instance("generate_until", {}, ("a text", greedy), 0))
+    assert settings.options == {"do_sample": False, "top_p": 1.0, "repetition_penalty": 1.1}
 
 
 def test_a_template_that_asks_for_today_is_given_the_day_of_the_file(

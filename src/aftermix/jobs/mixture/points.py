@@ -79,6 +79,7 @@ def refuse_equal_scores(run: Path, problem: MixtureProblem, trials: Sequence[Tri
     complete = [trial for trial in trials if trial.is_complete]
     if len(complete) < FEWEST_POINTS:  # too few to fit anything, which is told as such
         return
+
     try:
         problem.build_utility(problem.compute_scores([trial.scores for trial in complete]))
     except NothingVariesError as error:

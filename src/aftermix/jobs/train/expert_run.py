@@ -172,7 +172,8 @@ class _ExpertWriter:
     def _build_record(self, *, tokens: int, losses: Sequence[float]) -> TrainingRecord:
         """Content of `train.json`: the recipe that identifies the expert, and what really happened."""
         plan, packed = self.plan, self.plan.packed
-        done = tokens / packed.tokens
+        epochs = None if isinstance(packed, SequenceMixture) else round(packed.epochs * tokens / packed.tokens, 6)
+
         return TrainingRecord(
             format=1,
             name=plan.name,
@@ -180,7 +181,7 @@ class _ExpertWriter:
             recipe=plan.record,
             data=plan.data,
             tokens=tokens,
-            epochs=None if isinstance(packed, SequenceMixture) else round(packed.epochs * done, 6),
+            epochs=epochs,
             documents_begun=packed.documents,
             sequences=min(len(packed), len(losses) * plan.recipe.batch_size),
             steps=len(losses),

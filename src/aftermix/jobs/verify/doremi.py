@@ -6,12 +6,14 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.hub import locate
-from aftermix.config import Config
+from aftermix.checkpoints.reader import Checkpoint
+from aftermix.config import Config, TrainConfig
 from aftermix.errors import TrainingError
 from aftermix.jobs.train.command import build_recipe
 from aftermix.jobs.train.expert_data import DatasetBuilder, collect_sources, open_token_folder
@@ -54,32 +56,30 @@ def doremi_ratios(
 
     started = time.perf_counter()
     base, judge = open_base(locate(name), label=name), open_base(reference, label=str(reference))
-    dataset, sources = settings.datasets[DATASET], collect_sources(DATASET, settings)
+    sources = collect_sources(DATASET, settings)
 
     identity = identify_base(base)
-    recipe = build_recipe_record(identity, data=sources.build_data_record(), dataset=dataset, config=settings)
+    recipe = build_recipe_record(
+        identity, data=sources.build_data_record(), dataset=settings.datasets[DATASET], config=settings
+    )
     recipe |= {"reference": identify_base(judge), "step_size": step_size, "smoothing": smoothing}
     recipe = json.loads(json.dumps(recipe))  # as it will be read back
     if (output / DOREMI_FILE).is_file():
         return _read_earlier(output / DOREMI_FILE, recipe)
 
     with open_token_folder(settings, output) as cache:
-        tokenizer, model = load_tokenizer(base.folder), load_base(base)
-        sequences = DatasetBuilder(settings, tokenizer, base.label, identity["companions"], cache).build_sequences(
-            DATASET, sources
-        )
+        tokenizer = load_tokenizer(base.folder)
+        builder = DatasetBuilder(settings, tokenizer, base.label, identity["companions"], cache)
+        sequences = builder.build_sequences(DATASET, sources)
         assert isinstance(sequences, SequenceMixture)  # noqa: S101 - it has ratios; for the type checker
-        refuse_unfit(sequences, model, tokenizer, where=base.label)
-
-        make_trainable(model, settings)
-        result = train_doremi(
-            model,
-            load_base(judge),
+        result = _train_proxy(
+            base,
+            judge,
             sequences,
-            recipe=build_recipe(settings, dataset),
+            tokenizer,
+            settings,
             step_size=step_size,
             smoothing=smoothing,
-            device=settings.device,
             threads=settings.threads if settings.threads != "auto" else _read_threads(reference),
         )
 
@@ -98,6 +98,34 @@ def doremi_ratios(
     if log is not None:
         log(f"doremi: wrote {output / DOREMI_FILE}")
     return record
+
+
+def _train_proxy(
+    base: Checkpoint,
+    judge: Checkpoint,
+    sequences: SequenceMixture,
+    tokenizer: Any,
+    settings: TrainConfig,
+    *,
+    step_size: float,
+    smoothing: float,
+    threads: int | None,
+) -> DoReMi:
+    """Train `base` on `sequences`, domains weighed by its loss over that of `judge`."""
+    model = load_base(base)
+    refuse_unfit(sequences, model, tokenizer, where=base.label)
+    make_trainable(model, settings)
+
+    return train_doremi(
+        model,
+        load_base(judge),
+        sequences,
+        recipe=build_recipe(settings, settings.datasets[DATASET]),
+        step_size=step_size,
+        smoothing=smoothing,
+        device=settings.device,
+        threads=threads,
+    )
 
 
 def _describe_trajectory(result: DoReMi) -> TrajectoryRecord:

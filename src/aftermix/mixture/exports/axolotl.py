@@ -132,6 +132,7 @@ def keep_fraction(examples: int, held: int) -> float:
 def _write_axolotl_entry(domain: ExportDomain) -> dict[str, Any]:
     examples = min(max(round(domain.given.examples), 1), domain.data.examples)
     training = _list_loss_keys(domain)
+
     kinds: dict[str, dict[str, Any]] = {
         "text": {"type": "completion", "field": domain.text_field},
         "chat": {
@@ -143,6 +144,7 @@ def _write_axolotl_entry(domain: ExportDomain) -> dict[str, Any]:
         },
         "completion": {"type": PLAIN_ANSWER},
     }
+
     weight = keep_fraction(examples, domain.data.examples)
     return {**_locate_data(domain), "split": "train", **kinds[domain.format], "weight": weight}
 

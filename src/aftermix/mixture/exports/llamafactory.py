@@ -140,17 +140,13 @@ def _list_readings(domain: ExportDomain) -> dict[str, str]:
 
 def _write_llamafactory_entry(domain: ExportDomain) -> dict[str, Any]:
     entry: dict[str, Any] = {"file_name": domain.parts[0], "num_samples": max(round(domain.given.examples), 1)}
-    if domain.format == "chat":
-        columns = {"messages": "messages"}
-        columns |= {"system": "system"} if SYSTEM_COLUMN in domain.data.traits else {}
-        columns |= {"tools": "tools"} if domain.has_tools else {}
-        return {
-            **entry,
-            "formatting": "openai" if _uses_tools(domain) else "sharegpt",
-            "columns": columns,
-            "tags": TAGS,
-        }
-    columns = (
-        {"prompt": domain.text_field} if domain.format == "text" else {"prompt": "prompt", "response": "completion"}
-    )
-    return {**entry, "columns": columns}
+    if domain.format == "text":
+        return {**entry, "columns": {"prompt": domain.text_field}}
+    if domain.format != "chat":
+        return {**entry, "columns": {"prompt": "prompt", "response": "completion"}}
+
+    columns = {"messages": "messages"}
+    columns |= {"system": "system"} if SYSTEM_COLUMN in domain.data.traits else {}
+    columns |= {"tools": "tools"} if domain.has_tools else {}
+    formatting = "openai" if _uses_tools(domain) else "sharegpt"
+    return {**entry, "formatting": formatting, "columns": columns, "tags": TAGS}

@@ -45,6 +45,8 @@ def _write_arguments(plan: MixturePlan, blend: list[tuple[str, str]]) -> str:
     words = [f"  {weight} {shlex.quote(prefix)}" for weight, prefix in blend]
     samples = [f"--train-samples {round(plan.budget_tokens / plan.sequence_tokens)}"] if plan.sequence_tokens else []
     length = [f"--seq-length {plan.sequence_tokens}"] if plan.sequence_tokens else []
+
+    # How the files of the prefixes are made from the data.
     keys = {_name_key(domain): None for domain in plan.domains}
     made = [f"Each prefix: preprocess_data.py --output-prefix {plan.root}/NAME --json-keys KEY --append-eod"]
     made += [f"KEY: {', '.join(keys)}"]
@@ -53,6 +55,7 @@ def _write_arguments(plan: MixturePlan, blend: list[tuple[str, str]]) -> str:
         for domain in plan.domains
         if domain.format in TEMPLATED
     ]
+
     return "\n".join(
         [
             format_comments(iter([*describe_plan(plan), *made])).rstrip(),

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow
 import pytest
-import yaml
 from pyarrow import parquet
 
 from aftermix.errors import AftermixError
@@ -20,6 +19,7 @@ from support.chat_exports import (
     export,
     plain,
     prompted,
+    read_axolotl_entries,
     refused,
     said,
     talk,
@@ -32,12 +32,12 @@ def test_axolotl_is_told_of_tools_and_of_what_is_learnt(tmp_path: Path) -> None:
         "messages": [said("user", "one"), said("assistant", "sum", weight=0), said("assistant", "one", weight=1)]
     }
     out = export(tmp_path, "axolotl", chats(tmp_path, calls=[calling(0)] * 50, weighed=[weighed] * 90), tokens=200)
-    entries = yaml.safe_load((out / "mixture.yaml").read_text())["datasets"]
+    entries = read_axolotl_entries(out)
     assert entries[0]["field_tools"] == "tools"
     assert entries[1]["message_field_training"] == "weight"
     assert tuple(OF_LOSS) == LOSS_KEYS
     out = export(tmp_path, "axolotl", chats(tmp_path, other=[talk(loss_mask=1)] * 50), tokens=20)
-    assert yaml.safe_load((out / "mixture.yaml").read_text())["datasets"][0]["message_field_training"] == "loss_mask"
+    assert read_axolotl_entries(out)[0]["message_field_training"] == "loss_mask"
     with pytest.raises(AftermixError) as error:
         export(tmp_path, "axolotl", chats(tmp_path, both=[talk(train=True, loss=True)]))
     assert str(error.value).startswith("mixture.both: axolotl takes one of the keys 'train' and 'loss' (")
@@ -48,7 +48,7 @@ def test_axolotl_is_told_every_key_of_a_message(tmp_path: Path) -> None:
     named = calling(0)
     named["messages"][2] |= {"name": "even", "tool_call_id": "1"}
     out = export(tmp_path, "axolotl", chats(tmp_path, calls=[named] * 50, talks=[talk(weight=1)] * 90), tokens=200)
-    calls, talks = yaml.safe_load((out / "mixture.yaml").read_text())["datasets"]
+    calls, talks = read_axolotl_entries(out)
     keys = ("role", "content", "tool_calls", "name", "tool_call_id")
     assert calls["message_property_mappings"] == {key: key for key in keys}
     assert "message_property_mappings" not in talks
@@ -72,7 +72,14 @@ def test_axolotl_adds_no_prompt_from_a_column_of_which_one_has_none(
 
 def test_axolotl_reads_a_column_of_prompts_where_each_conversation_has_one(tmp_path: Path) -> None:
     rows = [{**plain(0), "system": "even"}, {**prompted(plain(1)), "system": ""}]
-    export(tmp_path, "axolotl", chats(tmp_path, a=rows * 40), tokens=20)
+    out = export(tmp_path, "axolotl", chats(tmp_path, a=rows * 40), tokens=20)
+    (entry,) = read_axolotl_entries(out)
+    assert (entry["type"], entry["field_messages"], entry["path"]) == (
+        "chat_template",
+        "messages",
+        str(tmp_path / "a.jsonl"),
+    )
+    assert "field_system" not in entry
 
 
 def test_axolotl_adds_no_ignored_prompt(tmp_path: Path) -> None:
@@ -85,7 +92,7 @@ def test_axolotl_writes_no_ignored_system_before_a_prompt(tmp_path: Path) -> Non
     place = write_records(tmp_path / "a.jsonl", [{"prompt": "one ", "completion": "sum", "system": "even"}] * 50)
     source = {"data": str(place), "format": "completion", "ignore_columns": ["system"]}
     out = export(tmp_path, "axolotl", {"a": source}, tokens=20)
-    assert yaml.safe_load((out / "mixture.yaml").read_text())["datasets"][0]["type"]["field_system"] == ""
+    assert read_axolotl_entries(out)[0]["type"]["field_system"] == ""
 
 
 @pytest.mark.parametrize("to", ["trl", "axolotl"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import datasets
 import pyarrow
 import pytest
-import yaml
 from pyarrow import parquet
 from transformers import AutoTokenizer
 
@@ -25,10 +23,14 @@ from support.chat_exports import (
     call,
     calling,
     chats,
+    draw_rows,
     export,
+    in_lines,
     plain,
     prompted,
+    read_axolotl_entries,
     refused,
+    run_script,
     said,
     talk,
     tool,
@@ -36,31 +38,11 @@ from support.chat_exports import (
 from support.export_world import write_records
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-
-
-def draw(out: Path) -> list[Record]:
-    """The rows that `mixture.py` gives to whoever imports it."""
-    return list(run_script(out)["mixture"](seed=0))
-
-
-def run_script(out: Path) -> dict[str, Any]:
-    names: dict[str, Any] = {"__name__": "mixture"}
-    exec(compile((out / "mixture.py").read_text(), "mixture.py", "exec"), names)  # noqa: S102 - what we wrote
-    return names
-
-
-def in_lines(rows: Iterable[Record]) -> set[str]:
-    return {json.dumps(row, sort_keys=True) for row in rows}
-
-
 def test_rows_of_an_interleaved_mixture_have_the_tools_that_were_counted(tmp_path: Path) -> None:
     calls = [calling(number, key) for number in range(12) for key in ("one", "two words", "städte")]
     talks = [plain(number) for number in range(120)]
     out = export(tmp_path, "interleave", chats(tmp_path, calls=calls, talks=talks), tokens=30_000)
-    rows = draw(out)
+    rows = draw_rows(out)
     assert in_lines(rows) == in_lines([*calls, *({**talk, "tools": None} for talk in talks)])
 
     # The share of the tokens that each domain is expected to give, by the rows as they are given.
@@ -75,7 +57,7 @@ def test_rows_of_an_interleaved_mixture_have_the_tools_that_were_counted(tmp_pat
 
 
 def test_rows_without_tools_have_messages_alone(tmp_path: Path) -> None:
-    rows = draw(export(tmp_path, "interleave", chats(tmp_path, talks=[plain(number) for number in range(20)])))
+    rows = draw_rows(export(tmp_path, "interleave", chats(tmp_path, talks=[plain(number) for number in range(20)])))
     assert in_lines(rows) == in_lines(plain(number) for number in range(20))
 
 
@@ -83,7 +65,7 @@ def test_system_columns_and_stored_json_are_given_as_they_were_counted(tmp_path:
     asked = [said("user", "one"), call("even", '{"one": 1}'), said("tool", "sum"), said("assistant", "one")]
     stored = {"messages": asked, "tools": json.dumps([tool("even", "one")]), "system": "even numbers"}
     (row,) = {
-        json.dumps(row): row for row in draw(export(tmp_path, "interleave", chats(tmp_path, a=[stored])))
+        json.dumps(row): row for row in draw_rows(export(tmp_path, "interleave", chats(tmp_path, a=[stored])))
     }.values()
     assert row["messages"] == [said("system", "even numbers"), asked[0], call("even", {"one": 1}), *asked[2:]]
     assert row["tools"] == [tool("even", "one")]
@@ -96,7 +78,7 @@ def test_keys_that_a_table_adds_to_messages_are_not_given(tmp_path: Path, kind: 
     saved = datasets.Dataset(table)
     place = tmp_path / ("calls.parquet" if kind == "parquet" else "calls")
     saved.to_parquet(str(place)) if kind == "parquet" else saved.save_to_disk(str(place))
-    rows = draw(export(tmp_path, "interleave", {"calls": {"data": str(place), "format": "chat"}}, tokens=6000))
+    rows = draw_rows(export(tmp_path, "interleave", {"calls": {"data": str(place), "format": "chat"}}, tokens=6000))
     assert in_lines(rows) == in_lines(calls)
 
 
@@ -115,7 +97,7 @@ def test_files_that_differ_and_odd_names_are_read_one_by_one(tmp_path: Path) -> 
     (tmp_path / "odd" / "b.jsonl").write_text('\ufeff{"text": "even"}\n\n{"text": "", "x": [1, "a"]}\n')
     (tmp_path / "odd" / "c.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one one"}\n'))
 
-    rows = draw(export(tmp_path, "interleave", {"odd": {"data": str(tmp_path / "odd")}}))
+    rows = draw_rows(export(tmp_path, "interleave", {"odd": {"data": str(tmp_path / "odd")}}))
     assert {row["text"] for row in rows} == {*texts, "even", "", "one one"}
     assert all(set(row) == {"text"} for row in rows)
 
@@ -126,15 +108,15 @@ def test_data_that_changed_are_read_again(tmp_path: Path) -> None:
         "text_field": "body",
     }
     out = export(tmp_path, "interleave", {"a": source}, tokens=60)
-    assert {row["text"] for row in draw(out)} == {"one", "sum"}
+    assert {row["text"] for row in draw_rows(out)} == {"one", "sum"}
     write_records(tmp_path / "a.jsonl", [{"body": "numbers"}])
-    assert {row["text"] for row in draw(out)} == {"numbers"}
+    assert {row["text"] for row in draw_rows(out)} == {"numbers"}
 
 
 def load_as_trl(out: Path) -> list[Record]:
     """Rows as `get_dataset` of TRL makes them (`trl/scripts/utils.py`): loaded, columns selected, tables joined."""
     tables = []
-    for entry in yaml.safe_load((out / "mixture.yaml").read_text())["datasets"]:
+    for entry in read_axolotl_entries(out):
         table = datasets.load_dataset(path=entry["path"], data_files=entry["data_files"], split=entry["split"])
         tables.append(table.select_columns(entry["columns"]))
     return list(datasets.concatenate_datasets(tables))
@@ -143,7 +125,7 @@ def load_as_trl(out: Path) -> list[Record]:
 def test_trl_selects_the_tools_too(tmp_path: Path) -> None:
     calls = [calling(number, key) for number in range(20) for key in ("one", "two")]
     out = export(tmp_path, "trl", chats(tmp_path, calls=calls))
-    assert yaml.safe_load((out / "mixture.yaml").read_text())["datasets"][0]["columns"] == ["messages", "tools"]
+    assert read_axolotl_entries(out)[0]["columns"] == ["messages", "tools"]
     assert in_lines(load_as_trl(out)) == in_lines(calls)
 
 
@@ -289,7 +271,8 @@ def test_what_is_ignored_is_in_no_row(tmp_path: Path, kind: str) -> None:
             sources[name]["data"] = str(tmp_path / f"{name}.parquet")
             parquet.write_table(pyarrow.Table.from_pylist(found), sources[name]["data"])
     drawn = [
-        {key: value for key, value in row.items() if value} for row in draw(export(tmp_path, "interleave", sources))
+        {key: value for key, value in row.items() if value}
+        for row in draw_rows(export(tmp_path, "interleave", sources))
     ]
     assert in_lines(drawn) == in_lines([talk(), calling(0), talk(mood="new")])
 
