@@ -9,17 +9,41 @@ from pydantic import BeforeValidator, Field, model_validator
 from aftermix.config.fields import ConfigSection, Count, Day, Threads
 
 Split = Literal["search", "select", "test"]
+TEST_ITEMS = 500
+"""Number of test items that a message offers."""
+
+
+def _count_or_rest(value: Any) -> Any:
+    if value == "rest" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError(f"expected `rest` or a count greater than 0, found {value!r}")
+
+
+ItemCount = Annotated[int | Literal["rest"], BeforeValidator(_count_or_rest)]
+"""Checked by hand, so that a fault is one message and not one for each of the two."""
 
 
 class ItemsConfig(ConfigSection):
-    """Number of items of each task that search, select and test the weights; the three are disjoint."""
+    """Number of items of each task that search, select and test the weights; the three are disjoint.
 
-    search: Count = 100
+    `rest` is all items that the other two do not take.
+    """
+
+    search: ItemCount = 100
     select: Count = 300
-    test: Count | Literal["rest"] = "rest"
+    test: ItemCount = "rest"
     scheme: Literal["disjoint", "first"] = "disjoint"
     """`first` is the OptiMer paper's own scheme: the first 100 items search, the first 300 select; they overlap."""
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _one_part_is_the_rest(self) -> ItemsConfig:
+        if self.search == "rest" and self.scheme == "first":
+            raise ValueError("`search: rest` needs `scheme: disjoint`: with `first` the test items are the rest")
+        if self.search == "rest" and self.test == "rest":
+            found = "found both" if "test" in self.model_fields_set else "found `search: rest`, and `test` left out"
+            raise ValueError(f"search or test is the rest, {found}; give `test` a count, such as `test: {TEST_ITEMS}`")
+        return self
 
 
 class PromptConfig(ConfigSection):

@@ -12,14 +12,13 @@ SPLITS: tuple[Split, ...] = ("search", "select", "test")
 Parts = dict[str, list[str]]
 
 
-def cut_disjoint(order: Sequence[str], counts: Mapping[str, int]) -> Parts:
-    """Search, select and test, one after the other."""
-    start = counts["search"] + counts["select"]
-    return {
-        "search": list(order[: counts["search"]]),
-        "select": list(order[counts["search"] : start]),
-        "test": list(order[start : start + counts["test"]]),
-    }
+def cut_disjoint(order: Sequence[str], counts: Mapping[str, int], names: Sequence[Split] = SPLITS) -> Parts:
+    """The parts called `names` (all three), one after the other."""
+    parts: Parts = {}
+    for name in names:
+        start = sum(map(len, parts.values()))
+        parts[name] = list(order[start : start + counts[name]])
+    return parts
 
 
 def cut_first(order: Sequence[str], counts: Mapping[str, int]) -> Parts:
@@ -41,7 +40,7 @@ class EqualItems:
     parts: dict[bytes, str] = field(default_factory=dict)
     """Row -> part, settled by the tasks before."""
 
-    def cut_disjoint(self, order: Sequence[str], limits: Mapping[str, int]) -> Parts:
+    def cut_disjoint(self, order: Sequence[str], limits: Mapping[str, int], names: Sequence[Split] = SPLITS) -> Parts:
         """As :func:`cut_disjoint`, each group whole in the part where another task has it, else in the first with room.
 
         What has no room in its part is left out. Without groups the parts are those of :func:`cut_disjoint`.
@@ -57,7 +56,7 @@ class EqualItems:
             if item not in placed:
                 group = members[self.groups[item]] if item in self.groups else [item]
                 placed.update(group)
-                part = _place(group, parts, limits, SPLITS)
+                part = _place(group, parts, limits, names)
                 if part is not None and item in self.groups:
                     self.parts[self.groups[item]] = part
         return parts

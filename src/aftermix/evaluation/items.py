@@ -60,6 +60,7 @@ def split_items(
     merged, then in the same way the leaves, and the result is cut into search, select and test: each part holds every
     leaf and answer in proportion, up to about one item. The order depends on the seed, the task's name and the items,
     not on the counts: a longer select leaves the search items as they are.
+    Where search is the rest, select and test are cut off before it.
     Scheme `first` (OptiMer): search and select are the first items in document order, test is all that follows them.
     Items that are `equal` go whole to one part: to the first that has room, in the same order. In scheme `first` those
     after search and select that equal one of these, of whichever task, are left out.
@@ -76,17 +77,28 @@ def split_items(
     counts = _settle_counts(available, task=task, items=items, fixed=fixed)
     order = _sort_by_document(golds) if first else _stratify(golds, task=task, seed=items.seed)
 
-    cut = cut_first(order, counts) if first else cut_disjoint(order, counts)
+    rest, names = _find_rest(items), _order_parts(items)
+    cut = cut_first(order, counts) if first else cut_disjoint(order, counts, names)
     note = _describe_counts(available, counts, items)
     grouped = [item for item in order if equal and item in equal.groups]
     if equal and grouped:
-        limits = {**counts, "test": available} if items.test == "rest" else counts
-        cut = equal.cut_first(order, counts, limits) if first else equal.cut_disjoint(order, limits)
+        limits = counts if rest is None else {**counts, rest: available}
+        cut = equal.cut_first(order, counts, limits) if first else equal.cut_disjoint(order, limits, names)
         note = join_notes(note, _describe_groups(cut, counts, task))
 
     place = {item: index for index, item in enumerate(golds)}
     parts = {name: tuple(sorted(cut[name], key=place.__getitem__)) for name in SPLITS}
     return TaskItems(task=task, overlap=first, note=note, grouped=len(grouped), **parts)
+
+
+def _find_rest(items: ItemsConfig) -> Split | None:
+    """The part that takes all items which the others leave, if any."""
+    return next((name for name in SPLITS if getattr(items, name) == "rest"), None)
+
+
+def _order_parts(items: ItemsConfig) -> tuple[Split, ...]:
+    """The order in which parts are cut off: what is the rest comes last."""
+    return ("select", "test", "search") if _find_rest(items) == "search" else SPLITS
 
 
 def _sort_by_document(golds: Mapping[str, str]) -> list[str]:
@@ -139,6 +151,8 @@ def join_notes(*notes: str | None) -> str | None:
 
 def _settle_counts(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> dict[str, int]:
     """Items of each split: as asked where they fit; otherwise what is not `fixed` shares the rest in proportion."""
+    if items.search == "rest":
+        return _settle_rest_of_search(available, task=task, items=items, fixed=fixed)
     wanted = {"search": items.search, "select": items.select}
     before_test = max(wanted.values()) if items.scheme == "first" else sum(wanted.values())
     rest = available - before_test
@@ -149,7 +163,23 @@ def _settle_counts(available: int, *, task: str, items: ItemsConfig, fixed: froz
         return _share_first_items(available, task=task, items=items, fixed=fixed)
     # A `rest` that does not fit has no count of its own; it is as long as select, the other held-out part.
     weights = {**wanted, "test": items.test if isinstance(items.test, int) else items.select}
+    return _share_items(available, weights, task=task, items=items, fixed=fixed)
 
+
+def _settle_rest_of_search(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> dict[str, int]:
+    """As many search items as select and test leave; where that is too few, as many as there are select items."""
+    assert isinstance(items.test, int)  # noqa: S101 - the file is refused otherwise; for the type checker
+    rest = available - items.select - items.test
+    if rest >= (1 if "select" in fixed else items.select):
+        return {"search": rest, "select": items.select, "test": items.test}
+    weights = {"search": items.select, "select": items.select, "test": items.test}
+    return _share_items(available, weights, task=task, items=items, fixed=fixed)
+
+
+def _share_items(
+    available: int, weights: Mapping[str, int], *, task: str, items: ItemsConfig, fixed: frozenset[str]
+) -> dict[str, int]:
+    """Items in proportion to `weights` for what is not `fixed`."""
     shared = [name for name in SPLITS if name not in fixed]
     left = available - sum(weights[name] for name in fixed)
     if left < len(shared) or not shared:
@@ -166,7 +196,7 @@ def _settle_counts(available: int, *, task: str, items: ItemsConfig, fixed: froz
 
 
 def _share_first_items(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> dict[str, int]:
-    if fixed:
+    if fixed or items.search == "rest":
         raise _explain_too_few(available, task=task, items=items)
     before, after = max(items.search, items.select), items.select
     counts: dict[str, int] = {

@@ -71,6 +71,10 @@ def test_the_resolved_file_reads_back_to_the_same(tmp_path: Path) -> None:
         ("evaluate: {tasks: []}", r"evaluate\.tasks: .*at least 1 item"),
         ("evaluate: {tasks: [a, a]}", r"task 'a' is named twice"),
         ("evaluate: {tasks: [a], items: {search: 0}}", r"evaluate\.items\.search: .*greater than 0, found 0"),
+        (
+            "evaluate: {tasks: [a], items: {test: all}}",
+            r"^f.yaml: evaluate\.items\.test: expected `rest` or a count.*'all'",
+        ),
         ("search: {trails: 3}", r"search\.trails: is not a known key\. This section takes: trials, startup, top"),
         ("search: {objective: {floors: {a: .nan}}}", r"floors\.a: .*finite number"),
         (

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from aftermix.config import ItemsConfig
 from aftermix.errors import EvaluationError
+from aftermix.evaluation.equal_items import EqualItems
 from aftermix.evaluation.items import SPLITS, TaskItems, list_fixed_counts, split_items
 
 
@@ -130,3 +131,59 @@ def test_scheme_first_without_items_left_is_refused_or_shrunk() -> None:
 def test_only_written_counts_are_fixed() -> None:
     assert list_fixed_counts(ItemsConfig()) == frozenset()
     assert list_fixed_counts(ItemsConfig(search=100, test="rest", seed=3)) == {"search"}
+
+
+def test_the_rest_of_search_is_what_select_and_test_leave() -> None:
+    parts = split(1000, search="rest", select=300, test=200)
+    assert sizes(parts) == (500, 300, 200)
+    assert parts.note is None
+    assert set(parts.search).isdisjoint(parts.select)
+    assert set(parts.search + parts.select).isdisjoint(parts.test)
+    more = split(1400, search="rest", select=300, test=200)
+    assert sizes(more) == (900, 300, 200)
+    assert split(1000, search="rest", select=300, test=250).select == parts.select
+
+
+@pytest.mark.parametrize(
+    ("count", "asked", "expected"),
+    [
+        (501, {"select": 300, "test": 200}, (1, 300, 200)),  # both counts bind
+        (300, {"test": 200}, (50, 50, 200)),  # the default of select shrinks
+        (800, {"test": 200}, (300, 300, 200)),
+        (799, {"test": 200}, (299, 300, 200)),
+    ],
+)
+def test_a_rest_of_search_that_would_be_too_small_shrinks_what_the_file_left_out(
+    count: int, asked: dict[str, int], expected: tuple[int, int, int]
+) -> None:
+    assert sizes(split(count, search="rest", **asked)) == expected
+
+
+def test_counts_that_leave_nothing_to_search_are_refused() -> None:
+    with pytest.raises(EvaluationError, match=r"asked for search rest, select 300, test 200 items \(disjoint\)"):
+        split(500, search="rest", select=300, test=200)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"search": "rest"}, r"found `search: rest`, and `test` left out; give `test` a count, such as `test: 500`"),
+        ({"search": "rest", "test": "rest"}, r"search or test is the rest, found both; give `test` a count"),
+        ({"search": "rest", "test": 5, "scheme": "first"}, r"`search: rest` needs `scheme: disjoint`"),
+    ],
+)
+def test_one_part_is_the_rest(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        ItemsConfig(**options)
+
+
+def test_equal_rows_stay_together_where_search_is_the_rest() -> None:
+    keys = {f"leaf/{n}": "x" for n in range(60)}
+    rows = {f"leaf/{n}": bytes([n // 5]) for n in range(30)}  # six rows, five times each
+    items = ItemsConfig.model_validate({"search": "rest", "select": 13, "test": 12})
+    parts = split_items(keys, task="t", items=items, fixed=list_fixed_counts(items), equal=EqualItems(rows))
+    assert sizes(parts)[1:] <= (13, 12)
+    assert sum(sizes(parts)) == 60
+    for row in range(6):
+        members = {item for item, value in rows.items() if value == bytes([row])}
+        assert sum(bool(members & set(parts.of(split))) for split in ("search", "select", "test")) == 1
