@@ -28,7 +28,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: $(EXTRAS)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -rs
+	$(BIN)/python -m pytest -n 2 --dist worksteal -rs --whole
 
 # Every reader of files from elsewhere, 100,000 inputs and more; what is found lies in runs/fuzz.
 fuzz: $(STAMP)

@@ -37,6 +37,19 @@ if "HF_DATASETS_CACHE" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--whole`, which `make test-all` gives."""
+    parser.addoption("--whole", action="store_true", help="run the tests over whole published tables, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is too long for `make test`; a smaller instance of the same runs there."""
+    if not config.getoption("--whole"):
+        for item in items:
+            if item.get_closest_marker("whole"):
+                item.add_marker(pytest.mark.skip(reason="a whole published table: `make test-all`"))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def loaded_code_is_no_garbage() -> None:
     """Leave the modules loaded so far out of the search for garbage, which each training asks for several times."""

@@ -6,18 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
 from aftermix.config import parse_config
 from aftermix.errors import MixtureError
 from aftermix.jobs.mixture.points import FittedSurrogates, build_design_record, read_fitted
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import OF_TASKS, describe_surrogates
-from aftermix.mixture import Surrogate
 from aftermix.mixture.optimum import predict_mixture
 from aftermix.mixture.utility import MixtureUtility
 from aftermix.runs.trials import Trial
-from support.regmix import drawn, table
 
 NAMES = ["exams", "code"]
 GROUPS = {"exams": ["gsm8k", "perplexity", "flat"], "code": ["mbpp"]}
@@ -57,21 +54,6 @@ def test_columns_are_those_of_the_tasks() -> None:
     message = r"expected 4 columns \(gsm8k, perplexity, flat, mbpp\), found 2. Give one column for each capability, or"
     with pytest.raises(MixtureError, match=message):
         MixtureUtility.build(NAMES, DESIGN[:, :2], groups=GROUPS)
-
-
-@pytest.mark.slow
-def test_a_group_of_thirteen_losses_is_foretold_by_task_and_hardly_at_once() -> None:
-    """40 of 512 trained mixtures foretell 256 others: 0.96 and 0.98 in rank against 0.87 for the group at once."""
-    names = [str(place) for place in range(13)]
-    for draw in range(2):
-        weights, scores = drawn(draw)
-        utility = MixtureUtility.build(["mean"], -scores, groups={"mean": names})
-        tasks = Surrogate.fit(weights, -scores, seed=draw, capabilities=names)
-        whole = Surrogate.fit(weights, utility.values(-scores)[:, None], seed=draw)
-
-        measured, others = utility.values(-table("test_pile_loss")), table("test_mixture")
-        assert spearmanr(utility.values(tasks.mean(others)), measured)[0] > 0.95
-        assert spearmanr(whole.mean(others)[:, 0], measured)[0] < 0.9
 
 
 def problem(fitted: str) -> MixtureProblem:

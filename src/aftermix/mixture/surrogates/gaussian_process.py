@@ -53,6 +53,7 @@ PRIOR = {
     "exponent": (float(np.log(0.5)), 0.5),
 }
 """Mean and standard deviation of each logarithm; of the common rate for `rate`."""
+PRIOR_MEANS, PRIOR_STDS = np.array([PRIOR[name] for name in LOGS]).T
 BOUNDS = {
     "rate": (-6.0, 5.0),
     "amplitude": (-4.0, 8.0),
@@ -114,6 +115,25 @@ class BreadthScale:
 
 
 @dataclass(frozen=True)
+class ProcessData:
+    """Points and standardised values of a fit, with what is the same at each of its steps."""
+
+    weights_NK: Floats
+    standard_N: Floats
+    log_weights_NK: Floats
+    breadths_NN: Floats
+    """Products of the points' breadths."""
+    identity_NN: Floats
+
+    @classmethod
+    def build(cls, weights_NK: Floats, standard_N: Floats) -> ProcessData:
+        """Data of a fit of `standard_N` at the points `weights_NK`."""
+        breadth_N = BreadthScale.of(weights_NK)(weights_NK)
+        logs_NK = np.log(np.maximum(weights_NK, 1e-300))
+        return cls(weights_NK, standard_N, logs_NK, np.outer(breadth_N, breadth_N), np.eye(len(standard_N)))
+
+
+@dataclass(frozen=True)
 class GaussianProcess:
     """A fitted surface."""
 
@@ -139,7 +159,7 @@ class GaussianProcess:
         found = minimize(
             compute_tied_loss if shared_rate else compute_posterior_loss,
             ProcessHyperparameters.start(domains).packed[-free:],
-            args=(weights_NK[taken], standard_N[taken]),
+            args=(ProcessData.build(weights_NK[taken], standard_N[taken]),),
             jac=True,
             method="L-BFGS-B",
             bounds=([BOUNDS["rate"]] * domains + [BOUNDS[name] for name in LOGS])[-free:],
@@ -193,33 +213,37 @@ class GaussianProcess:
             yield np.exp(self.hyper.amplitude) * _correlate_matern(np.maximum(square_CN, 0.0)) + line_CN
 
 
-def compute_posterior_loss(flat: Floats, weights_NK: Floats, standard_N: Floats) -> tuple[float, Floats]:
+def compute_posterior_loss(flat: Floats, data: ProcessData) -> tuple[float, Floats]:
     """Loss that the fit makes smallest, with its gradient by `flat` (see `ProcessHyperparameters.packed`)."""
     hyper = ProcessHyperparameters.unpacked(flat)
-    warped_NK = _warp(weights_NK, hyper.exponent)
+    standard_N = data.standard_N
+    warped_NK = _warp(data.weights_NK, hyper.exponent)
     rates_K = np.exp(2 * hyper.rates_K)
-    scaled_NK = _scale_points(weights_NK, hyper)
+
+    scaled_NK = warped_NK * np.exp(hyper.rates_K)
     squares_N = _square_distances(scaled_NK)
     square_NN = np.maximum(squares_N[:, None] + squares_N - 2 * scaled_NK @ scaled_NK.T, 0.0)
     np.fill_diagonal(square_NN, 0.0)
+
     amplitude, noise = np.exp(hyper.amplitude), np.exp(hyper.noise)
-    correlation_NN = _correlate_matern(square_NN)
-    breadth_N = BreadthScale.of(weights_NK)(weights_NK)
-    line_NN = np.exp(hyper.breadth) * np.outer(breadth_N, breadth_N)
-    size = len(standard_N)
-    lower_NN, failed = dpotrf(amplitude * correlation_NN + line_NN + MEAN_VARIANCE + noise * np.eye(size), lower=1)
+    correlation_NN, slope_NN = _correlate_with_slope(square_NN)
+    line_NN = np.exp(hyper.breadth) * data.breadths_NN
+    covariance_NN = amplitude * correlation_NN + line_NN + MEAN_VARIANCE + noise * data.identity_NN
+    lower_NN, failed = dpotrf(covariance_NN, lower=1)
     if failed:
         return IMPOSSIBLE, np.zeros_like(flat)
+
     half_NN, _ = dpotri(lower_NN, lower=1)  # the upper triangle is not filled
     inverse_NN = np.tril(half_NN) + np.tril(half_NN, -1).T
     alpha_N = inverse_NN @ standard_N
     value = 0.5 * standard_N @ alpha_N + np.log(np.diag(lower_NN)).sum()
+
     by_covariance_NN = 0.5 * (inverse_NN - np.outer(alpha_N, alpha_N))
-    by_square_NN = amplitude * by_covariance_NN * _differentiate_matern(square_NN)
+    by_square_NN = amplitude * by_covariance_NN * slope_NN
     # sum_ij S_ij (v_i - v_j) (u_i - u_j) = 2 (sum_i r_i v_i u_i - v' S u) for a symmetric S with row sums r
     row_N = by_square_NN.sum(axis=1)
     spread_K = 2 * (row_N @ warped_NK**2 - np.einsum("nk,nk->k", warped_NK, by_square_NN @ warped_NK))
-    slope_NK = warped_NK * np.log(np.maximum(weights_NK, 1e-300)) * np.exp(hyper.exponent)
+    slope_NK = warped_NK * data.log_weights_NK * np.exp(hyper.exponent)
     bend_K = 4 * (row_N @ (warped_NK * slope_NK) - np.einsum("nk,nk->k", slope_NK, by_square_NN @ warped_NK))
     penalty, by_penalty = _compute_penalty(hyper)
     gradient = by_penalty + np.concatenate(
@@ -237,10 +261,10 @@ def compute_posterior_loss(flat: Floats, weights_NK: Floats, standard_N: Floats)
     return float(value + penalty), gradient
 
 
-def compute_tied_loss(logs: Floats, weights_NK: Floats, standard_N: Floats) -> tuple[float, Floats]:
+def compute_tied_loss(logs: Floats, data: ProcessData) -> tuple[float, Floats]:
     """The same by (5,) `logs` alone, all domains at the common rate."""
-    domains = weights_NK.shape[1]
-    value, gradient = compute_posterior_loss(np.concatenate([np.full(domains, logs[0]), logs]), weights_NK, standard_N)
+    domains = data.weights_NK.shape[1]
+    value, gradient = compute_posterior_loss(np.concatenate([np.full(domains, logs[0]), logs]), data)
     by_logs = gradient[domains:].copy()
     by_logs[0] += gradient[:domains].sum()
     return value, by_logs
@@ -249,9 +273,8 @@ def compute_tied_loss(logs: Floats, weights_NK: Floats, standard_N: Floats) -> t
 def _compute_penalty(hyper: ProcessHyperparameters) -> tuple[float, Floats]:
     """Minus the logarithm of the prior, with its gradient."""
     apart_K = hyper.rates_K - hyper.common_rate
-    means, stds = np.array([PRIOR[name] for name in LOGS]).T
-    standard = (hyper.logs - means) / stds
-    by_logs = standard / stds
+    standard = (hyper.logs - PRIOR_MEANS) / PRIOR_STDS
+    by_logs = standard / PRIOR_STDS
     by_logs[0] -= apart_K.sum()
     return float(0.5 * (apart_K @ apart_K + standard @ standard)), np.concatenate([apart_K, by_logs])
 
@@ -286,7 +309,8 @@ def _correlate_matern(square: Floats) -> Floats:
     return np.asarray((1 + root + root**2 / 3) * np.exp(-root))
 
 
-def _differentiate_matern(square: Floats) -> Floats:
-    """Its derivative by the squared distance."""
+def _correlate_with_slope(square: Floats) -> tuple[Floats, Floats]:
+    """The correlation, and its derivative by the squared distance."""
     root = np.sqrt(5 * square)
-    return np.asarray(-5 / 6 * (1 + root) * np.exp(-root))
+    decay = np.exp(-root)
+    return (1 + root + root**2 / 3) * decay, -5 / 6 * (1 + root) * decay

@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge
 from aftermix.mixture.surrogates.gaussian_process import (
     MEAN_VARIANCE,
     GaussianProcess,
+    ProcessData,
     ProcessHyperparameters,
     compute_posterior_loss,
     compute_tied_loss,
@@ -49,13 +50,13 @@ def hyperparameters(draw: np.random.Generator, domains: int) -> ProcessHyperpara
 @given(SEEDS, st.integers(2, 5))
 def test_gradients_are_those_of_finite_differences(seed: int, domains: int) -> None:
     draw = np.random.default_rng(seed)
-    weights, values = draw.dirichlet(np.full(domains, 0.5), 10), draw.standard_normal(10)
+    data = ProcessData.build(draw.dirichlet(np.full(domains, 0.5), 10), draw.standard_normal(10))
     flat = hyperparameters(draw, domains).packed
-    _, gradient = compute_posterior_loss(flat, weights, values)
-    slow = approx_fprime(flat, lambda x: compute_posterior_loss(x, weights, values)[0], 1e-6)
+    _, gradient = compute_posterior_loss(flat, data)
+    slow = approx_fprime(flat, lambda x: compute_posterior_loss(x, data)[0], 1e-6)
     np.testing.assert_allclose(gradient, slow, atol=2e-4, rtol=1e-4)
-    _, gradient = compute_tied_loss(flat[-5:], weights, values)
-    slow = approx_fprime(flat[-5:], lambda x: compute_tied_loss(x, weights, values)[0], 1e-6)
+    _, gradient = compute_tied_loss(flat[-5:], data)
+    slow = approx_fprime(flat[-5:], lambda x: compute_tied_loss(x, data)[0], 1e-6)
     np.testing.assert_allclose(gradient, slow, atol=2e-4, rtol=1e-4)
 
 
