@@ -318,6 +318,19 @@ def evaluate(file: Path, split: Any, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("run", type=FOLDER)
+@click.option("--weights", required=True, metavar="NAME=NUMBER,...", help="Merge weights; a vector left out weighs 0.")
+@click.option("--json", "as_json", is_flag=True, help="Print the prediction as JSON.")
+def predict(run: Path, weights: str, as_json: bool) -> None:
+    """Predict the scores of a merge of RUN's vectors from the merges that it measured; no model is run."""
+    from aftermix.jobs.search.predict import describe_prediction
+    from aftermix.jobs.search.predict import predict as job
+
+    prediction = job(run, weights)
+    click.echo(prediction.to_bytes(escaped=True).rstrip() if as_json else "\n".join(describe_prediction(prediction)))
+
+
+@cli.command()
+@click.argument("run", type=FOLDER)
 def report(run: Path) -> None:
     """Write RUN/report.html from the files of the run, finished or not."""
     from aftermix.report.page import write_report

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from aftermix.config.fields import ConfigSection, Count, Finite, Positive
 
-Strategy = Literal["tpe", "random"]
+Strategy = Literal["response", "tpe", "random"]
 STARTUP = 20
 """Trials of the start-up where the file does not say."""
 
@@ -79,13 +79,18 @@ class SearchConfig(ConfigSection):
     trials: Annotated[int, Field(ge=0)] = 100
     """Trials of this run; with `--from`, new trials on top of the re-scored ones."""
     startup: Annotated[int, Field(ge=0)] | None = None
-    """Trials before the model-based sampler takes over: enqueued priors first, then random points; null is 20."""
+    """Trials of the first design, priors before scattered points; null is 20, and `max(2 d + 2, 8)` in `d` dimensions
+    where the strategy is `response`."""
     top: Count = 3
     """Best distinct trials that are measured again on the select items."""
     preset: Literal["default", "paper"] = "default"
     """`paper`: univariate TPE without priors. `default`: multivariate TPE with enqueued priors."""
     strategy: Strategy = "tpe"
-    """`tpe`: by Optuna's tree-structured Parzen estimator. `random`: uniform random points, and no prior."""
+    """`response`: by a model of every item's answers to the weights, until further merges would tell too little.
+    `tpe`: by Optuna's tree-structured Parzen estimator. `random`: uniform random points, and no prior."""
+    precision: Annotated[float, Field(gt=0)] | None = None
+    """Gain over the winner, in the unit of the objective, below which a search by response stops looking; null is a
+    quarter of the paired standard error of the objective, at least 0.1 points."""
     batch: Count = 4
     """Points that are proposed together, before the first of them is measured. The `paper` preset proposes one."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -107,6 +112,13 @@ class SearchConfig(ConfigSection):
     def points_at_once(self) -> int:
         """Size of a batch. OptiMer's Algorithm 1, which the `paper` preset is, proposes one point after another."""
         return 1 if self.preset == "paper" else self.batch
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paper_says_tpe(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") == "paper":
+            return {"strategy": "tpe"} | values
+        return values
 
     @model_validator(mode="after")
     def _paper_is_tpe(self) -> SearchConfig:

@@ -152,7 +152,8 @@ def settle_search(config: Config, *, resumed: Path | None) -> Config:
     if resumed is not None and (resumed / CONFIG_FILE).is_file():
         stored = read_run_config(resumed).search
         search = search.model_copy(update={key: getattr(stored, key) for key in left_out})
-    search = search.model_copy(update={"startup": search.startup_trials})
+    if search.strategy != "response":  # whose first design follows from the dimensions
+        search = search.model_copy(update={"startup": search.startup_trials})
     return config.model_copy(update={"search": search})
 
 

@@ -155,6 +155,11 @@ class BoundMethod:
         return self.row.inter.averages
 
     @property
+    def divides_by_weights(self) -> bool:
+        """True where a merge is the same for all weights times one number: they are divided by their sum."""
+        return self.averages or (self.rules[1] is disjoint_mean and self.options.get("normalize") is True)
+
+    @property
     def surveys_tensors(self) -> bool:
         """True where the inter rule looks at a whole tensor of all vectors before it combines."""
         return self.row.inter.surveys_tensors

@@ -41,6 +41,11 @@ class ScoreCalibration:
         """Half of the interval at a variance of 1."""
         return self.scale * float(student.ppf(0.5 + CONFIDENCE / 2, self.degrees))
 
+    @property
+    def lower_margin(self) -> float:
+        """Distance below the expected score that it keeps with the confidence, one-sided, at a variance of 1."""
+        return self.scale * float(student.ppf(CONFIDENCE, self.degrees))
+
 
 def calibrate_score(predicted_N: Floats, measured_N: Floats, smooth_N: Floats, variances_N: Floats) -> ScoreCalibration:
     """The error of `predicted_N`, each made without its merge: the scale from `smooth_N`, the rest from the metric."""

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from aftermix.config import Split
+from aftermix.runs.answers.certificate_records import CertificateRecord, ResponseSummaryRecord
 from aftermix.runs.json_record import Finite, Interval, OptionValue, RunRecord
 from aftermix.runs.trials import Setting
 
@@ -179,3 +180,7 @@ class BestRecord(RunRecord):
     scan: ScanRecord | None
     items: ItemsRecord
     seconds: StageSeconds
+    response: ResponseSummaryRecord | None = None
+    """Absent where the run keeps no log-likelihoods, or has too few trials."""
+    certificate: CertificateRecord | None = None
+    """Absent in runs of earlier versions."""

@@ -19,7 +19,7 @@ from aftermix.search.space import SearchSpace
 ProposeBatch = Callable[[Sequence[Trial], int], Sequence[Suggestion]]
 """The points of the next batch, given the trials that have ended and the number of points that are wanted.
 
-It may give more or fewer, but one at least: a design is one batch.
+It may give more or fewer: a design is one batch. None at all says that the search has ended.
 """
 
 
@@ -34,6 +34,7 @@ class BatchQueue:
     next_batch: int
     is_recorded: bool
     """False for a run that began without proposals: it goes on as it began, one point after another."""
+    space: SearchSpace
     opened: deque[ProposedPoint]
 
     @staticmethod
@@ -48,7 +49,7 @@ class BatchQueue:
         is_recorded = all(trial.batch is not None for trial in own)
         opened = journal.reopen_proposals(folder, ended=len(trials))
         for point in opened:
-            if not space.contains(point.weights, point.settings):
+            if not space.admits(point.weights, point.settings, origin=point.origin):
                 found = f"expected a point within {space}, found {point.weights | point.settings}"
                 remedy = f"Restore the file from a backup, or remove it, and resume: {len(trials)} trials are kept."
                 raise SearchError(f"{folder / journal.PROPOSALS_FILE}, point {point.number}", found, remedy)
@@ -60,13 +61,19 @@ class BatchQueue:
             wanted=wanted if is_recorded else 1,
             next_batch=max(known, default=-1) + 1,
             is_recorded=is_recorded,
+            space=space,
             opened=deque(opened),
         )
 
-    def take_next(self, trials: Sequence[Trial]) -> ProposedPoint:
-        """The point of the trial after `trials`; where no point is left, a batch is proposed and written first."""
+    def take_next(self, trials: Sequence[Trial]) -> ProposedPoint | None:
+        """The point of the trial after `trials`; where no point is left, a batch is proposed and written first.
+
+        None where nothing is proposed any more.
+        """
         if not self.opened:
             self.opened.extend(self._propose(trials))
+            if not self.opened:
+                return None
             if self.is_recorded:
                 journal.append_batch(self.folder, self.opened)
             self.next_batch += 1

@@ -51,12 +51,13 @@ def suggest(
     tried. Shares that sum above 1 are scaled down, and the sampler is later told what held.
     """
     is_random = config.strategy == "random"
+    strategy = "random" if is_random else "tpe"  # a search by response falls back to it
     in_startup = sum(trial.state != "failed" for trial in trials) + len(running) < config.startup_trials
     tried = [*(trial.point for trial in trials), *running]
     if in_startup and config.preset == "default" and not is_random:
         untried = next((point for point in list_first_points(space) if point not in tried), None)
         if untried is not None:
-            return Suggestion(untried.weights, "prior", untried.settings, config.strategy)
+            return Suggestion(untried.weights, "prior", untried.settings, strategy)
 
     # The whole study is told again each time, so that no state but the records decides.
     avoided = [*running, *(trial.point for trial in trials if trial.state == "failed")]
@@ -65,7 +66,8 @@ def suggest(
         sampler=_build_sampler(config, seed=derived_seed(config.seed, "sampler", number), avoided=len(avoided)),
         pruner=optuna.pruners.NopPruner(),
     )
-    study.add_trials([_freeze_trial(trial, space=space, objectives=objectives) for trial in trials])
+    inside = [trial for trial in trials if space.contains(trial.weights, trial.settings)]
+    study.add_trials([_freeze_trial(trial, space=space, objectives=objectives) for trial in inside])
     study.add_trials([_freeze_point(space, point, TrialState.RUNNING) for point in avoided])
 
     point = _ask_study(study, space)
@@ -74,7 +76,7 @@ def suggest(
             break
         point = _ask_study(study, space)
     origin = "random" if is_random else "startup" if in_startup else "sampler"
-    return Suggestion(point.weights, origin, point.settings, config.strategy)
+    return Suggestion(point.weights, origin, point.settings, strategy)
 
 
 def _ask_study(study: optuna.Study, space: SearchSpace) -> Point:

@@ -44,7 +44,14 @@ class WinnerSelection:
 
 
 def choose_winner(
-    folder: Path, *, trials: Sequence[Trial], config: SearchConfig, tasks: Sequence[str], measure: Measure
+    folder: Path,
+    *,
+    trials: Sequence[Trial],
+    config: SearchConfig,
+    tasks: Sequence[str],
+    measure: Measure,
+    ranking: Sequence[int] | None = None,
+    settled: bool = False,
 ) -> WinnerSelection:
     """Measure the `config.top` best distinct trials on the select items and take the best of them.
 
@@ -54,6 +61,9 @@ def choose_winner(
     and then has the best objective there, or the least distance to the candidates' ideal point in the same units.
     Ties go to the better search trial. Select scores are kept in `RUN/items/select` and used again.
 
+    With a `ranking`, numbers of trials from the best down, candidates are its first ones; where it is `settled`, its
+    first is the winner and the only one.
+
     Raises :class:`RunFailedError` if no trial is complete.
     """
     objectives = ObjectiveSet.build(config.objective, tasks=tasks)
@@ -62,7 +72,11 @@ def choose_winner(
         raise _explain_none_complete(folder, trials)
 
     ranked, members = _rank_trials(complete, objectives)
-    chosen = ranked[: config.top]
+    if ranking is not None:
+        ranked = sorted(
+            (trial for trial in complete if trial.number in ranking), key=lambda trial: ranking.index(trial.number)
+        )
+    chosen = ranked[: 1 if settled else config.top]
     with progress.counter(label="select", total=len(chosen), unit="candidate") as advance:
         candidates = []
         for trial in chosen:

@@ -11,6 +11,8 @@ from aftermix.errors import SearchError
 from aftermix.runs.trials import Setting, Settings, Weights
 
 TOLERANCE = 1e-9
+OBSERVED = ("base", "single")
+"""Origins of points of a first design that a search looks at wherever they lie, and does not choose outside."""
 DECIMALS = 12
 """Of values in steps, so that 0.05 + 2 * 0.05 is 0.15 in the file that makes the merge again."""
 
@@ -146,6 +148,12 @@ class SearchSpace:
             return False
         inside = all(low <= weights[name] <= high for name, (low, high) in self.bounds.items())
         return inside and self._holds(settings or {})
+
+    def admits(self, weights: Weights, settings: Settings, *, origin: str | None) -> bool:
+        """Say if a trial of this `origin` may lie here: base and single vectors may lie outside the ranges."""
+        if origin in OBSERVED and weights.keys() == self.bounds.keys() and settings.keys() == self.settings.keys():
+            return self._holds(settings)
+        return self.contains(weights, settings)
 
     def _holds(self, settings: Settings) -> bool:
         """Shares that were scaled down to a sum of 1 may lie below their range and between its steps."""

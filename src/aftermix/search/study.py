@@ -65,14 +65,18 @@ def run_study(
     measure: Measure,
     imported: Sequence[ImportedTrial] = (),
     propose: ProposeBatch | None = None,
+    design: int | None = None,
     label: str = "search",
 ) -> list[Trial]:
     """Begin or resume the search whose journal lies in `folder`, and return all its trials.
 
     `propose` gives the points of the next batch from the trials before them, and nothing else may decide them; by
-    default the sampler does, `config.points_at_once` at a time. The last batch is proposed whole, too, and a longer
-    search goes on with what is left of it. `label` stands at the progress bar. The caller keeps other processes from
-    `folder`.
+    default the sampler does, `config.points_at_once` at a time. None proposed ends the search. The last batch is
+    proposed whole, too, and a longer search goes on with what is left of it. `label` stands at the progress bar. The
+    caller keeps other processes from `folder`.
+
+    After `design` new trials, by default those of the sampler's first design, a search whose items all scored the same
+    stops; one that hands in its own `propose` says if it has such a design.
 
     `imported` trials of another run come first and are written with the first line; `config.trials` new ones follow.
     A trial whose `measure` raises is recorded as failed and the search goes on. An input that changed
@@ -91,16 +95,21 @@ def run_study(
         _refuse_foreign(trial, folder=folder, space=space, objectives=objectives)
 
     total = sum(trial.is_imported for trial in trials) + config.trials
-    failures, design = 0, total - config.trials + min(config.trials, max(config.startup_trials, LEAST_DESIGN))
-    ask = propose or partial(_suggest_batch, space, config, objectives)
+    if design is None and propose is None:
+        design = config.startup_trials
+    watched = None if design is None else total - config.trials + min(config.trials, max(design, LEAST_DESIGN))
+    failures = 0
+    ask = propose or partial(suggest_batch, space, config, objectives)
     queue = BatchQueue.reopen(folder, trials, propose=ask, wanted=config.points_at_once, space=space)
 
     with progress.counter(label=label, total=total, done=len(trials), unit="trial") as advance:
         while len(trials) < total:
-            if propose is None and len(trials) >= design:
+            if watched is not None and len(trials) >= watched:
                 _refuse_all_equal(folder, trials, objectives)
             known = partial(_measure_once, folder, trials, tasks, measure)
             ended = _run_trial(queue, objectives=objectives, trials=trials, tasks=tasks, measure=known)
+            if ended is None:
+                break
 
             # Written down before it counts: a killed search loses no ended trial.
             journal.append_trial(folder, ended.trial, ended.items, answers=ended.answers)
@@ -111,7 +120,7 @@ def run_study(
             failures = failures + 1 if fault else 0
             if fault and failures >= config.max_consecutive_failures:
                 raise _explain_stop(folder, trials, failures, fault) from fault
-            if propose is None and len(trials) == total == design:
+            if len(trials) == total == watched:
                 _refuse_all_equal(folder, trials, objectives)
     return trials
 
@@ -133,7 +142,7 @@ def _refuse_foreign(trial: Trial, *, folder: Path, space: SearchSpace, objective
     """Refuse a journal of another search: other vectors or ranges, tasks or objectives."""
     where = f"{folder / journal.TRIALS_FILE}, line {trial.number + 1}"
     remedy = "Resume with the run's own config.yaml, or start a new run from this one with --from."
-    if not space.contains(trial.weights, trial.settings):
+    if not space.admits(trial.weights, trial.settings, origin=trial.origin):
         kind = "weights and settings" if space.settings or trial.settings else "weights"
         found = trial.weights | trial.settings
         raise SearchError(where, f"expected {kind} within {space}, found {found}", remedy)
@@ -163,7 +172,7 @@ def _measure_once(
     return ItemMeasurement(journal.read_items(folder, "search", same.number), answers=answers)
 
 
-def _suggest_batch(
+def suggest_batch(
     space: SearchSpace, config: SearchConfig, objectives: ObjectiveSet, trials: Sequence[Trial], wanted: int
 ) -> list[Suggestion]:
     """The sampler's points, each told of those before it in the batch, which have no scores yet."""
@@ -185,10 +194,12 @@ def _run_trial(
     trials: Sequence[Trial],
     tasks: Sequence[str],
     measure: Callable[[Point], ItemMeasurement],
-) -> EndedTrial:
-    """The next trial, measured or failed."""
+) -> EndedTrial | None:
+    """The next trial, measured or failed; None where no point is proposed any more."""
     started, number = perf_counter(), len(trials)
     proposed = queue.take_next(trials)
+    if proposed is None:
+        return None
     stands = _list_origin(proposed, is_recorded=queue.is_recorded)
 
     try:
@@ -210,7 +221,7 @@ def _run_trial(
         **stands,
         scores=scores,
         objective=objectives.values(scores),
-        feasible=objectives.feasible(scores),
+        feasible=objectives.feasible(scores) and queue.space.contains(proposed.weights, proposed.settings),
         seconds={**spent, "overhead": max(0.0, perf_counter() - started - sum(spent.values()))},
     )
     return EndedTrial(trial, items, measurement.answers)

@@ -13,6 +13,7 @@ from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.earlier_run import import_comparable_trials
+from aftermix.jobs.search.response_stage import ResponseStage
 from aftermix.jobs.search.result import build_best_record
 from aftermix.jobs.search.run_inputs import RunInputs
 from aftermix.jobs.search.space_from_config import build_space
@@ -107,10 +108,33 @@ def _run_stages(
 ) -> None:
     """Trials, selection, test, model, report; each stage leaves files that a resumed run takes up."""
     config, tasks = evaluator.config.search, evaluator.tasks
-    trials = run_study(run, space=space, config=config, tasks=tasks, measure=evaluator.evaluate, imported=imported)
-    chosen = choose_winner(run, trials=trials, config=config, tasks=tasks, measure=evaluator.evaluate)
+    stage = ResponseStage.open(evaluator, run, space=space, objectives=objectives)
+    responds = config.strategy == "response"
+    trials = run_study(
+        run,
+        space=space,
+        config=config,
+        tasks=tasks,
+        measure=evaluator.evaluate,
+        imported=imported,
+        propose=stage.proposer.propose if responds else None,
+        design=stage.proposer.startup if responds else None,
+    )
 
-    best = build_best_record(evaluator, run, trials=trials, chosen=chosen, objectives=objectives)
+    # Trials outside the ranges tell the response something, and are not chosen.
+    conclusion = stage.conclude(trials)
+    inside = [trial for trial in trials if space.contains(trial.weights, trial.settings)]
+    chosen = choose_winner(
+        run,
+        trials=inside,
+        config=config,
+        tasks=tasks,
+        measure=evaluator.evaluate,
+        ranking=conclusion.ranking if responds else None,
+        settled=conclusion.certificate.status == "flat" and responds,
+    )
+
+    best = build_best_record(evaluator, run, trials=trials, chosen=chosen, objectives=objectives, conclusion=conclusion)
 
     # `best.json` comes after the model: a run that holds it has a winner to export and push.
     winner = chosen.winner.trial.point

@@ -1,0 +1,151 @@
+"""The response in a search: what it proposes, which trial it holds for the best, and what it certifies at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.response.certificate import MergeCertificate
+from aftermix.runs.answers.certificate_records import (
+    CertificateRecord,
+    CertificateStatus,
+    ResponseSummaryRecord,
+    ResponseTaskRecord,
+)
+from aftermix.runs.answers.reading import keeps_answers
+from aftermix.runs.trials import Trial
+from aftermix.search.objective import ObjectiveSet
+from aftermix.search.proposing.response_fit import FittedResponse, PredictedCandidates, build_coordinates
+from aftermix.search.proposing.response_proposer import ResponseProposer
+from aftermix.search.proposing.stored_response import write_response
+from aftermix.search.space import SearchSpace
+from aftermix.search.study import suggest_batch
+
+FLAT_ERRORS = 2.0
+"""A prior is as good as any merge where none is better than it by more than so many paired standard errors."""
+
+
+@dataclass(frozen=True)
+class ResponseConclusion:
+    """The end of a search as its response sees it."""
+
+    ranking: tuple[int, ...] | None
+    """Trials from the best down; None where the response predicts too little to rank them."""
+    response: ResponseSummaryRecord | None
+    certificate: CertificateRecord
+
+
+@dataclass(frozen=True)
+class ResponseStage:
+    """The response of one search."""
+
+    proposer: ResponseProposer
+
+    @staticmethod
+    def open(evaluator: MergeEvaluator, run: Path, *, space: SearchSpace, objectives: ObjectiveSet) -> ResponseStage:
+        """The response of the search in `run`."""
+        config = evaluator.config.search
+        coordinates = build_coordinates(space, normalised=evaluator.merger.recipe.method.divides_by_weights)
+        proposer = ResponseProposer(
+            run=run,
+            space=space,
+            coordinates=coordinates,
+            config=config,
+            objectives=objectives,
+            tasks=tuple(evaluator.tasks),
+            fall_back=partial(suggest_batch, space, config, objectives),
+        )
+        fall_back = config.model_copy(update={"startup": proposer.startup})
+        return ResponseStage(replace(proposer, fall_back=partial(suggest_batch, space, fall_back, objectives)))
+
+    def conclude(self, trials: Sequence[Trial]) -> ResponseConclusion:
+        """Fit once more, store the model in the run, and certify the best trial."""
+        run, proposer = self.proposer.run, self.proposer
+        runs = sum(trial.is_complete for trial in trials)
+        fitted = proposer.fit(trials) if keeps_answers(run) else None
+        if fitted is None:
+            return ResponseConclusion(None, None, _record_unfitted(runs))
+
+        write_response(fitted)
+        summary = summarise_response(fitted)
+        places = fitted.rank_trials()
+        if not fitted.is_useful or not proposer.objectives.is_single or not places:
+            return ResponseConclusion(None, summary, _record_unfitted(runs))
+
+        predicted = PredictedCandidates.predict(fitted, seed=proposer.config.seed, number=len(trials))
+        certificate = self._certify(predicted, places[0], len(trials))
+        flat = self._find_flat_prior(predicted, places, len(trials))
+        if flat is not None:
+            places = [flat, *(place for place in places if place != flat)]
+            certificate = self._certify(predicted, flat, len(trials))
+        status: CertificateStatus = "flat" if flat is not None else "met" if certificate.is_met else "trials"
+
+        ranking = tuple(fitted.trials[place].number for place in places)
+        record = CertificateRecord(
+            status=status,
+            probability=certificate.probability,
+            precision=certificate.precision,
+            bound=certificate.bound,
+            bound_items_fixed=certificate.bound_items_fixed,
+            runs=runs,
+            items=sum(len(task.shares_I) for task in fitted.model.tasks.values()),
+            tokens=None,
+            model="response",
+            items_factor=certificate.items_factor,
+        )
+        return ResponseConclusion(ranking, summary, record)
+
+    def _certify(self, predicted: PredictedCandidates, winner: int, number: int) -> MergeCertificate:
+        config = self.proposer.config
+        return predicted.certify(
+            self.proposer.objectives.goals[0],
+            winner=winner,
+            precision=config.precision,
+            seed=config.seed,
+            number=number,
+        )
+
+    def _find_flat_prior(self, predicted: PredictedCandidates, places: Sequence[int], number: int) -> int | None:
+        """The safest prior, if no merge can be told to be better: its bound is the least of all priors'."""
+        trials, goal = predicted.fitted.trials, self.proposer.objectives.goals[0]
+        priors = [place for place in places if trials[place].origin == "prior" and predicted.within_C[place]]
+        if not priors:
+            return None
+        bounds = {place: self._certify(predicted, place, number).bound for place in priors}
+        safest = min(priors, key=lambda place: bounds[place])
+        return safest if bounds[safest] <= FLAT_ERRORS * predicted.measure_paired_error(goal, safest) else None
+
+
+def summarise_response(fitted: FittedResponse) -> ResponseSummaryRecord:
+    """The response as `best.json` tells of it: how well each task is predicted, each trial left out in turn."""
+    tasks = {}
+    for name, task in fitted.model.tasks.items():
+        error = fitted.model.calibrate({name: 1.0})
+        tasks[name] = ResponseTaskRecord(
+            temperature=None if task.tempered is None else task.tempered.temperature,
+            slope=None if task.tempered is None else task.tempered.slope,
+            spearman=error.spearman,
+            rmse=error.rmse,
+            spearman_upper=error.spearman_upper,
+            rmse_upper=error.rmse_upper,
+            used=task.used,
+        )
+    return ResponseSummaryRecord(tasks=tasks)
+
+
+def _record_unfitted(runs: int) -> CertificateRecord:
+    """The certificate of a search without a model that predicts: it says where the search stopped, and no more."""
+    return CertificateRecord(
+        status="trials",
+        probability=None,
+        precision=None,
+        bound=None,
+        bound_items_fixed=None,
+        runs=runs,
+        items=None,
+        tokens=None,
+        model="none",
+    )

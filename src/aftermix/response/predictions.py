@@ -1,0 +1,68 @@
+"""Expected scores with their intervals at any merge.
+
+    low, high = mean -+ sqrt((q scale sqrt(v))^2 + (z s)^2)
+
+with `q` of Student's distribution and `scale sqrt(v)` the error of the response (:mod:`aftermix.response.calibration`),
+and `s` the standard error that the drawing of the documents leaves: a score is of all documents that a task's are a
+sample of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from aftermix.response.calibration import CONFIDENCE
+from aftermix.response.margins import Margins
+from aftermix.response.response_model import ResponseModel
+from aftermix.response.surface.coordinates import Floats, Integers, MergePoints
+
+# C merges, I items, G documents
+
+
+@dataclass(frozen=True)
+class PredictedScores:
+    """One score at C merges."""
+
+    mean_C: Floats
+    low_C: Floats
+    high_C: Floats
+
+
+def predict_scores(
+    model: ResponseModel, points: MergePoints, scores: Mapping[str, Mapping[str, float]]
+) -> dict[str, PredictedScores]:
+    """Scores by name at `points`; each is a weighted sum of tasks, e.g. `{"mean": {"ja": 0.5, "math": 0.5}}`."""
+    deviation_C = np.sqrt(model.process.compute_variances(points))
+    items = {name: task.predict_items(points) for name, task in model.tasks.items()}
+    sampling = {
+        name: compute_sampling_variance(items[name], task.shares_I, task.documents_I)
+        for name, task in model.tasks.items()
+    }
+
+    predicted = {}
+    for name, weights in scores.items():
+        mean_C = np.zeros(len(points))
+        variance_C = np.zeros(len(points))
+        for task, weight in weights.items():
+            mean_C += weight * np.asarray(items[task] @ model.tasks[task].shares_I, dtype=np.float64)
+            variance_C += weight**2 * sampling[task]
+        response_C = model.calibrate(weights).half_width * deviation_C
+        half_C = np.sqrt(response_C**2 + norm.ppf(0.5 + CONFIDENCE / 2) ** 2 * variance_C)
+        predicted[name] = PredictedScores(mean_C, mean_C - half_C, mean_C + half_C)
+    return predicted
+
+
+def compute_sampling_variance(items_CI: Margins, shares_I: Floats, documents_I: Integers) -> Floats:
+    """(C,) variance of a task's score over other documents: `sum_g (sum_{i in g} p_i (E_i - mean))^2`."""
+    centred_CI = items_CI - (items_CI @ shares_I)[:, None]
+    weighted_CI = np.asarray(centred_CI * shares_I, dtype=np.float64)
+    groups = int(documents_I.max(initial=-1)) + 1
+    if groups == len(documents_I):
+        return np.asarray((weighted_CI**2).sum(axis=1))
+    sums_CG = np.zeros((len(items_CI), groups))
+    np.add.at(sums_CG.T, documents_I, weighted_CI.T)
+    return np.asarray((sums_CG**2).sum(axis=1))

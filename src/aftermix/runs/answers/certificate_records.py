@@ -1,0 +1,54 @@
+"""`response` and `certificate` of `best.json`: how well merges are predicted, and what is certain of the winner."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from aftermix.runs.json_record import Finite, RunRecord
+
+CertificateStatus = Literal["met", "flat", "budget", "trials", "interrupted"]
+
+
+class ResponseTaskRecord(RunRecord):
+    """A task of the response; errors are of the metric at each trial, predicted from the others."""
+
+    temperature: Finite | None
+    """Null where the score is predicted alone."""
+    slope: Finite | None
+    spearman: Finite
+    rmse: Finite
+    spearman_upper: Finite
+    """Over the better half of the trials, like `rmse_upper`."""
+    rmse_upper: Finite
+    used: Literal["loglikelihood", "score"]
+
+
+class ResponseSummaryRecord(RunRecord):
+    """The fitted response."""
+
+    tasks: dict[str, ResponseTaskRecord]
+
+
+class CertificateRecord(RunRecord):
+    """Facts of the winner against all merges within the ranges, and why the search ended.
+
+    `status`: `met`, further merges tell less than the items do; `flat`, a prior is as good as any merge; `budget`,
+    `trials`: what was allowed is spent.
+    """
+
+    status: CertificateStatus
+    probability: Finite | None
+    """Share of the draws in which no merge is better than the winner by more than `precision`."""
+    precision: Finite | None
+    bound: Finite | None
+    """No merge within the ranges is better by more, with a confidence of 95 %, on other items of the same kind."""
+    bound_items_fixed: Finite | None
+    """The same on the search items themselves."""
+    runs: int
+    items: int | None
+    """Search items of all tasks."""
+    tokens: int | None
+    """Positions computed on search and select items."""
+    model: Literal["response", "none"]
+    items_factor: Finite | None = None
+    """Times as many items would halve `bound`; absent or null where more merges are needed as well."""

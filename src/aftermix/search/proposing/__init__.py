@@ -1,0 +1,1 @@
+"""Points proposed by what is known of all items: first design, candidates, and the strategy `response`."""

@@ -1,0 +1,182 @@
+"""The response model of a run: fitted to its trials, asked for an objective, a winner and its certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aftermix.response.calibration import ScoreCalibration
+from aftermix.response.certificate import MergeCertificate, certify_winner
+from aftermix.response.draws import CandidateScores
+from aftermix.response.response_model import LEAST_MERGES, ResponseModel
+from aftermix.response.surface.coordinates import Floats, MergeCoordinates, MergePoints
+from aftermix.runs import journal
+from aftermix.runs.trials import Point, Trial
+from aftermix.search.objective import ObjectiveSet, TaskGoal
+from aftermix.search.proposing.candidates import list_candidates
+from aftermix.search.proposing.measured_tasks import (
+    compute_paired_error,
+    list_answered_trials,
+    read_measured_tasks,
+)
+from aftermix.search.space import ChoiceSet, SearchSpace
+from aftermix.seeds import generator
+
+GOOD = 3
+"""Measured merges about which candidates are scattered."""
+LEAST_GAIN = 0.7
+"""The model counts where its error, each merge left out in turn, is below so much of that of the mean."""
+PRECISION_SHARE, LEAST_PRECISION = 0.25, 0.001
+"""Default precision over the paired standard error of the objective, and the least one over the scale of a score."""
+
+
+def build_coordinates(space: SearchSpace, *, normalised: bool) -> MergeCoordinates:
+    """Coordinates of the points of `space`; `normalised` where the method divides by the sum of the weights."""
+    return MergeCoordinates(
+        vectors=space.searched_weights,
+        normalised=normalised,
+        numbers=tuple(name for name, kind in space.settings.items() if not isinstance(kind, ChoiceSet)),
+        choices={name: kind.values for name, kind in space.settings.items() if isinstance(kind, ChoiceSet)},
+    )
+
+
+@dataclass(frozen=True)
+class FittedResponse:
+    """A model of the trials that have answers, for the objectives of a search."""
+
+    run: Path
+    space: SearchSpace
+    coordinates: MergeCoordinates
+    objectives: ObjectiveSet
+    trials: tuple[Trial, ...]
+    """Trials that the model was fitted to, in the order of its points."""
+    model: ResponseModel
+
+    @classmethod
+    def fit(
+        cls,
+        run: Path,
+        trials: Sequence[Trial],
+        *,
+        space: SearchSpace,
+        coordinates: MergeCoordinates,
+        objectives: ObjectiveSet,
+        tasks: Sequence[str],
+        seed: int,
+    ) -> FittedResponse | None:
+        """The response through the answered trials of `run`; None where they are too few, or no task has likelihoods.
+
+        Raises :class:`AftermixError` for answers that are damaged.
+        """
+        answered = list_answered_trials(run, trials, tasks)
+        if len(answered) < LEAST_MERGES:
+            return None
+        measured = read_measured_tasks(run, answered, tasks)
+        if all(task.loglikelihood_NR is None for task in measured.values()):
+            return None
+        points = locate_points(coordinates, [trial.point for trial in answered])
+        return cls(run, space, coordinates, objectives, tuple(answered), ResponseModel.fit(points, measured, seed=seed))
+
+    def calibrate(self, goal: TaskGoal) -> ScoreCalibration:
+        """The error of one objective, each merge left out in turn."""
+        return self.model.calibrate(goal.shares)
+
+    @property
+    def is_useful(self) -> bool:
+        """True if every objective is predicted clearly better than by the mean of the measured merges."""
+        errors = [self.calibrate(goal) for goal in self.objectives.goals]
+        return all(error.rmse < LEAST_GAIN * error.rmse_mean for error in errors)
+
+    def smooth_objective(self, trial: int, goal: TaskGoal) -> float:
+        """One objective at the fitted trial of this place, as the tempered scores of its measurement give it."""
+        return float(sum(share * self.model.left_out[task].smooth_N[trial] for task, share in goal.shares.items()))
+
+    def rank_trials(self) -> list[int]:
+        """Places of the fitted trials within the ranges that meet the floors, best first; of the mean of objectives.
+
+        Where none meets the floors, those that break them least come first.
+        """
+        inside = [
+            place for place, trial in enumerate(self.trials) if self.space.contains(trial.weights, trial.settings)
+        ]
+
+        def order(place: int) -> tuple[float, float, int]:
+            smooth = {task: float(scores.smooth_N[place]) for task, scores in self.model.left_out.items()}
+            values = [self.smooth_objective(place, goal) for goal in self.objectives.goals]
+            return self.objectives.violation(smooth), -float(np.mean(values)), place
+
+        return sorted(inside, key=order)
+
+
+@dataclass(frozen=True)
+class PredictedCandidates:
+    """Candidates of a batch with what is predicted there; the fitted trials come first."""
+
+    fitted: FittedResponse
+    points: tuple[Point, ...]
+    """Candidates that are no trial."""
+    scores: CandidateScores
+    within_C: NDArray[np.bool_]
+    """True within the ranges and where every floor holds with a probability of 0.95, trials included."""
+
+    @classmethod
+    def predict(cls, fitted: FittedResponse, *, seed: int, number: int) -> PredictedCandidates:
+        """Candidates of batch `number`, scattered over the space and about the best trials."""
+        good = [fitted.trials[place].point for place in fitted.rank_trials()[:GOOD]]
+        points = list_candidates(fitted.space, good, seed=seed, number=number)[: -len(good) or None]
+        located = fitted.model.points.join(locate_points(fitted.coordinates, points))
+        scores = CandidateScores.predict(fitted.model, located)
+
+        inside = [fitted.space.contains(trial.weights, trial.settings) for trial in fitted.trials]
+        within_C = np.array(inside + [True] * len(points)) & hold_floors(fitted, scores)
+        return cls(fitted, tuple(points), scores, within_C)
+
+    def choose_precision(self, goal: TaskGoal, winner: int) -> float:
+        """A quarter of the paired standard error of the objective, at least a thousandth of the scale of a score."""
+        error = self.measure_paired_error(goal, winner)
+        scale = max(1.0, *(abs(score) for score in self.fitted.trials[winner].scores.values()))
+        return max(PRECISION_SHARE * error, LEAST_PRECISION * (100.0 if scale > 1 else 1.0))
+
+    def measure_paired_error(self, goal: TaskGoal, winner: int) -> float:
+        """Standard error of the winner over the first trial, the base where there is one, on other items."""
+        other = 0 if winner else len(self.fitted.trials) - 1
+        ours, theirs = (
+            journal.read_items(self.fitted.run, "search", self.fitted.trials[place].number) for place in (winner, other)
+        )
+        return compute_paired_error(ours, theirs, goal.shares)
+
+    def certify(
+        self, goal: TaskGoal, *, winner: int, precision: float | None, seed: int, number: int
+    ) -> MergeCertificate:
+        """The certificate of the fitted trial at place `winner` for one objective."""
+        return certify_winner(
+            self.fitted.model,
+            self.scores,
+            goal.shares,
+            winner=winner,
+            within=self.within_C,
+            precision=precision if precision is not None else self.choose_precision(goal, winner),
+            rng=generator(seed, "certificate", number),
+        )
+
+
+def locate_points(coordinates: MergeCoordinates, points: Sequence[Point]) -> MergePoints:
+    """The points as the model sees them."""
+    return coordinates.locate([point.weights for point in points], [point.settings for point in points])
+
+
+def hold_floors(fitted: FittedResponse, scores: CandidateScores) -> NDArray[np.bool_]:
+    """(C,) true where every floor holds with a probability of 0.95, by the error of its task's score."""
+    held_C = np.ones(len(scores.candidates), dtype=bool)
+    if not fitted.objectives.floors:
+        return held_C
+    means: Mapping[str, Floats] = scores.compute_means(fitted.model)
+    deviation_C = np.sqrt((scores.root_CC**2).sum(axis=1))
+    for task, floor in fitted.objectives.floors.items():
+        calibration = fitted.model.calibrate({task: 1.0})
+        held_C &= means[task] - calibration.lower_margin * deviation_C >= floor
+    return held_C
