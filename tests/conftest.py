@@ -24,6 +24,9 @@ import torch
 from aftermix.cli import cli
 from aftermix.command_end import run_guarded
 
+# As the command line does: looking for garbage while libraries load is a part of their loading.
+gc.set_threshold(100_000, 20, 100)
+
 Family = dict[str, Path]
 VOCABULARY = 320
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import random
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from support.forked import run_forked
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = """\
@@ -62,12 +62,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, family: dict[str, Path]) -> 
 
 
 def run_study(name: str, world: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"studies.obim.{name}", "--quick", "--seed", "0", "--threads", "1"]
-    command += ["--world", str(world), "--measurements", str(out / "measurements"), "--results", str(out / "results")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    program = f"import runpy; runpy.run_module('studies.obim.{name}', run_name='__main__', alter_sys=True)"
+    options = ["--quick", "--seed", 0, "--threads", 1, "--world", world]
+    options += ["--measurements", out / "measurements", "--results", out / "results"]
+    return run_forked(program, *options, *arguments, folder=ROOT)
 
 
 def test_a_study_runs_from_an_empty_cache_and_again_without_measuring(world: Path, tmp_path: Path) -> None:
