@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch
 from lm_eval.api.model import CachingLM
 from lm_eval.api.samplers import FirstNSampler
 
 from aftermix.config import EvaluateConfig, ItemsConfig, Split
-from aftermix.errors import AftermixError, EvaluationError, Problem, describe_cause, refuse_if_any
+from aftermix.errors import EvaluationError, Problem, refuse_if_any
 from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.documents.rows import find_equal_items
 from aftermix.evaluation.equal_items import EqualItems
@@ -29,6 +28,7 @@ from aftermix.evaluation.requests import (
     ChatTemplate,
     LeafRequests,
     build_requests,
+    collect_answers,
     compile_templates_once,
     forget_answers,
     score_items,
@@ -337,33 +337,6 @@ def _build_task_requests(items: Sequence[str], leaves: Leaves, lm: Any) -> list[
             if chosen:
                 parts.append(build_requests(leaf, chosen, chat_template=template, prompt=leaves.prompt))
     return parts
-
-
-def collect_answers(lm: Any, instances: Sequence[Any]) -> None:
-    """Have `lm` answer all requests, one call for each kind, and store the answers in the instances.
-
-    Raises :class:`EvaluationError` for whatever the model's own code raises, but not for memory that runs out.
-    """
-    forget_answers(instances)
-    by_kind: dict[str, list[Any]] = defaultdict(list)
-    for instance in instances:
-        by_kind[instance.request_type].extend([instance] * (instance.repeats or 1))
-
-    for kind, of_kind in by_kind.items():
-        try:
-            answers = getattr(lm, kind)(of_kind, disable_tqdm=True)
-        except (AftermixError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # the model's own code, and options of the task that it is called with
-            names = ", ".join(f"'{name}'" for name in dict.fromkeys(instance.task_name for instance in of_kind))
-            raise EvaluationError(
-                f"task {names}",
-                f"the model cannot answer its {kind} requests ({describe_cause(error)})",
-                "Correct the task's `generation_kwargs`, or the generation settings of the model.",
-            ) from error
-
-        for instance, answer in zip(of_kind, answers, strict=True):
-            instance.resps.append(answer)
 
 
 def _score_task(

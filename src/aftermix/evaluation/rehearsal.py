@@ -9,10 +9,10 @@ from typing import Any
 
 from aftermix.config import Split
 from aftermix.errors import AftermixError, EvaluationError
-from aftermix.evaluation.harness import TaskSuite, collect_answers
+from aftermix.evaluation.harness import TaskSuite
 from aftermix.evaluation.items import SPLITS
 from aftermix.evaluation.quiet import quiet
-from aftermix.evaluation.requests import LeafRequests, forget_answers, score_items
+from aftermix.evaluation.requests import LeafRequests, collect_answers, forget_answers, score_items
 from aftermix.evaluation.scoring.probe import find_largest_value
 
 TIMED_BATCHES = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import lm_eval.utils
+import torch
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
 from aftermix.config import PromptConfig
@@ -82,6 +84,32 @@ def forget_answers(instances: Sequence[Any]) -> None:
     for instance in instances:
         instance.resps = []
         instance.filtered_resps = {}
+
+
+def collect_answers(lm: Any, instances: Sequence[Any]) -> None:
+    """Have `lm` answer all requests, one call for each kind, and store the answers in the instances.
+
+    Raises :class:`EvaluationError` for whatever the model's own code raises, but not for memory that runs out or for
+    what the system refuses.
+    """
+    forget_answers(instances)
+    by_kind: dict[str, list[Any]] = defaultdict(list)
+    for instance in instances:
+        by_kind[instance.request_type].extend([instance] * (instance.repeats or 1))
+    for kind, of_kind in by_kind.items():
+        try:
+            answers = getattr(lm, kind)(of_kind, disable_tqdm=True)
+        except (AftermixError, MemoryError, OSError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the model's own code, and options of the task that it is called with
+            names = ", ".join(f"'{name}'" for name in dict.fromkeys(instance.task_name for instance in of_kind))
+            raise EvaluationError(
+                f"task {names}",
+                f"the model cannot answer its {kind} requests ({describe_cause(error)})",
+                "Correct the task's `generation_kwargs`, or the generation settings of the model.",
+            ) from error
+        for instance, answer in zip(of_kind, answers, strict=True):
+            instance.resps.append(answer)
 
 
 def score_items(requests: LeafRequests) -> dict[str, list[dict[str, float]]]:

@@ -18,6 +18,7 @@ from typing import TypeVar
 from aftermix.config import Split
 from aftermix.errors import SearchError
 from aftermix.files import append_line, append_lines, format_lines, write_atomically, write_json
+from aftermix.runs.answers.blocks import discard_blocks
 from aftermix.runs.answers.candidate import KeptAnswers, write_answers
 from aftermix.runs.trials import (
     ItemScores,
@@ -99,6 +100,8 @@ def reopen(folder: Path) -> list[Trial]:
         with path.open("r+b") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
             os.fsync(file.fileno())
+    if trials:  # killed between the line and this
+        discard_blocks(locate_items(folder, "search", trials[-1].number))
     return trials
 
 
@@ -129,6 +132,7 @@ def append_trial(folder: Path, trial: Trial, items: ItemScores | None, *, answer
     if items is not None:
         write_items(locate_items(folder, "search", trial.number), items, answers=answers)
     append_line(folder / TRIALS_FILE, dump_trial(trial))
+    discard_blocks(locate_items(folder, "search", trial.number))
 
 
 def write_imported(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -167,6 +168,15 @@ _LATER_KEYS = ("strategy", "batch", "worker", "attempt")
 _ITEMS: TypeAdapter[dict[str, list[Finite | None] | GroupScoresRecord]] = TypeAdapter(
     dict[str, StoredScores], config=ConfigDict(allow_inf_nan=False)
 )
+
+
+def describe_point(point: Point) -> str:
+    """Weights and settings in one line, the same for the same point.
+
+    >>> describe_point(Point({"b": 0.5, "a": 1.0}))
+    '{"a": 1.0, "b": 0.5}'
+    """
+    return json.dumps({**point.weights, **point.settings}, sort_keys=True, ensure_ascii=False)
 
 
 def dump_trial(trial: Trial) -> dict[str, JsonValue]:

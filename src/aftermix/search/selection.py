@@ -9,8 +9,9 @@ from pathlib import Path
 from aftermix import progress
 from aftermix.config import SearchConfig
 from aftermix.errors import RunFailedError
+from aftermix.runs.answers.blocks import discard_blocks, journal_blocks
 from aftermix.runs.journal import locate_items, read_items, write_items
-from aftermix.runs.trials import ItemScores, Measure, Setting, Trial, average_scores, check_items
+from aftermix.runs.trials import ItemScores, Measure, Setting, Trial, average_scores, check_items, describe_point
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.pareto import find_front, measure_distances_to_ideal, measure_spans
 
@@ -131,12 +132,15 @@ def _measure_candidate(
 
     # Measured once: an earlier session's scores of this trial are as good.
     if path.exists():
+        discard_blocks(path)
         select = check_items(read_items(folder, "select", trial.number), tasks=tasks, where=str(path))
     else:
-        measurement = measure(trial.point, "select")
+        with journal_blocks(path, describe_point(trial.point)):
+            measurement = measure(trial.point, "select")
         select = check_items(measurement.items, tasks=tasks, where=f"trial {trial.number} on select items")
         seconds = dict(measurement.seconds)
         write_items(path, select, answers=measurement.answers)
+        discard_blocks(path)
 
     scores = average_scores(select)
     return SelectedTrial(

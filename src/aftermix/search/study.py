@@ -21,6 +21,7 @@ from aftermix.errors import (
     describe_cause,
 )
 from aftermix.runs import journal
+from aftermix.runs.answers.blocks import journal_blocks
 from aftermix.runs.answers.candidate import KeptAnswers
 from aftermix.runs.answers.reading import read_kept_answers
 from aftermix.runs.trials import (
@@ -33,6 +34,7 @@ from aftermix.runs.trials import (
     Trial,
     average_scores,
     check_items,
+    describe_point,
 )
 from aftermix.search.batches import BatchQueue, ProposeBatch
 from aftermix.search.objective import ObjectiveSet
@@ -167,7 +169,8 @@ def _measure_once(
     known = [trial for trial in trials if trial.is_complete and trial.scores.keys() >= set(tasks)]
     same = next((trial for trial in known if trial.point == point), None)
     if same is None:
-        return measure(point, "search")
+        with journal_blocks(journal.locate_items(folder, "search", len(trials)), describe_point(point)):
+            return measure(point, "search")
     answers = read_kept_answers(folder, "search", same.number)
     return ItemMeasurement(journal.read_items(folder, "search", same.number), answers=answers)
 

@@ -5,12 +5,15 @@ B sequences of a batch, T positions, P positions whose logits are needed, S scor
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import compress
 
 import torch
 
+from aftermix.evaluation.blocks.plan_blocks import hash_plan
+from aftermix.evaluation.blocks.scored_passes import PassAnswers, score_passes
 from aftermix.evaluation.engines.prefix_tree import Pair
 
 
@@ -28,6 +31,16 @@ class ScoringBatch:
     spans: tuple[tuple[int, int, int], ...]
     """(request, first, last + 1) into the S scored tokens."""
 
+    @property
+    def positions(self) -> int:
+        """Positions that the pass computes, padding included."""
+        return self.tokens_BT.numel()
+
+    @cached_property
+    def requests(self) -> tuple[int, ...]:
+        """Request of each scored token."""
+        return tuple(request for request, first, last in self.spans for _ in range(first, last))
+
 
 @dataclass(frozen=True)
 class ScoringPlan:
@@ -42,7 +55,17 @@ class ScoringPlan:
     @property
     def positions(self) -> int:
         """Positions that the batches compute, padding included."""
-        return sum(batch.tokens_BT.numel() for batch in self.batches)
+        return sum(batch.positions for batch in self.batches)
+
+    @property
+    def passes(self) -> tuple[ScoringBatch, ...]:
+        """The batches."""
+        return self.batches
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of all that the plan computes."""
+        return hash_plan(self)
 
 
 def build_scoring_plan(pairs: Sequence[Pair], *, batch_size: int, max_length: int, device: torch.device) -> ScoringPlan:
@@ -121,20 +144,20 @@ Logits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(tokens_BT, positions_P) -> logits_BPV."""
 
 
-def score_plan(plan: ScoringPlan, logits_of: Logits) -> list[tuple[float, bool]]:
+def score_plan(plan: ScoringPlan, logits_of: Logits, *, engine: str = "") -> list[tuple[float, bool]]:
     """For each request the log-likelihood of its continuation, and whether greedy decoding would give it.
 
     Log-softmax in float32 over the whole vocabulary, summed in float64. lm-eval takes both in the model's type unless
     told otherwise; in bfloat16 that rounds log-likelihoods to about 1% and makes ties between choices.
     """
-    answers: list[tuple[float, bool]] = [(math.nan, False)] * plan.requests
-    for batch in plan.batches:
+    return score_passes(plan, partial(_run_batches, plan, logits_of), engine=engine)
+
+
+def _run_batches(plan: ScoringPlan, logits_of: Logits, wanted: Sequence[bool]) -> Iterator[PassAnswers]:
+    for batch in compress(plan.batches, wanted):
         logits_SV = logits_of(batch.tokens_BT, batch.positions_P)[batch.row_S, batch.column_S]
         chosen_S = torch.log_softmax(logits_SV, dim=-1, dtype=torch.float32).gather(1, batch.target_S[:, None])[:, 0]
-        chosen, greedy = chosen_S.tolist(), is_greedy(logits_SV, batch.target_S)
-        for request, first, last in batch.spans:
-            answers[request] = (math.fsum(chosen[first:last]), all(greedy[first:last]))
-    return answers
+        yield PassAnswers(chosen_S.tolist(), is_greedy(logits_SV, batch.target_S))
 
 
 def is_greedy(logits_SV: torch.Tensor, target_S: torch.Tensor) -> list[bool]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import GenerationConfig, StoppingCriteria
 
 from aftermix.errors import EvaluationError, describe_cause
+from aftermix.evaluation.blocks.plan_blocks import hash_plan
+from aftermix.runs.answers.blocks import Arrays
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,31 @@ class PromptBatch:
     """Prompt tokens without padding."""
     settings: GenerationSettings
 
+    @property
+    def most_positions(self) -> int:
+        """Positions that the batch computes where every answer is at its longest, padding included."""
+        return self.tokens_BT.numel() + len(self.requests) * self.settings.max_new_tokens
+
+
+@dataclass(frozen=True)
+class BatchAnswers:
+    """Answers to the prompts of a batch."""
+
+    texts: tuple[str, ...]
+    tokens: int
+    """Tokens that were generated."""
+
+
+def pack_answers(answers: Sequence[BatchAnswers]) -> Arrays:
+    """The answers of some batches as one array of bytes."""
+    values = [[list(batch.texts), batch.tokens] for batch in answers]
+    return {"answers": np.frombuffer(json.dumps(values).encode(), np.uint8)}
+
+
+def unpack_answers(arrays: Arrays) -> list[BatchAnswers]:
+    """Inverse of :func:`pack_answers`."""
+    return [BatchAnswers(tuple(texts), tokens) for texts, tokens in json.loads(arrays["answers"].tobytes())]
+
 
 @dataclass(frozen=True)
 class GenerationPlan:
@@ -44,6 +74,11 @@ class GenerationPlan:
     batches: tuple[PromptBatch, ...]
     prompt_tokens: int
     truncated: int
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of all that the plan generates."""
+        return hash_plan(self)
 
     @property
     def most_tokens(self) -> int:

@@ -10,22 +10,27 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
+import transformers
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from transformers import StoppingCriteriaList
 
 from aftermix.errors import EvaluationError
+from aftermix.evaluation.blocks.plan_blocks import PlanBlocks
 from aftermix.evaluation.engines.batches import ScoringPlan, score_plan
 from aftermix.evaluation.engines.generation import (
+    BatchAnswers,
     GenerationPlan,
     GenerationSettings,
     PromptBatch,
     StopOnText,
+    pack_answers,
     refuse_clashing_options,
+    unpack_answers,
 )
 from aftermix.evaluation.engines.plan_choice import ChosenPlan, choose_plan
 from aftermix.evaluation.engines.prefix_tree import Pair
@@ -99,15 +104,35 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
         """Each context continued until a stop text, the end of text or the limit."""
         plan = self._find_generation_plan(requests)
+        positions = [batch.most_positions for batch in plan.batches]
+        blocks = PlanBlocks.open(positions, lambda: plan.content_hash, engine=self.describe_engine())
         answers = [""] * plan.requests
-        for number, batch in enumerate(plan.batches):
-            generated_BN = self._generate(batch, seed=SAMPLING_SEED + number)
-            self.forwarded_tokens += int((generated_BN != self.tokenizer.pad_token_id).sum())
-            for request, tokens in zip(batch.requests, generated_BN.tolist(), strict=True):
-                answers[request] = self._read_answer(tokens, batch.settings)
+        for number, block in enumerate(blocks.blocks):
+            kept = blocks.find(number)
+            made = [self._answer_batch(plan, place) for place in block] if kept is None else unpack_answers(kept)
+            if kept is None:
+                blocks.keep(number, partial(pack_answers, made))
+
+            for batch, found in zip(plan.batches[block.start : block.stop], made, strict=True):
+                self.forwarded_tokens += found.tokens
+                for request, text in zip(batch.requests, found.texts, strict=True):
+                    answers[request] = text
         self.forwarded_tokens += plan.prompt_tokens
         self.truncated_requests += plan.truncated
         return answers
+
+    def _answer_batch(self, plan: GenerationPlan, number: int) -> BatchAnswers:
+        batch = plan.batches[number]
+        generated_BN = self._generate(batch, seed=SAMPLING_SEED + number)
+        texts = tuple(self._read_answer(tokens, batch.settings) for tokens in generated_BN.tolist())
+        return BatchAnswers(texts, int((generated_BN != self.tokenizer.pad_token_id).sum()))
+
+    def describe_engine(self) -> str:
+        """All that decides the rounding of an answer besides the model and the requests, in words."""
+        place = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        sizes = f"batches of {self.batch_size}, {torch.get_num_threads()} threads"
+        versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+        return f"{place}, {self.model.dtype}, {sizes}, {versions}"
 
     def _read_answer(self, tokens: list[int], settings: GenerationSettings) -> str:
         """The text up to the first stop text, without what was thought before it."""
@@ -190,8 +215,8 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def _run_plan(self, plan: ScoringPlan | TreePlan) -> list[tuple[float, bool]]:
         if isinstance(plan, TreePlan):
-            return self._scorer.score(plan)
-        return score_plan(plan, self._compute_logits)
+            return self._scorer.score(plan, engine=self.describe_engine())
+        return score_plan(plan, self._compute_logits, engine=self.describe_engine())
 
     def _compute_logits(self, tokens_BT: torch.Tensor, positions_P: torch.Tensor) -> torch.Tensor:
         if self._keeps_logits:

@@ -7,11 +7,13 @@ longest, P cached tokens before them, S nodes that are scored.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
+from aftermix.evaluation.blocks.plan_blocks import hash_plan
 from aftermix.evaluation.engines.prefix_tree import Pair, PrefixTree, ScoredToken, build_prefix_tree
 from aftermix.evaluation.engines.tree_layout import Row, StageLayout, lay_out_tree
 
@@ -63,6 +65,19 @@ class TreeStage:
     batches: tuple[TreeBatch, ...]
     stages: tuple[TreeStage, ...]
 
+    def count_passes(self) -> int:
+        """Number of passes of the stage and of those below it."""
+        below = sum(stage.count_passes() for stage in self.stages)
+        return (self.beginning is not None) + len(self.batches) + below
+
+    def list_passes(self) -> Iterator[TreeBatch]:
+        """All passes of the stage and of those below it, in the order in which they are run."""
+        if self.beginning is not None:
+            yield self.beginning
+        yield from self.batches
+        for stage in self.stages:
+            yield from stage.list_passes()
+
 
 @dataclass(frozen=True)
 class TreePlan:
@@ -77,6 +92,16 @@ class TreePlan:
     truncated: int
     depth: int
     """Length of the longest sequence."""
+
+    @cached_property
+    def passes(self) -> tuple[TreeBatch, ...]:
+        """All passes, in the order in which they are run."""
+        return tuple(self.root.list_passes())
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of all that the plan computes."""
+        return hash_plan(self)
 
 
 def build_tree_plan(pairs: Sequence[Pair], *, batch_size: int, max_length: int, device: torch.device) -> TreePlan:

@@ -6,15 +6,16 @@ B rows, T tokens, K kept positions, P cached tokens, S scored nodes, V vocabular
 from __future__ import annotations
 
 import inspect
-import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
+from aftermix.evaluation.blocks.scored_passes import PassAnswers, score_passes
 from aftermix.evaluation.engines.batches import build_scoring_plan, is_greedy, score_plan
 from aftermix.evaluation.engines.prefix_tree import Pair
 from aftermix.evaluation.engines.tree_plan import TreeBatch, TreePlan, TreeStage, build_tree_plan
@@ -37,35 +38,36 @@ class TreeScorer:
     keeps_logits: bool
     """True where it takes `logits_to_keep`."""
 
-    def score(self, plan: TreePlan) -> list[tuple[float, bool]]:
+    def score(self, plan: TreePlan, *, engine: str = "") -> list[tuple[float, bool]]:
         """For each request the log-likelihood of its continuation, and whether greedy decoding would give it.
 
         Log-softmax in float32, summed in float64, as :func:`~.batches.score_plan` does.
         """
-        tokens: dict[int, list[float]] = defaultdict(list)
-        greedy = [True] * plan.requests
-        for requests, values, is_first in self._run_stage(plan.root, None):
-            for request, value, first in zip(requests, values, is_first, strict=True):
-                tokens[request].append(value)
-                greedy[request] &= first
-        return [(math.fsum(tokens[request]), greedy[request]) for request in range(plan.requests)]
+        return score_passes(plan, partial(self._run_passes, plan), engine=engine)
 
-    def _run_stage(
-        self, stage: TreeStage, above: DynamicCache | None
-    ) -> Iterator[tuple[tuple[int, ...], list[float], list[bool]]]:
-        cache = above
+    def _run_passes(self, plan: TreePlan, wanted: Sequence[bool]) -> Iterator[PassAnswers]:
+        return self._run_stage(plan.root, None, deque(wanted))
+
+    def _run_stage(self, stage: TreeStage, above: DynamicCache | None, wanted: deque[bool]) -> Iterator[PassAnswers]:
+        """Answers of the wanted passes of a stage, which come next in `wanted`; a beginning is run for those below."""
+        own = [wanted.popleft() for _ in range(stage.count_passes())]
+        if not any(own):
+            return
+
+        cache, left = above, deque(own)
         if stage.beginning is not None:
             cache = repeat_cache(above, 1)
-            yield self._run_batch(stage.beginning, cache, grow=True)
+            answers = self._run_batch(stage.beginning, cache, grow=True)
+            if left.popleft():
+                yield answers
         for batch in stage.batches:
-            yield self._run_batch(batch, repeat_cache(cache, len(batch.tokens_BT)) if cache is not None else None)
+            if left.popleft():
+                yield self._run_batch(batch, repeat_cache(cache, len(batch.tokens_BT)) if cache is not None else None)
         for deeper in stage.stages:
-            yield from self._run_stage(deeper, cache)
+            yield from self._run_stage(deeper, cache, left)
 
-    def _run_batch(
-        self, batch: TreeBatch, cache: DynamicCache | None, *, grow: bool = False
-    ) -> tuple[tuple[int, ...], list[float], list[bool]]:
-        """Requests, log-probabilities and greediness of the batch's targets; with `grow`, `cache` takes its tokens."""
+    def _run_batch(self, batch: TreeBatch, cache: DynamicCache | None, *, grow: bool = False) -> PassAnswers:
+        """Answers for the batch's targets; with `grow`, `cache` takes its tokens."""
         cached = cache.get_seq_length() if cache is not None else 0
         options: dict[str, Any] = {"logits_to_keep": batch.kept} if self.keeps_logits else {}
         logits_BKV = self.model(
@@ -80,7 +82,7 @@ class TreeScorer:
         logits_SV = logits_BKV[batch.row_S, batch.column_S]
         log_SV = torch.log_softmax(logits_SV, dim=-1, dtype=torch.float32)
         values = log_SV[batch.entry_Q, batch.target_Q].tolist()
-        return batch.requests, values, is_greedy(logits_SV[batch.entry_Q], batch.target_Q)
+        return PassAnswers(values, is_greedy(logits_SV[batch.entry_Q], batch.target_Q))
 
 
 def repeat_cache(cache: DynamicCache | None, rows: int) -> DynamicCache:

@@ -19,6 +19,7 @@ from aftermix.jobs.search.baselines import (
     build_single_expert,
     list_fixed_baselines,
 )
+from aftermix.runs.answers.blocks import discard_blocks, journal_blocks
 from aftermix.runs.journal import read_items_file, write_items
 from aftermix.runs.records import BaselineRecord, ScanPoint, ScanRecord
 from aftermix.runs.trials import ItemMeasurement, ItemScores, average_scores, check_items
@@ -40,12 +41,15 @@ class ScoreCache:
         """Item scores of what `name` stands for on `split`: as they are kept, else as `measure` finds them now."""
         path = self.run / "items" / split / "baselines" / f"{_build_slug(name)}.json"
         if path.exists():
+            discard_blocks(path)
             return check_items(read_items_file(path), tasks=self.tasks, where=str(path))
 
-        measurement = measure(split)
+        with journal_blocks(path, name):
+            measurement = measure(split)
         items = check_items(measurement.items, tasks=self.tasks, where=f"baseline '{name}'")
         self.seconds[split] = self.seconds.get(split, 0.0) + sum(measurement.seconds.values())
         write_items(path, items, answers=measurement.answers)
+        discard_blocks(path)
         return items
 
 
