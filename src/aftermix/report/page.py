@@ -1,4 +1,8 @@
-"""One self-contained HTML file from a run folder: no script, no network, no font, nothing read but the run."""
+"""One self-contained HTML file from a run folder: no network, no font, nothing read but the run.
+
+There is no script in it but that of the mixing desk, on the page of a run that has one; it stands in the file, and a
+policy of the page lets nothing else run and nothing be fetched.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ from aftermix.report.charts.result import (
 )
 from aftermix.report.charts.weight_space import WeightSpace, draw_weight_space
 from aftermix.report.context import ReportContext, build_context
+from aftermix.report.sections.desk import DeskSection, build_desk_section
 from aftermix.report.sections.landscape import LandscapeSection, build_landscape_section
 from aftermix.report.sections.mixture import build_mixture_section
 from aftermix.report.sections.mixture_tree import TreeSection, build_tree_section
@@ -61,8 +66,9 @@ def write_report(run: Path) -> Path:
     landscape = build_landscape_section(read_landscape(run), read_cosines(run))
 
     page = render(
-        contents, shares=read_shares(run), mixture=mixture, tree=tree, verification=verification, landscape=landscape
-    )
+        contents, shares=read_shares(run), mixture=mixture, tree=tree, verification=verification, landscape=landscape,
+        desk=build_desk_section(contents),
+    )  # fmt: skip
     write_atomically(path, page)
     return path
 
@@ -75,6 +81,7 @@ def render(
     tree: TreeSection | None = None,
     verification: VerificationRecord | None = None,
     landscape: LandscapeSection | None = None,
+    desk: DeskSection | None = None,
 ) -> str:
     """The page for `run`, with what its vectors got where that is known, and the mixture that it found and trained."""
     environment = Environment(
@@ -94,6 +101,7 @@ def render(
         tree=tree,
         verification=build_verification_section(verification),
         landscape=landscape,
+        desk=desk,
         style=style,
     )
 

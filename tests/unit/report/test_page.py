@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from tests.unit.response.response_world import ParabolaWorld
 
 from aftermix.report.page import write_report
 from aftermix.runs.reader import read_run
+from support.desk_reader import DeskReader
+from support.desk_runs import add_response
 
 VOID = {"meta", "link", "br", "wbr", "hr", "img", "input"}
 
@@ -131,6 +136,31 @@ def test_names_from_users_are_escaped_everywhere(make_run, edit_json):
     assert "script" not in page.seen
     assert task in page.text
     assert html.count("</style>") == 1
+
+
+def test_a_page_with_a_desk_has_one_script_and_a_policy_that_lets_no_other_run(make_run):
+    task = '</script><script>alert("1")</script><!-- & \u65e5\u672c'
+    run = make_run(vectors=("it", "ja"), tasks=(task, "b"), trials=8)
+    plain = _page(run)
+    add_response(run, ParabolaWorld(items=30))
+
+    page, html = _page(run), (run / "report.html").read_text(encoding="utf-8")
+
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", html, re.DOTALL)
+    assert [attributes for attributes, _ in scripts] == [' type="application/json" id="desk-data"', ""]
+    digest = base64.b64encode(hashlib.sha256(scripts[1][1].encode()).digest()).decode()
+    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
+    assert f'content="{policy}"'.replace("'", "&#39;") in html
+    assert html.count("</style>") == 1
+    assert page.seen.count("script") == 2
+    assert DeskReader(run / "report.html").names == ["mean", task, "b"]
+
+    assert set(page.links) - set(plain.links) == {"#desk"}
+    assert not re.search(
+        r"fetch|XMLHttp|import\(|https?:|localStorage|eval", scripts[1][1].replace("http://www.w3", "")
+    )
+    assert set(re.findall(r"var\(--([\w-]+)\)", html)) <= set(re.findall(r"--([\w-]+):", html))
+    assert "desk" not in plain.ids
 
 
 def test_paths_are_quoted_for_the_shell_and_for_python(make_run):
