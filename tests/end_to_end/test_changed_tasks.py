@@ -29,7 +29,7 @@ def write_file(folder: Path, family: Family, *, name: str = "file.yaml", **secti
             "items": {"search": 8, "select": 6, "test": 6},
             "threads": 1,
         },
-        "search": {"trials": 2, "startup": 2, "top": 1, "baselines": False},
+        "search": {"strategy": "tpe", "trials": 2, "startup": 2, "top": 1, "baselines": False},
     }
     path = folder / name
     path.write_text(json.dumps(values | sections))

@@ -41,7 +41,7 @@ def test_a_stored_vector_goes_through_every_command(
             "items": {"search": 6, "select": 6, "test": 6},
             "threads": 1,
         },
-        "search": {"trials": 2, "startup": 2, "top": 1, "baselines": False},
+        "search": {"strategy": "tpe", "trials": 2, "startup": 2, "top": 1, "baselines": False},
     }
     file = write(tmp_path, values)
     assert run_cli("doctor", file) == 0

@@ -40,7 +40,7 @@ def values_of(family: Family, tasks: Path) -> dict[str, Any]:
             "items": {"search": 20, "select": 10},
             "threads": 1,
         },
-        "search": {"trials": 40, "top": 3},
+        "search": {"strategy": "tpe", "trials": 40, "top": 3},
     }
 
 

@@ -48,7 +48,13 @@ def write_file(
             "threads": 1,
             **evaluate,
         },
-        "search": {"trials": trials, "startup": 3, "top": 2, "objective": {"tasks": {"numbers": weight, "said": 1}}},
+        "search": {
+            "strategy": "tpe",
+            "trials": trials,
+            "startup": 3,
+            "top": 2,
+            "objective": {"tasks": {"numbers": weight, "said": 1}},
+        },
     }
     path = folder / f"file-{weight:g}.yaml"
     path.write_text(json.dumps(values))

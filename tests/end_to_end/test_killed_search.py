@@ -27,7 +27,7 @@ def write_file(folder: Path, family: Mapping[str, Path], tasks: Path) -> Path:
             "items": {"search": 10, "select": 10},
             "threads": 1,
         },
-        "search": {"trials": 12, "startup": 4, "top": 2, "baselines": False},
+        "search": {"strategy": "tpe", "trials": 12, "startup": 4, "top": 2, "baselines": False},
     }
     path = folder / "aftermix.yaml"
     path.write_text(json.dumps(values))

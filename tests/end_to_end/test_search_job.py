@@ -38,7 +38,7 @@ def write_file(
             "items": {"search": 20, "select": 20},
             "threads": 1,
         },
-        "search": {"trials": 6, "startup": 4, "top": 2, **search_options},
+        "search": {"strategy": "tpe", "trials": 6, "startup": 4, "top": 2, **search_options},
     }
     path = folder / name
     path.write_text(json.dumps(values))  # YAML is a superset of JSON

@@ -52,7 +52,7 @@ def written(
             "items": {"search": 12, "select": 12},
             "threads": 1,
         },
-        "search": {"trials": 9, "startup": 5, "top": 2, "baselines": False, "over": over, **options},
+        "search": {"strategy": "tpe", "trials": 9, "startup": 5, "top": 2, "baselines": False, "over": over, **options},
         "calibrate": {"samples": 4},
     }
     path = folder / "aftermix.yaml"

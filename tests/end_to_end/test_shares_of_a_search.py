@@ -27,7 +27,7 @@ def test_the_winner_has_its_shares(
         "vectors": {"a": {"model": str(family["a"]), "ratio": 0.4}, "b": {"model": str(family["b"]), "ratio": 0.25}},
         "merge": {"method": "obim", "statistics": str(statistics[str(family["base"])])},
         "evaluate": {"tasks": ["numbers"], "include_path": str(tasks), "device": "cpu"},
-        "search": {"trials": 3, "startup": 2, "top": 1, "baselines": False},
+        "search": {"strategy": "tpe", "trials": 3, "startup": 2, "top": 1, "baselines": False},
     }
     (tmp_path / "file.yaml").write_text(yaml.safe_dump(values))
     run = search(load_config(tmp_path / "file.yaml"), tmp_path / "run")

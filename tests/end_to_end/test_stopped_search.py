@@ -44,7 +44,7 @@ def write_search(folder: Path, tasks: Path, *, name: str = "search", **search: A
             "items": {"search": 6, "select": 6},
             "threads": 1,
         },
-        "search": {"trials": 4, "startup": 2, "top": 2, "max_consecutive_failures": 2, **search},
+        "search": {"strategy": "tpe", "trials": 4, "startup": 2, "top": 2, "max_consecutive_failures": 2, **search},
     }
     path = folder / f"{name}.yaml"
     path.write_text(json.dumps(values))

@@ -38,7 +38,7 @@ def write_file(folder: Path, family: Family, tasks: Path, score: str, **values: 
         "vectors": {name: {"model": str(family[name])} for name in ("a", "b")},
         "merge": {"method": "task_arithmetic", "exclude": []},
         "evaluate": {**evaluate, "tasks": [{"task": "partial", **values}]},
-        "search": {"trials": 5, "startup": 3, "top": 2, "baselines": True},
+        "search": {"strategy": "tpe", "trials": 5, "startup": 3, "top": 2, "baselines": True},
     }
     path.write_text(json.dumps(content))
     return path

@@ -80,7 +80,7 @@ def write_search(folder: Path, family: Family, tasks: Path, **evaluate: Any) -> 
             "items": {"search": 6, "select": 6, "test": 6},
             **evaluate,
         },
-        "search": {"trials": 2, "startup": 2, "top": 1, "baselines": False},
+        "search": {"strategy": "tpe", "trials": 2, "startup": 2, "top": 1, "baselines": False},
     }
     path = folder / "search.yaml"
     path.write_text(json.dumps(values))

@@ -27,7 +27,7 @@ def write_file(folder: Path, family: Family, tasks: Path, method: str, *, names:
             "items": {"search": 10, "select": 10},
             "threads": 1,
         },
-        "search": {"trials": 3, "startup": 2, "top": 1, "baselines": False},
+        "search": {"strategy": "tpe", "trials": 3, "startup": 2, "top": 1, "baselines": False},
     }
     path = folder / "aftermix.yaml"
     path.write_text(json.dumps(values))

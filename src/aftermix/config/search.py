@@ -85,7 +85,7 @@ class SearchConfig(ConfigSection):
     """Best distinct trials that are measured again on the select items."""
     preset: Literal["default", "paper"] = "default"
     """`paper`: univariate TPE without priors. `default`: multivariate TPE with enqueued priors."""
-    strategy: Strategy = "tpe"
+    strategy: Strategy = "response"
     """`response`: by a model of every item's answers to the weights, until further merges would tell too little.
     `tpe`: by Optuna's tree-structured Parzen estimator. `random`: uniform random points, and no prior."""
     precision: Annotated[float, Field(gt=0)] | None = None

@@ -109,7 +109,7 @@ def _run_stages(
     """Trials, selection, test, model, report; each stage leaves files that a resumed run takes up."""
     config, tasks = evaluator.config.search, evaluator.tasks
     stage = ResponseStage.open(evaluator, run, space=space, objectives=objectives)
-    responds = config.strategy == "response"
+    responds = stage.proposes
     trials = run_study(
         run,
         space=space,

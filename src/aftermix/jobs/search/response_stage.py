@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from aftermix import progress
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.response.certificate import MergeCertificate
 from aftermix.runs.answers.certificate_records import (
@@ -19,7 +20,7 @@ from aftermix.runs.answers.reading import keeps_answers
 from aftermix.runs.trials import Trial
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.proposing.response_fit import FittedResponse, PredictedCandidates, build_coordinates
-from aftermix.search.proposing.response_proposer import ResponseProposer
+from aftermix.search.proposing.response_proposer import LEAST_SHARE, ResponseProposer, measure_likelihood_share
 from aftermix.search.proposing.stored_response import write_response
 from aftermix.search.space import SearchSpace
 from aftermix.search.study import suggest_batch
@@ -43,6 +44,20 @@ class ResponseStage:
     """The response of one search."""
 
     proposer: ResponseProposer
+
+    @property
+    def proposes(self) -> bool:
+        """True if the search asks the response for its points: the file says so, and its tasks have answers for it."""
+        proposer = self.proposer
+        if proposer.config.strategy != "response":
+            return False
+        share = measure_likelihood_share(proposer.run, proposer.objectives)
+        if share < LEAST_SHARE:
+            progress.say(
+                f"strategy: tpe in place of response: tasks of choices hold {share:.0%} of the objective, and what is "
+                "generated has no likelihood that the score must follow."
+            )
+        return share >= LEAST_SHARE
 
     @staticmethod
     def open(evaluator: MergeEvaluator, run: Path, *, space: SearchSpace, objectives: ObjectiveSet) -> ResponseStage:

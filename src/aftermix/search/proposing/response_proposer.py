@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from aftermix import progress
 from aftermix.config import SearchConfig
 from aftermix.response.draws import draw_objective
 from aftermix.response.proposals import choose_sampled_optima
 from aftermix.response.surface.coordinates import MergeCoordinates
+from aftermix.runs.answers.reading import read_requests
 from aftermix.runs.trials import Suggestion, Trial
 from aftermix.search.batches import ProposeBatch
 from aftermix.search.objective import ObjectiveSet
@@ -21,8 +23,13 @@ from aftermix.search.proposing.response_fit import FittedResponse, PredictedCand
 from aftermix.search.space import SearchSpace
 from aftermix.seeds import generator
 
+LEAST_SHARE = 0.5
+"""Share of the objective that tasks of choices must hold: scores alone are as noisy to a process as to a sampler."""
 SPARE_DRAWS = 16
 """Draws for each place of a batch: some have their optimum where another had it."""
+
+
+UNPREDICTED = "the response does not predict the objective clearly better than the mean of the trials does."
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,10 @@ class ResponseProposer:
         return count_first_design(self.space) if self.config.startup is None else self.config.startup
 
     def propose(self, trials: Sequence[Trial], wanted: int) -> list[Suggestion]:
-        """The next batch; none where the winner is settled to the precision that is asked for."""
+        """The next batch; none where the winner is settled to the precision that is asked for.
+
+        The sampler's where the response predicts no better than the mean does.
+        """
         tried = [trial.point for trial in trials]
         ended = sum(trial.is_complete for trial in trials)
         if ended < self.startup:
@@ -56,6 +66,7 @@ class ResponseProposer:
 
         fitted = self.fit(trials)
         if fitted is None or not fitted.is_useful:
+            progress.say(f"Trials {len(trials)} to {len(trials) + wanted - 1} are TPE's: {UNPREDICTED}")
             return list(self.fall_back(trials, wanted))
 
         predicted = PredictedCandidates.predict(fitted, seed=self.config.seed, number=len(trials))
@@ -108,6 +119,15 @@ class ResponseProposer:
 
     def _seed(self, *purpose: str | int) -> np.random.Generator:
         return generator(self.config.seed, *purpose)
+
+
+def measure_likelihood_share(run: Path, objectives: ObjectiveSet) -> float:
+    """The share of the objectives that tasks of choices hold, by the requests of the run; the least of several."""
+    requests = read_requests(run)
+    return min(
+        sum(share for task, share in goal.shares.items() if requests[task].kind == "choice")
+        for goal in objectives.goals
+    )
 
 
 def _mark(suggestion: Suggestion) -> Suggestion:

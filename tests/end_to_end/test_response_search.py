@@ -1,0 +1,152 @@
+"""A search by response on real parts: what it proposes and certifies, resumed, asked for another merge or objective."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aftermix.config import load_config
+from aftermix.jobs.search.command import search
+from aftermix.jobs.search.predict import predict
+from aftermix.runs.answers.response_files import read_response_files
+from conftest import run_cli
+
+Family = Mapping[str, Path]
+
+
+def write_file(folder: Path, family: Family, tasks: Path, *, name: str = "file.yaml", **search_options: Any) -> Path:
+    values = {
+        "base": str(family["base"]),
+        "vectors": {"a": {"model": str(family["a"])}, "b": {"model": str(family["b"]), "range": [0.2, 0.8]}},
+        "merge": {"method": "task_arithmetic", "exclude": []},
+        "evaluate": {
+            "tasks": ["colours", "numbers"],
+            "include_path": str(tasks),
+            "items": {"search": 30, "select": 10, "test": 10},
+            "threads": 1,
+        },
+        "search": {"trials": 11, "startup": 7, "batch": 2, "top": 2, "baselines": False, **search_options},
+    }
+    path = folder / name
+    path.write_text(json.dumps(values))
+    return path
+
+
+def read_trials(run: Path) -> list[dict[str, Any]]:
+    trials = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in trial.items() if key != "seconds"} for trial in trials]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, family: Family, tasks: Path) -> Path:
+    folder = tmp_path_factory.mktemp("response")
+    return search(load_config(write_file(folder, family, tasks)), folder / "run")
+
+
+def test_the_first_design_has_base_priors_and_single_vectors(finished: Path) -> None:
+    first = read_trials(finished)[:7]
+    assert first[0]["origin"] == "base"
+    assert first[0]["weights"] == {"a": 0.0, "b": 0.0}
+    assert {"prior", "single"} <= {trial["origin"] for trial in first}
+    assert {trial["strategy"] for trial in first} == {"response"}
+    # Base and vector a alone lie outside the range of b: looked at, and never chosen.
+    outside = [trial for trial in first if not 0.2 <= trial["weights"]["b"] <= 0.8]
+    assert outside
+    assert not any(trial["feasible"] for trial in outside)
+    best = json.loads((finished / "best.json").read_text())
+    assert 0.2 <= best["weights"]["b"] <= 0.8
+
+
+def test_batches_are_recorded_with_the_strategy_that_proposed_them(finished: Path) -> None:
+    later = read_trials(finished)[7:]
+    assert {(trial["strategy"], trial["origin"]) for trial in later} <= {
+        ("response", "sampled optimum"),
+        ("tpe", "sampler"),
+    }
+    proposals = [json.loads(line) for line in (finished / "proposals.jsonl").read_text().splitlines()]
+    assert [line["weights"] for line in proposals][: len(later) + 7] == [
+        trial["weights"] for trial in read_trials(finished)
+    ]
+
+
+def test_the_result_tells_response_and_certificate(finished: Path) -> None:
+    best = json.loads((finished / "best.json").read_text())
+    assert set(best["response"]["tasks"]) == {"colours", "numbers"}
+    for task in best["response"]["tasks"].values():
+        assert set(task) == {
+            "temperature", "slope", "spearman", "rmse", "spearman_upper", "rmse_upper", "used",
+        }  # fmt: skip
+    certificate = best["certificate"]
+    assert certificate["status"] in {"met", "flat", "trials"}
+    assert certificate["runs"] == len(read_trials(finished))
+    record, _ = read_response_files(finished)
+    assert record.trials == tuple(range(certificate["runs"]))
+
+
+def test_a_search_cut_short_goes_on_as_the_whole_one(
+    finished: Path, tmp_path: Path, family: Family, tasks: Path
+) -> None:
+    """The file that was stopped after six trials, and the response that is fitted anew, propose the same points."""
+    run = search(load_config(write_file(tmp_path, family, tasks, trials=6)), tmp_path / "run")
+    search(load_config(write_file(tmp_path, family, tasks, name="whole.yaml")), run, resume=True)
+    assert read_trials(run) == read_trials(finished)
+    assert (run / "response.safetensors").read_bytes() == (finished / "response.safetensors").read_bytes()
+    ours, theirs = (json.loads((folder / "best.json").read_text()) for folder in (run, finished))
+    assert ours["certificate"] == theirs["certificate"]
+
+
+def test_a_measured_merge_is_predicted_near_its_score(finished: Path) -> None:
+    errors = []
+    for trial in read_trials(finished):
+        weights = ",".join(f"{name}={value!r}" for name, value in trial["weights"].items())
+        prediction = predict(finished, weights)
+        assert prediction.objective.low <= prediction.objective.mean <= prediction.objective.high
+        errors.append(prediction.objective.mean - trial["objective"])
+    assert float(np.sqrt(np.mean(np.square(errors)))) < 0.1
+
+
+def test_predictions_are_printed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("predict", finished, "--weights", "a=0.3,b=0.5", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["weights"] == {"a": 0.3, "b": 0.5}
+    assert set(printed["tasks"]) == {"colours", "numbers"}
+    assert printed["inside"] is True
+    assert run_cli("predict", finished, "--weights", "b=0.5,a=-1") == 0
+    assert "outside the ranges of the search" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("weights", "found"),
+    [
+        ("a=0.3,x=1", "expected a vector of the run (a, b), found 'x'"),
+        ("a", "expected NAME=NUMBER, found 'a'"),
+        ("a=nan", "expected a number as the weight of 'a', found 'nan'"),
+        ("a=1,a=2", "expected each vector once, found 'a' twice"),
+    ],
+)
+def test_weights_that_say_nothing_are_refused(
+    weights: str, found: str, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("predict", finished, "--weights", weights) == 2
+    assert found in capsys.readouterr().err
+
+
+def test_a_run_without_likelihoods_cannot_predict(capsys: pytest.CaptureFixture[str]) -> None:
+    old = Path(__file__).parents[1] / "data" / "runs-0a1294b" / "search"
+    assert run_cli("predict", old, "--weights", "ja=0.3") == 2
+    assert "expected" in capsys.readouterr().err
+
+
+def test_another_objective_needs_no_merge_to_be_run(
+    finished: Path, tmp_path: Path, family: Family, tasks: Path
+) -> None:
+    file = write_file(tmp_path, family, tasks, trials=0, objective={"tasks": {"numbers": 1}})
+    run = search(load_config(file), tmp_path / "run", source=finished)
+    best = json.loads((run / "best.json").read_text())
+    assert set(best["response"]["tasks"]) == {"colours", "numbers"}
+    assert all("#" in trial["origin"] for trial in read_trials(run))
