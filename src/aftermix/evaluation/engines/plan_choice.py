@@ -16,8 +16,9 @@ from aftermix.evaluation.engines.prefix_tree import Pair, build_prefix_tree
 from aftermix.evaluation.engines.tree_layout import lay_out_tree
 from aftermix.evaluation.engines.tree_plan import TreePlan, pack_tree_plan
 
-MOST_POSITIONS = 0.8
-"""Part of the positions of plain batches that a tree may have: above it, a mask costs more than it saves."""
+MOST_POSITIONS = 0.65
+"""Part of the positions of plain batches that a tree may have: in small models a masked position takes up to 1.4 times
+as long as a plain one (`benchmarks/evaluate_cases.py`), and a tree is to be slower in no case."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ LEAST_SAVED = 32
 """Positions that a cached beginning must save: a forward pass of its own costs about as much."""
 LEAST_ROW = 256
 """Tokens that a row may hold in any case."""
-ROW_LENGTHS = 3
+ROW_LENGTHS = 1.5
 """Tokens of a row, in lengths of the longest request; more of them would see each other's masked scores in vain."""
 LEAST_FILLED = 0.9
 """Part of its batch's longest row that each row has at least; the rest is padding."""
@@ -51,7 +51,7 @@ class StageLayout:
 def lay_out_tree(tree: PrefixTree, *, batch_size: int) -> StageLayout:
     """Share the nodes out among passes; one holds at most the tokens of `batch_size` of the longest sequences."""
     budget = batch_size * tree.depth
-    limit = min(budget, max(ROW_LENGTHS * tree.depth, LEAST_ROW))
+    limit = min(budget, max(int(ROW_LENGTHS * tree.depth), LEAST_ROW))
     return _TreePlanner(tree, budget=budget, limit=limit).plan_stage(-1, lead=[], cached=0)
 
 

@@ -21,7 +21,9 @@ TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=7)
 PAIRS = st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=12)
 
 
-def make_items(items: int, choices: int, *, context: int, shared: int = 0, seed: int = 0) -> list[Pair]:
+def make_items(
+    items: int, choices: int, *, context: int, shared: int = 0, answer: int = 3, seed: int = 0
+) -> list[Pair]:
     """Items whose choices share `context` tokens; all items share the `shared` tokens before them."""
     draw = random.Random(seed)
     words = lambda count: [draw.randrange(5000) for _ in range(count)]  # noqa: E731
@@ -29,7 +31,7 @@ def make_items(items: int, choices: int, *, context: int, shared: int = 0, seed:
     pairs: list[Pair] = []
     for _ in range(items):
         own = [*start, *words(context)]
-        pairs += [(own, words(3)) for _ in range(choices)]
+        pairs += [(own, words(answer)) for _ in range(choices)]
     return pairs
 
 
@@ -51,6 +53,11 @@ def test_positions_are_counted_without_tensors(pairs: list[Pair], batch_size: in
     [
         (16, make_items(40, 1, context=30), False),  # nothing is shared
         (16, make_items(40, 1, context=30, shared=3), False),  # little is
+        (16, make_items(40, 1, context=30, shared=16), False),  # 0.68 of the positions
+        (16, make_items(40, 1, context=30, shared=20), True),  # 0.63
+        (16, make_items(40, 2, context=20, answer=20), False),  # 0.76
+        (16, make_items(6, 2, context=230, answer=270), False),  # 0.77, near the model's length
+        (16, make_items(6, 2, context=500), True),
         (16, make_items(40, 4, context=30), True),
         (16, make_items(40, 4, context=2), True),
         (16, make_items(40, 1, context=10, shared=200), True),
@@ -59,6 +66,8 @@ def test_positions_are_counted_without_tensors(pairs: list[Pair], batch_size: in
         (1, make_items(40, 1, context=30), False),
         (1, make_items(40, 4, context=30), False),  # a pass holds one sequence: only what is cached is shared
         (1, make_items(40, 1, context=10, shared=200), True),
+        (1, make_items(40, 1, context=40, shared=16), False),
+        (2, make_items(40, 4, context=20), True),
     ],
 )
 def test_the_choice_is_by_positions(batch_size: int, pairs: list[Pair], tree: bool) -> None:
