@@ -3,8 +3,8 @@
     python -m benchmarks.pools.check [demo ...]
 
 For the right choice of each item (its reference answer, where answers are written), the log-likelihood over all merges
-is fitted by a linear and by a quadratic function of the weights; printed is the R2 that is adjusted for the number of
-terms, in the median over items and at the lowest tenth.
+is fitted by a linear and by a quadratic function of the weights (of a method that divides by their sum: of the vectors'
+shares); printed is the R2 that is adjusted for the number of terms, in the median over items and at the lowest tenth.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.pools import FOLDER, RecordedPool, RecordedTask, load_pool
+from benchmarks.pools.coordinates import find_smooth, shape_weights
 from benchmarks.tiny import parse_options
 
 DEGREES = {"linear": 1, "quadratic": 2}
@@ -66,8 +67,10 @@ def print_pool(pool: RecordedPool) -> None:
 
     means_M = pool.compute_scores().mean(axis=1)
     print(f"\nabove the base: {100 * np.mean(means_M[1:] > means_M[0]):.0f} % of the merges")
+    rows_M = find_smooth(pool, pool.weights_MV)
+    shaped_MV = shape_weights(pool, pool.weights_MV[rows_M])
     for name, degree in DEGREES.items():
-        fits = [measure_fit(pool.weights_MV, read_answers(task), degree) for task in pool.tasks.values()]
+        fits = [measure_fit(shaped_MV, read_answers(task)[rows_M], degree) for task in pool.tasks.values()]
         by_task = ", ".join(f"{task} {np.median(fit):.3f}" for task, fit in zip(pool.tasks, fits, strict=True))
         together = np.concatenate(fits)
         print(

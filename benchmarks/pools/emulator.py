@@ -6,9 +6,10 @@
 
     python -m benchmarks.pools.emulator [demo ...]     # the error of leaving one merge out
 
-Each request's log-likelihood is a polynomial of degree 3 in the weights with all products, fitted by ridge regression
-on all merges: no Gaussian process, so that a replay does not flatter a search that uses one. The penalty, and how much
-more it weighs on terms of a higher degree, are chosen by leaving one merge out and are the same for all requests.
+Each request's log-likelihood is a polynomial of degree 3 in the weights with all products (in the vectors' shares, for
+a method that divides by the sum of the weights), fitted by ridge regression on all merges. It is no Gaussian process,
+so that a replay does not flatter a search that uses one. The penalty, and how much more it weighs on terms of a higher
+degree, are chosen by leaving one merge out and are the same for all requests.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.pools import FOLDER, RecordedPool, RecordedTask, load_pool
+from benchmarks.pools.coordinates import find_recorded, find_smooth, shape_weights
 from benchmarks.tiny import parse_options
 from numpy.polynomial import legendre
 from scipy.stats import spearmanr
@@ -88,8 +90,9 @@ class PoolEmulator:
     @staticmethod
     def fit(pool: RecordedPool) -> PoolEmulator:
         """Fit all merges of the pool; the penalty is that with the least squared error of merges left out."""
-        terms = build_terms(pool.weights_MV)
-        outputs = {name: stack_outputs(task) for name, task in pool.tasks.items()}
+        smooth_M = find_smooth(pool, pool.weights_MV)
+        terms = build_terms(shape_weights(pool, pool.weights_MV[smooth_M]))
+        outputs = {name: stack_outputs(task)[smooth_M] for name, task in pool.tasks.items()}
         penalty = choose_penalty(terms, np.concatenate(list(outputs.values()), axis=1))
 
         coefficients = {name: solve(terms, values_MR, penalty) for name, values_MR in outputs.items()}
@@ -97,12 +100,24 @@ class PoolEmulator:
             name: read_outputs(pool.tasks[name], leave_out(terms, values_MR, penalty))
             for name, values_MR in outputs.items()
         }
-        return PoolEmulator(pool, penalty, coefficients, measure_error(pool, unseen))
+        return PoolEmulator(pool, penalty, coefficients, measure_error(pool, unseen, smooth_M))
 
     def answer(self, weights_MV: np.ndarray) -> dict[str, EmulatedTask]:
-        """Answers of every task to merges at `weights_MV`, meant for [0, 1]^V."""
-        terms_MP = build_terms(np.atleast_2d(weights_MV)).values_MP
-        return {name: read_outputs(task, terms_MP @ self.coefficients[name]) for name, task in self.pool.tasks.items()}
+        """Answers of every task to merges at `weights_MV`, meant for [0, 1]^V.
+
+        Recorded merges that stand for themselves (:func:`~.coordinates.find_smooth`) answer as they were measured.
+        """
+        rows_MV = np.atleast_2d(weights_MV)
+        terms_MP = build_terms(shape_weights(self.pool, rows_MV)).values_MP
+        recorded_M = np.where(find_smooth(self.pool, rows_MV), -1, find_recorded(self.pool, rows_MV))
+        known_M = recorded_M >= 0
+
+        answers = {}
+        for name, task in self.pool.tasks.items():
+            values_MR = terms_MP @ self.coefficients[name]
+            values_MR[known_M] = stack_outputs(task)[recorded_M[known_M]]
+            answers[name] = read_outputs(task, values_MR)
+        return answers
 
 
 def build_terms(weights_MV: np.ndarray) -> TermMatrix:
@@ -166,17 +181,18 @@ def read_outputs(task: RecordedTask, values_MR: np.ndarray) -> EmulatedTask:
     return EmulatedTask(values_MR, np.stack(right, axis=1).astype(np.float64))
 
 
-def measure_error(pool: RecordedPool, predicted: Mapping[str, EmulatedTask]) -> EmulatorError:
-    """Errors of predictions for the pool's own merges."""
+def measure_error(pool: RecordedPool, predicted: Mapping[str, EmulatedTask], rows_M: np.ndarray) -> EmulatorError:
+    """Errors of predictions for those of the pool's own merges that `rows_M` has."""
     rms, explained = [], []
     for name, task in pool.tasks.items():
-        true_MR, told_MR = (center(task, each) for each in (task.loglikelihood_MR, predicted[name].loglikelihood_MR))
-        wrong_N = np.add.reduceat(np.square(told_MR - true_MR).mean(axis=0), task.offsets[:-1])
+        true_MR = center(task, task.loglikelihood_MR[rows_M])
+        wrong_MR = center(task, predicted[name].loglikelihood_MR) - true_MR
+        wrong_N = np.add.reduceat(np.square(wrong_MR).mean(axis=0), task.offsets[:-1])
         spread_N = np.add.reduceat(true_MR.var(axis=0), task.offsets[:-1])
         rms.append(np.sqrt(wrong_N / np.diff(task.offsets)))
         explained.append(1 - wrong_N / spread_N)
 
-    true_M = 100 * pool.compute_scores().mean(axis=1)
+    true_M = 100 * pool.compute_scores()[rows_M].mean(axis=1)
     told_M = 100 * np.mean([predicted[name].score_MN.mean(axis=1) for name in pool.tasks], axis=0)
     return EmulatorError(
         margin_nats=float(np.median(np.concatenate(rms))),

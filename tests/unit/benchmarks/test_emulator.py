@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from benchmarks.pools import RecordedPool, RecordedTask
@@ -28,9 +30,14 @@ def answer_truly(weights_MV: np.ndarray) -> np.ndarray:
     return terms @ draws.normal(size=(7, ITEMS * CHOICES))
 
 
-def make_pool(weights_MV: np.ndarray, *, written: bool = False) -> RecordedPool:
+def share_out(weights_MV: np.ndarray) -> np.ndarray:
+    """Shares of the sum of the weights; the base's are zeros."""
+    return weights_MV / np.maximum(weights_MV.sum(axis=1, keepdims=True), 1e-9)
+
+
+def make_pool(weights_MV: np.ndarray, *, written: bool = False, method: str = "task_arithmetic") -> RecordedPool:
     """A task of choices by likelihood a character, and with `written` one whose answers are written."""
-    values_MR = answer_truly(weights_MV)
+    values_MR = answer_truly(share_out(weights_MV) if method == "ties" else weights_MV)
     length_R = np.tile([3, 4, 5], ITEMS)
     gold_N = np.arange(ITEMS) % CHOICES
     right_MN = (values_MR / length_R).reshape(-1, ITEMS, CHOICES).argmax(axis=2) == gold_N
@@ -47,7 +54,7 @@ def make_pool(weights_MV: np.ndarray, *, written: bool = False) -> RecordedPool:
         tasks["write"] = RecordedTask(
             "write", "generate_until", "exact_match", told_MR, ends, zeros, ones, zeros, told_MR > 0.5
         )
-    return RecordedPool("made", "task_arithmetic", ("a", "b"), weights_MV, tasks, {})
+    return RecordedPool("made", method, ("a", "b"), weights_MV, tasks, {"merge": json.dumps({"method": method})})
 
 
 def test_answers_that_are_cubic_in_the_weights_are_repeated_anywhere() -> None:
@@ -62,6 +69,28 @@ def test_answers_that_are_cubic_in_the_weights_are_repeated_anywhere() -> None:
     assert emulator.error.explained == pytest.approx(1, abs=1e-4)
     assert emulator.error.points < 0.5 > abs(emulator.error.bias)
     assert emulator.answer(others[0])["choose"].score_MN.shape == (1, ITEMS)
+
+
+def test_a_method_that_divides_by_the_weights_is_a_polynomial_of_shares() -> None:
+    emulator = PoolEmulator.fit(make_pool(list_design(2, MERGES, seed=0), method="ties"))
+    others = np.random.default_rng(1).random((20, 2))
+    expected = make_pool(others, method="ties").tasks["choose"]
+
+    found = emulator.answer(others)["choose"]
+
+    np.testing.assert_allclose(found.loglikelihood_MR, expected.loglikelihood_MR, atol=1e-3)
+    np.testing.assert_allclose(emulator.answer(3 * others)["choose"].loglikelihood_MR, found.loglikelihood_MR)
+
+
+def test_merges_without_a_vector_stand_for_themselves_where_the_method_divides_by_the_weights() -> None:
+    pool = make_pool(list_design(2, MERGES, seed=0), method="ties")
+    true_MR = pool.tasks["choose"].loglikelihood_MR
+    true_MR[:3] += 50  # the base and single vectors, far from what lies around them
+
+    found = PoolEmulator.fit(pool).answer(np.array([[0, 0], [0.3, 0], [0, 1], [1e-4, 0.5]]))["choose"].loglikelihood_MR
+
+    np.testing.assert_allclose(found[:3], true_MR[:3])
+    assert np.median(found[3] - true_MR[2]) < -40
 
 
 def test_written_answers_have_an_expected_score() -> None:
@@ -110,6 +139,7 @@ def test_errors_are_in_points_and_nats() -> None:
     shifted = read_outputs(task, task.loglikelihood_MR + 7)  # every choice alike: margins are as they were
     other = read_outputs(task, task.loglikelihood_MR + np.tile([1.0, -1.0, 0.0], ITEMS))
 
-    assert measure_error(pool, {"choose": shifted}).margin_nats == pytest.approx(0, abs=1e-9)
-    assert measure_error(pool, {"choose": other}).margin_nats == pytest.approx(np.sqrt(2 / 3))
-    assert measure_error(pool, {"choose": other}).points > 1
+    rows_M = np.ones(MERGES, dtype=bool)
+    assert measure_error(pool, {"choose": shifted}, rows_M).margin_nats == pytest.approx(0, abs=1e-9)
+    assert measure_error(pool, {"choose": other}, rows_M).margin_nats == pytest.approx(np.sqrt(2 / 3))
+    assert measure_error(pool, {"choose": other}, rows_M).points > 1
