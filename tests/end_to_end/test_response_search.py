@@ -136,6 +136,14 @@ def test_weights_that_say_nothing_are_refused(
     assert found in capsys.readouterr().err
 
 
+def test_a_precision_that_the_items_cannot_tell_is_refused(
+    tmp_path: Path, family: Family, tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("search", write_file(tmp_path, family, tasks, precision=0.001), "-o", tmp_path / "run") == 2
+    assert "search.precision: expected 0.017 or more, which one search item changes" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_without_likelihoods_cannot_predict(capsys: pytest.CaptureFixture[str]) -> None:
     old = Path(__file__).parents[1] / "data" / "runs-0a1294b" / "search"
     assert run_cli("predict", old, "--weights", "ja=0.3") == 2

@@ -13,7 +13,7 @@ from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.earlier_run import import_comparable_trials
-from aftermix.jobs.search.response_stage import ResponseStage
+from aftermix.jobs.search.response_stage import ResponseStage, refuse_fine_precision
 from aftermix.jobs.search.result import build_best_record
 from aftermix.jobs.search.run_inputs import RunInputs
 from aftermix.jobs.search.space_from_config import build_space
@@ -70,6 +70,9 @@ def _search(
     inputs = RunInputs.open(config, run, resume=resume, log=log)
     pool, split = inputs.pool, inputs.split
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(inputs.suite.tasks))
+    refuse_fine_precision(
+        config.search, objectives, {task: len(items.search) for task, items in inputs.suite.tasks.items()}
+    )
 
     if resume:
         run_folder.refuse_other_kind(run, mixture=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from aftermix import progress
+from aftermix.config import SearchConfig
+from aftermix.errors import SearchError
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.response.certificate import MergeCertificate
 from aftermix.runs.answers.certificate_records import (
@@ -132,6 +134,21 @@ class ResponseStage:
         bounds = {place: self._certify(predicted, place, number).bound for place in priors}
         safest = min(priors, key=lambda place: bounds[place])
         return safest if bounds[safest] <= FLAT_ERRORS * predicted.measure_paired_error(goal, safest) else None
+
+
+def refuse_fine_precision(config: SearchConfig, objectives: ObjectiveSet, items: Mapping[str, int]) -> None:
+    """Refuse a `precision` below what one search item changes in the objective; `items` counts those of each task.
+
+    Raises :class:`SearchError` naming the least precision that the items can tell.
+    """
+    if config.precision is None:
+        return
+    least = min(share / items[task] for goal in objectives.goals for task, share in goal.shares.items())
+    if config.precision < least:
+        found = (
+            f"expected {least:.2g} or more, which one search item changes in the objective, found {config.precision:g}"
+        )
+        raise SearchError("search.precision", found, "Raise it or `evaluate.items.search`, or leave it out.")
 
 
 def summarise_response(fitted: FittedResponse) -> ResponseSummaryRecord:
