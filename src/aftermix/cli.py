@@ -170,20 +170,26 @@ def calibrate(file: Path, output: Path) -> None:
 
 
 @cli.command()
-@FILE
+@click.argument("file", metavar="FILE|RUN", type=click.Path(path_type=Path))
 @OUTPUT
+@click.option("--weights", metavar="NAME=NUMBER,...", help="Of a RUN: merge weights; a vector left out weighs 0.")
 @click.option("--push", "repo_id", metavar="REPO_ID", help="Upload the result to the hub under this name.")
 @PRIVATE
 @click.option("--check", is_flag=True, help="Hold every block of an exclusive merge against a second computation.")
-def merge(file: Path, output: Path, repo_id: str | None, private: bool, check: bool) -> None:
-    """Merge the vectors of FILE, a recipe of aftermix or of mergekit, at their weights into a model folder."""
-    from aftermix.mergekit.reading import load_recipe
-
+def merge(file: Path, output: Path, weights: str | None, repo_id: str | None, private: bool, check: bool) -> None:
+    """Merge the vectors of FILE, a recipe of aftermix or of mergekit, or of a search's RUN into a model folder."""
     if private and repo_id is None:
         raise click.UsageError("--private is for --push REPO_ID.")
 
     # An upload that could not succeed is refused before the merge and its libraries.
-    config = load_recipe(file)
+    if weights is None:
+        from aftermix.mergekit.reading import load_recipe
+
+        config = load_recipe(file)
+    else:
+        from aftermix.jobs.merge.from_run import configure_run_merge
+
+        config = configure_run_merge(file, weights)
     if repo_id is not None:
         from aftermix.jobs.push import push as upload
         from aftermix.jobs.push import refuse_push

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from aftermix.config import load_config
@@ -133,6 +134,41 @@ def test_the_recipe_beside_the_model_makes_it_again(finished: Path, tmp_path: Pa
     assert run_cli("merge", str(finished / "model" / "aftermix.yaml"), "-o", str(tmp_path / "again")) == 0
     first, second = ((folder / "model.safetensors").read_bytes() for folder in (finished / "model", tmp_path / "again"))
     assert first == second
+
+
+def test_the_run_at_the_winners_weights_is_the_winner_again(finished: Path, tmp_path: Path) -> None:
+    weights = json.loads((finished / "best.json").read_text())["weights"]
+    text = ",".join(f"{name}={weight!r}" for name, weight in weights.items())
+
+    assert run_cli("merge", finished, "--weights", text, "-o", tmp_path / "again") == 0
+
+    for name in ("model.safetensors", "aftermix.yaml"):
+        assert (tmp_path / "again" / name).read_bytes() == (finished / "model" / name).read_bytes()
+
+
+def test_the_run_at_other_weights_leaves_out_what_is_not_named(finished: Path, tmp_path: Path) -> None:
+    assert run_cli("merge", finished, "--weights", "b=2.5", "-o", tmp_path / "other") == 0
+
+    recipe = yaml.safe_load((tmp_path / "other" / "aftermix.yaml").read_text())
+    assert {name: vector["weight"] for name, vector in recipe["vectors"].items()} == {"a": 0.0, "b": 2.5, "c": 0.0}
+    assert (recipe["merge"]["method"], recipe["merge"]["density"]) == ("dare_linear", 0.8)
+    assert recipe["merge"]["exclude"] == ["kind:embeddings", "kind:head", "kind:positions"]
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ([], "expected a file, found a folder. Name a file. The folder of a search is merged by"),
+        (["--weights", "d=1"], "--weights: expected a vector of the run (a, b, c), found 'd'. Correct the name."),
+        (["--weights", "a"], "--weights: expected NAME=NUMBER, found 'a'."),
+    ],
+)
+def test_a_run_at_no_weights_or_wrong_ones_is_refused(
+    finished: Path, tmp_path: Path, options: list[str], found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("merge", finished, *options, "-o", tmp_path / "none") == 2
+    assert found in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_card_names_the_models_and_the_scores(finished: Path) -> None:

@@ -56,7 +56,15 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 
 def load_recipe(path: Path) -> Config:
-    """The configuration in the file at `path`: ours, or mergekit's, which a `merge_method` gives away."""
+    """The configuration in the file at `path`: ours, or mergekit's, which a `merge_method` gives away.
+
+    Raises :class:`ConfigError` for a folder, and what the reader of either raises.
+    """
+    if path.is_dir():
+        remedy = (
+            "Name a file. The folder of a search is merged by `aftermix merge RUN --weights NAME=NUMBER,... -o OUT`."
+        )
+        raise ConfigError(str(path), "expected a file, found a folder", remedy)
     values = read_yaml(path)
     return read_mergekit(values, where=path.name) if "merge_method" in values else load_config(path)
 

@@ -58,20 +58,20 @@ def write_recipe(run: Run, space: DeskSpace) -> list[TextPiece]:
 
 
 def write_command(run: Run, space: DeskSpace) -> list[TextPiece]:
-    """The command that predicts a position; empty where settings are searched, which it takes from the winner."""
+    """The command that merges a position; empty where settings are searched, which it takes from the winner."""
     if any(axis.kind != "weight" for axis in space.axes):
         return []
 
     places = {axis.name: place for place, axis in enumerate(space.axes)}
     pieces = []
-    lead = f"aftermix predict {shlex.quote(run.folder.as_posix())} --weights "
+    lead = f"aftermix merge {shlex.quote(run.folder.as_posix())} --weights "
     for name in run.config.vectors:
         text = f"{lead}{shlex.quote(name)}="
         pieces.append(
             TextPiece(text, places[name]) if name in places else TextPiece(f"{text}{space.fixed.get(name, 0.0)!r}")
         )
         lead = ","
-    return pieces
+    return [*pieces, TextPiece(" -o merged")]
 
 
 def format_choices(space: DeskSpace) -> dict[str, tuple[str, ...]]:

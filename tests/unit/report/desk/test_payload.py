@@ -194,7 +194,7 @@ def test_a_position_as_a_file_and_as_a_command(desk_page) -> None:
     assert config.vectors["it"].role == "instruction"
     assert (config.merge.method, config.merge.options) == ("dare_linear", {"density": 0.7})
     assert config.merge.exclude == ("embed_tokens", "lm_head", "rotary")
-    assert shown["command"] == f"aftermix predict {run} --weights it=0.61,ja=0.0000001"
+    assert shown["command"] == f"aftermix merge {run} --weights it=0.61,ja=0.0000001 -o merged"
 
 
 @needs_node

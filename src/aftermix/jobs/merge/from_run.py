@@ -1,0 +1,31 @@
+"""The merge of a run at weights of one's own: method, options and exclusions as its search had them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aftermix.config import Config
+from aftermix.jobs.provenance import resolve_defaults
+from aftermix.jobs.search.named_weights import parse_weights
+from aftermix.jobs.search.settings import apply_settings
+from aftermix.jobs.search.space_from_config import build_space
+from aftermix.merging.merge import MergeRecipe
+from aftermix.runs.reader import read_run
+from aftermix.runs.records import BestRecord
+
+
+def configure_run_merge(run: Path, weights: str) -> Config:
+    """The configuration of the merge at `weights`, as `ja=0.3,math=0.5`, of the run folder `run`.
+
+    A vector that is not named weighs 0; searched settings are those of the winner, or before there is one those that
+    the file has. The winner's own weights give the winner's model again. Raises :class:`AftermixError` for a folder
+    that is no run, and :class:`SearchError` for a vector that the run has not.
+    """
+    read = read_run(run)
+    full = parse_weights(weights, read.config.vectors)
+    settings = read.best.settings if isinstance(read.best, BestRecord) else build_space(read.config).choose_start()
+
+    config = apply_settings(read.config, settings)
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
+    vectors = {name: vector.model_copy(update={"weight": full[name]}) for name, vector in config.vectors.items()}
+    return resolve_defaults(config, recipe).model_copy(update={"vectors": vectors})
