@@ -158,3 +158,15 @@ def test_another_objective_needs_no_merge_to_be_run(
     best = json.loads((run / "best.json").read_text())
     assert set(best["response"]["tasks"]) == {"colours", "numbers"}
     assert all("#" in trial["origin"] for trial in read_trials(run))
+
+
+def test_several_objectives_end_with_points_of_the_predicted_front(tmp_path: Path, family: Family, tasks: Path) -> None:
+    objectives = [{"name": "one", "tasks": {"colours": 1}}, {"name": "two", "tasks": {"numbers": 1}}]
+    run = search(load_config(write_file(tmp_path, family, tasks, trials=14, objective=objectives)), tmp_path / "run")
+    trials = read_trials(run)
+    assert len(trials) == 14
+    origins = [trial["origin"] for trial in trials[7:]]
+    front = origins.count("predicted front")
+    assert origins[len(origins) - front :] == ["predicted front"] * front
+    assert 0 < front <= 5 or set(origins) == {"sampler"}
+    assert json.loads((run / "best.json").read_text())["front"]

@@ -20,6 +20,8 @@ from aftermix.response.surface.coordinates import Floats
 
 CONFIDENCE = 0.95
 LEAST_DEGREES = 3.0
+LINE_PARAMETERS = 2
+"""Slope and intercept, which the measured merges have settled."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class ScoreCalibration:
     rmse_upper: float
     rmse_mean: float
     """Error of predicting the mean of the other merges."""
+    line_deviation: float
+    """Standard deviation of the metric at a measured merge about what its tempered score says."""
 
     @property
     def half_width(self) -> float:
@@ -62,6 +66,7 @@ def calibrate_score(predicted_N: Floats, measured_N: Floats, smooth_N: Floats, v
         spearman_upper=correlate_ranks(predicted_N[upper], measured_N[upper]),
         rmse_upper=float(np.sqrt(np.mean(error_N[upper] ** 2))),
         rmse_mean=float(np.sqrt(np.mean((mean_N - measured_N) ** 2))),
+        line_deviation=float(np.sqrt(np.sum((measured_N - smooth_N) ** 2) / max(count - LINE_PARAMETERS, 1))),
     )
 
 

@@ -2,8 +2,9 @@
 
     bound = 95 % quantile over draws b of  max over w in W of  S_b(w) - S_b(winner)
 
-with `S_b` as in :mod:`aftermix.response.draws`. `bound_items_fixed` is the same for the very items that were searched
-on; where it is below the precision, further merges tell less than the items do.
+with `S_b` as in :mod:`aftermix.response.draws`, and the winner's metric as far off its tempered score as that of the
+measured merges is. `bound_items_fixed` is the same for the very items that were searched on, by tempered scores alone;
+where it is below the precision, further merges tell less than the items do.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def certify_winner(
 ) -> MergeCertificate:
     """The certificate of candidate number `winner` against those `within` ranges and floors."""
     gains_B = compute_gains(draw_objective(model, scores, weights, rng=rng), winner, within)
+    doubt = model.calibrate(weights).line_deviation
+    gains_B = np.maximum(gains_B + doubt * rng.standard_normal(len(gains_B), dtype=np.float32), 0.0)
     fixed_B = compute_gains(draw_objective(model, scores, weights, rng=rng, items_fixed=True), winner, within)
     bound, fixed = (float(np.quantile(gains, CONFIDENCE)) for gains in (gains_B, fixed_B))
     return MergeCertificate(

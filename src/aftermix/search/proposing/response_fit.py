@@ -135,6 +135,19 @@ class PredictedCandidates:
         within_C = np.array(inside + [True] * len(points)) & hold_floors(fitted, scores)
         return cls(fitted, tuple(points), scores, within_C)
 
+    def allow_unmeasured(self) -> NDArray[np.bool_]:
+        """(C,) true for candidates that may be run: no trial, and holding the floors as far as any does."""
+        allowed_C = self.within_C.copy()
+        measured = len(self.fitted.trials)
+        allowed_C[:measured] = False
+        if not allowed_C.any():
+            allowed_C[measured:] = True
+        return allowed_C
+
+    def read_point(self, number: int) -> Point:
+        """The candidate of this number, which is no trial."""
+        return self.points[number - len(self.fitted.trials)]
+
     def choose_precision(self, goal: TaskGoal, winner: int) -> float:
         """A quarter of the paired standard error of the objective, at least a thousandth of the scale of a score."""
         error = self.measure_paired_error(goal, winner)

@@ -12,10 +12,11 @@ import numpy as np
 from aftermix import progress
 from aftermix.config import SearchConfig
 from aftermix.response.draws import draw_objective
-from aftermix.response.proposals import choose_sampled_optima
+from aftermix.response.proposals import choose_sampled_optima, find_front
+from aftermix.response.response_model import sum_weighted
 from aftermix.response.surface.coordinates import MergeCoordinates
 from aftermix.runs.answers.reading import read_requests
-from aftermix.runs.trials import Suggestion, Trial
+from aftermix.runs.trials import Point, Suggestion, Trial
 from aftermix.search.batches import ProposeBatch
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.proposing.first_design import count_first_design, list_first_design
@@ -25,6 +26,8 @@ from aftermix.seeds import generator
 
 LEAST_SHARE = 0.5
 """Share of the objective that tasks of choices must hold: scores alone are as noisy to a process as to a sampler."""
+FRONT_POINTS = 5
+"""Last trials of a search for several objectives: points of the front as it is predicted then."""
 SPARE_DRAWS = 16
 """Draws for each place of a batch: some have their optimum where another had it."""
 
@@ -62,7 +65,11 @@ class ResponseProposer:
                 self.space, self.startup + len(trials), seed=self.config.seed, with_base=not self.coordinates.normalised
             )
             untried = [suggestion for suggestion in design if suggestion.point not in tried]
-            return [_mark(suggestion) for suggestion in untried[: min(wanted, self.startup - ended)]]
+            if untried:  # a space of few choices may have no more points than were tried
+                return [
+                    _name_point(suggestion.point, suggestion.origin)
+                    for suggestion in untried[: min(wanted, self.startup - ended)]
+                ]
 
         fitted = self.fit(trials)
         if fitted is None or not fitted.is_useful:
@@ -72,6 +79,11 @@ class ResponseProposer:
         predicted = PredictedCandidates.predict(fitted, seed=self.config.seed, number=len(trials))
         if self.is_settled(predicted, len(trials)):
             return []
+        left = self.config.trials - sum(not trial.is_imported for trial in trials)
+        if not self.objectives.is_single and left <= FRONT_POINTS:
+            return self._propose_front(predicted, left)
+        if not self.objectives.is_single:
+            wanted = min(wanted, left - FRONT_POINTS)
         return self._sample_optima(predicted, wanted, len(trials))
 
     def fit(self, trials: Sequence[Trial]) -> FittedResponse | None:
@@ -101,21 +113,24 @@ class ResponseProposer:
         return certificate.is_met
 
     def _sample_optima(self, predicted: PredictedCandidates, wanted: int, number: int) -> list[Suggestion]:
-        allowed_C = predicted.within_C.copy()
-        measured = len(predicted.fitted.trials)
-        allowed_C[:measured] = False
-        if not allowed_C.any():  # no candidate holds the floors: look where they are nearest to hold
-            allowed_C[measured:] = True
-
         draw = partial(draw_objective, predicted.fitted.model, predicted.scores, items_fixed=True)
         draws = [
             draw(goal.shares, rng=self._seed("sampled optima", number, place), draws=SPARE_DRAWS * wanted)
             for place, goal in enumerate(self.objectives.goals)
         ]
         rng = self._seed("objective weights", number)
-        chosen = choose_sampled_optima(draws, allowed_C, wanted, rng=rng)
-        points = [predicted.points[place - measured] for place in chosen]
-        return [Suggestion(point.weights, "sampled optimum", point.settings, strategy="response") for point in points]
+        chosen = choose_sampled_optima(draws, predicted.allow_unmeasured(), wanted, rng=rng)
+        return [_name_point(predicted.read_point(number), "sampled optimum") for number in chosen]
+
+    def _propose_front(self, predicted: PredictedCandidates, wanted: int) -> list[Suggestion]:
+        """Points of the predicted front of several objectives, from one end to the other."""
+        means = predicted.scores.compute_means(predicted.fitted.model)
+        values_CK = np.stack([sum_weighted(means, goal.shares) for goal in self.objectives.goals], axis=1)
+
+        open_C = np.flatnonzero(predicted.allow_unmeasured())
+        front = open_C[find_front(values_CK[open_C])]
+        along = np.unique(np.linspace(0, len(front) - 1, min(wanted, len(front))).round().astype(int))
+        return [_name_point(predicted.read_point(int(number)), "predicted front") for number in front[along]]
 
     def _seed(self, *purpose: str | int) -> np.random.Generator:
         return generator(self.config.seed, *purpose)
@@ -130,5 +145,5 @@ def measure_likelihood_share(run: Path, objectives: ObjectiveSet) -> float:
     )
 
 
-def _mark(suggestion: Suggestion) -> Suggestion:
-    return Suggestion(suggestion.weights, suggestion.origin, suggestion.settings, strategy="response")
+def _name_point(point: Point, origin: str) -> Suggestion:
+    return Suggestion(point.weights, origin, point.settings, strategy="response")
