@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from aftermix.config.fields import ConfigSection, Count, Finite, Positive
+from aftermix.config.fields import ConfigSection, Count, Finite, Positive, Tokens
 
 Strategy = Literal["response", "tpe", "random"]
 STARTUP = 20
@@ -93,6 +93,8 @@ class SearchConfig(ConfigSection):
     quarter of the paired standard error of the objective, at least 0.1 points."""
     batch: Count = 4
     """Points that are proposed together, before the first of them is measured. The `paper` preset proposes one."""
+    budget_tokens: Tokens | None = None
+    """Positions to compute on search and select items, padding included; baselines and test items are apart."""
     seed: Annotated[int, Field(ge=0)] = 0
     objective: Annotated[tuple[Objective, ...], BeforeValidator(_objectives)] = (Objective(),)
     """One objective, or several for a Pareto front."""

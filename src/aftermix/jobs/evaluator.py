@@ -16,6 +16,7 @@ from aftermix.config import Config, EvaluateConfig, Split
 from aftermix.devices import choose_threads
 from aftermix.errors import printable
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
+from aftermix.evaluation.engines.positions import count_request_positions
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.evaluation.quiet import quiet
 from aftermix.evaluation.rehearsal import list_sample_batches, score_first_items
@@ -75,14 +76,22 @@ class ModelEvaluator:
         unchanged: frozenset[str] = frozenset(),
     ) -> ItemMeasurement:
         """Put `tensors` into the model and score it; those named `unchanged` take the base's values."""
-        started = perf_counter()
+        started, lm = perf_counter(), self.engine.lm
         self.engine.load(tensors, unchanged=unchanged)
-        loaded = perf_counter()
+        loaded, before = perf_counter(), lm.computed_positions
 
         measured = self.suite.evaluate(self.engine.lm, split, keep=self.keeps_answers)
         tell_warnings(self.suite)
         seconds = {"combine": loaded - started, "evaluate": perf_counter() - loaded}
-        return ItemMeasurement(measured.items, seconds, measured.answers)
+        return ItemMeasurement(measured.items, seconds, measured.answers, lm.computed_positions - before)
+
+    def count_positions(self, split: Split) -> int:
+        """Positions that a measurement on `split` computes, generated answers at their limit; runs no model."""
+        lm = self.engine.lm
+        asked = [request for requests in self.suite.list_requests(split, lm).values() for request in requests]
+        kept = self.suite.keep_split(split, lm).references.values() if self.keeps_answers else ()
+        references = [request for requests in kept for request in requests]
+        return count_request_positions(lm, asked) + count_request_positions(lm, references)
 
 
 def tell_warnings(suite: TaskSuite) -> None:

@@ -22,8 +22,10 @@ from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.plan_counts import (
     count_mixture_measurements,
+    count_runs,
     count_search_measurements,
     describe_mixtures,
+    describe_runs,
     list_training_tokens,
     read_verification_tokens,
 )
@@ -66,6 +68,8 @@ class JobEstimate:
     """Cores' worth of work that other processes do."""
     sharing: str = ""
     """Words on beginnings that requests share."""
+    runs: str = ""
+    """Runs by items of a search, and what they cost of a budget."""
     combine_s: float = 0.0
     """Seconds of one merge into the living model."""
     space: str = ""
@@ -157,9 +161,13 @@ def _plan_evaluations(
     suite = TaskSuite.build(config.evaluate)
     engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
     lm, busy = engine.lm, _measure_busy_cores()
-    threads = ModelEvaluator(engine, suite).rehearse(config.evaluate)
+    evaluator = ModelEvaluator(engine, suite, keeps_answers=True)
+    threads = evaluator.rehearse(config.evaluate)
 
     measurements = count_search_measurements(config) if space is not None else count_mixture_measurements(config)
+    cost = {"trial": evaluator.count_positions("search"), "finalist": evaluator.count_positions("select")}
+    if space is not None:
+        measurements |= {"search": count_runs(config, **cost)}
     splits: tuple[Split, ...] = ("search", "select", "test")
     once = leaves_vectors_as_they_are(merger.recipe.method, space.settings if space is not None else {})
     per_model = {split: sum(suite.count_tokens(split, lm).values()) for split in splits}
@@ -178,6 +186,7 @@ def _plan_evaluations(
         threads=threads,
         busy_cores=busy,
         sharing=_describe_sharing(suite.list_requests("search", lm), lm),
+        runs=describe_runs(config, suite.count_items(), **cost) if space is not None else "",
         combine_s=_measure_combine_s(merger)
         if once and not merger.recipe.method.surveys_tensors
         else _measure_merge_s(merger),

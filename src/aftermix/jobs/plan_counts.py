@@ -11,6 +11,7 @@ from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.search.baselines import build_instruction_scan, list_fixed_baselines
 from aftermix.jobs.verify.training_file import read_expert_tokens
+from aftermix.search.budget import build_budget
 
 
 def count_search_measurements(config: Config) -> dict[Split, int]:
@@ -29,6 +30,31 @@ def count_search_measurements(config: Config) -> dict[Split, int]:
         "select": min(search.top, max(search.trials, 1)) + tuned,
         "test": 1 + fixed + ((2 if experts else 1) if scan else 0),
     }
+
+
+def describe_runs(config: Config, items: Mapping[str, Mapping[str, int]], *, trial: int, finalist: int) -> str:
+    """`57 of 100 runs x 300 search items, 3 finalists x 900 select items: 1,200,000 of 1,300,000 tokens`
+
+    `trial` and `finalist` are the tokens of one measurement of each, as of `search.budget_tokens`.
+    """
+    search = config.search
+    runs, limit = count_runs(config, trial=trial, finalist=finalist), search.budget_tokens
+    finalists = min(search.top, max(runs, 1))
+    search_items, select_items = (sum(counts[split] for counts in items.values()) for split in ("search", "select"))
+    cut = f"{runs:,} of {search.trials:,}" if runs < search.trials else f"{runs:,}"
+    within = f" of {limit:,}" if limit is not None else ""
+    return (
+        f"{cut} runs x {search_items:,} search items, {finalists} finalists x {select_items:,} select items: "
+        f"{runs * trial + finalists * finalist:,}{within} tokens"
+    )
+
+
+def count_runs(config: Config, *, trial: int, finalist: int) -> int:
+    """Trials of a search as its budget allows. Raises :class:`ConfigError` for a budget that two trials exceed."""
+    search = config.search
+    if search.budget_tokens is None:
+        return search.trials
+    return min(search.trials, build_budget(search, trial_tokens=trial, finalist_tokens=finalist).count_trials())
 
 
 def count_mixture_measurements(config: Config) -> dict[Split, int]:

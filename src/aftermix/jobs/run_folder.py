@@ -35,7 +35,7 @@ from aftermix.runs.records import MODEL_FOLDER
 from aftermix.runs.session import RunSession, refuse_no_run
 from aftermix.yaml_file import read_yaml
 
-GROWABLE = ("trials", "top", "baselines", "max_consecutive_failures")
+GROWABLE = ("trials", "budget_tokens", "top", "baselines", "max_consecutive_failures")
 """Search settings that may change on resume without making it another search."""
 PROPOSING = ("strategy", "batch", "startup")
 """Search settings that a file may leave to the run that it goes on with."""

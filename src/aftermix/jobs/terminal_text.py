@@ -54,20 +54,25 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
         time = f", about {_time(seconds[split])}" if seconds else ""
         yield f"{split:<15} {needs.measurements[split]} evaluations, {tokens:,} tokens{time}"
 
-    if needs.sharing:
-        yield f"Requests        {needs.sharing}"
+    for name, text in (("Budget", needs.runs), ("Requests", needs.sharing)):
+        if text:
+            yield f"{name:<15} {text}"
     if needs.tokens_per_s:
-        threads = f" with {needs.threads} thread{'' if needs.threads == 1 else 's'}" if needs.threads else ""
-        speed = f"{needs.tokens_per_s:,.0f} tokens/s measured now{threads}"
-        yield f"Speed           {speed}; one merge {needs.combine_s:.3f} s"
-        if needs.busy_cores > BUSY_CORES:
-            yield f"Busy            other work keeps {needs.busy_cores:.1f} cores: alone, the job is faster than this"
+        yield from _describe_speed(needs, needs.tokens_per_s)
         yield f"Total           about {_time(sum(seconds.values()))}"
     if needs.training:
         yield f"Training        {', '.join(describe_training(needs.training))}"
     if needs.verification_tokens:
         yield f"--verify N      N x {needs.verification_tokens:,} tokens of training"
     yield from (f"Note            {remark}" for remark in needs.remarks)
+
+
+def _describe_speed(needs: JobEstimate, tokens_per_s: float) -> Iterator[str]:
+    threads = f" with {needs.threads} thread{'' if needs.threads == 1 else 's'}" if needs.threads else ""
+    speed = f"{tokens_per_s:,.0f} tokens/s measured now{threads}"
+    yield f"Speed           {speed}; one merge {needs.combine_s:.3f} s"
+    if needs.busy_cores > BUSY_CORES:
+        yield f"Busy            other work keeps {needs.busy_cores:.1f} cores: alone, the job is faster than this"
 
 
 def describe_scores(summary: ScoresRecord) -> Iterator[str]:

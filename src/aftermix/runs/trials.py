@@ -124,6 +124,8 @@ class Trial:
     """Number of the process that measured it, from 0."""
     attempt: int | None = None
     """Number of the try, from 1."""
+    tokens: int | None = None
+    """Positions that the model computed to score it, padding included; 0 where an earlier trial's scores were taken."""
 
     @property
     def point(self) -> Point:
@@ -156,6 +158,8 @@ class ItemMeasurement:
     seconds: Mapping[str, float] = field(default_factory=dict)
     answers: KeptAnswers | None = None
     """Answers that the scores are of, request by request; None in runs that do not keep them."""
+    tokens: int | None = None
+    """Positions that the model computed for it, padding included; None where nobody counted."""
 
 
 Measure = Callable[[Point, Split], ItemMeasurement]
@@ -163,7 +167,7 @@ Measure = Callable[[Point, Split], ItemMeasurement]
 
 _TRIAL: TypeAdapter[Trial] = TypeAdapter(Trial)
 _PROPOSAL: TypeAdapter[ProposedPoint] = TypeAdapter(ProposedPoint)
-_LATER_KEYS = ("strategy", "batch", "worker", "attempt")
+_LATER_KEYS = ("strategy", "batch", "worker", "attempt", "tokens")
 """Keys of a trial that runs of old lack: absent where there is no value, so that a journal stays as it began."""
 _ITEMS: TypeAdapter[dict[str, list[Finite | None] | GroupScoresRecord]] = TypeAdapter(
     dict[str, StoredScores], config=ConfigDict(allow_inf_nan=False)

@@ -37,6 +37,7 @@ from aftermix.runs.trials import (
     describe_point,
 )
 from aftermix.search.batches import BatchQueue, ProposeBatch
+from aftermix.search.budget import TokenBudget
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.pareto import find_front
 from aftermix.search.space import SearchSpace
@@ -68,6 +69,7 @@ def run_study(
     imported: Sequence[ImportedTrial] = (),
     propose: ProposeBatch | None = None,
     design: int | None = None,
+    budget: TokenBudget | None = None,
     label: str = "search",
 ) -> list[Trial]:
     """Begin or resume the search whose journal lies in `folder`, and return all its trials.
@@ -79,6 +81,9 @@ def run_study(
 
     After `design` new trials, by default those of the sampler's first design, a search whose items all scored the same
     stops; one that hands in its own `propose` says if it has such a design.
+
+    With a `budget` the search ends before the first trial for which that has no room, and the last batch may be left
+    in part.
 
     `imported` trials of another run come first and are written with the first line; `config.trials` new ones follow.
     A trial whose `measure` raises is recorded as failed and the search goes on. An input that changed
@@ -105,7 +110,7 @@ def run_study(
     queue = BatchQueue.reopen(folder, trials, propose=ask, wanted=config.points_at_once, space=space)
 
     with progress.counter(label=label, total=total, done=len(trials), unit="trial") as advance:
-        while len(trials) < total:
+        while len(trials) < total and (budget is None or budget.has_room(trials)):
             if watched is not None and len(trials) >= watched:
                 _refuse_all_equal(folder, trials, objectives)
             known = partial(_measure_once, folder, trials, tasks, measure)
@@ -124,6 +129,9 @@ def run_study(
                 raise _explain_stop(folder, trials, failures, fault) from fault
             if len(trials) == total == watched:
                 _refuse_all_equal(folder, trials, objectives)
+
+    if watched is not None and len(trials) < watched:  # a budget that ends within the first design
+        _refuse_all_equal(folder, trials, objectives)
     return trials
 
 
@@ -172,7 +180,7 @@ def _measure_once(
         with journal_blocks(journal.locate_items(folder, "search", len(trials)), describe_point(point)):
             return measure(point, "search")
     answers = read_kept_answers(folder, "search", same.number)
-    return ItemMeasurement(journal.read_items(folder, "search", same.number), answers=answers)
+    return ItemMeasurement(journal.read_items(folder, "search", same.number), answers=answers, tokens=0)
 
 
 def suggest_batch(
@@ -225,6 +233,7 @@ def _run_trial(
         scores=scores,
         objective=objectives.values(scores),
         feasible=objectives.feasible(scores) and queue.space.contains(proposed.weights, proposed.settings),
+        tokens=measurement.tokens if queue.is_recorded else None,
         seconds={**spent, "overhead": max(0.0, perf_counter() - started - sum(spent.values()))},
     )
     return EndedTrial(trial, items, measurement.answers)

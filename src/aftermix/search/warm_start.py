@@ -113,6 +113,7 @@ def _import(
         batch=None,
         worker=None,
         attempt=None,
+        tokens=None,
     )
     select = _read_stored(source, "select", trial.number, tasks) if has_select else None
     return ImportedTrial(rescored, search, select, source, trial.number)

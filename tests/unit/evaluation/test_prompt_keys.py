@@ -134,7 +134,7 @@ def test_generation_options_and_thoughts_are_those_of_lm_eval(
         by_item = {sample["doc_id"]: sample["resps"][0][0] for sample in samples}
         assert found[name] == [by_item[number] for number in sorted(by_item)], name
         if name == "plain":
-            plan = lm._find_generation_plan(suite.list_requests("search", lm)["write_colour"])
+            plan = lm.find_generation_plan(suite.list_requests("search", lm)["write_colour"])
             generated = [lm._generate(batch, seed=0)[:, 0] for batch in plan.batches]
             frequent = int(torch.cat(generated).mode().values)
     assert len({tuple(answers) for answers in found.values()}) == 4

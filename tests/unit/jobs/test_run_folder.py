@@ -62,8 +62,9 @@ def settle(run: Path | None, **search: Any) -> tuple[str, int, int | None]:
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        ({}, ("tpe", 4, 20)),
-        ({"batch": 1, "startup": 7}, ("tpe", 1, 7)),
+        ({}, ("response", 4, None)),
+        ({"batch": 1, "startup": 7}, ("response", 1, 7)),
+        ({"strategy": "tpe"}, ("tpe", 4, 20)),
         ({"strategy": "random", "startup": None}, ("random", 4, 20)),
     ],
 )

@@ -53,17 +53,19 @@ class BatchAnswers:
     texts: tuple[str, ...]
     tokens: int
     """Tokens that were generated."""
+    positions: int
+    """Positions that were computed for them, padding included."""
 
 
 def pack_answers(answers: Sequence[BatchAnswers]) -> Arrays:
     """The answers of some batches as one array of bytes."""
-    values = [[list(batch.texts), batch.tokens] for batch in answers]
+    values = [[list(batch.texts), batch.tokens, batch.positions] for batch in answers]
     return {"answers": np.frombuffer(json.dumps(values).encode(), np.uint8)}
 
 
 def unpack_answers(arrays: Arrays) -> list[BatchAnswers]:
     """Inverse of :func:`pack_answers`."""
-    return [BatchAnswers(tuple(texts), tokens) for texts, tokens in json.loads(arrays["answers"].tobytes())]
+    return [BatchAnswers(tuple(texts), *counts) for texts, *counts in json.loads(arrays["answers"].tobytes())]
 
 
 @dataclass(frozen=True)

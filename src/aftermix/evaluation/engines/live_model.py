@@ -33,6 +33,7 @@ from aftermix.evaluation.engines.generation import (
     unpack_answers,
 )
 from aftermix.evaluation.engines.plan_choice import ChosenPlan, choose_plan
+from aftermix.evaluation.engines.positions import PositionCounter
 from aftermix.evaluation.engines.prefix_tree import Pair
 from aftermix.evaluation.engines.tree_plan import TreePlan
 from aftermix.evaluation.engines.tree_scoring import TreeScorer, find_reason_against_trees, find_window
@@ -66,6 +67,8 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         )
         self._date = date
         self.forwarded_tokens = 0
+        self.computed_positions = 0
+        self._counter = PositionCounter(model)
         self.truncated_requests = 0
         # A plan holds its requests, so their ids cannot be taken by others while it is kept.
         self._plans: OrderedDict[tuple[int, ...], tuple[Sequence[Any], Any]] = OrderedDict()
@@ -103,7 +106,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
         """Each context continued until a stop text, the end of text or the limit."""
-        plan = self._find_generation_plan(requests)
+        plan = self.find_generation_plan(requests)
         positions = [batch.most_positions for batch in plan.batches]
         blocks = PlanBlocks.open(positions, lambda: plan.content_hash, engine=self.describe_engine())
         answers = [""] * plan.requests
@@ -115,6 +118,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
             for batch, found in zip(plan.batches[block.start : block.stop], made, strict=True):
                 self.forwarded_tokens += found.tokens
+                self.computed_positions += found.positions
                 for request, text in zip(batch.requests, found.texts, strict=True):
                     answers[request] = text
         self.forwarded_tokens += plan.prompt_tokens
@@ -122,10 +126,11 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         return answers
 
     def _answer_batch(self, plan: GenerationPlan, number: int) -> BatchAnswers:
-        batch = plan.batches[number]
+        batch, before = plan.batches[number], self._counter.count
         generated_BN = self._generate(batch, seed=SAMPLING_SEED + number)
         texts = tuple(self._read_answer(tokens, batch.settings) for tokens in generated_BN.tolist())
-        return BatchAnswers(texts, int((generated_BN != self.tokenizer.pad_token_id).sum()))
+        tokens = int((generated_BN != self.tokenizer.pad_token_id).sum())
+        return BatchAnswers(texts, tokens, self._counter.count - before)
 
     def describe_engine(self) -> str:
         """All that decides the rounding of an answer besides the model and the requests, in words."""
@@ -152,7 +157,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         for kind in {request.request_type for request in requests}:
             of_kind = [request for request in requests if request.request_type == kind]
             if kind == "generate_until":
-                total += self._find_generation_plan(of_kind).most_tokens
+                total += self.find_generation_plan(of_kind).most_tokens
             elif kind in ("loglikelihood", REFERENCE):
                 total += self.find_scoring_plan(of_kind).plan.tokens
             else:
@@ -180,7 +185,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         scored = [request for request in requests if request.request_type == "loglikelihood"]
         generated = [request for request in requests if request.request_type == "generate_until"]
         plans: list[ScoringPlan | TreePlan | GenerationPlan] = [self.find_scoring_plan(scored).plan] if scored else []
-        plans += [self._find_generation_plan(generated)] if generated else []
+        plans += [self.find_generation_plan(generated)] if generated else []
         return sum(plan.truncated for plan in plans)
 
     def run_briefly(self, requests: Sequence[Any]) -> None:
@@ -188,7 +193,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         for kind in sorted({request.request_type for request in requests}):
             of_kind = [request for request in requests if request.request_type == kind]
             if kind == "generate_until":
-                for batch in self._find_generation_plan(of_kind).batches:
+                for batch in self.find_generation_plan(of_kind).batches:
                     settings = batch.settings
                     brief = replace(settings, max_new_tokens=min(settings.max_new_tokens, BRIEF_TOKENS))
                     self._generate(replace(batch, settings=brief), seed=SAMPLING_SEED)
@@ -208,6 +213,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
                 "The model is broken: look at its merge weights.",
             )
         self.forwarded_tokens += plan.tokens
+        self.computed_positions += plan.positions
         if decides:
             self.truncated_requests += plan.truncated
             return answers
@@ -303,7 +309,9 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         """Words on why shared beginnings are run anew for every request of this model; None where they are not."""
         return find_reason_against_trees(self.model, max_length=self.max_length)
 
-    def _find_generation_plan(self, requests: Sequence[Any]) -> GenerationPlan:
+    def find_generation_plan(self, requests: Sequence[Any]) -> GenerationPlan:
+        """The batches in which `requests` are generated, planned once."""
+
         def make() -> GenerationPlan:
             lengths = {request.args[0]: len(self.tok_encode(request.args[0])) for request in requests}
             by_options: dict[str, list[int]] = {}

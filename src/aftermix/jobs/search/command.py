@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from aftermix.config import Config, require
@@ -14,13 +15,15 @@ from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.earlier_run import import_comparable_trials
 from aftermix.jobs.search.response_stage import ResponseStage, refuse_fine_precision
-from aftermix.jobs.search.result import build_best_record
+from aftermix.jobs.search.result import build_best_record, complete_certificate
 from aftermix.jobs.search.run_inputs import RunInputs
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
+from aftermix.runs.journal import locate_items, read_trials
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
 from aftermix.runs.session import RunSession, open_session
+from aftermix.search.budget import TokenBudget, build_budget
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import choose_winner
 from aftermix.search.space import SearchSpace
@@ -86,6 +89,7 @@ def _search(
     if source is not None:
         imported = import_comparable_trials(source, evaluation, evaluator=evaluator, space=space, objectives=objectives)
 
+    budget = _open_budget(evaluator, run)
     # The folder is made last: whatever is refused leaves nothing behind.
     run_folder.open_run_folder(
         session,
@@ -98,7 +102,20 @@ def _search(
         requests=None if resume else evaluator.tabulate_requests(),
         source=source,
     )
-    _run_stages(evaluator, run, space=space, objectives=objectives, imported=imported)
+    _run_stages(evaluator, run, space=space, objectives=objectives, imported=imported, budget=budget)
+
+
+def _open_budget(evaluator: MergeEvaluator, run: Path) -> TokenBudget | None:
+    """The budget of the search in `run`, new or resumed; None where its file sets none.
+
+    Raises as :func:`~aftermix.search.budget.build_budget` does.
+    """
+    config, cost = evaluator.config.search, evaluator.model_evaluator.count_positions
+    if config.budget_tokens is None:
+        return None
+    own = [trial for trial in read_trials(run) if not trial.is_imported]
+    before = sum(locate_items(run, "select", trial.number).exists() for trial in own)
+    return build_budget(config, trial_tokens=cost("search"), finalist_tokens=cost("select"), finalists_before=before)
 
 
 def _run_stages(
@@ -108,6 +125,7 @@ def _run_stages(
     space: SearchSpace,
     objectives: ObjectiveSet,
     imported: Sequence[ImportedTrial],
+    budget: TokenBudget | None,
 ) -> None:
     """Trials, selection, test, model, report; each stage leaves files that a resumed run takes up."""
     config, tasks = evaluator.config.search, evaluator.tasks
@@ -122,6 +140,7 @@ def _run_stages(
         imported=imported,
         propose=stage.proposer.propose if responds else None,
         design=stage.proposer.startup if responds else None,
+        budget=budget,
     )
 
     # Trials outside the ranges tell the response something, and are not chosen.
@@ -136,6 +155,11 @@ def _run_stages(
         ranking=conclusion.ranking if responds else None,
         settled=conclusion.certificate.status == "flat" and responds,
     )
+
+    certificate = complete_certificate(
+        conclusion.certificate, evaluator, run, trials=trials, chosen=chosen, budget=budget
+    )
+    conclusion = replace(conclusion, certificate=certificate)
 
     best = build_best_record(evaluator, run, trials=trials, chosen=chosen, objectives=objectives, conclusion=conclusion)
 

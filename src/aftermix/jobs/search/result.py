@@ -14,6 +14,8 @@ from aftermix.jobs.search.response_stage import ResponseConclusion
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
 from aftermix.merging.merge import MergeRecipe
 from aftermix.mixture.ratios import convert_weights
+from aftermix.runs.answers.certificate_records import CertificateRecord
+from aftermix.runs.journal import locate_items
 from aftermix.runs.json_record import OptionValue
 from aftermix.runs.reader import read_best
 from aftermix.runs.records import (
@@ -27,6 +29,7 @@ from aftermix.runs.records import (
     VectorRecord,
 )
 from aftermix.runs.trials import Trial, Weights
+from aftermix.search.budget import TokenBudget, count_spent_tokens
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import SelectedTrial, WinnerSelection
 from aftermix.search.summary import summarise
@@ -168,3 +171,38 @@ def sum_by_phase(seconds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Sums by phase."""
     phases = sorted({phase for entry in seconds for phase in entry})
     return {phase: sum(entry.get(phase, 0.0) for entry in seconds) for phase in phases}
+
+
+def complete_certificate(
+    certificate: CertificateRecord,
+    evaluator: MergeEvaluator,
+    run: Path,
+    *,
+    trials: Sequence[Trial],
+    chosen: WinnerSelection,
+    budget: TokenBudget | None,
+) -> CertificateRecord:
+    """`certificate` with what the search spent, and with the budget as its status where that ended the search.
+
+    Finalists count as planned, generated answers at their limit. `tokens` is null in runs that did not count them.
+    """
+    own = [trial for trial in trials if not trial.is_imported]
+    config = evaluator.config.search
+    is_spent = budget is not None and len(own) < config.trials and not budget.has_room(trials)
+    reached = certificate.status if config.strategy == "response" else "trials"  # other strategies know no bound
+    items = sum(counts["search"] for counts in evaluator.model_evaluator.suite.count_items().values())
+    is_counted = all(trial.tokens is not None for trial in own if trial.is_complete)
+    return certificate.model_copy(
+        update={
+            "status": "budget" if is_spent and reached == "trials" else reached,
+            "items": items if certificate.items is None else certificate.items,
+            "tokens": _count_tokens(evaluator, run, own, chosen) if is_counted else None,
+        }
+    )
+
+
+def _count_tokens(evaluator: MergeEvaluator, run: Path, own: Sequence[Trial], chosen: WinnerSelection) -> int:
+    cost = evaluator.model_evaluator.count_positions
+    new = {candidate.trial.number for candidate in chosen.candidates if candidate.seconds}
+    finalists = new | {trial.number for trial in own if locate_items(run, "select", trial.number).exists()}
+    return count_spent_tokens(own, trial_tokens=cost("search")) + len(finalists) * cost("select")
