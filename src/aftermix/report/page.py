@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -84,16 +85,11 @@ def render(
     desk: DeskSection | None = None,
 ) -> str:
     """The page for `run`, with what its vectors got where that is known, and the mixture that it found and trained."""
-    environment = Environment(
-        loader=FunctionLoader(_read_package_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters["breakable"] = _allow_breaks
-
     context = build_context(run)
     # The style sheet is ours; no name of the user's is put into it.
     style = Markup(_read_package_file("style.css"))  # noqa: S704
-    return environment.get_template("template.html").render(
+    template = _open_templates().get_template("template.html")
+    return template.render(
         view=context,
         charts=_draw_charts(run, context),
         shares=build_share_section(shares),
@@ -104,6 +100,17 @@ def render(
         desk=desk,
         style=style,
     )
+
+
+@cache
+def _open_templates() -> Environment:
+    """The templates, compiled once: a command may write several pages."""
+    environment = Environment(
+        loader=FunctionLoader(_read_package_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters["breakable"] = _allow_breaks
+    return environment
 
 
 def _draw_charts(run: Run, context: ReportContext) -> ReportCharts:
