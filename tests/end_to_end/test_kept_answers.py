@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from aftermix.runs.answers.reading import has_answers, keeps_answers, read_loglikelihoods, read_requests
 from conftest import run_cli
@@ -158,3 +158,22 @@ def test_a_run_that_kept_none_goes_on_without(
     for number in range(4):
         name = f"items/search/{number:05d}.json"
         assert (run / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_damaged_requests_are_refused_at_the_resume(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    path = run / "items/requests.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    assert run_cli("search", "--resume", run) == 2
+    assert f"{path}: expected the requests of a run, found " in capsys.readouterr().err
+
+    arrays = load_file(finished / "items/requests.safetensors")
+    arrays["test/numbers/bytes"][0] += 1
+    save_file(arrays, path)
+    assert run_cli("search", "--resume", run) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"aftermix: {run / 'items/requests.json'}: answers are kept to other requests than these tasks have. "
+        "Restore the versions of its packages (`lock.json`), or start a new run in another folder."
+    )

@@ -17,6 +17,8 @@ from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture import tree as mixture_tree
 from aftermix.jobs.mixture.command import mixture
 from aftermix.jobs.mixture.tree_problem import TreeProblem, build_level_problem
+from aftermix.runs.answers.reading import read_loglikelihoods, read_requests
+from aftermix.runs.journal import read_items, read_trials
 from aftermix.runs.trials import ItemMeasurement, Point
 from conftest import make_family, run_cli
 from support.forked import run_forked
@@ -77,6 +79,24 @@ def top_down(tmp_path_factory: pytest.TempPathFactory, wide: Family, tasks: Path
 
 
 TOP_DOWN = {"tree": FLAT, "priors": {"ours": {"b": 0.1, "c": 0.3, "d": 0.4, "e": 0.2}}, "bounds": {"left": (0.2, 0.8)}}
+
+
+@pytest.mark.parametrize("direction", ["bottom_up", "top_down"])
+def test_answers_of_every_point_of_every_group_are_kept(direction: str, request: pytest.FixtureRequest) -> None:
+    run: Path = request.getfixturevalue(direction)
+    table = read_requests(run)
+    groups = [path.parent for path in sorted(run.glob("levels/*/trials.jsonl"))]
+    assert len(groups) > 1
+    for folder in groups:
+        for trial in read_trials(folder):
+            scores = read_items(folder, "search", trial.number)
+            found = read_loglikelihoods(folder, "search", trial.number)
+            for task, requests in table.items():
+                likeliest = found[task].reshape(-1, 3).argmax(axis=1)
+                assert (likeliest == requests.splits["search"].gold).astype(float).tolist() == scores[task]
+    measured = [path for split in ("select", "test") for path in run.rglob(f"items/{split}/**/*.json")]
+    assert len(measured) > 3
+    assert all(path.with_suffix(".safetensors").is_file() for path in measured)
 
 
 def test_bottom_up_a_group_by_itself_then_its_merge_as_one_vector(bottom_up: Path) -> None:

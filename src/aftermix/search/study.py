@@ -179,8 +179,11 @@ def _measure_once(
     if same is None:
         with journal_blocks(journal.locate_items(folder, "search", len(trials)), describe_point(point)):
             return measure(point, "search")
-    answers = read_kept_answers(folder, "search", same.number)
-    return ItemMeasurement(journal.read_items(folder, "search", same.number), answers=answers, tokens=0)
+    try:
+        answers = read_kept_answers(folder, "search", same.number)
+        return ItemMeasurement(journal.read_items(folder, "search", same.number), answers=answers, tokens=0)
+    except AftermixError as error:  # a damaged file of the run says nothing of these weights
+        raise InputFaultError(*error.problem.parts) from error
 
 
 def suggest_batch(

@@ -248,3 +248,27 @@ def test_a_trial_at_the_point_of_an_earlier_one_takes_its_answers(tmp_path):
     for suffix in (".json", ".safetensors", ".answers.jsonl.gz"):
         first, second, third = ((tmp_path / f"items/search/{number:05d}{suffix}").read_bytes() for number in range(3))
         assert first == third != second
+
+
+def test_damaged_answers_of_an_earlier_trial_stop_the_search_and_fail_no_trial(tmp_path):
+    one = np.array([1], np.int32)
+    requests = SplitRequests(np.array([0, 1]), np.array([-1], np.int32), one, one)
+    write_requests(tmp_path, {task: TaskRequests("none", "acc,none", None, {"search": requests}) for task in TASKS})
+
+    def answer(point, split):
+        kept = TaskAnswers(np.array([-1], np.float32), np.array([1], np.uint8))
+        return replace(measure(point, split), answers=dict.fromkeys(TASKS, kept))
+
+    here = Suggestion({"it": 0.4, "ja": 0.1}, "prior")
+    options = {"measure": answer, "startup": 2, "batch": 1, "propose": lambda *_: [here]}
+    run(tmp_path, trials=1, **options)
+    path = tmp_path / "items/search/00000.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(InputFaultError) as error:
+        run(tmp_path, trials=2, **options)
+    assert str(error.value).startswith(f"{path}: expected the log-likelihoods of trial 0 on search items, found ")
+    assert len(journal.read_trials(tmp_path)) == 1
+
+    path.write_bytes(content)
+    assert [trial.state for trial in run(tmp_path, trials=2, **options)] == ["complete", "complete"]

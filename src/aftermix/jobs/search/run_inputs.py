@@ -8,13 +8,15 @@ from pathlib import Path
 
 from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.config import Config
+from aftermix.errors import SearchError
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, read_threads, refuse_other_scores
 from aftermix.merging.merge import MergeRecipe
-from aftermix.runs.answers.reading import keeps_answers
+from aftermix.runs.answers.reading import keeps_answers, read_requests
+from aftermix.runs.answers.requests import REQUESTS_FILE
 from aftermix.runs.input_records import EvaluationLockRecord, SplitRecord
 from aftermix.search.space import SearchSpace
 
@@ -52,7 +54,8 @@ class RunInputs:
 
         A run that goes on keeps the answers of its candidates if it has done so from its beginning.
 
-        Raises :class:`SearchError` when what decides a score has changed since the run began.
+        Raises :class:`SearchError` when what decides a score, or the requests whose answers are kept, have changed
+        since the run began.
         """
         threads, keeps = (read_threads(self.run), keeps_answers(self.run)) if self.resume else (None, True)
         evaluator = MergeEvaluator.open(
@@ -62,4 +65,8 @@ class RunInputs:
 
         if self.resume:
             refuse_other_scores(self.run, evaluation, chat=self.suite.chat)
+        if self.resume and keeps and read_requests(self.run) != evaluator.tabulate_requests():
+            found = "answers are kept to other requests than these tasks have"
+            remedy = "Restore the versions of its packages (`lock.json`), or start a new run in another folder."
+            raise SearchError(str(self.run / REQUESTS_FILE), found, remedy)
         return evaluator, evaluation
