@@ -80,7 +80,7 @@ class DeskReader:
             basis.append(np.frombuffer(data[:length], f"<i{width}") * outputs["step"])
             data = data[length:]
 
-        values = row @ mixing @ np.array(basis)
+        values = row @ mixing @ np.array(basis).reshape(outputs["directions"], int(counts.sum()))
         if task["is_soft"]:
             gaps = np.minimum.reduceat(values, np.concatenate([[0], np.cumsum(counts)[:-1]]))
             values = task["intercept"] + task["slope"] / (1 + np.exp(-gaps))

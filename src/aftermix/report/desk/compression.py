@@ -6,8 +6,9 @@ A prediction is `k(c)' L^-T W`, with `W` (N, J) whitened outputs. Over the posit
     A^(1/2) W = U S V',    prediction = (k(c)' L^-T W V S^-1) (S V')
 
 The first factor is `mixing`, of size 1 in the mean; the second, `basis`, is rounded to one step for all directions,
-which spreads the error evenly: a byte holds most directions, two bytes the strongest, and those below the step are
-nothing. The step is the coarsest at which scores at other positions stay within the tolerance.
+which spreads the error evenly: a byte holds most directions, two bytes the strongest (four, where items are too few for
+errors to cancel), and those below the step are nothing. The step is the coarsest at which scores at other positions
+stay within the tolerance.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from aftermix.response.surface.coordinates import Floats
 
 # S positions, N merges, K directions, J columns
 
-WIDEST = {1: 127, 2: 32767}
-"""Largest integer of one byte and of two."""
-HALVINGS = range(2, 20)
+WIDEST = {1: 2**7 - 1, 2: 2**15 - 1, 4: 2**31 - 1}
+"""Largest integer of so many bytes."""
+HALVINGS = range(2, 26)
 """Steps that are tried: the size of an output, halved so many times."""
 EMPTY = 0.25
 """Directions that are smaller than so much of a step tell less than rounding hides."""
@@ -96,7 +97,7 @@ def _find_directions(whitened_NJ: Floats, rows_SN: Floats) -> tuple[Floats, Floa
 
 
 def _list_roundings(mixing_NK: Floats, basis_KJ: Floats) -> Iterator[CompressedOutputs]:
-    """The same outputs rounded ever more finely, as long as two bytes hold them."""
+    """The same outputs rounded ever more finely."""
     if not basis_KJ.size:
         return
     size = float(np.sqrt((basis_KJ**2).sum() / basis_KJ.shape[1]))
@@ -104,13 +105,11 @@ def _list_roundings(mixing_NK: Floats, basis_KJ: Floats) -> Iterator[CompressedO
         step = size * 2.0**-halvings
         kept_K = np.sqrt((basis_KJ**2).mean(axis=1)) >= EMPTY * step
         integers_KJ = np.rint(basis_KJ[kept_K] / step)
-        if np.abs(integers_KJ).max(initial=0) > WIDEST[2]:
-            return
         yield _pack(mixing_NK[:, kept_K], integers_KJ, step)
 
 
 def _pack(mixing_NK: Floats, integers_KJ: NDArray[np.float64], step: float) -> CompressedOutputs:
-    widths = tuple(1 if np.abs(row).max() <= WIDEST[1] else 2 for row in integers_KJ)
+    widths = tuple(min(width for width, most in WIDEST.items() if np.abs(row).max() <= most) for row in integers_KJ)
     data = b"".join(row.astype(f"<i{width}").tobytes() for row, width in zip(integers_KJ, widths, strict=True))
     return CompressedOutputs(
         directions=len(widths),

@@ -7,6 +7,7 @@
 // choice.
 
 const SMALLEST_SUM = 1e-3; // of absolute weights, from which on its logarithm counts
+const INTEGERS = { 1: Int8Array, 2: Int16Array, 4: Int32Array }; // by their bytes
 const SPOKEN_AFTER = 500; // milliseconds of rest, so that a moving slider is not commented on
 
 // ---- Data ----
@@ -46,7 +47,7 @@ function decodeBytes(text) {
   return bytes;
 }
 
-// Directions one after the other, each of bytes or of pairs of bytes; numbers of a page are little-endian, as browsers are.
+// Directions one after the other, each in integers of its own width; they are little-endian, as browsers are.
 function decodeBasis({ basis, widths, directions, step }, columns) {
   const bytes = decodeBytes(basis);
   const decoded = new Float32Array(directions * columns);
@@ -54,7 +55,7 @@ function decodeBasis({ basis, widths, directions, step }, columns) {
   widths.forEach((width, direction) => {
     const end = begin + width * columns;
     const part = bytes.slice(begin, end).buffer;
-    const integers = width === 1 ? new Int8Array(part) : new Int16Array(part);
+    const integers = new INTEGERS[width](part);
     for (let column = 0; column < columns; column++) decoded[direction * columns + column] = integers[column] * step;
     begin = end;
   });

@@ -28,7 +28,7 @@ from aftermix.response.task_response import TaskResponse
 
 FAR = 2.0
 """Times the median deviation of the measured merges from which on a prediction is not to be relied on."""
-FITTED, HELD_OUT = 256, 64
+FITTED, HELD_OUT = 256, 256
 """Positions that outputs are compressed for, and those that the error is measured at."""
 TOLERANCE = 1e-4
 """Largest error of a score by its compression, over the scale of a score: a hundredth of a point."""

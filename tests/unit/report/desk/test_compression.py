@@ -72,6 +72,22 @@ def test_a_hundred_merges_fit_a_page() -> None:
     assert made.directions < 60
 
 
+def test_few_items_take_more_bytes_each() -> None:
+    world = SmoothWorld(6)
+    few = 3 * 2
+    world.whitened_NJ = world.whitened_NJ[:, :few]
+
+    def score(outputs_SJ: Floats) -> Floats:
+        return np.asarray(4 / (1 + np.exp(-outputs_SJ.reshape(-1, 2, 3).min(axis=2))).mean(axis=1))
+
+    exact = score(world.rows_SN @ world.whitened_NJ)
+    made = compress_outputs(world.whitened_NJ, world.rows_SN[:60], world.rows_SN[60:], score, tolerance=1e-6)
+    mixing, basis = made.decode(6, few)
+
+    assert np.abs(score(world.rows_SN @ mixing @ basis) - exact).max() < 1e-5
+    assert max(made.widths) == 4
+
+
 def test_the_same_outputs_are_the_same_bytes_whatever_the_signs() -> None:
     world = SmoothWorld(12)
     first = world.compress(1e-4)
