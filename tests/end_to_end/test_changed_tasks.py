@@ -91,7 +91,7 @@ def test_a_search_goes_on_with_its_own_tasks_alone(
     assert run_cli("search", both, "-o", place / "anew", "--from", run) == 0
     assert "and no trial: the objective needs 'numbers'" in capsys.readouterr().err
     trials = [json.loads(line) for line in (place / "anew" / "trials.jsonl").read_text().splitlines()]
-    assert [trial["origin"] for trial in trials] == ["prior"]
+    assert [trial["origin"] for trial in trials] == ["base"]
 
 
 def test_a_mixture_and_its_verification_are_held_by_the_same_rule(
