@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,28 @@ def test_a_run_without_likelihoods_cannot_predict(capsys: pytest.CaptureFixture[
     old = Path(__file__).parents[1] / "data" / "runs-0a1294b" / "search"
     assert run_cli("predict", old, "--weights", "ja=0.3") == 2
     assert "expected" in capsys.readouterr().err
+
+
+def test_a_damaged_response_is_refused(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    arrays = run / "response.safetensors"
+    arrays.write_bytes(arrays.read_bytes()[:-40])
+    assert run_cli("predict", run, "--weights", "a=0.3,b=0.5") == 2
+    assert f"{arrays}: expected a fitted response, found" in capsys.readouterr().err
+
+    record = json.loads((run / "response.json").read_text())
+    record["kernel"]["variances"] = record["kernel"]["variances"][:-1]
+    (run / "response.json").write_text(json.dumps(record))
+    assert run_cli("predict", run, "--weights", "a=0.3,b=0.5") == 2
+    assert "response.json: kernel.variances" in capsys.readouterr().err
+
+
+def test_a_search_that_has_not_ended_is_fitted_to_what_it_has(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    for name in ("best.json", "response.json", "response.safetensors"):
+        (run / name).unlink()
+    ours, theirs = (predict(folder, "a=0.3,b=0.5") for folder in (run, finished))
+    assert ours.objective.mean == pytest.approx(theirs.objective.mean, abs=1e-6)
 
 
 def test_another_objective_needs_no_merge_to_be_run(
