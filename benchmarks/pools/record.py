@@ -32,7 +32,7 @@ from aftermix.errors import AftermixError
 from aftermix.files import fingerprint, write_atomically, write_json
 
 SEED = 0
-TINY = {"merges": 3, "items": 3}
+TINY = {"pools": ["demo_ties", "demo_generated", "smollm2"], "merges": 3, "items": 3}
 
 
 def record_pool(name: str, folder: Path, *, merges: int, items: int, tiny: bool) -> tuple[Arrays, dict[str, str]]:

@@ -67,10 +67,9 @@ def prepare_smollm2(folder: Path, tiny: bool) -> Config:
         "lora": {"rank": 16, "alpha": 32},
         "dtype": "float32",
     }
-    if tiny:  # whole weights, so that it runs without peft
-        del training["lora"]
-        training = _shrink_training(training)
-    experts = train(_parse({"base": str(base), "train": training}), place / "experts")
+    config = _parse({"base": str(base), "train": training})
+    # Tiny experts are the demo's, of whole weights: they need no peft.
+    experts = train(_read_demo_training(tiny), folder / "experts") if tiny else train(config, place / "experts")
 
     values = {
         "base": str(base),
