@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from aftermix.config import SEARCH_EXCLUDE, Dimension, SearchConfig
 from aftermix.report import tables
+from aftermix.report.certificate_text import describe_certificate
 from aftermix.report.number_format import ScoreScale, choose_scale, format_count, format_setting
 from aftermix.report.sections.mixture import is_mixture
 from aftermix.report.sections.mixture_tree import count_searched_groups
@@ -54,6 +55,8 @@ class ReportContext:
     optimism: str
     origins: tuple[tables.OriginRow, ...]
     progress: str
+    certificate: tuple[str, ...]
+    """Sentences on why the search ended and what is certain of its winner."""
     merged: tuple[tuple[str, str], ...]
     items: ItemsRecord | None
     metrics: dict[str, str]
@@ -93,6 +96,7 @@ def build_context(run: Run) -> ReportContext:
         optimism=_describe_optimism(run, scale),
         origins=tables.count_origins(run.trials),
         progress=_describe_progress(run, scale),
+        certificate=tuple(describe_certificate(best, scale)),
         merged=_list_merge_facts(run),
         items=run.items,
         metrics=dict(best.metrics) if best else {},

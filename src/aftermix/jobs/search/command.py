@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from aftermix.config import Config, require
@@ -153,15 +152,26 @@ def _run_stages(
         tasks=tasks,
         measure=evaluator.evaluate,
         ranking=conclusion.ranking if responds else None,
-        settled=conclusion.certificate.status == "flat" and responds,
+        settled=conclusion.status == "flat" and responds,
     )
 
     certificate = complete_certificate(
-        conclusion.certificate, evaluator, run, trials=trials, chosen=chosen, budget=budget
+        stage.certify(conclusion, chosen.winner.trial.number),
+        evaluator,
+        run,
+        trials=trials,
+        chosen=chosen,
+        budget=budget,
     )
-    conclusion = replace(conclusion, certificate=certificate)
-
-    best = build_best_record(evaluator, run, trials=trials, chosen=chosen, objectives=objectives, conclusion=conclusion)
+    best = build_best_record(
+        evaluator,
+        run,
+        trials=trials,
+        chosen=chosen,
+        objectives=objectives,
+        response=conclusion.response,
+        certificate=certificate,
+    )
 
     # `best.json` comes after the model: a run that holds it has a winner to export and push.
     winner = chosen.winner.trial.point

@@ -35,10 +35,21 @@ FLAT_ERRORS = 2.0
 class ResponseConclusion:
     """The end of a search as its response sees it."""
 
-    ranking: tuple[int, ...] | None
-    """Trials from the best down; None where the response predicts too little to rank them."""
-    response: ResponseSummaryRecord | None
-    certificate: CertificateRecord
+    runs: int
+    """Complete trials."""
+    response: ResponseSummaryRecord | None = None
+    predicted: PredictedCandidates | None = None
+    """None where the response predicts too little to rank trials."""
+    places: tuple[int, ...] = ()
+    """Fitted trials within the ranges, from the best down."""
+    status: CertificateStatus = "trials"
+
+    @property
+    def ranking(self) -> tuple[int, ...] | None:
+        """Numbers of the trials from the best down; None where they cannot be ranked."""
+        if self.predicted is None:
+            return None
+        return tuple(self.predicted.fitted.trials[place].number for place in self.places)
 
 
 @dataclass(frozen=True)
@@ -79,59 +90,63 @@ class ResponseStage:
         return ResponseStage(replace(proposer, fall_back=partial(suggest_batch, space, fall_back, objectives)))
 
     def conclude(self, trials: Sequence[Trial]) -> ResponseConclusion:
-        """Fit once more, store the model in the run, and certify the best trial."""
+        """Fit once more, store the model in the run, and rank the trials by it."""
         run, proposer = self.proposer.run, self.proposer
         runs = sum(trial.is_complete for trial in trials)
         fitted = proposer.fit(trials) if keeps_answers(run) else None
         if fitted is None:
-            return ResponseConclusion(None, None, _record_unfitted(runs))
+            return ResponseConclusion(runs)
 
         write_response(fitted)
         summary = summarise_response(fitted)
         places = fitted.rank_trials()
         if not fitted.is_useful or not proposer.objectives.is_single or not places:
-            return ResponseConclusion(None, summary, _record_unfitted(runs))
+            return ResponseConclusion(runs, summary)
 
         predicted = PredictedCandidates.predict(fitted, seed=proposer.config.seed, number=len(trials))
-        certificate = self._certify(predicted, places[0], len(trials))
-        flat = self._find_flat_prior(predicted, places, len(trials))
+        flat = self._find_flat_prior(predicted, places)
         if flat is not None:
-            places = [flat, *(place for place in places if place != flat)]
-            certificate = self._certify(predicted, flat, len(trials))
-        status: CertificateStatus = "flat" if flat is not None else "met" if certificate.is_met else "trials"
+            others = (place for place in places if place != flat)
+            return ResponseConclusion(runs, summary, predicted, (flat, *others), "flat")
+        is_met = self._certify(predicted, places[0]).is_met
+        return ResponseConclusion(runs, summary, predicted, tuple(places), "met" if is_met else "trials")
 
-        ranking = tuple(fitted.trials[place].number for place in places)
-        record = CertificateRecord(
-            status=status,
+    def certify(self, conclusion: ResponseConclusion, winner: int) -> CertificateRecord:
+        """The certificate of trial number `winner`; it says where the search stopped and no more without a model."""
+        predicted, ranking = conclusion.predicted, conclusion.ranking
+        if predicted is None or ranking is None or winner not in ranking:
+            return CertificateRecord(
+                status=conclusion.status, probability=None, precision=None, bound=None, bound_items_fixed=None,
+                runs=conclusion.runs, items=None, tokens=None, model="none",
+            )  # fmt: skip
+
+        certificate = self._certify(predicted, conclusion.places[ranking.index(winner)])
+        return CertificateRecord(
+            status=conclusion.status,
             probability=certificate.probability,
             precision=certificate.precision,
             bound=certificate.bound,
             bound_items_fixed=certificate.bound_items_fixed,
-            runs=runs,
-            items=sum(len(task.shares_I) for task in fitted.model.tasks.values()),
+            runs=conclusion.runs,
+            items=sum(len(task.shares_I) for task in predicted.fitted.model.tasks.values()),
             tokens=None,
             model="response",
             items_factor=certificate.items_factor,
         )
-        return ResponseConclusion(ranking, summary, record)
 
-    def _certify(self, predicted: PredictedCandidates, winner: int, number: int) -> MergeCertificate:
+    def _certify(self, predicted: PredictedCandidates, winner: int) -> MergeCertificate:
         config = self.proposer.config
         return predicted.certify(
-            self.proposer.objectives.goals[0],
-            winner=winner,
-            precision=config.precision,
-            seed=config.seed,
-            number=number,
+            self.proposer.objectives.goals[0], winner=winner, precision=config.precision, seed=config.seed
         )
 
-    def _find_flat_prior(self, predicted: PredictedCandidates, places: Sequence[int], number: int) -> int | None:
+    def _find_flat_prior(self, predicted: PredictedCandidates, places: Sequence[int]) -> int | None:
         """The safest prior, if no merge can be told to be better: its bound is the least of all priors'."""
         trials, goal = predicted.fitted.trials, self.proposer.objectives.goals[0]
         priors = [place for place in places if trials[place].origin == "prior" and predicted.within_C[place]]
         if not priors:
             return None
-        bounds = {place: self._certify(predicted, place, number).bound for place in priors}
+        bounds = {place: self._certify(predicted, place).bound for place in priors}
         safest = min(priors, key=lambda place: bounds[place])
         return safest if bounds[safest] <= FLAT_ERRORS * predicted.measure_paired_error(goal, safest) else None
 
@@ -166,18 +181,3 @@ def summarise_response(fitted: FittedResponse) -> ResponseSummaryRecord:
             used=task.used,
         )
     return ResponseSummaryRecord(tasks=tasks)
-
-
-def _record_unfitted(runs: int) -> CertificateRecord:
-    """The certificate of a search without a model that predicts: it says where the search stopped, and no more."""
-    return CertificateRecord(
-        status="trials",
-        probability=None,
-        precision=None,
-        bound=None,
-        bound_items_fixed=None,
-        runs=runs,
-        items=None,
-        tokens=None,
-        model="none",
-    )

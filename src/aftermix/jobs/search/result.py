@@ -10,11 +10,10 @@ from aftermix.config import Config
 from aftermix.errors import SearchError
 from aftermix.evaluation.rehearsal import count_cut_prompts
 from aftermix.jobs.evaluator import MergeEvaluator
-from aftermix.jobs.search.response_stage import ResponseConclusion
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
 from aftermix.merging.merge import MergeRecipe
 from aftermix.mixture.ratios import convert_weights
-from aftermix.runs.answers.certificate_records import CertificateRecord
+from aftermix.runs.answers.certificate_records import CertificateRecord, ResponseSummaryRecord
 from aftermix.runs.journal import locate_items
 from aftermix.runs.json_record import OptionValue
 from aftermix.runs.reader import read_best
@@ -42,7 +41,8 @@ def build_best_record(
     trials: Sequence[Trial],
     chosen: WinnerSelection,
     objectives: ObjectiveSet,
-    conclusion: ResponseConclusion,
+    response: ResponseSummaryRecord | None,
+    certificate: CertificateRecord,
 ) -> BestRecord:
     """Measure winner and baselines on the test items of the run in `run`; the content of `best.json`."""
     config, seed = evaluator.config, evaluator.config.search.seed
@@ -75,8 +75,8 @@ def build_best_record(
         scan=build_scan_record(scorer, config) if compared else None,
         items=count_items(evaluator),
         seconds=_sum_seconds(evaluator, score_cache, trials, chosen, before=read_earlier_seconds(run)),
-        certificate=conclusion.certificate,
-        **({"response": conclusion.response} if conclusion.response is not None else {}),
+        certificate=certificate,
+        **({"response": response} if response is not None else {}),
     )
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from aftermix.report.certificate_text import describe_certificate
 from aftermix.report.number_format import POINTS, ScoreScale, choose_scale, format_setting
 from aftermix.runs.reader import RunResult, read_best
-from aftermix.runs.records import BestRecord, CapabilityScoreRecord, ScoresRecord, TaskScore
+from aftermix.runs.records import CapabilityScoreRecord, ScoresRecord, TaskScore
 from aftermix.terminal import open_table_console
 
 
@@ -27,21 +28,13 @@ def print_result(run: Path, *, console: Console | None = None) -> None:
 
     if best.ratios_note:
         console.print(best.ratios_note, markup=False)
-    if (told := describe_stop(best)) is not None:
-        console.print(told, highlight=False)
+    for sentence in describe_certificate(best, _choose_objective_scale(best)):
+        console.print(sentence, highlight=False)
     if not best.floors_met:
         console.print("No candidate meets every floor on the select items; this one breaks them least.")
     console.print(
         f"Model:  {run / 'model'}\nReport: {run / 'report.html'}", markup=False, highlight=False, soft_wrap=True
     )
-
-
-def describe_stop(best: RunResult) -> str | None:
-    """`The budget ended the search after 5 trials (9,120 tokens).`; None for a search that ran all its trials."""
-    certificate = best.certificate if isinstance(best, BestRecord) else None
-    if certificate is None or certificate.status != "budget":
-        return None
-    return f"The budget ended the search after {certificate.runs} trials ({certificate.tokens:,} tokens)."
 
 
 def _tabulate_scores(best: RunResult) -> Table:

@@ -116,6 +116,8 @@ class FittedResponse:
 class PredictedCandidates:
     """Candidates of a batch with what is predicted there; the fitted trials come first."""
 
+    number: int
+    """Trials before the batch."""
     fitted: FittedResponse
     points: tuple[Point, ...]
     """Candidates that are no trial."""
@@ -133,7 +135,7 @@ class PredictedCandidates:
 
         inside = [fitted.space.contains(trial.weights, trial.settings) for trial in fitted.trials]
         within_C = np.array(inside + [True] * len(points)) & hold_floors(fitted, scores)
-        return cls(fitted, tuple(points), scores, within_C)
+        return cls(number, fitted, tuple(points), scores, within_C)
 
     def allow_unmeasured(self) -> NDArray[np.bool_]:
         """(C,) true for candidates that may be run: no trial, and holding the floors as far as any does."""
@@ -162,9 +164,7 @@ class PredictedCandidates:
         )
         return compute_paired_error(ours, theirs, goal.shares)
 
-    def certify(
-        self, goal: TaskGoal, *, winner: int, precision: float | None, seed: int, number: int
-    ) -> MergeCertificate:
+    def certify(self, goal: TaskGoal, *, winner: int, precision: float | None, seed: int) -> MergeCertificate:
         """The certificate of the fitted trial at place `winner` for one objective."""
         return certify_winner(
             self.fitted.model,
@@ -173,7 +173,7 @@ class PredictedCandidates:
             winner=winner,
             within=self.within_C,
             precision=precision if precision is not None else self.choose_precision(goal, winner),
-            rng=generator(seed, "certificate", number),
+            rng=generator(seed, "certificate", self.number),
         )
 
 

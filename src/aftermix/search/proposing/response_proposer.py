@@ -77,7 +77,7 @@ class ResponseProposer:
             return list(self.fall_back(trials, wanted))
 
         predicted = PredictedCandidates.predict(fitted, seed=self.config.seed, number=len(trials))
-        if self.is_settled(predicted, len(trials)):
+        if self.is_settled(predicted):
             return []
         left = self.config.trials - sum(not trial.is_imported for trial in trials)
         if not self.objectives.is_single and left <= FRONT_POINTS:
@@ -98,18 +98,13 @@ class ResponseProposer:
             seed=self.config.seed,
         )
 
-    def is_settled(self, predicted: PredictedCandidates, number: int) -> bool:
+    def is_settled(self, predicted: PredictedCandidates) -> bool:
         """True if further merges would tell less than the items do. Of several objectives never: all are searched."""
         places = predicted.fitted.rank_trials()
         if not self.objectives.is_single or not places:
             return False
-        certificate = predicted.certify(
-            self.objectives.goals[0],
-            winner=places[0],
-            precision=self.config.precision,
-            seed=self.config.seed,
-            number=number,
-        )
+        goal, config = self.objectives.goals[0], self.config
+        certificate = predicted.certify(goal, winner=places[0], precision=config.precision, seed=config.seed)
         return certificate.is_met
 
     def _sample_optima(self, predicted: PredictedCandidates, wanted: int, number: int) -> list[Suggestion]:
