@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aftermix.response.surface.coordinates import MergeCoordinates
 from aftermix.runs.item_scores import GroupScores, LeafShare
+from aftermix.runs.trials import Trial
 from aftermix.search.proposing.candidates import list_candidates, scatter_points
 from aftermix.search.proposing.first_design import count_first_design, list_first_design
 from aftermix.search.proposing.measured_tasks import compute_paired_error
+from aftermix.search.proposing.response_fit import drop_jumps
 from aftermix.search.space import ChoiceSet, NumberRange, SearchSpace
 
 BOX = SearchSpace({"it": (0.3, 1.0), "ja": (0.0, 1.0), "math": (-0.5, 0.5)}, instruction=("it",))
@@ -73,8 +76,9 @@ def test_a_design_sees_every_vector_alone_and_every_choice() -> None:
     assert seen == {"total", "majority", "none"}
 
 
-def test_a_design_without_a_base_is_for_methods_that_have_none() -> None:
-    assert "base" not in {each.origin for each in list_first_design(BOX, 12, seed=0, with_base=False)}
+def test_a_design_without_axes_is_for_methods_that_jump_there() -> None:
+    origins = {each.origin for each in list_first_design(BOX, 12, seed=0, with_axes=False)}
+    assert origins == {"prior", "startup"}
 
 
 @pytest.mark.parametrize(("dimensions", "count"), [(1, 8), (3, 8), (5, 12), (10, 22)])
@@ -100,3 +104,15 @@ def test_leaves_of_a_group_count_by_their_weights() -> None:
     centred = difference - difference @ shares
     expected = math.sqrt(float((shares * centred) @ (shares * centred)))
     assert compute_paired_error({"g": ours}, {"g": theirs}, {"g": 1.0}) == pytest.approx(expected)
+
+
+def test_merges_without_a_vector_are_left_out_where_weights_are_divided_by_their_sum() -> None:
+    coordinates = MergeCoordinates(("ja", "math"), normalised=True)
+    inner = [build_trial(number, 0.1 + 0.1 * number, 0.5) for number in range(4)]
+    edges = [build_trial(8, 0.0, 1.0), build_trial(9, 1.0, 0.0)]
+    assert drop_jumps([*inner, *edges], coordinates) == inner
+    assert drop_jumps([*inner[:3], *edges], coordinates) == [*inner[:3], *edges]
+
+
+def build_trial(number: int, ja: float, math_weight: float) -> Trial:
+    return Trial(number=number, state="complete", weights={"ja": ja, "math": math_weight})

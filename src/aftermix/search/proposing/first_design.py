@@ -22,13 +22,14 @@ def count_first_design(space: SearchSpace) -> int:
     return max(2 * space.dimensions + 2, 8)
 
 
-def list_first_design(space: SearchSpace, count: int, *, seed: int, with_base: bool = True) -> list[Suggestion]:
+def list_first_design(space: SearchSpace, count: int, *, seed: int, with_axes: bool = True) -> list[Suggestion]:
     """The first `count` points, all different, with what each is: `base`, `prior`, `single` or `startup`.
 
-    A method that divides by the sum of the weights has no merge at the base, and is searched without it.
+    A method that divides by the sum of the weights has no merge at the base, and jumps where a weight becomes 0: it is
+    searched without base and single vectors (`with_axes` False).
     """
     listed: list[Suggestion] = []
-    for suggestion in _walk_design(space, count, seed, with_base):
+    for suggestion in _walk_design(space, count, seed, with_axes):
         if len(listed) == count:
             break
         if suggestion.point not in [other.point for other in listed]:
@@ -36,15 +37,15 @@ def list_first_design(space: SearchSpace, count: int, *, seed: int, with_base: b
     return listed
 
 
-def _walk_design(space: SearchSpace, count: int, seed: int, with_base: bool) -> Iterator[Suggestion]:
+def _walk_design(space: SearchSpace, count: int, seed: int, with_axes: bool) -> Iterator[Suggestion]:
     start = space.choose_start()
     nothing = {name: (low if low == high else 0.0) for name, (low, high) in space.bounds.items()}
     priors = list_first_points(space)
 
-    if with_base:
+    if with_axes:
         yield Suggestion(nothing, "base", start)
     yield from (_name_point(point, "prior") for point in priors[:PRIORS])
-    for name in space.searched_weights:
+    for name in space.searched_weights if with_axes else ():
         low, high = space.bounds[name]
         alone = min(1.0, high) if high > 0 else low
         yield Suggestion(nothing | {name: alone}, "single", start)

@@ -73,6 +73,8 @@ class FittedResponse:
         Raises :class:`AftermixError` for answers that are damaged.
         """
         answered = list_answered_trials(run, trials, tasks)
+        if coordinates.normalised:
+            answered = drop_jumps(answered, coordinates)
         if len(answered) < LEAST_MERGES:
             return None
         measured = read_measured_tasks(run, answered, tasks)
@@ -110,6 +112,16 @@ class FittedResponse:
             return self.objectives.violation(smooth), -float(np.mean(values)), place
 
         return sorted(inside, key=order)
+
+
+def drop_jumps(trials: Sequence[Trial], coordinates: MergeCoordinates) -> list[Trial]:
+    """The trials that every vector takes part in, if they are enough to be fitted; else all.
+
+    Where weights are divided by their sum, what one vector alone keeps is taken whole at any weight above 0: a merge
+    without a vector tells nothing of the merges near it.
+    """
+    whole = [trial for trial in trials if all(trial.weights[name] for name in coordinates.vectors)]
+    return whole if len(whole) >= LEAST_MERGES else list(trials)
 
 
 @dataclass(frozen=True)

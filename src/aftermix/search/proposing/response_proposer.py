@@ -62,7 +62,7 @@ class ResponseProposer:
         ended = sum(trial.is_complete for trial in trials)
         if ended < self.startup:
             design = list_first_design(
-                self.space, self.startup + len(trials), seed=self.config.seed, with_base=not self.coordinates.normalised
+                self.space, self.startup + len(trials), seed=self.config.seed, with_axes=not self.coordinates.normalised
             )
             untried = [suggestion for suggestion in design if suggestion.point not in tried]
             if untried:  # a space of few choices may have no more points than were tried
