@@ -62,8 +62,8 @@ def choose_winner(
     and then has the best objective there, or the least distance to the candidates' ideal point in the same units.
     Ties go to the better search trial. Select scores are kept in `RUN/items/select` and used again.
 
-    With a `ranking`, numbers of trials from the best down, candidates are its first ones; where it is `settled`, its
-    first is the winner and the only one.
+    With a `ranking`, numbers of trials from the best down, candidates are its first ones; the last of several is the
+    best trial that it does not know, if that scored above its first. Where it is `settled`, its first is the winner and the only one.
 
     Raises :class:`RunFailedError` if no trial is complete.
     """
@@ -74,9 +74,7 @@ def choose_winner(
 
     ranked, members = _rank_trials(complete, objectives)
     if ranking is not None:
-        ranked = sorted(
-            (trial for trial in complete if trial.number in ranking), key=lambda trial: ranking.index(trial.number)
-        )
+        ranked = _follow_ranking(ranked, complete, ranking, place=config.top - 1)
     chosen = ranked[: 1 if settled else config.top]
     with progress.counter(label="select", total=len(chosen), unit="candidate") as advance:
         candidates = []
@@ -117,6 +115,18 @@ def _rank_trials(complete: Sequence[Trial], objectives: ObjectiveSet) -> tuple[l
         )
     )
     return sorted(members, key=lambda trial: (near[trial.number], trial.number)), members
+
+
+def _follow_ranking(
+    ranked: Sequence[Trial], complete: Sequence[Trial], ranking: Sequence[int], *, place: int
+) -> list[Trial]:
+    """The trials of `ranking`; at `place`, unless it is the first, one not in it whose scores are above its first's."""
+    by_number = {trial.number: trial for trial in complete}
+    known = [by_number[number] for number in ranking if number in by_number]
+    if not known or place < 1:
+        return known
+    better = [trial for trial in ranked if trial.number not in ranking and sum(trial.values) > sum(known[0].values)]
+    return [*known[:place], *better[:1], *known[place:]]
 
 
 def _sort_descending(trial: Trial) -> tuple[float, int]:

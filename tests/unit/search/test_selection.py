@@ -45,7 +45,7 @@ def written(folder, scores, objective):
     return trials
 
 
-def choose(folder, search, select, *, objective=MEAN, top=3):
+def choose(folder, search, select, *, objective=MEAN, top=3, **ranked):
     """The selection, and which trials were measured, when trial n scores `select[n]` on the select items."""
     measured = []
 
@@ -58,7 +58,7 @@ def choose(folder, search, select, *, objective=MEAN, top=3):
 
     config = SearchConfig(top=top, objective=objective)
     trials = written(folder, search, config.objective)
-    return choose_winner(folder, trials=trials, config=config, tasks=TASKS, measure=measure), measured
+    return choose_winner(folder, trials=trials, config=config, tasks=TASKS, measure=measure, **ranked), measured
 
 
 def test_the_best_on_the_select_items_among_the_top_of_the_search_wins(tmp_path):
@@ -76,6 +76,23 @@ def test_the_best_on_the_select_items_among_the_top_of_the_search_wins(tmp_path)
     assert winner.objective == (pytest.approx(0.6),)
     assert winner.seconds == {"evaluate": 2.0}
     assert (selection.floors_met, selection.front) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("top", "ranked", "measured"),
+    [
+        (3, {"ranking": (5, 4, 3)}, [5, 4, 1]),  # trial 1 has the best scores of those that the ranking does not know
+        (3, {"ranking": (5, 4, 3, 1)}, [5, 4, 3]),
+        (1, {"ranking": (5, 4, 3)}, [5]),
+        (3, {"ranking": (4, 5), "settled": True}, [4]),
+    ],
+)
+def test_a_ranking_goes_before_the_scores(tmp_path, top, ranked, measured):
+    search = [(0.1, 0.1), (0.9, 0.9), None, (0.8, 0.8), (0.7, 0.7), (0.6, 0.6)]
+    select = dict.fromkeys((1, 3, 4, 5), (0.5, 0.5))
+    selection, found = choose(tmp_path, search, select, top=top, **ranked)
+    assert found == measured
+    assert selection.winner.trial.number == measured[0]
 
 
 def test_equal_scores_go_to_the_better_and_then_the_earlier_trial(tmp_path):

@@ -18,11 +18,11 @@ NEAR_SPREAD = 0.08
 
 
 def list_candidates(space: SearchSpace, good: Sequence[Point], *, seed: int, number: int) -> list[Point]:
-    """Candidates of batch `number`: scattered ones, and those near the `good` merges, which stand among them."""
+    """Candidates of batch `number`: scattered ones, then those near the `good` merges."""
     points = scatter_points(space, SCATTERED, seed=seed, key=f"batch {number}")
     for place, centre in enumerate(good):
         points += _scatter_near(space, centre, seed=seed, key=f"batch {number}, place {place}")
-    return points + list(good)
+    return points
 
 
 def scatter_points(space: SearchSpace, count: int, *, seed: int, key: str) -> list[Point]:

@@ -141,7 +141,7 @@ class PredictedCandidates:
     def predict(cls, fitted: FittedResponse, *, seed: int, number: int) -> PredictedCandidates:
         """Candidates of batch `number`, scattered over the space and about the best trials."""
         good = [fitted.trials[place].point for place in fitted.rank_trials()[:GOOD]]
-        points = list_candidates(fitted.space, good, seed=seed, number=number)[: -len(good) or None]
+        points = list_candidates(fitted.space, good, seed=seed, number=number)
         located = fitted.model.points.join(locate_points(fitted.coordinates, points))
         scores = CandidateScores.predict(fitted.model, located)
 
