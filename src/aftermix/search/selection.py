@@ -63,7 +63,8 @@ def choose_winner(
     Ties go to the better search trial. Select scores are kept in `RUN/items/select` and used again.
 
     With a `ranking`, numbers of trials from the best down, candidates are its first ones; the last of several is the
-    best trial that it does not know, if that scored above its first. Where it is `settled`, its first is the winner and the only one.
+    best trial that it does not know, if that scored above its first. Where it is `settled`, its first is the winner and
+    the only one.
 
     Raises :class:`RunFailedError` if no trial is complete.
     """
