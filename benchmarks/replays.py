@@ -187,7 +187,7 @@ def search_by_tpe(replay: ReplayedPool, runs: int, seed: int) -> list[int]:
 
 def search_by_paper(replay: ReplayedPool, runs: int, seed: int) -> list[int]:
     """Univariate TPE, as in OptiMer."""
-    return _ask_optuna(replay, runs, optuna.samplers.TPESampler(seed=seed, n_startup_trials=20))
+    return _ask_optuna(replay, runs, optuna.samplers.TPESampler(seed=seed, multivariate=False, n_startup_trials=20))
 
 
 def search_by_gp(replay: ReplayedPool, runs: int, seed: int) -> list[int]:
