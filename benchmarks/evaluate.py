@@ -135,7 +135,7 @@ def compare_prompts(lm: Any, requests: list[Any]) -> float:
     """Positions of the contexts of `requests` as prompts, as they are run, over the distinct beginnings of them."""
     contexts = dict.fromkeys(request.args[0] for request in requests)
     asked = [Instance("generate_until", {}, (text, {"until": [], "max_gen_toks": 8}), 0) for text in contexts]
-    batches = lm._find_generation_plan(asked).batches
+    batches = lm.find_generation_plan(asked).batches
     rows = [
         tokens[mask.bool()].tolist()
         for batch in batches

@@ -176,7 +176,8 @@ def test_a_run_killed_among_points_and_in_verification_ends_the_same(
     finished: Path, tmp_path: Path, family: Family, tasks: Path
 ) -> None:
     file, run = write_file(tmp_path, family, tasks), tmp_path / "run"
-    for fatal_sync in (10, 16):  # the folder's four files and three points; the other points and a few measurements
+    # Six files of the folder, a batch and three points of three each; the other points and a few measurements of two.
+    for fatal_sync in (16, 22):
         killed = run_forked(KILLED, file, run, fatal_sync)
         assert killed.returncode == -9, killed.stderr
         assert not (run / "best.json").exists()

@@ -182,7 +182,8 @@ def test_only_the_items_of_the_split_are_run(tasks: Path, model_a: Path, opened:
         }
         alone = suite.count_tokens(split, engine.lm)
         asked = suite.list_requests(split, engine.lm)
-        assert max(alone.values()) <= measured.tokens < sum(alone.values())  # the two tasks share rows, so prompts
+        # The two tasks share rows, so prompts; together a tree may pay where it does not for one of them.
+        assert min(alone.values()) <= measured.tokens < sum(alone.values())
         assert measured.tokens == engine.lm.count_request_tokens([*asked["colours"], *asked["continue_colour"]])
 
 
