@@ -246,7 +246,7 @@ def test_a_tree_killed_in_its_second_group_ends_the_same_and_makes_no_finished_g
     top_down: Path, tmp_path: Path, wide: Family, tasks: Path
 ) -> None:
     file, run = write_file(tmp_path, wide, tasks, **TOP_DOWN), tmp_path / "run"
-    # Six files of the folder; in the first group two more, seven points of three each, at most five measurements of two.
+    # Six files of the folder; in the first group two, seven points of three each, at most five measurements of two.
     killed = run_forked(KILLED, file, run, 45)
     assert killed.returncode == -9, killed.stderr
     assert not (run / "best.json").exists()
