@@ -266,6 +266,9 @@ def _describe_strategy(search: SearchConfig) -> str:
     trials = f"{format_count(search.trials, 'trial')}{at_once}"
     if search.strategy == "random":
         return f"random points, {trials}"
+    if search.strategy == "response":
+        design = "" if search.startup is None else f", first design {search.startup}"
+        return f"by response, at most {trials}{design}"
     return f"preset {search.preset}, {trials}, start-up {search.startup_trials}"
 
 

@@ -25,20 +25,28 @@ KINDS = (
     TrialKind("startup", "start-up", "o", False),
     TrialKind("random", "random", "o", False),
     TrialKind("sampler", "sampler", "o", True),
+    TrialKind("response", "response", "^", True),
     TrialKind("design", "design", "o", True),
 )
 
 
 SEARCHED = ("prior", "startup", "random", "sampler")
 """Origins of a search's own points; a mixture has many more."""
+RESPONDED = ("sampled optimum", "predicted front")
+"""Origins of points that a response proposed."""
 
 
 def classify_trial(trial: Trial) -> str:
-    """Origin of a trial's weights: imported, prior, startup, random, sampler, or the design of a mixture run."""
+    """Origin of a trial's weights: imported, prior, startup, random, sampler, response, or a design.
+
+    Base and single vectors are of the first design, all points of a mixture run of its own.
+    """
     if trial.is_imported:
         return "imported"
     if trial.origin is None:
         return "sampler"
+    if trial.origin in RESPONDED:
+        return "response"
     return trial.origin if trial.origin in SEARCHED else "design"
 
 
