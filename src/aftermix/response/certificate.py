@@ -41,6 +41,48 @@ class MergeCertificate:
         return self.bound_items_fixed <= self.precision
 
 
+@dataclass(frozen=True)
+class CertificateDraws:
+    """Draws of one objective over candidates, from which any of them is certified."""
+
+    draws_BC: NDArray[np.float32]
+    doubts_B: NDArray[np.float32]
+    """The winner's metric off its tempered score."""
+    fixed_BC: NDArray[np.float32]
+    """Draws with the items held fixed."""
+    within: NDArray[np.bool_]
+    """(C,) true for candidates within ranges and floors."""
+
+    @classmethod
+    def draw(
+        cls,
+        model: ResponseModel,
+        scores: CandidateScores,
+        weights: Mapping[str, float],
+        *,
+        within: NDArray[np.bool_],
+        rng: np.random.Generator,
+    ) -> CertificateDraws:
+        """Draw `sum_t weights_t score_t`."""
+        draws_BC = draw_objective(model, scores, weights, rng=rng)
+        doubt = model.calibrate(weights).line_deviation
+        doubts_B = doubt * rng.standard_normal(len(draws_BC), dtype=np.float32)
+        return cls(draws_BC, doubts_B, draw_objective(model, scores, weights, rng=rng, items_fixed=True), within)
+
+    def certify(self, winner: int, precision: float) -> MergeCertificate:
+        """The certificate of candidate number `winner`."""
+        gains_B = np.maximum(compute_gains(self.draws_BC, winner, self.within) + self.doubts_B, 0.0)
+        fixed_B = compute_gains(self.fixed_BC, winner, self.within)
+        bound, fixed = (float(np.quantile(gains, CONFIDENCE)) for gains in (gains_B, fixed_B))
+        return MergeCertificate(
+            bound=bound,
+            bound_items_fixed=fixed,
+            probability=float(np.mean(gains_B <= precision)),
+            precision=precision,
+            items_factor=_count_items_to_halve(bound, fixed),
+        )
+
+
 def certify_winner(
     model: ResponseModel,
     scores: CandidateScores,
@@ -51,19 +93,8 @@ def certify_winner(
     precision: float,
     rng: np.random.Generator,
 ) -> MergeCertificate:
-    """The certificate of candidate number `winner` against those `within` ranges and floors."""
-    gains_B = compute_gains(draw_objective(model, scores, weights, rng=rng), winner, within)
-    doubt = model.calibrate(weights).line_deviation
-    gains_B = np.maximum(gains_B + doubt * rng.standard_normal(len(gains_B), dtype=np.float32), 0.0)
-    fixed_B = compute_gains(draw_objective(model, scores, weights, rng=rng, items_fixed=True), winner, within)
-    bound, fixed = (float(np.quantile(gains, CONFIDENCE)) for gains in (gains_B, fixed_B))
-    return MergeCertificate(
-        bound=bound,
-        bound_items_fixed=fixed,
-        probability=float(np.mean(gains_B <= precision)),
-        precision=precision,
-        items_factor=_count_items_to_halve(bound, fixed),
-    )
+    """The certificate of candidate number `winner` alone, against those `within` ranges and floors."""
+    return CertificateDraws.draw(model, scores, weights, within=within, rng=rng).certify(winner, precision)
 
 
 def compute_gains(draws_BC: NDArray[np.float32], winner: int, within: NDArray[np.bool_]) -> NDArray[np.float32]:

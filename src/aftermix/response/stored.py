@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aftermix.errors import AftermixError
 from aftermix.response.margins import UNBOUNDED, ChoiceItems
 from aftermix.response.response_model import LeftOutScores, ResponseModel
 from aftermix.response.surface.coordinates import MergeCoordinates, MergePoints
@@ -20,6 +21,7 @@ Description = Mapping[str, Any]
 """The values of `response.json`, as its record gives them."""
 Arrays = dict[str, NDArray[Any]]
 LEFT_OUT = ("predicted", "smooth", "measured")
+NEW_FIT = "Run `aftermix search --resume` on this folder: it fits the response anew from what was measured."
 
 
 def pack_response(
@@ -47,8 +49,17 @@ def pack_response(
     return description, arrays
 
 
-def unpack_response(description: Description, arrays: Arrays) -> tuple[ResponseModel, MergeCoordinates]:
-    """Inverse of :func:`pack_response`. Raises `numpy.linalg.LinAlgError` for a kernel that is none at its points."""
+def unpack_response(
+    description: Description, arrays: Arrays, *, where: str = "response.json"
+) -> tuple[ResponseModel, MergeCoordinates]:
+    """Inverse of :func:`pack_response`. Raises :class:`AftermixError` at `where` for a kernel that is none there."""
+    try:
+        return _unpack(description, arrays)
+    except (np.linalg.LinAlgError, ValueError) as error:
+        raise AftermixError(where, f"expected a kernel of its points, found {error}", NEW_FIT) from error
+
+
+def _unpack(description: Description, arrays: Arrays) -> tuple[ResponseModel, MergeCoordinates]:
     coordinates = MergeCoordinates(
         tuple(description["vectors"]),
         description["normalised"],

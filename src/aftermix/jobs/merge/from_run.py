@@ -8,10 +8,9 @@ from aftermix.config import Config
 from aftermix.jobs.provenance import resolve_defaults
 from aftermix.jobs.search.named_weights import parse_weights
 from aftermix.jobs.search.settings import apply_settings
-from aftermix.jobs.search.space_from_config import build_space
+from aftermix.jobs.search.space_from_config import build_space, choose_run_settings
 from aftermix.merging.merge import MergeRecipe
 from aftermix.runs.reader import read_run
-from aftermix.runs.records import BestRecord
 
 
 def configure_run_merge(run: Path, weights: str) -> Config:
@@ -23,7 +22,7 @@ def configure_run_merge(run: Path, weights: str) -> Config:
     """
     read = read_run(run)
     full = parse_weights(weights, read.config.vectors)
-    settings = read.best.settings if isinstance(read.best, BestRecord) else build_space(read.config).choose_start()
+    settings = choose_run_settings(read, build_space(read.config))
 
     config = apply_settings(read.config, settings)
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aftermix.errors import SearchError
 from aftermix.jobs.search.named_weights import parse_weights
-from aftermix.jobs.search.space_from_config import build_space
+from aftermix.jobs.search.space_from_config import build_space, choose_run_settings
 from aftermix.merging.merge import MergeRecipe
 from aftermix.response.predictions import PredictedScores, predict_scores
 from aftermix.response.response_model import LEAST_MERGES, ResponseModel
@@ -15,7 +15,6 @@ from aftermix.runs.answers.reading import NEW_RUN, keeps_answers
 from aftermix.runs.answers.response_files import RESPONSE_FILE
 from aftermix.runs.json_record import Finite, RunRecord
 from aftermix.runs.reader import Run, read_run
-from aftermix.runs.records import BestRecord
 from aftermix.runs.trials import Point
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.proposing.response_fit import FittedResponse, build_coordinates, locate_points
@@ -45,7 +44,7 @@ class PredictionRecord(RunRecord):
     """The first objective."""
     tasks: dict[str, PredictedTaskRecord]
     inside: bool
-    """True within the ranges of the search and not farther from its merges than these are from each other."""
+    """True within the ranges of the search."""
 
 
 def predict(run: Path, weights: str) -> PredictionRecord:
@@ -60,15 +59,16 @@ def predict(run: Path, weights: str) -> PredictionRecord:
     full = parse_weights(weights, config.vectors)
     model, coordinates = open_response(read, space)
 
-    settings = dict(read.best.settings) if isinstance(read.best, BestRecord) else space.choose_start()
+    settings = choose_run_settings(read, space)
     point = Point(full, settings)
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(model.tasks))
     located = locate_points(coordinates, [point])
     first = objectives.goals[0]
-    scores = {task: {task: 1.0} for task in model.tasks}
 
-    objective = predict_scores(model, located, {first.name: first.shares})[first.name]
+    # A task may have the objective's name, but none has an empty one.
+    scores = {"": first.shares} | {task: {task: 1.0} for task in model.tasks}
     tasks = predict_scores(model, located, scores)
+    objective = tasks.pop("")
     return PredictionRecord(
         weights=full,
         objective=PredictedScoreRecord(**_take_first(objective)),

@@ -11,7 +11,6 @@ from aftermix import progress
 from aftermix.config import SearchConfig
 from aftermix.errors import SearchError
 from aftermix.jobs.evaluator import MergeEvaluator
-from aftermix.response.certificate import MergeCertificate
 from aftermix.runs.answers.certificate_records import (
     CertificateRecord,
     CertificateStatus,
@@ -108,7 +107,7 @@ class ResponseStage:
         if flat is not None:
             others = (place for place in places if place != flat)
             return ResponseConclusion(runs, summary, predicted, (flat, *others), "flat")
-        is_met = self._certify(predicted, places[0]).is_met
+        is_met = predicted.certify(places[0], precision=proposer.config.precision).is_met
         return ResponseConclusion(runs, summary, predicted, tuple(places), "met" if is_met else "trials")
 
     def certify(self, conclusion: ResponseConclusion, winner: int) -> CertificateRecord:
@@ -120,7 +119,8 @@ class ResponseStage:
                 runs=conclusion.runs, items=None, tokens=None, model="none",
             )  # fmt: skip
 
-        certificate = self._certify(predicted, conclusion.places[ranking.index(winner)])
+        place, precision = conclusion.places[ranking.index(winner)], self.proposer.config.precision
+        certificate = predicted.certify(place, precision=precision)
         return CertificateRecord(
             status=conclusion.status,
             probability=certificate.probability,
@@ -134,19 +134,14 @@ class ResponseStage:
             items_factor=certificate.items_factor,
         )
 
-    def _certify(self, predicted: PredictedCandidates, winner: int) -> MergeCertificate:
-        config = self.proposer.config
-        return predicted.certify(
-            self.proposer.objectives.goals[0], winner=winner, precision=config.precision, seed=config.seed
-        )
-
     def _find_flat_prior(self, predicted: PredictedCandidates, places: Sequence[int]) -> int | None:
         """The safest prior, if no merge can be told to be better: its bound is the least of all priors'."""
         trials, goal = predicted.fitted.trials, self.proposer.objectives.goals[0]
         priors = [place for place in places if trials[place].origin == "prior" and predicted.within_C[place]]
         if not priors:
             return None
-        bounds = {place: self._certify(predicted, place).bound for place in priors}
+        precision = self.proposer.config.precision
+        bounds = {place: predicted.certify(place, precision=precision).bound for place in priors}
         safest = min(priors, key=lambda place: bounds[place])
         return safest if bounds[safest] <= FLAT_ERRORS * predicted.measure_paired_error(goal, safest) else None
 

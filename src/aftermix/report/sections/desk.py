@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
 from markupsafe import Markup
 
-from aftermix.errors import AftermixError
 from aftermix.report.context import choose_run_scale, list_objectives, name_run_objectives
 from aftermix.report.desk.axes import NEAR, DeskAxis, DeskPreset, DeskSpace, build_desk_space
 from aftermix.report.desk.marks import DeskMerge, list_merges, read_scores
@@ -35,7 +33,6 @@ SHOWN = ("winner", "uniform", "base")
 """Positions of the table that needs no script."""
 REACH = 6
 """Base 2 logarithm of the number of positions whose scores are on the axes."""
-NEW_FIT = "Run `aftermix search --resume` on this folder: it fits the response anew from what was measured."
 Goals = dict[str, dict[str, float]]
 """Score -> weights of its tasks."""
 
@@ -120,11 +117,7 @@ def build_desk_section(run: Run) -> DeskSection | None:
 
 def _read_model(run: Path) -> tuple[ResponseModel, MergeCoordinates]:
     record, arrays = read_response_files(run)
-    try:
-        return unpack_response(record.model_dump(), arrays)
-    except (np.linalg.LinAlgError, ValueError) as error:
-        found = f"expected a kernel of its points, found {error}"
-        raise AftermixError(str(run / RESPONSE_FILE), found, NEW_FIT) from error
+    return unpack_response(record.model_dump(), arrays, where=str(run / RESPONSE_FILE))
 
 
 def _list_goals(run: Run, model: ResponseModel) -> Goals:

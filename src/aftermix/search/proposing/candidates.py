@@ -60,11 +60,13 @@ def _scatter_near(space: SearchSpace, centre: Point, *, seed: int, key: str) -> 
         for name in space.searched_weights:
             low, high = space.bounds[name]
             weights[name] += NEAR_SPREAD * (high - low) * float(rng.standard_normal())
+
         settings: dict[str, Setting] = dict(centre.settings)
         for name, kind in space.settings.items():
             value = settings[name]
             if not isinstance(kind, ChoiceSet) and isinstance(value, int | float):
                 moved = value + NEAR_SPREAD * (kind.high - kind.low) * float(rng.standard_normal())
                 settings[name] = kind.nearest(moved)
+
         points.append(Point(space.clip_weights(weights), space.scale_shares(settings)))
     return points

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aftermix.response.calibration import ScoreCalibration
-from aftermix.response.certificate import MergeCertificate, certify_winner
+from aftermix.response.certificate import CertificateDraws, MergeCertificate
 from aftermix.response.draws import CandidateScores
 from aftermix.response.response_model import LEAST_MERGES, ResponseModel
 from aftermix.response.surface.coordinates import Floats, MergeCoordinates, MergePoints
@@ -130,6 +131,7 @@ class PredictedCandidates:
 
     number: int
     """Trials before the batch."""
+    seed: int
     fitted: FittedResponse
     points: tuple[Point, ...]
     """Candidates that are no trial."""
@@ -147,7 +149,7 @@ class PredictedCandidates:
 
         inside = [fitted.space.contains(trial.weights, trial.settings) for trial in fitted.trials]
         within_C = np.array(inside + [True] * len(points)) & hold_floors(fitted, scores)
-        return cls(number, fitted, tuple(points), scores, within_C)
+        return cls(number, seed, fitted, tuple(points), scores, within_C)
 
     def allow_unmeasured(self) -> NDArray[np.bool_]:
         """(C,) true for candidates that may be run: no trial, and holding the floors as far as any does."""
@@ -176,17 +178,16 @@ class PredictedCandidates:
         )
         return compute_paired_error(ours, theirs, goal.shares)
 
-    def certify(self, goal: TaskGoal, *, winner: int, precision: float | None, seed: int) -> MergeCertificate:
-        """The certificate of the fitted trial at place `winner` for one objective."""
-        return certify_winner(
-            self.fitted.model,
-            self.scores,
-            goal.shares,
-            winner=winner,
-            within=self.within_C,
-            precision=precision if precision is not None else self.choose_precision(goal, winner),
-            rng=generator(seed, "certificate", self.number),
-        )
+    @cached_property
+    def certificate_draws(self) -> CertificateDraws:
+        """Draws of the first objective, the same for every trial that is certified."""
+        goal, rng = self.fitted.objectives.goals[0], generator(self.seed, "certificate", self.number)
+        return CertificateDraws.draw(self.fitted.model, self.scores, goal.shares, within=self.within_C, rng=rng)
+
+    def certify(self, winner: int, *, precision: float | None) -> MergeCertificate:
+        """The certificate of the fitted trial at place `winner` for the first objective."""
+        asked = self.choose_precision(self.fitted.objectives.goals[0], winner) if precision is None else precision
+        return self.certificate_draws.certify(winner, asked)
 
 
 def locate_points(coordinates: MergeCoordinates, points: Sequence[Point]) -> MergePoints:

@@ -103,9 +103,7 @@ class ResponseProposer:
         places = predicted.fitted.rank_trials()
         if not self.objectives.is_single or not places:
             return False
-        goal, config = self.objectives.goals[0], self.config
-        certificate = predicted.certify(goal, winner=places[0], precision=config.precision, seed=config.seed)
-        return certificate.is_met
+        return predicted.certify(places[0], precision=self.config.precision).is_met
 
     def _sample_optima(self, predicted: PredictedCandidates, wanted: int, number: int) -> list[Suggestion]:
         draw = partial(draw_objective, predicted.fitted.model, predicted.scores, items_fixed=True)

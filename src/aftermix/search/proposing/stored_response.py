@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from aftermix.errors import AftermixError
 from aftermix.response.response_model import ResponseModel
 from aftermix.response.stored import pack_response, unpack_response
 from aftermix.response.surface.coordinates import MergeCoordinates
@@ -17,8 +14,6 @@ from aftermix.runs.answers.response_files import (
     write_response_files,
 )
 from aftermix.search.proposing.response_fit import FittedResponse
-
-NEW_FIT = "Run `aftermix search --resume` on this folder: it fits the response anew from what was measured."
 
 
 def write_response(fitted: FittedResponse) -> None:
@@ -31,8 +26,4 @@ def write_response(fitted: FittedResponse) -> None:
 def read_response(run: Path) -> tuple[ResponseModel, MergeCoordinates]:
     """The response that is stored in `run`. Raises :class:`AftermixError` for files that are missing or damaged."""
     record, arrays = read_response_files(run)
-    try:
-        return unpack_response(record.model_dump(), arrays)
-    except (np.linalg.LinAlgError, ValueError) as error:
-        found = f"expected a kernel of its points, found {error}"
-        raise AftermixError(str(run / RESPONSE_FILE), found, NEW_FIT) from error
+    return unpack_response(record.model_dump(), arrays, where=str(run / RESPONSE_FILE))
