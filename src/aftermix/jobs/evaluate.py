@@ -10,6 +10,7 @@ from aftermix.evaluation.harness import TaskSuite
 from aftermix.evaluation.rehearsal import count_cut_prompts
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.job_kind import NEEDED
+from aftermix.jobs.merge.given_weights import read_given_weights
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.merging.merge import MergeRecipe, check_weights, stream_merged_tensors
 from aftermix.runs.records import ScoresRecord
@@ -25,7 +26,7 @@ def evaluate(config: Config, *, split: Split) -> ScoresRecord:
     """
     require(config, *NEEDED["evaluate"])
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
-    weights = {name: vector.weight for name, vector in config.vectors.items()}
+    weights = read_given_weights(config)
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
     if weights:
         check_weights(recipe, weights)

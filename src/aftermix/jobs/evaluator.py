@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import torch
 
@@ -87,11 +88,15 @@ class ModelEvaluator:
 
     def count_positions(self, split: Split) -> int:
         """Positions that a measurement on `split` computes, generated answers at their limit; runs no model."""
-        lm = self.engine.lm
-        asked = [request for requests in self.suite.list_requests(split, lm).values() for request in requests]
-        kept = self.suite.keep_split(split, lm).references.values() if self.keeps_answers else ()
-        references = [request for requests in kept for request in requests]
-        return count_request_positions(lm, asked) + count_request_positions(lm, references)
+        return count_split_positions(self.suite, self.engine.lm, split, keeps_answers=self.keeps_answers)
+
+
+def count_split_positions(suite: TaskSuite, lm: Any, split: Split, *, keeps_answers: bool) -> int:
+    """Positions that `lm`, which may have no weights, computes for the items of `split`, references included."""
+    asked = [request for requests in suite.list_requests(split, lm).values() for request in requests]
+    kept = suite.keep_split(split, lm).references.values() if keeps_answers else ()
+    references = [request for requests in kept for request in requests]
+    return count_request_positions(lm, asked) + count_request_positions(lm, references)
 
 
 def tell_warnings(suite: TaskSuite) -> None:

@@ -18,6 +18,7 @@ from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, Split, require
 from aftermix.errors import Problem
 from aftermix.jobs.job_kind import NEEDED, find_job_kind, list_sections
+from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.plan_counts import (
@@ -105,6 +106,7 @@ def plan(config: Config) -> JobEstimate:
         return _plan_training(config)
 
     require(config, *dict.fromkeys(("vectors", *NEEDED[job])))
+    refuse_missing_weights(config, job)
     for_search = job == "search"
     pool = open_pool(config)
     space = build_space(config) if for_search else None

@@ -22,6 +22,7 @@ from aftermix.errors import AftermixError, Problem
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.doctor.training import examine_training
 from aftermix.jobs.job_kind import JobKind, find_job_kind, list_missing_sections, list_sections
+from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.rounding import list_rounding_remarks
 from aftermix.jobs.merge.statistics import read_all_statistics
@@ -44,6 +45,7 @@ def doctor(
     sections = list_sections(config) if written is None else frozenset(written)
     job = find_job_kind(sections)
     diagnosis.problems += list_missing_sections(job, sections)
+    diagnosis.run_check(lambda: refuse_missing_weights(config, job))
     diagnosis.run_check(lambda: _check_merge(config, job, diagnosis))
 
     models = examine_pool(config, whole=True)
@@ -180,9 +182,7 @@ def _check_tasks(config: Config, job: JobKind, sources: tuple[Model, Path] | Non
             diagnosis.notes.append(Problem(f"task '{name}'", items.note, "Expect wider intervals."))
 
     if sources is not None:
-        found = examine_prompts(
-            suite, config.evaluate, sources=sources, objectives=objectives if job == "search" else None
-        )
+        found = examine_prompts(suite, config, sources=sources, objectives=objectives if job == "search" else None)
         diagnosis.problems += found.problems
         diagnosis.notes += found.notes
     diagnosis.notes += [*suite.remarks, *take_warnings(suite.heard)]

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from aftermix.checkpoints.model import Model
-from aftermix.config import EvaluateConfig, Split
+from aftermix.config import Config, Split
 from aftermix.errors import AftermixError, Problem
 from aftermix.evaluation.engines.hf import open_planning_model
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.evaluation.items import SPLITS
 from aftermix.evaluation.rehearsal import count_cut_prompts, find_largest_scores
+from aftermix.jobs.doctor.budget import list_budget_notes
 from aftermix.search.objective import ObjectiveSet
 
 SHARE_AT_MOST = 1.0
@@ -30,15 +31,17 @@ class PromptExamination:
 
 
 def examine_prompts(
-    suite: TaskSuite, config: EvaluateConfig, *, sources: tuple[Model, Path], objectives: ObjectiveSet | None
+    suite: TaskSuite, config: Config, *, sources: tuple[Model, Path], objectives: ObjectiveSet | None
 ) -> PromptExamination:
     """Build and count the prompts of all splits as the model of `sources` (model, folder of the tokenizer) gets them.
 
-    Prompts that lose their beginning are noted, and so are `objectives` that are means over scores of unlike scales.
+    Prompts that lose their beginning are noted. Of a search, which has `objectives`, means over scores of unlike scales
+    are, and a budget that its first design exceeds.
     """
+    assert config.evaluate is not None  # noqa: S101 - it has tasks; for the type checker
     model, tokenizer_folder = sources
     try:
-        lm = open_planning_model(model, tokenizer_folder=tokenizer_folder, config=config)
+        lm = open_planning_model(model, tokenizer_folder=tokenizer_folder, config=config.evaluate)
         problems = [
             problem
             for split in SPLITS
@@ -50,8 +53,14 @@ def examine_prompts(
     if problems:
         return PromptExamination(list(dict.fromkeys(problems)), [])
 
-    scales = _list_scale_remarks(find_largest_scores(suite, lm), objectives) if objectives is not None else ()
-    return PromptExamination([], [*_describe_cut_prompts(count_cut_prompts(suite, lm), lm.max_length), *scales])
+    notes = list(_describe_cut_prompts(count_cut_prompts(suite, lm), lm.max_length))
+    if objectives is None:
+        return PromptExamination([], notes)
+    notes += _list_scale_remarks(find_largest_scores(suite, lm), objectives)
+    try:
+        return PromptExamination([], [*notes, *list_budget_notes(config, suite, lm)])
+    except AftermixError as error:
+        return PromptExamination(list(error.problems), notes)
 
 
 def _list_scale_remarks(largest: Mapping[str, float], objectives: ObjectiveSet) -> Iterator[Problem]:

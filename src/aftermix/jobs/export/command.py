@@ -13,6 +13,7 @@ from aftermix.command_end import join_command
 from aftermix.config import Config
 from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
 from aftermix.files import write_atomically
+from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.mergekit.reading import load_recipe
 from aftermix.mergekit.writing import translate_to_mergekit
 from aftermix.runs.input_records import CONFIG_FILE
@@ -33,6 +34,7 @@ def export_mergekit(source: Path, output: Path) -> list[str]:
         raise ConfigError(str(output.parent), "is no folder", "Make it, or name another place.")
 
     config = load_recipe(find_recipe_file(source))
+    refuse_missing_weights(config, "merge")
     frame = _open_frame(config)
     names = list(frame.tensors) if frame is not None else None
     adapters = [name for name, vector in config.vectors.items() if is_adapter(Path(vector.model))]

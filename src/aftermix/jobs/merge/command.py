@@ -11,8 +11,9 @@ from aftermix.checkpoints.pool import Pool, open_pool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.checkpoints.writer import follow_links, refuse_occupied, write_checkpoint
 from aftermix.config import Config, require
-from aftermix.errors import CheckpointError, Problem, refuse_if_any
+from aftermix.errors import CheckpointError
 from aftermix.jobs.job_kind import NEEDED
+from aftermix.jobs.merge.given_weights import read_given_weights
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.rounding import list_rounding_remarks
 from aftermix.jobs.merge.statistics import open_merger
@@ -38,8 +39,7 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
     input.
     """
     require(config, *NEEDED["merge"])
-    refuse_missing_weights(config)
-    weights = {name: vector.weight for name, vector in config.vectors.items()}
+    weights = read_given_weights(config)
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
     check_weights(recipe, weights)
 
@@ -58,24 +58,6 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
     if checked is not None:
         log(checked.summarise())
     return folder
-
-
-def refuse_missing_weights(config: Config) -> None:
-    """Raise :class:`AftermixError` naming every vector that has a `range` to be searched and no `weight`.
-
-    Where a file gives neither, a vector weighs 1; a range says that its weight is still to be found.
-    """
-    refuse_if_any(
-        [
-            Problem(
-                f"vectors.{name}",
-                f"has a range, [{vector.bounds[0]:g}, {vector.bounds[1]:g}], and no weight to be merged at",
-                "Give it a `weight`, or search for one: `aftermix search FILE -o RUN`.",
-            )
-            for name, vector in config.vectors.items()
-            if vector.range is not None and "weight" not in vector.model_fields_set
-        ]
-    )
 
 
 def write_model(

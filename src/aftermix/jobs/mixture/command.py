@@ -17,6 +17,7 @@ from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.landscape import write_cosines, write_landscape
 from aftermix.jobs.merge.command import write_model
+from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.mixture.points import PointSampler, build_design_record, read_fitted, refuse_equal_scores
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import MixtureResult
@@ -73,6 +74,8 @@ def _mix(
     """Check all inputs, make or reopen the folder, and find the best mixture."""
     run = session.run
     require(config, *NEEDED["mixture"])
+    if not resume:  # a run that began at weights goes on at them
+        refuse_missing_weights(config, "mixture")
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
 
     assert config.mixture is not None  # noqa: S101 - required above; for the type checker

@@ -11,6 +11,7 @@ from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.command import write_model
+from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.earlier_run import import_comparable_trials
 from aftermix.jobs.search.response_stage import ResponseStage, refuse_fine_precision
@@ -63,6 +64,8 @@ def _search(
         remedy = "Raise it, or start from the trials of an earlier run: --from RUN."
         raise ConfigError("search.trials", "is 0, so there is nothing to choose from", remedy)
 
+    if not resume:  # a run that began at weights goes on at them
+        refuse_missing_weights(config, "search")
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
     config = resolve_defaults(config, recipe)
     config = run_folder.settle_search(config, resumed=run if resume else None)

@@ -13,8 +13,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from aftermix.config import load_config
+from aftermix.errors import AftermixError
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
+from aftermix.jobs.plan import plan
 from conftest import run_cli
 
 Family = Mapping[str, Path]
@@ -234,3 +236,28 @@ def test_scores_of_unlike_scales_in_one_mean_are_noted(
     assert [note for note in notes if "'own' scores up to 100, 'colours' up to 1. In one mean the larger" in note]
     search_file["search"] = {"objective": [{"tasks": {"own": 1}}, {"tasks": {"colours": 1}}]}
     assert not [str(note) for note in examine(tmp_path, search_file).notes if "scores up to" in str(note)]
+
+
+def test_a_budget_is_held_against_two_trials_and_the_first_design(search_file: dict[str, Any], tmp_path: Path) -> None:
+    search_file["search"] = {"budget_tokens": 10, "top": 1}
+    refused = examine(tmp_path, search_file).problems
+    assert [problem.where for problem in refused] == ["search.budget_tokens"]
+    assert "which 2 trials take" in refused[0].found
+    with pytest.raises(AftermixError) as error:
+        plan(load_config(write(tmp_path, search_file)))
+    assert list(error.value.problems) == refused
+
+    # The number of the refusal is right: a token less is refused, and five trials end within the design of eight.
+    least = int(refused[0].found.split("at least ")[1].split(", which")[0].replace(",", ""))
+    search_file["search"]["budget_tokens"] = least - 1
+    assert [problem.where for problem in examine(tmp_path, search_file).problems] == ["search.budget_tokens"]
+    search_file["search"]["budget_tokens"] = least
+    short = examine(tmp_path, search_file)
+    assert short.problems == []
+    (note,) = [note for note in short.notes if note.where == "search.budget_tokens"]
+    assert f"is {least:,}, which 2 trials take; the first design alone has 8, and takes " in note.found
+
+    enough = int(note.found.split("and takes ")[1].split(" with")[0].replace(",", ""))
+    for changed in ({"budget_tokens": enough}, {"startup": 2}, {"strategy": "random"}, {"trials": 2}):
+        held = {**search_file, "search": {**search_file["search"], **changed}}
+        assert [note for note in examine(tmp_path, held).notes if note.where == "search.budget_tokens"] == []
