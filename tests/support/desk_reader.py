@@ -39,7 +39,8 @@ class DeskReader:
         for score in self.data["scores"]:
             mean = sum(weight * tasks[task][0] for task, weight in score["weights"])
             variance = sum(weight**2 * tasks[task][1] for task, weight in score["weights"])
-            half = np.hypot(score["half_width"] * deviation, self.data["quantile"] * np.sqrt(variance))
+            spread = np.hypot(score["scatter"], np.sqrt(variance))
+            half = np.hypot(score["half_width"] * deviation, self.data["quantile"] * spread)
             predicted[score["name"]] = (mean, mean - half, mean + half)
         return predicted
 

@@ -86,6 +86,8 @@ class TaskSuite:
     """Remarks on what makes scores mislead, which stops nothing."""
     with_references: bool
     """True if the right answers of generated tasks are scored, too, wherever answers are kept."""
+    rows: Mapping[str, bytes] = field(repr=False)
+    """Item -> its row, for items whose row another has, too; empty in runs that know of none."""
     _leaves: dict[str, Leaves] = field(repr=False)
     _requests: dict[Split, dict[str, list[LeafRequests]]] = field(default_factory=dict, repr=False)
     _kept: dict[Split, KeptSplit] = field(default_factory=dict, repr=False)
@@ -122,6 +124,7 @@ class TaskSuite:
             heard=heard,
             remarks=remarks,
             with_references=config.reference_loglikelihood == "auto",
+            rows=equal.groups,
             _leaves=loaded,
         )
         if not suite.chat:  # a chat template comes with the engine's tokenizer
@@ -222,7 +225,7 @@ class TaskSuite:
                 for task, parts in self.build_split(split, lm).items():
                     chat = bool(self._leaves[task].prompt.apply_chat_template)
                     references = build_references(parts, lm, chat=chat) if self.with_references else {}
-                    kept[task] = keep_task(parts, self.primary[task], references)
+                    kept[task] = keep_task(parts, self.primary[task], references, rows=self.rows)
                     asked[task] = list_reference_requests(references)
             self._kept[split] = KeptSplit(kept, asked)
         return self._kept[split]

@@ -1,10 +1,11 @@
 """Expected scores with their intervals at any merge.
 
-    low, high = mean -+ sqrt((q scale sqrt(v))^2 + (z s)^2)
+    low, high = mean -+ sqrt((q scale sqrt(v))^2 + (z s)^2 + (z d)^2)
 
 with `q` of Student's distribution and `scale sqrt(v)` the error of the response (:mod:`aftermix.response.calibration`),
-and `s` the standard error that the drawing of the documents leaves: a score is of all documents that a task's are a
-sample of.
+`s` the standard error that the drawing of the documents leaves, and `d` the deviation of the metric about what its
+tempered score says at the measured merges. The interval is of the metric of this merge over all documents that a task's
+are a sample of, as the bound of a certificate is.
 """
 
 from __future__ import annotations
@@ -50,8 +51,10 @@ def predict_scores(
         for task, weight in weights.items():
             mean_C += weight * np.asarray(items[task] @ model.tasks[task].shares_I, dtype=np.float64)
             variance_C += weight**2 * sampling[task]
-        response_C = model.calibrate(weights).half_width * deviation_C
-        half_C = np.sqrt(response_C**2 + norm.ppf(0.5 + CONFIDENCE / 2) ** 2 * variance_C)
+        calibration = model.calibrate(weights)
+        spread_C = variance_C + calibration.line_deviation**2
+        response_C = calibration.half_width * deviation_C
+        half_C = np.sqrt(response_C**2 + norm.ppf(0.5 + CONFIDENCE / 2) ** 2 * spread_C)
         predicted[name] = PredictedScores(mean_C, mean_C - half_C, mean_C + half_C)
     return predicted
 

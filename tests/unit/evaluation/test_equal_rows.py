@@ -85,6 +85,15 @@ def test_copies_in_one_task_stand_together_and_the_record_counts_them(tasks: Pat
     assert count(suite.tasks["colours"]) == [21, 15, 24]
     assert build_split_record(suite).model_dump(exclude_unset=True)["colours"]["grouped"] == 40
     assert suite.tasks["colours"].note is None
+
+    # Copies are of one document, numbered by their first items; a task without copies has none to tell.
+    items = suite.tasks["colours"].search
+    documents = suite.tabulate_requests(None)["colours"].splits["search"].documents
+    assert documents is not None
+    docs = suite._leaves["colours"]["colours"].task_docs
+    contents = [docs[int(item.rpartition("/")[2])]["question"] for item in items]
+    assert documents.tolist() == [sorted(set(contents), key=contents.index).index(content) for content in contents]
+    assert len(set(contents)) < len(items)
     # A run of an earlier version goes on with its own split.
     old = TaskSuite.build(config_of(tasks, "colours", items={"search": 21, "select": 15}), equal_rows_together=False)
     assert len(list_questions(old, "search") & list_questions(old, "test")) > 3

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftermix.response.surface.coordinates import MergeCoordinates
+from aftermix.runs.answers.requests import SplitRequests, TaskRequests
 from aftermix.runs.item_scores import GroupScores, LeafShare
 from aftermix.runs.trials import Trial
 from aftermix.search.proposing.candidates import list_candidates, scatter_points
 from aftermix.search.proposing.first_design import count_first_design, list_first_design
-from aftermix.search.proposing.measured_tasks import compute_paired_error
+from aftermix.search.proposing.measured_tasks import build_measurements, compute_paired_error
 from aftermix.search.proposing.response_fit import drop_jumps
 from aftermix.search.space import ChoiceSet, NumberRange, SearchSpace
 
@@ -94,6 +95,28 @@ def test_a_paired_error_is_that_of_the_differences() -> None:
     assert error == pytest.approx(expected)
     halved = compute_paired_error({"t": ours.tolist()}, {"t": theirs.tolist()}, {"t": 0.5})
     assert halved == pytest.approx(expected / 2)
+
+
+def test_items_of_one_document_are_drawn_together() -> None:
+    """Twice the items of the same documents tell no more."""
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.integers(0, 2, 50).astype(float), rng.integers(0, 2, 50).astype(float)
+    once = compute_paired_error({"t": ours.tolist()}, {"t": theirs.tolist()}, {"t": 1.0})
+    twice = {"t": [*ours.tolist(), *ours.tolist()]}, {"t": [*theirs.tolist(), *theirs.tolist()]}
+    documents = {"t": np.concatenate([np.arange(50), np.arange(50)])}
+    assert compute_paired_error(*twice, {"t": 1.0}, documents) == pytest.approx(once)
+    assert compute_paired_error(*twice, {"t": 1.0}) == pytest.approx(once / math.sqrt(2))
+
+
+@pytest.mark.parametrize(("documents", "expected"), [(None, [0, 1, 2]), ([0, 1, 0], [0, 1, 0])])
+def test_the_response_is_told_which_items_are_of_one_document(documents: list[int] | None, expected: list[int]) -> None:
+    lengths = np.full(6, 4, np.int32)
+    told = None if documents is None else np.array(documents, np.int32)
+    asked = SplitRequests(np.arange(0, 7, 2), np.zeros(3, np.int32), lengths, lengths, told)
+    requests = TaskRequests("choice", "acc,none", None, {"search": asked})
+    likelihood = np.zeros((2, 6), np.float32)
+    measured = build_measurements(requests, "search", [[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]], likelihood)
+    assert measured.documents_I.tolist() == expected
 
 
 def test_leaves_of_a_group_count_by_their_weights() -> None:

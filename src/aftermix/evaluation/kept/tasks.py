@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from numbers import Integral
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.filters.selection import TakeFirstFilter
+from numpy.typing import NDArray
 
 from aftermix.config import Split
 from aftermix.evaluation.requests import LeafRequests
@@ -46,17 +47,26 @@ class KeptTask:
     """The items of one task in one split, leaf after leaf."""
 
     items: tuple[KeptItem, ...]
+    rows: Mapping[str, bytes] = field(default_factory=dict)
+    """Item -> its row, for items whose row another has, too."""
 
     @property
     def requests(self) -> SplitRequests:
-        """Offsets, right choices and lengths."""
+        """Offsets, right choices, lengths and documents."""
         texts = [text for item in self.items for text in item.texts]
         return SplitRequests(
             offsets=np.array([0, *accumulate(len(item.scored) for item in self.items)], np.int64),
             gold=np.array([item.gold for item in self.items], np.int32),
             bytes_R=np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts], np.int32),
             characters_R=np.array([len(text) for text in texts], np.int32),
+            documents=self._number_documents(),
         )
+
+    def _number_documents(self) -> NDArray[np.int32] | None:
+        """(I,) documents numbered in the order of their first items; None where each item is of its own."""
+        numbers: dict[str | bytes, int] = {}
+        documents = [numbers.setdefault(self.rows.get(item.item, item.item), len(numbers)) for item in self.items]
+        return np.array(documents, np.int32) if len(numbers) < len(documents) else None
 
     def read_answers(self) -> TaskAnswers:
         """The answers that stand in the instances; where a request is repeated, its first log-likelihood."""
@@ -72,19 +82,24 @@ class KeptTask:
 
 
 def keep_task(
-    parts: Sequence[LeafRequests], metric: TaskMetric, references: Mapping[int, tuple[Any, str]] | None = None
+    parts: Sequence[LeafRequests],
+    metric: TaskMetric,
+    references: Mapping[int, tuple[Any, str]] | None = None,
+    *,
+    rows: Mapping[str, bytes] | None = None,
 ) -> KeptTask:
     """The requests of `parts` that are kept.
 
     `references` has, by the id of an instance whose answer is generated, the request that scores its right answer, and
-    the text of this.
+    the text of this. `rows` has the row of every item whose row another has, too.
     """
     return KeptTask(
         tuple(
             _keep_item(part.leaf, item, group, metric, references or {})
             for part in parts
             for item, group in zip(part.items, part.instances, strict=True)
-        )
+        ),
+        rows or {},
     )
 
 

@@ -173,7 +173,7 @@ function predictScores(desk, position) {
 
   const scores = data.scores.map((score) => {
     let mean = 0;
-    let variance = 0;
+    let variance = score.scatter ** 2;
     score.weights.forEach(([task, weight]) => {
       mean += weight * tasks[task].mean;
       variance += weight ** 2 * tasks[task].variance;

@@ -70,7 +70,9 @@ class DeskScore:
     weights: tuple[tuple[int, float], ...]
     """Number of a task and its weight in the score."""
     half_width: float
-    """Half of the interval at a deviation of 1, before the sampling of documents is added."""
+    """Half of the interval at a deviation of 1, before the sampling of documents and the scatter are added."""
+    scatter: float
+    """Deviation of the metric about its tempered score."""
     low: float
     """Ends of its axis."""
     high: float
@@ -151,12 +153,13 @@ def build_score(
 ) -> DeskScore:
     """The score `sum_t weights_t score_t`, on an axis that has all of `reach` on it as far as `limits`."""
     places = list(model.tasks)
-    low, high = min(reach), max(reach)
+    low, high, calibration = min(reach), max(reach), model.calibrate(weights)
     margin = 0.04 * (high - low) or 0.01
     return DeskScore(
         name=name,
         weights=tuple((places.index(task), weight) for task, weight in weights.items()),
-        half_width=model.calibrate(weights).half_width,
+        half_width=calibration.half_width,
+        scatter=calibration.line_deviation,
         low=max(low - margin, limits[0]),
         high=min(high + margin, limits[1]),
     )

@@ -31,6 +31,8 @@ class RequestCountsRecord(RunRecord):
 
     items: Annotated[int, Field(ge=0)]
     requests: Annotated[int, Field(ge=0)]
+    documents: Annotated[int, Field(ge=1)] = 1
+    """Number of documents that the items are of; absent where each is of its own."""
 
 
 class TaskRequestsRecord(RunRecord):
@@ -60,6 +62,9 @@ class SplitRequests:
     """UTF-8 bytes of each continuation as `acc_bytes` counts them: without the blank that joins it to the prompt."""
     characters_R: NDArray[np.int32]
     """Characters of each continuation as `acc_norm` counts them."""
+    documents: NDArray[np.int32] | None = None
+    """(items): number of the document that each item is of, items of equal rows being of one; None where each is of
+    its own, and in runs of earlier versions, which do not know."""
 
     @property
     def requests(self) -> int:
@@ -67,7 +72,7 @@ class SplitRequests:
         return len(self.bytes_R)
 
     def __eq__(self, other: object) -> bool:
-        """True for the same numbers."""
+        """True for the same requests: what they are documents of decides no answer."""
         return isinstance(other, SplitRequests) and all(
             np.array_equal(mine, theirs) for mine, theirs in zip(self._list_arrays(), other._list_arrays(), strict=True)
         )
@@ -102,6 +107,8 @@ def write_requests(run: Path, table: RequestTable) -> None:
             arrays[f"{place}/gold"] = of_split.gold
             arrays[f"{place}/bytes"] = of_split.bytes_R
             arrays[f"{place}/characters"] = of_split.characters_R
+            if of_split.documents is not None:
+                arrays[f"{place}/documents"] = of_split.documents
     write_arrays(run / ARRAYS_FILE, arrays)
 
     record = {
@@ -109,14 +116,16 @@ def write_requests(run: Path, table: RequestTable) -> None:
             kind=requests.kind,
             metric=requests.metric,
             length=requests.length,
-            splits={
-                split: RequestCountsRecord(items=len(of_split.gold), requests=of_split.requests)
-                for split, of_split in requests.splits.items()
-            },
+            splits={split: _count_requests(of_split) for split, of_split in requests.splits.items()},
         )
         for task, requests in table.items()
     }
     RequestsRecord(record).write(run / REQUESTS_FILE)
+
+
+def _count_requests(of_split: SplitRequests) -> RequestCountsRecord:
+    documents = {} if of_split.documents is None else {"documents": int(of_split.documents.max()) + 1}
+    return RequestCountsRecord(items=len(of_split.gold), requests=of_split.requests, **documents)
 
 
 def read_request_files(run: Path) -> dict[str, TaskRequests]:
@@ -129,6 +138,8 @@ def read_request_files(run: Path) -> dict[str, TaskRequests]:
             expected[f"{split}/{task}/gold"] = ExpectedArray(np.int32, counts.items)
             expected[f"{split}/{task}/bytes"] = ExpectedArray(np.int32, counts.requests)
             expected[f"{split}/{task}/characters"] = ExpectedArray(np.int32, counts.requests)
+            if "documents" in counts.model_fields_set:
+                expected[f"{split}/{task}/documents"] = ExpectedArray(np.int32, counts.items)
 
     path = run / ARRAYS_FILE
     arrays = read_arrays(path, expected, noun="the requests of a run")
@@ -136,8 +147,10 @@ def read_request_files(run: Path) -> dict[str, TaskRequests]:
     for task, entry in record.items():
         splits: dict[Split, SplitRequests] = {}
         for split in entry.splits:
-            names = (f"{split}/{task}/{part}" for part in ("offsets", "gold", "bytes", "characters"))
-            splits[split] = SplitRequests(*(arrays[name] for name in names))
+            offsets, gold, sizes, lengths = (
+                arrays[f"{split}/{task}/{part}"] for part in ("offsets", "gold", "bytes", "characters")
+            )
+            splits[split] = SplitRequests(offsets, gold, sizes, lengths, arrays.get(f"{split}/{task}/documents"))
             _refuse_broken(splits[split], where=f"{path}: {split}/{task}")
         table[task] = TaskRequests(entry.kind, entry.metric, entry.length, splits)
     return table
@@ -150,6 +163,11 @@ def _refuse_broken(requests: SplitRequests, *, where: str) -> None:
     if ends != (0, requests.requests) or (sizes < 0).any():
         found = f"expected offsets that rise from 0 to {requests.requests}, found {ends[0]} to {ends[1]}"
         raise AftermixError(f"{where}/offsets", f"{found}, {int((sizes < 0).sum())} falling", RESTORE)
+
+    documents = requests.documents
+    if documents is not None and len(documents) and int(documents.min()) < 0:
+        found = f"expected numbers of documents from 0, found {int(documents.min())}"
+        raise AftermixError(f"{where}/documents", found, RESTORE)
 
     beyond = np.flatnonzero((requests.gold < -1) | (requests.gold >= sizes))
     if len(beyond):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def build_measurements(
     kind = _find_kind(requests, of_split)
     scores_NI = np.array([[0.0 if score is None else score for score in merge] for merge in scores], dtype=np.float32)
     shares_I = _compute_shares(scores[0])
-    documents_I = np.arange(len(shares_I), dtype=np.int64)
+    documents_I = _number_documents(of_split, len(shares_I))
     if kind == "score":
         return TaskMeasurements(kind, scores_NI, shares_I, documents_I)
 
@@ -87,6 +87,11 @@ def _find_kind(requests: TaskRequests, of_split: SplitRequests) -> ResponseKind:
     return "score"
 
 
+def _number_documents(of_split: SplitRequests, items: int) -> NDArray[np.int64]:
+    """(I,) number of each item's document."""
+    return np.arange(items) if of_split.documents is None else of_split.documents.astype(np.int64)
+
+
 def _read_lengths(requests: TaskRequests, of_split: SplitRequests) -> NDArray[np.float64]:
     """(R,) what the metric divides by; an empty continuation counts as one character, so that nothing is infinite."""
     lengths = {"bytes": of_split.bytes_R, "characters": of_split.characters_R}.get(requests.length or "")
@@ -102,8 +107,25 @@ def _compute_shares(scores: OptionalScores) -> NDArray[np.float64]:
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def compute_paired_error(ours: ItemScores, theirs: ItemScores, weights: dict[str, float]) -> float:
-    """Standard error of the difference of two merges' objectives over new items: items are drawn within each task."""
+def _sum_squares(
+    shares_I: NDArray[np.float64], centred_I: NDArray[np.float64], documents_I: NDArray[np.int64] | None
+) -> float:
+    """`sum_g (sum_{i in g} p_i x_i)^2` over documents g."""
+    if documents_I is None or len(np.unique(documents_I)) == len(documents_I):
+        return float(shares_I**2 @ centred_I**2)
+    return float((np.bincount(documents_I, shares_I * centred_I) ** 2).sum())
+
+
+def compute_paired_error(
+    ours: ItemScores,
+    theirs: ItemScores,
+    weights: Mapping[str, float],
+    documents: Mapping[str, NDArray[np.int64]] | None = None,
+) -> float:
+    """Standard error of the difference of two merges' objectives over new documents, drawn within each task.
+
+    `documents` numbers the document of each item by task; a task without an entry has one for each item.
+    """
     variance = 0.0
     for task, weight in weights.items():
         shares_I = _compute_shares(ours[task])
@@ -111,5 +133,5 @@ def compute_paired_error(ours: ItemScores, theirs: ItemScores, weights: dict[str
             [(mine or 0.0) - (other or 0.0) for mine, other in zip(ours[task], theirs[task], strict=True)]
         )
         centred_I = difference_I - difference_I @ shares_I
-        variance += weight**2 * float(shares_I**2 @ centred_I**2)
+        variance += weight**2 * _sum_squares(shares_I, centred_I, (documents or {}).get(task))
     return float(np.sqrt(variance))

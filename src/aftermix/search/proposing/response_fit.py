@@ -176,7 +176,8 @@ class PredictedCandidates:
         ours, theirs = (
             journal.read_items(self.fitted.run, "search", self.fitted.trials[place].number) for place in (winner, other)
         )
-        return compute_paired_error(ours, theirs, goal.shares)
+        documents = {name: task.documents_I for name, task in self.fitted.model.tasks.items()}
+        return compute_paired_error(ours, theirs, goal.shares, documents)
 
     @cached_property
     def certificate_draws(self) -> CertificateDraws:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,26 @@ def run(tmp_path: Path) -> Path:
     write_requests(tmp_path, TABLE)
     journal.append_trial(tmp_path, make_trial(0), SCORES, answers=ANSWERS)
     return tmp_path
+
+
+def test_documents_are_kept_where_items_share_them_and_absent_else(run: Path) -> None:
+    assert "documents" not in (run / "items" / "requests.json").read_text()
+    assert read_requests(run)["quiz"].splits["search"].documents is None
+
+    quiz = TABLE["quiz"]
+    shared = replace(quiz.splits["search"], documents=np.array([0, 0], np.int32))
+    write_requests(run, {**TABLE, "quiz": replace(quiz, splits={"search": shared})})
+    documents = read_requests(run)["quiz"].splits["search"].documents
+    assert documents is not None
+    assert documents.tolist() == [0, 0]
+    assert json.loads((run / "items" / "requests.json").read_text())["quiz"]["splits"]["search"]["documents"] == 1
+    # They decide no answer: those of a run that knew of no documents are as good.
+    assert read_requests(run) == TABLE
+
+    arrays = load_file(run / "items" / "requests.safetensors")
+    save_file({**arrays, "search/quiz/documents": np.array([0, -1], np.int32)}, run / "items" / "requests.safetensors")
+    with pytest.raises(AftermixError, match="search/quiz/documents: expected numbers of documents from 0, found -1"):
+        read_requests(run)
 
 
 def test_what_is_written_is_read(run: Path) -> None:
