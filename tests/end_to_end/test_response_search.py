@@ -85,6 +85,13 @@ def test_the_result_tells_response_and_certificate(finished: Path) -> None:
     certificate = best["certificate"]
     assert certificate["status"] in {"met", "flat", "trials"}
     assert certificate["runs"] == len(read_trials(finished))
+    optimism = best["optimism"]
+    assert (optimism["repetitions"], optimism["finalists"]) in {(200, 1 if certificate["status"] == "flat" else 2)}
+    assert optimism["runs"] <= certificate["runs"]
+    assert set(optimism["search"]) == set(optimism["select"]) == {"mean", "deviation"}
+    assert optimism["select"]["deviation"] > optimism["search"]["deviation"] > 0  # 20 items against 60
+    text = (finished / "report.html").read_text()
+    assert "(mean of 200 simulated repetitions, deviations " in text
     record, _ = read_response_files(finished)
     assert record.trials == tuple(range(certificate["runs"]))
 
@@ -99,6 +106,7 @@ def test_a_search_cut_short_goes_on_as_the_whole_one(
     assert (run / "response.safetensors").read_bytes() == (finished / "response.safetensors").read_bytes()
     ours, theirs = (json.loads((folder / "best.json").read_text()) for folder in (run, finished))
     assert ours["certificate"] == theirs["certificate"]
+    assert ours["optimism"] == theirs["optimism"]
 
 
 def test_a_measured_merge_is_predicted_near_its_score(finished: Path) -> None:

@@ -45,6 +45,7 @@ PINNED = [
     "objective",
     "objective weights",
     "objective {}",
+    "optimism",
     "random mask",
     "random selection",
     "regmix",

@@ -10,6 +10,7 @@ from aftermix.config import SEARCH_EXCLUDE, Dimension, SearchConfig
 from aftermix.report import tables
 from aftermix.report.certificate_text import describe_certificate
 from aftermix.report.number_format import ScoreScale, choose_scale, format_count, format_setting
+from aftermix.report.optimism_text import describe_expected_optimism, describe_fall
 from aftermix.report.sections.mixture import is_mixture
 from aftermix.report.sections.mixture_tree import count_searched_groups
 from aftermix.report.trials import select_measured
@@ -93,7 +94,7 @@ def build_context(run: Run) -> ReportContext:
         weights_searched=run.config.search.over.weights,
         ratios_note=(best and best.ratios_note) or "",
         candidates=tables.build_candidate_rows(best, scale=scale) if best else (),
-        optimism=_describe_optimism(run, scale),
+        optimism=" ".join(filter(None, (describe_fall(run, scale), describe_expected_optimism(best, scale)))),
         origins=tables.count_origins(run.trials),
         progress=_describe_progress(run, scale),
         certificate=tuple(describe_certificate(best, scale)),
@@ -179,22 +180,6 @@ def _list_warnings(run: Run) -> tuple[str, ...]:
     if run.trials and not select_measured(run.trials):
         warnings.append("No trial has a score yet: see the failed trials below.")
     return tuple(warnings)
-
-
-def _describe_optimism(run: Run, scale: ScoreScale) -> str:
-    """Loss of the winner's score from the items it was picked on to unseen ones, in words."""
-    best = run.best
-    if best is None or best.search is None:
-        return ""
-    drop = best.search.objective[0] - best.test.objective[0]
-    if drop <= 0:
-        return "From search to test items the winner's score did not fall: no optimism shows. Quote the test score."
-
-    unit = f" {scale.unit}" if scale.unit else ""
-    return (
-        f"From search to test items the winner's score fell by {scale.format(drop)}{unit}: part chance in the items, "
-        "part the price of picking the best of many trials. Quote the test score."
-    )
 
 
 def _describe_progress(run: Run, scale: ScoreScale) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from aftermix.config import Split
-from aftermix.runs.answers.certificate_records import CertificateRecord, ResponseSummaryRecord
+from aftermix.runs.answers.certificate_records import CertificateRecord, OptimismRecord, ResponseSummaryRecord
 from aftermix.runs.json_record import Finite, Interval, OptionValue, RunRecord
 from aftermix.runs.trials import Setting
 
@@ -184,3 +184,5 @@ class BestRecord(RunRecord):
     """Absent where the run keeps no log-likelihoods, or has too few trials."""
     certificate: CertificateRecord | None = None
     """Absent in runs of earlier versions."""
+    optimism: OptimismRecord | None = None
+    """Absent in runs of earlier versions, without a response, of several objectives, and where splits overlap."""

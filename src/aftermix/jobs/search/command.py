@@ -166,6 +166,7 @@ def _run_stages(
         chosen=chosen,
         budget=budget,
     )
+    overlaps = any(items.overlap for items in evaluator.model_evaluator.suite.tasks.values())
     best = build_best_record(
         evaluator,
         run,
@@ -174,6 +175,7 @@ def _run_stages(
         objectives=objectives,
         response=conclusion.response,
         certificate=certificate,
+        optimism=None if overlaps else stage.measure_optimism(conclusion, responds=responds),
     )
 
     # `best.json` comes after the model: a run that holds it has a winner to export and push.

@@ -14,12 +14,14 @@ from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.runs.answers.certificate_records import (
     CertificateRecord,
     CertificateStatus,
+    OptimismRecord,
     ResponseSummaryRecord,
     ResponseTaskRecord,
 )
 from aftermix.runs.answers.reading import keeps_answers
 from aftermix.runs.trials import Trial
 from aftermix.search.objective import ObjectiveSet
+from aftermix.search.proposing.procedure_optimism import measure_optimism
 from aftermix.search.proposing.response_fit import FittedResponse, PredictedCandidates, build_coordinates
 from aftermix.search.proposing.response_proposer import LEAST_SHARE, ResponseProposer, measure_likelihood_share
 from aftermix.search.proposing.stored_response import write_response
@@ -36,6 +38,8 @@ class ResponseConclusion:
 
     runs: int
     """Complete trials."""
+    fitted: FittedResponse | None = None
+    """None in runs without answers, and with too few."""
     response: ResponseSummaryRecord | None = None
     predicted: PredictedCandidates | None = None
     """None where the response predicts too little to rank trials."""
@@ -100,15 +104,16 @@ class ResponseStage:
         summary = summarise_response(fitted)
         places = fitted.rank_trials()
         if not fitted.is_useful or not proposer.objectives.is_single or not places:
-            return ResponseConclusion(runs, summary)
+            return ResponseConclusion(runs, fitted, summary)
 
         predicted = PredictedCandidates.predict(fitted, seed=proposer.config.seed, number=len(trials))
         flat = self._find_flat_prior(predicted, places)
         if flat is not None:
             others = (place for place in places if place != flat)
-            return ResponseConclusion(runs, summary, predicted, (flat, *others), "flat")
+            return ResponseConclusion(runs, fitted, summary, predicted, (flat, *others), "flat")
         is_met = predicted.certify(places[0], precision=proposer.config.precision).is_met
-        return ResponseConclusion(runs, summary, predicted, tuple(places), "met" if is_met else "trials")
+        status: CertificateStatus = "met" if is_met else "trials"
+        return ResponseConclusion(runs, fitted, summary, predicted, tuple(places), status)
 
     def certify(self, conclusion: ResponseConclusion, winner: int) -> CertificateRecord:
         """The certificate of trial number `winner`; it says where the search stopped and no more without a model."""
@@ -132,6 +137,22 @@ class ResponseStage:
             tokens=None,
             model="response",
             items_factor=certificate.items_factor,
+        )
+
+    def measure_optimism(self, conclusion: ResponseConclusion, *, responds: bool) -> OptimismRecord | None:
+        """The optimism of a search that asks the response for its points, or does not (`responds`).
+
+        None where nothing is fitted, and as :func:`~.procedure_optimism.measure_optimism` says.
+        """
+        if conclusion.fitted is None:
+            return None
+        config, is_flat = self.proposer.config, conclusion.status == "flat" and responds
+        return measure_optimism(
+            conclusion.fitted,
+            finalists=1 if is_flat else config.top,
+            by_response=conclusion.ranking is not None and responds,
+            origins=("prior",) if is_flat else None,
+            seed=config.seed,
         )
 
     def _find_flat_prior(self, predicted: PredictedCandidates, places: Sequence[int]) -> int | None:

@@ -13,7 +13,7 @@ from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
 from aftermix.merging.merge import MergeRecipe
 from aftermix.mixture.ratios import convert_weights
-from aftermix.runs.answers.certificate_records import CertificateRecord, ResponseSummaryRecord
+from aftermix.runs.answers.certificate_records import CertificateRecord, OptimismRecord, ResponseSummaryRecord
 from aftermix.runs.journal import locate_items
 from aftermix.runs.json_record import OptionValue
 from aftermix.runs.reader import read_best
@@ -43,6 +43,7 @@ def build_best_record(
     objectives: ObjectiveSet,
     response: ResponseSummaryRecord | None,
     certificate: CertificateRecord,
+    optimism: OptimismRecord | None,
 ) -> BestRecord:
     """Measure winner and baselines on the test items of the run in `run`; the content of `best.json`."""
     config, seed = evaluator.config, evaluator.config.search.seed
@@ -54,7 +55,7 @@ def build_best_record(
     recipe = evaluator.build_merger(winner.settings).recipe
     ratios, ratios_note = _compute_ratios(config, winner.weights)
 
-    return BestRecord(
+    best = BestRecord(
         winner=SearchWinner(
             trial=winner.number, method=recipe.method.name, options=list_options(recipe), exclude=recipe.exclude
         ),
@@ -76,8 +77,9 @@ def build_best_record(
         items=count_items(evaluator),
         seconds=_sum_seconds(evaluator, score_cache, trials, chosen, before=read_earlier_seconds(run)),
         certificate=certificate,
-        **({"response": response} if response is not None else {}),
     )
+    known = {"response": response, "optimism": optimism}
+    return best.model_copy(update={key: value for key, value in known.items() if value is not None})
 
 
 def list_options(recipe: MergeRecipe) -> dict[str, OptionValue]:

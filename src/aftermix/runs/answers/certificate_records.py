@@ -1,4 +1,4 @@
-"""`response` and `certificate` of `best.json`: how well merges are predicted, and what is certain of the winner."""
+"""`response`, `certificate`, `optimism` of `best.json`: how merges are predicted, and what is certain of the winner."""
 
 from __future__ import annotations
 
@@ -52,3 +52,23 @@ class CertificateRecord(RunRecord):
     model: Literal["response", "none"]
     items_factor: Finite | None = None
     """Times as many items would halve `bound`; absent or null where more merges are needed as well."""
+
+
+class SplitOptimismRecord(RunRecord):
+    """Winner's score on the items of one split minus its true score, over the repetitions."""
+
+    mean: Finite
+    deviation: Finite
+    """Standard deviation over the repetitions."""
+
+
+class OptimismRecord(RunRecord):
+    """Simulated optimism of the whole procedure: the same merges measured again and again on other documents."""
+
+    repetitions: int
+    runs: int
+    """Merges among which each repetition chooses."""
+    finalists: int
+    """Of these, merges that are measured on the select items."""
+    search: SplitOptimismRecord
+    select: SplitOptimismRecord
