@@ -92,7 +92,7 @@ def test_plan_counts_what_the_search_will_do(
     assert found.disk_bytes == size
     assert found.parameters == size // 2
     # 10 baselines without choice, and two with a tuned instruction weight: two scans of 5, 2 single experts.
-    assert found.measurements == {"search": 40, "select": 3 + 12, "test": 1 + 10 + 2}
+    assert found.measurements == {"search": 40, "select": 3 + 12 + 11 + 6, "test": 1 + 10 + 4}
     assert found.items == {name: {"search": 20, "select": 10, "test": 30} for name in ("colours", "numbers")}
     assert found.tokens_per_s is not None
     assert found.seconds["search"] == pytest.approx(found.tokens["search"] / found.tokens_per_s + 40 * found.combine_s)

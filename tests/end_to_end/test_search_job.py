@@ -98,6 +98,9 @@ def test_best_tells_the_winner_beside_every_baseline(finished: Path) -> None:
     ]  # fmt: skip
     assert names[10].startswith("a at its best weight")
     assert names[11].startswith(("b + a at its best weight", "c + a at its best weight"))
+    # Where the best single vector is the instruction vector, it stands there already.
+    assert len(names) == 13 or names[12].startswith(("b at its best weight (b ", "c at its best weight (c "))
+    assert names[-1].startswith("uniform Task Arithmetic at its best scale (each ")
     for entry in best["baselines"]:
         expected = best["test"]["objective"][0] - entry["test"]["objective"][0]
         assert entry["difference"]["objective"][0] == pytest.approx(expected)

@@ -9,7 +9,13 @@ from aftermix.errors import TrainingError
 from aftermix.jobs.mixture.baselines import list_named_mixtures
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import TreeProblem
-from aftermix.jobs.search.baselines import build_instruction_scan, list_fixed_baselines
+from aftermix.jobs.search.baselines import (
+    PROBE_WEIGHTS,
+    build_instruction_scan,
+    build_uniform_scan,
+    list_fixed_baselines,
+    list_single_weights,
+)
 from aftermix.jobs.verify.training_file import read_expert_tokens
 from aftermix.search.budget import build_budget
 
@@ -17,19 +23,32 @@ from aftermix.search.budget import build_budget
 def count_search_measurements(config: Config) -> dict[Split, int]:
     """Evaluations by split; candidates that coincide and tuned baselines that repeat others make it an upper bound."""
     search = config.search
-    instructions = [name for name, vector in config.vectors.items() if vector.role == "instruction"]
-    experts = len(config.vectors) - len(instructions)
-    fixed = len(list(list_fixed_baselines(config))) if search.baselines else 0
-
-    # An instruction vector brings a scan of its weight, alone and beside the best expert.
-    scan = len(build_instruction_scan(instructions[0])) if search.baselines and instructions else 0
-    tuned = (2 * scan + experts if experts else scan) if scan else 0
-
+    tuned, compared = (_count_tuning(config), _count_baselines(config)) if search.baselines else (0, 0)
     return {
         "search": search.trials,
         "select": min(search.top, max(search.trials, 1)) + tuned,
-        "test": 1 + fixed + ((2 if experts else 1) if scan else 0),
+        "test": 1 + compared,
     }
+
+
+def _count_tuning(config: Config) -> int:
+    """Most measurements on select items by which weights of baselines are chosen."""
+    instructions = [name for name, vector in config.vectors.items() if vector.role == "instruction"]
+    experts = len(config.vectors) - len(instructions)
+    scans = [len(list_single_weights(vector.bounds[1])) for vector in config.vectors.values()]
+    single = len(PROBE_WEIGHTS) * len(config.vectors) + max(scans)
+
+    # An instruction vector brings a scan of its weight, alone and beside the best expert.
+    scan = len(build_instruction_scan(instructions[0])) if instructions else 0
+    pairs = scan + experts if scan and experts else 0
+    return single + len(build_uniform_scan(config.vectors)) + scan + pairs
+
+
+def _count_baselines(config: Config) -> int:
+    """Most baselines on test items."""
+    roles = {vector.role for vector in config.vectors.values()}
+    tuned = 2 + ("instruction" in roles) + (roles == {"instruction", "expert"})
+    return len(list(list_fixed_baselines(config))) + tuned
 
 
 def describe_runs(config: Config, items: Mapping[str, Mapping[str, int]], *, trial: int, finalist: int) -> str:

@@ -1,18 +1,25 @@
-"""Baselines that the winner has to beat: compositions that cost no training and no search, or a scan of one weight.
+"""Baselines that the winner has to beat: compositions that cost no training and no search, or a scan of one number.
 
 Source: OptiMer, Table 1 (single experts and uniform merges). The base, the models alone, a scan of the instruction
-weight with no expert, and the best single expert with a tuned instruction weight are ours: docs/how-to/search.md.
+weight with no expert, the best single expert with a tuned instruction weight, the best single vector at a tuned weight
+and the uniform merge at a tuned scale are ours: docs/how-to/search.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from aftermix.config import Config, MergeConfig
 
 PAPER_INSTRUCTION_WEIGHT = 0.6
 SCAN_WEIGHTS = (0.2, 0.4, 0.6, 0.8, 1.0)
+SCAN_STEP = 0.2
+PROBE_WEIGHTS = (0.4, 1.0)
+"""Weights at which every vector is tried alone before the best of them is scanned: a long training is often past its
+best at 1, a short one is not."""
+UNIFORM_SCALES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+"""Sums of the weights of a uniform merge."""
 UNIFORM_DENSITY = 0.5
 
 
@@ -80,3 +87,23 @@ def build_instruction_scan(instruction: str) -> list[BaselineMerge]:
 def build_expert_scan(expert: str, instruction: str) -> list[BaselineMerge]:
     """One expert at 1 with the instruction vector at each weight of the scan."""
     return [build_single_expert(expert, instruction, weight) for weight in SCAN_WEIGHTS]
+
+
+def build_single_scan(vector: str, weights: Iterable[float]) -> list[BaselineMerge]:
+    """One vector with no other at each of `weights`."""
+    return [BaselineMerge(f"{weight:g} {vector}", "single scan", {vector: weight}) for weight in weights]
+
+
+def list_single_weights(high: float) -> list[float]:
+    """Weights of the scan of one vector: 0.2, 0.4 and so on up to 1, or to `high`, the end of its range, if later."""
+    return [round(SCAN_STEP * step, 9) for step in range(1, int(max(high, 1.0) / SCAN_STEP + 1e-9) + 1)]
+
+
+def build_uniform_scan(vectors: Collection[str]) -> list[BaselineMerge]:
+    """All vectors at one weight each, by Task Arithmetic, at each sum of the weights."""
+    return [
+        BaselineMerge(
+            f"uniform Task Arithmetic x {scale:g}", "uniform scan", dict.fromkeys(vectors, scale / len(vectors))
+        )
+        for scale in UNIFORM_SCALES
+    ]

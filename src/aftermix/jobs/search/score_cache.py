@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -13,11 +13,15 @@ from aftermix.config import Config, Split
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.search.baselines import PAPER_INSTRUCTION_WEIGHT as PAPER_WEIGHT
 from aftermix.jobs.search.baselines import (
+    PROBE_WEIGHTS,
     BaselineMerge,
     build_expert_scan,
     build_instruction_scan,
     build_single_expert,
+    build_single_scan,
+    build_uniform_scan,
     list_fixed_baselines,
+    list_single_weights,
 )
 from aftermix.runs.answers.blocks import discard_blocks, journal_blocks
 from aftermix.runs.journal import read_items_file, write_items
@@ -115,30 +119,53 @@ def build_scan_record(scorer: BaselineScorer, config: Config) -> ScanRecord | No
 
 
 def _tune_baselines(scorer: BaselineScorer, config: Config) -> list[BaselineMerge]:
-    """The best instruction weight with no expert, and with the best single expert; both chosen on select items."""
+    """The baselines of one tuned number, each chosen on select items; no merge twice."""
+    tuned = _tune_instruction(scorer, config)
+    single = _tune_single(scorer, config)
+    if single.name not in {baseline.name for baseline in tuned}:
+        tuned.append(single)
+    return [*tuned, _tune_uniform(scorer, config)]
+
+
+def _tune_instruction(scorer: BaselineScorer, config: Config) -> list[BaselineMerge]:
+    """The best instruction weight with no expert, and with the best single expert."""
     instruction = _find_instruction(config)
     if instruction is None:
         return []
 
     experts = [name for name, vector in config.vectors.items() if vector.role == "expert"]
-    baselines = [
-        _rename_baseline(
-            scorer.choose_best(build_instruction_scan(instruction), "select"), f"{instruction} at its best weight"
-        )
-    ]
+    alone = scorer.choose_best(build_instruction_scan(instruction), "select")
+    baselines = [_name_tuned(alone, f"{instruction} at its best weight")]
 
     if experts:
         singles = [build_single_expert(expert, instruction, PAPER_WEIGHT) for expert in experts]
         best = experts[singles.index(scorer.choose_best(singles, "select"))]
-        tuned = scorer.choose_best(build_expert_scan(best, instruction), "select")
-        baselines.append(_rename_baseline(tuned, f"{best} + {instruction} at its best weight"))
+        tuned = replace(scorer.choose_best(build_expert_scan(best, instruction), "select"), kind="instruction scan")
+        baselines.append(_name_tuned(tuned, f"{best} + {instruction} at its best weight"))
     return baselines
 
 
-def _rename_baseline(baseline: BaselineMerge, name: str) -> BaselineMerge:
+def _tune_single(scorer: BaselineScorer, config: Config) -> BaselineMerge:
+    """The best single vector at its best weight: every vector at two weights, then the best one at all of the scan."""
+    probes = [probe for name in config.vectors for probe in build_single_scan(name, PROBE_WEIGHTS)]
+    (best,) = scorer.choose_best(probes, "select").weights
+
+    weights = list_single_weights(config.vectors[best].bounds[1])
+    tuned = scorer.choose_best(build_single_scan(best, weights), "select")
+    return _name_tuned(tuned, f"{best} at its best weight")
+
+
+def _tune_uniform(scorer: BaselineScorer, config: Config) -> BaselineMerge:
+    """All vectors at one weight each, at the best scale."""
+    tuned = scorer.choose_best(build_uniform_scan(config.vectors), "select")
+    each = next(iter(tuned.weights.values()))
+    return replace(tuned, name=f"uniform Task Arithmetic at its best scale (each {each:g})")
+
+
+def _name_tuned(baseline: BaselineMerge, name: str) -> BaselineMerge:
     # The weight stays in the name: another weight found after more trials is another file.
     weights = ", ".join(f"{vector} {weight:g}" for vector, weight in baseline.weights.items())
-    return BaselineMerge(f"{name} ({weights})", "instruction scan", dict(baseline.weights), baseline.method)
+    return replace(baseline, name=f"{name} ({weights})")
 
 
 def _find_instruction(config: Config) -> str | None:
