@@ -96,6 +96,7 @@ def collect_answers(lm: Any, instances: Sequence[Any]) -> None:
     by_kind: dict[str, list[Any]] = defaultdict(list)
     for instance in instances:
         by_kind[instance.request_type].extend([instance] * (instance.repeats or 1))
+
     for kind, of_kind in by_kind.items():
         try:
             answers = getattr(lm, kind)(of_kind, disable_tqdm=True)

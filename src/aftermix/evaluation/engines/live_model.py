@@ -206,12 +206,14 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         with torch.inference_mode():
             answers = self._run_plan(plan)
         is_finite = [math.isfinite(value) for value, _ in answers]
+
         if decides and not all(is_finite):
             raise EvaluationError(
                 "model",
                 "gives log-likelihoods that are NaN or Inf",
                 "The model is broken: look at its merge weights.",
             )
+
         self.forwarded_tokens += plan.tokens
         self.computed_positions += plan.positions
         if decides:

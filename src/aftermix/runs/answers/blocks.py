@@ -87,6 +87,7 @@ class BlockJournal:
             for name, array in arrays.items():
                 block, _, part = name.rpartition("/")
                 blocks.setdefault(block, {})[part] = array
+
         if blocks:
             progress.say(f"{self.folder}: {len(blocks)} blocks of an evaluation that was stopped are taken up")
         return blocks
