@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
-from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import CalibrateConfig, CalibrationConfig, Config, MergeConfig, VectorConfig
 from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, TaskConfig
 from aftermix.evaluation.harness import TaskSuite
@@ -83,7 +83,7 @@ class Lab:
         self._suites: dict[tuple[str, ...], TaskSuite] = {}
         self._live = ModelEvaluator.open(base, config, TaskSuite.build(config))
 
-    def pool(self, models: Mapping[str, Path], *, method: str | None = None) -> Pool:
+    def pool(self, models: Mapping[str, Path], *, method: str | None = None) -> ModelPool:
         """The base and `models`, aligned; models alone for `linear`, which may come from other bases."""
         vectors = {name: VectorConfig(model=str(path)) for name, path in models.items()}
         return open_pool(Config(base=None if method == "linear" else self.world.base, vectors=vectors))

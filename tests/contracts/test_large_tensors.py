@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError
 from aftermix.merging.blocks import list_block_spans
@@ -62,7 +62,7 @@ def config_of(models: dict[str, Path], method: str, **options: object) -> Config
 
 def merger(models: dict[str, Path], method: str, **options: object) -> Merger:
     config = config_of(models, method, **options)
-    pool: Pool = open_pool(config)
+    pool: ModelPool = open_pool(config)
     return Merger.build(pool, MergeRecipe.from_config(config.merge))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.writer import stage_folder
 from aftermix.cli import main
 from aftermix.config import Config, VectorConfig
@@ -112,7 +112,7 @@ def test_a_file_in_the_way_is_one_error(file: Path, tmp_path: Path) -> None:
     assert (tmp_path / "in-the-way").read_text() == "mine"
 
 
-def opened(base: Path, expert: Path) -> tuple[Config, Pool]:
+def opened(base: Path, expert: Path) -> tuple[Config, ModelPool]:
     config = Config(base=str(base), vectors={"b": VectorConfig(model=str(expert))})
     return config, open_pool(config)
 

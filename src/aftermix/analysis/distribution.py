@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from aftermix.checkpoints.formats.spans import split_into_spans
-from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.errors import CheckpointError
 from aftermix.progress import bar
 
@@ -148,7 +148,7 @@ class VectorFit:
     tensors: dict[str, DistributionFit | None]
 
 
-def fit_vectors(pool: Pool) -> dict[str, VectorFit]:
+def fit_vectors(pool: ModelPool) -> dict[str, VectorFit]:
     """Fits by vector. Tied tensors count once.
 
     Raises :class:`CheckpointError` for the first tensor that holds NaN or Inf.
@@ -162,12 +162,12 @@ def fit_vectors(pool: Pool) -> dict[str, VectorFit]:
     return fits
 
 
-def fit_whole(pool: Pool) -> dict[str, DistributionFit | None]:
+def fit_whole(pool: ModelPool) -> dict[str, DistributionFit | None]:
     """Fits by vector, of all its tensors together. Raises as :func:`fit_vectors`."""
     return {vector: fit_distributions(join_tallies(parts.values())) for vector, parts in _tally_pool(pool).items()}
 
 
-def _tally_pool(pool: Pool) -> dict[str, dict[str, EntryTally]]:
+def _tally_pool(pool: ModelPool) -> dict[str, dict[str, EntryTally]]:
     """By vector and tensor."""
     counted = [info for info in pool.layout if info.mergeable and info.name not in pool.frame.alias]
     tallies: dict[str, dict[str, EntryTally]] = {vector: {} for vector in pool.experts}
@@ -177,7 +177,7 @@ def _tally_pool(pool: Pool) -> dict[str, dict[str, EntryTally]]:
     return tallies
 
 
-def _stream_differences(pool: Pool, name: str, vector: str, elements: int) -> Iterable[torch.Tensor]:
+def _stream_differences(pool: ModelPool, name: str, vector: str, elements: int) -> Iterable[torch.Tensor]:
     for span in split_into_spans(elements, size=TALLIED_ELEMENTS):
         base = pool.read_base_block(name, span).to(torch.float32)
         block = pool.read_difference_block(name, vector, span, base=base, out=torch.empty(span[1] - span[0]))

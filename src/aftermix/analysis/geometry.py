@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from aftermix.analysis.tensor_kinds import KINDS, TensorKind, label_layers, read_tensor_kind
 from aftermix.checkpoints.formats.spans import split_into_spans
 from aftermix.checkpoints.model import Span, TensorInfo
-from aftermix.checkpoints.pool import Pool, is_finite
+from aftermix.checkpoints.pool import ModelPool, is_finite
 from aftermix.errors import Problem, refuse_if_any
 from aftermix.progress import bar
 
@@ -134,7 +134,7 @@ class VectorGeometry:
         return join_parts([self.tensors[name] for name in names])
 
 
-def measure_geometry(pool: Pool) -> VectorGeometry:
+def measure_geometry(pool: ModelPool) -> VectorGeometry:
     """Read base and vectors of `pool` once; memory is one run of elements of each.
 
     Raises :class:`ManyProblemsError` with every model and tensor that holds NaN or Inf.
@@ -154,7 +154,7 @@ def measure_geometry(pool: Pool) -> VectorGeometry:
     return VectorGeometry(tuple(pool.experts), tensors)
 
 
-def _sum_tensor(pool: Pool, info: TensorInfo, non_finite: Counter[tuple[str, str]]) -> GeometryPart:
+def _sum_tensor(pool: ModelPool, info: TensorInfo, non_finite: Counter[tuple[str, str]]) -> GeometryPart:
     """The sums of one tensor, added up run by run."""
     count, base = len(pool.experts), 0.0
     gram_VV, changed_V, max_abs_V = np.zeros((count, count)), np.zeros(count, dtype=np.int64), np.zeros(count)
@@ -175,11 +175,11 @@ def _sum_tensor(pool: Pool, info: TensorInfo, non_finite: Counter[tuple[str, str
     return GeometryPart(info.elements, base, gram_VV, changed_V, max_abs_V)
 
 
-def _read_difference(pool: Pool, name: str, vector: str, span: Span, base: torch.Tensor) -> torch.Tensor:
+def _read_difference(pool: ModelPool, name: str, vector: str, span: Span, base: torch.Tensor) -> torch.Tensor:
     return pool.read_difference_block(name, vector, span, base=base, out=torch.empty(span[1] - span[0]))
 
 
-def _count_non_finite(pool: Pool, name: str, span: Span, differences_VN: torch.Tensor) -> Counter[tuple[str, str]]:
+def _count_non_finite(pool: ModelPool, name: str, span: Span, differences_VN: torch.Tensor) -> Counter[tuple[str, str]]:
     """NaN and Inf of this run by tensor and owner: models, or else differences that float32 cannot hold."""
     owners = {f"vector '{vector}' ({expert.label})": expert for vector, expert in pool.experts.items()}
     blocks = {owner: model.read_block(name, span) for owner, model in ({pool.frame.label: pool.frame} | owners).items()}

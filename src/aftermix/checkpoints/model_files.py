@@ -11,7 +11,7 @@ from aftermix.checkpoints.alignment.tokenizer_files import list_vocabulary_files
 from aftermix.checkpoints.alignment.tokens import extends
 from aftermix.checkpoints.alignment.vocabulary import list_vocabulary_remarks
 from aftermix.checkpoints.formats.configuration import declare_dtype
-from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.safe_files import read_companion
 from aftermix.errors import Problem
 
@@ -28,7 +28,7 @@ TOKENIZER_FILES = (
 OTHER_FILES = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
 
 
-def read_companion_files(pool: Pool, *, dtype: torch.dtype | None) -> dict[str, bytes]:
+def read_companion_files(pool: ModelPool, *, dtype: torch.dtype | None) -> dict[str, bytes]:
     """Content by file name of everything but weights, card, recipe and lock.
 
     Configuration comes from the frame (with `dtype` when the result is stored in another type). Tokenizer, chat
@@ -52,7 +52,7 @@ def read_companion_files(pool: Pool, *, dtype: torch.dtype | None) -> dict[str, 
     return files
 
 
-def list_input_files(pool: Pool) -> list[Path]:
+def list_input_files(pool: ModelPool) -> list[Path]:
     """Files that decide a result of `pool`: weights, configuration, tokenizer and generation settings of each model."""
     models = [*pool.experts.values(), *([pool.base] if pool.base else [])]
     beside = ("config.json", "generation_config.json", *OTHER_FILES)
@@ -63,7 +63,7 @@ def list_input_files(pool: Pool) -> list[Path]:
     return sorted(files)
 
 
-def find_tokenizer_folder(pool: Pool) -> Path:
+def find_tokenizer_folder(pool: ModelPool) -> Path:
     """The folder whose tokenizer the result takes and an evaluation uses."""
     frame = pool.frame.folder
     if pool.vocabulary in pool.experts:
@@ -93,7 +93,7 @@ def read_tokenizer(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def list_companion_remarks(pool: Pool) -> list[Problem]:
+def list_companion_remarks(pool: ModelPool) -> list[Problem]:
     """Problems of the files beside the weights: what a server of the result would miss."""
     owner = find_tokenizer_folder(pool)
     notes = []
@@ -109,7 +109,7 @@ def list_companion_remarks(pool: Pool) -> list[Problem]:
     return notes + list_vocabulary_remarks(pool.frame, pool.experts, pool.vocabulary)
 
 
-def _find_generation_settings(pool: Pool) -> Path | None:
+def _find_generation_settings(pool: ModelPool) -> Path | None:
     owner, frame = find_tokenizer_folder(pool), pool.frame.folder
     for folder in (owner, frame):
         path = folder / "generation_config.json"
@@ -125,7 +125,7 @@ def _list_tokenizer_files(folder: Path) -> list[Path]:
     return files + templates if files else []
 
 
-def _encode_configuration(pool: Pool, dtype: torch.dtype | None) -> bytes:
+def _encode_configuration(pool: ModelPool, dtype: torch.dtype | None) -> bytes:
     """The frame's own bytes where nothing in them changes."""
     content = read_companion(pool.frame.folder / "config.json", pool.frame.folder)
     values = dict(pool.frame.config) if dtype is None else declare_dtype(pool.frame.config, dtype)

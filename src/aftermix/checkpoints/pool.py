@@ -23,7 +23,7 @@ from aftermix.errors import AftermixError, CheckpointError, InputFaultError, Pro
 
 
 @dataclass(frozen=True)
-class Pool:
+class ModelPool:
     """Aligned checkpoints. `frame` gives the result its names, shapes, types and configuration."""
 
     base: Model | None
@@ -128,13 +128,13 @@ def refuse_non_finite(
 class PoolExamination:
     """Checkpoints of a configuration, as far as they open and align, with their faults collected instead of raised."""
 
-    pool: Pool | None
+    pool: ModelPool | None
     """There when every model could be opened."""
     opened: tuple[Model, ...]
     problems: list[Problem]
 
 
-def open_pool(config: Config) -> Pool:
+def open_pool(config: Config) -> ModelPool:
     """Open and align every checkpoint of `config`; no weights are read.
 
     Raises :class:`ManyProblemsError` with every fault of every input, not only the first.
@@ -170,7 +170,7 @@ def examine_pool(config: Config, *, whole: bool = False) -> PoolExamination:
 
     # A pool that lacks a model would be merged without it.
     complete = bool(experts or base) and len(experts) == len(models) and (base is not None or not config.base)
-    pool = Pool(
+    pool = ModelPool(
         alignment.base,
         alignment.experts,
         _find_instruction(config),

@@ -28,7 +28,7 @@ from aftermix.checkpoints.formats.vector_file import (
     view_bytes,
 )
 from aftermix.checkpoints.model import Span, TensorInfo
-from aftermix.checkpoints.pool import Pool, is_finite, refuse_non_finite
+from aftermix.checkpoints.pool import ModelPool, is_finite, refuse_non_finite
 from aftermix.checkpoints.shards import TensorPiece, TensorSpec, plan_shards, write_shards
 from aftermix.checkpoints.writer import refuse_occupied, stage_folder
 from aftermix.errors import CheckpointError
@@ -78,7 +78,7 @@ class StorageDeviation:
 class VectorWriter:
     """One vector of a pool, to be stored as `dtype`."""
 
-    pool: Pool
+    pool: ModelPool
     vector: str
     dtype: StoredType
 

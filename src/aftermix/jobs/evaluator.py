@@ -11,7 +11,7 @@ import torch
 
 from aftermix import progress
 from aftermix.checkpoints.model_files import find_tokenizer_folder, list_input_files
-from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, EvaluateConfig, Split
 from aftermix.devices import choose_threads
@@ -43,7 +43,9 @@ class ModelEvaluator:
     """True if measurements come with the answers that they are of."""
 
     @staticmethod
-    def open(pool: Pool, config: EvaluateConfig, suite: TaskSuite, *, keeps_answers: bool = False) -> ModelEvaluator:
+    def open(
+        pool: ModelPool, config: EvaluateConfig, suite: TaskSuite, *, keeps_answers: bool = False
+    ) -> ModelEvaluator:
         """Load the frame's model, with the tokenizer that the result will have.
 
         The user is told what is to be known of the tasks.
@@ -124,7 +126,7 @@ class MergeEvaluator:
     @staticmethod
     def open(
         config: Config,
-        pool: Pool,
+        pool: ModelPool,
         recipe: MergeRecipe,
         *,
         space: SearchSpace,

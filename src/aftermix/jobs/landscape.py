@@ -14,7 +14,7 @@ import numpy as np
 from aftermix.analysis.drawing import render_figure
 from aftermix.analysis.geometry import measure_geometry
 from aftermix.analysis.mixture_landscape import build_slices, build_surface, round_values
-from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.command_end import join_command
 from aftermix.errors import ConfigError, MixtureError
 from aftermix.files import write_atomically
@@ -113,7 +113,7 @@ def write_landscape(
     build_landscape(problem, fitted, trials, best).write(run / LANDSCAPE_FILE)
 
 
-def write_cosines(run: Path, pool: Pool) -> None:
+def write_cosines(run: Path, pool: ModelPool) -> None:
     """Write `cosines.json`, the angles between the vectors of `pool`, into `run`; reads all weights once."""
     geometry = measure_geometry(pool)
     values = {"vectors": geometry.vectors, "cosines": round_values(geometry.whole.cosines)}

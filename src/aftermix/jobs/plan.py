@@ -13,7 +13,7 @@ import torch
 
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.model_files import find_tokenizer_folder
-from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, Split, require
 from aftermix.errors import Problem
@@ -149,7 +149,7 @@ def _plan_training(config: Config) -> JobEstimate:
 
 
 def _plan_evaluations(
-    config: Config, pool: Pool, merger: Merger, *, space: SearchSpace | None, disk: int, free: int
+    config: Config, pool: ModelPool, merger: Merger, *, space: SearchSpace | None, disk: int, free: int
 ) -> JobEstimate:
     """A search through `space`, or a mixture, which has none."""
     from aftermix.evaluation.engines.hf import HuggingFaceEngine

@@ -16,7 +16,7 @@ import yaml
 
 from aftermix.checkpoints.alignment.align import describe_alignment
 from aftermix.checkpoints.model import Model
-from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config, MergeConfig
 from aftermix.errors import CheckpointError
 from aftermix.files import fingerprint
@@ -34,7 +34,7 @@ BLOB = re.compile(r"^[0-9a-f]{64}$")
 
 
 @contextmanager
-def hash_weight_files(pool: Pool) -> Iterator[Digest]:
+def hash_weight_files(pool: ModelPool) -> Iterator[Digest]:
     """Hash every weight file of `pool` in the background; the digest of a file is waited for when it is asked for.
 
     The files of all models go side by side, first shards first: a merge that runs meanwhile finds them in the cache.
@@ -50,7 +50,7 @@ def hash_weight_files(pool: Pool) -> Iterator[Digest]:
         threads.shutdown(cancel_futures=True)
 
 
-def lock(pool: Pool, config: Config, *, digest: Digest | None = None) -> LockRecord:
+def lock(pool: ModelPool, config: Config, *, digest: Digest | None = None) -> LockRecord:
     """Content of `lock.json`. It holds no time and no machine name: the same inputs give the same bytes."""
     if digest is None:
         with hash_weight_files(pool) as file_digest:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, ItemsConfig, PromptConfig, as_yaml_values, parse_config
 from aftermix.errors import SearchError
@@ -52,7 +52,7 @@ def open_run_folder(
     *,
     resume: bool,
     config: Config,
-    pool: Pool,
+    pool: ModelPool,
     inputs: InputStamps,
     split: SplitRecord,
     evaluation: EvaluationLockRecord,
@@ -84,7 +84,7 @@ def begin_run(
     run: Path,
     *,
     config: Config,
-    pool: Pool,
+    pool: ModelPool,
     split: SplitRecord,
     evaluation: EvaluationLockRecord,
     requests: RequestTable | None,
@@ -176,7 +176,7 @@ def refuse_other_kind(run: Path, *, mixture: bool) -> None:
         raise SearchError(str(run), f"expected the run of {kinds[0]}, found that of {kinds[1]}", remedy)
 
 
-def refuse_different(run: Path, *, config: Config, pool: Pool, split: SplitRecord) -> None:
+def refuse_different(run: Path, *, config: Config, pool: ModelPool, split: SplitRecord) -> None:
     """Raise :class:`SearchError` unless resuming `run` with `config` goes on with the same search.
 
     The number of trials and of candidates may differ; models and statistics (by hash), merge, items, ranges, seeds and
@@ -194,7 +194,7 @@ def refuse_different(run: Path, *, config: Config, pool: Pool, split: SplitRecor
     )
 
 
-def refuse_other_vectors(source: Path, *, config: Config, pool: Pool, split: SplitRecord) -> None:
+def refuse_other_vectors(source: Path, *, config: Config, pool: ModelPool, split: SplitRecord) -> None:
     """Raise :class:`SearchError` unless scores stored in `source` hold for `config`: same vectors, merge and items.
 
     Settings that either run searches are left out: they are compared trial by trial. So are those of tasks where the
@@ -220,7 +220,7 @@ def refuse_other_vectors(source: Path, *, config: Config, pool: Pool, split: Spl
     refuse_difference(source, shared, wanted, complaint="scores were measured on other items of")
 
 
-def _refuse_other_content(run: Path, *, config: Config, pool: Pool) -> None:
+def _refuse_other_content(run: Path, *, config: Config, pool: ModelPool) -> None:
     """Refuse models or statistics that are not, by hash, those of `run`."""
     stored, now = (record.model_dump() for record in (LockRecord.read(run / LOCK_FILE), lock(pool, config)))
     refuse_difference(run, stored["inputs"], now["inputs"], complaint="another content now lies in")

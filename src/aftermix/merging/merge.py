@@ -19,7 +19,7 @@ import torch
 
 from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.checkpoints.names import HEADS, build_matcher
-from aftermix.checkpoints.pool import Pool, is_finite, refuse_non_finite
+from aftermix.checkpoints.pool import ModelPool, is_finite, refuse_non_finite
 from aftermix.checkpoints.shards import TensorPiece, TensorSpec
 from aftermix.config import MergeConfig, VectorConfig
 from aftermix.errors import InputFaultError, MergeError
@@ -65,7 +65,7 @@ class MergeRecipe:
 class Merger:
     """A pool and a recipe: which tensors move, what a vector keeps of a block, how blocks combine."""
 
-    pool: Pool
+    pool: ModelPool
     recipe: MergeRecipe
     vectors: tuple[str, ...] = ()
     """Vectors in use, in order of name; all of the pool's by default."""
@@ -76,7 +76,7 @@ class Merger:
 
     @staticmethod
     def build(
-        pool: Pool,
+        pool: ModelPool,
         recipe: MergeRecipe,
         *,
         vectors: tuple[str, ...] | None = None,

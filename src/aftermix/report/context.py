@@ -23,7 +23,7 @@ from aftermix.report.verdict import (
     judge_result,
     name_objectives,
 )
-from aftermix.runs.reader import Run
+from aftermix.runs.reader import RunContents
 from aftermix.runs.records import ItemsRecord, ObjectiveRecord
 
 CONFIDENCE = "95 %"
@@ -70,7 +70,7 @@ class ReportContext:
     provenance: tuple[tuple[str, str], ...]
 
 
-def build_context(run: Run) -> ReportContext:
+def build_context(run: RunContents) -> ReportContext:
     """The content of the report on `run`."""
     best, scale = run.best, choose_run_scale(run)
     names = name_run_objectives(run)
@@ -110,7 +110,7 @@ def build_context(run: Run) -> ReportContext:
     )
 
 
-def choose_run_scale(run: Run) -> ScoreScale:
+def choose_run_scale(run: RunContents) -> ScoreScale:
     """The unit of this report, from all scores that the run holds."""
     scores = [score for trial in run.trials for score in [*trial.scores.values(), *(trial.objective or ())]]
     if run.best:
@@ -119,7 +119,7 @@ def choose_run_scale(run: Run) -> ScoreScale:
     return choose_scale(scores)
 
 
-def name_run_objectives(run: Run) -> tuple[str, ...]:
+def name_run_objectives(run: RunContents) -> tuple[str, ...]:
     """Names of the objectives, from the result, or from the trials and the configuration."""
     records = list_objectives(run)
     if run.best:
@@ -128,7 +128,7 @@ def name_run_objectives(run: Run) -> tuple[str, ...]:
     return name_objectives(records, counts[0] if counts else len(records))
 
 
-def list_objectives(run: Run) -> tuple[ObjectiveRecord, ...]:
+def list_objectives(run: RunContents) -> tuple[ObjectiveRecord, ...]:
     """Resolved objectives of the result, else those of the configuration."""
     if run.best and run.best.objective:
         return run.best.objective
@@ -138,7 +138,7 @@ def list_objectives(run: Run) -> tuple[ObjectiveRecord, ...]:
     )
 
 
-def _compose_headline(run: Run, compared: JudgedResult | None) -> str:
+def _compose_headline(run: RunContents, compared: JudgedResult | None) -> str:
     if compared:
         return compose_headline(judge_objectives(compared.best, scale=compared.scale))
 
@@ -158,7 +158,7 @@ def _compose_headline(run: Run, compared: JudgedResult | None) -> str:
     return f"All {format_count(wanted, 'trial')} have ended, but the winner is not chosen and measured yet."
 
 
-def _describe_floors(run: Run, scale: ScoreScale) -> str:
+def _describe_floors(run: RunContents, scale: ScoreScale) -> str:
     floors = {task: floor for record in list_objectives(run) for task, floor in record.floors.items()}
     if not floors:
         return ""
@@ -169,7 +169,7 @@ def _describe_floors(run: Run, scale: ScoreScale) -> str:
     return f"Floors {'met' if run.best.floors_met else 'not met'} by the winner on the select items: {limits}."
 
 
-def _list_warnings(run: Run) -> tuple[str, ...]:
+def _list_warnings(run: RunContents) -> tuple[str, ...]:
     warnings = []
     if run.items and (run.items.overlap or run.items.scheme == "first"):
         warnings.append(
@@ -182,7 +182,7 @@ def _list_warnings(run: Run) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _describe_progress(run: Run, scale: ScoreScale) -> str:
+def _describe_progress(run: RunContents, scale: ScoreScale) -> str:
     scored = select_measured(run.trials)
     failed = sum(trial.state == "failed" for trial in run.trials)
     parts = [f"{format_count(len(run.trials), 'trial')}, {len(scored)} with a score"]
@@ -196,7 +196,7 @@ def _describe_progress(run: Run, scale: ScoreScale) -> str:
     return "; ".join(parts) + "."
 
 
-def _list_merge_facts(run: Run) -> tuple[tuple[str, str], ...]:
+def _list_merge_facts(run: RunContents) -> tuple[tuple[str, str], ...]:
     merge = run.config.merge
     winner = run.best.winner if run.best else None
 
@@ -220,7 +220,7 @@ def _list_merge_facts(run: Run) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-def _list_searched(run: Run) -> Iterator[tuple[str, str]]:
+def _list_searched(run: RunContents) -> Iterator[tuple[str, str]]:
     """Settings that were searched besides the weights, and those that won; nothing where only weights were."""
     over = run.config.search.over
     if over.settings:
@@ -233,7 +233,7 @@ def _list_searched(run: Run) -> Iterator[tuple[str, str]]:
         )
 
 
-def _describe_search(run: Run) -> tuple[str, str]:
+def _describe_search(run: RunContents) -> tuple[str, str]:
     """The design of a mixture run, or the sampler of a search: the way its points came about."""
     search, mixture = run.config.search, run.config.mixture
     if mixture is not None and is_mixture(run.folder):
@@ -257,7 +257,7 @@ def _describe_strategy(search: SearchConfig) -> str:
     return f"preset {search.preset}, {trials}, start-up {search.startup_trials}"
 
 
-def _describe_seed(run: Run) -> str:
+def _describe_seed(run: RunContents) -> str:
     mixture = run.config.mixture if is_mixture(run.folder) else None
     return f"search {run.config.search.seed}" if mixture is None else f"mixture {mixture.seed}"
 
@@ -274,11 +274,11 @@ _OWN_ROW = ("lambda", "seed")
 """Settings of every method, which have a row of their own."""
 
 
-def _format_items_seed(run: Run) -> str:
+def _format_items_seed(run: RunContents) -> str:
     return f", items {run.config.evaluate.items.seed}" if run.config.evaluate else ""
 
 
-def _find_method(run: Run) -> str:
+def _find_method(run: RunContents) -> str:
     if run.best:
         return run.best.winner.method
     merge = run.config.merge

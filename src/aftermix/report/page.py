@@ -36,7 +36,7 @@ from aftermix.report.sections.verification import build_verification_section, re
 from aftermix.report.trials import find_nondominated, select_measured
 from aftermix.report.verdict import JudgedResult
 from aftermix.runs.mixture_records import MixtureRecord, TreeRecord
-from aftermix.runs.reader import Run, RunResult, read_run
+from aftermix.runs.reader import RunContents, RunResult, read_run
 from aftermix.runs.share_records import SharesRecord
 from aftermix.runs.verification_records import VerificationRecord
 
@@ -75,7 +75,7 @@ def write_report(run: Path) -> Path:
 
 
 def render(
-    run: Run,
+    run: RunContents,
     *,
     shares: SharesRecord | None = None,
     mixture: MixtureRecord | None = None,
@@ -113,7 +113,7 @@ def _open_templates() -> Environment:
     return environment
 
 
-def _draw_charts(run: Run, context: ReportContext) -> ReportCharts:
+def _draw_charts(run: RunContents, context: ReportContext) -> ReportCharts:
     winner = run.best.winner.trial if run.best else None
     drawings = ReportCharts(
         progress=draw_progress(run.trials, names=context.objectives, winner=winner, scale=context.scale)
@@ -125,14 +125,14 @@ def _draw_charts(run: Run, context: ReportContext) -> ReportCharts:
     return _add_result(drawings, run.best, context.judged, context) if run.best and context.judged else drawings
 
 
-def _list_axes(run: Run) -> tuple[str, ...]:
+def _list_axes(run: RunContents) -> tuple[str, ...]:
     """Axes of the weight space: weights that were searched, and settings that are numbers."""
     settings = run.trials[0].settings if run.trials else {}
     numbers = [name for name, value in settings.items() if isinstance(value, int | float) and type(value) is not bool]
     return (*(run.config.vectors if run.config.search.over.weights else ()), *numbers)
 
 
-def _draw_front(run: Run, context: ReportContext, winner: int | None) -> Markup | None:
+def _draw_front(run: RunContents, context: ReportContext, winner: int | None) -> Markup | None:
     front = (run.best and run.best.front) or find_nondominated(run.trials)
     if len(context.objectives) < 2 or not front:
         return None

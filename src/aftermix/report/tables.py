@@ -17,7 +17,7 @@ from aftermix.report.number_format import (
     format_weight,
 )
 from aftermix.report.trials import KINDS, classify_trial
-from aftermix.runs.reader import Run, RunResult
+from aftermix.runs.reader import RunContents, RunResult
 from aftermix.runs.records import BaselineRecord, ScoresRecord
 from aftermix.runs.trials import Setting, Trial
 
@@ -179,7 +179,7 @@ class VectorRow:
     ratio_percent: float | None = None
 
 
-def build_vector_rows(run: Run) -> tuple[VectorRow, ...]:
+def build_vector_rows(run: RunContents) -> tuple[VectorRow, ...]:
     """Every vector in the file's order; all bars share one track, so that lengths compare."""
     weights = run.best.weights if run.best else {}
     ratios = (run.best.ratios if run.best else None) or {}
@@ -265,7 +265,7 @@ class RunCost:
     stages_total: str = ""
 
 
-def summarise_cost(run: Run) -> RunCost | None:
+def summarise_cost(run: RunContents) -> RunCost | None:
     """Seconds by phase over all trials measured here (imported ones cost nothing); None when none were recorded."""
     spent = [trial.seconds for trial in run.trials if trial.seconds and not trial.is_imported]
     phases = [*PHASES, *sorted({phase for seconds in spent for phase in seconds} - set(PHASES))]
@@ -286,7 +286,7 @@ def summarise_cost(run: Run) -> RunCost | None:
     )
 
 
-def _list_stages(run: Run, search_s: float) -> dict[str, float]:
+def _list_stages(run: RunContents, search_s: float) -> dict[str, float]:
     if run.best is None:
         return {}
 

@@ -37,7 +37,7 @@ MEANT_THEN = {"strategy": "tpe", "batch": 1}
 
 
 @dataclass(frozen=True)
-class Run:
+class RunContents:
     """Everything the report is made of; `best` is None while the search is unfinished."""
 
     folder: Path
@@ -49,7 +49,7 @@ class Run:
     model_files: tuple[str, ...]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunContents:
     """Read and check the run at `folder`.
 
     Raises :class:`AftermixError` when the folder is no run, or naming the file and place that is damaged.
@@ -59,7 +59,7 @@ def read_run(folder: Path) -> Run:
         raise AftermixError(str(folder), f"expected a run folder, found {found}", "Name the -o folder of a search.")
 
     best = read_best(folder) if (folder / BEST_FILE).is_file() else None
-    return Run(
+    return RunContents(
         folder=folder,
         config=fill_in_search(load_config(folder / CONFIG_FILE)),
         trials=tuple(read_trials(folder)),

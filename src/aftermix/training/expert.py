@@ -12,7 +12,7 @@ from transformers import core_model_loading
 
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.model_files import read_companion_files
-from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.checkpoints.safe_files import read_json
 from aftermix.checkpoints.shards import TensorSpec, stream_whole_tensors
@@ -36,7 +36,7 @@ What of the data decides it is told apart.
 def identify_base(base: Checkpoint) -> dict[str, Any]:
     """Hashes that make the base this base: one of each weight file, and one over configuration and tokenizer files."""
     digest = hashlib.sha256()
-    for name, content in sorted(read_companion_files(Pool(base, {}), dtype=None).items()):
+    for name, content in sorted(read_companion_files(ModelPool(base, {}), dtype=None).items()):
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
 
@@ -148,7 +148,7 @@ def write_expert(
     unchanged = [name for name in base.tensors if name not in trained]
 
     content = format_json({**record, "passed_through": unchanged})
-    companions = {**read_companion_files(Pool(base, {}), dtype=dtype), TRAINING_FILE: content.encode()}
+    companions = {**read_companion_files(ModelPool(base, {}), dtype=dtype), TRAINING_FILE: content.encode()}
 
     write_checkpoint(
         folder,

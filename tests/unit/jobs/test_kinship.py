@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aftermix.checkpoints.alignment.recorded_base import digest_tensors
-from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.jobs.doctor.command import doctor
@@ -21,7 +21,7 @@ from aftermix.jobs.plan import plan
 from conftest import Family, run_cli
 
 
-def open_family(base: Path, **experts: Path) -> Pool:
+def open_family(base: Path, **experts: Path) -> ModelPool:
     return open_pool(describe_family(base, **experts))
 
 

@@ -21,7 +21,7 @@ from aftermix.analysis.curvature import (
 )
 from aftermix.analysis.curvature_tables import DomainDerivatives, dump_derivatives
 from aftermix.analysis.geometry import measure_geometry
-from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, require
 from aftermix.devices import open_device
 from aftermix.errors import CheckpointError, ConfigError, Problem, refuse_if_any
@@ -98,7 +98,7 @@ def _refuse_single_tokens(domains: list[CurvatureDomain]) -> None:
 
 
 def _measure_derivatives(
-    pool: Pool, domains: list[CurvatureDomain], *, device: torch.device, dtype: torch.dtype
+    pool: ModelPool, domains: list[CurvatureDomain], *, device: torch.device, dtype: torch.dtype
 ) -> DomainDerivatives:
     base = pool.frame
     with quiet_transformers():
@@ -154,7 +154,7 @@ def _differentiate(
 
 
 def _read_vector(
-    pool: Pool, name: str, live: StreamedModel, parameters: dict[str, torch.Tensor]
+    pool: ModelPool, name: str, live: StreamedModel, parameters: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Expert minus base by name of the live parameter, on the host."""
     expert = pool.experts[name]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, VectorConfig, load_config, require
 from aftermix.errors import AftermixError, ConfigError, ManyProblemsError
 
@@ -32,7 +32,7 @@ def load_target(target: str, *, base: str | None) -> Config:
     return config
 
 
-def open_target_pool(config: Config, *, base: str | None) -> Pool:
+def open_target_pool(config: Config, *, base: str | None) -> ModelPool:
     """The pool of what :func:`load_target` gave for a file, or for a model and its `base`. Raises as `open_pool`."""
     if base is None:
         return open_pool(config)

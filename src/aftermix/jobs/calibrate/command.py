@@ -15,7 +15,7 @@ from aftermix.checkpoints.alignment.view import ModelView
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.model_files import find_tokenizer_folder
 from aftermix.checkpoints.names import select_text_config
-from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.writer import stage_folder
 from aftermix.config import CalibrateConfig, CalibrationConfig, Config, EvaluateConfig, TaskConfig, require
 from aftermix.devices import open_device
@@ -97,7 +97,7 @@ def describe_calibration(notes: dict[str, StatisticsNote]) -> Iterator[str]:
             yield f"{name}: {len(note.uncovered)} weights saw no token: {first}"
 
 
-def plan_calibration(config: Config, pool: Pool) -> list[CalibrationPlan]:
+def plan_calibration(config: Config, pool: ModelPool) -> list[CalibrationPlan]:
     """Plan what each vector that names calibration text is to read, in order of name.
 
     Raises :class:`ManyProblemsError` with the faults of all.
@@ -115,7 +115,7 @@ def plan_calibration(config: Config, pool: Pool) -> list[CalibrationPlan]:
     return plans
 
 
-def _plan_vector(config: Config, pool: Pool, name: str, calibration: CalibrationConfig) -> CalibrationPlan:
+def _plan_vector(config: Config, pool: ModelPool, name: str, calibration: CalibrationConfig) -> CalibrationPlan:
     settings = config.calibrate
     expert = pool.experts[name]
     architecture = pool.frame.config if _is_renamed(expert) else expert.config

@@ -15,7 +15,7 @@ from aftermix.checkpoints.formats.vector_file import VectorFile, find_content_pr
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.model_files import find_tokenizer_folder, list_companion_remarks
 from aftermix.checkpoints.names import build_matcher
-from aftermix.checkpoints.pool import Pool, PoolExamination, examine_pool, refuse_non_finite
+from aftermix.checkpoints.pool import ModelPool, PoolExamination, examine_pool, refuse_non_finite
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem
@@ -94,7 +94,7 @@ def _check_merge(config: Config, job: JobKind, diagnosis: ConfigDiagnosis) -> No
         diagnosis.facts.append(f"search over {describe_space(config, build_space(config))}")
 
 
-def _check_sharing(config: Config, pool: Pool | None, diagnosis: ConfigDiagnosis) -> None:
+def _check_sharing(config: Config, pool: ModelPool | None, diagnosis: ConfigDiagnosis) -> None:
     """Ratios, order and statistics, each whatever the others are; `pool` is None when a model cannot be opened."""
     try:
         method = bind(config.merge, vectors=config.vectors)
@@ -112,7 +112,7 @@ def _check_sharing(config: Config, pool: Pool | None, diagnosis: ConfigDiagnosis
         diagnosis.run_check(lambda: _check_statistics(config, pool, method.name))
 
 
-def _check_statistics(config: Config, pool: Pool | None, method: str) -> None:
+def _check_statistics(config: Config, pool: ModelPool | None, method: str) -> None:
     if pool is not None:
         measured = read_all_statistics(config, pool)
         refuse_unmeasured(method, [vector for vector in pool.experts if vector not in measured])
@@ -132,7 +132,7 @@ def _find_non_finite(checkpoint: Model) -> Iterator[Problem]:
             yield error.problem
 
 
-def _examine_models(pool: Pool, config: Config, job: JobKind, diagnosis: ConfigDiagnosis) -> None:
+def _examine_models(pool: ModelPool, config: Config, job: JobKind, diagnosis: ConfigDiagnosis) -> None:
     gigabytes = sum(info.nbytes for info in pool.layout) / 1e9
     diagnosis.facts.append(f"{pool.parameters:,} parameters in {len(pool.layout)} tensors, {gigabytes:.3g} GB a model")
 
@@ -156,7 +156,7 @@ def _examine_models(pool: Pool, config: Config, job: JobKind, diagnosis: ConfigD
         diagnosis.run_check(lambda: _check_calibration(pool, config, diagnosis))
 
 
-def _check_calibration(pool: Pool, config: Config, diagnosis: ConfigDiagnosis) -> None:
+def _check_calibration(pool: ModelPool, config: Config, diagnosis: ConfigDiagnosis) -> None:
     from aftermix.jobs.calibrate.command import plan_calibration
 
     for plan in plan_calibration(config, pool):

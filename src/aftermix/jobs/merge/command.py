@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aftermix.checkpoints.alignment.align import describe_alignment
 from aftermix.checkpoints.model_files import list_input_files, read_companion_files
-from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.checkpoints.writer import follow_links, refuse_occupied, write_checkpoint
 from aftermix.config import Config, require
@@ -115,7 +115,7 @@ def write_model(
         )
 
 
-def refuse_output(output: Path, pool: Pool) -> None:
+def refuse_output(output: Path, pool: ModelPool) -> None:
     """Raise :class:`CheckpointError` when `output` is an input's folder, lies inside one, or is occupied."""
     inputs = [*pool.experts.values(), *([pool.base] if pool.base else [])]
     for checkpoint in inputs:

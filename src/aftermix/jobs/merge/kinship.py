@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from aftermix.checkpoints.formats.spans import list_sample_spans
 from aftermix.checkpoints.model import TensorInfo
-from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.errors import Problem
 
 # V vectors, N elements of a sample
@@ -49,7 +49,7 @@ class SampledGeometry:
         return float(self.gram_VV[row, column] / lengths) if lengths else 0.0
 
 
-def list_kinship_remarks(pool: Pool) -> list[Problem]:
+def list_kinship_remarks(pool: ModelPool) -> list[Problem]:
     """Remarks on vectors of several trainings, on those longer than the base, and on those that point the same way.
 
     The last two are what experts of another base look like: their differences hold the way from one base to the other.
@@ -76,7 +76,7 @@ def list_kinship_remarks(pool: Pool) -> list[Problem]:
     return remarks
 
 
-def measure_sample(pool: Pool) -> SampledGeometry:
+def measure_sample(pool: ModelPool) -> SampledGeometry:
     """Norms and inner products from a few runs of each tensor that all models share."""
     vectors = tuple(pool.experts)
     base, gram_VV = 0.0, np.zeros((len(vectors), len(vectors)))
@@ -94,13 +94,13 @@ def measure_sample(pool: Pool) -> SampledGeometry:
     return SampledGeometry(vectors, math.sqrt(base), gram_VV)
 
 
-def _is_shared(pool: Pool, info: TensorInfo) -> bool:
+def _is_shared(pool: ModelPool, info: TensorInfo) -> bool:
     experts = pool.experts.values()
     counted = info.mergeable and info.name not in pool.frame.alias
     return counted and all(e.has(info.name) and e.info(info.name).shape == info.shape for e in experts)
 
 
-def _describe_lineage(pool: Pool, vector: str, folders: Sequence[Path]) -> Problem:
+def _describe_lineage(pool: ModelPool, vector: str, folders: Sequence[Path]) -> Problem:
     """Note on a vector that was trained from `folders[0]`, that from the next, and the last from the base."""
     chain = ", that from ".join(map(str, folders))
     found = f"vector '{vector}' was trained from {chain}, and that from this base: its difference holds all of it"

@@ -7,11 +7,11 @@ from collections import Counter
 import torch
 
 from aftermix.checkpoints.alignment.view import summarise_names
-from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.errors import Problem
 
 
-def list_rounding_remarks(pool: Pool, dtype: torch.dtype | None) -> list[Problem]:
+def list_rounding_remarks(pool: ModelPool, dtype: torch.dtype | None) -> list[Problem]:
     """Note on tensors that the base stores wider than most of its numbers, and a result in `dtype` would not.
 
     Routing biases of mixtures of experts are the common case: models keep them in float32 on purpose.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem, refuse_if_any
 from aftermix.merging.merge import Merger, MergeRecipe
@@ -12,14 +12,14 @@ from aftermix.merging.saliency import ActivationStatistics, MissingStatistics
 from aftermix.saliency.storage import has_statistics, read_statistics, refuse_no_folder
 
 
-def open_merger(config: Config, pool: Pool, recipe: MergeRecipe) -> Merger:
+def open_merger(config: Config, pool: ModelPool, recipe: MergeRecipe) -> Merger:
     """Open the merge of `config`, with the statistics that its method needs. Raises for statistics of other models."""
     return Merger.build(
         pool, recipe, statistics=read_all_statistics(config, pool) if recipe.method.needs_statistics else None
     )
 
 
-def read_all_statistics(config: Config, pool: Pool) -> dict[str, ActivationStatistics]:
+def read_all_statistics(config: Config, pool: ModelPool) -> dict[str, ActivationStatistics]:
     """Read the statistics by vector; with `uncalibrated: magnitude`, a stand-in for those that there are none of.
 
     Without it, and where no folder is named, they are left out. Raises :class:`ManyProblemsError` with every fault of

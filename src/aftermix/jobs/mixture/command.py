@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config, SearchConfig, require
 from aftermix.errors import SearchError
 from aftermix.jobs import run_folder
@@ -175,7 +175,7 @@ def _write(evaluator: MergeEvaluator, run: Path, best: MixtureRecord | TreeRecor
     write_report(run)
 
 
-def _refuse_different(run: Path, config: Config, pool: Pool, split: SplitRecord) -> None:
+def _refuse_different(run: Path, config: Config, pool: ModelPool, split: SplitRecord) -> None:
     """Like a search's, and `mixture:` is the same but for `verify` and `experts`."""
     run_folder.refuse_different(run, config=config, pool=pool, split=split)
     theirs, ours = (
@@ -198,7 +198,7 @@ def _list_orders(config: Config) -> dict[str, list[str] | str]:
 
 
 def _refuse_other_points(
-    source: Path, config: Config, pool: Pool, *, problem: MixtureProblem, split: SplitRecord
+    source: Path, config: Config, pool: ModelPool, *, problem: MixtureProblem, split: SplitRecord
 ) -> None:
     """Raise :class:`SearchError` unless points measured by the run in `source` could be those of this mixture."""
     run_folder.refuse_other_kind(source, mixture=True)

@@ -14,7 +14,7 @@ from aftermix.response.surface.coordinates import MergeCoordinates
 from aftermix.runs.answers.reading import NEW_RUN, keeps_answers
 from aftermix.runs.answers.response_files import RESPONSE_FILE
 from aftermix.runs.json_record import Finite, RunRecord
-from aftermix.runs.reader import Run, read_run
+from aftermix.runs.reader import RunContents, read_run
 from aftermix.runs.trials import Point
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.proposing.response_fit import FittedResponse, build_coordinates, locate_points
@@ -80,7 +80,7 @@ def predict(run: Path, weights: str) -> PredictionRecord:
     )
 
 
-def open_response(run: Run, space: SearchSpace) -> tuple[ResponseModel, MergeCoordinates]:
+def open_response(run: RunContents, space: SearchSpace) -> tuple[ResponseModel, MergeCoordinates]:
     """The stored response of `run`; of a run that has not ended, one fitted to the trials so far.
 
     Raises :class:`AftermixError` for a run without log-likelihoods, with too few trials, or with damaged files.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config
 from aftermix.errors import SearchError
 from aftermix.evaluation.harness import TaskSuite
@@ -27,7 +27,7 @@ class RunInputs:
 
     run: Path
     resume: bool
-    pool: Pool
+    pool: ModelPool
     suite: TaskSuite
     split: SplitRecord
 

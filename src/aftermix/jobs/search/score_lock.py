@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from aftermix.checkpoints.model_files import find_tokenizer_folder, read_tokenizer
-from aftermix.checkpoints.pool import Pool
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.errors import SearchError
 from aftermix.evaluation.documents.canonical import encode_document
 from aftermix.evaluation.fingerprints import hash_texts
@@ -31,7 +31,9 @@ FIELDS = {
 """Words for the fields of a task's record; the first that differs is told."""
 
 
-def build_evaluation_lock(pool: Pool, evaluator: ModelEvaluator, *, threads: int | None = None) -> EvaluationLockRecord:
+def build_evaluation_lock(
+    pool: ModelPool, evaluator: ModelEvaluator, *, threads: int | None = None
+) -> EvaluationLockRecord:
     """`evaluation` of `lock.json`: hashes of all tasks, of the tokenizer and of its chat template, and the threads."""
     engine, suite = evaluator.engine, evaluator.suite
     found = suite.fingerprint_tasks(engine.lm)

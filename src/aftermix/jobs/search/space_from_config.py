@@ -9,7 +9,7 @@ from aftermix.config import Dimension as Given
 from aftermix.errors import AftermixError, Problem, SearchError, refuse_if_any
 from aftermix.jobs.search.settings import SCALE, apply_settings, leaves_vectors_as_they_are
 from aftermix.merging.merge import MergeRecipe
-from aftermix.runs.reader import Run
+from aftermix.runs.reader import RunContents
 from aftermix.runs.records import BestRecord
 from aftermix.runs.trials import Setting, Settings
 from aftermix.search.space import ChoiceSet, Dimension, NumberRange, SearchSpace
@@ -47,7 +47,7 @@ def build_space(config: Config) -> SearchSpace:
     return SearchSpace(bounds, space.instruction, settings, shares, read_own_settings(config, settings))
 
 
-def choose_run_settings(run: Run, space: SearchSpace) -> Settings:
+def choose_run_settings(run: RunContents, space: SearchSpace) -> Settings:
     """Searched settings of the winner of `run`; before there is one those that the file has."""
     return dict(run.best.settings) if isinstance(run.best, BestRecord) else space.choose_start()
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from aftermix.checkpoints.pool import Pool, open_pool
+from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, require
 from aftermix.errors import MixtureError, SearchError
 from aftermix.evaluation.harness import TaskSuite
@@ -191,7 +191,7 @@ class _MixtureVerification:
         cls,
         config: Config,
         run: Path,
-        pool: Pool,
+        pool: ModelPool,
         suite: TaskSuite,
         *,
         mixtures: int,
@@ -347,7 +347,7 @@ class _MixtureVerification:
         return DoremiRecord(ratios=record.ratios, tokens=record.tokens, reference=reference.chosen.name)
 
 
-def _open_tasks(config: Config, run: Path) -> tuple[Pool, TaskSuite]:
+def _open_tasks(config: Config, run: Path) -> tuple[ModelPool, TaskSuite]:
     """Models and tasks, which must be those of the run; no model stays in memory while mixtures are trained."""
     assert config.evaluate is not None  # noqa: S101 - required before; for the type checker
     pool = open_pool(config)

@@ -12,7 +12,7 @@ from aftermix.config import Config
 from aftermix.report.number_format import format_setting
 from aftermix.report.trials import find_nondominated, select_measured
 from aftermix.response.surface.coordinates import Floats, MergeCoordinates, MergePoints
-from aftermix.runs.reader import Run
+from aftermix.runs.reader import RunContents
 from aftermix.runs.records import BestRecord
 from aftermix.runs.trials import Setting, Settings, Weights
 
@@ -103,7 +103,7 @@ class DeskSpace:
         return [self.place(unit) for unit in Sobol(len(self.axes), scramble=False).random_base2(power)]
 
 
-def build_desk_space(run: Run, coordinates: MergeCoordinates) -> DeskSpace:
+def build_desk_space(run: RunContents, coordinates: MergeCoordinates) -> DeskSpace:
     """The axes of a response in `coordinates`, each as wide as it was searched, and wide enough for every preset."""
     fixed = {name: vector.weight for name, vector in run.config.vectors.items() if name not in coordinates.vectors}
     searched = _list_searched_axes(run.config, coordinates)
@@ -143,7 +143,7 @@ class _NamedMerge:
     trial: int | None = None
 
 
-def _list_presets(run: Run, axes: Sequence[DeskAxis], fixed: Mapping[str, float]) -> list[DeskPreset]:
+def _list_presets(run: RunContents, axes: Sequence[DeskAxis], fixed: Mapping[str, float]) -> list[DeskPreset]:
     """Winner, uniform merge, base, and the front; merges that the sliders cannot be put to are left out."""
     presets = []
     for merge in _list_named_merges(run):
@@ -154,7 +154,7 @@ def _list_presets(run: Run, axes: Sequence[DeskAxis], fixed: Mapping[str, float]
     return presets
 
 
-def _list_named_merges(run: Run) -> Iterator[_NamedMerge]:
+def _list_named_merges(run: RunContents) -> Iterator[_NamedMerge]:
     """Settings of uniform merge and base are the winner's, before there is one those of the first measured merge."""
     best = run.best if isinstance(run.best, BestRecord) else None
     measured = select_measured(run.trials)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aftermix.report.trials import select_measured
-from aftermix.runs.reader import Run
+from aftermix.runs.reader import RunContents
 from aftermix.runs.records import BestRecord, ScoresRecord
 
 
@@ -21,7 +21,7 @@ class DeskMerge:
     """In the order of the scores that are shown; None where one was not measured."""
 
 
-def list_merges(run: Run, objectives: int, tasks: Sequence[str]) -> list[DeskMerge]:
+def list_merges(run: RunContents, objectives: int, tasks: Sequence[str]) -> list[DeskMerge]:
     """All measured merges, with the values of the first `objectives` objectives and of `tasks`."""
     best = run.best if isinstance(run.best, BestRecord) else None
     merges = []

@@ -15,7 +15,7 @@ import yaml
 
 from aftermix.config import Config
 from aftermix.report.desk.axes import DeskSpace
-from aftermix.runs.reader import Run
+from aftermix.runs.reader import RunContents
 from aftermix.runs.records import BestRecord
 
 Value = object
@@ -30,7 +30,7 @@ class TextPiece:
     axis: int | None = None
 
 
-def write_recipe(run: Run, space: DeskSpace) -> list[TextPiece]:
+def write_recipe(run: RunContents, space: DeskSpace) -> list[TextPiece]:
     """The file of a position, as `aftermix merge FILE` takes it.
 
     Empty where a pair of rules has searched options: which of the two takes one is not written in a run.
@@ -57,7 +57,7 @@ def write_recipe(run: Run, space: DeskSpace) -> list[TextPiece]:
     return writer.finish()
 
 
-def write_command(run: Run, space: DeskSpace) -> list[TextPiece]:
+def write_command(run: RunContents, space: DeskSpace) -> list[TextPiece]:
     """The command that merges a position; empty where settings are searched, which it takes from the winner."""
     if any(axis.kind != "weight" for axis in space.axes):
         return []
@@ -115,7 +115,7 @@ def _describe_vector(config: Config, name: str, without: Iterable[str]) -> dict[
     return {key: value for key, value in values.items() if value is not None and key not in without}
 
 
-def _describe_merge(run: Run) -> dict[str, Value]:
+def _describe_merge(run: RunContents) -> dict[str, Value]:
     """The merge section: as the file has it, with method, options and exclusions of the winner where there is one."""
     values: dict[str, Value] = run.config.merge.model_dump(mode="json", by_alias=True, exclude_none=True)
     values["exclude"] = list(run.config.merge.exclusions(for_search=True))

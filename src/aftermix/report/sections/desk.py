@@ -26,7 +26,7 @@ from aftermix.response.stored import unpack_response
 from aftermix.response.surface.coordinates import MergeCoordinates
 from aftermix.runs.answers.response_files import RESPONSE_FILE, read_response_files
 from aftermix.runs.mixture_records import MixtureRecord, TreeRecord
-from aftermix.runs.reader import Run
+from aftermix.runs.reader import RunContents
 from aftermix.runs.records import BaselineRecord, BestRecord
 
 SHOWN = ("winner", "uniform", "base")
@@ -74,7 +74,7 @@ class DeskSection:
     """Content security policy of the page: this script alone, and nothing from anywhere."""
 
 
-def build_desk_section(run: Run) -> DeskSection | None:
+def build_desk_section(run: RunContents) -> DeskSection | None:
     """The desk of `run`; None for a run without a stored response, and for mixtures.
 
     Raises :class:`AftermixError` for files of the response that are missing or damaged.
@@ -120,7 +120,7 @@ def _read_model(run: Path) -> tuple[ResponseModel, MergeCoordinates]:
     return unpack_response(record.model_dump(), arrays, where=str(run / RESPONSE_FILE))
 
 
-def _list_goals(run: Run, model: ResponseModel) -> Goals:
+def _list_goals(run: RunContents, model: ResponseModel) -> Goals:
     """Weights of the tasks of each objective, then of each task alone; a lone task is its own objective."""
     goals: Goals = {}
     for name, record in zip(name_run_objectives(run), list_objectives(run), strict=False):
@@ -164,7 +164,7 @@ def _describe_used(model: ResponseModel, weights: Mapping[str, float]) -> str:
 
 
 def _list_rows(
-    run: Run, model: ResponseModel, space: DeskSpace, goals: Goals, objectives: int, scale: ScoreScale
+    run: RunContents, model: ResponseModel, space: DeskSpace, goals: Goals, objectives: int, scale: ScoreScale
 ) -> list[DeskRow]:
     """Winner, uniform merge and base: predicted, and measured where they were."""
     shown = [preset for preset in space.presets if preset.name in SHOWN]
@@ -187,7 +187,7 @@ def _format_predicted(scores: PredictedScores, place: int, scale: ScoreScale) ->
 
 
 def _list_measured(
-    run: Run, space: DeskSpace, preset: DeskPreset, objectives: int, tasks: Sequence[str]
+    run: RunContents, space: DeskSpace, preset: DeskPreset, objectives: int, tasks: Sequence[str]
 ) -> list[tuple[str, tuple[float | None, ...]]]:
     """Measurements of a preset: their source in words, and the scores."""
     found = []
