@@ -8,7 +8,7 @@ from aftermix.runs.reader import Run, RunResult
 from aftermix.runs.records import BestRecord
 
 
-def describe_fall(run: Run, scale: ScoreScale) -> str:
+def describe_fall(run: RunContents, scale: ScoreScale) -> str:
     """Loss of the winner's score from the items it was picked on to unseen ones, in words."""
     best = run.best
     if best is None or best.search is None:
