@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aftermix.report.number_format import ScoreScale
 from aftermix.runs.answers.certificate_records import OptimismRecord
-from aftermix.runs.reader import Run, RunResult
+from aftermix.runs.reader import RunContents, RunResult
 from aftermix.runs.records import BestRecord
 
 
