@@ -85,6 +85,16 @@ def test_the_result_tells_response_and_certificate(finished: Path) -> None:
     certificate = best["certificate"]
     assert certificate["status"] in {"met", "flat", "trials"}
     assert certificate["runs"] == len(read_trials(finished))
+    # Finalists are measured in rounds; whoever is not dropped has all select items, in the files of any candidate.
+    whole = [each for each in best["candidates"] if "dropped_after" not in each]
+    assert best["winner"]["trial"] in [each["trial"] for each in whole]
+    for each in whole:
+        assert each["select"]["tasks"]["colours"]["items"] == 10
+        assert (finished / "items" / "select" / f"{each['trial']:05d}.safetensors").is_file()
+    assert list((finished / "items" / "select").glob("*.partial")) == []
+    if len(best["candidates"]) > 1:
+        assert best["elimination"]["rounds"] == 3
+        assert best["elimination"]["tokens"] > 0
     optimism = best["optimism"]
     assert (optimism["repetitions"], optimism["finalists"]) in {(200, 1 if certificate["status"] == "flat" else 2)}
     assert optimism["runs"] <= certificate["runs"]

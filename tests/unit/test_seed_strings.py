@@ -52,6 +52,7 @@ PINNED = [
     "response temperature",
     "sampled optima",
     "sampler",
+    "select rounds",
     "summand",
     "surrogate bootstrap",
     "surrogate folds",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +22,7 @@ from aftermix.evaluation.items import SPLITS, TaskItems, join_notes, list_fixed_
 from aftermix.evaluation.kept.references import build_references, list_reference_requests
 from aftermix.evaluation.kept.tasks import KeptTask, build_task_requests, keep_task
 from aftermix.evaluation.loading import Leaves, load_tasks
+from aftermix.evaluation.places import ItemPlaces, spread_scores, take_places
 from aftermix.evaluation.quiet import HeardWarnings, quiet
 from aftermix.evaluation.remarks import list_task_remarks
 from aftermix.evaluation.requests import (
@@ -31,14 +32,13 @@ from aftermix.evaluation.requests import (
     collect_answers,
     compile_templates_once,
     forget_answers,
-    score_items,
 )
 from aftermix.evaluation.scoring.answers import read_answers
 from aftermix.evaluation.scoring.choice import choose_metric, has_metric, refuse_no_values
-from aftermix.evaluation.scoring.metrics import TaskMetric, read_primary_values
+from aftermix.evaluation.scoring.metrics import TaskMetric
+from aftermix.evaluation.scoring.tasks import score_task
 from aftermix.runs.answers.candidate import KeptAnswers
 from aftermix.runs.answers.requests import TaskRequests
-from aftermix.runs.item_scores import GroupScores, LeafShare
 from aftermix.runs.trials import average_scores
 
 
@@ -135,9 +135,9 @@ class TaskSuite:
         """Task -> split -> number of items."""
         return {name: {split: len(items.of(split)) for split in SPLITS} for name, items in self.tasks.items()}
 
-    def list_requests(self, split: Split, lm: Any) -> dict[str, list[Any]]:
-        """Task -> all requests of `split`; `lm` is asked for its chat template where one applies."""
-        by_task = self.build_split(split, lm)
+    def list_requests(self, split: Split, lm: Any, places: ItemPlaces | None = None) -> dict[str, list[Any]]:
+        """Task -> all requests of `split`, or of its items at `places`; `lm` may be asked for its chat template."""
+        by_task = self._ask(split, lm, places)
         return {
             task: [instance for part in parts for instance in part.list_instances()] for task, parts in by_task.items()
         }
@@ -172,13 +172,13 @@ class TaskSuite:
             for task, metric in self.primary.items()
         }
 
-    def evaluate(self, lm: Any, split: Split, *, keep: bool = False) -> SuiteScores:
+    def evaluate(self, lm: Any, split: Split, *, keep: bool = False, places: ItemPlaces | None = None) -> SuiteScores:
         """Scores of the model that `lm` holds now on the items of `split`, and on no others.
 
         `lm` is any lm-eval `LM`; no answer of an earlier candidate is seen. With `keep` come its answers, and those to
-        the references of generated tasks, which decide no score. Raises :class:`EvaluationError` for a model
-        behind lm-eval's answer cache, whose keys know the prompt but not the weights, and for scores that are no
-        numbers.
+        the references of generated tasks, which decide no score. With `places` only the items there are asked: the
+        others have no score, and NaN for a log-likelihood. Raises :class:`EvaluationError` for a model behind
+        lm-eval's answer cache, whose keys know the prompt but not the weights, and for scores that are no numbers.
         """
         if isinstance(lm, CachingLM):
             raise EvaluationError(
@@ -187,33 +187,60 @@ class TaskSuite:
                 "Unwrap it.",
             )
 
-        by_task = self.build_split(split, lm)
+        by_task = self._ask(split, lm, places)
         flat = [instance for parts in by_task.values() for part in parts for instance in part.list_instances()]
         forwarded, truncated = getattr(lm, "forwarded_tokens", 0), getattr(lm, "truncated_requests", 0)
         try:
             with quiet(self.heard):
                 collect_answers(lm, flat)
-                scored = {task: _score_task(task, parts, self.primary[task]) for task, parts in by_task.items()}
+                scored = {
+                    task: score_task(task, parts, self.primary[task], in_part=places is not None)
+                    for task, parts in by_task.items()
+                }
                 truncated = getattr(lm, "truncated_requests", 0) - truncated
-                answers = self._collect_kept(lm, split) if keep else None
+                answers = self._collect_kept(lm, split, places) if keep else None
         finally:
             forget_answers(flat)
 
         return SuiteScores(
-            items={task: primary for task, (primary, _) in scored.items()},
+            items={task: self._spread(task, primary, split, places) for task, (primary, _) in scored.items()},
             metrics={task: metrics for task, (_, metrics) in scored.items()},
             tokens=getattr(lm, "forwarded_tokens", 0) - forwarded,
             truncated=truncated,
             answers=answers,
         )
 
-    def _collect_kept(self, lm: Any, split: Split) -> KeptAnswers:
-        """The answers that stand in the requests now, and those to references, which are asked for here."""
+    def list_references(self, split: Split, lm: Any, places: ItemPlaces | None = None) -> list[Any]:
+        """Requests that score the right answers of generated tasks, of the items at `places` or of all."""
         kept = self.keep_split(split, lm)
-        references = [instance for asked in kept.references.values() for instance in asked]
+        return [
+            instance
+            for task, asked in kept.references.items()
+            for instance in (asked if places is None else kept.tasks[task].choose_scored(asked, places[task]))
+        ]
+
+    def _ask(self, split: Split, lm: Any, places: ItemPlaces | None) -> dict[str, list[LeafRequests]]:
+        """Task -> requests of the items that are asked."""
+        by_task = self.build_split(split, lm)
+        if places is None:
+            return by_task
+        return {task: take_places(parts, places[task]) for task, parts in by_task.items()}
+
+    def _spread(
+        self, task: str, scores: list[float | None], split: Split, places: ItemPlaces | None
+    ) -> list[float | None]:
+        if places is None:
+            return scores
+        return spread_scores(scores, self._requests[split][task], places[task], self.primary[task])
+
+    def _collect_kept(self, lm: Any, split: Split, places: ItemPlaces | None) -> KeptAnswers:
+        """The answers that stand in the requests now, and those to references, which are asked for here."""
+        kept, references = self.keep_split(split, lm), self.list_references(split, lm, places)
         try:
             collect_answers(lm, references)
-            return {name: task.read_answers() for name, task in kept.tasks.items()}
+            return {
+                name: task.read_answers(None if places is None else places[name]) for name, task in kept.tasks.items()
+            }
         finally:
             forget_answers(references)
 
@@ -340,41 +367,3 @@ def _build_task_requests(items: Sequence[str], leaves: Leaves, lm: Any) -> list[
             if chosen:
                 parts.append(build_requests(leaf, chosen, chat_template=template, prompt=leaves.prompt))
     return parts
-
-
-def _score_task(
-    task: str, parts: Sequence[LeafRequests], metric: TaskMetric
-) -> tuple[list[float | None], dict[str, list[float]]]:
-    """The metric that counts, and all metrics that every item has, by `metric,filter`."""
-    scored = [score_items(part) for part in parts]
-    declared = [key for part in parts for key in part.leaf._metric_fn_list]
-    values = [numbers for by_filter in scored for numbers in by_filter[metric.filter]]
-    primary = read_primary_values(values, metric, where=f"task '{task}'", declared=declared)
-
-    columns: dict[str, list[float]] = defaultdict(list)
-    for by_filter in scored:
-        for name, of_items in by_filter.items():
-            for numbers in of_items:
-                for key, number in numbers.items():
-                    columns[f"{key},{name}"].append(number)
-
-    metrics = {name: column for name, column in columns.items() if len(column) == len(primary)}
-    return _weigh_leaves(primary, scored, metric), metrics
-
-
-def _weigh_leaves(
-    primary: list[float | None], scored: Sequence[Mapping[str, Sequence[Mapping[str, float]]]], metric: TaskMetric
-) -> list[float | None]:
-    """`primary` with the weights of its leaves, where they are not those of their items.
-
-    lm-eval's groups weigh a leaf by the most values that any of its metrics has.
-    """
-    if metric.weighting == "items" or len(scored) == 1 or (metric.weighting == "sizes" and None not in primary):
-        return primary
-
-    leaves = []
-    for by_filter in scored:
-        counts = Counter((name, key) for name, of_items in by_filter.items() for each in of_items for key in each)
-        weight = 1.0 if metric.weighting == "equal" else float(max(counts.values(), default=0))
-        leaves.append(LeafShare(len(by_filter[metric.filter]), weight))
-    return GroupScores(primary, leaves)

@@ -13,12 +13,13 @@ from aftermix import progress
 from aftermix.checkpoints.model_files import find_tokenizer_folder, list_input_files
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.safe_files import InputStamps
-from aftermix.config import Config, EvaluateConfig, Split
+from aftermix.config import Config, EvaluateConfig, SearchConfig, Split
 from aftermix.devices import choose_threads
 from aftermix.errors import printable
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.engines.positions import count_request_positions
 from aftermix.evaluation.harness import TaskSuite
+from aftermix.evaluation.places import ItemPlaces
 from aftermix.evaluation.quiet import quiet
 from aftermix.evaluation.rehearsal import list_sample_batches, score_first_items
 from aftermix.jobs.merge.statistics import open_merger
@@ -30,6 +31,7 @@ from aftermix.merging.prepared_gpu import ResidentVectors, move_to_device
 from aftermix.runs.answers.requests import RequestTable
 from aftermix.runs.input_records import SplitRecord, TaskSplitRecord
 from aftermix.runs.trials import ItemMeasurement, Point, Settings
+from aftermix.search.choosing.elimination import deal_rounds
 from aftermix.search.space import SearchSpace
 
 
@@ -77,27 +79,50 @@ class ModelEvaluator:
         split: Split,
         *,
         unchanged: frozenset[str] = frozenset(),
+        places: ItemPlaces | None = None,
     ) -> ItemMeasurement:
-        """Put `tensors` into the model and score it; those named `unchanged` take the base's values."""
+        """Put `tensors` into the model and score it; those named `unchanged` take the base's values.
+
+        With `places` only the items there are scored.
+        """
         started, lm = perf_counter(), self.engine.lm
         self.engine.load(tensors, unchanged=unchanged)
         loaded, before = perf_counter(), lm.computed_positions
 
-        measured = self.suite.evaluate(self.engine.lm, split, keep=self.keeps_answers)
+        measured = self.suite.evaluate(self.engine.lm, split, keep=self.keeps_answers, places=places)
         tell_warnings(self.suite)
         seconds = {"combine": loaded - started, "evaluate": perf_counter() - loaded}
         return ItemMeasurement(measured.items, seconds, measured.answers, lm.computed_positions - before)
 
-    def count_positions(self, split: Split) -> int:
+    def count_positions(self, split: Split, places: ItemPlaces | None = None) -> int:
         """Positions that a measurement on `split` computes, generated answers at their limit; runs no model."""
-        return count_split_positions(self.suite, self.engine.lm, split, keeps_answers=self.keeps_answers)
+        return count_split_positions(self.suite, self.engine.lm, split, keeps_answers=self.keeps_answers, places=places)
+
+    def count_finalist_positions(self, config: SearchConfig) -> int:
+        """Positions that a finalist of a search takes on the select items, if it is not dropped; runs no model."""
+        return count_finalist_positions(self.suite, self.engine.lm, config, keeps_answers=self.keeps_answers)
 
 
-def count_split_positions(suite: TaskSuite, lm: Any, split: Split, *, keeps_answers: bool) -> int:
-    """Positions that `lm`, which may have no weights, computes for the items of `split`, references included."""
-    asked = [request for requests in suite.list_requests(split, lm).values() for request in requests]
-    kept = suite.keep_split(split, lm).references.values() if keeps_answers else ()
-    references = [request for requests in kept for request in requests]
+def count_finalist_positions(suite: TaskSuite, lm: Any, config: SearchConfig, *, keeps_answers: bool) -> int:
+    """Positions on the select items: all at once, or round after round where the strategy is `response`."""
+    if config.strategy != "response" or not keeps_answers:
+        return count_split_positions(suite, lm, "select", keeps_answers=keeps_answers)
+    requests = {task: kept.requests for task, kept in suite.keep_split("select", lm).tasks.items()}
+    return sum(
+        count_split_positions(suite, lm, "select", keeps_answers=True, places=places)
+        for places in deal_rounds(requests, seed=config.seed)
+    )
+
+
+def count_split_positions(
+    suite: TaskSuite, lm: Any, split: Split, *, keeps_answers: bool, places: ItemPlaces | None = None
+) -> int:
+    """Positions that `lm`, which may have no weights, computes for the items of `split`, references included.
+
+    With `places` of the items there alone.
+    """
+    asked = [request for requests in suite.list_requests(split, lm, places).values() for request in requests]
+    references = suite.list_references(split, lm, places) if keeps_answers else []
     return count_request_positions(lm, asked) + count_request_positions(lm, references)
 
 
@@ -160,20 +185,23 @@ class MergeEvaluator:
         """Evaluated tasks, in the file's order."""
         return list(self.model_evaluator.suite.tasks)
 
-    def evaluate(self, point: Point, split: Split) -> ItemMeasurement:
-        """Score the merge at `point` on one split. Raises :class:`InputFaultError` when an input has changed."""
-        with self.inputs.watch():
-            return self._evaluate(point, split)
+    def evaluate(self, point: Point, split: Split, places: ItemPlaces | None = None) -> ItemMeasurement:
+        """Score the merge at `point` on one split, or on its items at `places`.
 
-    def _evaluate(self, point: Point, split: Split) -> ItemMeasurement:
+        Raises :class:`InputFaultError` when an input has changed.
+        """
+        with self.inputs.watch():
+            return self._evaluate(point, split) if places is None else self._evaluate(point, split, places)
+
+    def _evaluate(self, point: Point, split: Split, places: ItemPlaces | None = None) -> ItemMeasurement:
         if self.prepared is None:
             merger = self.build_merger(point.settings)
-            return self.model_evaluator.evaluate(stream_merged_tensors(merger, point.weights), split)
+            return self.model_evaluator.evaluate(stream_merged_tensors(merger, point.weights), split, places=places)
 
         # The vectors are as every point needs them: what is left is their combination, written into the living model.
         prepared = self.prepared.with_recipe(self.build_recipe(point.settings))
         merged = prepared.stream_merged(point.weights, place=self.model_evaluator.engine.place)
-        return self.model_evaluator.evaluate(merged, split, unchanged=prepared.unchanged)
+        return self.model_evaluator.evaluate(merged, split, unchanged=prepared.unchanged, places=places)
 
     def evaluate_baseline(self, baseline: BaselineMerge, split: Split) -> ItemMeasurement:
         """Score a composition under its own method, every tensor given: it may differ where the search does not.

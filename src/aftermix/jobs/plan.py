@@ -167,7 +167,7 @@ def _plan_evaluations(
     threads = evaluator.rehearse(config.evaluate)
 
     measurements = count_search_measurements(config) if space is not None else count_mixture_measurements(config)
-    cost = {"trial": evaluator.count_positions("search"), "finalist": evaluator.count_positions("select")}
+    cost = {"trial": evaluator.count_positions("search"), "finalist": evaluator.count_finalist_positions(config.search)}
     if space is not None:
         measurements |= {"search": count_runs(config, **cost)}
     splits: tuple[Split, ...] = ("search", "select", "test")

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from aftermix.config import SEARCH_EXCLUDE, Dimension, SearchConfig
 from aftermix.report import tables
 from aftermix.report.certificate_text import describe_certificate
+from aftermix.report.elimination_text import describe_elimination
 from aftermix.report.number_format import ScoreScale, choose_scale, format_count, format_setting
 from aftermix.report.optimism_text import describe_expected_optimism, describe_fall
 from aftermix.report.sections.mixture import is_mixture
@@ -53,6 +54,8 @@ class ReportContext:
     weights_searched: bool
     ratios_note: str
     candidates: tuple[tables.CandidateRow, ...]
+    elimination: str
+    """A sentence on the finalists that were dropped; empty where all were measured at once."""
     optimism: str
     origins: tuple[tables.OriginRow, ...]
     progress: str
@@ -94,6 +97,7 @@ def build_context(run: RunContents) -> ReportContext:
         weights_searched=run.config.search.over.weights,
         ratios_note=(best and best.ratios_note) or "",
         candidates=tables.build_candidate_rows(best, scale=scale) if best else (),
+        elimination=describe_elimination(best),
         optimism=" ".join(filter(None, (describe_fall(run, scale), describe_expected_optimism(best, scale)))),
         origins=tables.count_origins(run.trials),
         progress=_describe_progress(run, scale),

@@ -7,7 +7,12 @@ from typing import Literal
 from pydantic import Field
 
 from aftermix.config import Split
-from aftermix.runs.answers.certificate_records import CertificateRecord, OptimismRecord, ResponseSummaryRecord
+from aftermix.runs.answers.certificate_records import (
+    CertificateRecord,
+    EliminationRecord,
+    OptimismRecord,
+    ResponseSummaryRecord,
+)
 from aftermix.runs.json_record import Finite, Interval, OptionValue, RunRecord
 from aftermix.runs.trials import Setting
 
@@ -102,6 +107,8 @@ class CandidateRecord(RunRecord):
     settings: dict[str, Setting] = Field(default_factory=dict)
     search: ScoresRecord | None
     select: ScoresRecord
+    dropped_after: int | None = None
+    """The round of select items after which it was surely beaten, and measured no further; else absent."""
 
 
 class BaselineRecord(RunRecord):
@@ -184,5 +191,7 @@ class BestRecord(RunRecord):
     """Absent where the run keeps no log-likelihoods, or has too few trials."""
     certificate: CertificateRecord | None = None
     """Absent in runs of earlier versions."""
+    elimination: EliminationRecord | None = None
+    """Absent where finalists are all measured on all select items at once, or there is only one."""
     optimism: OptimismRecord | None = None
     """Absent in runs of earlier versions, without a response, of several objectives, and where splits overlap."""

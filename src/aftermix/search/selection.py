@@ -12,6 +12,7 @@ from aftermix.errors import RunFailedError
 from aftermix.runs.answers.blocks import discard_blocks, journal_blocks
 from aftermix.runs.journal import locate_items, read_items, write_items
 from aftermix.runs.trials import ItemScores, Measure, Setting, Trial, average_scores, check_items, describe_point
+from aftermix.search.choosing.finalists import MeasuredFinalist, SelectRounds
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.pareto import find_front, measure_distances_to_ideal, measure_spans
 
@@ -29,6 +30,8 @@ class SelectedTrial:
     """By how much the select scores break floors; 0 when all are met."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds of the select measurement by phase; empty if it was there already."""
+    dropped_after: int | None = None
+    """The round after which it was surely beaten, and measured no further; None for a candidate with all items."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,7 @@ def choose_winner(
     measure: Measure,
     ranking: Sequence[int] | None = None,
     settled: bool = False,
+    rounds: SelectRounds | None = None,
 ) -> WinnerSelection:
     """Measure the `config.top` best distinct trials on the select items and take the best of them.
 
@@ -64,7 +68,8 @@ def choose_winner(
 
     With a `ranking`, numbers of trials from the best down, candidates are its first ones; the last of several is the
     best trial that it does not know, if that scored above its first. Where it is `settled`, its first is the winner and
-    the only one.
+    the only one. With `rounds` candidates are measured round by round and dropped as :mod:`~.choosing.elimination`
+    says; the winner is among those with all items.
 
     Raises :class:`RunFailedError` if no trial is complete.
     """
@@ -77,13 +82,13 @@ def choose_winner(
     if ranking is not None:
         ranked = _follow_ranking(ranked, complete, ranking, place=config.top - 1)
     chosen = ranked[: 1 if settled else config.top]
-    with progress.counter(label="select", total=len(chosen), unit="candidate") as advance:
-        candidates = []
-        for trial in chosen:
-            candidates.append(_measure_candidate(folder, trial, objectives=objectives, tasks=tasks, measure=measure))
-            advance(f"trial {trial.number}")
+    if rounds is None:
+        candidates = _measure_candidates(folder, chosen, objectives=objectives, tasks=tasks, measure=measure)
+    else:
+        candidates = [_build_finalist(folder, finalist, objectives) for finalist in rounds.settle(chosen)]
 
-    winner = _choose_best(candidates, scale=measure_spans([trial.values for trial in ranked]))
+    whole = [candidate for candidate in candidates if candidate.dropped_after is None]
+    winner = _choose_best(whole, scale=measure_spans([trial.values for trial in ranked]))
     numbers = None if objectives.is_single else tuple(trial.number for trial in members)
     return WinnerSelection(winner=winner, candidates=tuple(candidates), floors_met=winner.violation == 0, front=numbers)
 
@@ -132,6 +137,30 @@ def _follow_ranking(
 
 def _sort_descending(trial: Trial) -> tuple[float, int]:
     return -sum(trial.values), trial.number
+
+
+def _measure_candidates(
+    folder: Path, chosen: Sequence[Trial], *, objectives: ObjectiveSet, tasks: Sequence[str], measure: Measure
+) -> list[SelectedTrial]:
+    with progress.counter(label="select", total=len(chosen), unit="candidate") as advance:
+        candidates = []
+        for trial in chosen:
+            candidates.append(_measure_candidate(folder, trial, objectives=objectives, tasks=tasks, measure=measure))
+            advance(f"trial {trial.number}")
+    return candidates
+
+
+def _build_finalist(folder: Path, finalist: MeasuredFinalist, objectives: ObjectiveSet) -> SelectedTrial:
+    scores = average_scores(finalist.select)
+    return SelectedTrial(
+        trial=finalist.trial,
+        search=read_items(folder, "search", finalist.trial.number),
+        select=finalist.select,
+        objective=objectives.values(scores),
+        violation=objectives.violation(scores),
+        seconds=dict(finalist.seconds),
+        dropped_after=finalist.rounds if finalist.is_dropped else None,
+    )
 
 
 def _measure_candidate(

@@ -68,11 +68,28 @@ class KeptTask:
         documents = [numbers.setdefault(self.rows.get(item.item, item.item), len(numbers)) for item in self.items]
         return np.array(documents, np.int32) if len(numbers) < len(documents) else None
 
-    def read_answers(self) -> TaskAnswers:
-        """The answers that stand in the instances; where a request is repeated, its first log-likelihood."""
-        answers = [_read_likelihood(instance) for item in self.items for instance in item.scored]
+    def choose_scored(self, requests: Sequence[Any], places: Sequence[int]) -> list[Any]:
+        """Those of `requests` that score the items at `places`."""
+        wanted = {id(instance) for place in places for instance in self.items[place].scored}
+        return [instance for instance in requests if id(instance) in wanted]
+
+    def read_answers(self, places: Sequence[int] | None = None) -> TaskAnswers:
+        """The answers that stand in the instances; where a request is repeated, its first log-likelihood.
+
+        With `places` only the items there have been asked: the others have NaN.
+        """
+        asked = set(range(len(self.items)) if places is None else places)
+        answers = [
+            _read_likelihood(instance) if place in asked else (float("nan"), False)
+            for place, item in enumerate(self.items)
+            for instance in item.scored
+        ]
         generated = [
-            (item.item, str(text)) for item in self.items for instance in item.generated for text in instance.resps
+            (item.item, str(text))
+            for place, item in enumerate(self.items)
+            if place in asked
+            for instance in item.generated
+            for text in instance.resps
         ]
         return TaskAnswers(
             loglikelihood=np.array([value for value, _ in answers], np.float32),

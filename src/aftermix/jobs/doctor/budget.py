@@ -8,7 +8,7 @@ from typing import Any
 from aftermix.config import Config
 from aftermix.errors import Problem
 from aftermix.evaluation.harness import TaskSuite
-from aftermix.jobs.evaluator import count_split_positions
+from aftermix.jobs.evaluator import count_finalist_positions, count_split_positions
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.search.budget import TokenBudget, build_budget
 from aftermix.search.proposing.first_design import count_first_design
@@ -21,7 +21,8 @@ def list_budget_notes(config: Config, suite: TaskSuite, lm: Any) -> Iterator[Pro
     """
     if config.search.budget_tokens is None:
         return
-    trial, finalist = (count_split_positions(suite, lm, split, keeps_answers=True) for split in ("search", "select"))
+    trial = count_split_positions(suite, lm, "search", keeps_answers=True)
+    finalist = count_finalist_positions(suite, lm, config.search, keeps_answers=True)
     budget = build_budget(config.search, trial_tokens=trial, finalist_tokens=finalist)
 
     design = min(_count_design(config), config.search.trials)

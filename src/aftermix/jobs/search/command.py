@@ -20,10 +20,12 @@ from aftermix.jobs.search.run_inputs import RunInputs
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
-from aftermix.runs.journal import locate_items, read_trials
+from aftermix.runs.journal import read_trials
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
 from aftermix.runs.session import RunSession, open_session
 from aftermix.search.budget import TokenBudget, build_budget
+from aftermix.search.choosing.elimination import ROUNDS
+from aftermix.search.choosing.finalists import count_rounds
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import choose_winner
 from aftermix.search.space import SearchSpace
@@ -112,12 +114,16 @@ def _open_budget(evaluator: MergeEvaluator, run: Path) -> TokenBudget | None:
 
     Raises as :func:`~aftermix.search.budget.build_budget` does.
     """
-    config, cost = evaluator.config.search, evaluator.model_evaluator.count_positions
+    config, measured = evaluator.config.search, evaluator.model_evaluator
     if config.budget_tokens is None:
         return None
     own = [trial for trial in read_trials(run) if not trial.is_imported]
-    before = sum(locate_items(run, "select", trial.number).exists() for trial in own)
-    return build_budget(config, trial_tokens=cost("search"), finalist_tokens=cost("select"), finalists_before=before)
+    return build_budget(
+        config,
+        trial_tokens=measured.count_positions("search"),
+        finalist_tokens=measured.count_finalist_positions(config),
+        finalists_before=sum(count_rounds(run, trial.number, rounds=ROUNDS) > 0 for trial in own),
+    )
 
 
 def _run_stages(
@@ -147,6 +153,7 @@ def _run_stages(
 
     # Trials outside the ranges tell the response something, and are not chosen.
     conclusion = stage.conclude(trials)
+    rounds = stage.deal_rounds(evaluator) if responds else None
     inside = [trial for trial in trials if space.contains(trial.weights, trial.settings)]
     chosen = choose_winner(
         run,
@@ -156,6 +163,7 @@ def _run_stages(
         measure=evaluator.evaluate,
         ranking=conclusion.ranking if responds else None,
         settled=conclusion.status == "flat" and responds,
+        rounds=rounds,
     )
 
     certificate = complete_certificate(
@@ -164,6 +172,7 @@ def _run_stages(
         run,
         trials=trials,
         chosen=chosen,
+        rounds=rounds,
         budget=budget,
     )
     overlaps = any(items.overlap for items in evaluator.model_evaluator.suite.tasks.values())
@@ -173,6 +182,7 @@ def _run_stages(
         trials=trials,
         chosen=chosen,
         objectives=objectives,
+        rounds=rounds,
         response=conclusion.response,
         certificate=certificate,
         optimism=None if overlaps else stage.measure_optimism(conclusion, responds=responds),

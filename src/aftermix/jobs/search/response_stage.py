@@ -18,8 +18,9 @@ from aftermix.runs.answers.certificate_records import (
     ResponseSummaryRecord,
     ResponseTaskRecord,
 )
-from aftermix.runs.answers.reading import keeps_answers
+from aftermix.runs.answers.reading import keeps_answers, read_requests
 from aftermix.runs.trials import Trial
+from aftermix.search.choosing.finalists import SelectRounds
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.proposing.procedure_optimism import measure_optimism
 from aftermix.search.proposing.response_fit import FittedResponse, PredictedCandidates, build_coordinates
@@ -91,6 +92,17 @@ class ResponseStage:
         )
         fall_back = config.model_copy(update={"startup": proposer.startup})
         return ResponseStage(replace(proposer, fall_back=partial(suggest_batch, space, fall_back, objectives)))
+
+    def deal_rounds(self, evaluator: MergeEvaluator) -> SelectRounds:
+        """The rounds of select items in which finalists are measured."""
+        proposer = self.proposer
+        return SelectRounds.deal(
+            proposer.run,
+            read_requests(proposer.run),
+            measure=evaluator.evaluate,
+            objectives=proposer.objectives,
+            seed=proposer.config.seed,
+        )
 
     def conclude(self, trials: Sequence[Trial]) -> ResponseConclusion:
         """Fit once more, store the model in the run, and rank the trials by it."""

@@ -13,7 +13,12 @@ from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
 from aftermix.merging.merge import MergeRecipe
 from aftermix.mixture.ratios import convert_weights
-from aftermix.runs.answers.certificate_records import CertificateRecord, OptimismRecord, ResponseSummaryRecord
+from aftermix.runs.answers.certificate_records import (
+    CertificateRecord,
+    EliminationRecord,
+    OptimismRecord,
+    ResponseSummaryRecord,
+)
 from aftermix.runs.journal import locate_items
 from aftermix.runs.json_record import OptionValue
 from aftermix.runs.reader import read_best
@@ -29,6 +34,8 @@ from aftermix.runs.records import (
 )
 from aftermix.runs.trials import Trial, Weights
 from aftermix.search.budget import TokenBudget, count_spent_tokens
+from aftermix.search.choosing.elimination import ERROR
+from aftermix.search.choosing.finalists import SelectRounds, count_rounds
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import SelectedTrial, WinnerSelection
 from aftermix.search.summary import summarise
@@ -41,6 +48,7 @@ def build_best_record(
     trials: Sequence[Trial],
     chosen: WinnerSelection,
     objectives: ObjectiveSet,
+    rounds: SelectRounds | None,
     response: ResponseSummaryRecord | None,
     certificate: CertificateRecord,
     optimism: OptimismRecord | None,
@@ -78,7 +86,8 @@ def build_best_record(
         seconds=_sum_seconds(evaluator, score_cache, trials, chosen, before=read_earlier_seconds(run)),
         certificate=certificate,
     )
-    known = {"response": response, "optimism": optimism}
+    elimination = _build_elimination(evaluator, chosen, rounds) if rounds is not None else None
+    known = {"response": response, "elimination": elimination, "optimism": optimism}
     return best.model_copy(update={key: value for key, value in known.items() if value is not None})
 
 
@@ -120,6 +129,23 @@ def _build_candidate(candidate: SelectedTrial, objectives: ObjectiveSet, seed: i
         settings=candidate.trial.settings,
         search=summarise(candidate.search, objectives=objectives, seed=seed),
         select=summarise(candidate.select, objectives=objectives, seed=seed),
+        **({"dropped_after": candidate.dropped_after} if candidate.dropped_after is not None else {}),
+    )
+
+
+def _build_elimination(
+    evaluator: MergeEvaluator, chosen: WinnerSelection, rounds: SelectRounds
+) -> EliminationRecord | None:
+    """The rounds of the candidates; None where there is one alone."""
+    if len(chosen.candidates) < 2:
+        return None
+    cost = evaluator.model_evaluator.count_positions
+    costs = [cost("select", places) for places in rounds.places]
+    return EliminationRecord(
+        rounds=len(costs),
+        error=ERROR,
+        tokens=sum(sum(costs[: candidate.dropped_after]) for candidate in chosen.candidates),
+        tokens_whole=len(chosen.candidates) * cost("select"),
     )
 
 
@@ -182,6 +208,7 @@ def complete_certificate(
     *,
     trials: Sequence[Trial],
     chosen: WinnerSelection,
+    rounds: SelectRounds | None,
     budget: TokenBudget | None,
 ) -> CertificateRecord:
     """`certificate` with what the search spent, and with the budget as its status where that ended the search.
@@ -198,13 +225,24 @@ def complete_certificate(
         update={
             "status": "budget" if is_spent and reached == "trials" else reached,
             "items": items if certificate.items is None else certificate.items,
-            "tokens": _count_tokens(evaluator, run, own, chosen) if is_counted else None,
+            "tokens": _count_tokens(evaluator, run, own, chosen, rounds) if is_counted else None,
         }
     )
 
 
-def _count_tokens(evaluator: MergeEvaluator, run: Path, own: Sequence[Trial], chosen: WinnerSelection) -> int:
+def _count_tokens(
+    evaluator: MergeEvaluator,
+    run: Path,
+    own: Sequence[Trial],
+    chosen: WinnerSelection,
+    rounds: SelectRounds | None,
+) -> int:
     cost = evaluator.model_evaluator.count_positions
     new = {candidate.trial.number for candidate in chosen.candidates if candidate.seconds}
+    if rounds is not None:
+        costs = [cost("select", places) for places in rounds.places]
+        counts = [count_rounds(run, number, rounds=len(costs)) for number in new | {trial.number for trial in own}]
+        return count_spent_tokens(own, trial_tokens=cost("search")) + sum(sum(costs[:count]) for count in counts)
+
     finalists = new | {trial.number for trial in own if locate_items(run, "select", trial.number).exists()}
     return count_spent_tokens(own, trial_tokens=cost("search")) + len(finalists) * cost("select")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aftermix.report.certificate_text import describe_certificate
+from aftermix.report.elimination_text import describe_elimination
 from aftermix.report.number_format import POINTS, ScoreScale, choose_scale, format_setting
 from aftermix.report.optimism_text import describe_expected_optimism
 from aftermix.runs.reader import RunResult, read_best
@@ -31,6 +32,8 @@ def print_result(run: Path, *, console: Console | None = None) -> None:
         console.print(best.ratios_note, markup=False)
     for sentence in describe_certificate(best, _choose_objective_scale(best)):
         console.print(sentence, highlight=False)
+    if elimination := describe_elimination(best):
+        console.print(elimination, highlight=False)
     if optimism := describe_expected_optimism(best, _choose_objective_scale(best)):
         console.print(optimism, highlight=False)
     if not best.floors_met:

@@ -74,11 +74,13 @@ def write_answers(items: Path, answers: KeptAnswers) -> None:
         write_atomically(items.with_suffix(ANSWERS_SUFFIX), gzip.compress(content, mtime=0))
 
 
-def read_likelihoods(items: Path, table: RequestTable, split: Split, *, noun: str) -> dict[str, TaskAnswers]:
+def read_likelihoods(
+    items: Path, table: RequestTable, split: Split, *, noun: str, in_part: bool = False
+) -> dict[str, TaskAnswers]:
     """The answers beside the file `items` but for generated texts.
 
     Raises :class:`AftermixError` naming `noun` for a file that is missing or damaged, for arrays that are not those of
-    `table`, and for a log-likelihood of a choice that is no number.
+    `table`, and for a log-likelihood of a choice that is no number, unless it is NaN `in_part` of the items.
     """
     path = locate_arrays(items)
     expected = {
@@ -89,16 +91,19 @@ def read_likelihoods(items: Path, table: RequestTable, split: Split, *, noun: st
     arrays = read_arrays(path, expected, noun=noun)
 
     for task, requests in table.items():
-        bad = np.flatnonzero(~np.isfinite(arrays[f"{task}/{LIKELIHOOD}"]))
+        values = arrays[f"{task}/{LIKELIHOOD}"]
+        bad = np.flatnonzero(np.isinf(values) if in_part else ~np.isfinite(values))
         if requests.kind == "choice" and len(bad):
-            found = f"expected finite numbers, found {arrays[f'{task}/{LIKELIHOOD}'][bad[0]]} at request {bad[0]}"
+            found = f"expected finite numbers, found {values[bad[0]]} at request {bad[0]}"
             raise AftermixError(f"{path}: {task}/{LIKELIHOOD}", found, RESTORE)
     return {task: TaskAnswers(arrays[f"{task}/{LIKELIHOOD}"], arrays[f"{task}/{GREEDY}"]) for task in table}
 
 
-def read_answers(items: Path, table: RequestTable, split: Split, *, noun: str) -> dict[str, TaskAnswers]:
+def read_answers(
+    items: Path, table: RequestTable, split: Split, *, noun: str, in_part: bool = False
+) -> dict[str, TaskAnswers]:
     """The answers beside the file `items`, generated texts included. Raises as :func:`read_likelihoods` does."""
-    answers = read_likelihoods(items, table, split, noun=noun)
+    answers = read_likelihoods(items, table, split, noun=noun, in_part=in_part)
     generated: dict[str, list[tuple[str, str]]] = {task: [] for task in table}
 
     path = items.with_suffix(ANSWERS_SUFFIX)

@@ -1,4 +1,4 @@
-"""`response`, `certificate`, `optimism` of `best.json`: how merges are predicted, and what is certain of the winner."""
+"""`response`, `certificate`, `optimism`, `elimination` of `best.json`: what is predicted, and certain of the winner."""
 
 from __future__ import annotations
 
@@ -72,3 +72,16 @@ class OptimismRecord(RunRecord):
     """Of these, merges that are measured on the select items."""
     search: SplitOptimismRecord
     select: SplitOptimismRecord
+
+
+class EliminationRecord(RunRecord):
+    """Finalists measured in rounds of select items, and dropped where they are surely beaten."""
+
+    rounds: int
+    """Parts of the select items."""
+    error: Finite
+    """Most chance with which the best finalist is dropped, over all tests."""
+    tokens: int
+    """Positions that the finalists took, as planned."""
+    tokens_whole: int
+    """Positions that they take where nobody is dropped, each measured at once."""

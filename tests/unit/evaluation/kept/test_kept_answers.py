@@ -16,6 +16,8 @@ from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.harness import SuiteScores, TaskSuite
 from aftermix.evaluation.items import SPLITS
 from aftermix.runs.answers.requests import SplitRequests, TaskRequests
+from aftermix.runs.answers.rounds import join_answers, join_scores
+from aftermix.runs.item_scores import average
 
 WIDE = 'doc_to_choice: "{{choices}}"', "doc_to_choice: ['ππππ', '緑緑緑緑', 'qjx', 'y']"
 """Choices of unlike lengths, in characters and in bytes."""
@@ -279,3 +281,29 @@ def test_the_tokens_of_references_count(own: Any) -> None:
     counts = [each.suite.count_tokens("search", each.engine.lm)["own"] for each in (with_them, without)]
     assert counts[0] > counts[1]
     assert with_them.scores.tokens > without.scores.tokens
+
+
+@pytest.mark.parametrize("names", [("colours", "write_colour"), ("both",)])
+def test_rounds_of_some_items_come_to_the_whole(measure: Any, names: tuple[str, ...]) -> None:
+    """Scores, log-likelihoods and generated texts of a split that is asked in three parts are those of all at once."""
+    with_metric: Any = [{"task": "both", "metric": "acc"}] if names == ("both",) else names
+    whole = measure(*with_metric)
+    suite, lm = whole.suite, whole.engine.lm
+    counts = {task: len(scores) for task, scores in whole.scores.items.items()}
+    parts = []
+    for first in range(3):
+        places = {task: range(first, count, 3) for task, count in counts.items()}
+        parts.append(suite.evaluate(lm, "search", keep=True, places=places))
+        for task, scores in parts[-1].items.items():
+            assert [place for place, score in enumerate(scores) if score is not None] == list(places[task])
+        assert suite.list_requests("search", lm, places).keys() == counts.keys()
+    assert sum(part.tokens for part in parts) >= whole.scores.tokens
+
+    joined, answers = join_scores([part.items for part in parts]), join_answers([part.answers for part in parts])
+    for task in counts:
+        assert list(joined[task]) == list(whole.scores.items[task])
+        assert average(joined[task]) == pytest.approx(average(whole.scores.items[task]))
+        ours, theirs = answers[task], whole.answers(task)
+        np.testing.assert_allclose(ours.loglikelihood, theirs.loglikelihood, atol=1e-4)
+        assert ours.greedy.tolist() == theirs.greedy.tolist()
+        assert sorted(ours.generated) == sorted(theirs.generated)
