@@ -188,8 +188,9 @@ def merge(file: Path, output: Path, weights: str | None, repo_id: str | None, pr
         config = load_recipe(file)
     else:
         from aftermix.jobs.merge.from_run import configure_run_merge
+        from aftermix.jobs.search.named_weights import parse_weights
 
-        config = configure_run_merge(file, weights)
+        config = configure_run_merge(file, parse_weights(weights))
     if repo_id is not None:
         from aftermix.jobs.push import push as upload
         from aftermix.jobs.push import refuse_push
@@ -328,10 +329,11 @@ def evaluate(file: Path, split: Any, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the prediction as JSON.")
 def predict(run: Path, weights: str, as_json: bool) -> None:
     """Predict the scores of a merge of RUN's vectors from the merges that it measured; no model is run."""
+    from aftermix.jobs.search.named_weights import parse_weights
     from aftermix.jobs.search.predict import describe_prediction
     from aftermix.jobs.search.predict import predict as job
 
-    prediction = job(run, weights)
+    prediction = job(run, parse_weights(weights))
     click.echo(prediction.to_bytes(escaped=True).rstrip() if as_json else "\n".join(describe_prediction(prediction)))
 
 

@@ -122,8 +122,7 @@ def test_a_search_cut_short_goes_on_as_the_whole_one(
 def test_a_measured_merge_is_predicted_near_its_score(finished: Path) -> None:
     errors = []
     for trial in read_trials(finished):
-        weights = ",".join(f"{name}={value!r}" for name, value in trial["weights"].items())
-        prediction = predict(finished, weights)
+        prediction = predict(finished, trial["weights"])
         assert prediction.objective.low <= prediction.objective.mean <= prediction.objective.high
         errors.append(prediction.objective.mean - trial["objective"])
     assert float(np.sqrt(np.mean(np.square(errors)))) < 0.1
@@ -187,7 +186,7 @@ def test_a_search_that_has_not_ended_is_fitted_to_what_it_has(finished: Path, tm
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     for name in ("best.json", "response.json", "response.safetensors"):
         (run / name).unlink()
-    ours, theirs = (predict(folder, "a=0.3,b=0.5") for folder in (run, finished))
+    ours, theirs = (predict(folder, {"a": 0.3, "b": 0.5}) for folder in (run, finished))
     assert ours.objective.mean == pytest.approx(theirs.objective.mean, abs=1e-6)
 
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
@@ -17,6 +18,7 @@ from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
 from aftermix.config.search import Dimension, Objective, SearchConfig
 from aftermix.config.train import DatasetConfig, LoraConfig, OptimizerConfig, SourceConfig, TrainConfig
 from aftermix.errors import Problem, refuse_if_any
+from aftermix.files import write_atomically
 from aftermix.yaml_file import read_yaml
 
 
@@ -32,6 +34,16 @@ class Config(ConfigSection):
     train: TrainConfig | None = None
     mixture: MixtureConfig | None = None
     calibrate: CalibrateConfig = CalibrateConfig()
+
+    @classmethod
+    def read(cls, file: str | Path) -> Config:
+        """Read and check a YAML file; raises as :func:`load_config`."""
+        return load_config(Path(file))
+
+    def write(self, file: str | Path) -> None:
+        """Write the YAML file that reads back to this configuration, with defaults and absolute paths."""
+        text = yaml.safe_dump(as_yaml_values(self), sort_keys=False, allow_unicode=True)
+        write_atomically(Path(file), text)
 
 
 def load_config(path: Path) -> Config:

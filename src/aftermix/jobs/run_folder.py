@@ -8,13 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, ItemsConfig, PromptConfig, as_yaml_values, parse_config
 from aftermix.errors import SearchError
-from aftermix.files import write_atomically
 from aftermix.jobs.provenance import lock
 from aftermix.runs.answers.requests import RequestTable, write_requests
 from aftermix.runs.input_records import (
@@ -111,8 +108,7 @@ def begin_run(
 
 def write_config(run: Path, config: Config) -> None:
     """Write the resolved configuration, from which the run can be made again."""
-    text = yaml.safe_dump(as_yaml_values(config), sort_keys=False, allow_unicode=True)
-    write_atomically(run / CONFIG_FILE, text)
+    config.write(run / CONFIG_FILE)
 
 
 def read_run_config(run: Path) -> Config:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from aftermix.config import Config
 from aftermix.jobs.provenance import resolve_defaults
-from aftermix.jobs.search.named_weights import parse_weights
+from aftermix.jobs.search.named_weights import complete_weights
 from aftermix.jobs.search.settings import apply_settings
 from aftermix.jobs.search.space_from_config import build_space, choose_run_settings
 from aftermix.merging.merge import MergeRecipe
 from aftermix.runs.reader import read_run
 
 
-def configure_run_merge(run: Path, weights: str) -> Config:
-    """The configuration of the merge at `weights`, as `ja=0.3,math=0.5`, of the run folder `run`.
+def configure_run_merge(run: Path, weights: Mapping[str, float]) -> Config:
+    """The configuration of the merge at `weights` of the run folder `run`.
 
     A vector that is not named weighs 0; searched settings are those of the winner, or before there is one those that
     the file has. The winner's own weights give the winner's model again. Raises :class:`AftermixError` for a folder
     that is no run, and :class:`SearchError` for a vector that the run has not.
     """
     read = read_run(run)
-    full = parse_weights(weights, read.config.vectors)
+    full = complete_weights(weights, read.config.vectors)
     settings = choose_run_settings(read, build_space(read.config))
 
     config = apply_settings(read.config, settings)

@@ -1,9 +1,9 @@
-"""Merge weights on the command line: `ja=0.3,math=0.5`."""
+"""Merge weights that a user names: as `ja=0.3,math=0.5` on the command line, as a mapping in Python."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from aftermix.errors import SearchError
 
@@ -11,28 +11,42 @@ WHERE = "--weights"
 FORM = "Write NAME=NUMBER, separated by commas, e.g. ja=0.3,math=0.5."
 
 
-def parse_weights(text: str, vectors: Iterable[str]) -> dict[str, float]:
-    """A weight for each of `vectors`; one that `text` does not name weighs 0.
+def parse_weights(text: str) -> dict[str, float]:
+    """The weights that `text` names.
 
-    Raises :class:`SearchError` for a part that is not `NAME=NUMBER`, a number that is not finite, and a vector that the
-    run has not or that is named twice.
+    Raises :class:`SearchError` for a part that is not `NAME=NUMBER`, a number that is not finite, and a vector that is
+    named twice.
 
-    >>> parse_weights("ja=0.3, math=-1", ["ja", "math", "code"])
-    {'ja': 0.3, 'math': -1.0, 'code': 0.0}
+    >>> parse_weights("ja=0.3, math=-1")
+    {'ja': 0.3, 'math': -1.0}
     """
-    names = list(vectors)
     given: dict[str, float] = {}
     for part in text.split(","):
         name, equals, number = (piece.strip() for piece in part.partition("="))
         if not equals or not name:
             raise SearchError(WHERE, f"expected NAME=NUMBER, found '{part.strip()}'", FORM)
-        if name not in names:
-            found = f"expected a vector of the run ({', '.join(names)}), found '{name}'"
-            raise SearchError(WHERE, found, "Correct the name.")
         if name in given:
             raise SearchError(WHERE, f"expected each vector once, found '{name}' twice", "Remove one of them.")
         given[name] = _parse_number(name, number)
-    return {name: given.get(name, 0.0) for name in names}
+    return given
+
+
+def complete_weights(given: Mapping[str, float], vectors: Iterable[str], *, where: str = WHERE) -> dict[str, float]:
+    """A weight for each of `vectors`; one that is not `given` weighs 0.
+
+    Raises :class:`SearchError` for a vector that the run has not, and for a weight that is no finite number.
+
+    >>> complete_weights({"math": 0.5}, ["ja", "math"])
+    {'ja': 0.0, 'math': 0.5}
+    """
+    names = list(vectors)
+    for name, weight in given.items():
+        if name not in names:
+            found = f"expected a vector of the run ({', '.join(names)}), found '{name}'"
+            raise SearchError(where, found, "Correct the name.")
+        if not math.isfinite(weight):
+            raise SearchError(where, f"expected a number as the weight of '{name}', found '{weight}'", FORM)
+    return {name: float(given.get(name, 0.0)) for name in names}
 
 
 def _parse_number(name: str, text: str) -> float:

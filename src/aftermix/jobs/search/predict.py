@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from aftermix.errors import SearchError
-from aftermix.jobs.search.named_weights import parse_weights
+from aftermix.jobs.search.named_weights import complete_weights
 from aftermix.jobs.search.space_from_config import build_space, choose_run_settings
 from aftermix.merging.merge import MergeRecipe
 from aftermix.response.predictions import PredictedScores, predict_scores
@@ -47,8 +48,8 @@ class PredictionRecord(RunRecord):
     """True within the ranges of the search."""
 
 
-def predict(run: Path, weights: str) -> PredictionRecord:
-    """Predict the merge at `weights`, as `ja=0.3,math=0.5`, of the search in the folder `run`.
+def predict(run: Path, weights: Mapping[str, float]) -> PredictionRecord:
+    """Predict the merge at `weights` of the search in the folder `run`; a vector that is not named weighs 0.
 
     Searched settings are those of the winner. Nothing is fitted and no model is read. Raises :class:`AftermixError` for
     a run without a response, and :class:`SearchError` for a vector that the run has not.
@@ -56,7 +57,7 @@ def predict(run: Path, weights: str) -> PredictionRecord:
     read = read_run(run)
     config = read.config
     space = build_space(config)
-    full = parse_weights(weights, config.vectors)
+    full = complete_weights(weights, config.vectors)
     model, coordinates = open_response(read, space)
 
     settings = choose_run_settings(read, space)

@@ -143,7 +143,7 @@ def test_the_script_equals_predict(desk_page) -> None:
     position = [0.61, 0.34]
 
     (shown,) = run_script(page, [position])["positions"]
-    printed = predict(page.parent, "it=0.61,ja=0.34")
+    printed = predict(page.parent, {"it": 0.61, "ja": 0.34})
 
     for score, record in zip(shown["scores"], [printed.objective, *printed.tasks.values()], strict=True):
         expected = (record.mean, record.low, record.high)

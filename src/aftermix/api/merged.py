@@ -1,0 +1,77 @@
+"""One merge: as tensors, as a living model, or as a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aftermix.config import Config, EvaluateConfig
+from aftermix.merging.merge import MergeRecipe, check_weights
+from aftermix.runs.trials import Weights
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Merged:
+    """A merge at fixed weights. Nothing is read before :meth:`tensors`, :meth:`model` or :meth:`save`."""
+
+    def __init__(self, config: Config) -> None:
+        """`config`: base, vectors with their weights, and the merge.
+
+        Raises :class:`AftermixError` for a method or option that does not exist, and for weights that the method cannot
+        take.
+        """
+        self.config = config
+        self._recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
+        check_weights(self._recipe, self.weights)
+
+    @property
+    def weights(self) -> Weights:
+        """Merge weight by vector."""
+        return {name: vector.weight for name, vector in self.config.vectors.items()}
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Name and tensor of everything that the merged model has, in order of name and in the stored type.
+
+        One tensor at a time is in memory; `dict(merged.tensors())` holds all. Raises :class:`AftermixError` for
+        checkpoints that do not fit.
+        """
+        from aftermix.checkpoints.pool import open_pool
+        from aftermix.jobs.merge.statistics import open_merger
+        from aftermix.merging.merge import stream_merged_tensors
+
+        pool = open_pool(self.config)
+        return stream_merged_tensors(open_merger(self.config, pool, self._recipe), self.weights)
+
+    def model(self, *, device: str = "auto", dtype: str = "auto") -> Any:
+        """The merge as a model of transformers, with its generation settings, ready to run.
+
+        `device` and `dtype` are those of `evaluate:`: CUDA where there is one; float32 on a CPU, else the base's type.
+        """
+        from aftermix.checkpoints.model_files import find_tokenizer_folder
+        from aftermix.checkpoints.pool import open_pool
+        from aftermix.evaluation.engines.hf import HuggingFaceEngine
+        from aftermix.jobs.merge.statistics import open_merger
+        from aftermix.merging.merge import stream_merged_tensors
+
+        pool = open_pool(self.config)
+        merger = open_merger(self.config, pool, self._recipe)
+        settings = EvaluateConfig.model_validate({"tasks": ["none"], "device": device, "dtype": dtype})
+        engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=settings)
+        engine.load(stream_merged_tensors(merger, self.weights))
+        return engine.lm.model
+
+    def save(self, folder: str | Path, *, log: Callable[[str], object] = lambda _: None) -> Path:
+        """Write the model folder `folder`, as `aftermix merge` does, and return it; `log` is told what it tells.
+
+        Raises :class:`AftermixError` with nothing written.
+        """
+        from aftermix.jobs.merge.command import merge
+
+        return merge(self.config, Path(folder), log=log)
+
+    def __repr__(self) -> str:
+        weights = ", ".join(f"{name}={weight:g}" for name, weight in self.weights.items())
+        return f"Merged({self._recipe.method.name}: {weights})"

@@ -1,0 +1,149 @@
+"""A run folder, finished or not, as Python and notebooks have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aftermix.api.merged import Merged
+from aftermix.config import Config, Split
+from aftermix.runs.input_records import SPLIT_FILE, SplitRecord
+from aftermix.runs.journal import locate_items, read_items
+from aftermix.runs.reader import RunContents, RunResult, read_run
+from aftermix.runs.trials import Trial
+
+if TYPE_CHECKING:
+    import pandas
+
+    from aftermix.jobs.search.predict import PredictionRecord
+
+PLAIN = ("number", "state", "origin")
+
+
+class Run:
+    """A run of a search or a mixture. What it shows is what its files held when it was opened."""
+
+    def __init__(self, contents: RunContents) -> None:
+        """`contents`: the files, as :func:`open_run` reads them."""
+        self._contents = contents
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self._contents.folder
+
+    @property
+    def config(self) -> Config:
+        """The file that the run was made from, with defaults written out."""
+        return self._contents.config
+
+    @property
+    def best(self) -> RunResult | None:
+        """`best.json`: winner, weights, scores, baselines; None while the run is unfinished."""
+        return self._contents.best
+
+    @property
+    def ratios(self) -> dict[str, float] | None:
+        """Data ratios of the winner by vector; None where there are none, or no winner yet."""
+        return None if self.best is None else self.best.ratios
+
+    @cached_property
+    def trials(self) -> pandas.DataFrame:
+        """A row a trial: `number, state, origin, objective, weights.NAME, scores.TASK, seconds.PHASE`.
+
+        Searched settings are `settings.NAME`. Several objectives are `objective.0`, `objective.1`, ...
+        """
+        return tabulate_trials(self._contents.trials)
+
+    def items(self, split: Split = "search") -> pandas.DataFrame:
+        """A row for each item of each measured trial: `number, task, item, score`.
+
+        On `select` these are the candidates. Test items were answered by the winner and the baselines alone, which are
+        no trials: their scores are in :attr:`best`.
+        """
+        import pandas
+
+        tasks = SplitRecord.read(self.path / SPLIT_FILE).tasks
+        rows = [
+            {"number": trial.number, "task": task, "item": item, "score": score}
+            for trial in self._contents.trials
+            if locate_items(self.path, split, trial.number).is_file()
+            for task, scores in read_items(self.path, split, trial.number).items()
+            for item, score in zip(getattr(tasks[task], split), scores, strict=True)
+        ]
+        return pandas.DataFrame(rows, columns=["number", "task", "item", "score"])
+
+    def predict(self, weights: Mapping[str, float]) -> PredictionRecord:
+        """Scores of the merge at `weights`, with intervals, as `aftermix predict` tells them; no model is run.
+
+        A vector that is not named weighs 0. Raises :class:`AftermixError` for a run without log-likelihoods.
+        """
+        from aftermix.jobs.search.predict import predict
+
+        return predict(self.path, weights)
+
+    def merge(self, weights: Mapping[str, float]) -> Merged:
+        """The merge at `weights`, with method, options and exclusions of this run."""
+        from aftermix.jobs.merge.from_run import configure_run_merge
+
+        return Merged(configure_run_merge(self.path, weights))
+
+    def report(self) -> Path:
+        """Write `report.html` from the files as they are, and return its path."""
+        from aftermix.report.page import write_report
+
+        return write_report(self.path)
+
+    def __repr__(self) -> str:
+        state = "finished" if self.best is not None else "unfinished"
+        return f"Run({str(self.path)!r}, {len(self._contents.trials)} trials, {state})"
+
+    def _repr_html_(self) -> str:
+        """Weights and ratios of the winner, and the place of the report, as a notebook shows them."""
+        if self.best is None:
+            return f"<p>{escape(repr(self))}</p>"
+        ratios = self.ratios or {}
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{weight:.3f}</td><td>{_format_share(ratios.get(name))}</td></tr>"
+            for name, weight in self.best.weights.items()
+        )
+        report = escape(str(self.path / "report.html"))
+        return (
+            f"<table><thead><tr><th>vector</th><th>merge weight</th><th>data ratio</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table><p>{escape(repr(self))}; report: {report}</p>"
+        )
+
+
+def open_run(path: str | Path) -> Run:
+    """Open the run folder at `path`: of a search or a mixture, finished, killed or still running.
+
+    Raises :class:`AftermixError` when it is no run, or naming the file and place that is damaged.
+    """
+    return Run(read_run(Path(path)))
+
+
+def tabulate_trials(trials: Sequence[Trial]) -> pandas.DataFrame:
+    """A row a trial: `number, state, origin, objective, weights.NAME, settings.NAME, scores.TASK, seconds.PHASE`."""
+    import pandas
+
+    return pandas.DataFrame([_flatten_trial(trial) for trial in trials])
+
+
+def _flatten_trial(trial: Trial) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(trial, name) for name in PLAIN} | _name_objectives(trial.objective)
+    for name, part in (("weights", trial.weights), ("settings", trial.settings), ("scores", trial.scores)):
+        row |= {f"{name}.{key}": value for key, value in part.items()}
+    return row | {f"seconds.{phase}": value for phase, value in trial.seconds.items()}
+
+
+def _name_objectives(values: Sequence[float] | None) -> dict[str, float | None]:
+    if values is None or len(values) == 1:
+        return {"objective": values[0] if values else None}
+    return {f"objective.{place}": value for place, value in enumerate(values)}
+
+
+def _format_share(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"

@@ -1,0 +1,101 @@
+"""The jobs as functions: search, mixture, train, evaluate. Each takes a pool, a configuration or a file, and keywords.
+
+Keywords are keys of the file's sections (:mod:`aftermix.api.sections`). A job prints nothing but its progress bars;
+`log` is told what the command line would say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aftermix.api.pool import Pool
+from aftermix.api.sections import Ranges, extend_config, open_config
+from aftermix.api.stored_run import Run, open_run
+from aftermix.config import Config, Split
+
+if TYPE_CHECKING:
+    from aftermix.runs.records import ScoresRecord
+
+Source = Pool | Config | str | Path
+"""A pool, a configuration, or the path of a file."""
+Log = Callable[[str], object]
+
+
+def search(
+    source: Source,
+    *,
+    output: str | Path,
+    ranges: Ranges | None = None,
+    resume: bool = False,
+    start_from: str | Path | None = None,
+    log: Log = lambda _: None,
+    **options: Any,
+) -> Run:
+    """Search merge weights by measured score, in the run folder `output`, and open it: `aftermix search`.
+
+    `options`: keys of `search:`, `evaluate:` and `merge:`, the first that has the key; `ranges`: of the merge weights,
+    by vector. `resume` goes on with the run in `output`; `start_from` is `--from`, an earlier run whose scores are
+    taken. Interrupted, it leaves a run that `resume=True` goes on with.
+
+    Raises :class:`AftermixError` with nothing written, and :class:`RunFailedError` once something is.
+    """
+    from aftermix.jobs.search.command import search as job
+
+    config = extend_config(_configure(source), options, sections=["search", "evaluate", "merge"], ranges=ranges)
+    return open_run(job(config, Path(output), resume=resume, source=_as_path(start_from), log=log))
+
+
+def mixture(
+    source: Source,
+    *,
+    output: str | Path,
+    resume: bool = False,
+    start_from: str | Path | None = None,
+    log: Log = lambda _: None,
+    **options: Any,
+) -> Run:
+    """Find the data ratios whose merge scores best, in the run folder `output`, and open it: `aftermix mixture`.
+
+    `options`: keys of `mixture:`, `evaluate:`, `merge:` and `search:`, the first that has the key. Raises as
+    :func:`search`.
+    """
+    from aftermix.jobs.mixture.command import mixture as job
+
+    config = extend_config(_configure(source), options, sections=["mixture", "evaluate", "merge", "search"])
+    job(config, Path(output), resume=resume, source=_as_path(start_from), log=log)
+    return open_run(output)
+
+
+def train(source: Source, *, output: str | Path, **options: Any) -> dict[str, Path]:
+    """Train one expert per dataset from the base, below `output`: name -> model folder. `aftermix train`.
+
+    `options`: keys of `train:`, `datasets` among them; finished experts and resume points in `output` are taken up.
+    Raises :class:`AftermixError` for bad input, before anything is written.
+    """
+    from aftermix.jobs.train.command import train as job
+
+    return dict(job(extend_config(_configure(source), options, sections=["train"]), Path(output)))
+
+
+def evaluate(
+    source: Source, *, weights: Mapping[str, float] | None = None, split: Split = "test", **options: Any
+) -> ScoresRecord:
+    """Score the merge at `weights` (left out: those of the file; without vectors, the base): `aftermix evaluate`.
+
+    `options`: keys of `evaluate:`, `merge:` and `search:`, the first that has the key. The result has `objective`,
+    `tasks`, and intervals. Raises :class:`AftermixError` on bad input.
+    """
+    from aftermix.jobs.evaluate import evaluate as job
+
+    config = extend_config(_configure(source), options, sections=["evaluate", "merge", "search"], weights=weights)
+    return job(config, split=split)
+
+
+def _configure(source: Source) -> Config:
+    return source.config if isinstance(source, Pool) else open_config(source)
+
+
+def _as_path(folder: str | Path | None) -> Path | None:
+    return None if folder is None else Path(folder)
