@@ -90,7 +90,24 @@ def test_evidence_is_that_of_a_normal_distribution() -> None:
 
     normal = multivariate_normal(np.zeros(5), kernel.compute_measured(points))
     expected = -float(normal.logpdf(outputs.T).sum()) - 0.5 * 30 * 5 * math.log(2 * math.pi)
-    assert compute_evidence_loss(kernel, points, outputs @ outputs.T / 30) == pytest.approx(expected)
+    loss, _ = compute_evidence_loss(kernel, points, outputs @ outputs.T / 30)
+    assert loss == pytest.approx(expected)
+
+
+def test_slopes_of_the_evidence_are_those_of_small_steps() -> None:
+    """With and without settings; a logarithm moved by 1e-5 to both sides."""
+    rng = np.random.default_rng(4)
+    numbers, outputs = rng.uniform(0, 1, (8, 3)), rng.normal(size=(8, 40))
+    for choices in (np.zeros((8, 0), dtype=np.int64), rng.integers(0, 3, (8, 2))):
+        points, packed = MergePoints(numbers, choices), 0.5 * rng.normal(size=9)
+
+        def compute_loss(logarithms: np.ndarray, points: MergePoints = points) -> float:
+            kernel = ResponseKernel.unpack(logarithms)
+            return compute_evidence_loss(kernel, points, outputs @ outputs.T / 40)[0]
+
+        _, slopes = compute_evidence_loss(ResponseKernel.unpack(packed), points, outputs @ outputs.T / 40)
+        steps = [(compute_loss(packed + step) - compute_loss(packed - step)) / 2e-5 for step in 1e-5 * np.eye(9)]
+        assert slopes == pytest.approx(steps, rel=1e-5, abs=1e-5)
 
 
 def test_a_sharp_direction_gets_the_shorter_length() -> None:

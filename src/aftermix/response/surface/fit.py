@@ -33,26 +33,35 @@ def fit_kernel(points: MergePoints, scatter_NN: Floats, *, steps: int = 200) -> 
     deviations = np.concatenate([DEVIATIONS, np.full(len(spread), LENGTH_DEVIATION)])
     least = np.log(LEAST_NOISE * np.trace(scatter_NN) / len(points))
 
-    def compute_loss(standard: Floats) -> float:
+    def compute_loss(standard: Floats) -> tuple[float, Floats]:
         kernel = ResponseKernel.unpack(centre + standard * deviations)
-        return compute_evidence_loss(kernel, points, scatter_NN) + 0.5 * float(standard @ standard)
+        loss, slopes = compute_evidence_loss(kernel, points, scatter_NN)
+        return loss + 0.5 * float(standard @ standard), slopes * deviations + standard
 
     bounds = [(-4.0, 4.0)] * len(centre)
     noise = VARIANCES.index("noise")
     bounds[noise] = (max(-4.0, (least - centre[noise]) / deviations[noise]), 4.0)
-    found = minimize(compute_loss, np.zeros_like(centre), method="L-BFGS-B", bounds=bounds, options={"maxiter": steps})
+    options = {"maxiter": steps}
+    found = minimize(compute_loss, np.zeros_like(centre), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return ResponseKernel.unpack(centre + found.x * deviations)
 
 
-def compute_evidence_loss(kernel: ResponseKernel, points: MergePoints, scatter_NN: Floats) -> float:
-    """Minus the logarithm of the marginal likelihood, without its constant."""
-    # A fit asks this a thousand times of a dozen merges: the routines themselves, whose checks would cost more.
+def compute_evidence_loss(kernel: ResponseKernel, points: MergePoints, scatter_NN: Floats) -> tuple[float, Floats]:
+    """Minus the logarithm of the marginal likelihood, without its constant, and its slopes in all logarithms.
+
+    Of `log |K| + tr K^-1 S` the slope is `tr (K^-1 - K^-1 S K^-1) dK` (Rasmussen and Williams, eq. 5.9).
+    """
+    # A fit asks this a hundred times of a dozen merges: the routines themselves, whose checks would cost more.
     factor_NN, fault = dpotrf(kernel.compute_measured(points), lower=1, clean=0, overwrite_a=1)
     if fault:
-        return IMPOSSIBLE
+        return IMPOSSIBLE, np.zeros(len(kernel.packed))
     solved_NN, _ = dpotrs(factor_NN, scatter_NN, lower=1)
     logarithm = 2 * np.log(factor_NN.diagonal()).sum()
-    return float(0.5 * EVIDENCE * (logarithm + solved_NN.trace()))
+    loss = float(0.5 * EVIDENCE * (logarithm + solved_NN.trace()))
+
+    # `K^-1 (1 - S K^-1)`, whose second factor is the transpose of what was solved.
+    parts_NN, _ = dpotrs(factor_NN, np.eye(len(points)) - solved_NN.T, lower=1)
+    return loss, kernel.slope_measured(points, 0.25 * EVIDENCE * (parts_NN + parts_NN.T))
 
 
 def _centre_prior(points: MergePoints, scatter_NN: Floats) -> tuple[Floats, Floats]:

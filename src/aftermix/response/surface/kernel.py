@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aftermix.response.surface.coordinates import Floats, MergePoints
 
@@ -51,18 +52,41 @@ class ResponseKernel:
     def compute(self, ours: MergePoints, theirs: MergePoints) -> Floats:
         """(N, M) covariances of the smooth answers, without noise."""
         constant, linear, quadratic, radial, _, unlike = np.exp(self.logs)
+        product_NM, near_NM = self._compare(ours, theirs)
+        bent_NM = linear * product_NM + quadratic * product_NM**2 + radial * near_NM
+
+        if ours.choices_NS.shape[1]:
+            bent_NM = bent_NM * np.exp(-unlike * _count_unlike(ours, theirs))
+        return np.asarray(constant + bent_NM)
+
+    def _compare(self, ours: MergePoints, theirs: MergePoints) -> tuple[Floats, Floats]:
+        """(N, M) scalar products, and `exp(-|v - w|^2 / 2)`."""
         ours_ND = ours.numbers_ND * np.exp(-self.lengths_D)
         theirs_MD = theirs.numbers_ND * np.exp(-self.lengths_D)
 
-        product_NM = ours_ND @ theirs_MD.T
         # Differences, not the expanded square: cancellation would make close points differ.
         square_NM = ((ours_ND[:, None] - theirs_MD[None]) ** 2).sum(axis=2)
-        bent_NM = linear * product_NM + quadratic * product_NM**2 + radial * np.exp(-0.5 * square_NM)
+        return ours_ND @ theirs_MD.T, np.exp(-0.5 * square_NM)
 
-        if ours.choices_NS.shape[1]:
-            differ_NM = (ours.choices_NS[:, None] != theirs.choices_NS[None]).sum(axis=2)
-            bent_NM = bent_NM * np.exp(-unlike * differ_NM)
-        return np.asarray(constant + bent_NM)
+    def slope_measured(self, points: MergePoints, parts_NN: Floats) -> Floats:
+        """(6 + D,) slopes in all logarithms of `sum_ij parts_ij k_ij` as measured, for `parts` that are symmetric."""
+        constant, linear, quadratic, radial, noise, unlike = np.exp(self.logs)
+        product_NN, near_NN = self._compare(points, points)
+        differ_NN = _count_unlike(points, points)
+        held_NN = parts_NN * np.exp(-unlike * differ_NN)
+
+        terms = [linear * product_NN, quadratic * product_NN**2, radial * near_NN]
+        sums = [float((held_NN * term_NN).sum()) for term_NN in terms]
+        unlikeness = -unlike * float((held_NN * differ_NN * sum(terms)).sum())
+        own = [constant * float(parts_NN.sum()), *sums, noise * float(parts_NN.trace()), unlikeness]
+
+        # A length shrinks its coordinate's share of a product, and of a difference, by twice its own logarithm.
+        scaled_ND = points.numbers_ND * np.exp(-self.lengths_D)
+        along_NN = held_NN * (linear + 2 * quadratic * product_NN)
+        apart_NN = held_NN * terms[2]
+        products_D = np.einsum("nd,nm,md->d", scaled_ND, along_NN + apart_NN, scaled_ND, optimize=True)
+        lengths_D = 2 * (apart_NN.sum(axis=1) @ scaled_ND**2 - products_D)
+        return np.concatenate([own, lengths_D])
 
     def compute_variances(self, points: MergePoints) -> Floats:
         """(N,) the diagonal of `compute(points, points)`."""
@@ -73,3 +97,8 @@ class ResponseKernel:
     def compute_measured(self, points: MergePoints) -> Floats:
         """(N, N) covariances of measurements, noise included."""
         return self.compute(points, points) + self.noise * np.eye(len(points))
+
+
+def _count_unlike(ours: MergePoints, theirs: MergePoints) -> NDArray[np.int64]:
+    """(N, M) settings without order that differ."""
+    return np.asarray((ours.choices_NS[:, None] != theirs.choices_NS[None]).sum(axis=2))
