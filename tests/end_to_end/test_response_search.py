@@ -115,6 +115,8 @@ def test_a_search_cut_short_goes_on_as_the_whole_one(
     assert read_trials(run) == read_trials(finished)
     assert (run / "response.safetensors").read_bytes() == (finished / "response.safetensors").read_bytes()
     ours, theirs = (json.loads((folder / "best.json").read_text()) for folder in (run, finished))
+    # The first end may have looked at another finalist: that was spent, too.
+    assert ours["certificate"].pop("tokens") >= theirs["certificate"].pop("tokens")
     assert ours["certificate"] == theirs["certificate"]
     assert ours["optimism"] == theirs["optimism"]
 
@@ -208,5 +210,6 @@ def test_several_objectives_end_with_points_of_the_predicted_front(tmp_path: Pat
     origins = [trial["origin"] for trial in trials[7:]]
     front = origins.count("predicted front")
     assert origins[len(origins) - front :] == ["predicted front"] * front
-    assert 0 < front <= 5 or set(origins) == {"sampler"}
+    # Where the response tells too little at the end, the last points are the sampler's.
+    assert 0 < front <= 5 or origins[-1] == "sampler"
     assert json.loads((run / "best.json").read_text())["front"]

@@ -38,7 +38,10 @@ class ScoreCalibration:
     rmse_mean: float
     """Error of predicting the mean of the other merges."""
     line_deviation: float
-    """Standard deviation of the metric at a measured merge about what its tempered score says."""
+    """Standard deviation of the metric at a measured merge about what its tempered score says, beyond what the drawing
+    of the items explains."""
+    slope_error: float
+    """Standard error of the line's slope, over the slope."""
 
     @property
     def half_width(self) -> float:
@@ -51,12 +54,19 @@ class ScoreCalibration:
         return self.scale * float(student.ppf(CONFIDENCE, self.degrees))
 
 
-def calibrate_score(predicted_N: Floats, measured_N: Floats, smooth_N: Floats, variances_N: Floats) -> ScoreCalibration:
-    """The error of `predicted_N`, each made without its merge: the scale from `smooth_N`, the rest from the metric."""
+def calibrate_score(
+    predicted_N: Floats, measured_N: Floats, smooth_N: Floats, variances_N: Floats, *, sampling: float = 0.0
+) -> ScoreCalibration:
+    """The error of `predicted_N`, each made without its merge: the scale from `smooth_N`, the rest from the metric.
+
+    `sampling` is the variance of the metric about its tempered score that the drawing of the items explains.
+    """
     error_N = predicted_N - measured_N
     count = len(error_N)
     upper = measured_N >= np.median(measured_N)
     mean_N = (measured_N.sum() - measured_N) / max(count - 1, 1)
+    line_variance = float(np.sum((measured_N - smooth_N) ** 2)) / max(count - LINE_PARAMETERS, 1)
+    variation = float(np.sum((smooth_N - smooth_N.mean()) ** 2))
 
     return ScoreCalibration(
         scale=float(np.sqrt(np.mean((predicted_N - smooth_N) ** 2 / variances_N))),
@@ -66,7 +76,8 @@ def calibrate_score(predicted_N: Floats, measured_N: Floats, smooth_N: Floats, v
         spearman_upper=correlate_ranks(predicted_N[upper], measured_N[upper]),
         rmse_upper=float(np.sqrt(np.mean(error_N[upper] ** 2))),
         rmse_mean=float(np.sqrt(np.mean((mean_N - measured_N) ** 2))),
-        line_deviation=float(np.sqrt(np.sum((measured_N - smooth_N) ** 2) / max(count - LINE_PARAMETERS, 1))),
+        line_deviation=float(np.sqrt(max(line_variance - sampling, 0.0))),
+        slope_error=float(np.sqrt(line_variance / variation)) if variation > 0 else 0.0,
     )
 
 

@@ -2,9 +2,11 @@
 
     bound = 95 % quantile over draws b of  max over w in W of  S_b(w) - S_b(winner)
 
-with `S_b` as in :mod:`aftermix.response.draws`, and the winner's metric as far off its tempered score as that of the
-measured merges is. `bound_items_fixed` is the same for the very items that were searched on, by tempered scores alone;
-where it is below the precision, further merges tell less than the items do.
+with `S_b` as in :mod:`aftermix.response.draws`; differences of scores are as uncertain as the slope of the line from
+tempered scores to the metric, and the winner's metric is off that line by as much as those of the measured merges are
+beyond what the drawing of their items explains, which `S_b` has already. `bound_items_fixed` is the same for the very
+items that were searched on, by tempered scores alone; where it is below the precision, further merges tell less than
+the items do.
 """
 
 from __future__ import annotations
@@ -46,8 +48,10 @@ class CertificateDraws:
     """Draws of one objective over candidates, from which any of them is certified."""
 
     draws_BC: NDArray[np.float32]
+    slopes_B: NDArray[np.float32]
+    """Slope of the line from tempered scores to the metric, over the fitted one."""
     doubts_B: NDArray[np.float32]
-    """The winner's metric off its tempered score."""
+    """The winner's metric off the line."""
     fixed_BC: NDArray[np.float32]
     """Draws with the items held fixed."""
     within: NDArray[np.bool_]
@@ -65,13 +69,17 @@ class CertificateDraws:
     ) -> CertificateDraws:
         """Draw `sum_t weights_t score_t`."""
         draws_BC = draw_objective(model, scores, weights, rng=rng)
-        doubt = model.calibrate(weights).line_deviation
-        doubts_B = doubt * rng.standard_normal(len(draws_BC), dtype=np.float32)
-        return cls(draws_BC, doubts_B, draw_objective(model, scores, weights, rng=rng, items_fixed=True), within)
+        error, draws = model.calibrate(weights), len(draws_BC)
+        doubts_B = np.float32(error.line_deviation) * rng.standard_normal(draws, dtype=np.float32)
+        slopes_B = 1 + np.float32(error.slope_error) * rng.standard_normal(draws, dtype=np.float32)
+        return cls(
+            draws_BC, slopes_B, doubts_B, draw_objective(model, scores, weights, rng=rng, items_fixed=True), within
+        )
 
     def certify(self, winner: int, precision: float) -> MergeCertificate:
         """The certificate of candidate number `winner`."""
-        gains_B = np.maximum(compute_gains(self.draws_BC, winner, self.within) + self.doubts_B, 0.0)
+        gains_B = self.slopes_B * compute_gains(self.draws_BC, winner, self.within)
+        gains_B = np.maximum(gains_B + self.doubts_B, 0.0)
         fixed_B = compute_gains(self.fixed_BC, winner, self.within)
         bound, fixed = (float(np.quantile(gains, CONFIDENCE)) for gains in (gains_B, fixed_B))
         return MergeCertificate(

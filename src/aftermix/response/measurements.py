@@ -57,3 +57,15 @@ class TaskMeasurements:
         if self.loglikelihood_NR is None:
             raise ValueError("expected log-likelihoods, found scores alone")
         return self.loglikelihood_NR if self.items is None else self.items.center(self.loglikelihood_NR)
+
+
+def compute_sampling_variance(items_CI: Margins, shares_I: Floats, documents_I: Integers) -> Floats:
+    """(C,) variance of a task's score over other documents: `sum_g (sum_{i in g} p_i (E_i - mean))^2`."""
+    centred_CI = items_CI - (items_CI @ shares_I)[:, None]
+    weighted_CI = np.asarray(centred_CI * shares_I, dtype=np.float64)
+    groups = int(documents_I.max(initial=-1)) + 1
+    if groups == len(documents_I):
+        return np.asarray((weighted_CI**2).sum(axis=1))
+    sums_CG = np.zeros((len(items_CI), groups))
+    np.add.at(sums_CG.T, documents_I, weighted_CI.T)
+    return np.asarray((sums_CG**2).sum(axis=1))

@@ -4,8 +4,8 @@
 
 with `q` of Student's distribution and `scale sqrt(v)` the error of the response (:mod:`aftermix.response.calibration`),
 `s` the standard error that the drawing of the documents leaves, and `d` the deviation of the metric about what its
-tempered score says at the measured merges. The interval is of the metric of this merge over all documents that a task's
-are a sample of, as the bound of a certificate is.
+tempered score says at the measured merges, beyond what the drawing of the items explains. The interval is of the metric
+of this merge over all documents that a task's are a sample of, as the bound of a certificate is.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from scipy.stats import norm
 
 from aftermix.response.calibration import CONFIDENCE
-from aftermix.response.margins import Margins
+from aftermix.response.measurements import compute_sampling_variance
 from aftermix.response.response_model import ResponseModel
-from aftermix.response.surface.coordinates import Floats, Integers, MergePoints
+from aftermix.response.surface.coordinates import Floats, MergePoints
 
 # C merges, I items, G documents
 
@@ -57,15 +57,3 @@ def predict_scores(
         half_C = np.sqrt(response_C**2 + norm.ppf(0.5 + CONFIDENCE / 2) ** 2 * spread_C)
         predicted[name] = PredictedScores(mean_C, mean_C - half_C, mean_C + half_C)
     return predicted
-
-
-def compute_sampling_variance(items_CI: Margins, shares_I: Floats, documents_I: Integers) -> Floats:
-    """(C,) variance of a task's score over other documents: `sum_g (sum_{i in g} p_i (E_i - mean))^2`."""
-    centred_CI = items_CI - (items_CI @ shares_I)[:, None]
-    weighted_CI = np.asarray(centred_CI * shares_I, dtype=np.float64)
-    groups = int(documents_I.max(initial=-1)) + 1
-    if groups == len(documents_I):
-        return np.asarray((weighted_CI**2).sum(axis=1))
-    sums_CG = np.zeros((len(items_CI), groups))
-    np.add.at(sums_CG.T, documents_I, weighted_CI.T)
-    return np.asarray((sums_CG**2).sum(axis=1))

@@ -9,13 +9,13 @@ import numpy as np
 
 from aftermix.response.calibration import ScoreCalibration, calibrate_score
 from aftermix.response.margins import UNBOUNDED, Margins, bound_outputs
-from aftermix.response.measurements import TaskMeasurements
+from aftermix.response.measurements import TaskMeasurements, compute_sampling_variance
 from aftermix.response.surface.coordinates import Floats, MergePoints
 from aftermix.response.surface.fit import fit_kernel
 from aftermix.response.surface.process import ResponseProcess
 from aftermix.response.surface.score_process import fit_score_process
 from aftermix.response.task_response import OutputScale, TaskResponse
-from aftermix.response.tempered import fit_tempered
+from aftermix.response.tempered import choose_factor, fit_tempered, measure_agreements
 from aftermix.seeds import generator
 
 # N measured merges, C candidates, R requests, I items
@@ -37,6 +37,8 @@ class LeftOutScores:
     """The tempered score of the measured merge, on the metric's line."""
     measured_N: Floats
     """The metric."""
+    sampling: float = 0.0
+    """Variance of the metric about the tempered score that other documents would give; 0 where it was not kept."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class ResponseModel:
             sum_weighted({name: getattr(scores, field) for name, scores in self.left_out.items()}, weights)
             for field in ("predicted_N", "smooth_N", "measured_N")
         )
-        return calibrate_score(predicted_N, measured_N, smooth_N, self.variances_N)
+        sampling = sum(weight**2 * self.left_out[name].sampling for name, weight in weights.items())
+        return calibrate_score(predicted_N, measured_N, smooth_N, self.variances_N, sampling=sampling)
 
     def predict(self, candidates: MergePoints) -> dict[str, Floats]:
         """Task -> (C,) expected score at the candidates."""
@@ -129,17 +132,34 @@ def _fit_bounded(points: MergePoints, measured: Mapping[str, TaskMeasurements], 
     scatter_NN = sum(_compute_scatter(outputs_NR) for outputs_NR in outputs.values()) / len(outputs)
     process = ResponseProcess.build(fit_kernel(points, np.asarray(scatter_NN)), points)
 
+    bare = {name: _build_task(name, process, measured[name], scales[name], outputs[name]) for name in measured}
+    gaps = {name: bare[name].read_gaps(outputs[name]) for name in measured}
+    factors = _choose_factors(measured, gaps, seed)
+
     tasks, left_out = {}, {}
     for name, task in measured.items():
-        tasks[name] = _build_task(name, process, task, scales[name], outputs[name], seed)
+        tempered = fit_tempered(gaps[name], task.scores_NI, task.shares_I, factor=factors[name])
+        tasks[name] = replace(bare[name], tempered=tempered)
         expected_NR, _ = process.leave_one_out(outputs[name].astype(np.float64))
         predicted_NI, smooth_NI = (tasks[name].score_outputs(each) for each in (expected_NR, outputs[name]))
         left_out[name] = LeftOutScores(
             np.asarray(predicted_NI @ task.shares_I, dtype=np.float64),
             np.asarray(smooth_NI @ task.shares_I, dtype=np.float64),
             task.means,
+            _measure_scatter(task, smooth_NI),
         )
     return BoundedFit(process, tasks, left_out)
+
+
+def _measure_scatter(task: TaskMeasurements, expected_NI: Margins) -> float:
+    """Variance, over other documents, of how far a merge's metric is off what is expected of its items.
+
+    What an item is off at all merges alike moves none against another: it stays in the line.
+    """
+    departure_NI = task.scores_NI - expected_NI
+    changes_NI = departure_NI - departure_NI.mean(axis=0)
+    variances_N = compute_sampling_variance(changes_NI, task.shares_I, task.documents_I)
+    return float(variances_N.sum()) / max(len(variances_N) - 1, 1)
 
 
 def _choose_scale(task: TaskMeasurements, factor: float) -> OutputScale:
@@ -158,10 +178,32 @@ def _compute_scatter(outputs_NR: Margins) -> Floats:
     return np.asarray(exact_NR @ exact_NR.T / exact_NR.shape[1])
 
 
+def _choose_factors(
+    measured: Mapping[str, TaskMeasurements], gaps: Mapping[str, Margins], seed: int
+) -> dict[str, float]:
+    """Task -> temperature over the size of its gaps: one of all tasks of choices, each reference task's own."""
+    agreements = {
+        name: measure_agreements(
+            gaps[name],
+            task.scores_NI,
+            task.shares_I,
+            documents_I=task.documents_I,
+            rng=generator(seed, "response temperature", name),
+        )
+        for name, task in measured.items()
+    }
+    choices = [agreements[name] for name, task in measured.items() if task.kind == "choice"]
+    return {
+        name: choose_factor(np.mean(choices, axis=0) if task.kind == "choice" else agreements[name])
+        for name, task in measured.items()
+    }
+
+
 def _build_task(
-    name: str, process: ResponseProcess, task: TaskMeasurements, scale: OutputScale, outputs_NR: Margins, seed: int
+    name: str, process: ResponseProcess, task: TaskMeasurements, scale: OutputScale, outputs_NR: Margins
 ) -> TaskResponse:
-    bare = TaskResponse(
+    """The task without its tempered score."""
+    return TaskResponse(
         name=name,
         used="loglikelihood",
         process=process,
@@ -171,10 +213,6 @@ def _build_task(
         scale=scale,
         items=task.items,
     )
-    gaps_NI = bare.read_gaps(outputs_NR)
-    rng = generator(seed, "response temperature", name)
-    tempered = fit_tempered(gaps_NI, task.scores_NI, task.shares_I, documents_I=task.documents_I, rng=rng)
-    return replace(bare, tempered=tempered)
 
 
 def _build_score_task(name: str, process: ResponseProcess, task: TaskMeasurements) -> TaskResponse:

@@ -44,7 +44,10 @@ def pack_response(
         "numbers": coordinates.numbers,
         "choices": {name: tuple(values) for name, values in (coordinates.choices or {}).items()},
         "kernel": _describe_kernel(model.process.kernel),
-        "tasks": {name: _describe_task(task, model.process) for name, task in model.tasks.items()},
+        "tasks": {
+            name: _describe_task(task, model.process) | {"sampling": model.left_out[name].sampling}
+            for name, task in model.tasks.items()
+        },
     }
     return description, arrays
 
@@ -74,8 +77,14 @@ def _unpack(description: Description, arrays: Arrays) -> tuple[ResponseModel, Me
 
     process = _build_process(description["kernel"], points)
     tasks = {name: _build_task(name, task, arrays, process) for name, task in description["tasks"].items()}
-    left_out = {name: LeftOutScores(*(arrays[f"{name}/{key}"] for key in LEFT_OUT)) for name in tasks}
+    left_out = {name: _read_left_out(name, arrays, task.get("sampling")) for name, task in description["tasks"].items()}
     return ResponseModel(points, process, tasks, left_out, arrays["variances"]), coordinates
+
+
+def _read_left_out(name: str, arrays: Arrays, sampling: float | None) -> LeftOutScores:
+    """A response of old does not know what the items explain: all scatter is the merge's own."""
+    predicted_N, smooth_N, measured_N = (arrays[f"{name}/{key}"] for key in LEFT_OUT)
+    return LeftOutScores(predicted_N, smooth_N, measured_N, sampling or 0.0)
 
 
 def _list_task_arrays(task: TaskResponse) -> Arrays:

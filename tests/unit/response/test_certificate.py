@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tests.unit.response.response_world import ParabolaWorld, list_design, place_merges
 
+from aftermix.response.calibration import calibrate_score
 from aftermix.response.certificate import certify_winner, compute_gains
 from aftermix.response.draws import CandidateScores, draw_objective
 from aftermix.response.proposals import choose_sampled_optima, find_front
@@ -70,6 +71,38 @@ def test_the_bound_holds_for_the_best_of_all_merges(
     assert truth.max() - truth[winner] <= certificate.bound + 0.01
     assert 0 <= certificate.bound_items_fixed <= certificate.bound
     assert certificate.is_met == (certificate.bound_items_fixed <= 0.01)
+
+
+def test_a_winner_is_off_its_line_by_what_the_items_do_not_explain(model: ResponseModel) -> None:
+    """Scatter that drawing the items explains is in the bootstrap already, and is not drawn once more."""
+    scores = [model.left_out[name] for name in WEIGHTS]
+    assert all(each.sampling > 0 for each in scores)
+    off = sum(0.5 * (each.measured_N - each.smooth_N) for each in scores)
+    explained = sum(0.25 * each.sampling for each in scores)
+    left = max(float(off @ off) / (10 - 2) - explained, 0.0)
+    assert model.calibrate(WEIGHTS).line_deviation == pytest.approx(np.sqrt(left))
+
+    # What is off by as much as the items explain is off by nothing else; by ten times as much, by the rest.
+    spread, error = np.full(10, 1e-4), np.tile([1.0, -1.0], 5) * 0.02
+    level = np.linspace(0.3, 0.6, 10)
+    explained = float(error @ error) / 8
+    alone, tenth = (
+        calibrate_score(level, level + error, level, spread, sampling=share * explained) for share in (1.0, 0.1)
+    )
+    assert alone.line_deviation == pytest.approx(0.0, abs=1e-9)
+    assert tenth.line_deviation == pytest.approx(np.sqrt(0.9 * explained))
+
+
+def test_the_slope_of_a_line_is_as_uncertain_as_its_points_are() -> None:
+    """The standard error of a least squares slope, by a hundred lines drawn with the same scatter."""
+    rng, level = np.random.default_rng(0), np.linspace(0.2, 0.6, 12)
+    slopes = [np.polyfit(level, level + 0.03 * rng.standard_normal(12), 1)[0] for _ in range(2000)]
+    errors = []
+    for _ in range(200):
+        drawn = level + 0.03 * rng.standard_normal(12)
+        smooth = np.polyval(np.polyfit(level, drawn, 1), level)
+        errors.append(calibrate_score(smooth, drawn, smooth, np.ones(12)).slope_error)
+    assert np.median(errors) == pytest.approx(np.std(slopes), rel=0.1)
 
 
 def test_more_items_halve_a_bound_that_the_items_leave_open() -> None:

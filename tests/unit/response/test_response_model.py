@@ -12,6 +12,7 @@ from tests.unit.response.response_world import ParabolaWorld, list_design, place
 from aftermix.response.measurements import TaskMeasurements
 from aftermix.response.response_model import ResponseModel
 from aftermix.response.surface.process import ResponseProcess
+from aftermix.response.tempered import TEMPERATURES, measure_gap
 
 WEIGHTS = {"task0": 0.5, "task1": 0.5}
 
@@ -130,3 +131,22 @@ def test_scores_alone_are_refused(world: ParabolaWorld) -> None:
     }
     with pytest.raises(ValueError, match="expected log-likelihoods"):
         ResponseModel.fit(place_merges(design), scores, seed=0)
+
+
+def test_tasks_of_choices_share_a_temperature_over_the_size_of_their_margins(world: ParabolaWorld) -> None:
+    """Ten times the likelihoods are ten times the temperature: what is shared is the factor."""
+    design = list_design(2, 14)
+    measured = world.measure(design)
+    likelihood = measured["task1"].loglikelihood_NR
+    assert likelihood is not None
+    measured["task1"] = dataclasses.replace(measured["task1"], loglikelihood_NR=10 * likelihood)
+    model = ResponseModel.fit(place_merges(design), measured, seed=0)
+
+    factors = {}
+    for name, task in model.tasks.items():
+        assert task.scale is not None
+        assert task.tempered is not None
+        outputs = task.scale.apply(measured[name].compute_outputs())
+        factors[name] = task.tempered.temperature / measure_gap(task.read_gaps(outputs))
+    assert factors["task0"] == pytest.approx(factors["task1"])
+    assert factors["task0"] in TEMPERATURES

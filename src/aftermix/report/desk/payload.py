@@ -18,7 +18,7 @@ from aftermix.report.desk.marks import DeskMerge
 from aftermix.report.desk.position_text import TextPiece
 from aftermix.report.number_format import ScoreScale
 from aftermix.response.calibration import CONFIDENCE
-from aftermix.response.predictions import compute_sampling_variance
+from aftermix.response.measurements import compute_sampling_variance
 from aftermix.response.response_model import ResponseModel
 from aftermix.response.surface.coordinates import Floats, Integers, MergePoints
 from aftermix.response.surface.process import ResponseProcess

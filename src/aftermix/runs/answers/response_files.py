@@ -54,6 +54,8 @@ class TaskResponseRecord(RunRecord):
     scale: ScaleRecord | None
     tempered: TemperedRecord | None
     kernel: KernelRecord | None
+    sampling: Annotated[Finite, Field(ge=0)] | None = None
+    """Variance of the metric about the tempered score that drawing the items explains; absent in runs of old."""
 
 
 class ResponseRecord(RunRecord):

@@ -143,7 +143,11 @@ class PredictedCandidates:
     def predict(cls, fitted: FittedResponse, *, seed: int, number: int) -> PredictedCandidates:
         """Candidates of batch `number`, scattered over the space and about the best trials."""
         good = [fitted.trials[place].point for place in fitted.rank_trials()[:GOOD]]
-        points = list_candidates(fitted.space, good, seed=seed, number=number)
+        return cls.predict_at(fitted, list_candidates(fitted.space, good, seed=seed, number=number), seed, number)
+
+    @classmethod
+    def predict_at(cls, fitted: FittedResponse, points: Sequence[Point], seed: int, number: int) -> PredictedCandidates:
+        """The same at `points` of the space, which are no fitted trials."""
         located = fitted.model.points.join(locate_points(fitted.coordinates, points))
         scores = CandidateScores.predict(fitted.model, located)
 

@@ -76,7 +76,7 @@ class ResponseProposer:
             progress.say(f"Trials {len(trials)} to {len(trials) + wanted - 1} are TPE's: {UNPREDICTED}")
             return list(self.fall_back(trials, wanted))
 
-        predicted = PredictedCandidates.predict(fitted, seed=self.config.seed, number=len(trials))
+        predicted = self.predict(fitted, trials)
         if self.is_settled(predicted):
             return []
         left = self.config.trials - sum(not trial.is_imported for trial in trials)
@@ -97,6 +97,10 @@ class ResponseProposer:
             tasks=self.tasks,
             seed=self.config.seed,
         )
+
+    def predict(self, fitted: FittedResponse, trials: Sequence[Trial]) -> PredictedCandidates:
+        """Candidates after `trials`, and the scores that are predicted there."""
+        return PredictedCandidates.predict(fitted, seed=self.config.seed, number=len(trials))
 
     def is_settled(self, predicted: PredictedCandidates) -> bool:
         """True if further merges would tell less than the items do. Of several objectives never: all are searched."""
