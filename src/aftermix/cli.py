@@ -7,15 +7,13 @@ import gc
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from aftermix.api.job_files import prefetch_weights, read_job_config
 from aftermix.command_end import announce_resume, join_command, run_guarded
 from aftermix.errors import printable
-
-if TYPE_CHECKING:
-    from aftermix.config import Config
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
@@ -39,13 +37,24 @@ def cli() -> None:
 
 
 @cli.command()
+@click.argument("base")
+@click.argument("experts", nargs=-1, required=True)
+@click.option("-o", "--output", type=NEW_FILE, default="aftermix.yaml", show_default=True, help="New file.")
+def init(base: str, experts: tuple[str, ...], output: Path) -> None:
+    """Write a first commented file for EXPERTS of BASE: folders or hub names."""
+    from aftermix.jobs.init.command import init as job
+
+    click.echo("\n".join(job(base, experts, output)))
+
+
+@cli.command()
 @FILE
 def doctor(file: Path) -> int:
     """List every mismatch of what FILE names, each with its remedy; exit code 2 if there is one."""
     from aftermix.mergekit.reading import load_partial_recipe
 
     usable = load_partial_recipe(file)
-    _prefetch_weights(usable.config)
+    prefetch_weights(usable.config)
     from aftermix.jobs.doctor.command import doctor as job
     from aftermix.jobs.terminal_text import describe_diagnosis
 
@@ -160,7 +169,7 @@ def calibrate(file: Path, output: Path) -> None:
     """Measure what the linear layers of FILE's experts are fed on their calibration text; `merge` can use it."""
     from aftermix.config import load_config
 
-    config = _prefetch_weights(load_config(file))
+    config = prefetch_weights(load_config(file))
     from aftermix.jobs.calibrate.command import calibrate as job
     from aftermix.jobs.calibrate.command import describe_calibration
 
@@ -197,7 +206,7 @@ def merge(file: Path, output: Path, weights: str | None, repo_id: str | None, pr
 
         refuse_push(repo_id)
 
-    _prefetch_weights(config)
+    prefetch_weights(config)
     from aftermix.jobs.merge.command import merge as job
 
     click.echo(f"Model: {job(config, output, log=lambda line: click.echo(printable(line)), check=check)}")
@@ -256,7 +265,7 @@ def export(source: Path, target: str, output: Path, **options: Any) -> None:
 def search(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> None:
     """Search the merge weights of FILE by measured score; write the best model and a report."""
     run = _choose_run_folder(file, output, resume, source)
-    config = _load_run_config(file, run)
+    config = read_job_config(file, run)
     from aftermix.jobs.search.command import search as job
     from aftermix.report.console.search import print_result
 
@@ -282,7 +291,7 @@ def mixture(
     run = _choose_run_folder(file, output, resume, source)
     if verify is None and any(trained.values()):
         raise click.UsageError("--tokens and --doremi are about the mixtures that --verify N trains.")
-    config = _load_run_config(file, run)
+    config = read_job_config(file, run)
 
     from aftermix.jobs.mixture.command import mixture as job
     from aftermix.report.console.mixture import print_mixture
@@ -315,7 +324,7 @@ def evaluate(file: Path, split: Any, as_json: bool) -> None:
     """Score the merge of FILE at its own weights (without vectors: its base)."""
     from aftermix.config import load_config
 
-    config = _prefetch_weights(load_config(file))
+    config = prefetch_weights(load_config(file))
     from aftermix.jobs.evaluate import evaluate as job
     from aftermix.jobs.terminal_text import describe_scores
 
@@ -378,22 +387,3 @@ def _choose_run_folder(file: Path | None, output: Path | None, resume: Path | No
     if run is None or (file is None and resume is None):
         raise click.UsageError("A new run needs FILE.")
     return run
-
-
-def _load_run_config(file: Path | None, run: Path) -> Config:
-    """Configuration that FILE holds, or without it the run's own."""
-    if file is not None:
-        from aftermix.config import load_config
-
-        return _prefetch_weights(load_config(file))
-    from aftermix.jobs.run_folder import read_run_config
-
-    return read_run_config(run)
-
-
-def _prefetch_weights(config: Config) -> Config:
-    """`config`, whose weights the disk begins to fetch while the job's libraries are loaded."""
-    from aftermix.readahead import read_ahead
-
-    read_ahead([vector.model for vector in config.vectors.values()] + ([config.base] if config.base else []))
-    return config

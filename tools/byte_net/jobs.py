@@ -11,7 +11,7 @@ from .scenario import WORLD, Command, KillMoment, Scenario, Section, commands, e
 TIED = f"{WORLD}/tied"
 TEXTS = f"{WORLD}/texts"
 COMMANDS = (
-    "doctor", "plan", "train", "average", "diff", "inspect", "analyze", "calibrate", "merge", "push", "export",
+    "init", "doctor", "plan", "train", "average", "diff", "inspect", "analyze", "calibrate", "merge", "push", "export",
     "search", "predict", "mixture", "evaluate", "report", "landscape",
 )  # fmt: skip
 """A test holds them against the documentation's pages."""

@@ -87,6 +87,9 @@ def translate_error(where: str, detail: Any) -> Problem:
     if isinstance(found, float) and not math.isfinite(found):
         shown = str(found)
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "too_short":
+        least, shown = detail["ctx"]["min_length"], str(detail["ctx"]["actual_length"])
+        message = f"expected at least {least} of them"
     # A section that contradicts itself has said what is wrong; that it is a mapping tells nothing more.
     text = message if isinstance(found, dict) and detail["type"] == "value_error" else f"{message}, found {shown}"
     return Problem(f"{where}: {place}", text, "See docs/configuration.md for this field.")

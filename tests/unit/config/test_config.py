@@ -68,7 +68,7 @@ def test_the_resolved_file_reads_back_to_the_same(tmp_path: Path) -> None:
         ("vectors: {a/b: {model: x}}", r"vectors\.a/b.*pattern"),
         ("merge: {seed: -1}", r"merge\.seed: .*greater than or equal to 0, found -1"),
         ("merge: {dtype: int8}", r"merge\.dtype: .*found 'int8'"),
-        ("evaluate: {tasks: []}", r"evaluate\.tasks: .*at least 1 item"),
+        ("evaluate: {tasks: []}", r"evaluate\.tasks: .*expected at least 1 of them, found 0"),
         ("evaluate: {tasks: [a, a]}", r"task 'a' is named twice"),
         ("evaluate: {tasks: [a], items: {search: 0}}", r"evaluate\.items\.search: .*greater than 0, found 0"),
         (

@@ -1,0 +1,1 @@
+"""`aftermix init`: a first file, from what is in the folders."""
