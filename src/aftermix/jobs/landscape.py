@@ -78,7 +78,7 @@ def read_again(run: Path) -> LandscapeRecord:
     if isinstance(best, LevelRecord) and not isinstance(best, SearchedLevelRecord):
         raise MixtureError(str(run), best.note or "has no optimum", "Name another group.")
     trials = read_trials(run)
-    return build_landscape(problem, FittedSurrogates.fit(problem, trials), trials, best)
+    return build_landscape(problem, FittedSurrogates.fit(problem, trials, run=run), trials, best)
 
 
 def _read_finished(run: Path) -> tuple[MixtureProblem, FoundMixtureRecord | LevelRecord]:

@@ -138,7 +138,8 @@ def _find_best(
 ) -> MixtureRecord:
     """Points, surrogates, verification and test; each stage leaves files that a resumed run takes up."""
     earlier = [point.trial for point in imported] or [trial for trial in read_trials(run) if trial.is_imported]
-    points = PointSampler(problem, problem.compute_shares(earlier) if earlier else np.zeros((0, len(problem.domains))))
+    shares_NK = problem.compute_shares(earlier) if earlier else np.zeros((0, len(problem.domains)))
+    points = PointSampler(problem, shares_NK, run=run)
 
     failures = evaluator.config.search.max_consecutive_failures
     study = partial(

@@ -18,10 +18,14 @@ from aftermix.jobs.mixture.problem import FittedScores, MixtureProblem
 from aftermix.mixture.design import APART
 from aftermix.mixture.optimum import choose_next_points
 from aftermix.mixture.simplex import Floats
+from aftermix.mixture.surrogates.item_response import RESPONSE, ItemResponse, fit_item_responses
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
 from aftermix.mixture.utility import NothingVariesError
+from aftermix.runs.answers.reading import has_answers
 from aftermix.runs.mixture_records import DESIGN_FILE, DesignPointRecord, MixtureDesignRecord
+from aftermix.runs.records import BEST_FILE
 from aftermix.runs.trials import Suggestion, Trial
+from aftermix.search.proposing.measured_tasks import read_numbered_tasks
 
 DISTANCES = (0.05, 0.02, 0.01, 0.002)
 """Least distances between points of a round, in total variation: the first at which there are enough."""
@@ -29,6 +33,15 @@ KEPT_FITS = 8
 """Fits that a process remembers."""
 
 Rows = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class AnsweredPoints:
+    """Measured points of a run whose answers are kept."""
+
+    run: Path
+    numbers: tuple[int, ...]
+    """Of their trials."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +54,11 @@ class FittedSurrogates:
     surrogate: Surrogate
 
     @staticmethod
-    def fit(problem: MixtureProblem, trials: Sequence[Trial]) -> FittedSurrogates:
-        """Surrogates of the complete trials. Raises :class:`RunFailedError` when too few are."""
+    def fit(problem: MixtureProblem, trials: Sequence[Trial], *, run: Path | None = None) -> FittedSurrogates:
+        """Surrogates of the complete trials, where `run` keeps their answers with the response of its items.
+
+        Raises :class:`RunFailedError` when too few are complete.
+        """
         complete = [trial for trial in trials if trial.is_complete]
         needed = max(FEWEST_POINTS, len(problem.domains))
         if len(complete) < needed:
@@ -55,15 +71,44 @@ class FittedSurrogates:
         shares_NK = problem.compute_shares(complete)
         scores_NM = problem.compute_scores([trial.scores for trial in complete])
         fitted = _fit_surrogate(
-            *map(_list_rows, (shares_NK, scores_NM)), seed=problem.mixture.seed, names=tuple(problem.columns)
+            *map(_list_rows, (shares_NK, scores_NM)),
+            seed=problem.mixture.seed,
+            names=tuple(problem.columns),
+            answered=_find_answers(run, problem, complete),
         )
         return FittedSurrogates(shares_NK, scores_NM, fitted)
 
 
 @lru_cache(maxsize=KEPT_FITS)
-def _fit_surrogate(shares_NK: Rows, scores_NM: Rows, *, seed: int, names: tuple[str, ...]) -> Surrogate:
+def _fit_surrogate(
+    shares_NK: Rows, scores_NM: Rows, *, seed: int, names: tuple[str, ...], answered: AnsweredPoints | None
+) -> Surrogate:
     """Surrogates of these numbers, kept: result, verification and landscape of one command fit the same."""
-    return Surrogate.fit(shares_NK, scores_NM, seed=seed, capabilities=names)
+    responses: dict[str, ItemResponse] = {}
+    if answered is not None:
+        measured = read_numbered_tasks(answered.run, answered.numbers, names)
+        responses = fit_item_responses(np.array(shares_NK), measured, seed=seed)
+    return Surrogate.fit(shares_NK, scores_NM, seed=seed, capabilities=names, responses=responses)
+
+
+def _find_answers(run: Path | None, problem: MixtureProblem, complete: Sequence[Trial]) -> AnsweredPoints | None:
+    """The points, if the run has answers of all, and each surrogate is of one task.
+
+    A run that ended by an earlier version keeps to the regressors that it chose from.
+    """
+    if run is None or any(tasks != (name,) for name, tasks in problem.columns.items()) or not _offers_response(run):
+        return None
+    numbers = tuple(trial.number for trial in complete)
+    return AnsweredPoints(run, numbers) if all(has_answers(run, "search", number) for number in numbers) else None
+
+
+def _offers_response(run: Path) -> bool:
+    """True unless `run` has ended without the response among its surrogates."""
+    if not (run / BEST_FILE).is_file():
+        return True
+    found = read_json(run / BEST_FILE, remedy="Name a run folder.").get("surrogates") or {}
+    entries = [entry for each in found.values() for entry in (each, *(each.get("tasks") or {}).values())]
+    return any(RESPONSE in entry["candidates"] for entry in entries)
 
 
 def _list_rows(table: Floats) -> Rows:
@@ -130,6 +175,8 @@ class PointSampler:
     """(N, K), perhaps empty."""
     rounds: dict[int, Floats] = field(default_factory=dict)
     """Points of the rounds that have begun, by the number of the first."""
+    run: Path | None = None
+    """The folder in which the points are measured."""
 
     @property
     def planned(self) -> list[tuple[str, Floats]]:
@@ -166,7 +213,8 @@ class PointSampler:
 
     def _plan_round(self, trials: Sequence[Trial], count: int) -> Floats:
         if len(trials) not in self.rounds:
-            self.rounds[len(trials)] = _choose_round(self.problem, FittedSurrogates.fit(self.problem, trials), count)
+            fitted = FittedSurrogates.fit(self.problem, trials, run=self.run)
+            self.rounds[len(trials)] = _choose_round(self.problem, fitted, count)
         return self.rounds[len(trials)]
 
 

@@ -104,7 +104,7 @@ class MixtureResult:
         cache_folder: Path | None = None,
     ) -> MixtureResult:
         """Fit surrogates and find their optimum. `cache_folder` keeps what is measured now; by default the run does."""
-        fitted = FittedSurrogates.fit(problem, trials)
+        fitted = FittedSurrogates.fit(problem, trials, run=run)
         utility = problem.build_utility(fitted.scores_NM)
         goal = problem.build_goal(utility)
         optimum = find_optimum(fitted.surrogate, goal, problem.bounds, seed=problem.mixture.seed)

@@ -103,7 +103,7 @@ def _search_group(
     folder = locate_level(run, group.name)
     _build_level_design(problem, group).write(folder / DESIGN_FILE)
     objectives = ObjectiveSet.build((problem.objective,), tasks=evaluator.tasks)
-    points = PointSampler(problem, np.zeros((0, len(problem.domains))))
+    points = PointSampler(problem, np.zeros((0, len(problem.domains))), run=folder)
 
     # A round needs scores that differ, so they are looked at before it.
     for count in sorted({len(points.planned), points.new_count}):

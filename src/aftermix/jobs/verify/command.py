@@ -219,7 +219,7 @@ class _MixtureVerification:
         )
         objectives = ObjectiveSet.build((problem.objective,), tasks=list(suite.tasks))
 
-        fitted = FittedSurrogates.fit(problem, trials)
+        fitted = FittedSurrogates.fit(problem, trials, run=run)
         scorer = UtilityScorer(problem, objectives, problem.build_utility(fitted.scores_NM))
         measured = measure_mixtures(evaluator, run, scorer, chosen, folders)
         return cls(config, run, problem, evaluator, scorer, fitted.surrogate, tokens, measured)

@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.surrogates.gaussian_process import GaussianProcess
+from aftermix.mixture.surrogates.item_response import RESPONSE, ItemResponse
 from aftermix.mixture.surrogates.regressors import BLENDS, REGRESSORS
 from aftermix.seeds import generator
 
@@ -82,8 +83,13 @@ def draw_folds(weights_NK: Floats, *, seed: int) -> NDArray[np.int64]:
     return np.stack([(order % min(FOLDS, groups))[group_N.reshape(-1)] for order in drawn])
 
 
-def predict_held_out(weights_NK: Floats, values_N: Floats, folds_RN: NDArray[np.int64]) -> HeldOut:
-    """Each point predicted by every regressor, and by every blend, fitted to the points of the other folds."""
+def predict_held_out(
+    weights_NK: Floats, values_N: Floats, folds_RN: NDArray[np.int64], response: ItemResponse | None = None
+) -> HeldOut:
+    """Each point predicted by every regressor, and by every blend, fitted to the points of the other folds.
+
+    So it is by the `response` of the items, where there is one.
+    """
     predicted = {name: np.empty(folds_RN.shape) for name in REGRESSORS}
     spread_RN = np.empty(folds_RN.shape)
     for repeat, fold_N in enumerate(folds_RN):
@@ -95,7 +101,8 @@ def predict_held_out(weights_NK: Floats, values_N: Floats, folds_RN: NDArray[np.
                 if name == SPREAD and isinstance(model, GaussianProcess):
                     spread_RN[repeat, out_N] = model.std(weights_NK[out_N])
     blended = {name: np.mean([predicted[member] for member in members], axis=0) for name, members in BLENDS.items()}
-    return HeldOut({**predicted, **blended}, spread_RN)
+    by_items = {RESPONSE: response.predict_held_out(values_N, folds_RN)} if response is not None else {}
+    return HeldOut({**predicted, **blended, **by_items}, spread_RN)
 
 
 def score_predictions(predicted_RN: Floats, values_N: Floats, *, larger_is_better: bool) -> OutOfFold:
@@ -129,7 +136,14 @@ def rank_correlation(left_N: Floats, right_N: Floats) -> float:
 
 
 def choose(found: Mapping[int, Mapping[str, OutOfFold]]) -> dict[int, str]:
-    """The regressor of each capability, from the figures of all by capability and regressor; the first at a tie."""
-    names = (*REGRESSORS, *BLENDS)
-    pooled = {name: float(np.mean([of[name].error for of in found.values()])) for name in names if found}
-    return {m: min(names, key=lambda name: of[name].error + pooled[name]) for m, of in found.items()}
+    """The regressor of each capability, from the figures of all by capability and regressor; the first at a tie.
+
+    Errors are averaged over the capabilities that have all regressors of the one at hand: not every task has a response
+    of its items.
+    """
+    chosen = {}
+    for m, of in found.items():
+        alike = [others for others in found.values() if others.keys() >= of.keys()]
+        pooled = {name: float(np.mean([others[name].error for others in alike])) for name in of}
+        chosen[m] = min(of, key=lambda name: of[name].error + pooled[name])
+    return chosen

@@ -12,7 +12,7 @@ trees, the regressors beside them and the choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -23,6 +23,7 @@ from threadpoolctl import ThreadpoolController
 from aftermix.errors import MixtureError
 from aftermix.mixture.simplex import Floats, check_distinct, check_simplex, check_table
 from aftermix.mixture.surrogates.gaussian_process import GaussianProcess
+from aftermix.mixture.surrogates.item_response import RESPONSE, ItemResponse
 from aftermix.mixture.surrogates.out_of_fold import (
     CONSTANT,
     SPREAD,
@@ -85,25 +86,29 @@ class Surrogate:
         seed: int = 0,
         capabilities: Sequence[str] | None = None,
         larger_is_better: bool = True,
+        responses: Mapping[str, ItemResponse] | None = None,
     ) -> Surrogate:
         """Choose and fit one regressor for each column of `scores`.
 
         `weights` is (N, K), rows on the simplex; `scores` is (N, M). `capabilities` names the columns (default "0",
         "1", ...). `larger_is_better` matters to the regret and the optimism that are reported, not to the choice.
+        `responses` of items at these points, by capability, are regressors beside the others for theirs.
         Raises :class:`MixtureError` for rows off the simplex, numbers that are not finite, tables that do not match,
         and fewer points than domains.
         """
         weights_NK, scores_NM = check_simplex(weights), check_table(scores, where="scores")
-        names = _check_names(capabilities, scores_NM)
+        names, by_items = _check_names(capabilities, scores_NM), dict(responses or {})
         _refuse_too_few(weights_NK, scores_NM)
         varying = [m for m, column_N in enumerate(scores_NM.T) if not is_constant(column_N)]
         # Small matrices: threads only cost, and with them the last bits would hang on their number.
         with _open_thread_controller().limit(limits=1):
             folds_RN = draw_folds(weights_NK, seed=seed)
-            out = {m: predict_held_out(weights_NK, scores_NM[:, m], folds_RN) for m in varying}
+            out = {m: predict_held_out(weights_NK, scores_NM[:, m], folds_RN, by_items.get(names[m])) for m in varying}
             scores_by_capability = {m: _score_regressors(out[m], scores_NM[:, m], larger_is_better) for m in varying}
             chosen = choose(scores_by_capability)
-            models = {m: _fit_model(weights_NK, scores_NM[:, m], chosen[m], out[m]) for m in varying}
+            models = {
+                m: _fit_model(weights_NK, scores_NM[:, m], chosen[m], out[m], by_items.get(names[m])) for m in varying
+            }
         choice = tuple(chosen.get(m, CONSTANT) for m in range(len(names)))
         report = tuple(
             CapabilityReport(name, choice[m], scores_by_capability.get(m, {})) for m, name in enumerate(names)
@@ -186,9 +191,15 @@ def _score_regressors(out: HeldOut, values_N: Floats, larger_is_better: bool) ->
     }
 
 
-def _fit_model(weights_NK: Floats, values_N: Floats, choice: str, out: HeldOut) -> CapabilityModel:
+def _fit_model(
+    weights_NK: Floats, values_N: Floats, choice: str, out: HeldOut, response: ItemResponse | None
+) -> CapabilityModel:
     spread = GaussianProcess.fit(weights_NK, values_N)
-    regressor = spread if choice == SPREAD else fit(choice, weights_NK, values_N)
+    regressor: FittedRegressor
+    if choice == RESPONSE and response is not None:
+        regressor = response.fit(values_N)
+    else:
+        regressor = spread if choice == SPREAD else fit(choice, weights_NK, values_N)
     errors_RN = values_N - out.predicted[choice]
     return CapabilityModel(
         regressor, spread, _measure_root_mean_square(errors_RN / out.spread_RN), _measure_root_mean_square(errors_RN)

@@ -36,9 +36,16 @@ def read_measured_tasks(
 
     Raises :class:`AftermixError` for files that are missing or damaged.
     """
+    return read_numbered_tasks(run, [trial.number for trial in trials], tasks, split=split)
+
+
+def read_numbered_tasks(
+    run: Path, numbers: Sequence[int], tasks: Sequence[str], *, split: Split = "search"
+) -> dict[str, TaskMeasurements]:
+    """As :func:`read_measured_tasks`, by the numbers of the trials."""
     requests = read_requests(run)
-    scores = [journal.read_items(run, split, trial.number) for trial in trials]
-    answers = [read_loglikelihoods(run, split, trial.number) for trial in trials]
+    scores = [journal.read_items(run, split, number) for number in numbers]
+    answers = [read_loglikelihoods(run, split, number) for number in numbers]
     return {
         task: build_measurements(
             requests[task], split, [items[task] for items in scores], np.stack([each[task] for each in answers])
