@@ -26,11 +26,11 @@ class Cost:
     private_mb: float
 
 
-def run(command: list[str], *, env: Mapping[str, str] | None = None) -> Cost:
-    """Run `command` to its end. Raises when it fails."""
+def run(command: list[str], *, env: Mapping[str, str] | None = None, folder: str | None = None) -> Cost:
+    """Run `command` to its end, in `folder` if one is named. Raises when it fails."""
     started, cpu_before = time.perf_counter(), _children_cpu_s()
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | dict(env or {})
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | dict(env or {}), cwd=folder
     )
     peak = 0
     while process.poll() is None:

@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class RivalScript:
     base: str
     vectors: Mapping[str, str]
     include_path: str
+    """Folder of the tasks. lm-eval runs in it, since it takes their data from the working directory."""
     metrics: Mapping[str, str]
     """Key of the metric of each task, as lm-eval's results have it."""
     dtype: str
@@ -123,7 +125,9 @@ class RivalScript:
         self.costs = {"merge": [], "evaluate": []}
 
     def _run(self, stage: str, command: list[str]) -> None:
-        self.costs[stage].append(run(command, env={"OMP_NUM_THREADS": str(self.settings.threads)}))
+        self.costs[stage].append(
+            run(command, env={"OMP_NUM_THREADS": str(self.settings.threads)}, folder=self.include_path)
+        )
 
 
 def count_written_bytes() -> int:
@@ -142,12 +146,13 @@ def count_positions(base: str, include_path: str, samples: Samples, batch_size: 
     counted: list[int] = []
     embedding = lm.model.get_input_embeddings()
     hook = embedding.register_forward_pre_hook(lambda _, inputs: counted.append(inputs[0].numel()))
-    simple_evaluate(
-        lm,
-        tasks=list(samples),
-        task_manager=TaskManager(include_path=include_path),
-        samples={name: list(numbers) for name, numbers in samples.items()},
-        bootstrap_iters=0,
-    )
+    with chdir(include_path):
+        simple_evaluate(
+            lm,
+            tasks=list(samples),
+            task_manager=TaskManager(include_path=include_path),
+            samples={name: list(numbers) for name, numbers in samples.items()},
+            bootstrap_iters=0,
+        )
     hook.remove()
     return sum(counted)

@@ -147,7 +147,7 @@ def search_by_rival(
 ) -> tuple[MeasuredRival, RivalSettings]:
     """Score the trials of `ours` by the rival script, and its winner on the test items."""
     assert config.evaluate is not None
-    folder = Path(options.folder) / "rival"
+    folder = Path(options.folder).resolve() / "rival"
     folder.mkdir(parents=True, exist_ok=True)
     samples, test = list_samples(ours.split, "search"), list_samples(ours.split, "test")
     script = RivalScript(
