@@ -11,7 +11,7 @@ from scipy.linalg import cholesky
 from aftermix.response.measurements import TaskMeasurements
 from aftermix.response.optimism import REPETITIONS, ChoiceRule, ScoreOptimism, SimulatedTask, simulate_optimism
 from aftermix.response.response_model import ResponseModel
-from aftermix.response.surface.coordinates import Floats
+from aftermix.response.surface.coordinates import Floats, Integers
 from aftermix.runs.answers.certificate_records import OptimismRecord, SplitOptimismRecord
 from aftermix.runs.answers.reading import read_requests
 from aftermix.search.proposing.measured_tasks import read_measured_tasks
@@ -80,12 +80,13 @@ def simulate_task(
     is common to all merges.
     """
     task, calibration = model.tasks[name], model.calibrate({name: 1.0})
-    expected_NI = task.predict_items(model.points).astype(np.float64)
-    weighted_NI = (measured.scores_NI - expected_NI) * task.shares_I
+    predicted_NI = task.predict_items(model.points).astype(np.float64)
+    # Merges seem to differ by more than they do: the drawing of the items is in their scores already.
+    expected_NI = shrink_merges(predicted_NI, task.shares_I, task.documents_I)
 
-    sums_NG = np.stack([np.bincount(task.documents_I, weighted_I) for weighted_I in weighted_NI])
-    scatter = float(weighted_NI.sum(axis=1).std(ddof=1))
-    total = float((sums_NG**2).sum(axis=1).mean())
+    residual_NI = measured.scores_NI - predicted_NI
+    scatter = float((residual_NI @ task.shares_I).std(ddof=1))
+    total = _sum_squares(residual_NI * task.shares_I, task.documents_I)
     return SimulatedTask(
         expected_NI=expected_NI,
         shares_I=task.shares_I,
@@ -97,6 +98,27 @@ def simulate_task(
         select_ratio=select_ratio,
         is_soft=by_response and task.tempered is not None,
     )
+
+
+def shrink_merges(expected_NI: Floats, shares_I: Floats, documents_I: Integers) -> Floats:
+    """Expected metrics whose scores differ from merge to merge by as much as other documents would show.
+
+    With `V` the variance of the scores over merges and `s` that of a score's departure from the mean of all merges over
+    drawings of documents, departures are scaled by `sqrt(max(0, 1 - s / V))`: a repetition, which adds `s`, then has
+    the spread that was measured.
+    """
+    departure_NI = expected_NI - expected_NI.mean(axis=0)
+    departure_N = departure_NI @ shares_I
+    sampling = _sum_squares((departure_NI - departure_N[:, None]) * shares_I, documents_I)
+    spread = float(departure_N.var(ddof=1))
+    kept = np.sqrt(max(0.0, 1 - sampling / spread)) if spread > 0 else 1.0
+    return np.asarray(expected_NI - (1 - kept) * departure_N[:, None])
+
+
+def _sum_squares(weighted_NI: Floats, documents_I: Integers) -> float:
+    """Mean over merges of `sum_g (sum_{i in g} x_i)^2` over documents g."""
+    sums_NG = np.stack([np.bincount(documents_I, weighted_I) for weighted_I in weighted_NI])
+    return float((sums_NG**2).sum(axis=1).mean())
 
 
 def _allow_trials(fitted: FittedResponse, origins: Collection[str] | None) -> NDArray[np.bool_]:
