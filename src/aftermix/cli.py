@@ -320,12 +320,18 @@ def mixture(
 @FILE
 @click.option("--split", type=click.Choice(["search", "select", "test"]), default="test", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
-def evaluate(file: Path, split: Any, as_json: bool) -> None:
+@click.option("--show", type=click.IntRange(min=1), metavar="N", help="Instead, show N prompts a task, token by token.")
+def evaluate(file: Path, split: Any, as_json: bool, show: int | None) -> None:
     """Score the merge of FILE at its own weights (without vectors: its base)."""
     from aftermix.config import load_config
 
+    if show is not None:
+        from aftermix.jobs.evaluate.prompts import show_prompts
+
+        click.echo("\n".join(show_prompts(load_config(file), split=split, count=show)))
+        return
     config = prefetch_weights(load_config(file))
-    from aftermix.jobs.evaluate import evaluate as job
+    from aftermix.jobs.evaluate.command import evaluate as job
     from aftermix.jobs.terminal_text import describe_scores
 
     summary = job(config, split=split)

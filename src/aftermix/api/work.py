@@ -87,7 +87,7 @@ def evaluate(
     `options`: keys of `evaluate:`, `merge:` and `search:`, the first that has the key. The result has `objective`,
     `tasks`, and intervals. Raises :class:`AftermixError` on bad input.
     """
-    from aftermix.jobs.evaluate import evaluate as job
+    from aftermix.jobs.evaluate.command import evaluate as job
 
     config = extend_config(_configure(source), options, sections=["evaluate", "merge", "search"], weights=weights)
     return job(config, split=split)

@@ -12,7 +12,7 @@ import yaml
 from aftermix.config import Config, parse_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.doctor.command import doctor
-from aftermix.jobs.evaluate import evaluate
+from aftermix.jobs.evaluate.command import evaluate
 from aftermix.jobs.export.command import export_mergekit
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.merge.given_weights import read_given_weights

@@ -108,7 +108,7 @@ def scoring(tasks: Path) -> Config:
 
 def test_the_best_few_by_the_select_items(make_config: Any, tmp_path: Path, tasks: Path) -> None:
     """Scores are those that `evaluate` gives each checkpoint on select items, in the folder's own words."""
-    from aftermix.jobs.evaluate import evaluate
+    from aftermix.jobs.evaluate.command import evaluate
 
     options = {"schedule": "constant", "learning_rate": 3e-2, "dtype": "float32"}
     run = train(make_config(checkpoint_tokens=128, **options), tmp_path / "out")["cats"].parent

@@ -89,7 +89,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
     def can_score(self, context: str, continuation: str) -> bool:
         """Tell whether the model can be asked for the log-likelihood of `continuation` after `context`."""
         try:
-            pair = self._tokenise_pair(context, continuation)
+            pair = self.tokenise_pair(context, continuation)
             self._refuse_unknown_tokens(token for part in pair for token in part)
         except EvaluationError:
             return False
@@ -264,12 +264,12 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         """The plan by which log-likelihoods of `requests` are computed; computes none."""
 
         def make() -> ChosenPlan:
-            pairs = [self._tokenise_pair(*request.args, place=_locate_request(request)) for request in requests]
+            pairs = [self.tokenise_pair(*request.args, place=_locate_request(request)) for request in requests]
             return self._plan_pairs(pairs, batch_size=self.batch_size)
 
         return self._keep_plan(requests, make)
 
-    def _tokenise_pair(self, context: str, continuation: str, *, place: str = "") -> Pair:
+    def tokenise_pair(self, context: str, continuation: str, *, place: str = "") -> Pair:
         """Tokens as lm-eval's `loglikelihood` takes them: a context without any becomes the beginning-of-text token.
 
         Where one token spans the end of the context and the whole continuation, nothing of their common tokens would be

@@ -361,7 +361,7 @@ def test_vocabularies_of_other_tokenizers(tmp_path: Path) -> None:
 
 def test_an_evaluation_lives_with_the_vectors_vocabulary(models: Family, tasks: Path, tmp_path: Path) -> None:
     """What is scored in memory is the model that `merge` writes."""
-    from aftermix.jobs.evaluate import evaluate
+    from aftermix.jobs.evaluate.command import evaluate
 
     items = {"search": 8, "select": 8, "test": 8}
     wanted = {"tasks": ["colours"], "include_path": str(tasks), "items": items, "threads": 1}

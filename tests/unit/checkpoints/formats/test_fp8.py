@@ -21,7 +21,7 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, EvaluateConfig, ItemsConfig, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, EvaluationError
 from aftermix.jobs.doctor.command import doctor
-from aftermix.jobs.evaluate import evaluate
+from aftermix.jobs.evaluate.command import evaluate
 from aftermix.jobs.merge.command import merge
 
 Family = Mapping[str, Path]

@@ -212,7 +212,7 @@ def test_generated_answers_are_kept_and_the_right_ones_scored(own: Any) -> None:
     pairs = [(prompt.args[0], " " + prompt.doc["text"]) for prompt in prompts]
     assert measured.requests("own").characters_R.tolist() == [len(text) - 1 for _, text in pairs]
 
-    tokens = [measured.engine.lm._tokenise_pair(*pair) for pair in pairs]
+    tokens = [measured.engine.lm.tokenise_pair(*pair) for pair in pairs]
     with torch.inference_mode():
         for (context, continuation), kept in zip(tokens, answers.loglikelihood, strict=True):
             logits = measured.engine.lm.model(torch.tensor([[*context, *continuation]])).logits[0].log_softmax(-1)

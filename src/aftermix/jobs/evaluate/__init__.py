@@ -1,0 +1,1 @@
+"""`aftermix evaluate`: scores of one merge, and prompts as the model is given them."""
