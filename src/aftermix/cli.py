@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from aftermix.api.job_files import prefetch_weights, read_job_config
-from aftermix.command_end import announce_resume, join_command, run_guarded
+from aftermix.command_end import announce_resume, join_command, list_options, run_guarded
 from aftermix.errors import printable
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -262,15 +262,21 @@ def export(source: Path, target: str, output: Path, **options: Any) -> None:
 @NEW_RUN
 @RESUME
 @click.option("--from", "source", type=FOLDER, help="Start from this run's stored scores, under FILE's objective.")
-def search(file: Path | None, output: Path | None, resume: Path | None, source: Path | None) -> None:
+@click.option("--trials", type=click.IntRange(min=0), help="In place of FILE's `search.trials`.")
+@click.option("--budget-tokens", type=click.FloatRange(min=1), help="In place of FILE's `search.budget_tokens`.")
+def search(
+    file: Path | None, output: Path | None, resume: Path | None, source: Path | None, **limits: int | float | None
+) -> None:
     """Search the merge weights of FILE by measured score; write the best model and a report."""
     run = _choose_run_folder(file, output, resume, source)
-    config = read_job_config(file, run)
+    given = {name: value for name, value in limits.items() if value is not None}
+    config = read_job_config(file, run, search=given)
     from aftermix.jobs.search.command import search as job
     from aftermix.report.console.search import print_result
 
-    command = join_command("aftermix", "search", file, "--resume", run)
-    anew = join_command("aftermix", "search", file or run / "config.yaml", "-o", f"{run}-2")
+    options = list_options({f"--{name.replace('_', '-')}": value for name, value in given.items()})
+    command = join_command("aftermix", "search", file, "--resume", run, *options)
+    anew = join_command("aftermix", "search", file or run / "config.yaml", "-o", f"{run}-2", *options)
     with announce_resume(command, kept="every finished trial", output=run, anew=anew, anew_without=anew):
         job(config, run, resume=resume is not None, source=source, log=partial(click.echo, err=True))
     print_result(run)
@@ -298,9 +304,7 @@ def mixture(
 
     # The command that goes on has the options of this one.
     tokens = int(trained["tokens"]) if trained["tokens"] else None
-    given = {"--verify": verify, "--tokens": tokens}
-    options = [part for name, value in given.items() if value is not None for part in (name, value)]
-    options += ["--doremi"] if trained["doremi"] else []
+    options = [*list_options({"--verify": verify, "--tokens": tokens}), *(["--doremi"] if trained["doremi"] else [])]
 
     command = join_command("aftermix", "mixture", file, "--resume", run, *options)
     new = ("aftermix", "mixture", file or run / "config.yaml", "-o", f"{run}-2")

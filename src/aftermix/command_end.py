@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,15 @@ from aftermix.errors import AftermixError, RunFailedError, printable
 def join_command(*parts: object) -> str:
     """A command as a shell takes it, without the parts that are None."""
     return shlex.join(str(part) for part in parts if part is not None)
+
+
+def list_options(given: Mapping[str, object]) -> list[object]:
+    """Options with their values, of those that were given.
+
+    >>> list_options({"--trials": 40, "--tokens": None})
+    ['--trials', 40]
+    """
+    return [part for name, value in given.items() if value is not None for part in (name, value)]
 
 
 @contextmanager

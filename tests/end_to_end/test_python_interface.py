@@ -81,6 +81,19 @@ def test_an_unfinished_run_opens_and_goes_on(run: aftermix.Run, pool: aftermix.P
     (run.path / "kept.json").unlink()
 
 
+def test_trials_of_the_command_line_count_before_those_of_the_run(
+    run: aftermix.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("search", "--resume", run.path, "--trials", 10) == 0
+    again = aftermix.open_run(run.path)
+    assert len(again.trials) == again.config.search.trials == 10
+    assert again.trials.iloc[:8].equals(run.trials)
+
+    # A refusal names what was given, and what the budget has to hold.
+    assert run_cli("search", "--resume", run.path, "--budget-tokens", 1) == 2
+    assert "search.budget_tokens" in capsys.readouterr().err
+
+
 def test_a_score_is_that_of_the_winner(run: aftermix.Run, pool: aftermix.Pool, tasks: Path) -> None:
     assert run.best is not None
     scores = aftermix.evaluate(

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aftermix.config import Config
 
 
-def read_job_config(file: Path | None, run: Path) -> Config:
-    """The configuration that `file` holds, or without it the run's own.
+def read_job_config(file: Path | None, run: Path, *, search: Mapping[str, Any] | None = None) -> Config:
+    """The configuration that `file` holds, or without it the run's own, with keys of `search` in place of its own.
 
     Raises :class:`AftermixError` for what is wrong with either.
     """
     if file is not None:
         from aftermix.config import load_config
 
-        return prefetch_weights(load_config(file))
-    from aftermix.jobs.run_folder import read_run_config
+        config = prefetch_weights(load_config(file))
+    else:
+        from aftermix.jobs.run_folder import read_run_config
 
-    return read_run_config(run)
+        config = read_run_config(run)
+    if not search:
+        return config
+    from aftermix.api.sections import extend_config
+
+    return extend_config(config, search, sections=["search"])
 
 
 def prefetch_weights(config: Config) -> Config:
