@@ -35,7 +35,7 @@ class PoolRecipe:
 
 
 def prepare_demo(folder: Path, tiny: bool) -> Config:
-    """The demo with its own vectors, tasks and method."""
+    """The demo's base and domains, an expert each and an instruction-like sibling, by task arithmetic."""
     return _configure_demo(folder, tiny, {})
 
 
@@ -93,19 +93,27 @@ POOLS: Mapping[str, PoolRecipe] = {
 
 
 def _configure_demo(folder: Path, tiny: bool, changes: Mapping[str, Any]) -> Config:
-    """The demo's file with the experts of `folder`, trained as `make demo` does, and some sections changed."""
+    """The demo's base and tasks of its domains, with the experts of `folder`; some sections changed."""
     experts = train(_read_demo_training(tiny), folder / "experts")
-    values = yaml.safe_load((DEMO / "aftermix.yaml").read_text(encoding="utf-8"))
-    values["vectors"] = {name: {"model": str(experts[name].resolve())} for name in values["vectors"] if name in experts}
-    if tiny:
-        values["evaluate"]["tasks"] = [f"continue_{domain}" for domain in TINY_DOMAINS]
+    domains = TINY_DOMAINS if tiny else DOMAINS
+    names = [name for name in ("it", *domains) if name in experts]
+    values = {
+        "base": "base",
+        "vectors": {name: {"model": str(experts[name].resolve())} for name in names},
+        "merge": {"method": "task_arithmetic", "exclude": []},
+        "evaluate": {
+            "tasks": [f"continue_{domain}" for domain in domains],
+            "include_path": "tasks",
+            "batch_size": 64,
+        },
+    }
     return _parse({**values, **changes})
 
 
 def _read_demo_training(tiny: bool) -> Config:
     if not tiny:
-        return load_config(DEMO / "train.yaml")
-    values = yaml.safe_load((DEMO / "train.yaml").read_text(encoding="utf-8"))
+        return load_config(DEMO / "domains.yaml")
+    values = yaml.safe_load((DEMO / "domains.yaml").read_text(encoding="utf-8"))
     kept = {name: values["train"]["datasets"][name] for name in TINY_DOMAINS}
     return _parse({**values, "train": _shrink_training({**values["train"], "datasets": kept})})
 

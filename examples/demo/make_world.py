@@ -1,7 +1,8 @@
 """Make the demo's world again from its source packages: `python make_world.py all`.
 
 Needs a Debian or Ubuntu machine (`apt-get download`, `dpkg-deb`) and the Python packages that aftermix installs.
-The steps can be run one by one: `texts` (tokenizer and excerpts), `base`, `tasks` (items and instruction text).
+The steps can be run one by one: `texts` (tokenizer and excerpts), `base`, `tasks` (items and instruction text),
+`puzzles` (excerpts and items of the domains of puzzles, made by a package from PyPI).
 README.md says what it took. With `--tiny` all steps run in seconds, on a few documents of made-up words.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from world.base import save_base, train_base
-from world.sources import fetch, read_all
+from world.sources import fetch, read_all, read_puzzles
 from world.splits import EXPERT_DOMAINS, GENERAL, Split, split, write_jsonl_gz
 from world.tasks import (
     CONTEXT_TOKENS,
@@ -28,7 +29,7 @@ from world.tiny import write_packages
 from world.tokenizer import train_tokenizer
 
 HERE = Path(__file__).resolve().parent
-STEPS = ("texts", "base", "tasks")
+STEPS = ("texts", "base", "tasks", "puzzles")
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,12 @@ class WorldSizes:
     """How much is made."""
 
     excerpt_tokens: int = 400_000
+    puzzle_tokens: int = 60_000
     instruction_tokens_per_domain: int = 50_000
     items: int = 800
 
 
-TINY = WorldSizes(excerpt_tokens=2_000, instruction_tokens_per_domain=1_000, items=24)
+TINY = WorldSizes(excerpt_tokens=2_000, puzzle_tokens=1_000, instruction_tokens_per_domain=1_000, items=24)
 TINY_BASE_TOKENS = 8_192  # two steps
 
 
@@ -61,6 +63,8 @@ def main() -> None:
         make_base(splits, tokenizer, options)
     if "tasks" in steps:
         make_tasks(splits, tokenizer, options, sizes)
+    if "puzzles" in steps:
+        make_puzzles(tokenizer, options, sizes)
 
 
 def make_texts(splits: dict[str, Split], out: Path, sizes: WorldSizes) -> None:
@@ -68,16 +72,16 @@ def make_texts(splits: dict[str, Split], out: Path, sizes: WorldSizes) -> None:
     tokenizer = train_tokenizer(splits)
     tokenizer.save_pretrained(out / "base")
     for domain in EXPERT_DOMAINS:
-        texts = excerpt(splits[domain], tokenizer, sizes)
+        texts = excerpt(splits[domain], tokenizer, sizes.excerpt_tokens)
         write_jsonl_gz(out / "texts" / f"{domain}.jsonl.gz", texts.values())
         print(f"texts/{domain}: {len(texts)} documents")
 
 
-def excerpt(domain: Split, tokenizer: PreTrainedTokenizerFast, sizes: WorldSizes) -> dict[str, str]:
-    """The first documents of an expert domain, `excerpt_tokens` tokens and the rest of the last document."""
+def excerpt(domain: Split, tokenizer: PreTrainedTokenizerFast, budget_tokens: int) -> dict[str, str]:
+    """The first documents of an expert domain, so many tokens and the rest of the last document."""
     texts, tokens = {}, 0
     for name, text in domain.main.items():
-        if tokens >= sizes.excerpt_tokens:
+        if tokens >= budget_tokens:
             break
         texts[name] = text
         tokens += len(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -114,6 +118,17 @@ def make_tasks(
     print(f"instruction/general: {len(examples)} examples")
 
 
+def make_puzzles(tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace, sizes: WorldSizes) -> None:
+    """Excerpt and items of every domain of puzzles; the choices of an item are equally long."""
+    for domain, documents in read_puzzles(options.packages, tiny=bool(options.tiny)).items():
+        parts = split(documents, seed=options.seed)
+        texts = excerpt(parts, tokenizer, sizes.puzzle_tokens)
+        write_jsonl_gz(options.out / "texts" / f"{domain}.jsonl.gz", texts.values())
+        tasks = options.out / "tasks"
+        write_task(tasks, domain, parts.held_out, tokenizer, items=sizes.items, seed=options.seed, as_long=True)
+        print(f"puzzles/{domain}: {len(texts)} documents")
+
+
 def instruction_spans(
     splits: dict[str, Split], domain: str, tokenizer: PreTrainedTokenizerFast, sizes: WorldSizes, *, seed: int
 ) -> list[Span]:
@@ -121,7 +136,7 @@ def instruction_spans(
     if domain == GENERAL:
         texts = splits[domain].slice
     else:
-        taken = excerpt(splits[domain], tokenizer, sizes)
+        taken = excerpt(splits[domain], tokenizer, sizes.excerpt_tokens)
         texts = {name: text for name, text in splits[domain].main.items() if name not in taken}
     draws = random.Random(f"{seed}/instruction/{domain}")  # noqa: S311
     longest = INSTRUCTION_CONTINUATION_TOKENS

@@ -178,11 +178,12 @@ def list_starts() -> Iterator[Scenario]:
 
 
 def list_demo() -> Iterator[Scenario]:
-    """Yield what `make demo` runs, which takes minutes."""
+    """Yield what `make demo` runs and the demo's mixture, which takes minutes."""
     examples, runs = "examples/demo", "runs/demo"
     lines = [
         f"train {examples}/train.yaml -o {runs}/experts",
         f"search {examples}/aftermix.yaml -o {runs}/search",
+        f"train {examples}/domains.yaml -o {runs}/domains",
         f"mixture {examples}/mixture.yaml -o {runs}/mixture",
     ]
     yield Scenario("demo", {}, commands(*lines), runs_in_tree=True)

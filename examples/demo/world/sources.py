@@ -5,8 +5,11 @@ A document is a name and its paragraphs. Nothing here decides what is trained on
 
 import ast
 import html
+import json
+import os
 import re
 import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +27,7 @@ PACKAGES = (
     "libpython3.11-stdlib",
     "libpython3.11-minimal",
 )
+PUZZLE_PACKAGE = "reasoning-gym==0.1.25"
 THEOREMS_PER_DOCUMENT = 12
 DEFINITION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 CJK = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
@@ -49,6 +53,20 @@ def read_all(root: Path) -> dict[str, Documents]:
         "math": theorems(root),
         "code": definitions(root),
     }
+
+
+def read_puzzles(packages: Path, *, tiny: bool = False) -> dict[str, Documents]:
+    """The documents of every domain of puzzles, none of which the base has seen; made once, kept in `packages`."""
+    kept = packages / "puzzles.json"
+    if not kept.is_file():
+        if not tiny and not (packages / "python").is_dir():
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(packages / "python")]
+            subprocess.run([*pip, PUZZLE_PACKAGE], check=True)
+        environment = os.environ | {"PYTHONPATH": str(packages / "python")}
+        program = [sys.executable, str(Path(__file__).with_name("puzzles.py")), str(kept)]
+        subprocess.run([*program, *(["--tiny"] if tiny else [])], env=environment, check=True)
+    found: dict[str, Documents] = json.loads(kept.read_text(encoding="utf-8"))
+    return found
 
 
 def help_pages(root: Path, language: str, *, only: re.Pattern[str] | None = None) -> Documents:

@@ -53,8 +53,13 @@ def write_task(
     *,
     items: int,
     seed: int,
+    as_long: bool = False,
 ) -> None:
-    """One task file and its items; the wrong choices are how other documents of the same domain go on."""
+    """One task file and its items; the wrong choices are how other documents of the same domain go on.
+
+    `as_long`: with as many tokens as the right one. A choice's log-likelihood is a sum over its tokens, so that among
+    choices of unlike length the shortest is often the likeliest, whatever was learned.
+    """
     draws = random.Random(f"{seed}/{domain}")  # noqa: S311
     spaced = domain not in UNSPACED
     spans = list(
@@ -63,7 +68,8 @@ def write_task(
     draws.shuffle(spans)
     if len(spans) < items:
         raise ValueError(f"{domain}: {len(spans)} spans of held-out text, {items} items wanted")
-    lines = [json.dumps(_item(span, spans, draws), ensure_ascii=False) for span in spans[:items]]
+    chosen = _list_alike(spans, tokenizer, items) if as_long else [(span, spans) for span in spans[:items]]
+    lines = [json.dumps(_item(span, others, draws), ensure_ascii=False) for span, others in chosen]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"continue_{domain}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / f"continue_{domain}.yaml").write_text(TASK.format(domain=domain), encoding="utf-8")
@@ -98,6 +104,22 @@ def _cut(text: str, offsets: Sequence[tuple[int, int]], at: int, spaced: bool) -
     while spaced and 0 < cut < len(text) and (not text[cut].isspace() or text[cut - 1].isspace()):
         cut += 1
     return cut
+
+
+def _list_alike(
+    spans: Sequence[Span], tokenizer: PreTrainedTokenizerFast, items: int
+) -> list[tuple[Span, Sequence[Span]]]:
+    """The first `items` spans that have enough others with as many tokens, each with all of those."""
+    lengths = [len(tokenizer(span.continuation, add_special_tokens=False)["input_ids"]) for span in spans]
+    alike = {
+        length: [span for span, each in zip(spans, lengths, strict=True) if each == length] for length in set(lengths)
+    }
+    found = []
+    for span, length in zip(spans, lengths, strict=True):
+        others = {other.continuation for other in alike[length] if other.document != span.document}
+        if len(others - {span.continuation}) >= CHOICES - 1:
+            found.append((span, alike[length]))
+    return found[:items]
 
 
 def _item(span: Span, spans: Sequence[Span], draws: random.Random) -> dict[str, object]:

@@ -120,14 +120,14 @@ def build_scan_record(scorer: BaselineScorer, config: Config) -> ScanRecord | No
 
 def _tune_baselines(scorer: BaselineScorer, config: Config) -> list[BaselineMerge]:
     """The baselines of one tuned number, each chosen on select items; no merge twice."""
-    tuned = _tune_instruction(scorer, config)
-    single = _tune_single(scorer, config)
+    tuned = tune_instruction(scorer, config)
+    single = tune_single(scorer, config)
     if single.name not in {baseline.name for baseline in tuned}:
         tuned.append(single)
-    return [*tuned, _tune_uniform(scorer, config)]
+    return [*tuned, tune_uniform(scorer, config)]
 
 
-def _tune_instruction(scorer: BaselineScorer, config: Config) -> list[BaselineMerge]:
+def tune_instruction(scorer: BaselineScorer, config: Config) -> list[BaselineMerge]:
     """The best instruction weight with no expert, and with the best single expert."""
     instruction = _find_instruction(config)
     if instruction is None:
@@ -145,7 +145,7 @@ def _tune_instruction(scorer: BaselineScorer, config: Config) -> list[BaselineMe
     return baselines
 
 
-def _tune_single(scorer: BaselineScorer, config: Config) -> BaselineMerge:
+def tune_single(scorer: BaselineScorer, config: Config) -> BaselineMerge:
     """The best single vector at its best weight: every vector at two weights, then the best one at all of the scan."""
     probes = [probe for name in config.vectors for probe in build_single_scan(name, PROBE_WEIGHTS)]
     (best,) = scorer.choose_best(probes, "select").weights
@@ -155,7 +155,7 @@ def _tune_single(scorer: BaselineScorer, config: Config) -> BaselineMerge:
     return _name_tuned(tuned, f"{best} at its best weight")
 
 
-def _tune_uniform(scorer: BaselineScorer, config: Config) -> BaselineMerge:
+def tune_uniform(scorer: BaselineScorer, config: Config) -> BaselineMerge:
     """All vectors at one weight each, at the best scale."""
     tuned = scorer.choose_best(build_uniform_scan(config.vectors), "select")
     each = next(iter(tuned.weights.values()))
