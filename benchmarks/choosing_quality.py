@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from pools import RecordedPool, load_pool
 from replays import ReplayedPool, SeenItems, fit_response, list_first_merges
+from tiny import parse_options
 
 from aftermix.config import Objective
 from aftermix.mixture.surrogates.item_response import RESPONSE, fit_item_responses
@@ -35,7 +36,6 @@ MERGES = 16
 FINALISTS = (3, 6)
 SHARES = (0.15, 0.3)
 """Documents to search on, and as many to select on."""
-MIXTURES = (12, 24, 40)
 MOST = 3.0
 """Sum of weights that stands for a mixture without a rest of the base."""
 
@@ -149,13 +149,13 @@ def print_choices(pool: RecordedPool, seeds: int) -> None:
             )
 
 
-def print_mixtures(pool: RecordedPool, seeds: int) -> None:
+def print_mixtures(pool: RecordedPool, seeds: int, counts: Sequence[int]) -> None:
     """Error of surrogates at recorded merges that they have not seen, on documents that they have not seen."""
     rows = np.flatnonzero((pool.weights_MV >= 0).all(axis=1) & (pool.weights_MV.sum(axis=1) <= MOST))
     shares = pool.weights_MV[rows].astype(np.float64) / MOST
     mixtures = np.concatenate([shares, 1 - shares.sum(axis=1, keepdims=True)], axis=1)
     print(f"\n{pool.name}: mixtures of {len(pool.vectors)} vectors and the base, half of the documents")
-    for count in MIXTURES:
+    for count in counts:
         chosen, errors = Counter[bool](), []
         for seed in range(seeds):
             replay = ReplayedPool(pool, SeenItems.draw(pool, 0.5, seed=seed))
@@ -186,17 +186,19 @@ def _measure_error(errors: np.ndarray) -> float:
     return float(np.sqrt(np.mean((errors - errors.mean(axis=0)) ** 2)))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pools", nargs="+", default=["demo", "demo_ties"])
+    parser.add_argument("--pools", nargs="+", default=["demo", "demo_ties"], help="names, or paths of files")
     parser.add_argument("--seeds", type=int, default=30)
-    options = parser.parse_args(arguments)
+    parser.add_argument("--points", type=int, nargs="+", default=[12, 24, 40], help="mixtures that surrogates see")
+    options = parse_options(parser, lambda _: {"pools": ["demo"], "seeds": 2, "points": [12]})
+
     for name in options.pools:
         pool = load_pool(name)
         print_choices(pool, options.seeds)
         if pool.method == "task_arithmetic":
-            print_mixtures(pool, max(2, options.seeds // 5))
+            print_mixtures(pool, max(2, options.seeds // 5), options.points)
 
 
 if __name__ == "__main__":
