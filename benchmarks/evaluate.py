@@ -167,7 +167,7 @@ def _prepare(lm: Any, requests: list[Any], *, trees: bool) -> Callable[[], list[
     """A plan of its own for these requests, made before anything is timed."""
     known = lm.reason_against_trees
     lm.reason_against_trees = known if trees else "measured without"
-    plan = lm._plan_pairs([lm._tokenise_pair(*request.args) for request in requests], batch_size=lm.batch_size).plan
+    plan = lm._plan_pairs([lm.tokenise_pair(*request.args) for request in requests], batch_size=lm.batch_size).plan
     lm.reason_against_trees = known
     return lambda: list(lm._score_plan(plan))
 
