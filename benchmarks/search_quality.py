@@ -1,67 +1,95 @@
 """Strategies replayed on recorded pools: test score of the chosen merge against what was spent, over seeds.
 
-    python benchmarks/search_quality.py [--pools demo demo_ties] [--seeds 20] [--coverage 100]
+    python -m benchmarks.search_quality [--pools demo demo_ties] [--seeds 20] [--coverage 500]
 
-A replay sees some documents of each task, chooses among the recorded merges, and is judged by the documents that it did
-not see. Spending is counted in item evaluations: `100 x 80` is 100 merges on 80 items a task. Second table: error and
-rank correlation of merges that were not run. Third: the certificate's bound against the best recorded merge.
+A replay sees some documents of each task, and is judged by those that it did not see. In the world `finite` it chooses
+among the recorded merges; in `continuous` it chooses weights freely, and an emulator answers. Spending is counted in
+item evaluations: `100 x 80` is 100 merges on 80 items a task. Other tables: error and rank correlation of merges that
+were not run, beside what a score without noise would reach; the certificate's bound against the best merge.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
-from pools import RecordedPool, load_pool
-from replays import STRATEGIES, ReplayedPool, SeenItems, certify_replay, fit_response, list_first_merges
-from scipy.stats import spearmanr, t
-from tiny import parse_options
+from benchmarks.pools import RecordedPool, load_pool
+from benchmarks.pools.emulator import PoolEmulator
+from benchmarks.replays.ceilings import RankedError, average_errors, compare_scores, measure_ceiling
+from benchmarks.replays.coverage import CoverageCount, count_coverage
+from benchmarks.replays.proposer import ReplayProposer
+from benchmarks.replays.strategies import STRATEGIES, list_missing
+from benchmarks.replays.worlds import ContinuousWorld, FiniteWorld, ReplayWorld, SeenItems
+from benchmarks.tiny import parse_options
+from scipy.stats import t
+
+from aftermix.runs.trials import Point, Trial
+from aftermix.seeds import generator
 
 POINTS = 100.0
 BUDGETS = ((100, 0.4), (40, 0.4), (20, 0.4), (10, 0.4), (20, 0.2), (12, 0.33))
 """Merges, and share of the documents that a replay sees."""
 REFERENCE = ("tpe", 100, 0.4)
+MOST = {"response": 40, "optuna gp": 20}
+"""Merges up to which a strategy is replayed whose own time grows with their cube."""
+QUARTER = 0.25
+PARTS = ("predictions", "coverage", "finite", "continuous")
+
+OpenWorld = Callable[[SeenItems], ReplayWorld]
+Budget = tuple[str, int, float]
+"""Strategy, merges, share of the documents."""
 
 
-def replay_budgets(pool: RecordedPool, seeds: int, budgets: Sequence[tuple[int, float]]) -> dict[tuple, np.ndarray]:
-    """(strategy, merges, share) -> (seeds,) test score of the winner minus that of the base, in points."""
-    gains: dict[tuple, list[float]] = {}
+def replay_budgets(
+    open_world: OpenWorld, pool: RecordedPool, seeds: int, budgets: Sequence[tuple[int, float]]
+) -> dict[Budget, np.ndarray]:
+    """Test score of the winner minus that of the base, in points, over the seeds."""
+    gains: dict[Budget, list[float]] = {}
+    strategies = [name for name in STRATEGIES if name not in list_missing()]
     for seed in range(seeds):
+        unseen = SeenItems.draw(pool, max(share for _, share in BUDGETS), seed=seed)
         for runs, share in budgets:
-            items = SeenItems.draw(pool, share, seed=seed)
-            replay = ReplayedPool(pool, items)
-            judged = ReplayedPool(pool, SeenItems(items.search, _judge_items(pool, seed))).test_scores
-            for name, search in STRATEGIES.items():
-                if name == "response" and runs > 40:
-                    continue
-                winner = search(replay, min(runs, pool.merges), seed)[-1]
-                gains.setdefault((name, runs, share), []).append(POINTS * float(judged[winner] - judged[0]))
+            items = SeenItems.draw(pool, share, seed=seed).judge_by(unseen)
+            for name in strategies:
+                if runs <= MOST.get(name, runs):
+                    gain = replay_once(open_world(items), name, runs, seed)
+                    gains.setdefault((name, runs, share), []).append(gain)
     return {key: np.array(values) for key, values in gains.items()}
 
 
-def _judge_items(pool: RecordedPool, seed: int) -> dict[str, np.ndarray]:
-    """The documents that no budget of this seed sees, so that all are judged by the same."""
-    most = max(share for _, share in BUDGETS)
-    return dict(SeenItems.draw(pool, most, seed=seed).test)
+def replay_once(world: ReplayWorld, name: str, runs: int, seed: int) -> float:
+    """Points over the base on the documents that judge."""
+    with contextlib.redirect_stderr(io.StringIO()):  # the product says where it falls back to TPE
+        winner = STRATEGIES[name](world, runs, seed)
+    base = world.place(Point(dict.fromkeys(world.pool.vectors, 0.0)), [])
+    ours, theirs = world.judge([winner, base])
+    return POINTS * float(ours - theirs)
 
 
-def print_budgets(pool: RecordedPool, gains: dict[tuple, np.ndarray]) -> None:
+def print_budgets(pool: RecordedPool, world: str, gains: dict[Budget, np.ndarray]) -> None:
     """The table of strategies and budgets, each held against the reference by pairs of seeds."""
     items = round(np.mean([task.items for task in pool.tasks.values()]))
     held = REFERENCE if REFERENCE in gains else next(iter(gains))
     reference, whole = gains[held], REFERENCE[1] * REFERENCE[2]
-    print(f"\n{pool.name}: points over the base on unseen documents; 90 % interval of the paired difference from")
-    print(f"{held[0]} with {held[1]} merges on {round(held[2] * items)} items a task")
-    print(f"{'strategy':<14}{'merges x items':>16}{'spent':>8}{'gain':>8}{'difference':>12}  interval")
+    print(f"\n{pool.name}, {world} world: points over the base on unseen documents, {len(reference)} seeds;")
+    print(f"90 % interval of the paired difference from {held[0]}, {held[1]} merges on {round(held[2] * items)} items")
+    for name, package in list_missing().items():
+        print(f"{name} is LEFT OUT: the package {package} is not installed (pip install -e '.[benchmarks]')")
+
+    print("\n| strategy | merges x items a task | of the positions | points over the base | difference |")
+    print("|---|---|---|---|---|")
     for (name, runs, share), values in sorted(
-        gains.items(), key=lambda entry: (entry[0][0], -entry[0][1] * entry[0][2])
+        gains.items(), key=lambda entry: (list(STRATEGIES).index(entry[0][0]), -entry[0][1] * entry[0][2])
     ):
         low, mean, high = compute_interval(values - reference)
-        spent = f"{runs * share / whole:.2f}"
         print(
-            f"{name:<14}{f'{runs} x {round(share * items)}':>16}{spent:>8}{values.mean():>8.2f}"
-            f"{mean:>12.2f}  [{low:.2f}, {high:.2f}]"
+            f"| {name} | {runs} x {round(share * items)} | {runs * share / whole:.2f} | {values.mean():.2f} | "
+            f"{mean:+.2f} [{low:.2f}, {high:.2f}] |",
+            flush=True,
         )
 
 
@@ -75,63 +103,88 @@ def compute_interval(differences: np.ndarray) -> tuple[float, float, float]:
 
 def print_predictions(pool: RecordedPool, seeds: int, sizes: Sequence[int]) -> None:
     """Error and rank correlation of the predicted score of merges that were not run, over all and the better half."""
-    print(f"\n{pool.name}: merges never run, predicted from others on all items (mean of {seeds} draws)")
-    print(f"{'runs':>5}{'rho':>7}{'error':>7}{'rho, better half':>18}{'error':>7}")
-    replay = ReplayedPool(pool, SeenItems.draw(pool, 1.0, seed=0))
-    for runs in sizes:
-        rows = []
-        for seed in range(seeds):
-            taken = list_first_merges(pool, runs, seed=seed)
-            others = np.setdiff1d(np.arange(pool.merges), taken)
-            predicted = fit_response(replay, taken, seed=seed).predict(replay.points.take(others))
-            expected, found = np.mean(list(predicted.values()), axis=0), replay.whole_scores[others]
-            better = found >= np.median(found)
-            rows.append([measure for part in (slice(None), better) for measure in compare(expected[part], found[part])])
-        rho, error, rho_better, error_better = np.mean(rows, axis=0)
-        print(f"{runs:>5}{rho:>7.2f}{error:>7.2f}{rho_better:>18.2f}{error_better:>7.2f}")
+    print(f"\n{pool.name}: merges never run, predicted from others, on all items; mean of {seeds} designs")
+    print("\n| runs | rank correlation | error, points | better half: correlation | error |\n|---|---|---|---|---|")
+    world = FiniteWorld(pool, SeenItems.draw(pool, 1.0, seed=0))
+    for name, choose in {"first design": take_first_design, "scattered": take_scattered}.items():
+        for runs in sizes:
+            errors = [predict_others(world, choose(world, runs, seed)) for seed in range(seeds)]
+            print_error(f"{runs}, {name}", average_errors(errors))
+    print_error("score without noise", measure_ceiling(world))
 
 
-def compare(expected: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """Rank correlation, and error in points."""
-    return float(spearmanr(expected, found).statistic), POINTS * float(np.sqrt(np.mean((expected - found) ** 2)))
+def take_first_design(world: FiniteWorld, runs: int, seed: int) -> tuple[ReplayProposer, list[Trial]]:
+    """A search of so many runs, all of the product's first design."""
+    proposer = ReplayProposer.open(world, runs, seed, startup=runs)
+    return proposer, proposer.run_all()
 
 
-def print_coverage(pool: RecordedPool, replays: int, runs: int) -> None:
-    """How often the best recorded merge is within the bound of the winner, over all documents of the pool."""
-    held, widths, trivial = [], [], []
-    for seed in range(replays):
-        replay = ReplayedPool(pool, SeenItems.draw(pool, 0.25, seed=seed))
-        taken = list_first_merges(pool, runs, seed=seed)
-        winner, certificate = certify_replay(replay, taken, seed=seed)
-        held.append(replay.whole_scores.max() - replay.whole_scores[winner] <= certificate.bound)
-        widths.append(POINTS * certificate.bound)
-        trivial.append(POINTS * bound_trivially(replay, winner))
+def take_scattered(world: FiniteWorld, runs: int, seed: int) -> tuple[ReplayProposer, list[Trial]]:
+    """Base and single vectors apart, merges in random order: as good a sample of the others as there is."""
+    proposer, trials = ReplayProposer.open(world, runs, seed), []
+    inner = [merge for merge in world.list_reachable() if np.count_nonzero(world.weights[merge]) > 1]
+    for merge in generator(seed, "replay scattered").permutation(inner)[:runs].tolist():
+        proposer.take(merge, trials, origin="startup")
+    return proposer, trials
+
+
+def predict_others(world: FiniteWorld, taken: tuple[ReplayProposer, list[Trial]]) -> RankedError:
+    """Predictions of the merges that were not taken."""
+    proposer, trials = taken
+    fitted = proposer.fit(trials)
+    assert fitted is not None
+    others = np.setdiff1d(world.list_reachable(), proposer.taken).tolist()
+    located = world.coordinates.locate([world.read_point(merge).weights for merge in others])
+    expected = np.mean(list(fitted.model.predict(located).values()), axis=0)
+    return compare_scores(expected, world.score(others))
+
+
+def print_error(name: str, error: RankedError) -> None:
+    """One row of the table of predictions."""
     print(
-        f"\n{pool.name}: bound of {runs} merges on a quarter of the documents holds in {np.mean(held):.1%} of "
-        f"{replays} replays; mean width {np.mean(widths):.2f} points, of the trivial bound {np.mean(trivial):.2f}"
+        f"| {name} | {error.rho:.2f} | {error.points:.2f} | {error.rho_better:.2f} | {error.points_better:.2f} |",
+        flush=True,
     )
 
 
-def bound_trivially(replay: ReplayedPool, winner: int) -> float:
-    """What is known without a model: no score is above 1."""
-    return 1.0 - float(replay.search_scores[winner])
+def print_coverage(pool: RecordedPool, world: str, runs: int, found: CoverageCount) -> None:
+    """How often no merge beats the winner by more than the bound, over all documents of the pool."""
+    place = f"{pool.name}, {world} world: the bound of {runs} merges on a quarter of the documents"
+    alone = f"in {found.held_certified:.1%} without the {found.refused} in which the product gives none"
+    bounds = f"{found.bound:.2f} points, items fixed {found.bound_items_fixed:.2f}, trivial {found.trivial:.2f}"
+    gains = f"{found.gain:.2f} points better in the mean, {found.gain_quantile:.2f} or less in 95 %"
+    print(f"\n{place} holds in {found.held:.1%} of {found.replays} replays, {alone};")
+    print(f"mean bound {bounds}; the best merge was {gains}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pools", nargs="+", default=["demo"], help="names, or paths of files")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--coverage", type=int, default=100, help="replays of the certificate; 0 for none")
-    parser.add_argument("--runs", type=int, nargs="+", default=[8, 12, 16, 24], help="merges that predict the others")
-    options = parse_options(parser, lambda _: {"seeds": 2, "coverage": 2, "runs": [8]})
+    parser.add_argument("--coverage", type=int, default=500, help="replays of the certificate in the finite world")
+    parser.add_argument("--emulated-coverage", type=int, default=50, help="the same in the continuous world")
+    parser.add_argument("--runs", type=int, nargs="+", default=[8, 12, 16], help="merges that predict the others")
+    options = parse_options(parser, lambda _: {"seeds": 2, "coverage": 2, "emulated_coverage": 1, "runs": [8]})
     budgets = BUDGETS if options.tiny is None else ((8, 0.4), (6, 0.4))
+    certified = 12 if options.tiny is None else 8
 
     for name in options.pools:
-        pool = load_pool(name)
-        print_predictions(pool, options.seeds, options.runs)
-        if options.coverage:
-            print_coverage(pool, options.coverage, max(options.runs[0], 12 if options.tiny is None else 8))
-        print_budgets(pool, replay_budgets(pool, options.seeds, budgets))
+        pool = load_pool(Path(name) if name.endswith(".safetensors") else name)
+        emulator = PoolEmulator.fit(pool)
+        worlds: dict[str, OpenWorld] = {
+            "finite": lambda items, pool=pool: FiniteWorld(pool, items),
+            "continuous": lambda items, pool=pool, emulator=emulator: ContinuousWorld(pool, items, emulator),
+        }
+        if "predictions" in options.parts:
+            print_predictions(pool, options.seeds, options.runs)
+        for world, replays in (("finite", options.coverage), ("continuous", options.emulated_coverage)):
+            if "coverage" in options.parts and replays:
+                found = count_coverage(pool, worlds[world], replays, certified, share=QUARTER)
+                print_coverage(pool, world, certified, found)
+        for world, open_world in worlds.items():
+            if world in options.parts:
+                print_budgets(pool, world, replay_budgets(open_world, pool, options.seeds, budgets))
 
 
 if __name__ == "__main__":
