@@ -1,10 +1,11 @@
 """Train one expert per dataset. Decide the mixture afterwards.
 
->>> import aftermix
->>> pool = aftermix.Pool("models/base", {"ja": "experts/ja", "math": "experts/math"})
->>> pool.merge({"ja": 0.4, "math": 0.3}, method="ties", density=0.3).save("out")
->>> run = aftermix.search(pool, tasks=["gsm8k"], output="runs/ja-math")
->>> run.best.weights, run.trials, run.predict({"ja": 0.2, "math": 0.5})
+    import aftermix
+
+    pool = aftermix.Pool("models/base", {"ja": "experts/ja", "math": "experts/math"})
+    pool.merge({"ja": 0.4, "math": 0.3}, method="ties", density=0.3).save("out")
+    run = aftermix.search(pool, tasks=["gsm8k"], output="runs/ja-math")
+    run.best.weights, run.trials, run.predict({"ja": 0.2, "math": 0.5})
 
 Nothing heavy is imported before it is used. `aftermix.search` and `aftermix.mixture` are packages, too, and both are
 called like functions.

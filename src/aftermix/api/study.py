@@ -46,10 +46,10 @@ class Study:
     What is proposed is decided by the trials told before, the points still open, and the seed. Priors come first, then
     scattered points, then the sampler's.
 
-    >>> study = Study(pool, ranges={"ja": (0, 1), "math": (0, 1)})
-    >>> for point in study.ask(4):
-    ...     study.tell(point.number, {"accuracy": score(point.tensors())})
-    >>> study.best.weights
+        study = Study(pool, ranges={"ja": (0, 1), "math": (0, 1)})
+        for point in study.ask(4):
+            study.tell(point.number, {"accuracy": score(point.tensors())})
+        study.best.weights
     """
 
     def __init__(self, pool: Pool, *, ranges: Ranges | None = None, **options: Any) -> None:
