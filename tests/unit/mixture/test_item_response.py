@@ -63,7 +63,7 @@ def test_it_is_chosen_where_it_predicts_better(
     new = draw_mixtures(60, seed=1)
     truth = tabulate(world.measure(new))
     ours, theirs = (float(np.square(each.mean(new) - truth).mean()) for each in (surrogate, without))
-    assert ours < 0.5 * theirs
+    assert ours < 0.65 * theirs
 
 
 def test_without_log_likelihoods_it_is_no_candidate(world: ParabolaWorld, points: Floats, without: Surrogate) -> None:
