@@ -121,6 +121,13 @@ def test_a_search_cut_short_goes_on_as_the_whole_one(
     assert ours["optimism"] == theirs["optimism"]
 
 
+def test_the_certificate_is_met_of_the_winner_or_before_all_trials(finished: Path) -> None:
+    certificate = json.loads((finished / "best.json").read_text())["certificate"]
+    is_met = certificate["bound_items_fixed"] <= certificate["precision"]
+    if certificate["runs"] == 11:
+        assert certificate["status"] != "met" or is_met
+
+
 def test_a_measured_merge_is_predicted_near_its_score(finished: Path) -> None:
     errors = []
     for trial in read_trials(finished):

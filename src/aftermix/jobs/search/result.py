@@ -211,14 +211,18 @@ def complete_certificate(
     rounds: SelectRounds | None,
     budget: TokenBudget | None,
 ) -> CertificateRecord:
-    """`certificate` with what the search spent, and with the budget as its status where that ended the search.
+    """`certificate` with what the search spent, and with what ended it as its status.
 
+    The response may have held another merge for the best, and had no need of more trials for that one: `met` it is of
+    the winner, too, or where trials were left.
     Finalists count as planned, generated answers at their limit. `tokens` is null in runs that did not count them.
     """
     own = [trial for trial in trials if not trial.is_imported]
     config = evaluator.config.search
     is_spent = budget is not None and len(own) < config.trials and not budget.has_room(trials)
     reached = certificate.status if config.strategy == "response" else "trials"  # other strategies know no bound
+    if reached == "met" and len(own) >= config.trials and not certificate.is_met:
+        reached = "trials"
     items = sum(counts["search"] for counts in evaluator.model_evaluator.suite.count_items().values())
     is_counted = all(trial.tokens is not None for trial in own if trial.is_complete)
     return certificate.model_copy(

@@ -53,6 +53,12 @@ class CertificateRecord(RunRecord):
     items_factor: Finite | None = None
     """Times as many items would halve `bound`; absent or null where more merges are needed as well."""
 
+    @property
+    def is_met(self) -> bool:
+        """True where no merge is better than the winner by more than the precision, on the search items."""
+        fixed, precision = self.bound_items_fixed, self.precision
+        return fixed is not None and precision is not None and fixed <= precision
+
 
 class SplitOptimismRecord(RunRecord):
     """Winner's score on the items of one split minus its true score, over the repetitions."""
