@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from aftermix.api.merged import Merged
@@ -16,6 +18,8 @@ from aftermix.runs.trials import Point, Trial
 if TYPE_CHECKING:
     import pandas
     import torch
+
+    from aftermix.search.objective import ObjectiveSet
 
 Scores = Mapping[str, float | Sequence[float | None]]
 """Task -> its score, or the scores of its items."""
@@ -144,7 +148,7 @@ class Study:
         config = apply_settings(self.config, point.settings)
         return Merged(extend_config(config, {}, sections=[], weights=point.weights))
 
-    def _build_objectives(self) -> Any:
+    def _build_objectives(self) -> ObjectiveSet:
         from aftermix.search.objective import ObjectiveSet
 
         named = [task for goal in self.config.search.objective for task in (*goal.tasks, *goal.floors)]
@@ -153,20 +157,23 @@ class Study:
         )
 
     def _check_scores(self, number: int, scores: Scores) -> dict[str, float]:
-        from math import isfinite
-
         if self._tasks and set(scores) != set(self._tasks):
             found = f"expected scores of {', '.join(self._tasks)}, found {', '.join(scores) or 'none'}"
             raise SearchError(f"point {number}", found, "Tell the same tasks at every point.")
-        means = {
-            task: float(given) if isinstance(given, int | float) else average(list(given))
-            for task, given in scores.items()
-        }
+        means = {task: _average_items(given) for task, given in scores.items()}
         for task, mean in means.items():
             if not isfinite(mean):
                 remedy = "Tell a finite score, or `tell(number, None, error=...)` for a point that failed."
                 raise SearchError(f"point {number}: task '{task}'", f"expected a number, found {mean}", remedy)
         return means
+
+
+def _average_items(given: float | Sequence[float | None]) -> float:
+    """A score, of any type of real number, or the mean of the items' scores; NaN where no item has one."""
+    if isinstance(given, Real):
+        return float(given)
+    scores = [None if score is None else float(score) for score in given]  # type: ignore[union-attr]
+    return average(scores) if any(score is not None for score in scores) else nan
 
 
 def _locate(point: AskedPoint) -> Point:

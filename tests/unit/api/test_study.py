@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import aftermix
@@ -60,6 +61,17 @@ def test_scores_of_items_are_averaged_and_failures_are_trials(study: aftermix.St
     assert study.trials["state"].tolist() == ["complete", "failed"]
     assert study.best is not None
     assert dict(study.merge(study.best).tensors()).keys() == dict(first.tensors()).keys()
+
+
+def test_scores_of_any_kind_of_number_are_taken(study: aftermix.Study) -> None:
+    first, second, third = study.ask(3)
+    study.tell(first.number, {"task": np.float32(0.25)})
+    study.tell(second.number, {"task": np.array([1.0, 0.0, 0.0, 0.0])})
+    study.tell(third.number, {"task": True})
+    assert study.trials["objective"].tolist() == [0.25, 0.25, 1.0]
+    (fourth,) = study.ask()
+    with pytest.raises(SearchError, match=r"point 3: task 'task': expected a number, found nan"):
+        study.tell(fourth.number, {"task": []})
 
 
 def test_floors_bind_and_the_objective_is_weighted(family: Family) -> None:
