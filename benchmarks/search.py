@@ -104,10 +104,9 @@ class MeasuredRival:
         return ", ".join(f"{seconds / self.wall_s:.1%} {part}" for part, seconds in parts.items())
 
 
-def search(
-    config: Config, folder: Path, *, strategy: str, trials: int, items: int, options: argparse.Namespace
-) -> MeasuredSearch:
+def search(config: Config, options: argparse.Namespace, strategy: str, trials: int, items: int) -> MeasuredSearch:
     """Run `aftermix search` of these trials and items in a process of its own (tiny ones in this process)."""
+    folder = options.folder / strategy
     values = config.model_dump(mode="json", exclude_unset=True)
     values["evaluate"]["items"] = {"search": items, "select": SELECT_ITEMS, "test": options.test}
     startup = {"startup": min(trials, config.search.startup or trials)} if strategy == "tpe" else {}
@@ -257,23 +256,9 @@ def main() -> None:
     config = load_config(options.config)
     if options.tiny is not None:
         config = shrink(config, options.folder)
-    tpe = search(
-        config,
-        options.folder / "tpe",
-        strategy="tpe",
-        trials=options.trials,
-        items=options.items,
-        options=options,
-    )
+    tpe = search(config, options, "tpe", options.trials, options.items)
     rival, settings = (None, None) if options.mergekit is None else search_by_rival(config, tpe, options)
-    response = search(
-        config,
-        options.folder / "response",
-        strategy="response",
-        trials=options.response_trials,
-        items=options.response_items,
-        options=options,
-    )
+    response = search(config, options, "response", options.response_trials, options.response_items)
 
     print(f"\n{machine()}; {options.items} items a task, of response {options.response_items}\n")
     print("| search | trials | wall s | CPU s | faster: wall, CPU | private MB | MB written | positions | shares |")

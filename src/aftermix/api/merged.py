@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from aftermix.checkpoints.model_files import find_tokenizer_folder
+from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, EvaluateConfig
-from aftermix.merging.merge import MergeRecipe, check_weights
+from aftermix.jobs.merge.statistics import open_merger
+from aftermix.merging.merge import Merger, MergeRecipe, check_weights, stream_merged_tensors
 from aftermix.runs.trials import Weights
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Merged:
@@ -38,26 +40,17 @@ class Merged:
         One tensor at a time is in memory; `dict(merged.tensors())` holds all. Raises :class:`AftermixError` for
         checkpoints that do not fit.
         """
-        from aftermix.checkpoints.pool import open_pool
-        from aftermix.jobs.merge.statistics import open_merger
-        from aftermix.merging.merge import stream_merged_tensors
-
-        pool = open_pool(self.config)
-        return stream_merged_tensors(open_merger(self.config, pool, self._recipe), self.weights)
+        return stream_merged_tensors(self._open_merger(), self.weights)
 
     def model(self, *, device: str = "auto", dtype: str = "auto") -> Any:
         """The merge as a model of transformers, with its generation settings, ready to run.
 
         `device` and `dtype` are those of `evaluate:`: CUDA where there is one; float32 on a CPU, else the base's type.
         """
-        from aftermix.checkpoints.model_files import find_tokenizer_folder
-        from aftermix.checkpoints.pool import open_pool
-        from aftermix.evaluation.engines.hf import HuggingFaceEngine
-        from aftermix.jobs.merge.statistics import open_merger
-        from aftermix.merging.merge import stream_merged_tensors
+        from aftermix.evaluation.engines.hf import HuggingFaceEngine  # here: tensors need no transformers
 
-        pool = open_pool(self.config)
-        merger = open_merger(self.config, pool, self._recipe)
+        merger = self._open_merger()
+        pool = merger.pool
         settings = EvaluateConfig.model_validate({"tasks": ["none"], "device": device, "dtype": dtype})
         engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=settings)
         engine.load(stream_merged_tensors(merger, self.weights))
@@ -71,6 +64,9 @@ class Merged:
         from aftermix.jobs.merge.command import merge
 
         return merge(self.config, Path(folder), log=log)
+
+    def _open_merger(self) -> Merger:
+        return open_merger(self.config, open_pool(self.config), self._recipe)
 
     def __repr__(self) -> str:
         weights = ", ".join(f"{name}={weight:g}" for name, weight in self.weights.items())

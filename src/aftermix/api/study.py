@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from aftermix.api.merged import Merged
 from aftermix.api.pool import Pool
 from aftermix.api.sections import Ranges, extend_config
+from aftermix.api.stored_run import tabulate_trials
 from aftermix.errors import SearchError
 from aftermix.runs.item_scores import average
 from aftermix.runs.trials import Point, Trial
+from aftermix.search.objective import ObjectiveSet
 
 if TYPE_CHECKING:
     import pandas
     import torch
-
-    from aftermix.search.objective import ObjectiveSet
 
 Scores = Mapping[str, float | Sequence[float | None]]
 """Task -> its score, or the scores of its items."""
@@ -128,8 +128,6 @@ class Study:
     @property
     def trials(self) -> pandas.DataFrame:
         """A row a told point: the columns of a run's trials."""
-        from aftermix.api.stored_run import tabulate_trials
-
         return tabulate_trials(self._trials)
 
     @property
@@ -149,8 +147,6 @@ class Study:
         return Merged(extend_config(config, {}, sections=[], weights=point.weights))
 
     def _build_objectives(self) -> ObjectiveSet:
-        from aftermix.search.objective import ObjectiveSet
-
         named = [task for goal in self.config.search.objective for task in (*goal.tasks, *goal.floors)]
         return ObjectiveSet.build(
             self.config.search.objective, tasks=list(self._tasks or dict.fromkeys(named) or ("score",))

@@ -84,6 +84,7 @@ class KeptTask:
             for place, item in enumerate(self.items)
             for instance in item.scored
         ]
+
         generated = [
             (item.item, str(text))
             for place, item in enumerate(self.items)

@@ -48,6 +48,7 @@ def describe_item(lm: HarnessModel, title: str, requests: Sequence[Any], gold: i
     """Lines on one item: its contexts, each once, and what is scored or written after it."""
     yield title
     shown = None
+
     for number, request in enumerate(requests):
         if request.request_type == "loglikelihood":
             context, continuation = request.args

@@ -21,8 +21,9 @@ from aftermix.jobs.search.space_from_config import build_space
 from aftermix.merging.merge import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
-from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
+from aftermix.runs.records import BEST_FILE, MODEL_FOLDER, BestRecord
 from aftermix.runs.session import RunSession, open_session
+from aftermix.runs.trials import Point
 from aftermix.search.budget import TokenBudget, build_budget
 from aftermix.search.choosing.elimination import ROUNDS
 from aftermix.search.choosing.finalists import count_rounds
@@ -188,8 +189,11 @@ def _run_stages(
         optimism=None if overlaps else stage.measure_optimism(conclusion, responds=responds),
     )
 
-    # `best.json` comes after the model: a run that holds it has a winner to export and push.
-    winner = chosen.winner.trial.point
+    _write_result(evaluator, run, chosen.winner.trial.point, best)
+
+
+def _write_result(evaluator: MergeEvaluator, run: Path, winner: Point, best: BestRecord) -> None:
+    """Model, `best.json` and report; `best.json` comes after the model: a run that holds it has one to export."""
     merged, merger = evaluator.build_config(winner.settings), evaluator.build_merger(winner.settings)
     if not run_folder.clear_model(run, format_recipe(merged, merger.recipe, winner.weights)):
         output = run / MODEL_FOLDER

@@ -223,6 +223,7 @@ def complete_certificate(
     reached = certificate.status if config.strategy == "response" else "trials"  # other strategies know no bound
     if reached == "met" and len(own) >= config.trials and not certificate.is_met:
         reached = "trials"
+
     items = sum(counts["search"] for counts in evaluator.model_evaluator.suite.count_items().values())
     is_counted = all(trial.tokens is not None for trial in own if trial.is_complete)
     return certificate.model_copy(
