@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 export HF_DATASETS_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo example test test-all fuzz check format clean demo-clean
+.PHONY: demo example test test-all docs fuzz check format clean demo-clean
 
 # Trained experts and a begun search are taken up again, so a second run only prints the result.
 demo: $(STAMP)
@@ -29,6 +29,10 @@ test: $(STAMP)
 
 test-all: $(EXTRAS)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -rs --whole
+
+# The documentation as a site: build/docs/index.html. A warning is an error, and nothing is fetched.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -q -W --keep-going -n -E -b html -c docs/site . build/docs
 
 # Every reader of files from elsewhere, 100,000 inputs and more; what is found lies in runs/fuzz.
 fuzz: $(STAMP)

@@ -48,7 +48,7 @@ class Study:
     """Ask and tell over merge weights and searched settings, by TPE (OptiMer, Algorithm 1) or at random.
 
     What is proposed is decided by the trials told before, the points still open, and the seed. Priors come first, then
-    scattered points, then the sampler's.
+    scattered points, then the sampler's. ::
 
         study = Study(pool, ranges={"ja": (0, 1), "math": (0, 1)})
         for point in study.ask(4):
