@@ -11,11 +11,12 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from aftermix.api.commands.texts import describe_calibration
 from aftermix.checkpoints.pool import open_pool
 from aftermix.cli import cli
 from aftermix.config import Config, load_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.calibrate.command import calibrate, describe_calibration
+from aftermix.jobs.calibrate.command import calibrate
 from aftermix.saliency.storage import read_statistics
 
 TEXT = "the sum of the numbers is even and the answer is one of these "

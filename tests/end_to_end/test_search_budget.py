@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from aftermix.api.commands.texts import describe_estimate
 from aftermix.config import load_config
 from aftermix.jobs.plan import plan
-from aftermix.jobs.terminal_text import describe_estimate
 from conftest import run_cli
 
 Family = Mapping[str, Path]

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from aftermix.api.commands.texts import describe_diagnosis
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.open_model import open_model
@@ -23,7 +24,6 @@ from aftermix.config import Config, VectorConfig, parse_config
 from aftermix.errors import AftermixError, CheckpointError, ConfigError, ManyProblemsError, Problem
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.merge.command import merge
-from aftermix.jobs.terminal_text import describe_diagnosis
 from aftermix.mergekit.reading import load_recipe
 from aftermix.yaml_file import parse_yaml, read_yaml
 from fuzz.oracle import Violation, check

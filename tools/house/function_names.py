@@ -53,7 +53,7 @@ def needs_verb(file: SourceFile, function: Function) -> bool:
         or kinds & {"property", "cached_property", "setter", "overload"}
         or PREDICATE.match(name)
         or (function.returns is not None and re.match(r"'?(bool$|TypeGuard|TypeIs)", ast.unparse(function.returns)))
-        or (file.path == "cli.py" and kinds & {"command", "group"})
+        or (file.path.startswith(("cli.py", "cli/")) and kinds & {"command", "group"})
         or file.path in MERGE_RULES
     )
 

@@ -39,6 +39,8 @@ def extend_config(
     start at the working directory. Raises :class:`ConfigError` or :class:`ManyProblemsError` for keys, vectors and
     values that do not fit.
     """
+    if not options and ranges is None and weights is None:
+        return config
     values = as_yaml_values(config)
     placed = place_options(options, sections)
     for section, keys in placed.items():

@@ -53,19 +53,30 @@ def mixture(
     output: str | Path,
     resume: bool = False,
     start_from: str | Path | None = None,
+    verify: int | None = None,
+    verify_tokens: int | None = None,
+    doremi: bool = False,
     log: Log = lambda _: None,
     **options: Any,
 ) -> Run:
     """Find the data ratios whose merge scores best, in the run folder `output`, and open it: `aftermix mixture`.
 
-    `options`: keys of `mixture:`, `evaluate:`, `merge:` and `search:`, the first that has the key. Raises as
-    :func:`search`.
+    `options`: keys of `mixture:`, `evaluate:`, `merge:` and `search:`, the first that has the key. `verify` mixtures
+    are then trained for real (`--verify`), each on `verify_tokens` (`--tokens`; default as the experts), with `doremi`
+    the ratios of DoReMi too. Raises as :func:`search`.
     """
-    from aftermix.jobs.mixture.command import mixture as job
-
     config = extend_config(_configure(source), options, sections=["mixture", "evaluate", "merge", "search"])
-    job(config, Path(output), resume=resume, source=_as_path(start_from), log=log)
-    return open_run(output)
+    folder, from_run = Path(output), _as_path(start_from)
+    if verify is None:
+        from aftermix.jobs.mixture.command import mixture as job
+
+        job(config, folder, resume=resume, source=from_run, log=log)
+    else:
+        from aftermix.jobs.verify.command import run_and_verify
+
+        begun: dict[str, Any] = {"resume": resume, "source": from_run, "log": log}
+        run_and_verify(config, folder, mixtures=verify, tokens=verify_tokens, doremi=doremi, **begun)
+    return open_run(folder)
 
 
 def train(source: Source, *, output: str | Path, **options: Any) -> dict[str, Path]:

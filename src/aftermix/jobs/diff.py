@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from aftermix.checkpoints.formats.vector_file import StoredType, VectorFacts
@@ -61,16 +60,3 @@ vectors:
 `vector.json` has the fingerprint of the base and the measured error.
 """
     return f"---\n{metadata}\n---\n\n{text}".encode()
-
-
-def describe_diff(facts: VectorFacts, output: Path) -> Iterator[str]:
-    """Describe what was stored, what was left out, and how exact it is."""
-    stored, left_out = len(facts.error.tensors), len(facts.unchanged)
-    yield f"Stored          {stored} tensors as {facts.dtype}"
-    yield f"Left out        {left_out} tensors that do not differ from the base"
-    yield f"Error           {facts.summary}"
-
-    if facts.error.relative_l2:
-        name, worst = max(facts.error.tensors.items(), key=lambda entry: entry[1].relative_l2)
-        yield f"Worst tensor    {name}: {worst.relative_l2:.3%}"
-    yield f"Vector: {output}"

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
+from aftermix.api.commands.texts import describe_scores
 from aftermix.jobs.merge.model_card import _tabulate_scores
-from aftermix.jobs.terminal_text import describe_scores
 from aftermix.report.console.mixture import print_mixture
 from aftermix.report.console.search import print_result
 from aftermix.runs.reader import read_best

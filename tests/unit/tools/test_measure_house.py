@@ -232,6 +232,7 @@ def test_dunders_properties_predicates_and_merge_rules_need_no_verb() -> None:
 def test_commands_need_no_verb_in_the_cli_alone() -> None:
     text = "@cli.command()\ndef mixture(): ...\n@click.group\ndef cli(): ...\ndef resumable(): ..."
     assert measure_verbs([source(text, "cli.py")]).total == 1
+    assert measure_verbs([source(text, "cli/runs.py")]).total == 1
     assert measure_verbs([source(text)]).total == 3
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -85,16 +84,6 @@ def calibrate(config: Config, output: Path) -> dict[str, StatisticsNote]:
             notes[plan.vector] = _build_note(plan, statistics, settings)
             save_statistics(hidden, notes[plan.vector], statistics)
     return notes
-
-
-def describe_calibration(notes: dict[str, StatisticsNote]) -> Iterator[str]:
-    """Describe what was measured: a line for each vector, and one for its weights that saw no token."""
-    for name, note in notes.items():
-        data = note.data
-        yield f"{name}: {len(note.weights)} weights, {data.samples} samples of {data.texts} texts, {data.tokens} tokens"
-        if note.uncovered:
-            first = ", ".join(note.uncovered[:3]) + (", ..." if len(note.uncovered) > 3 else "")
-            yield f"{name}: {len(note.uncovered)} weights saw no token: {first}"
 
 
 def plan_calibration(config: Config, pool: ModelPool) -> list[CalibrationPlan]:

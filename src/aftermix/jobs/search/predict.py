@@ -111,19 +111,5 @@ def open_response(run: RunContents, space: SearchSpace) -> tuple[ResponseModel, 
     return fitted.model, fitted.coordinates
 
 
-def describe_prediction(prediction: PredictionRecord) -> list[str]:
-    """Lines for the terminal: the objective, then every task."""
-    rows = [("objective", prediction.objective), *prediction.tasks.items()]
-    width = max(len(name) for name, _ in rows)
-    lines = [
-        f"{name:<{width}}  {score.mean:.4f}  [{score.low:.4f}, {score.high:.4f}]"
-        + (f"  by {score.used}" if isinstance(score, PredictedTaskRecord) else "")
-        for name, score in rows
-    ]
-    if not prediction.inside:
-        lines.append("outside the ranges of the search: no merge was measured about here")
-    return lines
-
-
 def _take_first(scores: PredictedScores) -> dict[str, float]:
     return {"mean": float(scores.mean_C[0]), "low": float(scores.low_C[0]), "high": float(scores.high_C[0])}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.torch import load_file, save_file
 
+from aftermix.api.commands.texts import describe_diff
 from aftermix.checkpoints.formats.int8 import compute_scales, dequantise, quantise, raise_largest
 from aftermix.checkpoints.formats.spans import compute_row_length, count_rows, split_into_spans
 from aftermix.checkpoints.formats.vector_file import VectorFile, find_content_problems
@@ -23,7 +24,7 @@ from aftermix.checkpoints.open_model import open_model
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError
-from aftermix.jobs.diff import describe_diff, diff
+from aftermix.jobs.diff import diff
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aftermix.errors import printable
-from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
-from aftermix.jobs.plan import JobEstimate
-from aftermix.jobs.plan_counts import describe_training
-from aftermix.report.number_format import ScoreScale, choose_scale
-from aftermix.runs.json_record import Interval
-from aftermix.runs.records import ScoresRecord
+
+if TYPE_CHECKING:
+    from aftermix.analysis.curvature_tables import DomainDerivatives
+    from aftermix.analysis.distribution import VectorFit
+    from aftermix.analysis.geometry import VectorGeometry
+    from aftermix.checkpoints.formats.vector_file import VectorFacts
+    from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
+    from aftermix.jobs.plan import JobEstimate
+    from aftermix.jobs.search.predict import PredictionRecord
+    from aftermix.report.number_format import ScoreScale
+    from aftermix.runs.json_record import Interval
+    from aftermix.runs.records import ScoresRecord
+    from aftermix.saliency.storage import StatisticsNote
 
 BUSY_CORES = 0.3
 """Cores' worth of other processes' work above which measured times are said to be of a busy machine."""
@@ -61,6 +70,8 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
         yield from _describe_speed(needs, needs.tokens_per_s)
         yield f"Total           about {_time(sum(seconds.values()))}"
     if needs.training:
+        from aftermix.jobs.plan_counts import describe_training
+
         yield f"Training        {', '.join(describe_training(needs.training))}"
     if needs.verification_tokens:
         yield f"--verify N      N x {needs.verification_tokens:,} tokens of training"
@@ -77,6 +88,8 @@ def _describe_speed(needs: JobEstimate, tokens_per_s: float) -> Iterator[str]:
 
 def describe_scores(summary: ScoresRecord) -> Iterator[str]:
     """One line a task, then the objective, with 95 % intervals: shares in points, other scores in their own unit."""
+    from aftermix.report.number_format import choose_scale
+
     for task, entry in summary.tasks.items():
         cut = f"; {entry.cut_prompts} prompts cut to the model's length" if entry.cut_prompts else ""
         score = _format_score(entry.score, entry.interval, choose_scale([entry.score]))
@@ -85,6 +98,80 @@ def describe_scores(summary: ScoresRecord) -> Iterator[str]:
     scale = choose_scale([*summary.objective, *(entry.score for entry in summary.tasks.values())])
     for value, interval in zip(summary.objective, summary.interval, strict=True):
         yield f"objective: {_format_score(value, interval, scale)}"
+
+
+def describe_diff(facts: VectorFacts, output: Path) -> Iterator[str]:
+    """Describe what was stored, what was left out, and how exact it is."""
+    stored, left_out = len(facts.error.tensors), len(facts.unchanged)
+    yield f"Stored          {stored} tensors as {facts.dtype}"
+    yield f"Left out        {left_out} tensors that do not differ from the base"
+    yield f"Error           {facts.summary}"
+
+    if facts.error.relative_l2:
+        name, worst = max(facts.error.tensors.items(), key=lambda entry: entry[1].relative_l2)
+        yield f"Worst tensor    {name}: {worst.relative_l2:.3%}"
+    yield f"Vector: {output}"
+
+
+def describe_prediction(prediction: PredictionRecord) -> list[str]:
+    """Lines for the terminal: the objective, then every task."""
+    from aftermix.jobs.search.predict import PredictedTaskRecord
+
+    rows = [("objective", prediction.objective), *prediction.tasks.items()]
+    width = max(len(name) for name, _ in rows)
+    lines = [
+        f"{name:<{width}}  {score.mean:.4f}  [{score.low:.4f}, {score.high:.4f}]"
+        + (f"  by {score.used}" if isinstance(score, PredictedTaskRecord) else "")
+        for name, score in rows
+    ]
+    if not prediction.inside:
+        lines.append("outside the ranges of the search: no merge was measured about here")
+    return lines
+
+
+def describe_calibration(notes: dict[str, StatisticsNote]) -> Iterator[str]:
+    """Describe what was measured: a line for each vector, and one for its weights that saw no token."""
+    for name, note in notes.items():
+        data = note.data
+        yield f"{name}: {len(note.weights)} weights, {data.samples} samples of {data.texts} texts, {data.tokens} tokens"
+        if note.uncovered:
+            first = ", ".join(note.uncovered[:3]) + (", ..." if len(note.uncovered) > 3 else "")
+            yield f"{name}: {len(note.uncovered)} weights saw no token: {first}"
+
+
+def print_geometry(geometry: VectorGeometry, *, base: str) -> None:
+    """Print norms and cosines as tables."""
+    from aftermix.analysis.geometry_tables import print_geometry as show
+
+    show(geometry, base=base)
+
+
+def print_fits(fits: Mapping[str, VectorFit], *, base: str) -> None:
+    """Print the fits of each vector as a table."""
+    from aftermix.analysis.distribution_tables import print_fits as show
+
+    show(fits, base=base)
+
+
+def print_derivatives(derivatives: DomainDerivatives, *, base: str) -> None:
+    """Print the derivatives of each domain's loss as tables."""
+    from aftermix.analysis.curvature_tables import print_derivatives as show
+
+    show(derivatives, base=base)
+
+
+def print_search(run: Path) -> None:
+    """Print winner, baselines, weights and ratios of a finished search."""
+    from aftermix.report.console.search import print_result
+
+    print_result(run)
+
+
+def print_mixture(run: Path) -> None:
+    """Print surrogates, verified mixtures and ratios of a finished mixture run."""
+    from aftermix.report.console.mixture import print_mixture as show
+
+    show(run)
 
 
 def _format_score(score: float, interval: Interval | None, scale: ScoreScale) -> str:

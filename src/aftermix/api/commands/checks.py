@@ -1,0 +1,57 @@
+"""Before a job: its first file, what is wrong with a file, what its job needs, prompts as the model sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aftermix.api.job_files import prefetch_weights
+
+if TYPE_CHECKING:
+    from aftermix.config import Split
+    from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
+    from aftermix.jobs.plan import JobEstimate
+
+
+def write_first_file(base: str, experts: Sequence[str], output: Path) -> list[str]:
+    """Write a commented file for `experts` of `base` and return what is to be done next: `aftermix init`.
+
+    Raises :class:`AftermixError` where `output` exists, and for models that cannot be opened.
+    """
+    from aftermix.jobs.init.command import init
+
+    return init(base, experts, output)
+
+
+def diagnose_file(file: Path) -> ConfigDiagnosis:
+    """Problems, notes and facts about the YAML file or recipe `file`: `aftermix doctor`.
+
+    Raises :class:`AftermixError` only for what cannot be read at all.
+    """
+    from aftermix.mergekit.reading import load_partial_recipe
+
+    usable = load_partial_recipe(file)
+    prefetch_weights(usable.config)
+    from aftermix.jobs.doctor.command import doctor
+
+    return doctor(usable.config, faults=usable.problems, written=usable.written)
+
+
+def estimate_file(file: Path) -> JobEstimate:
+    """Disk, memory, evaluations, tokens and time of the job of `file`: `aftermix plan`.
+
+    Raises :class:`AftermixError` as the job itself would.
+    """
+    from aftermix.config import load_config
+    from aftermix.jobs.plan import plan
+
+    return plan(load_config(file))
+
+
+def show_file_prompts(file: Path, *, split: Split, count: int) -> list[str]:
+    """Lines that show `count` prompts of each task of `file`: `aftermix evaluate --show`."""
+    from aftermix.config import load_config
+    from aftermix.jobs.evaluate.prompts import show_prompts
+
+    return show_prompts(load_config(file), split=split, count=count)

@@ -1,0 +1,70 @@
+"""Uses of a run or a file: predictions, a report, a picture, files for mergekit and trainers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aftermix.jobs.search.predict import PredictionRecord
+
+
+def predict_merge(run: Path, weights: str) -> PredictionRecord:
+    """Scores of the merge at `weights` (`a=0.3,b=1`) as the run tells them, without a model: `aftermix predict`.
+
+    Raises :class:`AftermixError` for a run without log-likelihoods, and for weights that it does not know.
+    """
+    from aftermix.jobs.search.named_weights import parse_weights
+    from aftermix.jobs.search.predict import predict
+
+    return predict(run, parse_weights(weights))
+
+
+def write_run_report(run: Path) -> Path:
+    """Write `report.html` of the run, finished or not, and return its path: `aftermix report`."""
+    from aftermix.report.page import write_report
+
+    return write_report(run)
+
+
+def draw_run_landscape(run: Path, output: Path) -> Path:
+    """Draw what the finished mixture run predicts over all mixtures into the file `output`: `aftermix landscape`."""
+    from aftermix.jobs.landscape import draw_landscape
+
+    return draw_landscape(run, output)
+
+
+def export_recipe(source: Path, output: Path) -> list[str]:
+    """Write a recipe for mergekit into the new file `output`, and return its notes: `aftermix export --to mergekit`.
+
+    Raises :class:`AftermixError`, with nothing written, for what mergekit cannot express.
+    """
+    from aftermix.jobs.export.command import export_mergekit
+
+    return export_mergekit(source, output)
+
+
+def export_ratios(
+    source: Path,
+    output: Path,
+    *,
+    to: str,
+    log: Callable[[str], None],
+    data: Path | None = None,
+    dataset: str | None = None,
+    tokens: float | None = None,
+    max_epochs: float | None = None,
+    root: str = ".",
+    sequence_tokens: int | None = None,
+) -> list[Path]:
+    """Write the data mixture of a run or file for the trainer `to`, and return the new files: `aftermix export`.
+
+    `log` is told what each domain gives. Raises :class:`AftermixError` with nothing written.
+    """
+    from aftermix.jobs.export.mixture import ExportOptions, export_mixture
+
+    options = ExportOptions(
+        data=data, dataset=dataset, tokens=tokens, max_epochs=max_epochs, root=root, sequence_tokens=sequence_tokens
+    )
+    return export_mixture(source, output, to=to, options=options, log=log)

@@ -1,0 +1,48 @@
+"""Measures of vectors: geometry, distributions, curvature. Each result has the name of its base beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aftermix.analysis.curvature_tables import DomainDerivatives
+    from aftermix.analysis.distribution import VectorFit
+    from aftermix.analysis.geometry import VectorGeometry
+
+
+def inspect_vectors(
+    target: str, *, base: str | None, json: Path | None = None, picture: Path | None = None
+) -> tuple[VectorGeometry, str]:
+    """Norms, cosines and untouched tensors of the vectors of a file, or of a model minus `base`: `aftermix inspect`.
+
+    Raises :class:`AftermixError` for models that do not align.
+    """
+    from aftermix.jobs.analysis.inspect import inspect
+
+    return inspect(target, base=base, json=json, picture=picture)
+
+
+def fit_distributions(
+    target: str, *, base: str | None, json: Path | None = None, picture: Path | None = None
+) -> tuple[dict[str, VectorFit], str]:
+    """Laplace and Gaussian fitted to the entries of the vectors: `aftermix analyze`.
+
+    Raises :class:`AftermixError` for models that do not align.
+    """
+    from aftermix.jobs.analysis.analyze import analyze
+
+    return analyze(target, base=base, json=json, picture=picture)
+
+
+def measure_derivatives(
+    target: str, *, base: str | None, json: Path | None = None, picture: Path | None = None
+) -> tuple[DomainDerivatives, str]:
+    """Derivatives of the loss of every expert's domain at the base: `aftermix analyze --curvature`.
+
+    Raises :class:`AftermixError` for a domain without text, and for models that do not align.
+    """
+    from aftermix.jobs.analysis.curvature import analyze_curvature
+    from aftermix.jobs.analysis.targets import load_target
+
+    return analyze_curvature(load_target(target, base=base), json=json, picture=picture)

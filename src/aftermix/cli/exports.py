@@ -1,0 +1,38 @@
+"""`export`: a recipe for mergekit, or a data mixture for a trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+TRAINERS = ("megatron", "interleave", "llamafactory", "axolotl", "trl", "streaming", "csv")
+"""Names of the trainers; a copy, so that `--help` imports nothing."""
+
+
+@click.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--to", "target", required=True, type=click.Choice(["mergekit", *TRAINERS]), help="What is to read it.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New file or folder, by the tool.")
+@click.option("--data", type=click.Path(dir_okay=False, path_type=Path), help="File whose `train:` names the data.")
+@click.option("--dataset", metavar="NAME", help="Which mixture, where SOURCE is a file with several.")
+@click.option("--tokens", type=float, help="Budget; by default as many as repeat nothing.")
+@click.option("--max-epochs", type=float, help="Most repeats of a domain; default 4.")
+@click.option("--root", help="Where megatron's prefixes and streaming's folders lie.")
+@click.option("--sequence-length", "sequence_tokens", type=click.IntRange(min=1), help="Tokens of a sample of theirs.")
+def export(source: Path, target: str, output: Path, **options: Any) -> None:
+    """Write SOURCE for another tool: a recipe for mergekit, or the data mixture of a run or file for a trainer."""
+    from aftermix.api.commands.runs import export_ratios, export_recipe
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if target == "mergekit":
+        if given:
+            raise click.UsageError("The options are for the mixtures of trainers; mergekit takes none of them.")
+        for note in export_recipe(source, output):
+            click.echo(note)
+        click.echo(f"Recipe: {output}")
+        return
+
+    for file in export_ratios(source, output, to=target, log=click.echo, **given):
+        click.echo(f"File: {file}")

@@ -1,0 +1,129 @@
+"""Commands that measure and search, and those on their runs: `search`, `mixture`, `evaluate`, `predict`, `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aftermix.api.job_files import prefetch_weights, read_job_config
+from aftermix.cli.options import FILE, FOLDER, NEW_FILE, choose_run_folder, tell_aside
+from aftermix.command_end import announce_resume, join_command, list_options
+
+MAYBE_FILE = click.argument("file", required=False, type=NEW_FILE)
+NEW_RUN = click.option("-o", "--output", type=FOLDER, help="New run folder.")
+RESUME = click.option("--resume", type=FOLDER, help="Go on with the run in this folder; FILE may be left out.")
+
+
+@click.command()
+@MAYBE_FILE
+@NEW_RUN
+@RESUME
+@click.option("--from", "source", type=FOLDER, help="Start from this run's stored scores, under FILE's objective.")
+@click.option("--trials", type=click.IntRange(min=0), help="In place of FILE's `search.trials`.")
+@click.option("--budget-tokens", type=click.FloatRange(min=1), help="In place of FILE's `search.budget_tokens`.")
+def search(
+    file: Path | None, output: Path | None, resume: Path | None, source: Path | None, **limits: int | float | None
+) -> None:
+    """Search the merge weights of FILE by measured score; write the best model and a report."""
+    run = choose_run_folder(file, output, resume, source)
+    given = {name: value for name, value in limits.items() if value is not None}
+    config = read_job_config(file, run, search=given)
+    from aftermix.api.commands.texts import print_search
+    from aftermix.api.work import search as job
+
+    options = list_options({f"--{name.replace('_', '-')}": value for name, value in given.items()})
+    command = join_command("aftermix", "search", file, "--resume", run, *options)
+    anew = join_command("aftermix", "search", file or run / "config.yaml", "-o", f"{run}-2", *options)
+    with announce_resume(command, kept="every finished trial", output=run, anew=anew, anew_without=anew):
+        job(config, output=run, resume=resume is not None, start_from=source, log=tell_aside)
+    print_search(run)
+
+
+@click.command()
+@MAYBE_FILE
+@NEW_RUN
+@RESUME
+@click.option("--from", "source", type=FOLDER, help="Take this run's stored scores, under FILE's utility and limits.")
+@click.option("--verify", type=int, metavar="N", help="Then train N of the mixtures for real and compare ranks.")
+@click.option("--tokens", type=click.FloatRange(min=1), metavar="T", help="Of each training; default as the experts.")
+@click.option("--doremi", is_flag=True, help="With --verify: find DoReMi's ratios too.")
+def mixture(
+    file: Path | None, output: Path | None, resume: Path | None, source: Path | None, verify: int | None, **trained: Any
+) -> None:
+    """Find the data ratios of FILE's experts whose merge scores best; write them, that merge and a report."""
+    run = choose_run_folder(file, output, resume, source)
+    if verify is None and any(trained.values()):
+        raise click.UsageError("--tokens and --doremi are about the mixtures that --verify N trains.")
+    config = read_job_config(file, run)
+
+    from aftermix.api.commands.texts import print_mixture
+    from aftermix.api.work import mixture as job
+
+    # The command that goes on has the options of this one.
+    tokens, doremi = int(trained["tokens"]) if trained["tokens"] else None, trained["doremi"]
+    options = [*list_options({"--verify": verify, "--tokens": tokens}), *(["--doremi"] if doremi else [])]
+
+    command = join_command("aftermix", "mixture", file, "--resume", run, *options)
+    new = ("aftermix", "mixture", file or run / "config.yaml", "-o", f"{run}-2")
+    anew, without = join_command(*new, "--from", run, *options), join_command(*new, *options)
+    started: dict[str, Any] = {"resume": resume is not None, "start_from": source, "log": tell_aside}
+    with announce_resume(command, kept="every measured point", output=run, anew=anew, anew_without=without):
+        job(config, output=run, verify=verify, verify_tokens=tokens, doremi=doremi, **started)
+    print_mixture(run)
+
+
+@click.command()
+@FILE
+@click.option("--split", type=click.Choice(["search", "select", "test"]), default="test", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+@click.option("--show", type=click.IntRange(min=1), metavar="N", help="Instead, show N prompts a task, token by token.")
+def evaluate(file: Path, split: Any, as_json: bool, show: int | None) -> None:
+    """Score the merge of FILE at its own weights (without vectors: its base)."""
+    if show is not None:
+        from aftermix.api.commands.checks import show_file_prompts
+
+        click.echo("\n".join(show_file_prompts(file, split=split, count=show)))
+        return
+
+    from aftermix.config import load_config
+
+    config = prefetch_weights(load_config(file))
+    from aftermix.api.commands.texts import describe_scores
+    from aftermix.api.work import evaluate as job
+
+    summary = job(config, split=split)
+    click.echo(summary.to_bytes(escaped=True).rstrip() if as_json else "\n".join(describe_scores(summary)))
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@click.option("--weights", required=True, metavar="NAME=NUMBER,...", help="Merge weights; a vector left out weighs 0.")
+@click.option("--json", "as_json", is_flag=True, help="Print the prediction as JSON.")
+def predict(run: Path, weights: str, as_json: bool) -> None:
+    """Predict the scores of a merge of RUN's vectors from the merges that it measured; no model is run."""
+    from aftermix.api.commands.runs import predict_merge
+    from aftermix.api.commands.texts import describe_prediction
+
+    prediction = predict_merge(run, weights)
+    click.echo(prediction.to_bytes(escaped=True).rstrip() if as_json else "\n".join(describe_prediction(prediction)))
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+def report(run: Path) -> None:
+    """Write RUN/report.html from the files of the run, finished or not."""
+    from aftermix.api.commands.runs import write_run_report
+
+    click.echo(f"Report: {write_run_report(run)}")
+
+
+@click.command()
+@click.argument("run", type=FOLDER)
+@click.option("-o", "--output", required=True, type=NEW_FILE, help="Draw into this file: .svg, .png or .html.")
+def landscape(run: Path, output: Path) -> None:
+    """Draw utility and scores over all mixtures, as RUN, a finished mixture run, predicts them."""
+    from aftermix.api.commands.runs import draw_run_landscape
+
+    click.echo(f"Picture: {draw_run_landscape(run, output)}")

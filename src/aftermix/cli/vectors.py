@@ -1,0 +1,48 @@
+"""Commands that look at vectors: `inspect`, `analyze`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aftermix.cli.options import NEW_FILE
+
+TARGET = click.argument("target", metavar="FILE|MODEL")
+BASE = click.option("--base", help="Folder or hub name of MODEL's base; FILE names its own.")
+NUMBERS = click.option("--json", "json_file", type=NEW_FILE, help="Write all numbers here.")
+PICTURE = click.option("--picture", type=NEW_FILE, help="Draw them here: .svg or .png.")
+
+
+@click.command()
+@TARGET
+@BASE
+@NUMBERS
+@PICTURE
+def inspect(target: str, base: str | None, json_file: Path | None, picture: Path | None) -> None:
+    """Show norms, cosines and untouched tensors of the vectors of FILE, or of MODEL minus its base."""
+    from aftermix.api.commands.texts import print_geometry
+    from aftermix.api.commands.vectors import inspect_vectors
+
+    geometry, name = inspect_vectors(target, base=base, json=json_file, picture=picture)
+    print_geometry(geometry, base=name)
+
+
+@click.command()
+@TARGET
+@BASE
+@NUMBERS
+@PICTURE
+@click.option("--curvature", is_flag=True, help="Instead, derivatives of each domain's loss at FILE's base.")
+def analyze(target: str, base: str | None, json_file: Path | None, picture: Path | None, curvature: bool) -> None:
+    """Fit Laplace and Gaussian to the entries of the vectors of FILE, or of MODEL minus its base."""
+    from aftermix.api.commands.texts import print_derivatives, print_fits
+    from aftermix.api.commands.vectors import fit_distributions, measure_derivatives
+
+    if curvature:
+        derivatives, label = measure_derivatives(target, base=base, json=json_file, picture=picture)
+        print_derivatives(derivatives, base=label)
+        return
+
+    fits, name = fit_distributions(target, base=base, json=json_file, picture=picture)
+    print_fits(fits, base=name)
