@@ -7,14 +7,15 @@ any part of the model (a layer, a kind, the whole) come from sums of these matri
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from aftermix.analysis.storage.rounding import StoredRounding
 from aftermix.analysis.tensor_kinds import KINDS, TensorKind, label_layers, read_tensor_kind
 from aftermix.checkpoints.formats.spans import split_into_spans
 from aftermix.checkpoints.model import Span, TensorInfo
@@ -84,6 +85,8 @@ class VectorGeometry:
 
     vectors: tuple[str, ...]
     tensors: dict[str, GeometryPart]
+    rounding: Mapping[str, StoredRounding] = field(default_factory=dict)
+    """By vector, where the expert is stored in a type that rounds and that was looked at."""
 
     @cached_property
     def places(self) -> dict[str, TensorKind]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from aftermix.analysis.geometry import Floats, GeometryPart, VectorGeometry
 from aftermix.analysis.tensor_kinds import label_layers
+from aftermix.checkpoints.formats.trained_expert import OWN_VECTOR
 from aftermix.terminal import open_table_console, print_line
 
 LISTED = 8
@@ -25,6 +27,9 @@ def print_geometry(geometry: VectorGeometry, *, base: str, console: Console | No
     console.print(_tabulate_vectors(geometry))
     if len(geometry.vectors) > 1:
         console.print(_tabulate_cosines(geometry))
+
+    if geometry.rounding:
+        console.print(_tabulate_rounding(geometry))
 
     console.print(_tabulate_parts(geometry, "kind", geometry.kinds))
     console.print(_tabulate_parts(geometry, "layer", geometry.layers))
@@ -78,6 +83,15 @@ def _tabulate_cosines(geometry: VectorGeometry) -> Table:
     return table
 
 
+def _tabulate_rounding(geometry: VectorGeometry) -> Table:
+    title = "Rounding of the stored experts, in the tensors that moved"
+    table = _start_table(title, "vector", "type", "at the base's value", "one unit away", "norm lost, about", "kept in")
+    for vector, entry in geometry.rounding.items():
+        shares = (format_percent(share) for share in (entry.unmoved, entry.one_unit, entry.lost))
+        table.add_row(vector, entry.dtype, *shares, OWN_VECTOR if entry.is_kept else "-")
+    return table
+
+
 def _tabulate_parts(geometry: VectorGeometry, noun: str, parts: Mapping[str, GeometryPart]) -> Table:
     """All measures of one vector; of several, the two that compare them."""
     if len(geometry.vectors) == 1:
@@ -100,6 +114,7 @@ def dump_geometry(geometry: VectorGeometry) -> dict[str, Any]:
     """Every number of the tables, the cosines by layer and kind, and each tensor on its own."""
     whole = _dump_part(geometry, geometry.whole)
     labels = label_layers(geometry.places.values())
+    rounding = {"rounding": {vector: asdict(entry) for vector, entry in geometry.rounding.items()}}
     return {
         "elements": geometry.whole.elements,
         "base_norm": math.sqrt(geometry.whole.base),
@@ -110,6 +125,7 @@ def dump_geometry(geometry: VectorGeometry) -> dict[str, Any]:
             "layers": {label: _dump_matrix(part.cosines) for label, part in geometry.layers.items()},
             "kinds": {kind: _dump_matrix(part.cosines) for kind, part in geometry.kinds.items()},
         },
+        **(rounding if geometry.rounding else {}),
         "layers": {label: _dump_part(geometry, part) for label, part in geometry.layers.items()},
         "kinds": {kind: _dump_part(geometry, part) for kind, part in geometry.kinds.items()},
         "tensors": {

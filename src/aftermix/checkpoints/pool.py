@@ -13,8 +13,14 @@ import torch
 from aftermix.checkpoints.alignment.align import align, select_reading_base
 from aftermix.checkpoints.alignment.exclusion import read_exclusions
 from aftermix.checkpoints.alignment.lineage import find_lineage
-from aftermix.checkpoints.alignment.recorded_base import BaseDigests, compare_recorded_base, read_base_record
+from aftermix.checkpoints.alignment.recorded_base import (
+    BaseDigests,
+    compare_recorded_base,
+    holds_recorded_values,
+    read_base_record,
+)
 from aftermix.checkpoints.alignment.view import stores_difference
+from aftermix.checkpoints.formats.trained_expert import build_trained_expert, find_own_vector, have_one_layout
 from aftermix.checkpoints.model import Model, Span, StoredDifference, TensorInfo
 from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.open_model import open_model
@@ -159,9 +165,10 @@ def examine_pool(config: Config, *, whole: bool = False) -> PoolExamination:
         name: _try_open(vector.model, problems, base=select_reading_base(base, vector), excluded=excluded)
         for name, vector in vectors.items()
     }
-    opened = tuple(model for model in (base, *models.values()) if model is not None)
     records = _compare_records(base, models, config, whole=whole)
     problems += records.problems.values()
+    models = _take_own_vectors(base, models, config, records, problems)
+    opened = tuple(model for model in (base, *models.values()) if model is not None)
 
     # An expert of another base is told once, and not tensor by tensor.
     experts = {name: expert for name, expert in models.items() if expert is not None and name not in records.problems}
@@ -218,6 +225,49 @@ def _compare_records(
         if comparison.is_confirmed:
             found.confirmed.add(name)
     return found
+
+
+def _take_own_vectors(
+    base: Model | None,
+    models: Mapping[str, Model | None],
+    config: Config,
+    records: _RecordComparison,
+    problems: list[Problem],
+) -> dict[str, Model | None]:
+    """The models, with each expert that has its own vector read from it; a vector of another base is a problem."""
+    taken = dict(models)
+    for name, expert in models.items():
+        if base is None or expert is None or name in records.problems or isinstance(expert, StoredDifference):
+            continue
+        if expert.folder.resolve() == base.folder.resolve():
+            continue
+        named = select_reading_base(base, config.vectors[name]) or base
+        try:
+            taken[name] = _take_own_vector(named, expert, records.lineages.get(name, ()))
+        except AftermixError as error:
+            problems.extend(error.problems)
+    return taken
+
+
+def _take_own_vector(base: Model, expert: Model, lineage: Sequence[Path]) -> Model:
+    """`expert` with the vector beside it, where one is that belongs to `base` or to the first model of `lineage`.
+
+    Raises :class:`CheckpointError` for a vector of other weights or of another base.
+    """
+    vector = find_own_vector(expert.folder)
+    if vector is None:
+        return expert
+    vector.refuse_other_model(expert)
+    if not lineage:
+        if not (vector.belongs_to(base) or holds_recorded_values(base, expert)):
+            raise vector.explain_other_base(base)
+        return build_trained_expert(expert, vector, base=base, origin=None)
+
+    # Counted from the model between, which is the same vector only where both have the same tensors.
+    origin = open_model(str(lineage[0]))
+    if not vector.belongs_to(origin) or not have_one_layout(origin, base):
+        return expert
+    return build_trained_expert(expert, vector, base=base, origin=origin)
 
 
 def _try_open(

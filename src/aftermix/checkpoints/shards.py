@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -16,6 +16,7 @@ from aftermix.checkpoints.reader import DTYPES
 from aftermix.errors import CheckpointError
 
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+NO_MORE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,30 @@ def write_shards(folder: Path, pieces: Iterable[TensorPiece], shards: list[list[
         raise CheckpointError(str(folder), "more tensors arrived than were announced", "Report this as a fault.")
 
     if len(shards) > 1:
-        total = sum(spec.nbytes for shard in shards for spec in shard)
-        weight_map = {spec.name: file for file, shard in zip(names, shards, strict=True) for spec in shard}
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_index(folder, shards)
 
 
-def _write_shard(file: IO[bytes], stream: Iterator[TensorPiece], shard: list[TensorSpec]) -> None:
-    file.write(_build_header(shard))
+def write_index(folder: Path, shards: Sequence[Sequence[TensorSpec]]) -> None:
+    """Write the index of `shards`, which says what of `folder` are the weights: servers open nothing else then."""
+    total = sum(spec.nbytes for shard in shards for spec in shard)
+    names = name_shards(len(shards))
+    weight_map = {spec.name: file for file, shard in zip(names, shards, strict=True) for spec in shard}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def write_tensor_file(
+    path: Path, pieces: Iterable[TensorPiece], layout: Sequence[TensorSpec], *, metadata: Mapping[str, str]
+) -> None:
+    """Write `pieces`, which cover every tensor of `layout` once in order, as one file with `metadata` in its header."""
+    with path.open("wb") as file:
+        _write_shard(file, iter(pieces), layout, metadata)
+
+
+def _write_shard(
+    file: IO[bytes], stream: Iterator[TensorPiece], shard: Sequence[TensorSpec], metadata: Mapping[str, str] = NO_MORE
+) -> None:
+    file.write(_build_header(shard, metadata))
     for spec in shard:
         written = 0
         while written < spec.elements:
@@ -122,9 +139,9 @@ def _describe_piece(piece: TensorPiece | None) -> str:
     return "nothing" if piece is None else f"{piece.values.dtype} of '{piece.name}' from element {piece.start} on"
 
 
-def _build_header(shard: list[TensorSpec]) -> bytes:
+def _build_header(shard: Sequence[TensorSpec], metadata: Mapping[str, str] = NO_MORE) -> bytes:
     """Length-prefixed JSON of the safetensors format, padded so that the data begins at a multiple of 8 bytes."""
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    entries: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     offset = 0
     for spec in shard:
         entries[spec.name] = {

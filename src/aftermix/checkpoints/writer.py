@@ -35,10 +35,15 @@ def write_checkpoint(
     """
     with stage_folder(folder) as hidden:
         write_shards(hidden, pieces, plan_shards(layout, max_shard_bytes))
-        for name, content in sorted(companions.items(), key=lambda item: item[0] == "config.json"):
-            (hidden / name).parent.mkdir(parents=True, exist_ok=True)
-            (hidden / name).write_bytes(content() if callable(content) else content)
+        write_companions(hidden, companions)
     return folder
+
+
+def write_companions(folder: Path, companions: Mapping[str, bytes | Callable[[], bytes]]) -> None:
+    """Write the files beside the weights, `config.json` last: without it no loader takes the folder for a model."""
+    for name, content in sorted(companions.items(), key=lambda item: item[0] == "config.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content() if callable(content) else content)
 
 
 @contextmanager

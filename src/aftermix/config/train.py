@@ -211,6 +211,8 @@ class TrainConfig(ConfigSection):
     """Train adapters of low rank instead of the weights."""
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     """Stored type of the expert; by default the base's. Training keeps float32 masters."""
+    vector: Literal["bfloat16", "float32", "none"] = "bfloat16"
+    """Type of the difference from the base that is stored beside each expert, before `dtype` rounds it."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of forward and backward pass; `auto` is bfloat16 on a GPU that has it, else float32."""
     checkpoint_tokens: Tokens | Annotated[tuple[Tokens, ...], Field(min_length=1)] | None = None

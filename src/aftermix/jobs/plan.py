@@ -75,6 +75,8 @@ class JobEstimate:
     """Seconds of one merge into the living model."""
     space: str = ""
     """Dimensions that are searched, and what they make a trial do."""
+    vector_bytes: int = 0
+    """Disk for the vectors beside the models of a training."""
     experts: int = 0
     """Models that a training writes; 0 where one merged model is written."""
     training: Mapping[str, int | None] = field(default_factory=dict)
@@ -137,10 +139,13 @@ def _plan_training(config: Config) -> JobEstimate:
     tensors = [info for name, info in base.tensors.items() if name not in base.alias]
     parameters = sum(info.elements for info in tensors)
     tokens = list_training_tokens(config)
+    vector = config.train.vector if config.train is not None else "none"
+    width = 0 if vector == "none" else getattr(torch, vector).itemsize
 
     return JobEstimate(
         parameters=parameters,
         disk_bytes=len(tokens) * sum(info.nbytes for info in tensors),
+        vector_bytes=len(tokens) * sum(width * info.elements for info in tensors if info.mergeable),
         memory_bytes=4 * BYTES_PER_NUMBER * parameters,
         memory_free_bytes=psutil.virtual_memory().available,
         experts=len(tokens),

@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 
 from aftermix.checkpoints.alignment.align import describe_alignment
+from aftermix.checkpoints.formats.content_hash import hash_weights
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config, MergeConfig
-from aftermix.errors import CheckpointError
 from aftermix.files import fingerprint
 from aftermix.jobs.merge.statistics import list_statistics_files
 from aftermix.merging.merge import MergeRecipe, Weights
@@ -133,19 +133,11 @@ def _collect_statistics_values(config: Config, recipe: MergeRecipe) -> dict[str,
 def _identify_model(checkpoint: Model, digest: Digest) -> LockedModelRecord:
     config = checkpoint.folder / "config.json"  # an adapter has none: its settings are among its files
     hashes = {file.name: digest(file) for file in checkpoint.files()}
-    own = {"config": _hash_file(config)} if config.is_file() else {}
+    own = {"config": hash_weights(config)} if config.is_file() else {}
     return LockedModelRecord(model=checkpoint.label, files=hashes, **own)
 
 
 def _hash_weights(file: Path) -> str:
     """Hash of a weight file; the hub's cache names its blobs by their SHA-256, which saves reading them."""
     blob = file.resolve().name
-    return f"sha256:{blob}" if BLOB.match(blob) else _hash_file(file)
-
-
-def _hash_file(file: Path) -> str:
-    try:
-        return fingerprint(file)
-    except OSError as error:
-        found = f"cannot be read any more ({error.strerror or error})"
-        raise CheckpointError(str(file), found, "Begin again when it is back.") from error
+    return f"sha256:{blob}" if BLOB.match(blob) else hash_weights(file)

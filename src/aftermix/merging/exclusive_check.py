@@ -14,7 +14,8 @@ import torch
 
 from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.errors import MergeError
-from aftermix.merging.merge import MergedBlock, Merger, Weights
+from aftermix.merging.merge import Merger, Weights
+from aftermix.merging.merged_block import MergedBlock
 from aftermix.merging.temporaries import widen
 from aftermix.merging.topk.magnitude import count_share
 

@@ -24,6 +24,7 @@ from aftermix.checkpoints.shards import TensorPiece, TensorSpec
 from aftermix.config import MergeConfig, VectorConfig
 from aftermix.errors import InputFaultError, MergeError
 from aftermix.merging.blocks import list_block_spans, run_in_order, start_threads
+from aftermix.merging.merged_block import MergedBlock, Watch
 from aftermix.merging.methods import BoundMethod, bind
 from aftermix.merging.rules.exclusive import compute_shifts
 from aftermix.merging.rules.intra import Pruner, TensorKey, score_entries
@@ -34,8 +35,6 @@ from aftermix.merging.topk.magnitude import TensorBlocks, TopKMask
 from aftermix.merging.topk.whole_model import select_over_model
 
 Weights = Mapping[str, float]
-Watch = Callable[["MergedBlock"], None]
-"""Is shown every block of the tensors that move, on the thread that made it."""
 SURVEYS_AHEAD = 2
 """Tensors whose surveys are in work before the blocks of an earlier one are."""
 
@@ -237,11 +236,13 @@ class Merger:
         *,
         combiner: Combiner | None = None,
         known_finite: bool = False,
+        unrounded: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """One merged block in its stored type, from the base's and what the active vectors keep.
 
         `combiner` is that of the tensor; a rule with a survey needs it. NaN and Inf pass through every rule, so one
-        look at the result sees those of all inputs. `known_finite` says that it cannot hold any.
+        look at the result sees those of all inputs. `known_finite` says that it cannot hold any. `unrounded` gets the
+        block before its rounding.
         """
         active = self.list_active(weights)
         merged = base
@@ -253,6 +254,8 @@ class Merger:
         if active and self.recipe.method.operands == "deltas":
             torch.add(widen(base), merged, alpha=self.recipe.scale, out=merged)
         result = allocate_like(merged, self.recipe.dtype or info.dtype).copy_(merged)
+        if unrounded is not None:
+            unrounded.append(merged)
 
         # The inputs are named where one of them is at fault, the weights where their sum overflows.
         if not known_finite and not is_finite(result):
@@ -275,19 +278,6 @@ def check_weights(recipe: MergeRecipe, weights: Weights) -> None:
         shown = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
         remedy = "Give at least one weight, or use task_arithmetic to return to the base."
         raise MergeError("vectors", f"{recipe.method.name} divides by the sum of weights, which is 0 ({shown})", remedy)
-
-
-@dataclass(frozen=True)
-class MergedBlock:
-    """One block of the result with all that it was made of, for a look at it; nothing of it may be changed."""
-
-    info: TensorInfo
-    span: Span
-    pruners: Mapping[str, Pruner]
-    """Of every vector that was surveyed: those of weight 0 are among them where vectors share a tensor out."""
-    kept: Mapping[str, torch.Tensor]
-    """Of the vectors that have a weight."""
-    merged: torch.Tensor
 
 
 def stream_merged_pieces(
@@ -373,9 +363,10 @@ class BlockTask:
         base = widen(base) if merger.recipe.method.operands == "deltas" and active else base
         kept = {v: pruners[v](merger.read_operand(info, v, span, base=base), span[0]) for v in active}
 
-        merged = merger.combine(info, span, base, kept, self.weights, combiner=self.plan.combiner)
+        exact: list[torch.Tensor] = []
+        merged = merger.combine(info, span, base, kept, self.weights, combiner=self.plan.combiner, unrounded=exact)
         if self.watch is not None:
-            self.watch(MergedBlock(info, span, pruners, kept, merged))
+            self.watch(MergedBlock(info, span, pruners, kept, merged, exact[0], base))
         return merged
 
 
@@ -392,5 +383,5 @@ def stream_merged_tensors(merger: Merger, weights: Weights) -> Iterator[tuple[st
         if piece.start + piece.values.numel() == spec.elements:
             yield piece.name, whole.pop(piece.name).view(spec.shape)
 
-    # A tensor without elements has no pieces.
-    yield from ((spec.name, torch.empty(spec.shape, dtype=spec.dtype)) for spec in specs.values() if not spec.elements)
+    empty = [spec for spec in specs.values() if not spec.elements]  # which has no pieces
+    yield from ((spec.name, torch.empty(spec.shape, dtype=spec.dtype)) for spec in empty)

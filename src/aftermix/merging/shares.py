@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from aftermix.checkpoints.model import TensorInfo
-from aftermix.merging.merge import MergedBlock, Merger, Weights
+from aftermix.merging.merge import Merger, Weights
+from aftermix.merging.merged_block import MergedBlock
 from aftermix.merging.methods import BoundMethod
 from aftermix.merging.rules.exclusive import BLOCK_INDEX, ExclusivePruner
 from aftermix.merging.rules.intra import keep_all

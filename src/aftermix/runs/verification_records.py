@@ -120,6 +120,20 @@ class LossRecord(RunRecord):
     final: Finite
 
 
+class OwnVectorRecord(RunRecord):
+    """The vector of an expert, and what the stored types of the expert lost of it."""
+
+    file: str | None
+    """Name of the file beside the weights; null where none was asked for."""
+    dtype: Literal["bfloat16", "float32"] | None
+    norm: Finite
+    """L2 norm before rounding."""
+    rounding_lost: Finite
+    """Norm of what rounding changed over that norm."""
+    unmoved: Finite
+    """Share of the entries that training moved and the stored expert has at the base's values."""
+
+
 class TrainingRecord(RunRecord):
     """`train.json` of an expert or a trained mixture: its recipe, and what really happened."""
 
@@ -152,6 +166,8 @@ class TrainingRecord(RunRecord):
     """Tensors of the base that the model class does not load; known where the tensors are written."""
     base_tensors: dict[str, str] | None = None
     """Digests of the base's tensors by name, by which another base is told; absent in records of older versions."""
+    vector: OwnVectorRecord | None = None
+    """Known where the tensors are written; absent in records of older versions."""
 
 
 class TrajectoryRecord(RunRecord):

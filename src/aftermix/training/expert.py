@@ -11,21 +11,24 @@ import torch
 from transformers import core_model_loading
 
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
+from aftermix.checkpoints.formats.content_hash import hash_all_weights
 from aftermix.checkpoints.model_files import read_companion_files
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.checkpoints.safe_files import read_json
-from aftermix.checkpoints.shards import TensorSpec, stream_whole_tensors
-from aftermix.checkpoints.writer import write_checkpoint
+from aftermix.checkpoints.shards import TensorSpec, plan_shards, stream_whole_tensors, write_index, write_shards
+from aftermix.checkpoints.writer import stage_folder, write_companions
 from aftermix.config import DatasetConfig, TrainConfig
 from aftermix.errors import RunFailedError, TrainingError
-from aftermix.files import fingerprint, format_json
+from aftermix.files import format_json
+from aftermix.runs.verification_records import OwnVectorRecord
 from aftermix.training.resuming import describe_differences
+from aftermix.training.vectors.own_vector import RoundingLoss, VectorType, write_own_vector
 
 MAX_SHARD_BYTES = 5_000_000_000
 NOT_OF_THE_RECIPE = {
     *("datasets", "sources", "mixtures", "cache"),
-    *("device", "threads", "accumulation", "save_steps", "checkpoint_tokens"),
+    *("device", "threads", "accumulation", "save_steps", "checkpoint_tokens", "vector"),
 }
 """Keys of the training file that decide where and how a run is worked off, and at most the last bits of its result.
 
@@ -40,7 +43,7 @@ def identify_base(base: Checkpoint) -> dict[str, Any]:
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
 
-    return {"weights": {file.name: fingerprint(file) for file in base.files()}, "companions": digest.hexdigest()}
+    return {"weights": hash_all_weights(base.files()), "companions": digest.hexdigest()}
 
 
 def build_recipe_record(
@@ -134,38 +137,49 @@ def write_expert(
     dtype: torch.dtype | None,
     record: dict[str, Any],
     state: dict[str, torch.Tensor] | None = None,
-) -> None:
+    vector: VectorType | None = None,
+) -> OwnVectorRecord:
     """Write `model` as the new model folder `folder`, complete or not at all, with `record` as its `train.json`.
 
     `state` is its state dict, as for :func:`collect_trained_tensors`.
 
     Every tensor is stored in the type it has in the base (real-valued ones as `dtype` where one is given). What the
-    model class does not load passes through from the base and is listed in the record. Raises
-    :class:`RunFailedError` when a trained tensor holds NaN or Inf in the stored type.
+    model class does not load passes through from the base and is listed in the record, beside what the stored types
+    lost of the vector, which is returned too. With `vector` the difference from the base lies beside the weights in
+    that type, tied to both by hashes. Raises :class:`RunFailedError` when a trained tensor holds NaN or Inf in the
+    stored type.
     """
     trained = collect_trained_tensors(model, base, state=state)
     layout = [TensorSpec.from_info(info, dtype) for info in base.tensors.values()]
     unchanged = [name for name in base.tensors if name not in trained]
+    shards = plan_shards(layout, MAX_SHARD_BYTES)
+    loss = RoundingLoss()
 
-    content = format_json({**record, "passed_through": unchanged})
-    companions = {**read_companion_files(ModelPool(base, {}), dtype=dtype), TRAINING_FILE: content.encode()}
+    with stage_folder(folder) as hidden:
+        narrow = _narrow_tensors(trained, base, layout, label=folder.name, loss=loss)
+        write_shards(hidden, stream_whole_tensors(narrow), shards)
+        if vector is not None:
+            write_own_vector(hidden, trained, base, differing=loss.differing, dtype=vector)
+            write_index(hidden, shards)  # servers that open every safetensors file leave the vector alone then
 
-    write_checkpoint(
-        folder,
-        stream_whole_tensors(_narrow_tensors(trained, base, layout, label=folder.name)),
-        layout=layout,
-        companions=companions,
-        max_shard_bytes=MAX_SHARD_BYTES,
-    )
+        rounded = loss.build_record(vector)
+        content = format_json({**record, "passed_through": unchanged, "vector": rounded.model_dump()}).encode()
+        write_companions(hidden, {**read_companion_files(ModelPool(base, {}), dtype=dtype), TRAINING_FILE: content})
+    return rounded
 
 
 def _narrow_tensors(
-    trained: dict[str, torch.Tensor], base: Checkpoint, layout: list[TensorSpec], *, label: str
+    trained: dict[str, torch.Tensor], base: Checkpoint, layout: list[TensorSpec], *, label: str, loss: RoundingLoss
 ) -> Iterator[tuple[str, torch.Tensor]]:
+    """Each tensor in its stored type; `loss` is told what that rounds, a tied head once."""
     for spec in layout:
         tensor = trained[spec.name] if spec.name in trained else base.read(spec.name)
         narrow = tensor.detach().to(spec.dtype)
         if narrow.is_floating_point() and not bool(torch.isfinite(narrow).all()):
             remedy = "Lower the learning rate, or store in bfloat16 or float32, in another output folder."
             raise RunFailedError(f"{label}: {spec.name}", f"holds NaN or Inf as {spec.dtype}", remedy)
+
+        if spec.name in trained and base.info(spec.name).mergeable and spec.name not in base.alias:
+            flat = (part.detach().cpu().reshape(-1) for part in (base.read(spec.name), tensor, narrow))
+            loss.add(spec.name, *flat)
         yield spec.name, narrow

@@ -35,6 +35,8 @@ class TrainingProgress:
     seconds: float
     threads: int | None
     """CPU threads that it began with; None in points of earlier versions."""
+    vector: str
+    """`train.vector` when it began; `none` in points of earlier versions, which wrote no vector."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class ResumePoints:
     """A point after so many steps; 0 writes none."""
     recipe: Mapping[str, Any]
     """All that decides the weights, as plain values: only a run of the same recipe goes on."""
+    vector: str = "none"
+    """`train.vector` of the run, written down in each point."""
 
     def find_latest(self) -> TrainingProgress | None:
         """The last whole point; None where there is none.
@@ -59,7 +63,8 @@ class ResumePoints:
         step, folder = max(points)
         point = json.loads((folder / POINT).read_text(encoding="utf-8"))
         self._refuse_foreign(point)
-        return TrainingProgress(folder, step, point["losses"], point["seconds"], point.get("threads"))
+        threads, vector = point.get("threads"), point.get("vector", "none")
+        return TrainingProgress(folder, step, point["losses"], point["seconds"], threads, vector)
 
     def finish(self, step: int, *, losses: list[float], seconds: float, threads: int) -> None:
         """Make the Trainer's point at `step` ours: force it to disk, mark it, and remove the ones before it."""
@@ -77,6 +82,7 @@ class ResumePoints:
                 "threads": threads,
                 "processes": count_processes(),
                 "recipe": dict(self.recipe),
+                "vector": self.vector,
             }
             write_json(folder / POINT, content)
 

@@ -202,7 +202,7 @@ def test_killed_and_started_again(
     train(config_in(world, **OPTIMIZERS[kind]), out, log=said.append)
     goes_on = [f"cats: goes on after step {step} of 5"] if step else []
     assert said[0].startswith(f"cats: {world / 'corpus.jsonl'}: 120 documents, ")
-    assert said[1:] == ["cats: trains on 640 tokens, 0.44 epochs", *goes_on, f"cats: wrote {out / 'cats'}"]
+    assert said[1:-1] == ["cats: trains on 640 tokens, 0.44 epochs", *goes_on, f"cats: wrote {out / 'cats'}"]
     assert everything(out) == uninterrupted[kind]
     assert sorted(path.name for path in out.iterdir()) == ["cats", "cats-checkpoints"]
 

@@ -43,7 +43,8 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
     """Disk, memory, evaluations, tokens and time."""
     yield f"Parameters      {needs.parameters:,}"
     written = f"{needs.experts} experts" if needs.experts else "the merged model"
-    yield f"Disk            {_bytes(needs.disk_bytes)} for {written}"
+    vectors = f", {_bytes(needs.vector_bytes)} for their vectors" if needs.vector_bytes else ""
+    yield f"Disk            {_bytes(needs.disk_bytes)} for {written}{vectors}"
 
     fits = "fits" if needs.memory_bytes < needs.memory_free_bytes else "does NOT fit"
     free = _bytes(needs.memory_free_bytes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,14 @@ import torch
 import xxhash
 
 from aftermix.checkpoints.alignment.view import ModelView
+from aftermix.checkpoints.formats.content_hash import hash_weights
 from aftermix.checkpoints.formats.gguf import GGUFCheckpoint
 from aftermix.checkpoints.formats.spans import list_sample_spans, split_into_spans
 from aftermix.checkpoints.formats.vector_file import VectorFile, view_bytes
 from aftermix.checkpoints.model import Model, StoredDifference, TensorInfo
 from aftermix.checkpoints.reader import Checkpoint
-from aftermix.checkpoints.safe_files import read_json, take_stamp
+from aftermix.checkpoints.safe_files import read_json
 from aftermix.errors import CheckpointError, Problem
-from aftermix.files import fingerprint
 
 TRAINING_FILE = "train.json"
 COMPARED_AS = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -121,7 +120,7 @@ class BaseRecord:
             if compared and hashed_bytes + size > MOST_HASHED_BYTES:
                 break
             compared, hashed_bytes = compared + 1, hashed_bytes + size
-            if _hash_file(file, take_stamp(file)) != self.files[file.name]:
+            if hash_weights(file) != self.files[file.name]:
                 differing.append(file.name)
         return differing, compared
 
@@ -173,6 +172,18 @@ def compare_recorded_base(digests: BaseDigests, expert: Model, *, vector: str, w
     return BaseComparison(_describe_other_base(record, digests.base, expert, vector, differing, compared))
 
 
+def holds_recorded_values(base: Model, expert: Model) -> bool:
+    """Tell whether `base` has every tensor that the record of `expert` names, with its values; the base is read whole.
+
+    Of a base that is stored in another type, samples are compared.
+    """
+    record = read_base_record(expert.folder)
+    if record is None or not record.tensors:
+        return False
+    differing, compared = record.compare(BaseDigests(base), whole=True)
+    return not differing and compared == len(record.tensors)
+
+
 def read_base_record(folder: Path) -> BaseRecord | None:
     """The base that `train.json` in `folder` records; None without a record of ours."""
     if not (folder / TRAINING_FILE).is_file():
@@ -217,8 +228,3 @@ def _is_stored_plainly(model: Model) -> bool:
 
 def _name_dtype(info: TensorInfo) -> str:
     return str(info.dtype).removeprefix("torch.")
-
-
-@lru_cache(maxsize=1024)
-def _hash_file(file: Path, _stamp: tuple[int, ...]) -> str:
-    return fingerprint(file)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aftermix.analysis.geometry import VectorGeometry, measure_geometry
 from aftermix.analysis.geometry_tables import dump_geometry
+from aftermix.analysis.storage.rounding import survey_rounding
 from aftermix.config import Config
 from aftermix.files import write_atomically, write_json
 from aftermix.jobs.analysis.targets import determine_picture_kind, load_target, open_target_pool
@@ -24,7 +26,7 @@ def inspect(
     config = load_target(target, base=base)
     pool = open_target_pool(config, base=base)
 
-    geometry = measure_geometry(pool)
+    geometry = replace(measure_geometry(pool), rounding=survey_rounding(pool))
     if json is not None:
         write_json(json, _build_record(geometry, config))
 

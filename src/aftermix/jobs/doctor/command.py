@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from aftermix import progress
+from aftermix.analysis.storage.rounding import survey_rounding
 from aftermix.checkpoints.alignment.align import describe_alignment
 from aftermix.checkpoints.alignment.mismatches import list_remarks
 from aftermix.checkpoints.formats.fp8 import DequantisedModel
@@ -152,6 +153,7 @@ def _examine_models(pool: ModelPool, config: Config, job: JobKind, diagnosis: Co
         diagnosis.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")
 
     diagnosis.facts += describe_alignment(pool.base, pool.experts)
+    diagnosis.facts += [f"vector '{name}' {rounding}" for name, rounding in survey_rounding(pool).items()]
     if any(vector.calibration for vector in config.vectors.values()):
         diagnosis.run_check(lambda: _check_calibration(pool, config, diagnosis))
 

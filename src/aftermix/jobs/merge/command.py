@@ -20,7 +20,9 @@ from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.provenance import format_recipe, hash_weight_files, lock
 from aftermix.merging.blocks import list_block_spans
 from aftermix.merging.exclusive_check import ExclusiveCheck
-from aftermix.merging.merge import MergedBlock, Merger, MergeRecipe, Weights, check_weights, stream_merged_pieces
+from aftermix.merging.merge import Merger, MergeRecipe, Weights, check_weights, stream_merged_pieces
+from aftermix.merging.merged_block import MergedBlock
+from aftermix.merging.rounding_tally import RoundingTally
 from aftermix.merging.shares import ShareTally, build_share_record, describe_fallbacks, drops_entries
 from aftermix.progress import bar
 from aftermix.runs.input_records import LOCK_FILE
@@ -54,7 +56,10 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
     for line in [*describe_alignment(pool.base, pool.experts), *describe_fallbacks(merger), *remarks]:
         log(line)
 
-    folder = write_model(merger, weights, config=config, output=output, inputs=inputs, check=checked)
+    rounding = RoundingTally() if pool.base is not None else None
+    folder = write_model(merger, weights, config=config, output=output, inputs=inputs, check=checked, rounding=rounding)
+    if rounding is not None and (line := rounding.summarise()):
+        log(line)
     if checked is not None:
         log(checked.summarise())
     return folder
@@ -69,6 +74,7 @@ def write_model(
     inputs: InputStamps | None = None,
     best: RunResult | None = None,
     check: ExclusiveCheck | None = None,
+    rounding: RoundingTally | None = None,
 ) -> Path:
     """Write the merge at `weights` with everything that makes it serve; scores in `best` go into the model card.
 
@@ -83,7 +89,7 @@ def write_model(
     blocks = sum(len(list_block_spans(spec.shape)) for spec in layout)
 
     tally = ShareTally() if drops_entries(recipe.method, merger.vectors) else None
-    watchers = [watcher for watcher in (tally, check) if watcher is not None]
+    watchers = [watcher for watcher in (tally, check, rounding) if watcher is not None]
 
     def watch(block: MergedBlock) -> None:
         for watcher in watchers:

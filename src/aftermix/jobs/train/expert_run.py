@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import TrainConfig
 from aftermix.errors import CheckpointError, RunFailedError
-from aftermix.runs.verification_records import LossRecord, TrainingRecord
+from aftermix.runs.verification_records import LossRecord, OwnVectorRecord, TrainingRecord
 from aftermix.training.base_model import freeze, load_base
 from aftermix.training.checkpoint_schedule import name_checkpoint_folder, plan_checkpoints
 from aftermix.training.data.mixture import SequenceMixture
@@ -24,6 +24,7 @@ from aftermix.training.distributed.processes import count_processes, gather_stat
 from aftermix.training.expert import is_already_trained, write_expert
 from aftermix.training.resuming import ResumePoints
 from aftermix.training.trainer import TrainingRecipe, average_last_losses, train_one
+from aftermix.training.vectors.own_vector import describe_rounding, parse_vector_type
 
 VERSIONS_OF = ("aftermix", "accelerate", "numpy", "safetensors", "tokenizers", "torch", "transformers")
 
@@ -75,8 +76,10 @@ def plan_run(
     due = {step: n for step, n in due.items() if not is_already_trained(name_checkpoint_folder(folder, n), record)}
 
     work = folder.with_name(f".{folder.name}.training")
-    resume = ResumePoints(work, every_steps=settings.save_steps, recipe=record)
-    resume.find_latest()
+    resume = ResumePoints(work, every_steps=settings.save_steps, recipe=record, vector=settings.vector)
+    earlier = resume.find_latest()
+    if earlier is not None:
+        resume = replace(resume, vector=earlier.vector)  # a run ends as it began
     return ExpertPlan(name, folder, packed, recipe, record, due, resume, data={})
 
 
@@ -99,14 +102,17 @@ def train_expert(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, *, l
     if earlier is not None:
         log(f"{plan.name}: goes on after step {earlier.step} of {plan.recipe.count_steps(len(plan.packed))}")
 
-    _train_and_write(plan, settings, base)
+    vector = _train_and_write(plan, settings, base)
     plan.resume.remove()  # only here: whatever fails before may be mended, and the run goes on
     log(f"{plan.name}: wrote {plan.folder}")
+    if vector is not None and vector.rounding_lost:
+        log(f"{plan.name}: {describe_rounding(vector)}")
     wait_for_all()
     gc.collect()  # the Trainer leaves reference cycles, and the next expert needs the room
 
 
-def _train_and_write(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint) -> None:
+def _train_and_write(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint) -> OwnVectorRecord | None:
+    """Train and write the expert; what its stored type rounds, on the process that writes."""
     model = load_base(base)
     writer = _ExpertWriter(plan, settings, base, model, frozen=make_trainable(model, settings))
     done = train_one(
@@ -128,7 +134,7 @@ def _train_and_write(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint) 
         "threads": done.threads,
         "processes": done.processes,
     }
-    writer.write(plan.folder, tokens=plan.packed.tokens, losses=done.losses, **measured)
+    return writer.write(plan.folder, tokens=plan.packed.tokens, losses=done.losses, **measured)
 
 
 @dataclass(frozen=True)
@@ -151,23 +157,25 @@ class _ExpertWriter:
             )
             self.write(folder, tokens=tokens, losses=losses, of_steps=steps)
 
-    def write(self, folder: Path, *, tokens: int, losses: Sequence[float], **more: Any) -> None:
-        """Write the model as it is now; every process must call this, and one writes."""
+    def write(self, folder: Path, *, tokens: int, losses: Sequence[float], **more: Any) -> OwnVectorRecord | None:
+        """Write the model as it is now; every process must call this, and one writes and tells what was rounded."""
         dtype = getattr(torch, self.settings.dtype) if self.settings.dtype else None
         state = gather_state(self.model)
+        if read_process_index() != 0:
+            return None
 
-        if read_process_index() == 0:
-            if self.settings.lora is not None:
-                from aftermix.training.lora import fold_adapters
+        if self.settings.lora is not None:
+            from aftermix.training.lora import fold_adapters
 
-                state = fold_adapters(self.model, state)
-            record = self._build_record(tokens=tokens, losses=losses).model_copy(update=more)
-            values = record.model_dump(exclude_unset=True)
-            try:
-                write_expert(folder, self.model, self.base, dtype=dtype, record=values, state=state)
-            except CheckpointError as error:
-                remedy = "Make room there and give the same command again; experts, checkpoints and resume points stay."
-                raise RunFailedError(error.problem.where, error.problem.found, remedy) from error
+            state = fold_adapters(self.model, state)
+        record = self._build_record(tokens=tokens, losses=losses).model_copy(update=more)
+        values = record.model_dump(exclude_unset=True)
+        vector = parse_vector_type(self.plan.resume.vector)
+        try:
+            return write_expert(folder, self.model, self.base, dtype=dtype, record=values, state=state, vector=vector)
+        except CheckpointError as error:
+            remedy = "Make room there and give the same command again; experts, checkpoints and resume points stay."
+            raise RunFailedError(error.problem.where, error.problem.found, remedy) from error
 
     def _build_record(self, *, tokens: int, losses: Sequence[float]) -> TrainingRecord:
         """Content of `train.json`: the recipe that identifies the expert, and what really happened."""

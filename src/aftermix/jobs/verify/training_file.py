@@ -35,6 +35,7 @@ def training_config(config: Config, *, domains: Sequence[str], mixtures: Mapping
         "datasets": datasets,
         "sources": sources,
         "checkpoint_tokens": None,
+        "vector": "none",  # what is trained here is measured, and merged with nothing
         "learning_rate": (rates.pop() if len(rates) == 1 else None) or config.train.learning_rate,
     }
     return config.model_copy(update={"train": config.train.model_copy(update=update)})

@@ -93,7 +93,8 @@ def open_faults(base: Path, expert: Path) -> list[str]:
 
 
 def make_old(expert: Path, **weights: str) -> None:
-    """The record as versions without digests of tensors wrote it."""
+    """The record as versions without digests of tensors wrote it, and no vector beside the weights."""
+    (expert / "vector.safetensors").unlink(missing_ok=True)
     record = json.loads((expert / "train.json").read_text())
     del record["base_tensors"]
     record["recipe"]["base"]["weights"] |= weights
@@ -232,6 +233,7 @@ def test_a_file_of_that_name_by_another_program_is_no_record(
     base_folder: Path, other_base: Path, expert: Path, content: str
 ) -> None:
     (expert / "train.json").write_text(content)
+    (expert / "vector.safetensors").unlink()  # which is ours, and knows its base
     assert open_faults(other_base, expert) == []
     assert open_pool(config_of(base_folder, expert)).confirmed == frozenset()
 

@@ -21,6 +21,8 @@ from aftermix.files import fingerprint, sha256
 from aftermix.jobs.train.command import train
 from support.forked import run_forked
 
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
 
 def copied(folder: Path, to: Path) -> Path:
     return Path(shutil.copytree(folder, to))
@@ -33,6 +35,12 @@ def names_in(folder: Path) -> set[str]:
 def record_of(folder: Path) -> dict[str, Any]:
     record: dict[str, Any] = json.loads((folder / "train.json").read_text())
     return record
+
+
+def describe_rounded(folder: Path) -> str:
+    told = record_of(folder)["vector"]
+    lost = f"rounding lost {told['rounding_lost']:.1%} of the vector's norm and {told['unmoved']:.1%} of its entries"
+    return f"{folder.name}: {lost} from the weights that serve; vector.safetensors has them (bfloat16)"
 
 
 def json_texts(file: Path) -> list[str]:
@@ -62,7 +70,7 @@ def test_experts_are_complete_and_better_at_home(make_config: Any, base_folder: 
         f"cats: trains on 1500 tokens, {record_of(folders['cats'])['epochs']:.2f} epochs",
         f"code: {code}: 1 document, {of_code} characters, {tokens} tokens",
         f"code: trains on {tokens} tokens, 1.00 epochs",
-        *(f"{name}: wrote {folder}" for name, folder in folders.items()),
+        *(line for name, folder in folders.items() for line in (f"{name}: wrote {folder}", describe_rounded(folder))),
     ]
     assert said[0] == f"cats: {tmp_path / 'corpus.jsonl'}: 120 documents, {of_cats} characters, 1440 tokens"
     assert sorted(names_in(tmp_path / "experts")) == ["cats", "code"]
@@ -77,7 +85,7 @@ def test_experts_are_complete_and_better_at_home(make_config: Any, base_folder: 
         copied_files = names_in(base_folder) - {"model.safetensors"}
         assert {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"} <= copied_files
         assert all((folder / file).read_bytes() == (base_folder / file).read_bytes() for file in copied_files)
-        assert names_in(folder) == copied_files | {"model.safetensors", "train.json"}
+        assert names_in(folder) == copied_files | {"train.json", "vector.safetensors", *WEIGHTS}
         assert loss_on(folder, home[name]) < loss_on(base_folder, home[name]) - 1
         _, loaded = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
         assert not loaded["missing_keys"]
@@ -302,6 +310,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 import aftermix.checkpoints.shards as shards
+import aftermix.training.expert as expert
 import aftermix.training.loop as loop
 from transformers import LlamaForCausalLM, LlamaTokenizer  # before the forks: slow to import
 from aftermix.config import parse_config
@@ -333,8 +342,15 @@ def before_the_rename():
     rename = Path.rename
     Path.rename = lambda self, to: die() if Path(to).name == "cats" else rename(self, to)
 
+def between_weights_and_vector():
+    write = expert.write_own_vector
+    def write_and_die(*args, **kwargs):
+        write(*args, **kwargs)
+        die()
+    expert.write_own_vector = write_and_die
+
 settings, output = json.loads(sys.argv[1]), Path(sys.argv[2])
-for moment in (in_training, in_the_middle_of_the_weights, before_the_rename):
+for moment in (in_training, in_the_middle_of_the_weights, between_weights_and_vector, before_the_rename):
     child = os.fork()
     if child == 0:
         moment()
@@ -350,10 +366,10 @@ def test_a_killed_run_leaves_no_folder_that_looks_complete(make_config: Any, tmp
     config = make_config(datasets={name: {"data": "corpus.jsonl", "tokens": 600} for name in ("cats", "dogs")})
     done = run_forked(KILLED, json.dumps(as_yaml_values(config)), tmp_path, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    moments = ["in_training", "in_the_middle_of_the_weights", "before_the_rename"]
+    moments = ["in_training", "in_the_middle_of_the_weights", "between_weights_and_vector", "before_the_rename"]
     assert done.stdout.split() == [word for moment in moments for word in (moment, str(int(signal.SIGKILL)))], done
     visible = {m: [f for f in names_in(tmp_path / m) if not f.startswith(".")] for m in moments}
-    assert visible == {"in_training": ["cats"], "in_the_middle_of_the_weights": [], "before_the_rename": []}
+    assert visible == {"in_training": ["cats"], **{moment: [] for moment in moments[1:]}}
     for moment in moments[1:]:
         assert any(name.startswith(".cats.incomplete") for name in names_in(tmp_path / moment))
 
@@ -361,6 +377,7 @@ def test_a_killed_run_leaves_no_folder_that_looks_complete(make_config: Any, tmp
     whole = train(config, tmp_path / "whole")
     again = train(config, tmp_path / "in_training", log=said.append)
     assert said[0].startswith("cats: reused")
-    assert (again["dogs"] / "model.safetensors").read_bytes() == (whole["dogs"] / "model.safetensors").read_bytes()
+    for file in ("model.safetensors", "vector.safetensors"):
+        assert (again["dogs"] / file).read_bytes() == (whole["dogs"] / file).read_bytes()
     train(config, tmp_path / "before_the_rename")
     assert sorted(names_in(tmp_path / "before_the_rename")) == ["cats", "dogs"]

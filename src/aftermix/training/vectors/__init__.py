@@ -1,0 +1,1 @@
+"""The vector beside an expert: begin in own_vector.py."""
