@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from aftermix.api.commands.texts import describe_estimate
 from aftermix.checkpoints.formats.trained_expert import TrainedExpert
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
@@ -22,7 +23,6 @@ from aftermix.files import fingerprint
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.plan import plan
-from aftermix.jobs.terminal_text import describe_estimate
 from aftermix.jobs.train.command import train
 
 Tensors = dict[str, torch.Tensor]
