@@ -16,6 +16,8 @@ from aftermix.config.file import list_fields
 from aftermix.errors import ConfigError, Problem, refuse_if_any
 
 WHERE = "arguments"
+IN_FILE = {("merge", "scale"): "lambda"}
+"""Keys of the file that no keyword can be called, by section and the keyword that stands for them."""
 Ranges = Mapping[str, tuple[float, float]]
 """Least and greatest merge weight by vector."""
 
@@ -44,7 +46,7 @@ def extend_config(
     values = as_yaml_values(config)
     placed = place_options(options, sections)
     for section, keys in placed.items():
-        values[section] = {**_strip_unset(config, section, values), **keys}
+        values[section] = {**_strip_unset(config, section, values), **_name_as_in_file(section, keys)}
 
     names = {"ranges": ranges, "weights": weights}
     refuse_if_any([problem for word, given in names.items() for problem in _find_strangers(word, given, config)])
@@ -69,15 +71,20 @@ def place_options(options: Mapping[str, Any], sections: Sequence[str]) -> dict[s
     fields = {section: list_fields((section,)) for section in sections}
     problems = []
     for key, value in options.items():
-        section = next((section for section in sections if key in fields[section]), None)
+        section = next((each for each in sections if IN_FILE.get((each, key), key) in fields[each]), None)
         if key in sections and isinstance(value, Mapping):
             placed[key] = {**value, **placed.get(key, {})}
         elif section is not None:
-            placed.setdefault(section, {})[key] = value
+            placed.setdefault(section, {})[IN_FILE.get((section, key), key)] = value
         else:
             problems.append(_explain_unknown(key, fields))
     refuse_if_any(problems)
     return placed
+
+
+def _name_as_in_file(section: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys as the file has them: `lambda` is a word of Python, whose keyword is `scale`."""
+    return {IN_FILE.get((section, key), key): value for key, value in keys.items()}
 
 
 def _explain_unknown(key: str, fields: Mapping[str, Sequence[str]]) -> Problem:

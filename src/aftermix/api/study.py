@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from math import isfinite, nan
-from numbers import Real
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from aftermix.api.merged import Merged
 from aftermix.api.pool import Pool
 from aftermix.api.sections import Ranges, extend_config
 from aftermix.api.stored_run import tabulate_trials
+from aftermix.api.study_folder import StudyFolder
+from aftermix.api.told_answers import ToldAnswers, read_told
 from aftermix.errors import SearchError
-from aftermix.runs.item_scores import average
-from aftermix.runs.trials import Point, Trial
+from aftermix.runs.answers.requests import REQUESTS_FILE, RequestTable, read_request_files, write_requests
+from aftermix.runs.trials import Point, ProposedPoint, Suggestion, Trial
 from aftermix.search.objective import ObjectiveSet
 
 if TYPE_CHECKING:
     import pandas
     import torch
 
-Scores = Mapping[str, float | Sequence[float | None]]
-"""Task -> its score, or the scores of its items."""
+Scores = Mapping[str, float | Sequence[float | None] | Mapping[str, Any]]
+"""Task -> its score, or the scores of its items, or scores with log-likelihoods (:mod:`aftermix.api.told_answers`)."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +48,45 @@ class AskedPoint:
         """The merge as a model of transformers."""
         return self.merged.model()
 
+    @property
+    def point(self) -> Point:
+        """Weights and settings."""
+        return Point(dict(self.weights), dict(self.settings))
+
 
 class Study:
-    """Ask and tell over merge weights and searched settings, by TPE (OptiMer, Algorithm 1) or at random.
+    """Ask and tell over merge weights and searched settings: by TPE (OptiMer, Algorithm 1), at random, or by response.
 
-    What is proposed is decided by the trials told before, the points still open, and the seed. Priors come first, then
-    scattered points, then the sampler's. ::
+    What is proposed is decided by what was told before, the points still open, and the seed. Priors come first, then
+    scattered points, then the sampler's. `response` fits every item's log-likelihoods, and has a design of its own. ::
 
-        study = Study(pool, ranges={"ja": (0, 1), "math": (0, 1)})
+        study = Study(pool, ranges={"ja": (0, 1), "math": (0, 1)}, output="studies/x")
         for point in study.ask(4):
             study.tell(point.number, {"accuracy": score(point.tensors())})
         study.best.weights
+
+    With `output` every point and every score is on disk before the call returns. Opened again with the same arguments,
+    the study first hands out the points that were asked for and never told, and then goes on as it would have.
     """
 
-    def __init__(self, pool: Pool, *, ranges: Ranges | None = None, **options: Any) -> None:
-        """`options`: keys of `search:` and `merge:`; `strategy` is `tpe` (default) or `random`.
+    _trials: list[Trial]
+    """Told points, by number."""
+    _open: dict[int, AskedPoint]
+    _left: list[AskedPoint]
+    """Open points of an earlier process, to be handed out first."""
+    _asked: int
+    _batches: int
+    _tasks: tuple[str, ...]
+    _requests: RequestTable | None
+    """Items that log-likelihoods are told of, once some were."""
 
-        Raises :class:`AftermixError` for keys that do not fit, and :class:`SearchError` for `strategy: response`, which
-        needs log-likelihoods.
+    def __init__(
+        self, pool: Pool, *, ranges: Ranges | None = None, output: str | Path | None = None, **options: Any
+    ) -> None:
+        """`options`: keys of `search:` and `merge:`; `strategy` is `tpe` (default), `random` or `response`.
+
+        `output`: a new folder, or that of this study; without it the study lives in memory. Raises
+        :class:`AftermixError` for keys that do not fit, and :class:`SearchError` for a folder that holds anything else.
         """
         from aftermix.jobs.provenance import resolve_defaults
         from aftermix.jobs.search.space_from_config import build_space
@@ -68,62 +94,82 @@ class Study:
 
         options = {"strategy": "tpe", **options}
         config = extend_config(pool.config, options, sections=["search", "merge"], ranges=ranges)
-        if config.search.strategy == "response":
-            raise SearchError("strategy", "response needs log-likelihoods", "Take `tpe`, or aftermix.search.")
-        recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
-        self.config = resolve_defaults(config, recipe)
+        self._recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
+        self.config = resolve_defaults(config, self._recipe)
         self._space = build_space(self.config)
-        self._trials: list[Trial] = []
-        self._open: dict[int, AskedPoint] = {}
-        self._asked = 0
-        self._tasks: tuple[str, ...] = ()
+
+        self._forget()
+        self._folder: StudyFolder | None = None
+        if output is not None:
+            self._folder = StudyFolder(Path(output))
+        elif self.config.search.strategy == "response":  # which reads log-likelihoods from files
+            self._folder = StudyFolder(Path(mkdtemp(prefix="aftermix-study-")))
+            finalize(self, shutil.rmtree, self._folder.path, ignore_errors=True)
+        if self._folder is not None:
+            self._folder.open(self.config)
+            self._load(self._folder)
 
     def ask(self, count: int = 1) -> list[AskedPoint]:
-        """The next points, each chosen in view of those that are still open."""
-        from aftermix.search.sampler import suggest
+        """The next points, each chosen in view of those that are still open.
 
-        points = []
-        for _ in range(count):
-            suggestion = suggest(
-                self._space,
-                config=self.config.search,
-                objectives=self._build_objectives(),
-                trials=self._trials,
-                number=self._asked,
-                running=[_locate(point) for point in self._open.values()],
-            )
-            merged = self._merge(suggestion.point)
-            point = AskedPoint(self._asked, suggestion.weights, suggestion.settings, suggestion.origin, merged)
-            self._open[point.number] = point
-            self._asked += 1
-            points.append(point)
-        return points
+        A study that was opened again first gives what is left of the points that were asked for, which may be fewer
+        than `count`. Raises :class:`AftermixError` where its folder cannot be written, and asks nothing then.
+        """
+        with self._work():
+            if self._left:
+                points, self._left = self._left[:count], self._left[count:]
+                return points
 
-    def tell(self, number: int, scores: Scores | None, *, error: str | None = None) -> None:
+            suggestions = self._suggest(count)
+            points = [self._open_point(self._asked + place, each) for place, each in enumerate(suggestions)]
+            if self._folder is not None:
+                self._folder.append_points([self._describe(point, len(points)) for point in points])
+            self._open |= {point.number: point for point in points}
+            self._asked += len(points)
+            self._batches += 1
+            return points
+
+    def tell(
+        self,
+        number: int,
+        scores: Scores | None,
+        loglikelihoods: Mapping[str, Any] | None = None,
+        *,
+        gold: Mapping[str, Sequence[int]] | None = None,
+        error: str | None = None,
+    ) -> None:
         """Record the scores of point `number`, or with None that it failed, and why (`error`).
 
-        Raises :class:`SearchError` for a point that is not open, other tasks than those told before, and scores that
-        are no finite numbers.
-        """
-        if number not in self._open:
-            found = f"expected one of the open points ({', '.join(map(str, self._open)) or 'none'}), found {number}"
-            raise SearchError("tell", found, "Tell each point that was asked for once.")
-        point = self._open[number]
-        fields: dict[str, Any] = {
-            "number": number, "weights": dict(point.weights), "settings": dict(point.settings), "origin": point.origin,
-            "strategy": self.config.search.strategy,
-        }  # fmt: skip
+        `loglikelihoods`: task -> for each item the log-likelihood of each choice; `gold`: task -> for each item the
+        index of the right choice, told with the first point at least. The item's score is 1 where the right one is
+        the greatest. `strategy: response` needs them of one task or more; the scores of such a task are told by item.
 
-        if scores is None:
-            trial = Trial(**fields, state="failed", error=error or "told as failed")
-        else:
-            means = self._check_scores(number, scores)
-            self._tasks = self._tasks or tuple(means)
-            objectives = self._build_objectives()
-            values, is_feasible = objectives.values(means), objectives.feasible(means)
-            trial = Trial(**fields, state="complete", scores=means, objective=values, feasible=is_feasible)
-        del self._open[number]
-        self._trials = sorted([*self._trials, trial], key=lambda told: told.number)
+        Raises :class:`SearchError` for a point that is not open, other tasks or items than those told before, and
+        numbers that are not finite; nothing is recorded then.
+        """
+        with self._work():
+            if number not in self._open:
+                found = f"expected one of the open points ({', '.join(map(str, self._open)) or 'none'}), found {number}"
+                raise SearchError("tell", found, "Tell each point that was asked for once.")
+            point = self._open[number]
+            fields: dict[str, Any] = {
+                "number": number, "weights": dict(point.weights), "settings": dict(point.settings),
+                "origin": point.origin, "strategy": self.config.search.strategy,
+            }  # fmt: skip
+
+            told = None if scores is None else self._check(number, scores, loglikelihoods, gold)
+            if told is None:
+                trial = Trial(**fields, state="failed", error=error or "told as failed")
+            else:
+                objectives = self._build_objectives(tuple(told.means))
+                values, is_feasible = objectives.values(told.means), objectives.feasible(told.means)
+                trial = Trial(**fields, state="complete", scores=told.means, objective=values, feasible=is_feasible)
+            self._record(trial, told)
+
+    @property
+    def open(self) -> list[AskedPoint]:
+        """Points that were asked for and are still to be told."""
+        return list(self._open.values())
 
     @property
     def trials(self) -> pandas.DataFrame:
@@ -140,37 +186,139 @@ class Study:
         """The merge of a told point."""
         return self._merge(trial.point)
 
+    # What is proposed
+
+    def _suggest(self, count: int) -> list[Suggestion]:
+        if self.config.search.strategy != "response":
+            return self._suggest_by_sampler(self._trials, count)
+
+        from aftermix.search.proposing.response_fit import build_coordinates
+        from aftermix.search.proposing.response_proposer import ResponseProposer
+
+        assert self._folder is not None  # noqa: S101 - made at the start; for the type checker
+        proposer = ResponseProposer(
+            run=self._folder.path,
+            space=self._space,
+            coordinates=build_coordinates(self._space, normalised=self._recipe.method.divides_by_weights),
+            config=self.config.search,
+            objectives=self._build_objectives(self._tasks),
+            tasks=self._tasks,
+            fall_back=self._suggest_by_sampler,
+            ends=False,
+        )
+        suggestions: list[Suggestion] = []
+        while len(suggestions) < count:  # the end of the first design is a batch of its own
+            running = [*self._list_open(), *(suggestion.point for suggestion in suggestions)]
+            batch = proposer.propose(self._trials, count - len(suggestions), running)
+            if not batch:
+                break
+            suggestions += batch
+        return suggestions
+
+    def _suggest_by_sampler(self, trials: Sequence[Trial], count: int) -> list[Suggestion]:
+        from aftermix.search.sampler import suggest
+
+        suggestions: list[Suggestion] = []
+        for place in range(count):
+            suggestion = suggest(
+                self._space,
+                config=self.config.search,
+                objectives=self._build_objectives(self._tasks),
+                trials=trials,
+                number=self._asked + place,
+                running=[*self._list_open(), *(each.point for each in suggestions)],
+            )
+            suggestions.append(suggestion)
+        return suggestions
+
+    def _list_open(self) -> list[Point]:
+        return [point.point for point in self._open.values()]
+
+    def _build_objectives(self, tasks: tuple[str, ...]) -> ObjectiveSet:
+        named = [task for goal in self.config.search.objective for task in (*goal.tasks, *goal.floors)]
+        return ObjectiveSet.build(self.config.search.objective, tasks=list(tasks or dict.fromkeys(named) or ("score",)))
+
+    # What is told
+
+    def _check(
+        self, number: int, scores: Scores, loglikelihoods: Mapping[str, Any] | None, gold: Mapping[str, Any] | None
+    ) -> ToldAnswers:
+        where = f"point {number}"
+        if self._tasks and set(scores) != set(self._tasks):
+            found = f"expected scores of {', '.join(self._tasks)}, found {', '.join(scores) or 'none'}"
+            raise SearchError(where, found, "Tell the same tasks at every point.")
+        told = read_told(scores, loglikelihoods, gold, where=where, earlier=self._requests)
+        if self.config.search.strategy == "response" and not told.has_likelihoods:
+            found = "expected log-likelihoods, which `strategy: response` needs, found scores alone"
+            raise SearchError(where, found, "Tell `loglikelihoods` and `gold` of a task, or take `strategy: tpe`.")
+        return told
+
+    def _record(self, trial: Trial, told: ToldAnswers | None) -> None:
+        """Write down what was told, then count it."""
+        keeps = told is not None and (told.has_likelihoods or self._requests is not None)
+        if self._folder is not None:
+            if told is not None and keeps and self._requests is None:
+                write_requests(self._folder.path, told.requests)
+            self._folder.append_trial(
+                trial, None if told is None else told.items, told.answers if told is not None and keeps else None
+            )
+
+        if told is not None:
+            self._tasks = self._tasks or tuple(told.means)
+            self._requests = told.requests if keeps and self._requests is None else self._requests
+        del self._open[trial.number]
+        self._trials = sorted([*self._trials, trial], key=lambda each: each.number)
+
+    # What is on disk
+
+    def _work(self) -> AbstractContextManager[None]:
+        """The time in which no other process may work on the study."""
+        if self._folder is None:
+            return nullcontext()
+        if self._folder.has_changed:
+            self._forget()
+            self._load(self._folder)
+        return self._folder.hold()
+
+    def _forget(self) -> None:
+        self._trials, self._open, self._left = [], {}, []
+        self._asked = self._batches = 0
+        self._tasks, self._requests = (), None
+
+    def _load(self, folder: StudyFolder) -> None:
+        """Take up the study as its files have it."""
+        with folder.hold():
+            points, trials = folder.read()
+        told = {trial.number for trial in trials}
+        asked = [self._open_point(point.number, point) for point in points]
+        self._left = [point for point in asked if point.number not in told]
+        self._open = {point.number: point for point in self._left}
+        self._asked = max((point.number for point in points), default=-1) + 1
+        self._batches = max((point.batch for point in points), default=-1) + 1
+
+        self._trials = sorted(trials, key=lambda each: each.number)
+        complete = next((trial for trial in trials if trial.is_complete), None)  # the first told decides the tasks
+        if complete is not None:
+            self._tasks = tuple(complete.scores)
+            has_requests = (folder.path / REQUESTS_FILE).is_file()
+            self._requests = read_request_files(folder.path) if has_requests else None
+
+    def _open_point(self, number: int, place: Suggestion | ProposedPoint) -> AskedPoint:
+        return AskedPoint(number, place.weights, place.settings, place.origin, self._merge(place.point))
+
+    def _describe(self, point: AskedPoint, size: int) -> ProposedPoint:
+        return ProposedPoint(
+            number=point.number,
+            batch=self._batches,
+            size=size,
+            strategy=self.config.search.strategy,
+            origin=point.origin,
+            weights=dict(point.weights),
+            settings=dict(point.settings),
+        )
+
     def _merge(self, point: Point) -> Merged:
         from aftermix.jobs.search.settings import apply_settings
 
         config = apply_settings(self.config, point.settings)
         return Merged(extend_config(config, {}, sections=[], weights=point.weights))
-
-    def _build_objectives(self) -> ObjectiveSet:
-        named = [task for goal in self.config.search.objective for task in (*goal.tasks, *goal.floors)]
-        return ObjectiveSet.build(
-            self.config.search.objective, tasks=list(self._tasks or dict.fromkeys(named) or ("score",))
-        )
-
-    def _check_scores(self, number: int, scores: Scores) -> dict[str, float]:
-        if self._tasks and set(scores) != set(self._tasks):
-            found = f"expected scores of {', '.join(self._tasks)}, found {', '.join(scores) or 'none'}"
-            raise SearchError(f"point {number}", found, "Tell the same tasks at every point.")
-        means = {task: _average_items(given) for task, given in scores.items()}
-        for task, mean in means.items():
-            if not isfinite(mean):
-                remedy = "Tell a finite score, or `tell(number, None, error=...)` for a point that failed."
-                raise SearchError(f"point {number}: task '{task}'", f"expected a number, found {mean}", remedy)
-        return means
-
-
-def _average_items(given: float | Sequence[float | None]) -> float:
-    """A score, of any type of real number, or the mean of the items' scores; NaN where no item has one."""
-    if isinstance(given, Real):
-        return float(given)
-    scores = [None if score is None else float(score) for score in given]  # type: ignore[union-attr]
-    return average(scores) if any(score is not None for score in scores) else nan
-
-
-def _locate(point: AskedPoint) -> Point:
-    return Point(dict(point.weights), dict(point.settings))

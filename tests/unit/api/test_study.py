@@ -98,9 +98,3 @@ def test_what_cannot_be_told_is_refused_and_nothing_is_lost(study: aftermix.Stud
     with pytest.raises(SearchError, match=r"point 1: expected scores of task, found other"):
         study.tell(point.number, {"other": 0.5})
     assert len(study.trials) == 1
-
-
-def test_the_response_needs_log_likelihoods(family: Family) -> None:
-    pool = aftermix.Pool(family["base"], {"a": family["a"]})
-    with pytest.raises(SearchError, match="response needs log-likelihoods"):
-        aftermix.Study(pool, strategy="response")

@@ -47,22 +47,25 @@ class ResponseProposer:
     tasks: tuple[str, ...]
     fall_back: ProposeBatch
     """The sampler's batch, for responses that predict no better than the mean."""
+    ends: bool = True
+    """False for whoever asks for points as long as they like: the last trials are no special ones, and none is."""
 
     @property
     def startup(self) -> int:
         """Merges of the first design."""
         return count_first_design(self.space) if self.config.startup is None else self.config.startup
 
-    def propose(self, trials: Sequence[Trial], wanted: int) -> list[Suggestion]:
+    def propose(self, trials: Sequence[Trial], wanted: int, running: Sequence[Point] = ()) -> list[Suggestion]:
         """The next batch; none where the winner is settled to the precision that is asked for.
 
-        The sampler's where the response predicts no better than the mean does.
+        The sampler's where the response predicts no better than the mean does. `running` points have no scores yet.
         """
-        tried = [trial.point for trial in trials]
-        ended = sum(trial.is_complete for trial in trials)
+        number = len(trials) + len(running)
+        tried = [*(trial.point for trial in trials), *running]
+        ended = sum(trial.is_complete for trial in trials) + len(running)
         if ended < self.startup:
             design = list_first_design(
-                self.space, self.startup + len(trials), seed=self.config.seed, with_axes=not self.coordinates.normalised
+                self.space, self.startup + number, seed=self.config.seed, with_axes=not self.coordinates.normalised
             )
             untried = [suggestion for suggestion in design if suggestion.point not in tried]
             if untried:  # a space of few choices may have no more points than were tried
@@ -73,8 +76,12 @@ class ResponseProposer:
 
         fitted = self.fit(trials)
         if fitted is None or not fitted.is_useful:
-            progress.say(f"Trials {len(trials)} to {len(trials) + wanted - 1} are TPE's: {UNPREDICTED}")
+            progress.say(f"Trials {number} to {number + wanted - 1} are TPE's: {UNPREDICTED}")
             return list(self.fall_back(trials, wanted))
+
+        if not self.ends:
+            predicted = PredictedCandidates.predict(fitted, seed=self.config.seed, number=number)
+            return self._sample_optima(predicted, wanted, number)
 
         predicted = self.predict(fitted, trials)
         if self.is_settled(predicted):
@@ -84,7 +91,7 @@ class ResponseProposer:
             return self._propose_front(predicted, left)
         if not self.objectives.is_single:
             wanted = min(wanted, left - FRONT_POINTS)
-        return self._sample_optima(predicted, wanted, len(trials))
+        return self._sample_optima(predicted, wanted, number)
 
     def fit(self, trials: Sequence[Trial]) -> FittedResponse | None:
         """The model of the trials so far."""
