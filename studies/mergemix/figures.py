@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from aftermix.mixture.proxies.null_proxy import predict_null
 from aftermix.mixture.rank_consistency import measure_spearman
 from studies.mergemix.domains import CAPABILITIES
 from studies.mergemix.measure import Bits, Floats, relative, scores
@@ -31,9 +32,18 @@ def columns(rows: Sequence[Bits]) -> dict[str, Floats]:
     return {OVERALL: utilities(rows, rows)} | {name: table_NM[:, m] for m, name in enumerate(CAPABILITIES)}
 
 
+def predict_without_merge(result: Result) -> list[Bits]:
+    """The null proxy of the mixtures that check the ranks: the mean of the experts' bits, by share."""
+    experts = list(result["experts"])
+    shares_NK = np.array([[shares[name] for name in experts] for shares in result["checked"].values()])
+    bits_KM = np.array([[result["experts"][name][capability] for capability in CAPABILITIES] for name in experts])
+    return [dict(zip(CAPABILITIES, row_M, strict=True)) for row_M in predict_null(shares_NK, bits_KM).tolist()]
+
+
 def correlation(result: Result, *, of: str = "merged") -> dict[str, float]:
-    """Spearman between merges and trained models over the mixtures of one seed."""
-    merged, trained = columns(result[of]), columns(result["trained"])
+    """Spearman between a proxy and trained models over the mixtures of one seed; `null` needs no merge."""
+    merged = columns(predict_without_merge(result) if of == "null" else result[of])
+    trained = columns(result["trained"])
     return {name: _defined(measure_spearman(merged[name], trained[name])) for name in merged}
 
 
@@ -56,9 +66,10 @@ def line(result: Result, capability: str) -> tuple[float, float]:
 
 
 def regret(result: Result, *, of: str = "merged") -> float:
-    """Utility that is lost by taking the mixture whose merge is best among those checked."""
+    """Utility that is lost by taking the mixture that a proxy has best among those checked."""
     trained_N = columns(result["trained"])[OVERALL]
-    return float(trained_N.max() - trained_N[int(columns(result[of])[OVERALL].argmax())])
+    rows = predict_without_merge(result) if of == "null" else result[of]
+    return float(trained_N.max() - trained_N[int(columns(rows)[OVERALL].argmax())])
 
 
 def utility_of(result: Result, rows: str, name: str) -> float:

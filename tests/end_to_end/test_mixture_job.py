@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
@@ -133,6 +134,39 @@ def test_the_result_shows_surrogates_optimum_noise_and_baselines(finished: Path)
         assert low <= expected <= high
     assert best["baselines"][1]["weights"] == {"a": 0.5, "b": 0.25, "c": 0.75}
     assert best["points"] == {"measured": 8, "failed": 0}
+
+
+def test_proxies_are_priced_and_their_agreement_is_no_worth(finished: Path) -> None:
+    best, trials = best_of(finished), trials_of(finished)
+    assert [entry["name"] for entry in best["proxies"]] == ["merges", "surrogates", "null", "ensemble"]
+    assert {(entry["trained"], entry["spearman"], entry["rmse"], entry["regret"]) for entry in best["proxies"]} == {
+        (0, None, None, None)
+    }
+    positions = trials[0]["tokens"]
+    assert [entry["price_tokens"] for entry in best["proxies"]] == [8 * positions] * 2 + [2 * positions] * 2
+
+    mixed = [trial for trial in trials if 1e-6 < trial["weights"]["b"] < 1 - 1e-6]
+    alone = {name: next(trial for trial in trials if trial["origin"] == f"vertex {name}") for name in "bc"}
+    scores = np.array([[trial["scores"][task] for task in CAPABILITIES] for trial in trials])
+    units = scores.std(axis=0)
+    null = [
+        sum(
+            trial["weights"][name] * alone[name]["scores"][task] / unit
+            for name in "bc"
+            for task, unit in zip(CAPABILITIES, units, strict=True)
+        )
+        for trial in mixed
+    ]
+    merges = [
+        sum(trial["scores"][task] / unit for task, unit in zip(CAPABILITIES, units, strict=True)) for trial in mixed
+    ]
+    found = best["agreement"]
+    assert (found["mixtures"], found["experts"]) == (len(mixed), "search")
+    expected = spearmanr(np.round(merges, 9), np.round(null, 9)).statistic
+    assert found["spearman"]["merges"]["null"] == pytest.approx(expected)
+    assert found["spearman"]["null"]["merges"] == found["spearman"]["merges"]["null"]
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "No mixture was trained, so that nothing is known of what any proxy is worth" in page
 
 
 def test_the_recipe_beside_the_model_makes_it_again_and_excludes_nothing(finished: Path, tmp_path: Path) -> None:

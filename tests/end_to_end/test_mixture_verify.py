@@ -158,6 +158,28 @@ def test_ranks_and_offset_are_those_of_the_scores(finished: Path) -> None:
             assert told["spearman"] == pytest.approx(spearmanr(np.round(merged, 9), np.round(trained, 9)).statistic)
 
 
+def test_each_proxy_is_held_against_the_trained_models(finished: Path) -> None:
+    found, best = verification_of(finished), json.loads((finished / "best.json").read_text())
+    proxies = {entry["name"]: entry for entry in found["proxies"]}
+    assert best["proxies"] == found["proxies"]
+    assert list(proxies) == ["merges", "surrogates", "response", "null", "ensemble"]
+    assert {entry["trained"] for entry in found["proxies"]} == {3}
+
+    trained = np.array([one["trained"]["utility"]["value"] for one in found["mixtures"]])
+    alone = {entry["name"]: entry["test"]["utility"]["value"] for entry in best["baselines"]}
+    values = {
+        "merges": [one["merged"]["utility"]["value"] for one in found["mixtures"]],
+        "null": [sum(one["shares"][name] * alone[f"{name} alone"] for name in "bc") for one in found["mixtures"]],
+    }
+    for name, told in values.items():
+        assert proxies[name]["rmse"] == pytest.approx(np.sqrt(np.mean((np.array(told) - trained) ** 2)))
+        assert proxies[name]["regret"] == pytest.approx(trained.max() - trained[int(np.round(told, 9).argmax())])
+        ranks = spearmanr(np.round(told, 9), np.round(trained, 9)).statistic
+        assert proxies[name]["spearman"] == (pytest.approx(ranks) if np.isfinite(ranks) else None)
+    assert proxies["merges"]["price_tokens"] == 3 * proxies["null"]["price_tokens"] / 2
+    assert proxies["surrogates"]["price_tokens"] == proxies["response"]["price_tokens"]
+
+
 def test_baselines_and_cost(finished: Path) -> None:
     found = verification_of(finished)
     assert found["plain"] == {
@@ -194,7 +216,15 @@ def test_page_and_terminal_show_it(finished: Path, capsys: pytest.CaptureFixture
     assert page.rstrip().endswith("</html>")
     print_mixture(finished)
     printed = capsys.readouterr().out
-    for text in ("Merged against trained", "RegMix", "DoReMi", "Cost: parameters", "by hand"):
+    assert "Held against 3 trained mixtures on the same test items" in page
+    for text in (
+        "Merged against trained",
+        "Proxies for trained mixtures",
+        "RegMix",
+        "DoReMi",
+        "Cost: parameters",
+        "by hand",
+    ):
         assert text in printed
 
 

@@ -31,6 +31,7 @@ from aftermix.report.sections.desk import DeskSection, build_desk_section
 from aftermix.report.sections.landscape import LandscapeSection, build_landscape_section
 from aftermix.report.sections.mixture import build_mixture_section
 from aftermix.report.sections.mixture_tree import TreeSection, build_tree_section
+from aftermix.report.sections.proxies import build_proxy_section
 from aftermix.report.sections.shares import build_share_section, read_shares
 from aftermix.report.sections.verification import build_verification_section, read_verification
 from aftermix.report.trials import find_nondominated, select_measured
@@ -94,6 +95,7 @@ def render(
         charts=_draw_charts(run, context),
         shares=build_share_section(shares),
         mixture=build_mixture_section(mixture),
+        proxies=build_proxy_section(mixture),
         tree=tree,
         verification=build_verification_section(verification),
         landscape=landscape,

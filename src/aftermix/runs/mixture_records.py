@@ -6,6 +6,7 @@ from typing import Literal, Optional
 
 from pydantic import Field, RootModel
 
+from aftermix.config import Split
 from aftermix.runs.json_record import Finite, Interval, JsonRecord, OptionValue, RunRecord
 from aftermix.runs.records import (
     BaselineRecord,
@@ -183,11 +184,89 @@ class FoundMixtureRecord(MergedMixtureRecord):
         return next(mixture for mixture in self.verified if mixture.name == self.winner.point)
 
 
+class ProxyRecord(RunRecord):
+    """A way to rank mixtures without training on them, its price, and its worth where mixtures were trained."""
+
+    name: str
+    """`merges`, `surrogates`, `response`, `ensemble`, `null`."""
+    price_tokens: int
+    spearman: Finite | None
+    """With the utility of the trained mixtures, as `rmse` and `regret` are; null where none were trained."""
+    rmse: Finite | None
+    regret: Finite | None
+    trained: int
+
+
+class ProxyAgreementRecord(RunRecord):
+    """Agreement of the proxies of a run at the measured points that mix domains."""
+
+    mixtures: int
+    experts: Split
+    """Items on which the experts alone were measured."""
+    spearman: dict[str, dict[str, Finite | None]]
+
+
+class FirstOrderRecord(RunRecord):
+    """Ratios of tokens that move the base as the merge does, where experts were not trained alike."""
+
+    note: str
+    ratios: dict[str, Finite] | None
+    """Proportional to weight x mean rate x steps; null where these are not known, or do not tell it."""
+
+
 class MixtureRecord(FoundMixtureRecord):
     """`best.json` of a finished mixture without a tree."""
 
     test: MixtureScoresRecord
     baselines: tuple[BaselineRecord, ...]
+    proxies: tuple[ProxyRecord, ...] | None = None
+    """Absent from runs of earlier versions."""
+    agreement: ProxyAgreementRecord | None = None
+    """Null where fewer than three measured points mix domains."""
+    first_order: FirstOrderRecord | None = None
+    """Null where experts were trained alike."""
+
+
+class TableSourceRecord(RunRecord):
+    """The table: its name and content, its runs, and how its columns were read."""
+
+    file: str
+    sha256: str
+    runs: int
+    losses: tuple[str, ...]
+    """Scores that the table has as losses; all figures have their sign changed."""
+    left_alone: tuple[str, ...]
+    """Columns that are neither shares nor scores."""
+
+
+class TableRowRecord(RunRecord):
+    """One run of the table."""
+
+    line: int
+    """Of the file; the header is line 1."""
+    shares: dict[str, Finite]
+    utility: Finite | None
+
+
+class TableMixtureRecord(RunRecord):
+    """`best.json` of `aftermix mixture --table`."""
+
+    table: TableSourceRecord
+    ratios: dict[str, Finite]
+    ratios_note: None
+    capabilities: dict[str, tuple[str, ...]]
+    utility: UtilityRecord
+    surrogates: dict[str, SurrogateRecord]
+    optimum: OptimumRecord
+    best_run: TableRowRecord | None
+    """The run of largest utility within the bounds, if there is one."""
+    proxies: tuple[ProxyRecord, ...]
+    """The surrogates out of fold, held against the runs."""
+
+    @property
+    def surrogate_rows(self) -> list[tuple[str, SurrogateRecord]]:
+        """Rows of a table of all surrogates: each capability, with its tasks where it has several."""
+        return [row for name, entry in self.surrogates.items() for row in entry.list_rows(name)]
 
 
 class GroupMembersRecord(JsonRecord, RootModel[dict[str, Optional["GroupMembersRecord"]]]):

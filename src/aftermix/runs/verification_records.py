@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from aftermix.runs.json_record import Finite, Interval, RunRecord
-from aftermix.runs.mixture_records import UtilityRecord
+from aftermix.runs.mixture_records import ProxyRecord, UtilityRecord
 from aftermix.runs.records import CapabilityScoreRecord, UtilityScore
 
 VERIFICATION_FILE = "verification.json"
@@ -111,6 +111,8 @@ class VerificationRecord(RunRecord):
     regmix: RegmixRecord
     doremi: DoremiRecord | None
     cost: tuple[MethodCostRecord, ...]
+    proxies: tuple[ProxyRecord, ...] | None = None
+    """Worth of each way to rank mixtures; absent from verifications of earlier versions."""
 
 
 class LossRecord(RunRecord):

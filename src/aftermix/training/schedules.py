@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+
 from aftermix.errors import TrainingError
 
 Schedule = Literal["cosine", "constant", "wsd"]
@@ -38,6 +40,31 @@ def build_schedule_options(
         decay = count_decay_steps(steps, decay_share)
         return {"num_decay_steps": decay, "decay_type": decay_shape, "min_lr_ratio": min_lr_rate}
     return {}
+
+
+def compute_mean_factor(
+    schedule: str, *, steps: int, warmup_steps: int, min_lr_rate: float, decay_share: float, decay_shape: str
+) -> float:
+    """Mean over all `steps` of the rate over its peak.
+
+    >>> compute_mean_factor("constant", steps=4, warmup_steps=2, min_lr_rate=0, decay_share=0.1, decay_shape="linear")
+    0.625
+    """
+    refuse_unknown_schedule(schedule)
+    decay = count_decay_steps(steps, decay_share) if schedule == "wsd" else steps - warmup_steps
+    step_S = np.arange(steps)
+    start = warmup_steps if schedule == "cosine" else steps - decay
+    place_S = np.clip((step_S - start) / max(1, decay), 0.0, 1.0)
+
+    shape = {"constant": "none", "cosine": "cosine"}.get(schedule, decay_shape)
+    shapes = {"none": np.ones(steps), "linear": 1 - place_S, "1-sqrt": 1 - np.sqrt(place_S)}
+    shapes["cosine"] = (1 + np.cos(np.pi * place_S)) / 2
+    least = 0.0 if schedule == "constant" else min_lr_rate
+    factor_S = least + (1 - least) * shapes[shape]
+
+    rising_S = step_S / max(1, warmup_steps)
+    warming_S = least + (1 - least) * rising_S if schedule == "wsd" else rising_S
+    return float(np.where(step_S < warmup_steps, warming_S, factor_S).mean())
 
 
 def refuse_unknown_schedule(schedule: str) -> None:

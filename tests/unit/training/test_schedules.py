@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, get_scheduler
 
 from aftermix.config import OptimizerConfig
 from aftermix.errors import AftermixError, TrainingError
@@ -18,6 +18,7 @@ from aftermix.training import loop
 from aftermix.training.batch_sampler import FILLER, StepBatches
 from aftermix.training.loop import collate_indexed
 from aftermix.training.optimizers import SAM
+from aftermix.training.schedules import SCHEDULES, build_schedule_options, compute_mean_factor
 from aftermix.training.trainer import IGNORED, TrainingRecipe, train_one
 
 CPU: dict[str, Any] = {"device": "cpu", "threads": 1}
@@ -180,3 +181,35 @@ def test_bfloat16_computes_in_half_and_keeps_float32_masters(model: LlamaForCaus
     assert not torch.equal(model.model.norm.weight, before), "a step below bfloat16's resolution must not be lost"
     assert half.losses != exact.losses
     assert half.losses == pytest.approx(exact.losses, abs=0.03)
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 1, 7])
+@pytest.mark.parametrize(("schedule", "shape"), [("constant", "linear"), ("cosine", "linear"), ("wsd", "linear")])
+def test_the_mean_factor_is_that_of_the_schedulers_own_rates(schedule: str, shape: str, warmup_steps: int) -> None:
+    assert_mean_factor(schedule, shape, warmup_steps)
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "1-sqrt"])
+def test_the_mean_factor_follows_each_shape_of_the_decay(shape: str) -> None:
+    assert_mean_factor("wsd", shape, 3)
+
+
+def assert_mean_factor(schedule: str, shape: str, warmup_steps: int, *, steps: int = 40, least: float = 0.2) -> None:
+    options = build_schedule_options(schedule, steps=steps, min_lr_rate=least, decay_share=0.3, decay_shape=shape)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = get_scheduler(
+        SCHEDULES[schedule],
+        optimizer,
+        num_warmup_steps=warmup_steps,
+        num_training_steps=steps,
+        scheduler_specific_kwargs=options,
+    )
+    rates = []
+    for _ in range(steps):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    found = compute_mean_factor(
+        schedule, steps=steps, warmup_steps=warmup_steps, min_lr_rate=least, decay_share=0.3, decay_shape=shape
+    )
+    assert found == pytest.approx(sum(rates) / steps, abs=1e-12)

@@ -71,9 +71,12 @@ def doctor(
 
 
 def _check_mixture(config: Config, diagnosis: ConfigDiagnosis) -> None:
+    from aftermix.jobs.mixture.first_order import note_unlike_trainings
     from aftermix.jobs.mixture.problem import MixtureProblem
     from aftermix.jobs.mixture.tree_problem import TreeProblem  # here, since it loads what fits surrogates
 
+    note = note_unlike_trainings(config)
+    diagnosis.notes += [note] if note else []
     if config.mixture is not None and config.mixture.tree is not None:
         diagnosis.facts += list(TreeProblem.from_config(config).describe_groups())
         return

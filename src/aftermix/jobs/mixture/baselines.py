@@ -43,6 +43,11 @@ class MixtureBaselines:
         """Item scores of one merge, measured now or kept from before."""
         return self.score_cache.scores(_build_key(weights), split, partial(self.evaluator.evaluate, Point(weights)))
 
+    def find_file(self, weights: Weights, split: Split) -> Path:
+        """The file of the item scores of a merge that is measured."""
+        self.measure_items(weights, split)
+        return self.score_cache.locate(_build_key(weights), split)
+
     def build_records(self, winner: ItemScores, mixtures: list[NamedMixture]) -> tuple[BaselineRecord, ...]:
         """The mixtures that have to be beaten, on test items, as `baselines` of `best.json`."""
         measure_base = partial(self.evaluator.evaluate_baseline, BaselineMerge(BASE, BASE, {}))

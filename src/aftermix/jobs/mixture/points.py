@@ -5,7 +5,7 @@ The design is one batch of points, and so is each round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from aftermix.jobs.mixture.problem import FittedScores, MixtureProblem
 from aftermix.mixture.design import APART
 from aftermix.mixture.optimum import choose_next_points
 from aftermix.mixture.simplex import Floats
-from aftermix.mixture.surrogates.item_response import RESPONSE, ItemResponse, fit_item_responses
+from aftermix.mixture.surrogates.item_response import RESPONSE, ItemResponse, ResponseLine, fit_item_responses
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
 from aftermix.mixture.utility import NothingVariesError
 from aftermix.runs.answers.reading import has_answers
@@ -52,6 +52,8 @@ class FittedSurrogates:
     scores_NM: Floats
     """By column of the problem: a task each, or in runs of old a capability."""
     surrogate: Surrogate
+    responses: Mapping[str, ItemResponse]
+    """Of the items of each task that has one."""
 
     @staticmethod
     def fit(problem: MixtureProblem, trials: Sequence[Trial], *, run: Path | None = None) -> FittedSurrogates:
@@ -70,25 +72,30 @@ class FittedSurrogates:
 
         shares_NK = problem.compute_shares(complete)
         scores_NM = problem.compute_scores([trial.scores for trial in complete])
-        fitted = _fit_surrogate(
+        surrogate, responses = _fit_surrogate(
             *map(_list_rows, (shares_NK, scores_NM)),
             seed=problem.mixture.seed,
             names=tuple(problem.columns),
             answered=_find_answers(run, problem, complete),
         )
-        return FittedSurrogates(shares_NK, scores_NM, fitted)
+        return FittedSurrogates(shares_NK, scores_NM, surrogate, responses)
+
+    def fit_response(self, name: str) -> ResponseLine | None:
+        """The response of a task's items as its regressor, whichever was chosen; None where there is none."""
+        response = self.responses.get(name)
+        return None if response is None else response.fit(self.scores_NM[:, self.surrogate.capabilities.index(name)])
 
 
 @lru_cache(maxsize=KEPT_FITS)
 def _fit_surrogate(
     shares_NK: Rows, scores_NM: Rows, *, seed: int, names: tuple[str, ...], answered: AnsweredPoints | None
-) -> Surrogate:
+) -> tuple[Surrogate, dict[str, ItemResponse]]:
     """Surrogates of these numbers, kept: result, verification and landscape of one command fit the same."""
     responses: dict[str, ItemResponse] = {}
     if answered is not None:
         measured = read_numbered_tasks(answered.run, answered.numbers, names)
         responses = fit_item_responses(np.array(shares_NK), measured, seed=seed)
-    return Surrogate.fit(shares_NK, scores_NM, seed=seed, capabilities=names, responses=responses)
+    return Surrogate.fit(shares_NK, scores_NM, seed=seed, capabilities=names, responses=responses), responses
 
 
 def _find_answers(run: Path | None, problem: MixtureProblem, complete: Sequence[Trial]) -> AnsweredPoints | None:

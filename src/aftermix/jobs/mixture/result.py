@@ -12,8 +12,10 @@ from aftermix import progress
 from aftermix.config import Split
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.baselines import MixtureBaselines, list_named_mixtures
+from aftermix.jobs.mixture.first_order import build_first_order, read_paces
 from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
+from aftermix.jobs.mixture.proxies import SAME, ExpertScores, ProxyComparison, count_positions
 from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility, estimate_noise
 from aftermix.jobs.search.result import (
     build_vector_records,
@@ -61,8 +63,6 @@ from aftermix.search.objective import ObjectiveSet
 
 OF_TASKS = "mean of tasks"
 """The choice for a capability of several tasks, each of which has a regressor."""
-SAME = 1e-9
-"""Shares that differ by no more are those of one measurement."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,14 @@ class MixtureResult:
         baselines = self.baselines.build_records(test, list(list_named_mixtures(self.problem)))
         test_s = best.seconds.test + self.baselines.score_cache.seconds.get("test", 0.0)
         seconds = best.seconds.model_copy(update={"test": test_s})
+        proxies, agreement = self._compare_proxies().build_agreement(self.fitted)
         return MixtureRecord(
-            **dict(best) | {"seconds": seconds}, test=self.scorer.summarise_items(test), baselines=baselines
+            **dict(best) | {"seconds": seconds},
+            test=self.scorer.summarise_items(test),
+            baselines=baselines,
+            proxies=proxies,
+            agreement=agreement,
+            first_order=build_first_order(read_paces(self.evaluator.config, self.problem.experts), best.ratios),
         )
 
     def decide_winner(self) -> FoundMixtureRecord:
@@ -160,6 +166,11 @@ class MixtureResult:
                 test=before["test"],
             ),
         )
+
+    def _compare_proxies(self) -> ProxyComparison:
+        experts = ExpertScores.open(self.run, self.problem, self.trials, self.baselines)
+        positions = count_positions(self.evaluator)
+        return ProxyComparison(self.problem, self.scorer, experts, positions)
 
     def _measure_noise(self) -> NoiseRecord:
         """The anchors of the design, measured on select items too."""

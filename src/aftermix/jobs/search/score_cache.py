@@ -43,7 +43,7 @@ class ScoreCache:
 
     def scores(self, name: str, split: Split, measure: Callable[[Split], ItemMeasurement]) -> ItemScores:
         """Item scores of what `name` stands for on `split`: as they are kept, else as `measure` finds them now."""
-        path = self.run / "items" / split / "baselines" / f"{_build_slug(name)}.json"
+        path = self.locate(name, split)
         if path.exists():
             discard_blocks(path)
             return check_items(read_items_file(path), tasks=self.tasks, where=str(path))
@@ -55,6 +55,10 @@ class ScoreCache:
         write_items(path, items, answers=measurement.answers)
         discard_blocks(path)
         return items
+
+    def locate(self, name: str, split: Split) -> Path:
+        """The file of the item scores of what `name` stands for."""
+        return self.run / "items" / split / "baselines" / f"{_build_slug(name)}.json"
 
 
 def _build_slug(name: str) -> str:

@@ -15,9 +15,11 @@ from aftermix.errors import MixtureError, SearchError
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator, ModelEvaluator
+from aftermix.jobs.mixture.baselines import MixtureBaselines
 from aftermix.jobs.mixture.command import mixture
 from aftermix.jobs.mixture.points import FittedSurrogates, read_fitted
 from aftermix.jobs.mixture.problem import MixtureProblem
+from aftermix.jobs.mixture.proxies import ExpertScores, ProxyComparison, build_worth, count_positions
 from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility
 from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, read_threads, refuse_other_scores
 from aftermix.jobs.train.command import write_to_stderr
@@ -44,7 +46,7 @@ from aftermix.report.page import write_report
 from aftermix.runs.answers.reading import keeps_answers
 from aftermix.runs.item_scores import complete_scores
 from aftermix.runs.journal import read_trials
-from aftermix.runs.mixture_records import MixtureRecord
+from aftermix.runs.mixture_records import MixtureRecord, ProxyRecord
 from aftermix.runs.records import BEST_FILE
 from aftermix.runs.session import RunSession, open_session
 from aftermix.runs.trials import ItemScores
@@ -167,7 +169,12 @@ def _verify(
     verification = _MixtureVerification.train_and_measure(
         config, run, pool, suite, mixtures=mixtures, tokens=tokens, log=log
     )
-    verification.build_record(doremi=doremi, log=log).write(run / VERIFICATION_FILE)
+    record = verification.build_record(doremi=doremi, log=log)
+    record.write(run / VERIFICATION_FILE)
+    # A run of an earlier version says nothing of proxies, and stays as it is.
+    best = MixtureRecord.read(run / BEST_FILE)
+    if best.proxies is not None:
+        best.model_copy(update={"proxies": record.proxies}).write(run / BEST_FILE)
     write_report(run)
 
 
@@ -181,8 +188,8 @@ class _MixtureVerification:
     evaluator: MergeEvaluator
     scorer: UtilityScorer
     """The run's utility, in units of its merged points."""
-    surrogate: Surrogate
-    """Fitted to the merges on search items."""
+    fitted: FittedSurrogates
+    """To the merges on search items."""
     tokens: int
     measured: Sequence[TrainedMixture]
 
@@ -222,14 +229,14 @@ class _MixtureVerification:
         fitted = FittedSurrogates.fit(problem, trials, run=run)
         scorer = UtilityScorer(problem, objectives, problem.build_utility(fitted.scores_NM))
         measured = measure_mixtures(evaluator, run, scorer, chosen, folders)
-        return cls(config, run, problem, evaluator, scorer, fitted.surrogate, tokens, measured)
+        return cls(config, run, problem, evaluator, scorer, fitted, tokens, measured)
 
     def build_record(self, *, doremi: bool, log: Callable[[str], None]) -> VerificationRecord:
         """`verification.json`."""
         train = self.config.train
         assert train is not None  # noqa: S101 - required before; for the type checker
 
-        predicted_NT = self.surrogate.mean([entry.chosen.shares_K for entry in self.measured])
+        predicted_NT = self.fitted.surrogate.mean([entry.chosen.shares_K for entry in self.measured])
         predicted_NM = self.scorer.utility.score_capabilities(predicted_NT)
         consistency = ConsistencyByScoreRecord(
             utility=self._compare_ranks("utility", self._compute_utility, self.scorer.utility.values(predicted_NT)),
@@ -248,6 +255,7 @@ class _MixtureVerification:
             learning_rate=read_train_record(self.measured[0].folder).learning_rate,
             utility=describe_utility(self.scorer.utility),
             consistency=consistency,
+            proxies=self._judge_proxies(),
             plain=self._list_plain_mixtures(),
             regmix=self._run_regmix(),
             doremi=self._run_doremi(log) if doremi else None,
@@ -287,6 +295,20 @@ class _MixtureVerification:
     def _compute_utility(self, means: Mapping[str, Floats]) -> Floats:
         columns = [_build_mean(tasks)(means) for tasks in self.problem.columns.values()]
         return self.scorer.utility.values(np.stack(columns, axis=1))
+
+    def _judge_proxies(self) -> tuple[ProxyRecord, ...]:
+        """Every proxy of the run against the trained models, on the same test items."""
+        shares_NK = np.stack([entry.chosen.shares_K for entry in self.measured])
+        merged_NT, trained_NT = (
+            np.concatenate([self.scorer.score_items(getattr(entry, side)) for entry in self.measured])
+            for side in ("merged", "trained")
+        )
+
+        baselines = MixtureBaselines.open(self.evaluator, self.scorer, self.run)
+        experts = ExpertScores.read_baselines(self.run, self.problem, baselines)
+        proxies = ProxyComparison(self.problem, self.scorer, experts, count_positions(self.evaluator))
+        forecasts = proxies.forecast_trained(self.fitted, shares_NK, merged_NT)
+        return build_worth(forecasts, self.scorer.utility.values(trained_NT))
 
     def _list_plain_mixtures(self) -> dict[str, dict[str, float]]:
         """Mixtures that need no measurement."""

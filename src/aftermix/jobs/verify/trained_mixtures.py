@@ -20,7 +20,7 @@ from aftermix.config import Config, MergeConfig, Split, VectorConfig
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.baselines import MixtureBaselines
 from aftermix.jobs.mixture.problem import MixtureProblem
-from aftermix.jobs.mixture.result import SAME
+from aftermix.jobs.mixture.proxies import SAME
 from aftermix.jobs.mixture.scores import UtilityScorer
 from aftermix.jobs.search.score_cache import ScoreCache
 from aftermix.jobs.train.command import train

@@ -10,9 +10,17 @@ from rich.table import Table
 from aftermix.errors import AftermixError
 from aftermix.report.console.search import tabulate_models
 from aftermix.report.console.verification import print_verification
+from aftermix.report.sections.mixture import compose_first_order
 from aftermix.report.sections.mixture_tree import list_level_notes, list_tree_rows
+from aftermix.report.sections.proxies import build_proxy_section
 from aftermix.runs.json_record import Interval
-from aftermix.runs.mixture_records import MixtureRecord, OutOfFoldRecord, TreeGroupRecord, TreeRecord
+from aftermix.runs.mixture_records import (
+    MixtureRecord,
+    OutOfFoldRecord,
+    TableMixtureRecord,
+    TreeGroupRecord,
+    TreeRecord,
+)
 from aftermix.runs.reader import read_best
 from aftermix.runs.records import BestRecord, UtilityScore
 from aftermix.terminal import open_table_console
@@ -29,8 +37,9 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
     tree = best.tree if isinstance(best, TreeRecord) else None
     if isinstance(best, MixtureRecord):
         tables = [
-            _tabulate_surrogates(best),
+            tabulate_surrogates(best),
             _tabulate_verified(best),
+            *_tabulate_proxies(best),
             _tabulate_compared(best),
             _tabulate_ratios(best),
         ]
@@ -41,6 +50,8 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
 
     for note in list_level_notes(tree) if tree else ():
         console.print(note, markup=False)
+    if isinstance(best, MixtureRecord) and best.first_order:
+        console.print(compose_first_order(best.first_order), markup=False, highlight=False)
     for name in best.utility.left_out:
         console.print(f"'{name}' scored the same at all points and does not count.", markup=False)
     if best.points.failed:
@@ -57,7 +68,8 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
     )
 
 
-def _tabulate_surrogates(best: MixtureRecord) -> Table:
+def tabulate_surrogates(best: MixtureRecord | TableMixtureRecord) -> Table:
+    """Every regressor of every capability, out of fold."""
     table = Table(title="Surrogates: Spearman and RMSE out of fold; * is used")
     table.add_column("capability", overflow="fold")
     names = list(dict.fromkeys(name for _, entry in best.surrogate_rows for name in entry.candidates))
@@ -93,6 +105,20 @@ def _tabulate_verified(best: MixtureRecord) -> Table:
     return table
 
 
+def _tabulate_proxies(best: MixtureRecord) -> list[Table]:
+    """Their worth or their agreement; nothing for a run that does not tell it."""
+    section = build_proxy_section(best)
+    if section is None:
+        return []
+    table = Table(title="Proxies for trained mixtures", caption=section.lead, caption_justify="left")
+    table.add_column("proxy", overflow="fold")
+    for column in section.columns:
+        table.add_column(column, justify="right")
+    for name, cells in section.rows:
+        table.add_row(name, *cells)
+    return [table]
+
+
 def _tabulate_compared(best: MixtureRecord | TreeRecord) -> Table:
     return tabulate_models(
         best,
@@ -105,14 +131,22 @@ def _tabulate_compared(best: MixtureRecord | TreeRecord) -> Table:
 
 
 def _tabulate_ratios(best: MixtureRecord) -> Table:
-    table = Table(title=f"Data ratios in tokens ({best.winner.point}, {best.winner.method})")
-    table.add_column("data")
-    for column in ("ratio", "interval of the optimum"):
-        table.add_column(column, justify="right")
-
+    table = open_ratio_table(f"Data ratios in tokens ({best.winner.point}, {best.winner.method})")
+    moved = (best.first_order.ratios if best.first_order else None) or {}
+    if moved:
+        table.add_column("to first order", justify="right")
     for name, ratio in best.ratios.items():
         low, high = best.optimum.share_intervals[name]
-        table.add_row(name, f"{ratio:.1%}", f"{low:.1%} to {high:.1%}")
+        table.add_row(name, f"{ratio:.1%}", f"{low:.1%} to {high:.1%}", *([f"{moved[name]:.1%}"] if moved else []))
+    return table
+
+
+def open_ratio_table(title: str) -> Table:
+    """An empty table of ratios with their intervals."""
+    table = Table(title=title)
+    table.add_column("data", overflow="fold")
+    for column in ("ratio", "interval of the optimum"):
+        table.add_column(column, justify="right")
     return table
 
 

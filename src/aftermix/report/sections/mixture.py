@@ -8,7 +8,13 @@ from pathlib import Path
 
 from aftermix.report.number_format import format_percent, format_weight, shorten
 from aftermix.runs.json_record import Interval
-from aftermix.runs.mixture_records import DESIGN_FILE, FoundMixtureRecord, OutOfFoldRecord
+from aftermix.runs.mixture_records import (
+    DESIGN_FILE,
+    FirstOrderRecord,
+    FoundMixtureRecord,
+    MixtureRecord,
+    OutOfFoldRecord,
+)
 
 
 @dataclass(frozen=True)
@@ -16,7 +22,10 @@ class MixtureSection:
     """The section's tables, as texts."""
 
     lead: str
-    ratios: tuple[tuple[str, str, str], ...]
+    ratios: tuple[tuple[str, str, str, str], ...]
+    """Name, ratio, its interval, and the ratio to first order where experts were not trained alike."""
+    first_order: str
+    """The reason for that column, or for its absence; empty where experts were trained alike."""
     verified: tuple[tuple[str, str, str, str, bool], ...]
     regressors: tuple[str, ...]
     surrogates: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]
@@ -34,6 +43,8 @@ def build_mixture_section(record: FoundMixtureRecord | None) -> MixtureSection |
 
     names = dict.fromkeys(name for _, entry in record.surrogate_rows for name in entry.candidates)
     ends = record.optimum.share_intervals
+    first_order = record.first_order if isinstance(record, MixtureRecord) else None
+    moved = (first_order.ratios if first_order else None) or {}
     return MixtureSection(
         lead=_compose_lead(record),
         ratios=tuple(
@@ -41,9 +52,11 @@ def build_mixture_section(record: FoundMixtureRecord | None) -> MixtureSection |
                 name,
                 format_percent(ratio),
                 " to ".join(map(format_percent, ends[name])) if name in ends else "",
+                format_percent(moved[name]) if name in moved else "",
             )
             for name, ratio in record.ratios.items()
         ),
+        first_order=compose_first_order(first_order),
         verified=tuple(
             (
                 entry.name,
@@ -60,6 +73,15 @@ def build_mixture_section(record: FoundMixtureRecord | None) -> MixtureSection |
             for capability, entry in record.surrogate_rows
         ),
     )
+
+
+def compose_first_order(record: FirstOrderRecord | None) -> str:
+    """Warning of ratios whose experts were not trained alike; empty where they were."""
+    if record is None:
+        return ""
+    if record.ratios is None:
+        return f"Shares of a merge are data ratios of alike experts only: {record.note}."
+    return f"To first order a training moves as the merge does at weight x mean rate x steps: {record.note}."
 
 
 def _compose_lead(record: FoundMixtureRecord) -> str:

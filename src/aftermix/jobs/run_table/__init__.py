@@ -1,0 +1,1 @@
+"""`aftermix mixture --table`: data ratios from a table of trained mixtures."""

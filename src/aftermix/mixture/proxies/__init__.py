@@ -1,0 +1,1 @@
+"""Proxies for trained mixtures, from no merge at all to all merges, and what they are worth."""
