@@ -30,6 +30,7 @@ PINNED = [
     "doremi",
     "experts",
     "few-shot",
+    "held out",
     "interleave",
     "items",
     "lora",

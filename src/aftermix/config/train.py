@@ -213,6 +213,8 @@ class TrainConfig(ConfigSection):
     """Stored type of the expert; by default the base's. Training keeps float32 masters."""
     vector: Literal["bfloat16", "float32", "none"] = "bfloat16"
     """Type of the difference from the base that is stored beside each expert, before `dtype` rounds it."""
+    held_out: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.0
+    """Share of the documents of each dataset that is never trained on, and measured on instead."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of forward and backward pass; `auto` is bfloat16 on a GPU that has it, else float32."""
     checkpoint_tokens: Tokens | Annotated[tuple[Tokens, ...], Field(min_length=1)] | None = None

@@ -87,9 +87,8 @@ def render(
 ) -> str:
     """The page for `run`, with what its vectors got where that is known, and the mixture that it found and trained."""
     context = build_context(run)
-    # The style sheet is ours; no name of the user's is put into it.
-    style = Markup(_read_package_file("style.css"))  # noqa: S704
-    template = _open_templates().get_template("template.html")
+    style = read_style()
+    template = open_templates().get_template("template.html")
     return template.render(
         view=context,
         charts=_draw_charts(run, context),
@@ -104,8 +103,13 @@ def render(
     )
 
 
+def read_style() -> Markup:
+    """The style sheet of all pages. It is ours; no name of the user's is put into it."""
+    return Markup(_read_package_file("style.css"))  # noqa: S704
+
+
 @cache
-def _open_templates() -> Environment:
+def open_templates() -> Environment:
     """The templates, compiled once: a command may write several pages."""
     environment = Environment(
         loader=FunctionLoader(_read_package_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True,

@@ -12,6 +12,7 @@ from aftermix.runs.records import CapabilityScoreRecord, UtilityScore
 
 VERIFICATION_FILE = "verification.json"
 DOREMI_FILE = "doremi.json"
+LOSSES_FILE = "losses.jsonl"
 
 
 class MixtureSideRecord(RunRecord):
@@ -136,6 +137,42 @@ class OwnVectorRecord(RunRecord):
     """Share of the entries that training moved and the stored expert has at the base's values."""
 
 
+class StepLossRecord(RunRecord):
+    """A line of `losses.jsonl`: one step of a training, in nats a token."""
+
+    step: int
+    """From 0, which is before the first."""
+    tokens: int
+    """Trained on until then."""
+    loss: Finite | None = None
+    """On the tokens of the step, before its update; absent in step 0."""
+    held_out: dict[str, Finite] | None = None
+    """By domain, after the step; absent where it was not measured."""
+
+
+class HeldOutPointRecord(RunRecord):
+    """Losses on held-out documents after so many steps, in nats a token."""
+
+    step: int
+    tokens: int
+    """Trained on until then."""
+    loss: Finite
+    """Of all domains, each weighted by its share in the training."""
+    domains: dict[str, Finite]
+
+
+class HeldOutRecord(RunRecord):
+    """Documents that were never trained on, and the losses on them."""
+
+    share: Finite
+    """Of the documents, as the file asked for it."""
+    documents: dict[str, int]
+    """Held out, by domain."""
+    tokens: dict[str, int]
+    """Of these, in what is measured."""
+    points: tuple[HeldOutPointRecord, ...]
+
+
 class TrainingRecord(RunRecord):
     """`train.json` of an expert or a trained mixture: its recipe, and what really happened."""
 
@@ -168,6 +205,8 @@ class TrainingRecord(RunRecord):
     """Tensors of the base that the model class does not load; known where the tensors are written."""
     base_tensors: dict[str, str] | None = None
     """Digests of the base's tensors by name, by which another base is told; absent in records of older versions."""
+    held_out: HeldOutRecord | None = None
+    """Absent where nothing is held out, and in records of older versions."""
     vector: OwnVectorRecord | None = None
     """Known where the tensors are written; absent in records of older versions."""
 

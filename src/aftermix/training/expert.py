@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,7 @@ def write_expert(
     record: dict[str, Any],
     state: dict[str, torch.Tensor] | None = None,
     vector: VectorType | None = None,
+    companions: Mapping[str, bytes] | None = None,
 ) -> OwnVectorRecord:
     """Write `model` as the new model folder `folder`, complete or not at all, with `record` as its `train.json`.
 
@@ -146,8 +147,8 @@ def write_expert(
     Every tensor is stored in the type it has in the base (real-valued ones as `dtype` where one is given). What the
     model class does not load passes through from the base and is listed in the record, beside what the stored types
     lost of the vector, which is returned too. With `vector` the difference from the base lies beside the weights in
-    that type, tied to both by hashes. Raises :class:`RunFailedError` when a trained tensor holds NaN or Inf in the
-    stored type.
+    that type, tied to both by hashes. `companions` are further files, by name. Raises :class:`RunFailedError` when a
+    trained tensor holds NaN or Inf in the stored type.
     """
     trained = collect_trained_tensors(model, base, state=state)
     layout = [TensorSpec.from_info(info, dtype) for info in base.tensors.values()]
@@ -164,7 +165,8 @@ def write_expert(
 
         rounded = loss.build_record(vector)
         content = format_json({**record, "passed_through": unchanged, "vector": rounded.model_dump()}).encode()
-        write_companions(hidden, {**read_companion_files(ModelPool(base, {}), dtype=dtype), TRAINING_FILE: content})
+        own = {TRAINING_FILE: content, **(companions or {})}
+        write_companions(hidden, {**read_companion_files(ModelPool(base, {}), dtype=dtype), **own})
     return rounded
 
 

@@ -22,8 +22,9 @@ from aftermix.errors import RunFailedError, TrainingError
 from aftermix.training.batch_sampler import FILLER, StepBatches
 from aftermix.training.data.collate import IGNORED, collate
 from aftermix.training.distributed.processes import read_process_index
+from aftermix.training.held_out.curve import HeldOutCurve, HeldOutPoint
 from aftermix.training.optimizers import SAM
-from aftermix.training.resuming import ResumePoints
+from aftermix.training.resuming import ResumePoints, StepsDone
 
 TIMED_STEPS = 3
 """Batches by whose time the number of threads is chosen."""
@@ -132,7 +133,8 @@ class PackedTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             seconds, threads = time.perf_counter() - self.started, torch.get_num_threads()
-            self.resume_points.finish(step, losses=self.recorder.losses, seconds=seconds, threads=threads)
+            done = StepsDone(self.recorder.losses, seconds, threads, self.recorder.list_points())
+            self.resume_points.finish(step, done)
         except Exception as error:  # torch and safetensors each have their own for a disk that is full
             raise self.resume_points.give_up(step, error) from error
 
@@ -154,6 +156,8 @@ class StepRecorder(TrainerCallback):
     after_step: AfterStep | None = None
     attach: Callable[[torch.nn.Module], AbstractContextManager[None]] | None = None
     """Applied to the model while it trains, once Accelerate has wrapped it."""
+    held_out: HeldOutCurve | None = None
+    """Measured before the first step and along the way."""
 
     def __enter__(self) -> StepRecorder:
         self._stack = ExitStack()
@@ -186,6 +190,10 @@ class StepRecorder(TrainerCallback):
         self._micro_batches += 1
         return self._micro_batches
 
+    def list_points(self) -> list[HeldOutPoint]:
+        """Losses on held-out documents so far."""
+        return list(self.held_out.measured) if self.held_out is not None else []
+
     def record(self, loss: float) -> None:
         """Close the step, whose loss over all processes is `loss`."""
         if not math.isfinite(loss):
@@ -202,10 +210,14 @@ class StepRecorder(TrainerCallback):
         # Not earlier: FSDP's own hooks, added when it wraps, must come after the one that moves the weights.
         if self.attach is not None:
             self._stack.enter_context(self.attach(known["model"]))
+        if self.held_out is not None:
+            self.held_out.measure_if_due(known["model"], self.losses)
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, *_: Any, **known: Any) -> None:
         self._bar.set_postfix(loss=f"{self.losses[-1]:.3f}", refresh=False)
         self._bar.update()
 
+        if self.held_out is not None:
+            self.held_out.measure_if_due(known["model"], self.losses)
         if self.after_step is not None:
             self.after_step(len(self.losses), self.losses)

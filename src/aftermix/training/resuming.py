@@ -10,17 +10,18 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from aftermix.errors import RunFailedError, TrainingError
 from aftermix.files import describe_write_fault, write_json
 from aftermix.training.distributed.processes import count_processes, read_process_index, wait_for_all
+from aftermix.training.held_out.curve import HeldOutPoint
 
 POINT = "point.json"
-OF_UNNAMED_RULES = {"labels": 1}
-"""Numbers of rules in recipes that do not name them: they were written before there was a second."""
+OF_UNNAMED_RULES = {"labels": 1, "held_out": 0.0}
+"""Values in recipes that do not name them: they were written before there was another."""
 PREFIX = "checkpoint-"
 """Prefix of the Trainer's names of its points; the step follows."""
 
@@ -37,6 +38,19 @@ class TrainingProgress:
     """CPU threads that it began with; None in points of earlier versions."""
     vector: str
     """`train.vector` when it began; `none` in points of earlier versions, which wrote no vector."""
+    held_out: tuple[HeldOutPoint, ...] = ()
+    """Losses on held-out documents so far."""
+
+
+@dataclass(frozen=True)
+class StepsDone:
+    """Part of a run that is written down with its weights."""
+
+    losses: list[float]
+    """Of each step."""
+    seconds: float
+    threads: int
+    held_out: list[HeldOutPoint]
 
 
 @dataclass(frozen=True)
@@ -64,9 +78,10 @@ class ResumePoints:
         point = json.loads((folder / POINT).read_text(encoding="utf-8"))
         self._refuse_foreign(point)
         threads, vector = point.get("threads"), point.get("vector", "none")
-        return TrainingProgress(folder, step, point["losses"], point["seconds"], threads, vector)
+        held_out = tuple(HeldOutPoint(**measured) for measured in point.get("held_out", ()))
+        return TrainingProgress(folder, step, point["losses"], point["seconds"], threads, vector, held_out)
 
-    def finish(self, step: int, *, losses: list[float], seconds: float, threads: int) -> None:
+    def finish(self, step: int, done: StepsDone) -> None:
         """Make the Trainer's point at `step` ours: force it to disk, mark it, and remove the ones before it."""
         wait_for_all()
         if read_process_index() == 0:
@@ -77,12 +92,13 @@ class ResumePoints:
 
             # Only now: the mark says that all else is on disk.
             content = {
-                "losses": losses,
-                "seconds": seconds,
-                "threads": threads,
+                "losses": done.losses,
+                "seconds": done.seconds,
+                "threads": done.threads,
                 "processes": count_processes(),
                 "recipe": dict(self.recipe),
                 "vector": self.vector,
+                **({"held_out": [asdict(point) for point in done.held_out]} if done.held_out else {}),
             }
             write_json(folder / POINT, content)
 

@@ -28,6 +28,7 @@ from aftermix.training.batch_sampler import StepBatches
 from aftermix.training.data.collate import IGNORED, TokenSequence, collate
 from aftermix.training.distributed.processes import count_processes, read_process_index
 from aftermix.training.distributed.sharding import asks_for_fsdp, enable_cpu_sharding, refuse_unsupported_launch
+from aftermix.training.held_out.curve import HeldOutCurve
 from aftermix.training.loop import AfterStep, IndexedSequences, PackedTrainer, StepRecorder
 from aftermix.training.optimizers import SAM, MergeAware
 from aftermix.training.optimizers.build import make_optimizer
@@ -134,6 +135,7 @@ def train_one(
     after_step: AfterStep | None = None,
     resume: ResumePoints | None = None,
     tangent: bool = False,
+    held_out: HeldOutCurve | None = None,
 ) -> TrainingResult:
     """Train `model` in place on `sequences` (1-D tensors of token ids), in their order, once; it ends on the CPU.
 
@@ -141,9 +143,10 @@ def train_one(
     `requires_grad` are trained. Same model, sequences and recipe give the same weights, to the bit, on one device with
     one number of threads, also when `resume` has a point of an interrupted run to go on from. `threads: auto` is what
     such a run began with; else one or all, by the time of the first steps; on several processes it changes nothing.
-    With `tangent` it is :func:`~aftermix.training.tangent.linearise` around where it starts. Under FSDP the model stays
-    sharded (:func:`~aftermix.training.distributed.processes.gather_state` gathers it). Raises :class:`TrainingError`
-    before the first step, :class:`RunFailedError` when the loss is not a finite number.
+    `held_out` is measured on the way, which changes nothing of the weights. With `tangent` it is
+    :func:`~aftermix.training.tangent.linearise` around where it starts. Under FSDP the model stays sharded
+    (:func:`~aftermix.training.distributed.processes.gather_state` gathers it). Raises :class:`TrainingError` before the
+    first step, :class:`RunFailedError` when a loss is not a finite number.
     """
     set_environment_aside()
     batches = recipe.build_batches(len(sequences))
@@ -172,7 +175,10 @@ def train_one(
             losses=earlier.losses if earlier else [],
             after_step=after_step,
             attach=optimizer.attached if isinstance(optimizer, MergeAware) else None,
+            held_out=held_out,
         )
+        if held_out is not None and earlier is not None:
+            held_out.measured[:] = earlier.held_out
         stack.enter_context(recorder)
         trainer.recorder = recorder
         trainer.add_callback(recorder)

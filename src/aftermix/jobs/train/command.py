@@ -27,6 +27,7 @@ from aftermix.jobs.train.expert_data import (
     open_token_folder,
 )
 from aftermix.jobs.train.expert_run import ExpertPlan, make_trainable, plan_run, train_expert
+from aftermix.jobs.train.held_out_run import HeldOutRun, describe_held_out
 from aftermix.process_lock import hold_lock
 from aftermix.training.base_model import load_base, load_tokenizer, open_base, refuse_unfit
 from aftermix.training.data.frozen_rows import describe_frozen_rows
@@ -76,6 +77,10 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
                 log(f"{plan.name}: {line}")
         for plan in plans:
             train_expert(plan, settings, base, log=log)
+            if plan.held_out is not None and read_process_index() == 0:
+                from aftermix.report.training.page import write_training_report  # matplotlib takes a second to import
+
+                log(f"report: {write_training_report(output, list(folders))}")
     return folders if read_process_index() == 0 else {}
 
 
@@ -180,7 +185,8 @@ def _prepare_experts(
     plans: list[ExpertPlan] = []
     for name, (sources, record) in to_prepare.items():
         try:
-            packed = builder.build_sequences(name, sources)
+            parts = builder.build_parts(name, sources)
+            packed = parts.trained
             refuse_unfit(packed, model, tokenizer, where=base.label)
             recipe = build_recipe(settings, settings.datasets[name])
             recipe.count_steps(len(packed))
@@ -190,7 +196,9 @@ def _prepare_experts(
         else:
             said = describe_datasets(sources, packed, batch=recipe.batch_size)
             said += describe_frozen_rows(packed, model, tokenizer)
-            plans.append(plan.attach_descriptions(describe_data(sources, packed), base_tensors, said))
+            held_out = HeldOutRun.plan(name, parts, settings=settings)
+            said += describe_held_out(held_out, settings)
+            plans.append(plan.attach_descriptions(describe_data(sources, packed), base_tensors, said, held_out))
     return plans
 
 

@@ -32,9 +32,10 @@ def describe_datasets(sources: DatasetSources, sequences: PackedTokens | Sequenc
 
 def _describe_stream(source: SourceConfig, stream: SequenceStream) -> str:
     store, unit = stream.store, "document" if source.format == "text" else "example"
-    unit += "s" if store.documents != 1 else ""
+    documents = store.documents - store.left_out
+    unit += "s" if documents != 1 else ""
     choice = str(choose_files(Path(source.data), split=source.split))
-    line = f"{source.data}: {choice}{choice and '; '}{store.documents} {unit}, {store.characters_of_all} characters, "
+    line = f"{source.data}: {choice}{choice and '; '}{documents} {unit}, {store.characters_of_all} characters, "
 
     # A budget below the dataset's size is met by its first documents.
     line += f"{store.tokens} tokens" if store.complete else f"{store.tokens} tokens in the {len(store.ends)} needed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -16,13 +17,16 @@ from aftermix.checkpoints.safe_files import read_json
 from aftermix.config import DatasetConfig, SourceConfig, TrainConfig
 from aftermix.errors import AftermixError, TrainingError
 from aftermix.process_lock import share_folder
+from aftermix.training.data.collate import TokenSequence
 from aftermix.training.data.encoding import ExampleEncoder, build_example_encoder
 from aftermix.training.data.files import hash_data
 from aftermix.training.data.mixture import SequenceMixture, check_ratios, mix_streams
 from aftermix.training.data.packing import CutStream, PackedTokens, SequenceStream, pack_stream
 from aftermix.training.data.packing_whole import WholeStream
+from aftermix.training.data.token_store import TokenStore
 from aftermix.training.data.tokenise import LABELLING, DataSource, tokenise_dataset
 from aftermix.training.distributed.processes import read_process_index
+from aftermix.training.held_out.split import HeldOutSplit, collect_sequences, split_documents
 
 VERSIONS_OF = ("tokenizers", "transformers")
 """Packages whose changes could change tokens."""
@@ -52,6 +56,15 @@ class DatasetSources:
         problem = error.problem
         where = problem.where if self.ratios is None else f"mixture.{name}: {problem.where}"
         return TrainingError(where, problem.found, problem.remedy)
+
+    @contextmanager
+    def locate_errors(self, name: str) -> Iterator[None]:
+        """Errors of the block, as those of the domain `name`; what is no fault of the input stays as it is."""
+        try:
+            yield
+        except AftermixError as error:
+            located = self.locate_error(name, error) if error.exit_code == AftermixError.exit_code else error
+            raise located from error
 
     def build_data_record(self) -> dict[str, JsonValue]:
         """Properties of the data that decide the weights, as plain values.
@@ -130,6 +143,17 @@ def open_token_folder(settings: TrainConfig, output: Path) -> Iterator[Path]:
 
 
 @dataclass(frozen=True)
+class SequenceParts:
+    """Sequences of one expert: those that it is trained on, and those that it is measured on."""
+
+    trained: PackedTokens | SequenceMixture
+    held: dict[str, list[TokenSequence]]
+    """By domain, where any are held out."""
+    splits: dict[str, HeldOutSplit]
+    """Documents of each domain, in both parts."""
+
+
+@dataclass(frozen=True)
 class DatasetBuilder:
     """Builder of sequences: every dataset of a run, tokenised and packed in the same way."""
 
@@ -142,13 +166,28 @@ class DatasetBuilder:
     cache: Path
 
     def build_sequences(self, name: str, sources: DatasetSources) -> PackedTokens | SequenceMixture:
-        """Build the sequences of the expert called `name`.
+        """Build the sequences that the expert called `name` is trained on; raises as :meth:`build_parts`."""
+        return self.build_parts(name, sources).trained
+
+    def build_parts(self, name: str, sources: DatasetSources) -> SequenceParts:
+        """Build the sequences of the expert called `name`, and those that it is measured on.
 
         Raises :class:`TrainingError` for data that cannot be read, does not fill a sequence, or would be repeated
         more often than allowed.
         """
+        parts = self._open_parts(name, sources)
+        streams = {domain: self._open_stream(sources, domain, part.trained) for domain, part in parts.items()}
+        held = {
+            domain: collect_sequences(self._open_stream(sources, domain, part.held))
+            for domain, part in parts.items()
+            if part.held is not None
+        }
+        return SequenceParts(self._pack_streams(name, sources, streams), held, parts)
+
+    def _pack_streams(
+        self, name: str, sources: DatasetSources, streams: Mapping[str, SequenceStream]
+    ) -> PackedTokens | SequenceMixture:
         dataset = self.settings.datasets[name]
-        streams = {domain: self._open_stream(domain, sources, dataset.tokens) for domain in sources.by_name}
         if sources.ratios is None:
             where = sources.by_name[name].data
             alone = pack_stream(streams[name], tokens=dataset.tokens, where=where)
@@ -163,13 +202,37 @@ class DatasetBuilder:
         _refuse_unlabelled(mixture, "mixture")
         return mixture
 
-    def _open_stream(self, domain: str, sources: DatasetSources, tokens: int | None) -> SequenceStream:
-        source, context, seed = sources.by_name[domain], self.settings.context, self.settings.seed
-        if sources.ratios is not None and tokens is not None:
-            # A domain is at most one sequence ahead of its share, and one more is looked at.
-            tokens = int(tokens * sources.ratios[domain]) + 3 * context
-        try:
-            store = tokenise_dataset(
+    def _open_parts(self, name: str, sources: DatasetSources) -> dict[str, HeldOutSplit]:
+        """Each domain's tokens in those that are trained on and those that are held out.
+
+        Of a budget below the dataset's size so many documents more are tokenised that it is met without these.
+        """
+        share, seed = self.settings.held_out, self.settings.seed
+        longest = {n: self.settings.context for n, s in sources.by_name.items() if s.long_examples == "skip"}
+        needed = self._count_needed_tokens(name, sources)
+        wanted = {domain: tokens and math.ceil(tokens / (1 - share)) for domain, tokens in needed.items()}
+
+        while True:
+            stores = {domain: self._open_store(sources, domain, tokens) for domain, tokens in wanted.items()}
+            parts = split_documents(stores, share, seed=seed, longest=longest)
+            missing = {domain: (needed[domain] or 0) - part.trained.tokens for domain, part in parts.items()}
+            short = [domain for domain, tokens in missing.items() if tokens > 0 and not parts[domain].trained.complete]
+            if not short:
+                return parts
+            for domain in short:
+                wanted[domain] = (wanted[domain] or 0) + 2 * missing[domain]
+
+    def _count_needed_tokens(self, name: str, sources: DatasetSources) -> dict[str, int | None]:
+        tokens, ratios = self.settings.datasets[name].tokens, sources.ratios
+        if ratios is None or tokens is None:
+            return dict.fromkeys(sources.by_name, tokens)
+        # A domain is at most one sequence ahead of its share, and one more is looked at.
+        return {domain: int(tokens * ratios[domain]) + 3 * self.settings.context for domain in sources.by_name}
+
+    def _open_store(self, sources: DatasetSources, domain: str, tokens: int | None) -> TokenStore:
+        source = sources.by_name[domain]
+        with sources.locate_errors(domain):
+            return tokenise_dataset(
                 DataSource(
                     path=Path(source.data),
                     format=source.format,
@@ -181,17 +244,17 @@ class DatasetBuilder:
                 cache=self.cache,
                 identity=[sources.sha256[domain], *self._list_identity()],
                 tokens=tokens,
-                seed=seed,
+                seed=self.settings.seed,
             )
-            if source.format == "text":
-                return CutStream(store, context, seed, masked=self.settings.mask_documents)
+
+    def _open_stream(self, sources: DatasetSources, domain: str, store: TokenStore) -> SequenceStream:
+        source, context, seed = sources.by_name[domain], self.settings.context, self.settings.seed
+        if source.format == "text":
+            return CutStream(store, context, seed, masked=self.settings.mask_documents)
+        with sources.locate_errors(domain):
             return WholeStream(
                 store, context, seed, self.settings.mask_documents, longer=source.long_examples, where=source.data
             )
-        except AftermixError as error:
-            raise (
-                sources.locate_error(domain, error) if error.exit_code == AftermixError.exit_code else error
-            ) from error
 
     def _list_identity(self) -> list[str]:
         """Texts that decide tokens beside the data and its options."""
@@ -236,9 +299,9 @@ def _describe_stream(source: SourceConfig, stream: SequenceStream) -> dict[str, 
     thoughts = {"thoughts": store.thoughts, "thoughts_left_out": store.thoughts_left_out} if store.thoughts else {}
     return {
         "file": source.data,
-        "documents": stream.store.documents,
-        "empty_documents_left_out": stream.store.empty,
-        "characters": stream.store.characters_of_all,
+        "documents": store.documents - store.left_out,
+        "empty_documents_left_out": store.empty,
+        "characters": store.characters_of_all,
         "tokens_per_epoch": stream.tokens_per_epoch,
         **skipped,
         **thoughts,

@@ -15,13 +15,16 @@ from pydantic import JsonValue
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import TrainConfig
 from aftermix.errors import CheckpointError, RunFailedError
-from aftermix.runs.verification_records import LossRecord, OwnVectorRecord, TrainingRecord
+from aftermix.jobs.train.held_out_run import HeldOutRun
+from aftermix.jobs.train.time_estimate import TimeEstimate
+from aftermix.runs.verification_records import LOSSES_FILE, LossRecord, OwnVectorRecord, TrainingRecord
 from aftermix.training.base_model import freeze, load_base
 from aftermix.training.checkpoint_schedule import name_checkpoint_folder, plan_checkpoints
 from aftermix.training.data.mixture import SequenceMixture
 from aftermix.training.data.packing import PackedTokens
 from aftermix.training.distributed.processes import count_processes, gather_state, read_process_index, wait_for_all
 from aftermix.training.expert import is_already_trained, write_expert
+from aftermix.training.held_out.curve import HeldOutCurve
 from aftermix.training.resuming import ResumePoints
 from aftermix.training.trainer import TrainingRecipe, average_last_losses, train_one
 from aftermix.training.vectors.own_vector import describe_rounding, parse_vector_type
@@ -48,12 +51,23 @@ class ExpertPlan:
     """Digests of the base's tensors by name, for the record."""
     said: tuple[str, ...] = ()
     """Lines on the dataset for the console."""
+    held_out: HeldOutRun | None = None
+    """Measurements of the expert on documents held out; None where none are."""
+
+    def count_step_tokens(self) -> list[int]:
+        """Tokens of each step."""
+        lengths, size = self.packed.lengths.tolist(), self.recipe.batch_size
+        return [sum(lengths[start : start + size]) for start in range(0, len(lengths), size)]
 
     def attach_descriptions(
-        self, data: dict[str, JsonValue], base_tensors: Mapping[str, str], said: Sequence[str]
+        self,
+        data: dict[str, JsonValue],
+        base_tensors: Mapping[str, str],
+        said: Sequence[str],
+        held_out: HeldOutRun | None,
     ) -> ExpertPlan:
         """The plan with the description of its dataset and of its base, and what is said of them."""
-        return replace(self, data=data, base_tensors=base_tensors, said=tuple(said))
+        return replace(self, data=data, base_tensors=base_tensors, said=tuple(said), held_out=held_out)
 
 
 def plan_run(
@@ -102,7 +116,7 @@ def train_expert(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, *, l
     if earlier is not None:
         log(f"{plan.name}: goes on after step {earlier.step} of {plan.recipe.count_steps(len(plan.packed))}")
 
-    vector = _train_and_write(plan, settings, base)
+    vector = _train_and_write(plan, settings, base, TimeEstimate(plan.count_step_tokens(), _speak_for(plan, log)))
     plan.resume.remove()  # only here: whatever fails before may be mended, and the run goes on
     log(f"{plan.name}: wrote {plan.folder}")
     if vector is not None and vector.rounding_lost:
@@ -111,10 +125,22 @@ def train_expert(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, *, l
     gc.collect()  # the Trainer leaves reference cycles, and the next expert needs the room
 
 
-def _train_and_write(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint) -> OwnVectorRecord | None:
-    """Train and write the expert; what its stored type rounds, on the process that writes."""
+def _speak_for(plan: ExpertPlan, log: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda line: log(f"{plan.name}: {line}")
+
+
+def _train_and_write(
+    plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, estimate: TimeEstimate
+) -> OwnVectorRecord | None:
+    """Train and write the expert; the process that writes tells what its stored type rounded."""
     model = load_base(base)
-    writer = _ExpertWriter(plan, settings, base, model, frozen=make_trainable(model, settings))
+    curve = plan.held_out.build_curve(plan.resume.folder) if plan.held_out is not None else None
+    writer = _ExpertWriter(plan, settings, base, model, frozen=make_trainable(model, settings), curve=curve)
+
+    def after_step(step: int, losses: Sequence[float]) -> None:
+        estimate.note_step(step)
+        writer.write_if_due(step, losses)
+
     done = train_one(
         model,
         plan.packed,
@@ -122,9 +148,10 @@ def _train_and_write(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint) 
         device=settings.device,
         threads=settings.threads,
         label=f"train {plan.name}",
-        after_step=writer.write_if_due if plan.checkpoints else None,
+        after_step=after_step,
         resume=plan.resume,
         tangent=settings.tangent,
+        held_out=curve,
     )
 
     measured = {
@@ -146,6 +173,7 @@ class _ExpertWriter:
     base: Checkpoint
     model: Any
     frozen: list[str]
+    curve: HeldOutCurve | None
 
     def write_if_due(self, step: int, losses: Sequence[float]) -> None:
         """Write the checkpoint that is due after `step`."""
@@ -169,10 +197,22 @@ class _ExpertWriter:
 
             state = fold_adapters(self.model, state)
         record = self._build_record(tokens=tokens, losses=losses).model_copy(update=more)
+        companions: dict[str, bytes] = {}
+        if self.curve is not None and self.plan.held_out is not None:
+            measured = self.curve.measured
+            record = record.model_copy(update={"held_out": self.plan.held_out.build_record(measured)})
+            companions[LOSSES_FILE] = self.plan.held_out.format_journal(losses, measured).encode()
         values = record.model_dump(exclude_unset=True)
         vector = parse_vector_type(self.plan.resume.vector)
         try:
-            return write_expert(folder, self.model, self.base, dtype=dtype, record=values, state=state, vector=vector)
+            return write_expert(
+                *(folder, self.model, self.base),
+                dtype=dtype,
+                record=values,
+                state=state,
+                vector=vector,
+                companions=companions,
+            )
         except CheckpointError as error:
             remedy = "Make room there and give the same command again; experts, checkpoints and resume points stay."
             raise RunFailedError(error.problem.where, error.problem.found, remedy) from error

@@ -94,7 +94,7 @@ class EpochOrders:
             place[self.store.numbers] = np.arange(len(self.store.numbers))
             order = place[order_documents(self.store.documents, seed=self.seed, epoch=epoch)]
             # Where only the first documents of the first epoch were tokenised, they are the beginning of its order.
-            order = order[: len(self.store.numbers)]
+            order = order[order >= 0]
 
             self._kept[epoch] = order, np.cumsum(self.store.lengths[order])
         return self._kept[epoch]
@@ -175,7 +175,7 @@ def build_sequence(store: TokenStore, pieces: Sequence[DocumentPiece], *, masked
     The first token of a piece is no prediction then, nor where only answers are learnt: what stands before it belongs
     to something else.
     """
-    starts = [int(store.ends[piece.document]) - int(store.lengths[piece.document]) for piece in pieces]
+    starts = [store.locate_document(piece.document).start for piece in pieces]
     spans = [slice(at + piece.start, at + piece.stop) for at, piece in zip(starts, pieces, strict=True)]
     ids = torch.from_numpy(np.concatenate([store.ids[span] for span in spans]).astype(np.int64))
 

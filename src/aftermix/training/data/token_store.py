@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -58,16 +58,39 @@ class TokenStore:
     """Thoughts in conversations."""
     thoughts_left_out: int = 0
     """Of these, those that the chat template does not write."""
+    starts: NDArray[np.int64] | None = None
+    """(d,): place of the first token of each document; None where they follow one another."""
+    left_out: int = 0
+    """Documents of the dataset that were tokenised and taken out again."""
 
     @property
     def complete(self) -> bool:
-        """True when all of the dataset is here."""
-        return len(self.ends) == self.documents
+        """True when all of the dataset is here, but for what was taken out."""
+        return len(self.ends) + self.left_out == self.documents
 
     @property
     def tokens(self) -> int:
         """Tokens of the documents that are here."""
-        return len(self.ids)
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def locate_document(self, document: int) -> slice:
+        """Places of the tokens of a document."""
+        length = int(self.lengths[document])
+        start = int(self.ends[document]) - length if self.starts is None else int(self.starts[document])
+        return slice(start, start + length)
+
+    def select(self, kept: NDArray[np.bool_]) -> TokenStore:
+        """The store of the documents that are `kept`; their tokens stay where they are."""
+        starts = self.ends - self.lengths if self.starts is None else self.starts
+        return replace(
+            self,
+            ends=np.cumsum(self.lengths[kept], dtype=np.int64),
+            numbers=self.numbers[kept],
+            characters=self.characters[kept],
+            characters_of_all=self.characters_of_all - int(self.characters[~kept].sum()),
+            starts=starts[kept],
+            left_out=self.left_out + int((~kept).sum()),
+        )
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
