@@ -66,6 +66,13 @@ def test_the_command_line_reads_and_predicts_the_same(run: aftermix.Run, capsys:
         run.predict({"c": 0.3})
 
 
+def test_a_finished_run_is_told_again_as_json(run: aftermix.Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("search", "--resume", run.path, "--json") == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["best"] == json.loads((run.path / "best.json").read_text())
+    assert (document["run"], document["report"]) == (str(run.path), str(run.path / "report.html"))
+
+
 def test_a_merge_of_the_run_is_the_winner_again(run: aftermix.Run, tmp_path: Path) -> None:
     assert run.best is not None
     saved = run.merge(run.best.weights).save(tmp_path / "again")

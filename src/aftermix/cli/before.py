@@ -6,37 +6,44 @@ from pathlib import Path
 
 import click
 
-from aftermix.cli.options import FILE, NEW_FILE
+from aftermix.cli.options import AS_JSON, FILE, NEW_FILE, print_result
 
 
 @click.command()
 @click.argument("base")
 @click.argument("experts", nargs=-1, required=True)
 @click.option("-o", "--output", type=NEW_FILE, default="aftermix.yaml", show_default=True, help="New file.")
-def init(base: str, experts: tuple[str, ...], output: Path) -> None:
+@AS_JSON
+def init(base: str, experts: tuple[str, ...], output: Path, as_json: bool) -> None:
     """Write a first commented file for EXPERTS of BASE: folders or hub names."""
     from aftermix.api.commands.checks import write_first_file
 
-    click.echo("\n".join(write_first_file(base, experts, output)))
+    lines = write_first_file(base, experts, output)
+    print_result(as_json, lambda: {"file": str(output)}, lambda: lines)
 
 
 @click.command()
 @FILE
-def doctor(file: Path) -> int:
+@AS_JSON
+def doctor(file: Path, as_json: bool) -> int:
     """List every mismatch of what FILE names, each with its remedy; exit code 2 if there is one."""
     from aftermix.api.commands.checks import diagnose_file
+    from aftermix.api.commands.documents import build_diagnosis
     from aftermix.api.commands.texts import describe_diagnosis
 
     diagnosis = diagnose_file(file)
-    click.echo("\n".join(describe_diagnosis(diagnosis)))
+    print_result(as_json, lambda: build_diagnosis(diagnosis), lambda: describe_diagnosis(diagnosis))
     return 2 if diagnosis.problems else 0
 
 
 @click.command()
 @FILE
-def plan(file: Path) -> None:
+@AS_JSON
+def plan(file: Path, as_json: bool) -> None:
     """Tell disk, memory, evaluations, tokens and time of FILE's job, before it runs."""
     from aftermix.api.commands.checks import estimate_file
+    from aftermix.api.commands.documents import build_estimate
     from aftermix.api.commands.texts import describe_estimate
 
-    click.echo("\n".join(describe_estimate(estimate_file(file))))
+    needs = estimate_file(file)
+    print_result(as_json, lambda: build_estimate(needs), lambda: describe_estimate(needs))

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from aftermix.cli.options import AS_JSON, collect_lines, print_document, tell_aside
+
 TRAINERS = ("megatron", "interleave", "llamafactory", "axolotl", "trl", "streaming", "csv")
 """Names of the trainers; a copy, so that `--help` imports nothing."""
 
@@ -21,7 +23,8 @@ TRAINERS = ("megatron", "interleave", "llamafactory", "axolotl", "trl", "streami
 @click.option("--max-epochs", type=float, help="Most repeats of a domain; default 4.")
 @click.option("--root", help="Where megatron's prefixes and streaming's folders lie.")
 @click.option("--sequence-length", "sequence_tokens", type=click.IntRange(min=1), help="Tokens of a sample of theirs.")
-def export(source: Path, target: str, output: Path, **options: Any) -> None:
+@AS_JSON
+def export(source: Path, target: str, output: Path, as_json: bool, **options: Any) -> None:
     """Write SOURCE for another tool: a recipe for mergekit, or the data mixture of a run or file for a trainer."""
     from aftermix.api.commands.runs import export_ratios, export_recipe
 
@@ -29,10 +32,17 @@ def export(source: Path, target: str, output: Path, **options: Any) -> None:
     if target == "mergekit":
         if given:
             raise click.UsageError("The options are for the mixtures of trainers; mergekit takes none of them.")
-        for note in export_recipe(source, output):
-            click.echo(note)
-        click.echo(f"Recipe: {output}")
+        notes = export_recipe(source, output)
+        if as_json:
+            print_document({"recipe": str(output), "notes": notes})
+        else:
+            click.echo("\n".join([*notes, f"Recipe: {output}"]))
         return
 
-    for file in export_ratios(source, output, to=target, log=click.echo, **given):
-        click.echo(f"File: {file}")
+    told: list[str] = []
+    log = collect_lines(told, tell_aside if as_json else click.echo)
+    files = export_ratios(source, output, to=target, log=log, **given)
+    if as_json:
+        print_document({"files": [str(file) for file in files], "notes": told})
+    else:
+        click.echo("\n".join(f"File: {file}" for file in files))

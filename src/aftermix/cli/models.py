@@ -7,22 +7,33 @@ from typing import Any
 
 import click
 
-from aftermix.cli.options import FILE, OUTPUT, PRIVATE, tell
+from aftermix.cli.options import (
+    AS_JSON,
+    FILE,
+    OUTPUT,
+    PRIVATE,
+    choose_teller,
+    collect_lines,
+    print_document,
+    print_result,
+    tell,
+)
 from aftermix.command_end import announce_resume, join_command
 
 
 @click.command()
 @FILE
 @OUTPUT
-def train(file: Path, output: Path) -> None:
+@AS_JSON
+def train(file: Path, output: Path, as_json: bool) -> None:
     """Train one expert per dataset of FILE from its base, each a model folder in the output folder."""
     from aftermix.api.work import train as job
 
     command = join_command("aftermix", "train", file, "-o", output)
     with announce_resume(command, kept="finished experts and resume points", output=output):
         folders = job(file, output=output)
-    for name, folder in folders.items():
-        click.echo(f"{name}: {folder}")
+    experts = {name: str(folder) for name, folder in folders.items()}
+    print_result(as_json, lambda: {"experts": experts}, lambda: [f"{name}: {path}" for name, path in experts.items()])
 
 
 @click.command()
@@ -33,13 +44,16 @@ def train(file: Path, output: Path) -> None:
 @click.option("--by", type=click.Path(dir_okay=False, path_type=Path), help="File with the `evaluate:` of --best.")
 @click.option("--decay", type=click.Choice(["linear", "cosine", "1-sqrt"]), help="Weigh as this decay of the rate.")
 @click.option("--min-rate", type=click.FloatRange(0, 1), help="Rate at the end of --decay, of the peak; default 0.")
-def average(checkpoints: tuple[Path, ...], output: Path, **options: Any) -> None:
+@AS_JSON
+def average(checkpoints: tuple[Path, ...], output: Path, as_json: bool, **options: Any) -> None:
     """Merge CHECKPOINTS of one training run (their folder, or several model folders) into a model folder."""
+    from aftermix.api.commands.documents import build_average
     from aftermix.api.commands.models import average_checkpoints
 
     if options["last"] is not None and options["best"] is not None:
         raise click.UsageError("Name one of --last and --best.")
-    click.echo(f"Model: {average_checkpoints(checkpoints, output, log=tell, **options)}")
+    folder = average_checkpoints(checkpoints, output, log=choose_teller(as_json), **options)
+    print_result(as_json, lambda: build_average(folder), lambda: [f"Model: {folder}"])
 
 
 @click.command()
@@ -47,23 +61,32 @@ def average(checkpoints: tuple[Path, ...], output: Path, **options: Any) -> None
 @click.option("--base", required=True, help="Folder or hub name of the model that EXPERT was trained from.")
 @OUTPUT
 @click.option("--dtype", type=click.Choice(["bfloat16", "int8"]), default="bfloat16", show_default=True)
-def diff(expert: str, base: str, output: Path, dtype: Any) -> None:
+@AS_JSON
+def diff(expert: str, base: str, output: Path, dtype: Any, as_json: bool) -> None:
     """Store EXPERT minus its base as a vector folder, usable wherever a model of that base is."""
+    from aftermix.api.commands.documents import build_vector
     from aftermix.api.commands.models import store_vector
     from aftermix.api.commands.texts import describe_diff
 
-    click.echo("\n".join(describe_diff(store_vector(expert, base=base, output=output, dtype=dtype), output)))
+    facts = store_vector(expert, base=base, output=output, dtype=dtype)
+    print_result(as_json, lambda: build_vector(facts, output), lambda: describe_diff(facts, output))
 
 
 @click.command()
 @FILE
 @OUTPUT
-def calibrate(file: Path, output: Path) -> None:
+@AS_JSON
+def calibrate(file: Path, output: Path, as_json: bool) -> None:
     """Measure what the linear layers of FILE's experts are fed on their calibration text; `merge` can use it."""
+    from aftermix.api.commands.documents import build_statistics
     from aftermix.api.commands.models import measure_statistics
     from aftermix.api.commands.texts import describe_calibration
 
-    for line in describe_calibration(measure_statistics(file, output)):
+    notes = measure_statistics(file, output)
+    if as_json:
+        print_document(build_statistics(notes, output))
+        return
+    for line in describe_calibration(notes):
         tell(line)
     click.echo(f"Statistics: {output}")
 
@@ -75,7 +98,10 @@ def calibrate(file: Path, output: Path) -> None:
 @click.option("--push", "repo_id", metavar="REPO_ID", help="Upload the result to the hub under this name.")
 @PRIVATE
 @click.option("--check", is_flag=True, help="Hold every block of an exclusive merge against a second computation.")
-def merge(file: Path, output: Path, weights: str | None, repo_id: str | None, private: bool, check: bool) -> None:
+@AS_JSON
+def merge(
+    file: Path, output: Path, weights: str | None, repo_id: str | None, private: bool, check: bool, as_json: bool
+) -> None:
     """Merge the vectors of FILE, a recipe of aftermix or of mergekit, or of a search's RUN into a model folder."""
     from aftermix.api.commands.models import configure_merge, refuse_upload, upload_model, write_merge
 
@@ -87,23 +113,34 @@ def merge(file: Path, output: Path, weights: str | None, repo_id: str | None, pr
     if repo_id is not None:
         refuse_upload(repo_id)
 
-    click.echo(f"Model: {write_merge(config, output, log=tell, check=check)}")
+    notes: list[str] = []
+    folder = write_merge(config, output, log=collect_lines(notes, choose_teller(as_json)), check=check)
+    if not as_json:
+        click.echo(f"Model: {folder}")
+
+    address = None
     if repo_id is not None:
         command = _join_push(output, repo_id, private=private)
         with announce_resume(command, kept="the model", output=output, has_begun=True):
-            click.echo(f"Hub: {upload_model(output, repo_id, private=private)}")
+            address = upload_model(output, repo_id, private=private)
+        if not as_json:
+            click.echo(f"Hub: {address}")
+    if as_json:
+        print_document({"model": str(folder), "hub": address, "notes": notes})
 
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("repo_id")
 @PRIVATE
-def push(folder: Path, repo_id: str, private: bool) -> None:
+@AS_JSON
+def push(folder: Path, repo_id: str, private: bool, as_json: bool) -> None:
     """Upload the model of FOLDER (a model or run folder), with its card, to the hub as REPO_ID."""
     from aftermix.api.commands.models import upload_model
 
     with announce_resume(_join_push(folder, repo_id, private=private), kept="the model", output=folder):
-        click.echo(f"Hub: {upload_model(folder, repo_id, private=private)}")
+        address = upload_model(folder, repo_id, private=private)
+    print_result(as_json, lambda: {"hub": address}, lambda: [f"Hub: {address}"])
 
 
 def _join_push(folder: Path, repo_id: str, *, private: bool) -> str:

@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from aftermix.api.job_files import prefetch_weights, read_job_config
-from aftermix.cli.options import FILE, FOLDER, NEW_FILE, choose_run_folder, tell_aside
+from aftermix.cli.options import (
+    AS_JSON,
+    FILE,
+    FOLDER,
+    NEW_FILE,
+    choose_run_folder,
+    print_document,
+    print_result,
+    tell_aside,
+)
 from aftermix.command_end import announce_resume, join_command, list_options
 
 MAYBE_FILE = click.argument("file", required=False, type=NEW_FILE)
@@ -23,13 +32,20 @@ RESUME = click.option("--resume", type=FOLDER, help="Go on with the run in this 
 @click.option("--from", "source", type=FOLDER, help="Start from this run's stored scores, under FILE's objective.")
 @click.option("--trials", type=click.IntRange(min=0), help="In place of FILE's `search.trials`.")
 @click.option("--budget-tokens", type=click.FloatRange(min=1), help="In place of FILE's `search.budget_tokens`.")
+@AS_JSON
 def search(
-    file: Path | None, output: Path | None, resume: Path | None, source: Path | None, **limits: int | float | None
+    file: Path | None,
+    output: Path | None,
+    resume: Path | None,
+    source: Path | None,
+    as_json: bool,
+    **limits: int | float | None,
 ) -> None:
     """Search the merge weights of FILE by measured score; write the best model and a report."""
     run = choose_run_folder(file, output, resume, source)
     given = {name: value for name, value in limits.items() if value is not None}
     config = read_job_config(file, run, search=given)
+    from aftermix.api.commands.documents import build_run
     from aftermix.api.commands.texts import print_search
     from aftermix.api.work import search as job
 
@@ -38,7 +54,7 @@ def search(
     anew = join_command("aftermix", "search", file or run / "config.yaml", "-o", f"{run}-2", *options)
     with announce_resume(command, kept="every finished trial", output=run, anew=anew, anew_without=anew):
         job(config, output=run, resume=resume is not None, start_from=source, log=tell_aside)
-    print_search(run)
+    print_document(build_run(run)) if as_json else print_search(run)
 
 
 @click.command()
@@ -49,8 +65,15 @@ def search(
 @click.option("--verify", type=int, metavar="N", help="Then train N of the mixtures for real and compare ranks.")
 @click.option("--tokens", type=click.FloatRange(min=1), metavar="T", help="Of each training; default as the experts.")
 @click.option("--doremi", is_flag=True, help="With --verify: find DoReMi's ratios too.")
+@AS_JSON
 def mixture(
-    file: Path | None, output: Path | None, resume: Path | None, source: Path | None, verify: int | None, **trained: Any
+    file: Path | None,
+    output: Path | None,
+    resume: Path | None,
+    source: Path | None,
+    verify: int | None,
+    as_json: bool,
+    **trained: Any,
 ) -> None:
     """Find the data ratios of FILE's experts whose merge scores best; write them, that merge and a report."""
     run = choose_run_folder(file, output, resume, source)
@@ -58,6 +81,7 @@ def mixture(
         raise click.UsageError("--tokens and --doremi are about the mixtures that --verify N trains.")
     config = read_job_config(file, run)
 
+    from aftermix.api.commands.documents import build_run
     from aftermix.api.commands.texts import print_mixture
     from aftermix.api.work import mixture as job
 
@@ -71,16 +95,18 @@ def mixture(
     started: dict[str, Any] = {"resume": resume is not None, "start_from": source, "log": tell_aside}
     with announce_resume(command, kept="every measured point", output=run, anew=anew, anew_without=without):
         job(config, output=run, verify=verify, verify_tokens=tokens, doremi=doremi, **started)
-    print_mixture(run)
+    print_document(build_run(run)) if as_json else print_mixture(run)
 
 
 @click.command()
 @FILE
 @click.option("--split", type=click.Choice(["search", "select", "test"]), default="test", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+@AS_JSON
 @click.option("--show", type=click.IntRange(min=1), metavar="N", help="Instead, show N prompts a task, token by token.")
 def evaluate(file: Path, split: Any, as_json: bool, show: int | None) -> None:
     """Score the merge of FILE at its own weights (without vectors: its base)."""
+    if show is not None and as_json:
+        raise click.UsageError("--show is to be read, and --json to be parsed: name one of them.")
     if show is not None:
         from aftermix.api.commands.checks import show_file_prompts
 
@@ -100,7 +126,7 @@ def evaluate(file: Path, split: Any, as_json: bool, show: int | None) -> None:
 @click.command()
 @click.argument("run", type=FOLDER)
 @click.option("--weights", required=True, metavar="NAME=NUMBER,...", help="Merge weights; a vector left out weighs 0.")
-@click.option("--json", "as_json", is_flag=True, help="Print the prediction as JSON.")
+@AS_JSON
 def predict(run: Path, weights: str, as_json: bool) -> None:
     """Predict the scores of a merge of RUN's vectors from the merges that it measured; no model is run."""
     from aftermix.api.commands.runs import predict_merge
@@ -112,18 +138,22 @@ def predict(run: Path, weights: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("run", type=FOLDER)
-def report(run: Path) -> None:
+@AS_JSON
+def report(run: Path, as_json: bool) -> None:
     """Write RUN/report.html from the files of the run, finished or not."""
     from aftermix.api.commands.runs import write_run_report
 
-    click.echo(f"Report: {write_run_report(run)}")
+    page = write_run_report(run)
+    print_result(as_json, lambda: {"report": str(page)}, lambda: [f"Report: {page}"])
 
 
 @click.command()
 @click.argument("run", type=FOLDER)
 @click.option("-o", "--output", required=True, type=NEW_FILE, help="Draw into this file: .svg, .png or .html.")
-def landscape(run: Path, output: Path) -> None:
+@AS_JSON
+def landscape(run: Path, output: Path, as_json: bool) -> None:
     """Draw utility and scores over all mixtures, as RUN, a finished mixture run, predicts them."""
     from aftermix.api.commands.runs import draw_run_landscape
 
-    click.echo(f"Picture: {draw_run_landscape(run, output)}")
+    picture = draw_run_landscape(run, output)
+    print_result(as_json, lambda: {"picture": str(picture)}, lambda: [f"Picture: {picture}"])

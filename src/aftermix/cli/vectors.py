@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -10,7 +11,16 @@ from aftermix.cli.options import NEW_FILE
 
 TARGET = click.argument("target", metavar="FILE|MODEL")
 BASE = click.option("--base", help="Folder or hub name of MODEL's base; FILE names its own.")
-NUMBERS = click.option("--json", "json_file", type=NEW_FILE, help="Write all numbers here.")
+NUMBERS = click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="Write all numbers into FILE; alone, or with -, print them in place of the tables.",
+)
+STANDARD_OUTPUT = Path("-")
 PICTURE = click.option("--picture", type=NEW_FILE, help="Draw them here: .svg or .png.")
 
 
@@ -24,8 +34,9 @@ def inspect(target: str, base: str | None, json_file: Path | None, picture: Path
     from aftermix.api.commands.texts import print_geometry
     from aftermix.api.commands.vectors import inspect_vectors
 
-    geometry, name = inspect_vectors(target, base=base, json=json_file, picture=picture)
-    print_geometry(geometry, base=name)
+    geometry, name = inspect_vectors(target, base=base, json=_choose_sink(json_file), picture=picture)
+    if json_file != STANDARD_OUTPUT:
+        print_geometry(geometry, base=name)
 
 
 @click.command()
@@ -39,10 +50,17 @@ def analyze(target: str, base: str | None, json_file: Path | None, picture: Path
     from aftermix.api.commands.texts import print_derivatives, print_fits
     from aftermix.api.commands.vectors import fit_distributions, measure_derivatives
 
+    sink, prints_tables = _choose_sink(json_file), json_file != STANDARD_OUTPUT
     if curvature:
-        derivatives, label = measure_derivatives(target, base=base, json=json_file, picture=picture)
-        print_derivatives(derivatives, base=label)
+        derivatives, label = measure_derivatives(target, base=base, json=sink, picture=picture)
+        if prints_tables:
+            print_derivatives(derivatives, base=label)
         return
 
-    fits, name = fit_distributions(target, base=base, json=json_file, picture=picture)
-    print_fits(fits, base=name)
+    fits, name = fit_distributions(target, base=base, json=sink, picture=picture)
+    if prints_tables:
+        print_fits(fits, base=name)
+
+
+def _choose_sink(json_file: Path | None) -> Path | Callable[[str], object] | None:
+    return click.echo if json_file == STANDARD_OUTPUT else json_file

@@ -1,4 +1,7 @@
-"""Measures of vectors: geometry, distributions, curvature. Each result has the name of its base beside it."""
+"""Measures of vectors: geometry, distributions, curvature. Each result has the name of its base beside it.
+
+All numbers also go to `json`, a file or a function that is called with their text.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ if TYPE_CHECKING:
     from aftermix.analysis.curvature_tables import DomainDerivatives
     from aftermix.analysis.distribution import VectorFit
     from aftermix.analysis.geometry import VectorGeometry
+    from aftermix.jobs.analysis.targets import NumberSink
 
 
 def inspect_vectors(
-    target: str, *, base: str | None, json: Path | None = None, picture: Path | None = None
+    target: str, *, base: str | None, json: NumberSink | None = None, picture: Path | None = None
 ) -> tuple[VectorGeometry, str]:
     """Norms, cosines and untouched tensors of the vectors of a file, or of a model minus `base`: `aftermix inspect`.
 
@@ -24,7 +28,7 @@ def inspect_vectors(
 
 
 def fit_distributions(
-    target: str, *, base: str | None, json: Path | None = None, picture: Path | None = None
+    target: str, *, base: str | None, json: NumberSink | None = None, picture: Path | None = None
 ) -> tuple[dict[str, VectorFit], str]:
     """Laplace and Gaussian fitted to the entries of the vectors: `aftermix analyze`.
 
@@ -36,7 +40,7 @@ def fit_distributions(
 
 
 def measure_derivatives(
-    target: str, *, base: str | None, json: Path | None = None, picture: Path | None = None
+    target: str, *, base: str | None, json: NumberSink | None = None, picture: Path | None = None
 ) -> tuple[DomainDerivatives, str]:
     """Derivatives of the loss of every expert's domain at the base: `aftermix analyze --curvature`.
 

@@ -7,14 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from aftermix.analysis.distribution import VectorFit, fit_vectors
-from aftermix.files import write_atomically, write_json
-from aftermix.jobs.analysis.targets import determine_picture_kind, load_target, open_target_pool
+from aftermix.files import write_atomically
+from aftermix.jobs.analysis.targets import (
+    NumberSink,
+    determine_picture_kind,
+    hand_over,
+    load_target,
+    open_target_pool,
+)
 
 
 def analyze(
-    target: str, *, base: str | None, json: Path | None = None, picture: Path | None = None
+    target: str, *, base: str | None, json: NumberSink | None = None, picture: Path | None = None
 ) -> tuple[dict[str, VectorFit], str]:
-    """Fit the vectors of the file or model `target`; also written to the files `json` and `picture`.
+    """Fit the vectors of the file or model `target`.
+
+    All numbers also go to `json`, a file or a function that takes their text, and a drawing to the file `picture`.
 
     Returns the fits by vector and the base's name.
     Raises :class:`AftermixError`, before weights are read, for a picture of a kind that is not drawn, and for models
@@ -27,7 +35,7 @@ def analyze(
     fits = fit_vectors(pool)
     if json is not None:
         vectors = {name: {"model": config.vectors[name].model} | _build_record(fit) for name, fit in fits.items()}
-        write_json(json, {"base": config.base, "vectors": vectors})
+        hand_over({"base": config.base, "vectors": vectors}, json)
 
     if picture is not None and kind is not None:
         from aftermix.analysis.distribution_picture import draw_distributions

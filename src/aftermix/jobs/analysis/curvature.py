@@ -26,8 +26,8 @@ from aftermix.config import Config, require
 from aftermix.devices import open_device
 from aftermix.errors import CheckpointError, ConfigError, Problem, refuse_if_any
 from aftermix.evaluation.engines.live_weights import LiveWeights
-from aftermix.files import write_atomically, write_json
-from aftermix.jobs.analysis.targets import determine_picture_kind
+from aftermix.files import write_atomically
+from aftermix.jobs.analysis.targets import NumberSink, determine_picture_kind, hand_over
 from aftermix.jobs.calibrate.command import CalibrationPlan, plan_calibration
 from aftermix.jobs.calibrate.layer_inputs import StoredValues
 from aftermix.saliency.streamed_model import StreamedModel, build_empty_model
@@ -35,9 +35,11 @@ from aftermix.terminal import quiet_transformers
 
 
 def analyze_curvature(
-    config: Config, *, json: Path | None = None, picture: Path | None = None, dtype: torch.dtype = torch.float32
+    config: Config, *, json: NumberSink | None = None, picture: Path | None = None, dtype: torch.dtype = torch.float32
 ) -> tuple[DomainDerivatives, str]:
-    """Derivatives of the loss of every expert's domain at the base; also written to the files `json` and `picture`.
+    """Derivatives of the loss of every expert's domain at the base.
+
+    All numbers also go to `json`, a file or a function that takes their text, and a drawing to the file `picture`.
 
     A domain is what `vectors.NAME.calibration` of an expert names, in the sample that `calibrate` chooses. Returns the
     numbers and the base's name. Raises :class:`AftermixError`, before weights are read, for a domain without text, and
@@ -59,7 +61,7 @@ def analyze_curvature(
 
     derivatives = _measure_derivatives(pool, domains, device=device, dtype=dtype)
     if json is not None:
-        write_json(json, _build_record(derivatives, config, plans))
+        hand_over(_build_record(derivatives, config, plans), json)
     if picture is not None and kind is not None:
         from aftermix.analysis.curvature_picture import draw_derivatives
 

@@ -10,14 +10,22 @@ from aftermix.analysis.geometry import VectorGeometry, measure_geometry
 from aftermix.analysis.geometry_tables import dump_geometry
 from aftermix.analysis.storage.rounding import survey_rounding
 from aftermix.config import Config
-from aftermix.files import write_atomically, write_json
-from aftermix.jobs.analysis.targets import determine_picture_kind, load_target, open_target_pool
+from aftermix.files import write_atomically
+from aftermix.jobs.analysis.targets import (
+    NumberSink,
+    determine_picture_kind,
+    hand_over,
+    load_target,
+    open_target_pool,
+)
 
 
 def inspect(
-    target: str, *, base: str | None, json: Path | None = None, picture: Path | None = None
+    target: str, *, base: str | None, json: NumberSink | None = None, picture: Path | None = None
 ) -> tuple[VectorGeometry, str]:
-    """Measure the vectors of the file or model `target`; also written to the files `json` and `picture`.
+    """Measure the vectors of the file or model `target`.
+
+    All numbers also go to `json`, a file or a function that takes their text, and a drawing to the file `picture`.
 
     Returns the geometry and the base's name. Raises :class:`AftermixError`, before weights are read, for a picture of
     a kind that is not drawn, and for models that do not align; and for NaN or Inf in any of them.
@@ -28,7 +36,7 @@ def inspect(
 
     geometry = replace(measure_geometry(pool), rounding=survey_rounding(pool))
     if json is not None:
-        write_json(json, _build_record(geometry, config))
+        hand_over(_build_record(geometry, config), json)
 
     if picture is not None and kind is not None:
         from aftermix.analysis.geometry_picture import draw_geometry as draw

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +10,12 @@ from pathlib import Path
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, VectorConfig, load_config, require
 from aftermix.errors import AftermixError, ConfigError, ManyProblemsError
+from aftermix.files import format_json, write_json
 
 FORMATS = ("svg", "png")
 FILES = (".yaml", ".yml")
+NumberSink = Path | Callable[[str], object]
+"""Place of all numbers of a result: a file of JSON, or a function that takes the document's text, in ASCII."""
 
 
 def load_target(target: str, *, base: str | None) -> Config:
@@ -59,6 +62,14 @@ def determine_picture_kind(picture: Path) -> str:
         found = f"expected a name that ends in .svg or .png, found '{picture}'"
         raise ConfigError("--picture", found, "Name the picture by its kind.")
     return kind
+
+
+def hand_over(numbers: object, sink: NumberSink) -> None:
+    """Write `numbers` into the file `sink`, or give the function their text."""
+    if isinstance(sink, Path):
+        write_json(sink, numbers)
+    else:
+        sink(format_json(numbers, escaped=True).rstrip())
 
 
 def _derive_name(model: str) -> str:
