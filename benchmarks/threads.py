@@ -36,7 +36,7 @@ def measure_trials(threads: int | str | None, *, items: int | None, trials: int)
 
     from aftermix.checkpoints.pool import open_pool
     from aftermix.config import parse_config
-    from aftermix.evaluation.harness import TaskSuite
+    from aftermix.evaluation.suites.harness_suite import HarnessSuite
     from aftermix.jobs.evaluator import ModelEvaluator
 
     values = yaml.safe_load(DEMO.read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def measure_trials(threads: int | str | None, *, items: int | None, trials: int)
     config = parse_config(values, where=DEMO.name, folder=DEMO.parent)
     assert config.evaluate is not None
 
-    suite = TaskSuite.build(config.evaluate)
+    suite = HarnessSuite.build(config.evaluate)
     evaluator = ModelEvaluator.open(open_pool(config), config.evaluate, suite)
     evaluator.rehearse(config.evaluate)
 

@@ -10,8 +10,8 @@ import numpy as np
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config
 from aftermix.evaluation.documents.rows import find_equal_items
-from aftermix.evaluation.harness import TaskSuite
 from aftermix.evaluation.kept.tasks import KeptTask
+from aftermix.evaluation.suites.harness_suite import HarnessSuite
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.merging.merge import MergeRecipe
@@ -40,7 +40,7 @@ class MergeRecorder:
         """Open models and tasks. Raises `ValueError` for a task whose scores do not follow from what is recorded."""
         assert config.evaluate is not None
         pool = open_pool(config)
-        suite = TaskSuite.build(config.evaluate)
+        suite = HarnessSuite.build(config.evaluate)
         recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
         prepared = prepare_vectors(open_merger(config, pool, recipe))
 

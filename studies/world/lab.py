@@ -12,7 +12,7 @@ from typing import Any, Literal
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import CalibrateConfig, CalibrationConfig, Config, MergeConfig, VectorConfig
 from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, TaskConfig
-from aftermix.evaluation.harness import TaskSuite
+from aftermix.evaluation.suites.harness_suite import HarnessSuite
 from aftermix.files import fingerprint
 from aftermix.jobs.calibrate.command import calibrate
 from aftermix.jobs.evaluator import ModelEvaluator
@@ -80,8 +80,8 @@ class Lab:
             threads=threads,
         )
         self._evaluate = config
-        self._suites: dict[tuple[str, ...], TaskSuite] = {}
-        self._live = ModelEvaluator.open(base, config, TaskSuite.build(config))
+        self._suites: dict[tuple[str, ...], HarnessSuite] = {}
+        self._live = ModelEvaluator.open(base, config, HarnessSuite.build(config))
 
     def pool(self, models: Mapping[str, Path], *, method: str | None = None) -> ModelPool:
         """The base and `models`, aligned; models alone for `linear`, which may come from other bases."""
@@ -126,7 +126,7 @@ class Lab:
         names = tuple(f"continue_{domain}" for domain in domains)
         if names not in self._suites:
             tasks = tuple(TaskConfig(task=name) for name in names)
-            self._suites[names] = TaskSuite.build(self._evaluate.model_copy(update={"tasks": tasks}))
+            self._suites[names] = HarnessSuite.build(self._evaluate.model_copy(update={"tasks": tasks}))
         scores = self._suites[names].evaluate(self._live.engine.lm, "test").scores
         return {domain: 100 * scores[name] for domain, name in zip(domains, names, strict=True)}
 

@@ -136,7 +136,7 @@ def test_the_result_is_shown_with_its_settings(obim: Path, capsys: pytest.Captur
 def test_a_point_scores_the_same_on_every_split_whenever_it_is_measured(obim: Path) -> None:
     """The streamed trial, the candidate on its select items and the written model are one merge."""
     from aftermix.checkpoints.pool import open_pool
-    from aftermix.evaluation.harness import TaskSuite
+    from aftermix.evaluation.suites.harness_suite import HarnessSuite
     from aftermix.jobs.evaluator import MergeEvaluator
     from aftermix.jobs.run_folder import read_run_config
     from aftermix.jobs.search.space_from_config import build_space
@@ -146,7 +146,7 @@ def test_a_point_scores_the_same_on_every_split_whenever_it_is_measured(obim: Pa
     config = read_run_config(obim)
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
     assert config.evaluate is not None
-    suite = TaskSuite.build(config.evaluate)
+    suite = HarnessSuite.build(config.evaluate)
     bench = MergeEvaluator.open(config, open_pool(config), recipe, space=build_space(config), suite=suite)
     assert bench.prepared is None
     for trial in reversed(read_trials(obim)[-3:]):
@@ -242,7 +242,7 @@ def test_settings_of_the_combination_leave_the_prepared_vectors_as_they_are(
     assert ours == again
 
     from aftermix.checkpoints.pool import open_pool
-    from aftermix.evaluation.harness import TaskSuite
+    from aftermix.evaluation.suites.harness_suite import HarnessSuite
     from aftermix.jobs.evaluator import MergeEvaluator
     from aftermix.jobs.run_folder import read_run_config
     from aftermix.jobs.search.space_from_config import build_space
@@ -256,7 +256,7 @@ def test_settings_of_the_combination_leave_the_prepared_vectors_as_they_are(
         open_pool(config),
         MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True),
         space=build_space(config),
-        suite=TaskSuite.build(config.evaluate),
+        suite=HarnessSuite.build(config.evaluate),
     )
     assert bench.prepared is not None
     point = Point({"a": 0.9, "b": 1.0, "c": 1.0}, {"lambda": 0.7, "normalize": False})

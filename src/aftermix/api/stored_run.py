@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from aftermix.api.merged import Merged
 from aftermix.config import Config, Split
-from aftermix.runs.input_records import SPLIT_FILE, SplitRecord
+from aftermix.runs.input_records import SPLIT_FILE, SplitRecord, TaskSplitRecord
+from aftermix.runs.item_scores import OptionalScores, WholeScore
 from aftermix.runs.journal import locate_items, read_items
 from aftermix.runs.reader import RunContents, RunResult, read_run
 from aftermix.runs.trials import Trial
@@ -72,7 +73,7 @@ class Run:
             for trial in self._contents.trials
             if locate_items(self.path, split, trial.number).is_file()
             for task, scores in read_items(self.path, split, trial.number).items()
-            for item, score in zip(getattr(tasks[task], split), scores, strict=True)
+            for item, score in zip(_list_items(tasks[task], split, scores), scores, strict=True)
         ]
         return pandas.DataFrame(rows, columns=["number", "task", "item", "score"])
 
@@ -115,6 +116,11 @@ class Run:
             f"<table><thead><tr><th>vector</th><th>merge weight</th><th>data ratio</th></tr></thead>"
             f"<tbody>{rows}</tbody></table><p>{escape(repr(self))}; report: {report}</p>"
         )
+
+
+def _list_items(task: TaskSplitRecord, split: Split, scores: OptionalScores) -> Sequence[str]:
+    """Names of the items that `scores` are of; a task that was scored whole has one, called as the split."""
+    return [split] if isinstance(scores, WholeScore) else getattr(task, split)
 
 
 def open_run(path: str | Path) -> Run:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aftermix.api.own_function import take_function
 from aftermix.api.pool import Pool
 from aftermix.api.sections import Ranges, extend_config, open_config
 from aftermix.api.stored_run import Run, open_run
@@ -37,14 +38,16 @@ def search(
 
     `options`: keys of `search:`, `evaluate:` and `merge:`, the first that has the key; `ranges`: of the merge weights,
     by vector. `resume` goes on with the run in `output`; `start_from` is `--from`, an earlier run whose scores are
-    taken. Interrupted, it leaves a run that `resume=True` goes on with.
+    taken. `function` may be a function of one's own, with its `items` beside it. Interrupted, a search leaves a run
+    that `resume=True` goes on with.
 
     Raises :class:`AftermixError` with nothing written, and :class:`RunFailedError` once something is.
     """
     from aftermix.jobs.search.command import search as job
 
-    config = extend_config(_configure(source), options, sections=["search", "evaluate", "merge"], ranges=ranges)
-    return open_run(job(config, Path(output), resume=resume, source=_as_path(start_from), log=log))
+    with take_function(options) as named:
+        config = extend_config(_configure(source), named, sections=["search", "evaluate", "merge"], ranges=ranges)
+        return open_run(job(config, Path(output), resume=resume, source=_as_path(start_from), log=log))
 
 
 def mixture(
@@ -65,17 +68,18 @@ def mixture(
     are then trained for real (`--verify`), each on `verify_tokens` (`--tokens`; default as the experts), with `doremi`
     the ratios of DoReMi too. Raises as :func:`search`.
     """
-    config = extend_config(_configure(source), options, sections=["mixture", "evaluate", "merge", "search"])
     folder, from_run = Path(output), _as_path(start_from)
-    if verify is None:
-        from aftermix.jobs.mixture.command import mixture as job
+    with take_function(options) as named:
+        config = extend_config(_configure(source), named, sections=["mixture", "evaluate", "merge", "search"])
+        if verify is None:
+            from aftermix.jobs.mixture.command import mixture as job
 
-        job(config, folder, resume=resume, source=from_run, log=log)
-    else:
-        from aftermix.jobs.verify.command import run_and_verify
+            job(config, folder, resume=resume, source=from_run, log=log)
+        else:
+            from aftermix.jobs.verify.command import run_and_verify
 
-        begun: dict[str, Any] = {"resume": resume, "source": from_run, "log": log}
-        run_and_verify(config, folder, mixtures=verify, tokens=verify_tokens, doremi=doremi, **begun)
+            begun: dict[str, Any] = {"resume": resume, "source": from_run, "log": log}
+            run_and_verify(config, folder, mixtures=verify, tokens=verify_tokens, doremi=doremi, **begun)
     return open_run(folder)
 
 
@@ -100,8 +104,9 @@ def evaluate(
     """
     from aftermix.jobs.evaluate.command import evaluate as job
 
-    config = extend_config(_configure(source), options, sections=["evaluate", "merge", "search"], weights=weights)
-    return job(config, split=split)
+    with take_function(options) as named:
+        config = extend_config(_configure(source), named, sections=["evaluate", "merge", "search"], weights=weights)
+        return job(config, split=split)
 
 
 def _configure(source: Source) -> Config:

@@ -5,7 +5,7 @@ Paths are taken relative to the YAML file's folder. Options of merge methods are
 """
 
 from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
-from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, PromptConfig, Split, TaskConfig
+from aftermix.config.evaluate import CALLABLE, EvaluateConfig, ItemsConfig, PromptConfig, Split, TaskConfig
 from aftermix.config.fields import ConfigSection
 from aftermix.config.file import Config, as_yaml_values, explain_missing_section, load_config, parse_config, require
 from aftermix.config.merge import SEARCH_EXCLUDE, MergeConfig, VectorConfig
@@ -21,6 +21,7 @@ from aftermix.config.train import (
 )
 
 __all__ = [
+    "CALLABLE",
     "SEARCH_EXCLUDE",
     "CalibrateConfig",
     "CalibrationConfig",

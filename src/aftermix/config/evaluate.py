@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from aftermix.config.fields import ConfigSection, Count, Day, Threads
 
 Split = Literal["search", "select", "test"]
+CALLABLE = "callable "
+"""Beginning of a `function` that was handed over in Python and lies in no file: `callable MODULE:NAME`."""
 TEST_ITEMS = 500
 """Number of test items that a message offers."""
 
@@ -79,10 +82,21 @@ def _task(value: Any) -> Any:
     return {"task": value} if isinstance(value, str) else value
 
 
-class EvaluateConfig(PromptConfig):
-    """Tasks that are measured, their items, and the engine."""
+def _function(value: Any) -> Any:
+    file, _, name = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not file or not name.isidentifier():
+        raise ValueError("expected a file and a function in it, as `my_eval.py:score`")
+    return value
 
-    tasks: tuple[Annotated[TaskConfig, BeforeValidator(_task)], ...] = Field(min_length=1)
+
+class EvaluateConfig(PromptConfig):
+    """Tasks that are measured, their items, and the engine; or a function of the user's own that measures."""
+
+    function: Annotated[str, BeforeValidator(_function)] | None = None
+    """`FILE.py:NAME`, the user's own scorer. `tasks` then choose among its tasks; left out, they are all of these."""
+    model_class: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None = None
+    """Class of transformers that the scorer is handed; by default `AutoModelForCausalLM`."""
+    tasks: tuple[Annotated[TaskConfig, BeforeValidator(_task)], ...] = Field(default=(), validate_default=True)
     include_path: str | None = None
     """Folder of local task YAML files."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
@@ -120,6 +134,27 @@ class EvaluateConfig(PromptConfig):
             else:
                 chosen[key] = common if own is None else own
         return PromptConfig(**chosen)
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_are_named(cls, tasks: tuple[TaskConfig, ...], info: ValidationInfo) -> tuple[TaskConfig, ...]:
+        if not tasks and not info.data.get("function"):
+            raise PydanticKnownError("too_short", {"field_type": "Tuple", "min_length": 1, "actual_length": 0})
+        return tasks
+
+    @model_validator(mode="after")
+    def _own_function_stands_alone(self) -> EvaluateConfig:
+        if self.function is None:
+            if self.model_class is not None:
+                raise ValueError("`model_class` is for one's own `function`, and there is none beside it")
+            return self
+        asked = [*PromptConfig.model_fields, "include_path", "num_fewshot", "max_length", "date", "unsafe_code"]
+        written = [key for key in asked if getattr(self, key) not in (None, False)]
+        of_tasks = sorted({key for task in self.tasks for key in task.model_dump(exclude_none=True) if key != "task"})
+        if written or of_tasks:
+            keys = ", ".join(f"`{key}`" for key in written or of_tasks)
+            raise ValueError(f"{keys} of lm-eval's tasks cannot stand beside `function`, which makes its own prompts")
+        return self
 
     @model_validator(mode="after")
     def _tasks_are_distinct(self) -> EvaluateConfig:

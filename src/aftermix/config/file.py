@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
-from aftermix.config.evaluate import EvaluateConfig, ItemsConfig, TaskConfig
+from aftermix.config.evaluate import CALLABLE, EvaluateConfig, ItemsConfig, TaskConfig
 from aftermix.config.fields import ConfigSection, Name
 from aftermix.config.merge import MergeConfig, VectorConfig
 from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
@@ -151,6 +151,10 @@ def resolve_paths(config: Config, folder: Path) -> Config:
     if config.evaluate and config.evaluate.include_path:
         include_path = str(_below(folder, config.evaluate.include_path))
         update["evaluate"] = config.evaluate.model_copy(update={"include_path": include_path})
+    if config.evaluate and config.evaluate.function and not config.evaluate.function.startswith(CALLABLE):
+        file, _, name = config.evaluate.function.rpartition(":")
+        function = f"{_below(folder, file)}:{name}"
+        update["evaluate"] = config.evaluate.model_copy(update={"function": function})
 
     if config.train:
         update["train"] = _resolve_data_paths(config.train, folder)

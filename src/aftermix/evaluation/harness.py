@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from lm_eval.api.model import CachingLM
 from lm_eval.api.samplers import FirstNSampler
@@ -92,8 +92,8 @@ class TaskSuite:
     _requests: dict[Split, dict[str, list[LeafRequests]]] = field(default_factory=dict, repr=False)
     _kept: dict[Split, KeptSplit] = field(default_factory=dict, repr=False)
 
-    @staticmethod
-    def build(config: EvaluateConfig, *, equal_rows_together: bool = True) -> TaskSuite:
+    @classmethod
+    def build(cls, config: EvaluateConfig, *, equal_rows_together: bool = True) -> Self:
         """Load the tasks, choose metrics and items, and build the search prompts, before any model is loaded.
 
         Runs of earlier versions were split without `equal_rows_together`, and go on with their own items.
@@ -117,7 +117,7 @@ class TaskSuite:
             refuse_no_values(name, primary[name], own, {split: tasks[name].of(split) for split in SPLITS})
 
         remarks = tuple(list_task_remarks(loaded, primary, tasks, shots=config.num_fewshot or 0))
-        suite = TaskSuite(
+        suite = cls(
             tasks=tasks,
             primary=primary,
             chat=config.applies_chat_template,

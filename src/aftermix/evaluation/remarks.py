@@ -10,7 +10,6 @@ from aftermix.errors import Problem
 from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.items import SPLITS, TaskItems
 from aftermix.evaluation.loading import Leaves
-from aftermix.evaluation.quiet import HeardWarnings
 from aftermix.evaluation.requests import compile_templates_once
 from aftermix.evaluation.scoring.metrics import TaskMetric
 from aftermix.evaluation.scoring.probe import drops_answers
@@ -39,9 +38,9 @@ def list_task_remarks(
     return remarks
 
 
-def take_warnings(heard: HeardWarnings) -> list[Problem]:
-    """Remarks on what lm-eval warned of and was not told before."""
-    return [Problem("evaluate.tasks", line, "Look whether the task's YAML means this.") for line in heard.take_lines()]
+def remark_on_warnings(lines: Iterable[str]) -> list[Problem]:
+    """Remarks on `lines`, what lm-eval warned of and was not told before."""
+    return [Problem("evaluate.tasks", line, "Look whether the task's YAML means this.") for line in lines]
 
 
 def _list_numbers(items: TaskItems) -> Mapping[str, list[int]]:

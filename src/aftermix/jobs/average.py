@@ -175,15 +175,17 @@ def _choose_best(
     checkpoints: list[RunCheckpoint], count: int, by: Config, log: Callable[[str], object]
 ) -> list[RunCheckpoint]:
     """The `count` checkpoints with the highest objective on the select items, by tokens; ties go to the later one."""
-    from aftermix.evaluation.harness import TaskSuite
+    from aftermix.evaluation.suites.opening import open_suite
+    from aftermix.jobs.evaluate.own_tasks import settle_tasks
     from aftermix.jobs.evaluator import ModelEvaluator
     from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
     from aftermix.runs.trials import average_scores
     from aftermix.search.objective import ObjectiveSet
 
     require(by, "evaluate")
+    by = settle_tasks(by)
     assert by.evaluate is not None  # noqa: S101 - required above; for the type checker
-    suite = TaskSuite.build(by.evaluate)
+    suite = open_suite(by.evaluate)
     objectives = ObjectiveSet.build(by.search.objective, tasks=list(suite.tasks))
 
     config = _build_config(checkpoints)

@@ -14,14 +14,10 @@ from aftermix.checkpoints.model_files import find_tokenizer_folder, list_input_f
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, EvaluateConfig, SearchConfig, Split
-from aftermix.devices import choose_threads
 from aftermix.errors import printable
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
-from aftermix.evaluation.engines.positions import count_request_positions
-from aftermix.evaluation.harness import TaskSuite
 from aftermix.evaluation.places import ItemPlaces
-from aftermix.evaluation.quiet import quiet
-from aftermix.evaluation.rehearsal import list_sample_batches, score_first_items
+from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.search.baselines import BaselineMerge
 from aftermix.jobs.search.settings import apply_settings, leaves_vectors_as_they_are
@@ -40,13 +36,13 @@ class ModelEvaluator:
     """An engine that holds the base's weights at first, and the tasks it is scored on."""
 
     engine: HuggingFaceEngine
-    suite: TaskSuite
-    keeps_answers: bool = False
-    """True if measurements come with the answers that they are of."""
+    suite: EvaluationSuite
+    wants_answers: bool = False
+    """True if measurements come with the answers that they are of, where these have any."""
 
     @staticmethod
     def open(
-        pool: ModelPool, config: EvaluateConfig, suite: TaskSuite, *, keeps_answers: bool = False
+        pool: ModelPool, config: EvaluateConfig, suite: EvaluationSuite, *, keeps_answers: bool = False
     ) -> ModelEvaluator:
         """Load the frame's model, with the tokenizer that the result will have.
 
@@ -55,22 +51,21 @@ class ModelEvaluator:
         for remark in suite.remarks:
             progress.say(str(remark))
         tell_warnings(suite)
-        engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config)
+        engine = suite.open_engine(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config)
         return ModelEvaluator(engine, suite, keeps_answers)
+
+    @property
+    def keeps_answers(self) -> bool:
+        """True if measurements come with answers; a task that is scored whole has none."""
+        return self.wants_answers and self.suite.keeps_answers
 
     def rehearse(self, config: EvaluateConfig, *, threads: int | None = None) -> int:
         """Score the first items with the weights that the model has, and settle the number of threads: returned.
 
-        It is the file's; else `threads`, that of a run that goes on; else the faster of one and all, by three batches.
+        It is the file's; else `threads`, that of a run that goes on; else as the suite chooses.
         Raises :class:`EvaluationError` naming an item that cannot be answered or scored.
         """
-        suite, lm = self.suite, self.engine.lm
-        score_first_items(suite, lm)
-        if config.threads == "auto" and threads is not None:
-            torch.set_num_threads(threads)
-        elif config.threads == "auto" and lm.device.type == "cpu":
-            with quiet(suite.heard):
-                choose_threads(list_sample_batches(suite, lm))
+        self.suite.rehearse(self.engine, config, threads)
         return torch.get_num_threads()
 
     def evaluate(
@@ -96,39 +91,27 @@ class ModelEvaluator:
 
     def count_positions(self, split: Split, places: ItemPlaces | None = None) -> int:
         """Positions that a measurement on `split` computes, generated answers at their limit; runs no model."""
-        return count_split_positions(self.suite, self.engine.lm, split, keeps_answers=self.keeps_answers, places=places)
+        return self.suite.count_positions(self.engine.lm, split, keeps_answers=self.keeps_answers, places=places)
 
     def count_finalist_positions(self, config: SearchConfig) -> int:
         """Positions that a finalist of a search takes on the select items, if it is not dropped; runs no model."""
         return count_finalist_positions(self.suite, self.engine.lm, config, keeps_answers=self.keeps_answers)
 
 
-def count_finalist_positions(suite: TaskSuite, lm: Any, config: SearchConfig, *, keeps_answers: bool) -> int:
+def count_finalist_positions(suite: EvaluationSuite, lm: Any, config: SearchConfig, *, keeps_answers: bool) -> int:
     """Positions on the select items: all at once, or round after round where the strategy is `response`."""
     if config.strategy != "response" or not keeps_answers:
-        return count_split_positions(suite, lm, "select", keeps_answers=keeps_answers)
-    requests = {task: kept.requests for task, kept in suite.keep_split("select", lm).tasks.items()}
+        return suite.count_positions(lm, "select", keeps_answers=keeps_answers)
+    requests = suite.list_split_requests("select", lm)
     return sum(
-        count_split_positions(suite, lm, "select", keeps_answers=True, places=places)
+        suite.count_positions(lm, "select", keeps_answers=True, places=places)
         for places in deal_rounds(requests, seed=config.seed)
     )
 
 
-def count_split_positions(
-    suite: TaskSuite, lm: Any, split: Split, *, keeps_answers: bool, places: ItemPlaces | None = None
-) -> int:
-    """Positions that `lm`, which may have no weights, computes for the items of `split`, references included.
-
-    With `places` of the items there alone.
-    """
-    asked = [request for requests in suite.list_requests(split, lm, places).values() for request in requests]
-    references = suite.list_references(split, lm, places) if keeps_answers else []
-    return count_request_positions(lm, asked) + count_request_positions(lm, references)
-
-
-def tell_warnings(suite: TaskSuite) -> None:
-    """Tell the user what lm-eval warned of: each kind once, with its number."""
-    for line in suite.heard.take_lines():
+def tell_warnings(suite: EvaluationSuite) -> None:
+    """Tell the user what was warned of: each kind once, with its number."""
+    for line in suite.take_warnings():
         progress.say(printable(line))
 
 
@@ -155,7 +138,7 @@ class MergeEvaluator:
         recipe: MergeRecipe,
         *,
         space: SearchSpace,
-        suite: TaskSuite,
+        suite: EvaluationSuite,
         threads: int | None = None,
         keeps_answers: bool = True,
     ) -> MergeEvaluator:
@@ -176,8 +159,8 @@ class MergeEvaluator:
         seconds = perf_counter() - started
         return MergeEvaluator(config, merger, placed, model_evaluator, threads, prepare_s=seconds, inputs=inputs)
 
-    def tabulate_requests(self) -> RequestTable:
-        """The requests of a new run, whose answers it keeps."""
+    def tabulate_requests(self) -> RequestTable | None:
+        """The requests of a new run, whose answers it keeps; None where it can keep none."""
         return self.model_evaluator.suite.tabulate_requests(self.model_evaluator.engine.lm)
 
     @property
@@ -241,7 +224,7 @@ class MergeEvaluator:
         return apply_settings(self.config, settings)
 
 
-def build_split_record(suite: TaskSuite) -> SplitRecord:
+def build_split_record(suite: EvaluationSuite) -> SplitRecord:
     """The items of each split by task, as `items/split.json` holds them."""
     tasks = {
         name: TaskSplitRecord(

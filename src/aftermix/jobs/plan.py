@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from time import perf_counter
-from typing import Any
 
 import psutil
 import torch
@@ -17,6 +15,7 @@ from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, Split, require
 from aftermix.errors import Problem
+from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.job_kind import NEEDED, find_job_kind, list_sections
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.merge.kinship import list_kinship_remarks
@@ -37,8 +36,6 @@ from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.merging.prepared import count_prepared_bytes
 from aftermix.search.space import SearchSpace
 
-SAMPLE_REQUESTS = 64
-"""Requests of the first task that the short measurement runs."""
 SAMPLE_S = 2.0
 """Seconds of a merge that are measured."""
 BUSY_S = 0.5
@@ -109,6 +106,7 @@ def plan(config: Config) -> JobEstimate:
 
     require(config, *dict.fromkeys(("vectors", *NEEDED[job])))
     refuse_missing_weights(config, job)
+    config = settle_tasks(config)
     for_search = job == "search"
     pool = open_pool(config)
     space = build_space(config) if for_search else None
@@ -157,18 +155,16 @@ def _plan_evaluations(
     config: Config, pool: ModelPool, merger: Merger, *, space: SearchSpace | None, disk: int, free: int
 ) -> JobEstimate:
     """A search through `space`, or a mixture, which has none."""
-    from aftermix.evaluation.engines.hf import HuggingFaceEngine
-    from aftermix.evaluation.harness import TaskSuite
-    from aftermix.evaluation.rehearsal import count_cut_prompts
-    from aftermix.evaluation.remarks import take_warnings
+    from aftermix.evaluation.remarks import remark_on_warnings
+    from aftermix.evaluation.suites.opening import open_suite
     from aftermix.jobs.evaluator import ModelEvaluator
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
 
-    suite = TaskSuite.build(config.evaluate)
-    engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
+    suite = open_suite(config.evaluate)
+    engine = suite.open_engine(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
     lm, busy = engine.lm, _measure_busy_cores()
-    evaluator = ModelEvaluator(engine, suite, keeps_answers=True)
+    evaluator = ModelEvaluator(engine, suite, wants_answers=True)
     threads = evaluator.rehearse(config.evaluate)
 
     measurements = count_search_measurements(config) if space is not None else count_mixture_measurements(config)
@@ -178,7 +174,7 @@ def _plan_evaluations(
     splits: tuple[Split, ...] = ("search", "select", "test")
     once = leaves_vectors_as_they_are(merger.recipe.method, space.settings if space is not None else {})
     per_model = {split: sum(suite.count_tokens(split, lm).values()) for split in splits}
-    remarks = (*suite.remarks, *take_warnings(suite.heard))
+    remarks = (*suite.remarks, *remark_on_warnings(suite.take_warnings()))
 
     return JobEstimate(
         parameters=pool.parameters,
@@ -187,12 +183,12 @@ def _plan_evaluations(
         memory_free_bytes=free,
         measurements=measurements,
         items=suite.count_items(),
-        cut_prompts=count_cut_prompts(suite, lm),
+        cut_prompts=suite.count_cut_prompts(lm),
         tokens={split: count * measurements[split] for split, count in per_model.items()},
-        tokens_per_s=_measure_speed(suite.list_requests("search", lm), lm),
+        tokens_per_s=suite.measure_speed(lm),
         threads=threads,
         busy_cores=busy,
-        sharing=_describe_sharing(suite.list_requests("search", lm), lm),
+        sharing=suite.describe_sharing(lm),
         runs=describe_runs(config, suite.count_items(), **cost) if space is not None else "",
         combine_s=_measure_combine_s(merger)
         if once and not merger.recipe.method.surveys_tensors
@@ -204,33 +200,9 @@ def _plan_evaluations(
     )
 
 
-def _describe_sharing(requests: Mapping[str, list[Any]], lm: Any) -> str:
-    from aftermix.evaluation.engines.plan_choice import describe_choices
-
-    scored = {
-        task: [request for request in instances if request.request_type == "loglikelihood"]
-        for task, instances in requests.items()
-    }
-    return describe_choices({task: lm.find_scoring_plan(each) for task, each in scored.items() if each})
-
-
 def _measure_busy_cores() -> float:
     """Cores' worth of work that all processes do while this one waits."""
     return psutil.cpu_percent(interval=BUSY_S) / 100 * (psutil.cpu_count() or 1)
-
-
-def _measure_speed(requests: Mapping[str, list[Any]], lm: Any) -> float:
-    """Speed on the first requests of every task, after one unmeasured run."""
-    kinds: dict[str, list[Any]] = {}
-    for instances in requests.values():
-        for instance in islice(instances, SAMPLE_REQUESTS):
-            kinds.setdefault(instance.request_type, []).append(instance)
-
-    for warm_up in (True, False):
-        started, tokens = perf_counter(), lm.forwarded_tokens
-        for kind, instances in kinds.items():
-            getattr(lm, kind)(instances[: SAMPLE_REQUESTS // 4] if warm_up else instances, disable_tqdm=True)
-    return float((lm.forwarded_tokens - tokens) / (perf_counter() - started))
 
 
 def _measure_merge_s(merger: Merger) -> float:

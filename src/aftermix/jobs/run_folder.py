@@ -40,7 +40,7 @@ MACHINE = ("batch_size", "threads", "device")
 """Settings of the engine that depend on the machine at hand; they move scores by rounding at most."""
 KEPT_ALONE = ("reference_loglikelihood",)
 """Settings that decide what is kept beside a score, and not the score."""
-HASHED = ("tasks", "include_path", "num_fewshot", "date", "unsafe_code", *PromptConfig.model_fields)
+HASHED = ("function", "tasks", "include_path", "num_fewshot", "date", "unsafe_code", *PromptConfig.model_fields)
 """Settings whose effect on a task is in the hashes of a lock, where it has them."""
 
 

@@ -181,6 +181,13 @@ def _list_warnings(run: RunContents) -> tuple[str, ...]:
             "items that the search had already seen, so its select score is optimistic. Only the test items are unseen."
         )
 
+    whole = tables.list_whole_tasks(run.best) if run.best else ()
+    if whole:
+        warnings.append(
+            f"{', '.join(whole)}: scored whole, as one number for all items of a split. No interval follows from it, "
+            "and differences between models have no paired interval: what noise would give is not known."
+        )
+
     if run.trials and not select_measured(run.trials):
         warnings.append("No trial has a score yet: see the failed trials below.")
     return tuple(warnings)
@@ -217,11 +224,19 @@ def _list_merge_facts(run: RunContents) -> tuple[tuple[str, str], ...]:
         ("Left at the base's values", ", ".join(SEARCH_EXCLUDE if exclude is None else exclude) or "nothing"),
         ("Stored type", merge.dtype or "the base's"),
         ("Objective", "; ".join(map(_describe_objective, list_objectives(run)))),
+        *_list_function(run),
         *_list_searched(run),
         _describe_search(run),
         ("Seeds", f"{_describe_seed(run)}, merge {merge.seed}{_format_items_seed(run)}"),
     ]
     return tuple(pairs)
+
+
+def _list_function(run: RunContents) -> Iterator[tuple[str, str]]:
+    """The user's own scorer and the class of models that it is handed; nothing where lm-eval's tasks are scored."""
+    lock = run.lock.evaluation if run.lock else None
+    if lock is not None and lock.function is not None and run.config.evaluate is not None:
+        yield "Evaluation", f"{lock.function.name}, {run.config.evaluate.model_class or 'AutoModelForCausalLM'}"
 
 
 def _list_searched(run: RunContents) -> Iterator[tuple[str, str]]:

@@ -52,6 +52,11 @@ def list_tasks(best: RunResult) -> tuple[str, ...]:
     return tuple(best.test.tasks)
 
 
+def list_whole_tasks(best: RunResult) -> tuple[str, ...]:
+    """Tasks that were scored whole, without items."""
+    return tuple(task for task, scores in best.test.tasks.items() if scores.interval is None)
+
+
 def build_model_rows(best: RunResult, *, scale: ScoreScale, task_scale: ScoreScale) -> tuple[ModelRow, ...]:
     """The winner and all baselines, best first by the first objective; the winner first among equals."""
     models: list[tuple[ScoresRecord, BaselineRecord | None]] = [(best.test, None)]

@@ -41,6 +41,15 @@ class LockedTaskRecord(RunRecord):
     """Items of all splits."""
 
 
+class FunctionLockRecord(RunRecord):
+    """Identity of a user's own scorer."""
+
+    name: str
+    """`FILE.py:NAME`, or `MODULE:NAME` of one that was handed over in Python."""
+    files: dict[str, str]
+    """Path -> `sha256:HEX` of every file of the user's code that defines it."""
+
+
 class EvaluationLockRecord(RunRecord):
     """Identity of what decides a score besides the model."""
 
@@ -50,6 +59,8 @@ class EvaluationLockRecord(RunRecord):
     """Null where the tokenizer has none. It decides scores only where it is applied."""
     threads: int | None = None
     """CPU threads that the run began with, and goes on with; absent in runs of earlier versions: all cores."""
+    function: FunctionLockRecord | None = None
+    """Absent where lm-eval's tasks are scored."""
 
 
 class LockRecord(RunRecord):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -35,6 +35,18 @@ class GroupScores(list[float | None]):
         self.leaves = tuple(leaves)
         if sum(leaf.items for leaf in self.leaves) != len(self):
             raise ValueError(f"the leaves have {sum(leaf.items for leaf in self.leaves)} items, not {len(self)}")
+
+
+class WholeScore(list[float | None]):
+    """The score of a task that was measured whole: a list of that one number, from which no interval follows."""
+
+    def __init__(self, score: float) -> None:
+        super().__init__([score])
+
+
+def is_whole(items: Mapping[str, OptionalScores]) -> bool:
+    """True if some task has a score and no items, so that what is computed of all has no interval."""
+    return any(isinstance(scores, WholeScore) for scores in items.values())
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,8 @@ def subtract_scores(ours: OptionalScores, theirs: OptionalScores) -> list[float 
 
     Where an item has a value on one side alone, the sides are completed first.
     """
+    if isinstance(ours, WholeScore) and isinstance(theirs, WholeScore):
+        return WholeScore(average(ours) - average(theirs))
     same_leaves = getattr(ours, "leaves", None) == getattr(theirs, "leaves", None)
     if not same_leaves or any((mine is None) != (other is None) for mine, other in zip(ours, theirs, strict=True)):
         pairs = zip(complete_scores(ours), complete_scores(theirs), strict=True)
@@ -128,22 +142,43 @@ class GroupScoresRecord(BaseModel):
     leaves: list[tuple[Annotated[int, Field(ge=0)], Finite]]
 
 
+class WholeScoreRecord(BaseModel):
+    """A task that was scored whole in a file of item scores."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    whole: Finite
+
+
+def _find_tag(stored: Any) -> str:
+    if isinstance(stored, list):
+        return "scores"
+    is_one = isinstance(stored, WholeScoreRecord) or (isinstance(stored, dict) and "whole" in stored)
+    return "whole" if is_one else "group"
+
+
 StoredScores = Annotated[
-    Annotated[list[Finite | None], Tag("scores")] | Annotated[GroupScoresRecord, Tag("group")],
-    Discriminator(lambda stored: "scores" if isinstance(stored, list) else "group"),
+    Annotated[list[Finite | None], Tag("scores")]
+    | Annotated[GroupScoresRecord, Tag("group")]
+    | Annotated[WholeScoreRecord, Tag("whole")],
+    Discriminator(_find_tag),
 ]
 """Item scores of one task in a file."""
 
 
-def dump_scores(scores: OptionalScores) -> list[float | None] | GroupScoresRecord:
-    """The scores of one task as a file holds them: a list, or a record of a group."""
+def dump_scores(scores: OptionalScores) -> list[float | None] | GroupScoresRecord | WholeScoreRecord:
+    """The scores of one task as a file holds them: a list, or a record of a group or of a whole task."""
+    if isinstance(scores, WholeScore):
+        return WholeScoreRecord(whole=average(scores))
     if not isinstance(scores, GroupScores):
         return list(scores)
     return GroupScoresRecord(scores=list(scores), leaves=[(leaf.items, leaf.weight) for leaf in scores.leaves])
 
 
-def parse_scores(stored: list[float | None] | GroupScoresRecord) -> list[float | None]:
+def parse_scores(stored: list[float | None] | GroupScoresRecord | WholeScoreRecord) -> list[float | None]:
     """Inverse of :func:`dump_scores`. Raises `ValueError` for leaves that are not those of the scores."""
+    if isinstance(stored, WholeScoreRecord):
+        return WholeScore(stored.whole)
     if isinstance(stored, list):
         return stored
     return GroupScores(stored.scores, [LeafShare(items, weight) for items, weight in stored.leaves])

@@ -24,7 +24,8 @@ class TaskScore(RunRecord):
     """Mean score of one task over the `items` items that have a value of its metric, with its interval."""
 
     score: Finite
-    interval: Interval
+    interval: Interval | None
+    """Null of a task that was scored whole."""
     items: int
     cut_prompts: int | None = None
     """Requests whose prompt lost its beginning to the model's length; absent where there are none."""

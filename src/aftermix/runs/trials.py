@@ -18,6 +18,8 @@ from aftermix.runs.item_scores import (
     GroupScoresRecord,
     OptionalScores,
     StoredScores,
+    WholeScore,
+    WholeScoreRecord,
     average,
     count_values,
     dump_scores,
@@ -169,7 +171,7 @@ _TRIAL: TypeAdapter[Trial] = TypeAdapter(Trial)
 _PROPOSAL: TypeAdapter[ProposedPoint] = TypeAdapter(ProposedPoint)
 _LATER_KEYS = ("strategy", "batch", "worker", "attempt", "tokens")
 """Keys of a trial that runs of old lack: absent where there is no value, so that a journal stays as it began."""
-_ITEMS: TypeAdapter[dict[str, list[Finite | None] | GroupScoresRecord]] = TypeAdapter(
+_ITEMS: TypeAdapter[dict[str, list[Finite | None] | GroupScoresRecord | WholeScoreRecord]] = TypeAdapter(
     dict[str, StoredScores], config=ConfigDict(allow_inf_nan=False)
 )
 
@@ -254,5 +256,8 @@ def check_items(items: Mapping[str, OptionalScores], *, tasks: Iterable[str], wh
         if bad is not None:
             found = f"expected finite scores of task '{task}', found {plain[bad]} at item {bad}"
             raise SearchError(where, found, "Check the task's metric and the merged model's outputs.")
-        checked[task] = GroupScores(plain, scores.leaves) if isinstance(scores, GroupScores) else plain
+        if isinstance(scores, WholeScore):
+            checked[task] = scores
+        else:
+            checked[task] = GroupScores(plain, scores.leaves) if isinstance(scores, GroupScores) else plain
     return checked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aftermix.runs.item_scores import count_values
+from aftermix.runs.item_scores import WholeScore, count_values, is_whole
 from aftermix.runs.records import ScoresRecord, TaskScore
 from aftermix.runs.trials import ItemScores, average_scores
 from aftermix.search.intervals import Interval, bootstrap_mean, bootstrap_task, subtract_items
@@ -10,12 +10,16 @@ from aftermix.search.objective import ObjectiveSet
 
 
 def summarise(items: ItemScores, *, objectives: ObjectiveSet, seed: int) -> ScoresRecord:
-    """Values of the objectives and mean scores of the tasks, each with its interval."""
+    """Values of the objectives and mean scores of the tasks, each with its interval: None where a task has a score
+    and no items.
+    """
     scores = average_scores(items)
     tasks = {
         task: TaskScore(
             score=scores[task],
-            interval=_widen_interval(scores[task], bootstrap_task(values, seed=seed, task=task)),
+            interval=None
+            if isinstance(values, WholeScore)
+            else _widen_interval(scores[task], bootstrap_task(values, seed=seed, task=task)),
             items=count_values(values),
         )
         for task, values in items.items()
@@ -37,10 +41,12 @@ def compare(ours: ItemScores, theirs: ItemScores, *, objectives: ObjectiveSet, s
     )
 
 
-def _bootstrap_objectives(items: ItemScores, *, objectives: ObjectiveSet, seed: int) -> tuple[Interval, ...]:
+def _bootstrap_objectives(items: ItemScores, *, objectives: ObjectiveSet, seed: int) -> tuple[Interval | None, ...]:
     scores = average_scores(items)
     return tuple(
-        _widen_interval(
+        None
+        if is_whole({task: items[task] for task in goal.shares})
+        else _widen_interval(
             goal.value(scores), bootstrap_mean(items, weights=goal.shares, seed=seed, key=f"objective {goal.name}")
         )
         for goal in objectives.goals

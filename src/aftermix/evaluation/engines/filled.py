@@ -15,15 +15,14 @@ from aftermix.evaluation.engines.live_weights import LiveWeights
 LoadingReport = dict[str, list[str]]
 
 
-def fill_model(model: Model, *, dtype: torch.dtype) -> tuple[Any, LoadingReport]:
-    """An empty model of the configuration of `model`, filled with its tensors.
+def fill_model(model: Model, *, dtype: torch.dtype, maker: Any = AutoModelForCausalLM) -> tuple[Any, LoadingReport]:
+    """An empty model of the configuration of `model`, made by the class `maker`, filled with its tensors.
 
     Also returned is what transformers would report: names of parameters that got no values, and of tensors that have no
     place. Raises :class:`EvaluationError` for an architecture that transformers does not know.
     """
-    maker: Any = AutoModelForCausalLM
     try:
-        made = maker.from_config(name_architecture(model), dtype=dtype, trust_remote_code=False)
+        made = _make_empty(maker, name_architecture(model), dtype)
     except (ValueError, KeyError, TypeError) as error:
         raise _explain_architecture(model, error) from error
 
@@ -38,6 +37,12 @@ def fill_model(model: Model, *, dtype: torch.dtype) -> tuple[Any, LoadingReport]
         "missing_keys": missing,
         "unexpected_keys": [n for n in model.tensors if weights.find_route(n) is None],
     }
+
+
+def _make_empty(maker: Any, architecture: Any, dtype: torch.dtype) -> Any:
+    if hasattr(maker, "from_config"):
+        return maker.from_config(architecture, dtype=dtype, trust_remote_code=False)
+    return maker._from_config(architecture, dtype=dtype)
 
 
 def name_architecture(model: Model) -> Any:

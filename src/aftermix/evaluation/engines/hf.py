@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
+from aftermix import progress
 from aftermix.checkpoints.formats.configuration import LEFTOVERS, TIE, find_declared_dtype
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.names import select_text_config
@@ -20,15 +23,19 @@ from aftermix.errors import EvaluationError, describe_cause
 from aftermix.evaluation.engines.filled import fill_model, name_architecture
 from aftermix.evaluation.engines.live_model import HarnessModel
 from aftermix.evaluation.engines.live_weights import LiveWeights
+from aftermix.evaluation.own.scored_model import ScoredModel
 from aftermix.evaluation.quiet import quiet
 
+CAUSAL = "AutoModelForCausalLM"
+"""Class of the models that lm-eval's tasks are answered by, and of a scorer that names no other."""
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 NO_CODE = {"trust_remote_code": False, "local_files_only": True}
 
 
 class HuggingFaceEngine:
     """A live model: `open` once, then `load` weights and evaluate `lm`, candidate after candidate."""
 
-    def __init__(self, lm: HarnessModel, weights: LiveWeights) -> None:
+    def __init__(self, lm: HarnessModel | ScoredModel, weights: LiveWeights) -> None:
         self.lm: Any = lm
         self._weights: LiveWeights | None = weights
 
@@ -51,6 +58,22 @@ class HuggingFaceEngine:
             lm = _wrap_model(model, tokenizer, config)
         return HuggingFaceEngine(lm, LiveWeights(model, checkpoint))
 
+    @staticmethod
+    def open_scored(source: Model, *, tokenizer_folder: Path, config: EvaluateConfig) -> HuggingFaceEngine:
+        """The model `source` as the class that `config` names, for a scorer of the user's own.
+
+        The tokenizer is that of `tokenizer_folder`, None where there is none. Stored tensors that the class has no
+        place for, such as a head that it leaves out, are told of: they are merged, and decide no score. Raises
+        :class:`EvaluationError` for a class that transformers does not have, and for a parameter without stored values.
+        """
+        device = open_device(config.device, where="evaluate.device", error=EvaluationError)
+        if isinstance(config.threads, int):
+            torch.set_num_threads(config.threads)
+        with quiet():
+            maker = find_model_class(config.model_class or CAUSAL)
+            model = _load_model(source, device=device, dtype=config.dtype, maker=maker)
+        return HuggingFaceEngine(ScoredModel(model, _find_tokenizer(tokenizer_folder)), LiveWeights(model, source))
+
     def load(self, tensors: Iterable[tuple[str, torch.Tensor]], unchanged: frozenset[str] = frozenset()) -> None:
         """Exchange the weights in place for `tensors`: checkpoint name and full tensor of any float type.
 
@@ -61,6 +84,14 @@ class HuggingFaceEngine:
         if self._weights is None:
             raise EvaluationError("engine", "is closed", "Open another one.")
         self._weights.load(tensors, unchanged)
+
+    def refuse_replaced(self, where: str) -> None:
+        """Refuse a model whose parameters lie elsewhere than at the last load, by what `where` names in between.
+
+        Raises :class:`EvaluationError`: weights would be written to tensors that the model does not use.
+        """
+        if self._weights is not None:
+            self._weights.refuse_replaced(where)
 
     def place(self, name: str) -> torch.Tensor | None:
         """The live parameter that tensor `name` fills as it is, flat: what is written there needs no copy in `load`.
@@ -122,7 +153,7 @@ def _settle_architecture(architecture: Any, checkpoint: Checkpoint) -> Any:
     return architecture
 
 
-def _load_model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
+def _load_model(checkpoint: Model, *, device: torch.device, dtype: str, maker: Any = AutoModelForCausalLM) -> Any:
     folder = checkpoint.folder
     if dtype == "auto":
         wanted: Any = torch.float32 if device.type == "cpu" else "auto"
@@ -130,26 +161,25 @@ def _load_model(checkpoint: Model, *, device: torch.device, dtype: str) -> Any:
         wanted = getattr(torch, dtype)
 
     if not isinstance(checkpoint, Checkpoint):
-        made, filled = fill_model(checkpoint, dtype=_find_stored_type(checkpoint) if wanted == "auto" else wanted)
-        _refuse_incomplete(checkpoint, filled)
+        stored = _find_stored_type(checkpoint) if wanted == "auto" else wanted
+        made, filled = fill_model(checkpoint, dtype=stored, maker=maker)
+        _refuse_incomplete(checkpoint, filled, maker)
         return made.to(device).eval()
 
     config = _settle_architecture(_read_architecture(folder), checkpoint)
     if wanted == "auto":  # what the tensors are, where the file names another type
         wanted = find_declared_dtype(checkpoint.config) or wanted
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=wanted, output_loading_info=True, **NO_CODE
-        )
+        loaded: Any = maker.from_pretrained(folder, config=config, dtype=wanted, output_loading_info=True, **NO_CODE)
         model, report = loaded
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise EvaluationError(
             str(folder),
             f"cannot be loaded by transformers ({describe_cause(error)})",
             "Check that config.json belongs to these weights.",
         ) from error
 
-    _refuse_incomplete(checkpoint, report)
+    _refuse_incomplete(checkpoint, report, maker)
     return model.to(device).eval()
 
 
@@ -158,20 +188,65 @@ def _find_stored_type(model: Model) -> torch.dtype:
     return max(model.tensors.values(), key=lambda info: (info.mergeable, info.elements)).dtype
 
 
-def _refuse_incomplete(checkpoint: Model, report: Mapping[str, Any]) -> None:
-    """transformers fills missing parameters with random values and goes on; here that is an error."""
+def _refuse_incomplete(checkpoint: Model, report: Mapping[str, Any], maker: Any) -> None:
+    """transformers fills missing parameters with random values and goes on; here that is an error.
+
+    What has no place is one, too, unless the user named the class, which may leave a head out: then it is told.
+    """
     unread = {name for name, info in checkpoint.tensors.items() if info.computed}
     unread |= checkpoint.unindexed if isinstance(checkpoint, Checkpoint) else set()
     faults = [f"{name}: is not in the checkpoint" for name in sorted(report.get("missing_keys", ()))]
-    faults += [f"{name}: has no place in the model" for name in sorted({*report.get("unexpected_keys", ())} - unread)]
+    strays, is_named = sorted({*report.get("unexpected_keys", ())} - unread), maker is not AutoModelForCausalLM
+    if strays and is_named:
+        first = f"{strays[0]}{', ...' if len(strays) > 1 else ''}"
+        progress.say(
+            f"{maker.__name__} has no place for {len(strays)} of {len(checkpoint.tensors)} stored tensors ({first}): "
+            "they are merged, and decide no score"
+        )
+    faults += [] if is_named else [f"{name}: has no place in the model" for name in strays]
     faults += [f"{entry[0]}: has another shape" for entry in sorted(report.get("mismatched_keys", ()))]
     faults += [str(message) for message in report.get("error_msgs", ())]
     if faults:
         raise EvaluationError(
             str(checkpoint.folder),
-            f"{len(faults)} tensors do not match its architecture: {'; '.join(faults)}",
-            "Check that config.json belongs to these weights (a multimodal checkpoint is not its text model).",
+            f"{len(faults)} tensors do not match {'its architecture' if not is_named else maker.__name__}: "
+            f"{'; '.join(faults)}",
+            _name_stored_class(checkpoint)
+            if is_named
+            else "Check that config.json belongs to these weights (a multimodal checkpoint is not its text model).",
         )
+
+
+def _name_stored_class(checkpoint: Model) -> str:
+    stored = (checkpoint.config.get("architectures") or ["a class that has all of these weights"])[0]
+    return f"Set `evaluate.model_class: {stored}`, the class that these weights are of."
+
+
+def find_model_class(name: str) -> Any:
+    """The class of transformers called `name`. Raises :class:`EvaluationError` where it has no such model."""
+    found = getattr(transformers, name, None)
+    if not (isinstance(found, type) and hasattr(found, "from_pretrained") and _makes_models(found)):
+        known = [each for each in dir(transformers) if each.startswith("AutoModel")]
+        close = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5)) or "AutoModel, AutoModelForCausalLM"
+        text = f"expected a class of models of transformers, found '{name}'"
+        raise EvaluationError("evaluate.model_class", text, f"Did you mean {close}?")
+    return found
+
+
+def _makes_models(found: type) -> bool:
+    return found.__name__.startswith("AutoModel") or issubclass(found, PreTrainedModel)
+
+
+def _find_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `folder`, None where no file of one is there."""
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        return None
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(folder, **NO_CODE)
+    except (OSError, ValueError, KeyError) as error:
+        remedy = "Copy the tokenizer's files into the model folder."
+        raise EvaluationError(str(folder), f"has no usable tokenizer ({describe_cause(error)})", remedy) from error
 
 
 def _load_tokenizer(folder: Path, *, chat: bool) -> Any:

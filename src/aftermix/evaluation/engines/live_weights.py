@@ -157,6 +157,28 @@ class LiveWeights:
         """Say if an earlier load gave `slot` other values than the base's."""
         return slot in self._changed
 
+    def refuse_replaced(self, where: str) -> None:
+        """Raise :class:`EvaluationError` where the model's parameters are other tensors than those that loads fill, or
+        have been written since the last load.
+
+        `where` names the code that did it: `model.half()`, `model.to("cuda")`, a step of training. A model that was
+        written is whole again after the next load.
+        """
+        live, counts = self._model.state_dict(), self._write_counts()
+        other = sorted(live.keys() ^ self._live.keys())
+        other += [name for name, tensor in self._live.items() if name in live and not _is_same(tensor, live[name])]
+        written = [name for name, count in self._writes.items() if counts[name] != count]
+        if other:
+            found = f"has exchanged parameters of the model, first '{other[0]}': later merges would not reach it"
+            remedy = "Leave the model's type, device and layers alone; `evaluate.dtype` and `evaluate.device` set them."
+            raise EvaluationError(where, found, remedy)
+
+        if written:
+            self._writes = counts
+            self._changed.update(self.required.values())
+            found = f"has written into {len(written)} parameters of the model, first '{written[0]}'"
+            raise EvaluationError(where, found, "Score the model as it is: without training, on a copy if need be.")
+
     def _write_counts(self) -> dict[str, int]:
         """Number of writes in place into each parameter, as torch counts them for its automatic differentiation."""
         return {name: tensor._version for name, tensor in self._live.items()}
@@ -178,6 +200,11 @@ class LiveWeights:
         if target not in self._live and name in self._live:
             target, pattern = rename_source_key(name, [], [], prefix, self._live)
         return WeightRoute(target, pattern) if target in self._live else None
+
+
+def _is_same(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    """True for the same values of one type at the same place in memory."""
+    return ours.data_ptr() == theirs.data_ptr() and ours.dtype == theirs.dtype and ours.shape == theirs.shape
 
 
 def _close(tensors: Iterable[tuple[str, torch.Tensor]]) -> None:

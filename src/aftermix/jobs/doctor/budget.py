@@ -7,21 +7,21 @@ from typing import Any
 
 from aftermix.config import Config
 from aftermix.errors import Problem
-from aftermix.evaluation.harness import TaskSuite
-from aftermix.jobs.evaluator import count_finalist_positions, count_split_positions
+from aftermix.evaluation.suites.contract import EvaluationSuite
+from aftermix.jobs.evaluator import count_finalist_positions
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.search.budget import TokenBudget, build_budget
 from aftermix.search.proposing.first_design import count_first_design
 
 
-def list_budget_notes(config: Config, suite: TaskSuite, lm: Any) -> Iterator[Problem]:
+def list_budget_notes(config: Config, suite: EvaluationSuite, lm: Any) -> Iterator[Problem]:
     """Note a budget that ends a search within its first design, whose merges no model has chosen.
 
     `lm` counts tokens. Raises :class:`ConfigError` where the search itself would: for a budget below two trials.
     """
     if config.search.budget_tokens is None:
         return
-    trial = count_split_positions(suite, lm, "search", keeps_answers=True)
+    trial = suite.count_positions(lm, "search", keeps_answers=True)
     finalist = count_finalist_positions(suite, lm, config.search, keeps_answers=True)
     budget = build_budget(config.search, trial_tokens=trial, finalist_tokens=finalist)
 

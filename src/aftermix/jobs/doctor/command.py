@@ -21,6 +21,7 @@ from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
+from aftermix.jobs.doctor.own_function import describe_items, examine_function, name_own_tasks
 from aftermix.jobs.doctor.training import examine_training
 from aftermix.jobs.job_kind import JobKind, find_job_kind, list_missing_sections, list_sections
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
@@ -47,6 +48,7 @@ def doctor(
     job = find_job_kind(sections)
     diagnosis.problems += list_missing_sections(job, sections)
     diagnosis.run_check(lambda: refuse_missing_weights(config, job))
+    config = name_own_tasks(config)
     diagnosis.run_check(lambda: _check_merge(config, job, diagnosis))
 
     models = examine_pool(config, whole=True)
@@ -59,7 +61,9 @@ def doctor(
             _examine_models(models.pool, config, job, diagnosis)
         _check_sharing(config, models.pool, diagnosis)
 
-    if config.evaluate is not None:
+    if config.evaluate is not None and config.evaluate.function is not None:
+        diagnosis.run_check(lambda: examine_function(config, diagnosis))
+    elif config.evaluate is not None:
         diagnosis.run_check(lambda: _check_tasks(config, job, _find_prompt_sources(models, config), diagnosis))
     if config.mixture is not None and config.vectors and config.evaluate is not None:
         diagnosis.run_check(lambda: _check_mixture(config, diagnosis))
@@ -171,26 +175,21 @@ def _check_calibration(pool: ModelPool, config: Config, diagnosis: ConfigDiagnos
 
 def _check_tasks(config: Config, job: JobKind, sources: tuple[Model, Path] | None, diagnosis: ConfigDiagnosis) -> None:
     """Tasks, and their prompts where the `sources`, a model and the folder of its tokenizer, are at hand."""
-    from aftermix.evaluation.harness import TaskSuite
-    from aftermix.evaluation.remarks import take_warnings
+    from aftermix.evaluation.remarks import remark_on_warnings
+    from aftermix.evaluation.suites.harness_suite import HarnessSuite
     from aftermix.jobs.doctor.tasks import examine_prompts
     from aftermix.search.objective import ObjectiveSet
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
-    suite = TaskSuite.build(config.evaluate)
+    suite = HarnessSuite.build(config.evaluate)
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
 
-    for name, items in suite.tasks.items():
-        counts = f"search {len(items.search)}, select {len(items.select)}, test {len(items.test)}"
-        diagnosis.facts.append(f"task '{name}': {counts}")
-        if items.note:
-            diagnosis.notes.append(Problem(f"task '{name}'", items.note, "Expect wider intervals."))
-
+    describe_items(suite.tasks, diagnosis)
     if sources is not None:
         found = examine_prompts(suite, config, sources=sources, objectives=objectives if job == "search" else None)
         diagnosis.problems += found.problems
         diagnosis.notes += found.notes
-    diagnosis.notes += [*suite.remarks, *take_warnings(suite.heard)]
+    diagnosis.notes += [*suite.remarks, *remark_on_warnings(suite.take_warnings())]
 
 
 def _find_prompt_sources(models: PoolExamination, config: Config) -> tuple[Model, Path] | None:

@@ -12,9 +12,9 @@ from aftermix.checkpoints.model import Model
 from aftermix.config import Config, Split
 from aftermix.errors import AftermixError, Problem
 from aftermix.evaluation.engines.hf import open_planning_model
-from aftermix.evaluation.harness import TaskSuite
 from aftermix.evaluation.items import SPLITS
 from aftermix.evaluation.rehearsal import count_cut_prompts, find_largest_scores
+from aftermix.evaluation.suites.harness_suite import HarnessSuite
 from aftermix.jobs.doctor.budget import list_budget_notes
 from aftermix.search.objective import ObjectiveSet
 
@@ -31,7 +31,7 @@ class PromptExamination:
 
 
 def examine_prompts(
-    suite: TaskSuite, config: Config, *, sources: tuple[Model, Path], objectives: ObjectiveSet | None
+    suite: HarnessSuite, config: Config, *, sources: tuple[Model, Path], objectives: ObjectiveSet | None
 ) -> PromptExamination:
     """Build and count the prompts of all splits as the model of `sources` (model, folder of the tokenizer) gets them.
 

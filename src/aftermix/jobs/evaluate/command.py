@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, Split, require
-from aftermix.evaluation.harness import TaskSuite
-from aftermix.evaluation.rehearsal import count_cut_prompts
+from aftermix.evaluation.suites.opening import open_suite
+from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.given_weights import read_given_weights
@@ -27,12 +27,14 @@ def evaluate(config: Config, *, split: Split) -> ScoresRecord:
     require(config, *NEEDED["evaluate"])
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
     weights = read_given_weights(config)
+    config = settle_tasks(config)
+    assert config.evaluate is not None  # noqa: S101 - as above
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
     if weights:
         check_weights(recipe, weights)
 
     pool = open_pool(config)
-    suite = TaskSuite.build(config.evaluate)
+    suite = open_suite(config.evaluate)
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
 
     merger = open_merger(config, pool, recipe)
@@ -41,7 +43,7 @@ def evaluate(config: Config, *, split: Split) -> ScoresRecord:
     measurement = evaluator.evaluate(stream_merged_tensors(merger, weights), split)
     items = check_items(measurement.items, tasks=list(suite.tasks), where=f"{split} items")
     summary = summarise(items, objectives=objectives, seed=config.search.seed)
-    return _add_cut_prompts(summary, count_cut_prompts(suite, evaluator.engine.lm, splits=(split,)), split)
+    return _add_cut_prompts(summary, suite.count_cut_prompts(evaluator.engine.lm, (split,)), split)
 
 
 def _add_cut_prompts(summary: ScoresRecord, cut: Mapping[str, Mapping[Split, int]], split: Split) -> ScoresRecord:

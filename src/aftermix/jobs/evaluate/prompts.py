@@ -8,7 +8,7 @@ from typing import Any
 from aftermix.checkpoints.model_files import find_tokenizer_folder
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, Split, require
-from aftermix.errors import printable
+from aftermix.errors import EvaluationError, printable
 from aftermix.evaluation.engines.hf import open_planning_model
 from aftermix.evaluation.engines.live_model import HarnessModel
 from aftermix.evaluation.harness import TaskSuite
@@ -27,6 +27,9 @@ def show_prompts(config: Config, *, split: Split, count: int) -> list[str]:
     """
     require(config, *NEEDED["evaluate"])
     assert config.evaluate is not None  # noqa: S101 - required above; for the type checker
+    if config.evaluate.function is not None:
+        found = "expected lm-eval's tasks, found one's own `function`, whose prompts nobody else sees"
+        raise EvaluationError("--show", found, "Print them in the function.")
     pool, suite = open_pool(config), TaskSuite.build(config.evaluate)
     lm = open_planning_model(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
     gold = {

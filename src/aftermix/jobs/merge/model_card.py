@@ -94,6 +94,8 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 def _format_score(entry: TaskScore) -> str:
     """Cells of score and interval: a share in points, another score in its own unit."""
     scale = choose_scale([entry.score])
+    if entry.interval is None:
+        return f"{scale.format_plain(entry.score)} | none"
     low, high = (scale.format_plain(end) for end in entry.interval)
     return f"{scale.format_plain(entry.score)} | {low} {'-' if scale == POINTS else 'to'} {high}"
 

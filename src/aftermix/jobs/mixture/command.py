@@ -13,6 +13,7 @@ from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config, SearchConfig, require
 from aftermix.errors import SearchError
 from aftermix.jobs import run_folder
+from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.landscape import write_cosines, write_landscape
@@ -76,6 +77,7 @@ def _mix(
     require(config, *NEEDED["mixture"])
     if not resume:  # a run that began at weights goes on at them
         refuse_missing_weights(config, "mixture")
+    config = settle_tasks(config, resumed=run if resume else None)
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
 
     assert config.mixture is not None  # noqa: S101 - required above; for the type checker

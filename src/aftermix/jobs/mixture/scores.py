@@ -10,7 +10,7 @@ import numpy as np
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.utility import MixtureUtility
-from aftermix.runs.item_scores import complete_scores
+from aftermix.runs.item_scores import complete_scores, is_whole
 from aftermix.runs.mixture_records import NoiseRecord, UtilityRecord
 from aftermix.runs.records import CapabilityScoreRecord, MixtureScoresRecord, ScoresRecord, UtilityScore
 from aftermix.runs.trials import ItemScores, average_scores
@@ -49,7 +49,8 @@ class UtilityScorer:
     def summarise_items(self, items: ItemScores) -> MixtureScoresRecord:
         """The summary of a search, and `utility` and `capabilities`, each with a 95% bootstrap interval over items."""
         summary = summarise(items, objectives=self.objectives, seed=self.seed)
-        drawn_DT, value_1T = self._draw_scores(items), self.score_items(items)
+        value_1T = self.score_items(items)
+        drawn_DT = np.full((1, value_1T.shape[1]), np.nan) if is_whole(items) else self._draw_scores(items)
         drawn_DM, value_1M = (self.utility.score_capabilities(scores) for scores in (drawn_DT, value_1T))
 
         capabilities = {
@@ -72,6 +73,9 @@ class UtilityScorer:
         """Ours minus theirs, paired by item."""
         difference = compare(ours, theirs, objectives=self.objectives, seed=self.seed)
         value = float(self.utility.values(self.score_items(ours))[0] - self.utility.values(self.score_items(theirs))[0])
+
+        if is_whole(ours):
+            return difference.model_copy(update={"utility": UtilityScore(value=value, interval=None)})
 
         # The same draws of items on both sides: an item's difficulty cancels.
         with np.errstate(invalid="ignore"):

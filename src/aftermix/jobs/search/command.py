@@ -8,6 +8,7 @@ from pathlib import Path
 from aftermix.config import Config, require
 from aftermix.errors import ConfigError
 from aftermix.jobs import run_folder
+from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.command import write_model
@@ -69,6 +70,7 @@ def _search(
 
     if not resume:  # a run that began at weights goes on at them
         refuse_missing_weights(config, "search")
+    config = settle_tasks(config, resumed=run if resume else None)
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
     config = resolve_defaults(config, recipe)
     config = run_folder.settle_search(config, resumed=run if resume else None)

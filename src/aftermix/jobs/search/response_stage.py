@@ -68,6 +68,9 @@ class ResponseStage:
         proposer = self.proposer
         if proposer.config.strategy != "response":
             return False
+        if not keeps_answers(proposer.run):
+            progress.say("strategy: tpe in place of response, which needs scores and log-likelihoods of items.")
+            return False
         share = measure_likelihood_share(proposer.run, proposer.objectives)
         if share < LEAST_SHARE:
             progress.say(

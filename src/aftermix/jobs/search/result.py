@@ -8,7 +8,6 @@ from pathlib import Path
 
 from aftermix.config import Config
 from aftermix.errors import SearchError
-from aftermix.evaluation.rehearsal import count_cut_prompts
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
 from aftermix.merging.merge import MergeRecipe
@@ -98,7 +97,7 @@ def list_options(recipe: MergeRecipe) -> dict[str, OptionValue]:
 
 def list_metrics(evaluator: MergeEvaluator) -> dict[str, str]:
     """The metric that counts, by task."""
-    return {task: str(metric) for task, metric in evaluator.model_evaluator.suite.primary.items()}
+    return evaluator.model_evaluator.suite.name_metrics()
 
 
 def build_vector_records(config: Config) -> dict[str, VectorRecord]:
@@ -153,7 +152,7 @@ def count_items(evaluator: MergeEvaluator) -> ItemsRecord:
     """Numbers of items in the splits of each task, with the scheme that split them."""
     assert evaluator.config.evaluate is not None  # noqa: S101 - a search requires it; for the type checker
     suite = evaluator.model_evaluator.suite
-    tasks, cut = suite.tasks, count_cut_prompts(suite, evaluator.model_evaluator.engine.lm)
+    tasks, cut = suite.tasks, suite.count_cut_prompts(evaluator.model_evaluator.engine.lm)
     counts = {
         name: TaskItemCounts(
             search=len(t.search),

@@ -9,11 +9,18 @@ from pathlib import Path
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config
 from aftermix.errors import SearchError
-from aftermix.evaluation.harness import TaskSuite
+from aftermix.evaluation.suites.contract import EvaluationSuite
+from aftermix.evaluation.suites.opening import open_suite
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.kinship import list_kinship_remarks
-from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, read_threads, refuse_other_scores
+from aftermix.jobs.search.score_lock import (
+    build_evaluation_lock,
+    is_hashed,
+    read_threads,
+    refuse_other_function,
+    refuse_other_scores,
+)
 from aftermix.merging.merge import MergeRecipe
 from aftermix.runs.answers.reading import keeps_answers, read_requests
 from aftermix.runs.answers.requests import REQUESTS_FILE
@@ -28,7 +35,7 @@ class RunInputs:
     run: Path
     resume: bool
     pool: ModelPool
-    suite: TaskSuite
+    suite: EvaluationSuite
     split: SplitRecord
 
     @staticmethod
@@ -44,7 +51,7 @@ class RunInputs:
         for remark in list_kinship_remarks(pool):
             log(str(remark))
 
-        suite = TaskSuite.build(config.evaluate, equal_rows_together=not resume or is_hashed(run))
+        suite = open_suite(config.evaluate, equal_rows_together=not resume or is_hashed(run))
         return RunInputs(run, resume, pool, suite, build_split_record(suite))
 
     def open_evaluator(
@@ -58,6 +65,8 @@ class RunInputs:
         since the run began.
         """
         threads, keeps = (read_threads(self.run), keeps_answers(self.run)) if self.resume else (None, True)
+        if self.resume:
+            refuse_other_function(self.run, self.suite.function)
         evaluator = MergeEvaluator.open(
             config, self.pool, recipe, space=space, suite=self.suite, threads=threads, keeps_answers=keeps
         )
@@ -65,6 +74,8 @@ class RunInputs:
 
         if self.resume:
             refuse_other_scores(self.run, evaluation, chat=self.suite.chat)
+        if self.resume and keeps:
+            self.suite.adopt_requests(read_requests(self.run))
         if self.resume and keeps and read_requests(self.run) != evaluator.tabulate_requests():
             found = "answers are kept to other requests than these tasks have"
             remedy = "Restore the versions of its packages (`lock.json`), or start a new run in another folder."

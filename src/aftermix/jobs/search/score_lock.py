@@ -17,8 +17,15 @@ from aftermix.errors import SearchError
 from aftermix.evaluation.documents.canonical import encode_document
 from aftermix.evaluation.fingerprints import hash_texts
 from aftermix.evaluation.items import SPLITS
+from aftermix.evaluation.suites.contract import FunctionIdentity
 from aftermix.jobs.evaluator import ModelEvaluator
-from aftermix.runs.input_records import LOCK_FILE, EvaluationLockRecord, LockedTaskRecord, LockRecord
+from aftermix.runs.input_records import (
+    LOCK_FILE,
+    EvaluationLockRecord,
+    FunctionLockRecord,
+    LockedTaskRecord,
+    LockRecord,
+)
 from aftermix.runs.json_record import read_record
 from aftermix.search.objective import ObjectiveSet
 
@@ -36,25 +43,28 @@ def build_evaluation_lock(
 ) -> EvaluationLockRecord:
     """`evaluation` of `lock.json`: hashes of all tasks, of the tokenizer and of its chat template, and the threads."""
     engine, suite = evaluator.engine, evaluator.suite
-    found = suite.fingerprint_tasks(engine.lm)
+    found, metrics = suite.fingerprint_tasks(engine.lm), suite.name_metrics()
     tasks = {
         name: LockedTaskRecord(
             requests=task.requests,
             documents=task.documents,
-            metric=str(suite.primary[name]),
+            metric=metrics[name],
             items=len({item for split in SPLITS for item in suite.tasks[name].of(split)}),
         )
         for name, task in found.items()
     }
 
     files = read_tokenizer(find_tokenizer_folder(pool))
-    template = engine.lm.tokenizer.chat_template
-    return EvaluationLockRecord(
+    template = getattr(engine.lm.tokenizer, "chat_template", None)
+    record = EvaluationLockRecord(
         tasks=tasks,
         tokenizer=hash_texts(part for name in sorted(files) for part in (name.encode(), files[name])),
         chat_template=hash_texts([encode_document(template)]) if template else None,
-        **({"threads": threads} if threads is not None else {}),
     )
+    own = suite.function
+    function = FunctionLockRecord(name=own.name, files=dict(own.files)) if own is not None else None
+    known = {"threads": threads, "function": function}
+    return record.model_copy(update={key: value for key, value in known.items() if value is not None})
 
 
 def is_hashed(run: Path) -> bool:
@@ -68,6 +78,28 @@ def read_threads(run: Path) -> int:
     lock = read_record(run / LOCK_FILE, LockRecord)
     recorded = lock.evaluation.threads if lock is not None and lock.evaluation is not None else None
     return recorded or torch.get_num_threads()
+
+
+def refuse_other_function(run: Path, now: FunctionIdentity | None, *, partly: bool = False) -> None:
+    """Raise :class:`SearchError` unless the user's own scorer is, by hash, that with which the run in `run` began.
+
+    With `partly`, `now` may lack files, which are those that it imports.
+    """
+    evaluation = LockRecord.read(run / LOCK_FILE).evaluation
+    stored = evaluation.function if evaluation is not None else None
+    if stored is None and now is None:
+        return
+
+    remedy = "Restore it, or start a new run in another folder: its scores are of that function."
+    if stored is None or now is None or stored.name != now.name:
+        names = [side.name if side is not None else "lm-eval's tasks" for side in (stored, now)]
+        raise SearchError(str(run), f"expected scores by {names[0]}, found {names[1]}", remedy)
+    for file in sorted(now.files if partly else {*stored.files, *now.files}):
+        before, after = stored.files.get(file), now.files.get(file)
+        if before != after:
+            shown = [_shorten(side) if side is not None else "no such file" for side in (before, after)]
+            found = f"expected the content that scores of {run} were measured with ({shown[0]}), found {shown[1]}"
+            raise SearchError(file, found, remedy)
 
 
 def refuse_other_scores(run: Path, now: EvaluationLockRecord, *, chat: bool) -> None:

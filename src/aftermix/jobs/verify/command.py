@@ -12,7 +12,8 @@ import numpy as np
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, require
 from aftermix.errors import MixtureError, SearchError
-from aftermix.evaluation.harness import TaskSuite
+from aftermix.evaluation.suites.contract import EvaluationSuite
+from aftermix.evaluation.suites.opening import open_suite
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator, ModelEvaluator
 from aftermix.jobs.mixture.baselines import MixtureBaselines
@@ -21,7 +22,13 @@ from aftermix.jobs.mixture.points import FittedSurrogates, read_fitted
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.proxies import ExpertScores, ProxyComparison, build_worth, count_positions
 from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility
-from aftermix.jobs.search.score_lock import build_evaluation_lock, is_hashed, read_threads, refuse_other_scores
+from aftermix.jobs.search.score_lock import (
+    build_evaluation_lock,
+    is_hashed,
+    read_threads,
+    refuse_other_function,
+    refuse_other_scores,
+)
 from aftermix.jobs.train.command import write_to_stderr
 from aftermix.jobs.verify.cost import build_cost_record
 from aftermix.jobs.verify.doremi import doremi_ratios
@@ -43,7 +50,7 @@ from aftermix.mixture.simplex import Floats, name_shares
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
 from aftermix.mixture.utility import MixtureUtility
 from aftermix.report.page import write_report
-from aftermix.runs.answers.reading import keeps_answers
+from aftermix.runs.answers.reading import keeps_answers, read_requests
 from aftermix.runs.item_scores import complete_scores
 from aftermix.runs.journal import read_trials
 from aftermix.runs.mixture_records import MixtureRecord, ProxyRecord
@@ -199,7 +206,7 @@ class _MixtureVerification:
         config: Config,
         run: Path,
         pool: ModelPool,
-        suite: TaskSuite,
+        suite: EvaluationSuite,
         *,
         mixtures: int,
         tokens: int,
@@ -369,12 +376,16 @@ class _MixtureVerification:
         return DoremiRecord(ratios=record.ratios, tokens=record.tokens, reference=reference.chosen.name)
 
 
-def _open_tasks(config: Config, run: Path) -> tuple[ModelPool, TaskSuite]:
+def _open_tasks(config: Config, run: Path) -> tuple[ModelPool, EvaluationSuite]:
     """Models and tasks, which must be those of the run; no model stays in memory while mixtures are trained."""
     assert config.evaluate is not None  # noqa: S101 - required before; for the type checker
     pool = open_pool(config)
-    suite = TaskSuite.build(config.evaluate, equal_rows_together=is_hashed(run))
+    suite = open_suite(config.evaluate, equal_rows_together=is_hashed(run))
 
+    if is_hashed(run):
+        refuse_other_function(run, suite.function)
+    if keeps_answers(run):
+        suite.adopt_requests(read_requests(run))
     evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
     try:
         refuse_other_scores(run, build_evaluation_lock(pool, evaluator), chat=suite.chat)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.engines.positions import count_request_positions
-from aftermix.evaluation.harness import TaskSuite
+from aftermix.evaluation.suites.harness_suite import HarnessSuite
 from aftermix.jobs.evaluator import ModelEvaluator
 
 WRITE = {"task": "write_colour", "filter": "last_letter"}
@@ -23,7 +23,7 @@ def evaluator_of(model_a: Path, tokenizer_folder: Path, tasks: Path, config_of: 
     def open_evaluator(*names: Any, keep: bool = False, **options: Any) -> ModelEvaluator:
         config = config_of(tasks, *names, **options)
         engine = HuggingFaceEngine.open(model_a, tokenizer_folder=tokenizer_folder, config=config)
-        evaluator = ModelEvaluator(engine, TaskSuite.build(config), keeps_answers=keep)
+        evaluator = ModelEvaluator(engine, HarnessSuite.build(config), wants_answers=keep)
         evaluator.rehearse(config)  # asks once whether the model runs on trees, which is no part of a measurement
         return evaluator
 
