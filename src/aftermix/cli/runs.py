@@ -65,6 +65,7 @@ def search(
 @click.option("--verify", type=int, metavar="N", help="Then train N of the mixtures for real and compare ranks.")
 @click.option("--tokens", type=click.FloatRange(min=1), metavar="T", help="Of each training; default as the experts.")
 @click.option("--doremi", is_flag=True, help="With --verify: find DoReMi's ratios too.")
+@click.option("--table", type=NEW_FILE, help="Learn from the trained runs of this CSV, without merges or FILE.")
 @AS_JSON
 def mixture(
     file: Path | None,
@@ -72,10 +73,15 @@ def mixture(
     resume: Path | None,
     source: Path | None,
     verify: int | None,
+    table: Path | None,
     as_json: bool,
     **trained: Any,
 ) -> None:
     """Find the data ratios of FILE's experts whose merge scores best; write them, that merge and a report."""
+    if table is not None:
+        _mix_table(table, file, output, as_json=as_json, others=(resume, source, verify, *trained.values()))
+        return
+
     run = choose_run_folder(file, output, resume, source)
     if verify is None and any(trained.values()):
         raise click.UsageError("--tokens and --doremi are about the mixtures that --verify N trains.")
@@ -96,6 +102,20 @@ def mixture(
     with announce_resume(command, kept="every measured point", output=run, anew=anew, anew_without=without):
         job(config, output=run, verify=verify, verify_tokens=tokens, doremi=doremi, **started)
     print_document(build_run(run)) if as_json else print_mixture(run)
+
+
+def _mix_table(
+    table: Path, file: Path | None, output: Path | None, *, as_json: bool, others: tuple[object, ...]
+) -> None:
+    """`mixture --table`: ratios and their folder, no merge."""
+    if output is None or any(option is not None and option is not False for option in others):
+        raise click.UsageError("--table takes FILE and -o/--output, a new folder, and of the others --json alone.")
+    from aftermix.api.commands.documents import build_table_mixture
+    from aftermix.api.commands.runs import mix_run_table
+    from aftermix.api.commands.texts import print_run_table
+
+    best = mix_run_table(table, output, file)
+    print_document(build_table_mixture(best)) if as_json else print_run_table(best)
 
 
 @click.command()

@@ -85,6 +85,11 @@ def build_run(run: Path) -> Document:
     }
 
 
+def build_table_mixture(best: Path) -> Document:
+    """`mixture --table`: the folder, and what its `best.json` says."""
+    return {"run": str(best.parent), "best": _read(best)}
+
+
 def _read(file: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(file.read_bytes())
     return content

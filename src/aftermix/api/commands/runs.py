@@ -28,6 +28,18 @@ def write_run_report(run: Path) -> Path:
     return write_report(run)
 
 
+def mix_run_table(table: Path, output: Path, file: Path | None = None) -> Path:
+    """Find ratios by the trained runs of the CSV `table`, and return `output`/best.json: `aftermix mixture --table`.
+
+    `file` is a YAML file whose `mixture:` says utility and limits. Raises :class:`AftermixError`, with nothing written,
+    for a table or limits that cannot be used.
+    """
+    from aftermix.config import load_config
+    from aftermix.jobs.run_table.command import mix_by_table
+
+    return mix_by_table(table, output, config=load_config(file) if file else None)
+
+
 def draw_run_landscape(run: Path, output: Path) -> Path:
     """Draw what the finished mixture run predicts over all mixtures into the file `output`: `aftermix landscape`."""
     from aftermix.jobs.landscape import draw_landscape

@@ -175,6 +175,13 @@ def print_mixture(run: Path) -> None:
     show(run)
 
 
+def print_run_table(file: Path) -> None:
+    """Print surrogates and ratios of the mixture that a table of runs promises."""
+    from aftermix.report.console.run_table import print_run_table as show
+
+    show(file)
+
+
 def _format_score(score: float, interval: Interval | None, scale: ScoreScale) -> str:
     return scale.format_plain(score, interval) if interval else f"{scale.format_plain(score)} [unknown]"
 

@@ -19,7 +19,7 @@ def print_run_table(file: Path, *, console: Console | None = None) -> None:
     best = TableMixtureRecord.read(file)
     console.print(tabulate_surrogates(best))
 
-    ratios = open_ratio_table(f"Data ratios in tokens (optimum by {format_count(best.table.runs, 'trained run')})")
+    ratios = open_ratio_table("Data ratios in tokens")
     for name, ratio in best.ratios.items():
         low, high = best.optimum.share_intervals[name]
         ratios.add_row(name, f"{ratio:.1%}", f"{low:.1%} to {high:.1%}")
@@ -32,7 +32,8 @@ def print_run_table(file: Path, *, console: Console | None = None) -> None:
 
 def list_run_table_notes(best: TableMixtureRecord) -> list[str]:
     """Promise and what it is held against, in sentences."""
-    lines = [f"Utility promised at the optimum: {_format_utility(best.optimum.utility, best.optimum.interval)}."]
+    promised = _format_utility(best.optimum.utility, best.optimum.interval)
+    lines = [f"Utility promised at the optimum by {format_count(best.table.runs, 'trained run')}: {promised}."]
     if best.best_run is not None:
         value = _format_utility(best.best_run.utility, None)
         lines.append(f"Best run within the bounds: line {best.best_run.line} of {best.table.file}, utility {value}.")

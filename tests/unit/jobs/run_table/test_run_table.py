@@ -15,6 +15,7 @@ from aftermix.errors import AftermixError
 from aftermix.jobs.run_table.command import mix_by_table
 from aftermix.report.console.run_table import list_run_table_notes
 from aftermix.runs.mixture_records import TableMixtureRecord
+from conftest import run_cli
 
 REGMIX = Path(__file__).parents[3] / "data" / "regmix"
 BEST = np.array([0.6, 0.3, 0.1])
@@ -136,6 +137,28 @@ def test_what_the_file_has_wrong_is_told_and_nothing_written(tmp_path: Path, sec
     with pytest.raises(AftermixError, match=told):
         mix_by_table(table, tmp_path / "out", config=parse(tmp_path, **sections))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_prints_ratios_and_what_they_rest_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, file = write_table(tmp_path / "runs.csv"), tmp_path / "limits.yaml"
+    file.write_text("mixture: {bounds: {ja: [0.0, 0.2]}}\n")
+    assert run_cli("mixture", file, "--table", table, "-o", tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    for text in (
+        "Data ratios in tokens",
+        "promised at the optimum by 30 trained runs",
+        "Losses, whose sign is changed",
+        "best.json",
+    ):
+        assert text in printed
+    assert read(tmp_path / "out" / "best.json")["ratios"]["ja"] <= 0.2
+
+    assert run_cli("mixture", "--table", table, "-o", tmp_path / "plain", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["best"] == read(tmp_path / "plain" / "best.json")
+
+    assert run_cli("mixture", "--table", table, "-o", tmp_path / "again", "--doremi") == 2
+    assert "--table takes FILE and -o/--output, a new folder, and of the others --json alone" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
 
 
 def test_few_runs_a_missing_table_and_an_occupied_folder(tmp_path: Path) -> None:
