@@ -56,12 +56,17 @@ def test_the_result_is_that_of_the_files(run: aftermix.Run) -> None:
     assert run.ratios == stored["ratios"]
     assert run.config.search.trials == 8
     assert "<table>" in run._repr_html_()
-    assert f"{stored['weights']['a']:.3f}" in run._repr_html_()
+    assert f"{stored['weights']['a']:.2f}" in run._repr_html_()
+    assert list(run.charts) == ["progress", "space", "optimism"]
 
 
 def test_the_command_line_reads_and_predicts_the_same(run: aftermix.Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("predict", run.path, "--weights", "a=0.3", "--json") == 0
     assert json.loads(capsys.readouterr().out) == json.loads(run.predict({"a": 0.3}).to_bytes())
+    shown = run.predict({"a": 0.3})._repr_html_()
+    assert "log-likelihoods" in shown
+    assert "colours</td>" in shown
+    assert "<iframe" in run.desk()._repr_html_()
     with pytest.raises(AftermixError, match=r"expected a vector of the run \(a, b\), found 'c'"):
         run.predict({"c": 0.3})
 
@@ -112,6 +117,7 @@ def test_a_score_is_that_of_the_winner(run: aftermix.Run, pool: aftermix.Pool, t
         threads=1,
     )
     assert scores.objective == run.best.test.objective
+    assert f"{100 * scores.tasks['numbers'].score:.1f}" in scores._repr_html_()
     assert {name: task.score for name, task in scores.tasks.items()} == {
         name: task.score for name, task in run.best.test.tasks.items()
     }

@@ -71,3 +71,8 @@ class Merged:
     def __repr__(self) -> str:
         weights = ", ".join(f"{name}={weight:g}" for name, weight in self.weights.items())
         return f"Merged({self._recipe.method.name}: {weights})"
+
+    def _repr_html_(self) -> str:
+        from aftermix.report.notebook.tables import tabulate_merge
+
+        return tabulate_merge(self._recipe.method.name, self.config.merge.options, self.weights)

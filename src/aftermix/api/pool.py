@@ -73,3 +73,8 @@ class Pool:
     def __repr__(self) -> str:
         base = Path(self.config.base).name if self.config.base else None
         return f"Pool({base!r}, vectors={self.vectors})"
+
+    def _repr_html_(self) -> str:
+        from aftermix.report.notebook.tables import tabulate_pool
+
+        return tabulate_pool(self.config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,9 @@ from aftermix.runs.trials import Trial
 if TYPE_CHECKING:
     import pandas
 
-    from aftermix.jobs.search.predict import PredictionRecord
+    from aftermix.api.shown_scores import PredictedMerge
+    from aftermix.report.notebook.desk_frame import MixingDesk
+    from aftermix.report.notebook.run_charts import ChartSheet
 
 PLAIN = ("number", "state", "origin")
 
@@ -77,20 +78,37 @@ class Run:
         ]
         return pandas.DataFrame(rows, columns=["number", "task", "item", "score"])
 
-    def predict(self, weights: Mapping[str, float]) -> PredictionRecord:
+    def predict(self, weights: Mapping[str, float]) -> PredictedMerge:
         """Scores of the merge at `weights`, with intervals, as `aftermix predict` tells them; no model is run.
 
         A vector that is not named weighs 0. Raises :class:`AftermixError` for a run without log-likelihoods.
         """
+        from aftermix.api.shown_scores import PredictedMerge
         from aftermix.jobs.search.predict import predict
 
-        return predict(self.path, weights)
+        return PredictedMerge.model_validate(predict(self.path, weights).model_dump(exclude_unset=True))
 
     def merge(self, weights: Mapping[str, float]) -> Merged:
         """The merge at `weights`, with method, options and exclusions of this run."""
         from aftermix.jobs.merge.from_run import configure_run_merge
 
         return Merged(configure_run_merge(self.path, weights))
+
+    @cached_property
+    def charts(self) -> ChartSheet:
+        """The charts of the report by name (`progress`, `comparison`, ...): a notebook shows each, or all."""
+        from aftermix.report.notebook.run_charts import ChartSheet
+
+        return ChartSheet.draw(self._contents)
+
+    def desk(self) -> MixingDesk:
+        """The mixing desk of the report: sliders that predict the scores of any merge.
+
+        Raises :class:`AftermixError` for a run without log-likelihoods, and for a mixture.
+        """
+        from aftermix.report.notebook.desk_frame import MixingDesk
+
+        return MixingDesk.build(self._contents)
 
     def report(self) -> Path:
         """Write `report.html` from the files as they are, and return its path."""
@@ -103,19 +121,10 @@ class Run:
         return f"Run({str(self.path)!r}, {len(self._contents.trials)} trials, {state})"
 
     def _repr_html_(self) -> str:
-        """Weights and ratios of the winner, and the place of the report, as a notebook shows them."""
-        if self.best is None:
-            return f"<p>{escape(repr(self))}</p>"
-        ratios = self.ratios or {}
-        rows = "".join(
-            f"<tr><td>{escape(name)}</td><td>{weight:.3f}</td><td>{_format_share(ratios.get(name))}</td></tr>"
-            for name, weight in self.best.weights.items()
-        )
-        report = escape(str(self.path / "report.html"))
-        return (
-            f"<table><thead><tr><th>vector</th><th>merge weight</th><th>data ratio</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table><p>{escape(repr(self))}; report: {report}</p>"
-        )
+        """Verdict, winner and baselines, vectors and two charts, as a notebook shows them."""
+        from aftermix.report.notebook.run_summary import summarise_run
+
+        return summarise_run(self._contents)
 
 
 def _list_items(task: TaskSplitRecord, split: Split, scores: OptionalScores) -> Sequence[str]:
@@ -149,7 +158,3 @@ def _name_objectives(values: Sequence[float] | None) -> dict[str, float | None]:
     if values is None or len(values) == 1:
         return {"objective": values[0] if values else None}
     return {f"objective.{place}": value for place, value in enumerate(values)}
-
-
-def _format_share(share: float | None) -> str:
-    return "" if share is None else f"{share:.1%}"

@@ -317,6 +317,11 @@ class Study:
             settings=dict(point.settings),
         )
 
+    def _repr_html_(self) -> str:
+        from aftermix.report.notebook.tables import tabulate_study
+
+        return tabulate_study(self._trials, open_points=len(self._open))
+
     def _merge(self, point: Point) -> Merged:
         from aftermix.jobs.search.settings import apply_settings
 

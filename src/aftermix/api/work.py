@@ -6,7 +6,8 @@ Keywords are keys of the file's sections (:mod:`aftermix.api.sections`). A job p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from aftermix.api.pool import Pool
 from aftermix.api.sections import Ranges, extend_config, open_config
 from aftermix.api.stored_run import Run, open_run
 from aftermix.config import Config, Split
+from aftermix.runs.input_records import CONFIG_FILE
 
 if TYPE_CHECKING:
-    from aftermix.runs.records import ScoresRecord
+    from aftermix.api.shown_scores import MeasuredScores
 
 Source = Pool | Config | str | Path
 """A pool, a configuration, or the path of a file."""
@@ -45,7 +47,7 @@ def search(
     """
     from aftermix.jobs.search.command import search as job
 
-    with take_function(options) as named:
+    with take_function(options) as named, _tell_how_to_go_on("search", Path(output), options):
         config = extend_config(_configure(source), named, sections=["search", "evaluate", "merge"], ranges=ranges)
         return open_run(job(config, Path(output), resume=resume, source=_as_path(start_from), log=log))
 
@@ -69,7 +71,8 @@ def mixture(
     the ratios of DoReMi too. Raises as :func:`search`.
     """
     folder, from_run = Path(output), _as_path(start_from)
-    with take_function(options) as named:
+    given = {"verify": verify, "verify_tokens": verify_tokens, "doremi": doremi or None}
+    with take_function(options) as named, _tell_how_to_go_on("mixture", folder, options, **given):
         config = extend_config(_configure(source), named, sections=["mixture", "evaluate", "merge", "search"])
         if verify is None:
             from aftermix.jobs.mixture.command import mixture as job
@@ -91,22 +94,47 @@ def train(source: Source, *, output: str | Path, **options: Any) -> dict[str, Pa
     """
     from aftermix.jobs.train.command import train as job
 
-    return dict(job(extend_config(_configure(source), options, sections=["train"]), Path(output)))
+    config = extend_config(_configure(source), options, sections=["train"])
+    try:
+        return dict(job(config, Path(output)))
+    except KeyboardInterrupt as stop:
+        stop.add_note("Interrupted: finished experts and resume points are kept; the same call goes on.")
+        raise
 
 
 def evaluate(
     source: Source, *, weights: Mapping[str, float] | None = None, split: Split = "test", **options: Any
-) -> ScoresRecord:
+) -> MeasuredScores:
     """Score the merge at `weights` (left out: those of the file; without vectors, the base): `aftermix evaluate`.
 
     `options`: keys of `evaluate:`, `merge:` and `search:`, the first that has the key. The result has `objective`,
     `tasks`, and intervals. Raises :class:`AftermixError` on bad input.
     """
+    from aftermix.api.shown_scores import MeasuredScores
     from aftermix.jobs.evaluate.command import evaluate as job
 
     with take_function(options) as named:
         config = extend_config(_configure(source), named, sections=["evaluate", "merge", "search"], weights=weights)
-        return job(config, split=split)
+        return MeasuredScores.model_validate(job(config, split=split).model_dump(exclude_unset=True))
+
+
+@contextmanager
+def _tell_how_to_go_on(function: str, run: Path, options: Mapping[str, Any], **given: object) -> Iterator[None]:
+    """Have an interrupt say, when there is a run, what is kept in the folder `run` and the call that goes on.
+
+    `given` is what that call needs besides the run's file; a function of one's own stands in no file.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        file = run.resolve() / CONFIG_FILE
+        if file.is_file():
+            needed = {"output": str(file.parent), "resume": True, **given}
+            words = "".join(f", {name}={value!r}" for name, value in needed.items() if value is not None)
+            has_own = callable(options.get("function"))
+            call = " the same call and `resume=True`" if has_own else f"\n  aftermix.{function}({str(file)!r}{words})"
+            stop.add_note(f"Interrupted: every finished trial is kept; go on with{call}")
+        raise
 
 
 def _configure(source: Source) -> Config:

@@ -87,11 +87,10 @@ def render(
 ) -> str:
     """The page for `run`, with what its vectors got where that is known, and the mixture that it found and trained."""
     context = build_context(run)
-    style = read_style()
     template = open_templates().get_template("template.html")
     return template.render(
         view=context,
-        charts=_draw_charts(run, context),
+        charts=draw_charts(run, context),
         shares=build_share_section(shares),
         mixture=build_mixture_section(mixture),
         proxies=build_proxy_section(mixture),
@@ -99,7 +98,7 @@ def render(
         verification=build_verification_section(verification),
         landscape=landscape,
         desk=desk,
-        style=style,
+        style=read_style(),
     )
 
 
@@ -119,12 +118,11 @@ def open_templates() -> Environment:
     return environment
 
 
-def _draw_charts(run: RunContents, context: ReportContext) -> ReportCharts:
+def draw_charts(run: RunContents, context: ReportContext) -> ReportCharts:
+    """The drawings of `run` and its `context`, those that need a result where there is one."""
     winner = run.best.winner.trial if run.best else None
     drawings = ReportCharts(
-        progress=draw_progress(run.trials, names=context.objectives, winner=winner, scale=context.scale)
-        if select_measured(run.trials)
-        else None,
+        progress=draw_trials(run, context),
         space=draw_weight_space(run.trials, vectors=_list_axes(run), winner=winner, scale=context.scale),
         pareto=_draw_front(run, context, winner),
     )
@@ -149,13 +147,7 @@ def _add_result(drawings: ReportCharts, best: RunResult, judged: JudgedResult, c
     """`drawings` with those that only a finished run has."""
     return replace(
         drawings,
-        comparison=tuple(
-            draw_comparison(
-                _list_entries(judged.best, place), objective=place, scale=judged.scale, title=_name_axis(judged, place)
-            )
-            for place in range(len(judged.names))
-            if best.baselines
-        ),
+        comparison=draw_models(judged),
         optimism=draw_optimism(
             best.candidates, winner=best.winner.trial, search=best.search, select=best.select, test=best.test,
             scale=context.scale,
@@ -167,6 +159,25 @@ def _add_result(drawings: ReportCharts, best: RunResult, judged: JudgedResult, c
         if best.scan and best.scan.points
         else None,
     )  # fmt: skip
+
+
+def draw_trials(run: RunContents, context: ReportContext) -> Markup | None:
+    """The score of every trial in order; None before one was measured."""
+    if not select_measured(run.trials):
+        return None
+    winner = run.best.winner.trial if run.best else None
+    return draw_progress(run.trials, names=context.objectives, winner=winner, scale=context.scale)
+
+
+def draw_models(judged: JudgedResult) -> tuple[Markup, ...]:
+    """Winner and baselines with their intervals, a drawing an objective; none where there are no baselines."""
+    return tuple(
+        draw_comparison(
+            _list_entries(judged.best, place), objective=place, scale=judged.scale, title=_name_axis(judged, place)
+        )
+        for place in range(len(judged.names))
+        if judged.best.baselines
+    )
 
 
 def _list_entries(best: RunResult, objective: int) -> list[ComparisonEntry]:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_model
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 
 from aftermix.errors import RunFailedError, TrainingError
+from aftermix.progress import open_bar
 from aftermix.training.batch_sampler import FILLER, StepBatches
 from aftermix.training.data.collate import IGNORED, collate
 from aftermix.training.distributed.processes import read_process_index
@@ -164,14 +164,8 @@ class StepRecorder(TrainerCallback):
         quiet = read_process_index() != 0
 
         self._bar = self._stack.enter_context(
-            tqdm(
-                total=self.total,
-                initial=len(self.losses),
-                desc=self.label,
-                unit="step",
-                leave=True,
-                dynamic_ncols=True,
-                disable=quiet,
+            open_bar(
+                total=self.total, initial=len(self.losses), desc=self.label, unit="step", leave=True, disable=quiet
             )
         )
 

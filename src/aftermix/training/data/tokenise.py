@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from aftermix.progress import open_bar
 from aftermix.seeds import generator
 from aftermix.training.data.encoding import ExampleEncoder
 from aftermix.training.data.examples import TrainingExample, read_examples, refuse_empty
@@ -170,9 +170,7 @@ def _read_with_bar(source: DataSource, doing: str) -> Iterable[TrainingExample]:
         split=source.split,
         ignore_columns=source.ignore_columns,
     )
-    return tqdm(
-        documents, desc=f"{doing} {source.path.name}", unit="document", delay=3, leave=False, dynamic_ncols=True
-    )
+    return open_bar(documents, desc=f"{doing} {source.path.name}", unit="document", delay=3, leave=False)
 
 
 def _group_examples(

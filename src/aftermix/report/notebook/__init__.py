@@ -1,0 +1,1 @@
+"""Runs, scores and pools as the output of a notebook's cell shows them."""
