@@ -51,6 +51,7 @@ PINNED = [
     "random selection",
     "regmix",
     "response temperature",
+    "robustness",
     "sampled optima",
     "sampler",
     "select rounds",

@@ -151,6 +151,7 @@ def analyze() -> Scenario:
     lines = [f"analyze {stem}.yaml --json {stem}.json --picture {stem}.svg" for stem in ("tied", "untied")]
     lines.append(f"analyze {TIED}/b --base {TIED}/base --json one.json --picture one.png")
     lines.append("analyze tied.yaml --curvature --json curvature.json --picture curvature.svg")
+    lines.append("analyze tied.yaml --robustness --json robustness.json --picture robustness.svg")
     return Scenario("analyze", files, commands(*lines))
 
 

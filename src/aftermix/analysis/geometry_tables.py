@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import combinations
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +17,8 @@ from aftermix.checkpoints.formats.trained_expert import OWN_VECTOR
 from aftermix.terminal import open_table_console, print_line
 
 LISTED = 8
+MOST_COLUMNS = 10
+"""Pairs of vectors side by side; the file has all."""
 MEASURES = ("norm", "over the base's", "changed", "largest")
 
 
@@ -27,6 +30,7 @@ def print_geometry(geometry: VectorGeometry, *, base: str, console: Console | No
     console.print(_tabulate_vectors(geometry))
     if len(geometry.vectors) > 1:
         console.print(_tabulate_cosines(geometry))
+        console.print(tabulate_layer_cosines(geometry))
 
     if geometry.rounding:
         console.print(_tabulate_rounding(geometry))
@@ -80,6 +84,17 @@ def _tabulate_cosines(geometry: VectorGeometry) -> Table:
     table = _start_table("Cosine between vectors", "", *geometry.vectors)
     for vector, cosines in zip(geometry.vectors, geometry.whole.cosines, strict=True):
         table.add_row(vector, *(f"{cosine:z.3f}" if math.isfinite(cosine) else "-" for cosine in cosines))
+    return table
+
+
+def tabulate_layer_cosines(geometry: VectorGeometry) -> Table:
+    """The cosine of each two vectors in each layer, and over all; of many, the first pairs."""
+    pairs = list(combinations(range(len(geometry.vectors)), 2))[:MOST_COLUMNS]
+    names = [f"{geometry.vectors[one]}, {geometry.vectors[other]}" for one, other in pairs]
+    table = _start_table("Cosine between vectors, by layer", "layer", *names)
+    for label, part in [*geometry.layers.items(), ("all", geometry.whole)]:
+        cosines = (part.cosines[pair] for pair in pairs)
+        table.add_row(label, *(f"{cosine:z.3f}" if math.isfinite(cosine) else "-" for cosine in cosines))
     return table
 
 

@@ -45,12 +45,22 @@ def inspect(target: str, base: str | None, json_file: Path | None, picture: Path
 @NUMBERS
 @PICTURE
 @click.option("--curvature", is_flag=True, help="Instead, derivatives of each domain's loss at FILE's base.")
-def analyze(target: str, base: str | None, json_file: Path | None, picture: Path | None, curvature: bool) -> None:
+@click.option("--robustness", is_flag=True, help="Instead, losses around FILE's base: how its vectors bear merging.")
+def analyze(
+    target: str, base: str | None, json_file: Path | None, picture: Path | None, curvature: bool, robustness: bool
+) -> None:
     """Fit Laplace and Gaussian to the entries of the vectors of FILE, or of MODEL minus its base."""
-    from aftermix.api.commands.texts import print_derivatives, print_fits
-    from aftermix.api.commands.vectors import fit_distributions, measure_derivatives
+    from aftermix.api.commands.texts import print_derivatives, print_fits, print_robustness
+    from aftermix.api.commands.vectors import fit_distributions, forecast_robustness, measure_derivatives
 
+    if curvature and robustness:
+        raise click.UsageError("--curvature and --robustness are two analyses: give one of them.")
     sink, prints_tables = _choose_sink(json_file), json_file != STANDARD_OUTPUT
+    if robustness:
+        findings, label = forecast_robustness(target, base=base, json=sink, picture=picture)
+        if prints_tables:
+            print_robustness(findings, base=label)
+        return
     if curvature:
         derivatives, label = measure_derivatives(target, base=base, json=sink, picture=picture)
         if prints_tables:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aftermix.analysis.curvature_tables import DomainDerivatives
     from aftermix.analysis.distribution import VectorFit
     from aftermix.analysis.geometry import VectorGeometry
+    from aftermix.analysis.robustness.tables import RobustnessFindings
     from aftermix.checkpoints.formats.vector_file import VectorFacts
     from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
     from aftermix.jobs.plan import JobEstimate
@@ -159,6 +160,13 @@ def print_derivatives(derivatives: DomainDerivatives, *, base: str) -> None:
     from aftermix.analysis.curvature_tables import print_derivatives as show
 
     show(derivatives, base=base)
+
+
+def print_robustness(findings: RobustnessFindings, *, base: str) -> None:
+    """Print losses around the base, interference and cosines by layer as tables."""
+    from aftermix.analysis.robustness.tables import print_robustness as show
+
+    show(findings, base=base)
 
 
 def print_search(run: Path) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aftermix.analysis.curvature_tables import DomainDerivatives
     from aftermix.analysis.distribution import VectorFit
     from aftermix.analysis.geometry import VectorGeometry
+    from aftermix.analysis.robustness.tables import RobustnessFindings
     from aftermix.jobs.analysis.targets import NumberSink
 
 
@@ -50,3 +51,16 @@ def measure_derivatives(
     from aftermix.jobs.analysis.targets import load_target
 
     return analyze_curvature(load_target(target, base=base), json=json, picture=picture)
+
+
+def forecast_robustness(
+    target: str, *, base: str | None, json: NumberSink | None = None, picture: Path | None = None
+) -> tuple[RobustnessFindings, str]:
+    """Losses along and around the vectors, their interference, cosines by layer: `aftermix analyze --robustness`.
+
+    Raises :class:`AftermixError` for a domain without text, and for models that do not align.
+    """
+    from aftermix.jobs.analysis.robustness import analyze_robustness
+    from aftermix.jobs.analysis.targets import load_target
+
+    return analyze_robustness(load_target(target, base=base), json=json, picture=picture)

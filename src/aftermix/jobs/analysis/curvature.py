@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,12 @@ from aftermix.analysis.curvature import (
 )
 from aftermix.analysis.curvature_tables import DomainDerivatives, dump_derivatives
 from aftermix.analysis.geometry import measure_geometry
-from aftermix.checkpoints.pool import ModelPool, open_pool
-from aftermix.config import Config, require
-from aftermix.devices import open_device
-from aftermix.errors import CheckpointError, ConfigError, Problem, refuse_if_any
-from aftermix.evaluation.engines.live_weights import LiveWeights
+from aftermix.config import Config
+from aftermix.errors import CheckpointError
 from aftermix.files import write_atomically
+from aftermix.jobs.analysis.live_base import DomainTexts, open_domain_texts, read_live_vector
 from aftermix.jobs.analysis.targets import NumberSink, determine_picture_kind, hand_over
-from aftermix.jobs.calibrate.command import CalibrationPlan, plan_calibration
-from aftermix.jobs.calibrate.layer_inputs import StoredValues
-from aftermix.saliency.streamed_model import StreamedModel, build_empty_model
-from aftermix.terminal import quiet_transformers
+from aftermix.jobs.calibrate.command import CalibrationPlan
 
 
 def analyze_curvature(
@@ -46,77 +40,29 @@ def analyze_curvature(
     for models that do not align: other shapes, another tokenizer than the base's.
     """
     kind = determine_picture_kind(picture) if picture else None
-    config = _select_experts(config)
-    device = open_device(config.calibrate.device, where="calibrate.device", error=ConfigError)
+    texts = open_domain_texts(config, reason="curvature is that of the loss on its text")
 
-    pool = open_pool(config)
-    plans = plan_calibration(config, pool)
-    if config.calibrate.threads is not None:
-        torch.set_num_threads(config.calibrate.threads)
-    domains = [
-        CurvatureDomain(plan.vector, plan.samples.build_batches(config.calibrate.batch_size, device=device))
-        for plan in plans
-    ]
-    _refuse_single_tokens(domains)
-
-    derivatives = _measure_derivatives(pool, domains, device=device, dtype=dtype)
+    derivatives = _measure_derivatives(texts, dtype=dtype)
     if json is not None:
-        hand_over(_build_record(derivatives, config, plans), json)
+        hand_over(_build_record(derivatives, texts.config, texts.plans), json)
     if picture is not None and kind is not None:
         from aftermix.analysis.curvature_picture import draw_derivatives
 
         write_atomically(picture, draw_derivatives(derivatives, kind=kind))
-    return derivatives, pool.frame.label
+    return derivatives, texts.pool.frame.label
 
 
-def _select_experts(config: Config) -> Config:
-    """`config` with the vectors that stand for data. Raises :class:`AftermixError` for one that names no text."""
-    require(config, "base", "vectors")
-    experts = {name: vector for name, vector in config.vectors.items() if vector.role == "expert"}
-    if not experts:
-        raise ConfigError("vectors", "none has `role: expert`", "Name the experts of the domains.")
-
-    remedy = "Name a file whose vectors have `calibration: PATH`, text of their domain."
-    refuse_if_any(
-        [
-            Problem(f"vectors.{name}.calibration", "missing, but curvature is that of the loss on its text", remedy)
-            for name, vector in experts.items()
-            if vector.calibration is None
-        ]
-    )
-
-    return config.model_copy(update={"vectors": experts})
-
-
-def _refuse_single_tokens(domains: list[CurvatureDomain]) -> None:
-    remedy = "Name text of two tokens or more."
-    refuse_if_any(
-        [
-            Problem(f"vectors.{domain.name}.calibration", "none of its samples has a token to predict", remedy)
-            for domain in domains
-            if not domain.predicted_tokens
-        ]
-    )
-
-
-def _measure_derivatives(
-    pool: ModelPool, domains: list[CurvatureDomain], *, device: torch.device, dtype: torch.dtype
-) -> DomainDerivatives:
-    base = pool.frame
-    with quiet_transformers():
-        model = build_empty_model(base.config, dtype=dtype, label=base.label)
-
-    stored = StoredValues(base, LiveWeights(model, base))
-    stored.refuse_homeless()
-    live = StreamedModel(model, stored, device=device, label=base.label)
-    live.fill()
+def _measure_derivatives(texts: DomainTexts, *, dtype: torch.dtype) -> DomainDerivatives:
+    pool, domains = texts.pool, texts.domains
+    live = texts.open_base(dtype)
+    model = live.model
 
     model.requires_grad_(requires_grad=True)
     names, parameters = zip(*model.named_parameters(), strict=True)
-    measured, gradients = _differentiate(_build_loss(model), parameters, domains, label=base.label)
+    measured, gradients = _differentiate(_build_loss(model), parameters, domains, label=pool.frame.label)
 
     parameters_by_name = dict(zip(names, parameters, strict=True))
-    vectors = (_read_vector(pool, domain.name, live, parameters_by_name) for domain in domains)
+    vectors = (read_live_vector(pool, domain.name, live, parameters_by_name) for domain in domains)
     geometry = measure_geometry(pool)
     # The vectors stand in the file's order there, the domains in order of name.
     order_K = [geometry.vectors.index(domain.name) for domain in domains]
@@ -153,22 +99,6 @@ def _differentiate(
         raise CheckpointError(
             label, f"a step of its forward pass has no second derivative ({reason})", remedy
         ) from error
-
-
-def _read_vector(
-    pool: ModelPool, name: str, live: StreamedModel, parameters: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Expert minus base by name of the live parameter, on the host."""
-    expert = pool.experts[name]
-
-    def read_differences() -> Iterator[tuple[str, torch.Tensor]]:
-        for target, values in StoredValues(expert, LiveWeights(live.model, expert)).stream_tensors(lambda _: True):
-            first = live.first_names.get(target, target)
-            if first in parameters:
-                base = parameters[first].detach().cpu()
-                yield first, values.to(base.dtype) - base
-
-    return dict(read_differences())
 
 
 def _build_record(derivatives: DomainDerivatives, config: Config, plans: list[CalibrationPlan]) -> dict[str, Any]:
