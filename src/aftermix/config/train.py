@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -9,6 +10,22 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, mode
 from aftermix.config.fields import ConfigSection, Count, Day, Finite, Name, Positive, Threads, Tokens
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class LoraConfig(ConfigSection):
+    """Low-rank adapters in place of the weights; folded into them when the expert is written."""
+
+    rank: Count = 8
+    alpha: Positive = 16.0
+    """The adapter's change is multiplied by `alpha / rank`."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Linear layers that get an adapter, patterns as in `merge.exclude`; by default all of them but the head."""
+
+
+def write_own_lora(section: ConfigSection, values: dict[str, Any]) -> dict[str, Any]:
+    """`values` of a section whose `lora` goes before that of `train`; null only where it was written."""
+    without = {key: value for key, value in values.items() if key != "lora"}
+    return without | ({"lora": values.get("lora")} if "lora" in section.model_fields_set else {})
 
 
 class SourceConfig(ConfigSection):
@@ -25,6 +42,13 @@ class SourceConfig(ConfigSection):
     """Split of a folder or pattern that holds several, or `all`. By default `train`."""
     ignore_columns: tuple[str, ...] = ()
     """Fields of a record, and keys of its messages, that are as if they were not there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_training_of_its_own(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "lora" in values:
+            raise ValueError("'lora' belongs to a dataset: no expert is trained on a source alone")
+        return values
 
 
 OF_SOURCES = ("format", "text_field", "long_examples", "split", "ignore_columns")
@@ -47,6 +71,8 @@ class DatasetConfig(ConfigSection):
     max_epochs: Positive | None = None
     """A run that would repeat the data, or a domain of the mixture, more often is refused."""
     learning_rate: Positive | None = None
+    lora: LoraConfig | None = None
+    """Adapters of this expert in place of `train.lora`; null, where it is written, trains the weights themselves."""
 
     @model_validator(mode="after")
     def _data_or_mixture(self) -> DatasetConfig:
@@ -69,9 +95,17 @@ class DatasetConfig(ConfigSection):
 
     @model_serializer(mode="wrap")
     def _own_options_alone(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Form in which the section would be written: read again, a source's option in a mixture would be refused."""
+        """Form in which the section would be written: read again, a source's option in a mixture would be refused.
+
+        `lora: null` is kept where it was written: it is another thing than no `lora`.
+        """
         of_sources = OF_SOURCES if self.mixture is not None else ()
-        return {key: value for key, value in plain(self).items() if key not in of_sources}
+        return {key: value for key, value in write_own_lora(self, plain(self)).items() if key not in of_sources}
+
+    @property
+    def has_own_lora(self) -> bool:
+        """True where the dataset says for itself whether adapters are trained, and which."""
+        return "lora" in self.model_fields_set
 
 
 def _dataset(value: Any) -> Any:
@@ -156,21 +190,18 @@ class OptimizerConfig(ConfigSection):
         return {key: value for key, value in plain(self).items() if key in ("name", *self.options)}
 
 
-class LoraConfig(ConfigSection):
-    """Low-rank adapters in place of the weights; folded into them when the expert is written."""
-
-    rank: Count = 8
-    alpha: Positive = 16.0
-    """The adapter's change is multiplied by `alpha / rank`."""
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Linear layers that get an adapter, patterns as in `merge.exclude`; by default all of them but the head."""
-
-
 class TrainedMixturesConfig(ConfigSection):
     """Rate and schedule of the mixtures that `aftermix mixture --verify` trains."""
 
     learning_rate: Positive
     schedule: Literal["cosine", "constant", "wsd"]
+    lora: LoraConfig | None = None
+    """Adapters of trained mixtures where the experts have none in common; left out, `train.lora`."""
+
+    @model_serializer(mode="wrap")
+    def _written_lora_alone(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Form in which the section would be written, where `lora: null` is another thing than no `lora`."""
+        return write_own_lora(self, plain(self))
 
 
 def _optimizer(value: Any) -> Any:
@@ -208,7 +239,7 @@ class TrainConfig(ConfigSection):
     freeze: tuple[str, ...] = ()
     """Parameters that stay at the base's values; patterns as in `merge.exclude`."""
     lora: LoraConfig | None = None
-    """Train adapters of low rank instead of the weights."""
+    """Train adapters of low rank instead of the weights; a dataset's own `lora` goes before."""
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     """Stored type of the expert; by default the base's. Training keeps float32 masters."""
     vector: Literal["bfloat16", "float32", "none"] = "bfloat16"
@@ -235,8 +266,11 @@ class TrainConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _tangent_of_whole_weights(self) -> TrainConfig:
-        if self.tangent and self.lora is not None:
-            raise ValueError("'tangent' is linear in the weights, and adapters are a product; leave one of them out")
+        for place in self._list_adapters() if self.tangent else ():
+            which = "" if place == "'lora'" else f": {place}"
+            raise ValueError(
+                f"'tangent' is linear in the weights, and adapters are a product; leave one of them out{which}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -256,8 +290,8 @@ class TrainConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _adapters_leave_nothing_to_freeze(self) -> TrainConfig:
-        if self.lora is not None and self.freeze:
-            raise ValueError("'freeze' and 'lora' exclude each other: name the layers to train in `lora.targets`")
+        for place in self._list_adapters() if self.freeze else ():
+            raise ValueError(f"'freeze' and {place} exclude each other: name the layers to train in `lora.targets`")
         return self
 
     @model_validator(mode="after")
@@ -266,3 +300,29 @@ class TrainConfig(ConfigSection):
             if self.checkpoint_tokens is not None and f"{name}-checkpoints" in self.datasets:
                 raise ValueError(f"dataset '{name}-checkpoints' has the name of the folder for '{name}''s checkpoints")
         return self
+
+    def _list_adapters(self) -> Iterator[str]:
+        """Every place of the section that asks for adapters, in words."""
+        if self.lora is not None:
+            yield "'lora'"
+        yield from (f"the 'lora' of dataset '{name}'" for name, each in self.datasets.items() if each.lora is not None)
+
+    def settle_for(self, name: str) -> TrainConfig:
+        """The section as it holds for the expert of dataset `name`: a `lora` of the dataset goes before the common one.
+
+        A dataset that says `lora: null` trains the weights themselves; one that says nothing is trained as the section.
+        """
+        dataset = self.datasets[name]
+        return self.model_copy(update={"lora": dataset.lora}) if dataset.has_own_lora else self
+
+    def locate_lora(self, name: str) -> str:
+        """Place in the file of the `lora` that holds for dataset `name`, for messages."""
+        return f"train.datasets.{name}.lora" if self.datasets[name].has_own_lora else "train.lora"
+
+    def group_alike(self, names: Iterable[str]) -> list[list[str]]:
+        """Datasets of `names` whose experts are trained in one way, in groups: by adapters, or the weights."""
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            lora = self.settle_for(name).lora
+            groups.setdefault(lora.model_dump_json() if lora else "", []).append(name)
+        return list(groups.values())

@@ -26,6 +26,7 @@ from aftermix.jobs.plan_counts import (
     count_search_measurements,
     describe_mixtures,
     describe_runs,
+    list_adapter_ranks,
     list_training_tokens,
     read_verification_tokens,
 )
@@ -78,6 +79,8 @@ class JobEstimate:
     """Models that a training writes; 0 where one merged model is written."""
     training: Mapping[str, int | None] = field(default_factory=dict)
     """Tokens to train on by dataset; None for one epoch."""
+    adapter_ranks: Mapping[str, int] = field(default_factory=dict)
+    """Rank of the adapters, of datasets that train such."""
     remarks: tuple[Problem, ...] = ()
     """Remarks on vectors that may be of another base, and on the tasks."""
     verification_tokens: int | None = None
@@ -123,7 +126,8 @@ def plan(config: Config) -> JobEstimate:
         blocks = torch.get_num_threads() * (LOOKAHEAD + len(pool.experts) + 2)
         memory = BYTES_PER_NUMBER * min(BLOCK_ELEMENTS, pool.parameters) * blocks
         tokens = list_training_tokens(config)
-        return JobEstimate(pool.parameters, disk, memory, free, training=tokens, remarks=remarks)
+        ranks = list_adapter_ranks(config)
+        return JobEstimate(pool.parameters, disk, memory, free, training=tokens, adapter_ranks=ranks, remarks=remarks)
     estimate = _plan_evaluations(config, pool, merger, space=space, disk=disk, free=free)
     return replace(estimate, remarks=(*remarks, *estimate.remarks))
 
@@ -148,6 +152,7 @@ def _plan_training(config: Config) -> JobEstimate:
         memory_free_bytes=psutil.virtual_memory().available,
         experts=len(tokens),
         training=tokens,
+        adapter_ranks=list_adapter_ranks(config),
     )
 
 
@@ -195,6 +200,7 @@ def _plan_evaluations(
         else _measure_merge_s(merger),
         space=describe_space(config, space) if space is not None else describe_mixtures(config),
         training=list_training_tokens(config),
+        adapter_ranks=list_adapter_ranks(config),
         remarks=remarks,
         verification_tokens=read_verification_tokens(config),
     )

@@ -128,7 +128,16 @@ def read_verification_tokens(config: Config) -> int | None:
         return None
 
 
-def describe_training(tokens: Mapping[str, int | None]) -> Iterator[str]:
-    """`ja 1,000,000 tokens`, `math one epoch`."""
+def list_adapter_ranks(config: Config) -> Mapping[str, int]:
+    """Rank of the adapters of each dataset that trains such, by name."""
+    if config.train is None:
+        return {}
+    settled = {name: config.train.settle_for(name).lora for name in config.train.datasets}
+    return {name: lora.rank for name, lora in settled.items() if lora is not None}
+
+
+def describe_training(tokens: Mapping[str, int | None], ranks: Mapping[str, int]) -> Iterator[str]:
+    """`ja 1,000,000 tokens`, `math one epoch (adapters of rank 8)`."""
     for name, count in tokens.items():
-        yield f"{name} {count:,} tokens" if count is not None else f"{name} one epoch"
+        adapters = f" (adapters of rank {ranks[name]})" if name in ranks else ""
+        yield (f"{name} {count:,} tokens" if count is not None else f"{name} one epoch") + adapters

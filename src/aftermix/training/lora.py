@@ -16,15 +16,15 @@ BASE_LAYER = "base_layer."
 SHOWN = 3
 
 
-def add_adapters(model: Any, config: LoraConfig, *, seed: int) -> list[str]:
+def add_adapters(model: Any, config: LoraConfig, *, seed: int, where: str = "train.lora") -> list[str]:
     """Put an adapter on every layer that `config.targets` means, and freeze all else; names of what stays as it is.
 
     A layer computes `x (W + (alpha / rank) B A)^T`, `A` of shape (rank, in) drawn from `seed`, `B` of shape (out, rank)
     zero (Hu et al. 2022, equation 3). Raises :class:`TrainingError` when peft is not installed, for a pattern that
-    means no linear layer, and for a rank beyond a layer's sides.
+    means no linear layer, and for a rank beyond a layer's sides; `where` is the place of `config` in the file.
     """
-    peft = _import_peft()
-    layers = _find_targets(model, config)
+    peft = _import_peft(where)
+    layers = _find_targets(model, config, where=where)
     whole = {name for name, _ in model.named_parameters(remove_duplicate=False)}
 
     transposed = any(type(model.get_submodule(layer)).__name__ == "Conv1D" for layer in layers)
@@ -62,15 +62,15 @@ def fold_adapters(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch
     return tensors
 
 
-def _import_peft() -> Any:
+def _import_peft(where: str) -> Any:
     try:
         import peft
     except ImportError as error:
-        raise TrainingError("train.lora", "peft is not installed", "Run `pip install 'aftermix[lora]'`.") from error
+        raise TrainingError(where, "peft is not installed", "Run `pip install 'aftermix[lora]'`.") from error
     return peft
 
 
-def _find_targets(model: Any, config: LoraConfig) -> list[str]:
+def _find_targets(model: Any, config: LoraConfig, *, where: str) -> list[str]:
     """Names of the layers that get an adapter: all linear ones but the head, or those that the patterns mean."""
     from transformers.pytorch_utils import Conv1D
 
@@ -79,20 +79,20 @@ def _find_targets(model: Any, config: LoraConfig) -> list[str]:
 
     chosen = {name for name, module in linear.items() if module is not head} if config.targets is None else set()
     for pattern in config.targets or ():
-        meant = build_matcher([pattern], where="train.lora.targets")
+        meant = build_matcher([pattern], where=f"{where}.targets")
         names = {name for name in linear if meant(name)}
         if not names:
             shown = ", ".join(list(linear)[:SHOWN])
             found = f"'{pattern}' means no linear layer; the model has, for example, {shown}"
-            raise TrainingError("train.lora.targets", found, "Correct or remove the pattern.")
+            raise TrainingError(f"{where}.targets", found, "Correct or remove the pattern.")
         chosen |= names
 
     for name in sorted(chosen):
         if min(linear[name].weight.shape) < config.rank:
             found = f"{config.rank} is beyond {name}, whose weight is {tuple(linear[name].weight.shape)}"
-            raise TrainingError("train.lora.rank", found, "Lower it, or name other `targets`.")
+            raise TrainingError(f"{where}.rank", found, "Lower it, or name other `targets`.")
         if linear[name] is head and model.config.get_text_config().tie_word_embeddings:
             found = f"{name} is tied to the embeddings, which an adapter would not change"
-            raise TrainingError("train.lora.targets", found, "Leave the head out.")
+            raise TrainingError(f"{where}.targets", found, "Leave the head out.")
 
     return sorted(chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Llam
 
 from aftermix.config import LoraConfig
 from aftermix.errors import AftermixError, TrainingError
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.train.command import train
 from aftermix.training.distributed.processes import gather_state
 from aftermix.training.lora import add_adapters, fold_adapters
@@ -135,3 +137,46 @@ def test_without_peft_and_with_frozen_patterns(
         TrainingError, match=r"train.lora: peft is not installed. Run `pip install 'aftermix\[lora\]'`."
     ):
         train(make_config(lora={}), tmp_path / "out")
+
+
+def test_adapters_by_dataset_give_what_files_of_their_own_would(make_config: Any, corpus: Path, tmp_path: Path) -> None:
+    """A dataset's `lora` goes before the section's, null means the weights themselves, and nothing is trained anew."""
+    data = {"data": str(corpus), "tokens": 128}
+    low = {"rank": 2, "targets": ["q_proj"]}
+    datasets = {"full": {**data, "lora": None}, "low": {**data, "lora": low}, "common": data}
+    together = train(make_config(datasets=datasets, lora={"rank": 4}), tmp_path / "out")
+
+    alone = {"full": {}, "low": {"lora": low}, "common": {"lora": {"rank": 4}}}
+    for name, section in alone.items():
+        own = train(make_config(datasets={name: data}, **section), tmp_path / "own")[name]
+        assert (own / "model.safetensors").read_bytes() == (together[name] / "model.safetensors").read_bytes(), name
+    records = {name: json.loads((folder / "train.json").read_text()) for name, folder in together.items()}
+    assert [record["recipe"]["lora"] and record["recipe"]["lora"]["rank"] for record in records.values()] == [
+        None,
+        2,
+        4,
+    ]
+    assert records["full"]["trained_parameters"] > records["common"]["trained_parameters"]
+
+    told: list[str] = []
+    train(make_config(datasets=datasets, lora={"rank": 4}), tmp_path / "own", log=told.append)
+    assert told == [f"{name}: reused {tmp_path / 'own' / name}, trained before by the same recipe" for name in datasets]
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"targets": ["nothing"]}, r"^train.datasets.low.lora.targets: 'nothing' means no linear layer"),
+        ({"rank": 17}, r"^train.datasets.low.lora.rank: 17 is beyond model.layers.0.self_attn.k_proj"),
+        ({"targets": ["lm_head"]}, r"^train.datasets.low.lora.targets: lm_head is tied to the embeddings"),
+    ],
+)
+def test_faults_of_a_datasets_own_adapters_have_its_place(
+    make_config: Any, corpus: Path, tmp_path: Path, lora: Any, message: str
+) -> None:
+    datasets = {"full": str(corpus), "low": {"data": str(corpus), "lora": lora}}
+    with pytest.raises(TrainingError, match=message):
+        train(make_config(datasets=datasets), tmp_path / "out")
+    diagnosis = doctor(make_config(datasets=datasets))
+    assert [str(problem) for problem in diagnosis.problems if re.match(message, str(problem))]
+    assert not (tmp_path / "out").exists()

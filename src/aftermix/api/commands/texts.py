@@ -74,7 +74,7 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
     if needs.training:
         from aftermix.jobs.plan_counts import describe_training
 
-        yield f"Training        {', '.join(describe_training(needs.training))}"
+        yield f"Training        {', '.join(describe_training(needs.training, needs.adapter_ranks))}"
     if needs.verification_tokens:
         yield f"--verify N      N x {needs.verification_tokens:,} tokens of training"
     yield from (f"Note            {remark}" for remark in needs.remarks)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aftermix.checkpoints.model import Model
+from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import SourceConfig, TrainConfig
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.train.expert_data import collect_sources
@@ -38,11 +39,17 @@ def examine_training(settings: TrainConfig, opened: Model | None, diagnosis: Con
     tokenizer = diagnosis.run_check(lambda: load_tokenizer(base.folder)) if base is not None else None
     if model is not None:
         diagnosis.run_check(lambda: refuse_context(settings.context, model, masked=settings.mask_documents))
-        diagnosis.run_check(lambda: make_trainable(model, settings))
+    for names in settings.group_alike(settings.datasets) if base is not None and model is not None else ():
+        diagnosis.run_check(lambda name=names[0]: _try_training(base, settings, name))  # type: ignore[misc]
 
     for section, name, source in _list_data(settings, diagnosis):
         where = f"train.{section}.{name}"
         diagnosis.run_check(lambda source=source: _examine_source(source, settings.date, tokenizer, model), where=where)  # type: ignore[misc]
+
+
+def _try_training(base: Checkpoint, settings: TrainConfig, name: str) -> None:
+    """Raise what the training of `name` would of patterns, adapters and packages; adapters stay in the model."""
+    make_trainable(build_empty_model(base), settings.settle_for(name), where=settings.locate_lora(name))
 
 
 def _list_data(settings: TrainConfig, diagnosis: ConfigDiagnosis) -> Iterator[tuple[str, str, SourceConfig]]:

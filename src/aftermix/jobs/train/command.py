@@ -76,7 +76,7 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
             for line in plan.said:
                 log(f"{plan.name}: {line}")
         for plan in plans:
-            train_expert(plan, settings, base, log=log)
+            train_expert(plan, settings.settle_for(plan.name), base, log=log)
             if plan.held_out is not None and read_process_index() == 0:
                 from aftermix.report.training.page import write_training_report  # matplotlib takes a second to import
 
@@ -149,9 +149,8 @@ def _plan_experts(settings: TrainConfig, base: Checkpoint, folders: dict[str, Pa
     for name, dataset in settings.datasets.items():
         try:
             sources = collect_sources(name, settings)
-            record = build_recipe_record(
-                base_identity, data=sources.build_data_record(), dataset=dataset, config=settings
-            )
+            data, own = sources.build_data_record(), settings.settle_for(name)
+            record = build_recipe_record(base_identity, data=data, dataset=dataset, config=own)
             if not is_already_trained(folders[name], record, checkpoint_tokens=settings.checkpoint_tokens):
                 to_prepare[name] = sources, record
         except AftermixError as error:
@@ -173,33 +172,39 @@ def _prepare_experts(
     tokens: Path,
     identity: str,
 ) -> list[ExpertPlan]:
-    """Read, tokenise and pack each dataset of `to_prepare` against a model loaded once to see that all fits."""
+    """Read, tokenise and pack each dataset of `to_prepare` against a model loaded once to see that all fits.
+
+    Where experts are trained in several ways (adapters of some, the weights of others), once for each of them.
+    """
     tokenizer = load_tokenizer(base.folder)
     builder = DatasetBuilder(settings, tokenizer, base.label, identity, tokens)
-
-    model = load_base(base)
-    collect_trained_tensors(model, base)
-    make_trainable(model, settings)
     base_tensors = digest_tensors(base) if read_process_index() == 0 else {}  # the first process alone writes
 
-    plans: list[ExpertPlan] = []
-    for name, (sources, record) in to_prepare.items():
-        try:
-            parts = builder.build_parts(name, sources)
-            packed = parts.trained
-            refuse_unfit(packed, model, tokenizer, where=base.label)
-            recipe = build_recipe(settings, settings.datasets[name])
-            recipe.count_steps(len(packed))
-            plan = plan_run(name, folders[name], packed, recipe, record, settings)
-        except AftermixError as error:
-            problems += _label_problems(name, error)
-        else:
-            said = describe_datasets(sources, packed, batch=recipe.batch_size)
-            said += describe_frozen_rows(packed, model, tokenizer)
-            held_out = HeldOutRun.plan(name, parts, settings=settings)
-            said += describe_held_out(held_out, settings)
-            plans.append(plan.attach_descriptions(describe_data(sources, packed), base_tensors, said, held_out))
-    return plans
+    plans: dict[str, ExpertPlan] = {}
+    for names in settings.group_alike(to_prepare):
+        model = load_base(base)
+        collect_trained_tensors(model, base)
+        make_trainable(model, settings.settle_for(names[0]), where=settings.locate_lora(names[0]))
+
+        for name in names:
+            sources, record = to_prepare[name]
+            try:
+                parts = builder.build_parts(name, sources)
+                packed = parts.trained
+                refuse_unfit(packed, model, tokenizer, where=base.label)
+                recipe = build_recipe(settings, settings.datasets[name])
+                recipe.count_steps(len(packed))
+                plan = plan_run(name, folders[name], packed, recipe, record, settings)
+            except AftermixError as error:
+                problems += _label_problems(name, error)
+            else:
+                said = describe_datasets(sources, packed, batch=recipe.batch_size)
+                said += describe_frozen_rows(packed, model, tokenizer)
+                held_out = HeldOutRun.plan(name, parts, settings=settings)
+                said += describe_held_out(held_out, settings)
+                described = describe_data(sources, packed)
+                plans[name] = plan.attach_descriptions(described, base_tensors, said, held_out)
+    return [plans[name] for name in to_prepare if name in plans]
 
 
 def build_recipe(settings: TrainConfig, dataset: DatasetConfig) -> TrainingRecipe:

@@ -97,20 +97,23 @@ def plan_run(
     return ExpertPlan(name, folder, packed, recipe, record, due, resume, data={})
 
 
-def make_trainable(model: Any, settings: TrainConfig) -> list[str]:
+def make_trainable(model: Any, settings: TrainConfig, *, where: str = "train.lora") -> list[str]:
     """Leave those parameters of `model` to be trained that `settings` mean; names of what stays at the base's values.
 
-    With `lora` that are adapters, which are put into the model.
+    With `lora` that are adapters, which are put into the model; `where` is its place in the file.
     """
     if settings.lora is None:
         return freeze(model, settings.freeze)
     from aftermix.training.lora import add_adapters  # peft is an extra
 
-    return add_adapters(model, settings.lora, seed=settings.seed)
+    return add_adapters(model, settings.lora, seed=settings.seed, where=where)
 
 
 def train_expert(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, *, log: Callable[[str], None]) -> None:
-    """Train the expert of `plan` and write its folder; go on where an interrupted run of the same recipe stopped."""
+    """Train the expert of `plan` and write its folder; go on where an interrupted run of the same recipe stopped.
+
+    `settings` are those of this expert (:meth:`TrainConfig.settle_for`).
+    """
     plan.resume.remove_unfinished()
     earlier = plan.resume.find_latest()
     if earlier is not None:

@@ -1,4 +1,4 @@
-"""The rate and schedule that all experts of a mixture were trained at, which trained mixtures get too.
+"""Rate, schedule and adapters that all experts of a mixture were trained with, which trained mixtures get too.
 
 A merge stands for the training on a mixture only where that training is as those of the experts. Each expert's own is
 read from its `train.json`; of an expert without one, the file's `train:` is taken to say it.
@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.safe_files import read_json
-from aftermix.config import Config, TrainConfig
+from aftermix.config import Config, DatasetConfig, LoraConfig, TrainConfig
 from aftermix.errors import MixtureError
 
 OPTIONS_OF_SCHEDULE = {
@@ -27,12 +27,13 @@ OPTIONS_OF_SCHEDULE = {
 
 @dataclass(frozen=True)
 class ExpertTraining:
-    """Rate and schedule of one expert's training."""
+    """Rate, schedule and adapters of one expert's training."""
 
     learning_rate: float
     schedule: str
     options: tuple[JsonValue, ...]
     """Values of `OPTIONS_OF_SCHEDULE`, in order."""
+    lora: LoraConfig | None = None
 
     @classmethod
     def from_values(cls, values: Mapping[str, JsonValue]) -> ExpertTraining:
@@ -40,12 +41,13 @@ class ExpertTraining:
         known = {key: field.default for key, field in TrainConfig.model_fields.items()} | dict(values)
         schedule = str(known["schedule"])
         options = tuple(known[key] for key in OPTIONS_OF_SCHEDULE.get(schedule, ()))
-        return cls(float(str(known["learning_rate"])), schedule, options)
+        lora = known["lora"] and LoraConfig.model_validate(known["lora"])
+        return cls(float(str(known["learning_rate"])), schedule, options, lora or None)
 
-    @property
-    def rate_and_schedule(self) -> tuple[float, str]:
-        """Both, without the options: what `train.mixtures` states."""
-        return self.learning_rate, self.schedule
+    def contradicts(self, other: ExpertTraining) -> bool:
+        """True where rate, schedule or adapters differ, whatever the options of the schedule are."""
+        mine = (self.learning_rate, self.schedule, self.lora)
+        return mine != (other.learning_rate, other.schedule, other.lora)
 
     @property
     def changes(self) -> dict[str, JsonValue]:
@@ -53,17 +55,19 @@ class ExpertTraining:
         named = dict(zip(OPTIONS_OF_SCHEDULE.get(self.schedule, ()), self.options, strict=True))
         unused = [key for key in OPTIONS_OF_SCHEDULE["wsd"][2:] if key not in named]
         defaults = {key: TrainConfig.model_fields[key].default for key in unused}
-        return {"learning_rate": self.learning_rate, "schedule": self.schedule, **defaults, **named}
+        return {"learning_rate": self.learning_rate, "schedule": self.schedule, "lora": self.lora, **defaults, **named}
 
     def __str__(self) -> str:
-        """Rate and schedule, and those options of the schedule that are not the default."""
+        """Rate and schedule, those options of the schedule that are not the default, and adapters."""
         named = zip(OPTIONS_OF_SCHEDULE.get(self.schedule, ()), self.options, strict=True)
         own = [f"{key} {value}" for key, value in named if value != TrainConfig.model_fields[key].default]
-        return ", ".join([f"{self.learning_rate:g}", self.schedule, *own])
+        adapters = [f"lora of rank {self.lora.rank}, alpha {self.lora.alpha:g}"] if self.lora else []
+        targets = [f"targets {', '.join(self.lora.targets)}"] if self.lora and self.lora.targets else []
+        return ", ".join([f"{self.learning_rate:g}", self.schedule, *own, *adapters, *targets])
 
 
 def adopt_training(config: Config, domains: Sequence[str]) -> TrainConfig:
-    """`config.train` with the rate and schedule that the experts of `domains` have in common.
+    """`config.train` with the rate, the schedule and the adapters that the experts of `domains` have in common.
 
     Where they have none in common, `train.mixtures` says what trained mixtures get. Raises :class:`MixtureError` when
     it says nothing, naming each expert's own, and when it contradicts what they have in common.
@@ -74,32 +78,43 @@ def adopt_training(config: Config, domains: Sequence[str]) -> TrainConfig:
     own = {training for training, _ in found.values()}
 
     common = own.pop() if len(own) == 1 else None
-    stated = _state_training(train)
+    stated = _state_training(train, common)
 
     if common is None and stated is None:
         told = "; ".join(f"{name}: {training or 'not known'} ({where})" for name, (training, where) in found.items())
+        adapted = " and the same `lora`" if len({training.lora for training in own if training}) > 1 else ""
         rate = next((training.learning_rate for training, _ in found.values() if training), train.learning_rate)
         remedy = (
             "Take experts that were trained alike, or state what mixtures are trained at under `train:`, as "
-            f"`mixtures: {{learning_rate: {rate:g}, schedule: constant}}`."
+            f"`mixtures: {{learning_rate: {rate:g}, schedule: constant{', lora: null' if adapted else ''}}}`."
         )
-        raise MixtureError("--verify", f"expected experts of one rate and schedule, found {told}", remedy)
+        raise MixtureError("--verify", f"expected experts of one rate and schedule{adapted}, found {told}", remedy)
 
-    if common is not None and stated is not None and stated.rate_and_schedule != common.rate_and_schedule:
+    if common is not None and stated is not None and stated.contradicts(common):
         found_text = f"says {stated}, and all experts were trained at {common}"
         raise MixtureError("train.mixtures", found_text, "Remove it: trainings are held against merges of the experts.")
 
     chosen = common or stated
     assert chosen is not None  # noqa: S101 - refused above; for the type checker
-    datasets = {name: one.model_copy(update={"learning_rate": None}) for name, one in train.datasets.items()}
+    datasets = {name: _strip_training(dataset) for name, dataset in train.datasets.items()}
     return train.model_copy(update={**chosen.changes, "datasets": datasets, "mixtures": None})
 
 
-def _state_training(train: TrainConfig) -> ExpertTraining | None:
-    """Rate and schedule that the file states of trained mixtures."""
-    if train.mixtures is None:
+def _strip_training(dataset: DatasetConfig) -> DatasetConfig:
+    """The dataset without a rate and adapters of its own."""
+    kept = {key: getattr(dataset, key) for key in dataset.model_fields_set - {"learning_rate", "lora"}}
+    return DatasetConfig.model_construct(**kept)
+
+
+def _state_training(train: TrainConfig, common: ExpertTraining | None) -> ExpertTraining | None:
+    """Training that the file states of trained mixtures; where it says nothing of `lora`, that of `common` holds."""
+    stated = train.mixtures
+    if stated is None:
         return None
-    return ExpertTraining.from_values({**train.model_dump(mode="json"), **train.mixtures.model_dump(mode="json")})
+    lora = common.lora if common is not None else train.lora
+    values = {**train.model_dump(mode="json"), **stated.model_dump(mode="json")}
+    values["lora"] = stated.lora if "lora" in stated.model_fields_set else lora
+    return ExpertTraining.from_values(values)
 
 
 def _read_training(config: Config, name: str, train: TrainConfig) -> tuple[ExpertTraining | None, str]:
@@ -115,4 +130,5 @@ def _read_training(config: Config, name: str, train: TrainConfig) -> tuple[Exper
     )
     if rate is None or "schedule" not in train.model_fields_set:
         return None, f"no {TRAINING_FILE}, and `train:` says no learning_rate and schedule"
-    return ExpertTraining.from_values({**train.model_dump(mode="json"), "learning_rate": rate}), "`train:` of the file"
+    own = train.settle_for(name) if dataset else train
+    return ExpertTraining.from_values({**own.model_dump(mode="json"), "learning_rate": rate}), "`train:` of the file"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aftermix.config import Config, parse_config
+from aftermix.config import Config, LoraConfig, parse_config
 from aftermix.errors import MixtureError
 from aftermix.jobs.verify.expert_training import adopt_training
 from aftermix.jobs.verify.training_file import training_config
@@ -121,3 +121,43 @@ def test_what_the_file_states_against_all_experts_is_refused(tmp_path: Path) -> 
     experts(tmp_path, **{name: {"learning_rate": 1e-3, **CONSTANT} for name in DOMAINS})
     message = refused(config(tmp_path, mixtures={"learning_rate": 2e-3, "schedule": "constant"}))
     assert message.startswith("train.mixtures: says 0.002, constant, and all experts were trained at 0.001, constant.")
+
+
+LOW = {"rank": 4, "alpha": 16.0, "targets": None}
+
+
+def adapters_of_a_mixture(found: Config) -> LoraConfig | None:
+    train = adopt_training(found, DOMAINS)
+    made = training_config(
+        found.model_copy(update={"train": train}), domains=DOMAINS, mixtures={"m": {"ja": 1.0}}, tokens=1000
+    ).train
+    assert made is not None
+    return made.settle_for("m").lora
+
+
+def test_mixtures_get_the_adapters_that_all_experts_have(tmp_path: Path) -> None:
+    """By the records of the experts, and by the datasets where there are none."""
+    experts(tmp_path, ja={"learning_rate": 1e-3, **CONSTANT, "lora": LOW}, math=None)
+    datasets = {
+        "ja": {"data": "ja.jsonl", "tokens": 1000},
+        "math": {"data": "math.jsonl", "tokens": 1000, "lora": {"rank": 4}},
+    }
+    found = config(tmp_path, learning_rate=1e-3, schedule="constant", datasets=datasets)
+    assert adapters_of_a_mixture(found) == LoraConfig(rank=4)
+    stated = {"learning_rate": 1e-3, "schedule": "constant", "lora": None}
+    message = refused(config(tmp_path, learning_rate=1e-3, schedule="constant", datasets=datasets, mixtures=stated))
+    assert message.startswith("train.mixtures: says 0.001, constant, and all experts were trained at 0.001, constant, ")
+    assert "lora of rank 4, alpha 16" in message
+
+
+def test_experts_of_unlike_adapters_are_named_and_the_remedy_holds(tmp_path: Path) -> None:
+    recipe = {"learning_rate": 3e-4, **CONSTANT}
+    experts(tmp_path, ja=recipe, math={**recipe, "lora": {**LOW, "targets": ["q_proj"]}})
+    message = refused(config(tmp_path))
+    assert "expected experts of one rate and schedule and the same `lora`, found ja: 0.0003, constant (" in message
+    assert "math: 0.0003, constant, lora of rank 4, alpha 16, targets q_proj (" in message
+    assert message.endswith("as `mixtures: {learning_rate: 0.0003, schedule: constant, lora: null}`.")
+    stated = {"learning_rate": 3e-4, "schedule": "constant"}
+    assert adapters_of_a_mixture(config(tmp_path, mixtures={**stated, "lora": None}, lora={"rank": 8})) is None
+    assert adapters_of_a_mixture(config(tmp_path, mixtures={**stated, "lora": {"rank": 2}})) == LoraConfig(rank=2)
+    assert adapters_of_a_mixture(config(tmp_path, mixtures=stated, lora={"rank": 8})) == LoraConfig(rank=8)
