@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from aftermix.cli.options import AS_JSON, collect_lines, print_document, tell_aside
+from aftermix.cli.options import AS_JSON, NEW_FILE, collect_lines, print_document, tell_aside
 
 TRAINERS = ("megatron", "interleave", "llamafactory", "axolotl", "trl", "streaming", "csv")
 """Names of the trainers; a copy, so that `--help` imports nothing."""
@@ -17,7 +17,7 @@ TRAINERS = ("megatron", "interleave", "llamafactory", "axolotl", "trl", "streami
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--to", "target", required=True, type=click.Choice(["mergekit", *TRAINERS]), help="What is to read it.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New file or folder, by the tool.")
-@click.option("--data", type=click.Path(dir_okay=False, path_type=Path), help="File whose `train:` names the data.")
+@click.option("--data", type=NEW_FILE, multiple=True, help="File whose `train:` names data; once for each file.")
 @click.option("--dataset", metavar="NAME", help="Which mixture, where SOURCE is a file with several.")
 @click.option("--tokens", type=float, help="Budget; by default as many as repeat nothing.")
 @click.option("--max-epochs", type=float, help="Most repeats of a domain; default 4.")
@@ -28,7 +28,7 @@ def export(source: Path, target: str, output: Path, as_json: bool, **options: An
     """Write SOURCE for another tool: a recipe for mergekit, or the data mixture of a run or file for a trainer."""
     from aftermix.api.commands.runs import export_ratios, export_recipe
 
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value not in (None, ())}
     if target == "mergekit":
         if given:
             raise click.UsageError("The options are for the mixtures of trainers; mergekit takes none of them.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ def export_ratios(
     *,
     to: str,
     log: Callable[[str], None],
-    data: Path | None = None,
+    data: Path | Sequence[Path] | None = None,
     dataset: str | None = None,
     tokens: float | None = None,
     max_epochs: float | None = None,

@@ -12,6 +12,7 @@ from aftermix.checkpoints.writer import refuse_occupied, stage_folder
 from aftermix.config import Config, DatasetConfig, TrainConfig, load_config
 from aftermix.errors import AftermixError, ConfigError
 from aftermix.files import write_atomically
+from aftermix.jobs.export.data_files import DataFiles
 from aftermix.jobs.export.domain_counts import CACHE, DomainCounter
 from aftermix.jobs.run_folder import read_run_config
 from aftermix.jobs.train.expert_data import DatasetSources, collect_sources
@@ -35,14 +36,19 @@ EXPORT_DATASET = "(export)"
 class ExportOptions:
     """Options that the user adds to the ratios. None: what the file says, else the default."""
 
-    data: Path | None = None
-    """YAML file whose `train` names the data of each domain."""
+    data: Path | Sequence[Path] | None = None
+    """YAML file whose `train` names the data of the domains, or several that do together."""
     dataset: str | None = None
     """Name of one of the mixtures of a YAML file."""
     tokens: float | None = None
     max_epochs: float | None = None
     root: str = "."
     sequence_tokens: int | None = None
+
+    @property
+    def data_files(self) -> tuple[Path, ...]:
+        """The files of `data`."""
+        return (self.data,) if isinstance(self.data, Path) else tuple(self.data or ())
 
 
 @dataclass(frozen=True)
@@ -116,9 +122,16 @@ def _find_mixture(source: Path, options: ExportOptions) -> _MixtureToExport:
         raise ConfigError("--dataset", "is for a YAML file with several mixtures", remedy)
 
     best = _find_best_file(source)
-    config, where = _load_data_config(best.parent, options.data)
     # The section of a mixture has a budget; a run has none.
-    return _attach_data(config, DatasetConfig(mixture=str(best), tokens=1), None, options, where=where)
+    found = DatasetConfig(mixture=str(best), tokens=1)
+    own = read_run_config(best.parent) if (best.parent / CONFIG_FILE).is_file() else None
+    if options.data_files:
+        return _attach_named_data(own.base if own is not None else None, found, None, options)
+
+    if own is None or own.train is None:
+        told = "the run's file names no data: it has no `train:`"
+        raise ConfigError(str(best.parent), told, "Name files with `train:` by --data FILE.")
+    return _attach_data(own, found, None, options, where=f"{best.parent.name}/{CONFIG_FILE}")
 
 
 def _find_best_file(source: Path) -> Path:
@@ -131,21 +144,6 @@ def _find_best_file(source: Path) -> Path:
     raise ConfigError(
         str(source), f"holds no {BEST_FILE}", "Name a run folder, a best.json, or a YAML file with a mixture."
     )
-
-
-def _load_data_config(run: Path, data: Path | None) -> tuple[Config, str]:
-    """The configuration that names data and base, and where it is from."""
-    own = read_run_config(run) if (run / CONFIG_FILE).is_file() else None
-    if data is None:
-        if own is None or own.train is None:
-            found = "the run's file names no data: it has no `train:`"
-            raise ConfigError(str(run), found, "Name a file with `train:` by --data FILE.")
-        return own, f"{run.name}/{CONFIG_FILE}"
-    config = load_config(data)
-
-    if config.base is None and own is not None:
-        config = config.model_copy(update={"base": own.base})
-    return config, data.name
 
 
 def _read_yaml_mixture(source: Path, options: ExportOptions) -> _MixtureToExport:
@@ -168,12 +166,20 @@ def _read_yaml_mixture(source: Path, options: ExportOptions) -> _MixtureToExport
         raise ConfigError("--dataset", found, "Correct the name.")
 
     dataset = mixtures[options.dataset or names]
-    if options.data is None:
-        return _attach_data(config, dataset, dataset.tokens, options, where=source.name)
+    if options.data_files:
+        return _attach_named_data(config.base, dataset, dataset.tokens, options)
+    return _attach_data(config, dataset, dataset.tokens, options, where=source.name)
 
-    other = load_config(options.data)
-    other = other if other.base is not None else other.model_copy(update={"base": config.base})
-    return _attach_data(other, dataset, dataset.tokens, options, where=options.data.name)
+
+def _attach_named_data(
+    base: str | None, dataset: DatasetConfig, tokens: int | None, options: ExportOptions
+) -> _MixtureToExport:
+    """`dataset`, a mixture, with the data that the files of --data name; `base` counts where none of them names one."""
+    files = DataFiles.read(options.data_files)
+    config = Config(base=files.base or base, train=files.join())
+    mixture = _attach_data(config, dataset, tokens, options, where=files.where)
+    files.refuse_clashes(mixture.sources.by_name)
+    return mixture
 
 
 def _attach_data(

@@ -96,12 +96,13 @@ def collect_sources(name: str, settings: TrainConfig) -> DatasetSources:
     if dataset.source is not None:
         return DatasetSources({name: dataset.source}, None)
 
-    known = {**_list_dataset_sources(settings), **settings.sources}
+    known = {**list_dataset_sources(settings), **settings.sources}
     ratios = check_ratios(_read_ratios(dataset), known, where="mixture")
     return DatasetSources({domain: known[domain] for domain in ratios}, ratios)
 
 
-def _list_dataset_sources(settings: TrainConfig) -> dict[str, SourceConfig]:
+def list_dataset_sources(settings: TrainConfig) -> dict[str, SourceConfig]:
+    """Data of the datasets that are no mixtures, by name."""
     return {name: dataset.source for name, dataset in settings.datasets.items() if dataset.source is not None}
 
 
