@@ -99,6 +99,10 @@ def test_plan_counts_what_the_search_will_do(
     assert run_cli("plan", file) == 0
     out = capsys.readouterr().out
     assert "search          40 evaluations" in out
+    told = (
+        "test items tell differences of 11.3 points and more (colours 16.0, numbers 16.0): half a paired 95 % interval"
+    )
+    assert f"Test            {told}, if two merges answer 20% of the items unlike" in out
     assert "Space           3 dimensions: a [0.3, 1], b [0, 1], c [0, 1]; vectors are prepared once" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.yaml"]
 

@@ -38,6 +38,17 @@ class ItemsConfig(ConfigSection):
     scheme: Literal["disjoint", "first"] = "disjoint"
     """`first` is the OptiMer paper's own scheme: the first 100 items search, the first 300 select; they overlap."""
     seed: Annotated[int, Field(ge=0)] = 0
+    small: Literal["even", "proportion"] = "even"
+    """Split of a task with too few items for the default counts, where the file sets none of the three.
+
+    `even`: the parts grow together up to the search count, then select up to its own, then test. `proportion`: as 1 to
+    3 to 3.
+    """
+
+    @property
+    def states_counts(self) -> bool:
+        """True if the file sets a part's count, or says which is the rest."""
+        return not self.model_fields_set.isdisjoint(("search", "select", "test"))
 
     @model_validator(mode="after")
     def _one_part_is_the_rest(self) -> ItemsConfig:

@@ -62,6 +62,8 @@ def split_items(
     not on the counts: a longer select leaves the search items as they are.
     Where search is the rest, select and test are cut off before it.
     Scheme `first` (OptiMer): search and select are the first items in document order, test is all that follows them.
+    Of a task too small for the default counts, where the file sets none, the parts are those of :func:`_grow_evenly`
+    unless `items.small` says otherwise.
     Items that are `equal` go whole to one part: to the first that has room, in the same order. In scheme `first` those
     after search and select that equal one of these, of whichever task, are left out.
 
@@ -159,11 +161,25 @@ def _settle_counts(available: int, *, task: str, items: ItemsConfig, fixed: froz
     least_test = items.test if isinstance(items.test, int) else (1 if fixed >= {"search", "select"} else items.search)
     if rest >= least_test:
         return {**wanted, "test": items.test if isinstance(items.test, int) else rest}
+    if items.small == "even" and items.scheme == "disjoint" and not items.states_counts:
+        return _grow_evenly(available, search=wanted["search"])
     if items.scheme == "first":
         return _share_first_items(available, task=task, items=items, fixed=fixed)
     # A `rest` that does not fit has no count of its own; it is as long as select, the other held-out part.
     weights = {**wanted, "test": items.test if isinstance(items.test, int) else items.select}
     return _share_items(available, weights, task=task, items=items, fixed=fixed)
+
+
+def _grow_evenly(available: int, *, search: int) -> dict[str, int]:
+    """Thirds until each part has `search` items; all further ones are for select, which has the most by default.
+
+    No part of a larger task is smaller. What thirds leave goes to test, then to search.
+
+    >>> _grow_evenly(100, search=100), _grow_evenly(350, search=100)
+    ({'search': 33, 'select': 33, 'test': 34}, {'search': 100, 'select': 150, 'test': 100})
+    """
+    searched, tested = min((available + 1) // 3, search), min((available + 2) // 3, search)
+    return {"search": searched, "select": available - searched - tested, "test": tested}
 
 
 def _settle_rest_of_search(available: int, *, task: str, items: ItemsConfig, fixed: frozenset[str]) -> dict[str, int]:
@@ -218,5 +234,7 @@ def _explain_too_few(available: int, *, task: str, items: ItemsConfig) -> Evalua
 def _describe_counts(available: int, counts: Mapping[str, int], items: ItemsConfig) -> str | None:
     if all(getattr(items, name) in ("rest", counts[name]) for name in SPLITS):
         return None
-    shares = ", ".join(f"{name} {counts[name]}" for name in SPLITS)
-    return f"only {available} items, so they are split in proportion: {shares}"
+    sizes = ", ".join(f"{name} {counts[name]}" for name in SPLITS)
+    if items.small == "even" and items.scheme == "disjoint" and not items.states_counts:
+        return f"only {available} items, fewer than the default counts need: {sizes}"
+    return f"only {available} items, so they are split in proportion: {sizes}"

@@ -35,6 +35,7 @@ from aftermix.jobs.search.space_from_config import build_space, describe_space
 from aftermix.merging.blocks import BLOCK_ELEMENTS, LOOKAHEAD, list_block_spans
 from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.merging.prepared import count_prepared_bytes
+from aftermix.search.objective import ObjectiveSet
 from aftermix.search.space import SearchSpace
 
 SAMPLE_S = 2.0
@@ -56,6 +57,8 @@ class JobEstimate:
     """Evaluations by split."""
     items: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Task -> split -> items."""
+    resolution: tuple[str, ...] = ()
+    """What differences the test items can tell, in words."""
     cut_prompts: Mapping[str, Mapping[Split, int]] = field(default_factory=dict)
     """Task -> split -> requests that lose their beginning to the model's length."""
     tokens: Mapping[Split, int] = field(default_factory=dict)
@@ -166,8 +169,14 @@ def _plan_evaluations(
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
 
+<<<<<<< HEAD
     suite = open_suite(config.evaluate)
     engine = suite.open_engine(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
+=======
+    suite = TaskSuite.build(config.evaluate)
+    objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
+    engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
+>>>>>>> 005702c (Items: a small task is split evenly, and what its test items can tell is said first)
     lm, busy = engine.lm, _measure_busy_cores()
     evaluator = ModelEvaluator(engine, suite, wants_answers=True)
     threads = evaluator.rehearse(config.evaluate)
@@ -188,7 +197,12 @@ def _plan_evaluations(
         memory_free_bytes=free,
         measurements=measurements,
         items=suite.count_items(),
+<<<<<<< HEAD
         cut_prompts=suite.count_cut_prompts(lm),
+=======
+        resolution=objectives.describe_resolution({name: len(items.test) for name, items in suite.tasks.items()}),
+        cut_prompts=count_cut_prompts(suite, lm),
+>>>>>>> 005702c (Items: a small task is split evenly, and what its test items can tell is said first)
         tokens={split: count * measurements[split] for split, count in per_model.items()},
         tokens_per_s=suite.measure_speed(lm),
         threads=threads,

@@ -27,7 +27,7 @@ from aftermix.runs.input_records import (
 from aftermix.runs.journal import read_trials
 from aftermix.runs.json_record import read_record
 from aftermix.runs.mixture_records import DESIGN_FILE, MixtureDesignRecord
-from aftermix.runs.reader import fill_in_search
+from aftermix.runs.reader import fill_in_missing, set_small_split
 from aftermix.runs.records import MODEL_FOLDER
 from aftermix.runs.session import RunSession, refuse_no_run
 from aftermix.yaml_file import read_yaml
@@ -117,7 +117,7 @@ def read_run_config(run: Path) -> Config:
     Raises :class:`SearchError` when it is no run folder.
     """
     refuse_no_run(run)
-    return fill_in_search(parse_config(read_yaml(run / CONFIG_FILE), where=f"{run.name}/{CONFIG_FILE}", folder=run))
+    return fill_in_missing(parse_config(read_yaml(run / CONFIG_FILE), where=f"{run.name}/{CONFIG_FILE}", folder=run))
 
 
 def settle_date(config: Config, *, resumed: Path | None, source: Path | None) -> Config:
@@ -136,6 +136,23 @@ def settle_date(config: Config, *, resumed: Path | None, source: Path | None) ->
     if date is None and resumed is None:  # an old run that goes on has recorded none, which must not differ
         date = datetime.now().astimezone().date().isoformat()
     return config.model_copy(update={"evaluate": evaluate.model_copy(update={"date": date})})
+
+
+def settle_items(config: Config, *, resumed: Path | None, source: Path | None) -> Config:
+    """`config` whose items say how small tasks are split, for `config.yaml` to record.
+
+    It is the file's own; else that of the run that goes on, or of the earlier one whose scores are taken; else the
+    default. A file that states counts of items says it by these.
+    """
+    evaluate = config.evaluate
+    if evaluate is None or evaluate.items.states_counts:
+        return config
+
+    stated = "small" in evaluate.items.model_fields_set
+    earlier = next((run for run in (resumed, source) if run is not None and (run / CONFIG_FILE).is_file()), None)
+    stored = read_run_config(earlier).evaluate if earlier is not None and not stated else None
+    settled = stored.items.small if stored is not None and not stored.items.states_counts else evaluate.items.small
+    return config.model_copy(update={"evaluate": set_small_split(evaluate, settled)})
 
 
 def settle_search(config: Config, *, resumed: Path | None) -> Config:

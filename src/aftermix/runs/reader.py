@@ -10,8 +10,9 @@ import json
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from aftermix.config import Config, load_config
+from aftermix.config import Config, EvaluateConfig, load_config
 from aftermix.errors import AftermixError
 from aftermix.runs.input_records import CONFIG_FILE, LOCK_FILE, SPLIT_FILE, LockRecord, SplitRecord
 from aftermix.runs.journal import read_trials
@@ -34,6 +35,8 @@ RunResult = BestRecord | MixtureRecord | TreeRecord
 LEVELS_FOLDER = "levels"
 MEANT_THEN = {"strategy": "tpe", "batch": 1}
 """Keys of the search that runs of old have not written, and what they meant."""
+SMALL_THEN = "proportion"
+"""Split of small tasks in runs of old, whose `evaluate.items` says nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def read_run(folder: Path) -> RunContents:
     best = read_best(folder) if (folder / BEST_FILE).is_file() else None
     return RunContents(
         folder=folder,
-        config=fill_in_search(load_config(folder / CONFIG_FILE)),
+        config=fill_in_missing(load_config(folder / CONFIG_FILE)),
         trials=tuple(read_trials(folder)),
         best=best,
         items=best.items if best else _count_items(folder),
@@ -70,13 +73,24 @@ def read_run(folder: Path) -> RunContents:
     )
 
 
-def fill_in_search(config: Config) -> Config:
-    """`config`, the file of a run, in which a key of the search that is missing means what it meant then.
+def fill_in_missing(config: Config) -> Config:
+    """`config`, the file of a run, in which a key that is missing means what it meant then.
 
-    Runs were once made without these keys, by TPE alone, which proposed one point after another.
+    Runs were once made without these keys: by TPE alone, which proposed one point after another, and with small tasks
+    split in proportion.
     """
     missing = {key: value for key, value in MEANT_THEN.items() if key not in config.search.model_fields_set}
-    return config.model_copy(update={"search": config.search.model_copy(update=missing)})
+    update: dict[str, Any] = {"search": config.search.model_copy(update=missing)}
+
+    evaluate = config.evaluate
+    if evaluate is not None and not evaluate.items.states_counts and "small" not in evaluate.items.model_fields_set:
+        update["evaluate"] = set_small_split(evaluate, SMALL_THEN)
+    return config.model_copy(update=update)
+
+
+def set_small_split(evaluate: EvaluateConfig, small: str) -> EvaluateConfig:
+    """`evaluate` that says how small tasks are split."""
+    return evaluate.model_copy(update={"items": evaluate.items.model_copy(update={"small": small})})
 
 
 def read_best(folder: Path) -> RunResult:

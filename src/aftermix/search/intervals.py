@@ -6,13 +6,14 @@ tasks, not of other tasks, seeds or trainings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
-from aftermix.errors import SearchError
+from aftermix.errors import SearchError, printable
 from aftermix.runs.item_scores import OptionalScores, split_leaves, subtract_scores
 from aftermix.runs.trials import ItemScores
 from aftermix.seeds import generator
@@ -21,6 +22,10 @@ CONFIDENCE = 0.95
 RESAMPLES = 2000
 BATCH = 100
 """Resamples held in memory at once."""
+UNLIKE_SHARE = 0.2
+"""Share of items that one of two merges answers right and the other wrong, as is assumed before anything is known."""
+Z_95 = 1.959964
+SHOWN_TASKS = 5
 
 Interval = tuple[float, float]
 
@@ -89,6 +94,36 @@ def subtract_items(ours: Mapping[str, OptionalScores], theirs: Mapping[str, Opti
             raise SearchError(f"task '{task}'", found, "Compare two measurements of one run on one split.")
         differences[task] = subtract_scores(scores, others)
     return differences
+
+
+def compute_half_width(items: Mapping[str, int], shares: Mapping[str, float]) -> float:
+    """Half the width of a paired 95 % interval of a difference, in points: `z sqrt(sum_t share_t^2 u / n_t)`.
+
+    `items` are the items `n_t` by task, `shares` the weights of the tasks in the objective, which sum to 1; `u` is
+    `UNLIKE_SHARE`, the variance of the difference of one item where level merges answer so many items unlike.
+
+    >>> round(compute_half_width({"own": 34}, {"own": 1.0}), 1)
+    15.0
+    """
+    variance = math.fsum(share**2 * UNLIKE_SHARE / items[task] for task, share in shares.items())
+    return 100 * Z_95 * math.sqrt(variance)
+
+
+def describe_resolution(tested: Mapping[str, int], shares: Mapping[str, float], *, objective: str | None = None) -> str:
+    """The least difference that `tested` items by task can tell in the mean by `shares`, and what that assumes.
+
+    `objective` is its name where there are several.
+    """
+    width = compute_half_width(tested, shares)
+    of_objective = f" in '{objective}'" if objective is not None else ""
+    alone = [f"{task} {compute_half_width(tested, {task: 1.0}):.1f}" for task in shares]
+    more = f" and {len(alone) - SHOWN_TASKS} more" if len(alone) > SHOWN_TASKS else ""
+
+    by_task = f" ({', '.join(alone[:SHOWN_TASKS])}{more})" if len(alone) > 1 else ""
+    told = f"test items tell differences of {width:.1f} points and more{of_objective}{by_task}"
+    return printable(
+        f"{told}: half a paired 95 % interval, if two merges answer {UNLIKE_SHARE:.0%} of the items unlike"
+    )
 
 
 def _is_constant(sample: NDArray[np.float64]) -> bool:

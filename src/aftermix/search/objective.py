@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from aftermix.config import Objective
 from aftermix.errors import SearchError
 from aftermix.runs.records import ObjectiveRecord
+from aftermix.search.intervals import describe_resolution
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ class ObjectiveSet:
         """Task -> the highest floor that any objective sets."""
         tasks = [task for goal in self.goals for task in goal.floors]
         return {task: max(goal.floors.get(task, -math.inf) for goal in self.goals) for task in tasks}
+
+    def describe_resolution(self, tested: Mapping[str, int]) -> tuple[str, ...]:
+        """What difference `tested` items by task can tell in each objective, in words."""
+        return tuple(
+            describe_resolution(tested, goal.shares, objective=None if self.is_single else goal.name)
+            for goal in self.goals
+        )
 
     def values(self, scores: Mapping[str, float]) -> tuple[float, ...]:
         """One value per objective; larger is better."""

@@ -72,15 +72,54 @@ def test_more_select_items_leave_the_search_items_as_they_are() -> None:
     assert split(200, search=20, select=30).search == split(200, search=20, select=90).search
 
 
-def test_a_small_task_is_split_in_proportion_and_says_so() -> None:
-    parts = split(164)
+def test_a_small_task_is_split_in_proportion_where_the_file_says_so() -> None:
+    parts = split(164, small="proportion")
     assert sizes(parts) == (24, 70, 70)
     assert parts.note == "only 164 items, so they are split in proportion: search 24, select 70, test 70"
+    assert sizes(split(500, small="proportion")) == (100, 300, 100)
+    assert sizes(split(499, small="proportion")) == (71, 213, 215)
 
 
-def test_a_rest_that_would_be_smaller_than_search_shrinks_the_others() -> None:
-    assert sizes(split(500)) == (100, 300, 100)
-    assert sizes(split(499)) == (71, 213, 215)
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (3, (1, 1, 1)),
+        (5, (2, 1, 2)),
+        (40, (13, 13, 14)),
+        (100, (33, 33, 34)),
+        (164, (55, 54, 55)),
+        (300, (100, 100, 100)),
+        (350, (100, 150, 100)),
+        (499, (100, 299, 100)),
+    ],
+)
+def test_the_parts_of_a_small_task_grow_together_and_it_says_so(count: int, expected: tuple[int, int, int]) -> None:
+    parts = split(count)
+    assert sizes(parts) == expected
+    told = "search {}, select {}, test {}".format(*expected)
+    assert parts.note == f"only {count} items, fewer than the default counts need: {told}"
+    assert split(count) == parts
+    assert split(count, seed=0, small="even") == parts
+
+
+def test_no_part_of_a_larger_task_is_smaller_and_large_ones_are_as_ever() -> None:
+    before = sizes(split(3))
+    for count in range(4, 720):
+        found = sizes(split(count))
+        assert all(map(int.__ge__, found, before)), count
+        before = found
+    for count in (500, 640, 2000):
+        assert split(count) == split(count, small="proportion")
+
+
+@pytest.mark.parametrize("stated", [{"search": 30}, {"select": 40}, {"test": 20}, {"test": "rest"}, {"search": 100}])
+def test_a_file_that_states_a_count_is_split_as_ever(stated: dict[str, Any]) -> None:
+    assert split(90, **stated) == split(90, small="proportion", **stated)
+    assert "split in proportion" in (split(90, **stated).note or "split in proportion")
+
+
+def test_the_scheme_of_the_paper_is_split_as_ever() -> None:
+    assert split(164, scheme="first") == split(164, scheme="first", small="proportion")
 
 
 def test_a_count_that_the_file_sets_stays_and_the_others_share_what_is_left() -> None:

@@ -64,8 +64,12 @@ def test_fewer_items_than_asked_for(tasks: Path, config_of: Any) -> None:
     )
 
 
-def test_a_small_task_with_the_default_counts_is_split_in_proportion(tasks: Path, config_of: Any) -> None:
+def test_a_small_task_with_the_default_counts_is_split_evenly_or_in_proportion(tasks: Path, config_of: Any) -> None:
     suite = TaskSuite.build(config_of(tasks, "colours", items={}))
+    assert suite.count_items() == {"colours": {"search": 13, "select": 13, "test": 14}}
+    told = "only 40 items, fewer than the default counts need: search 13, select 13, test 14"
+    assert suite.tasks["colours"].note == told
+    suite = TaskSuite.build(config_of(tasks, "colours", items={"small": "proportion"}))
     assert suite.count_items() == {"colours": {"search": 6, "select": 16, "test": 18}}
     assert suite.tasks["colours"].note == "only 40 items, so they are split in proportion: search 6, select 16, test 18"
 

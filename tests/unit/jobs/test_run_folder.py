@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from aftermix.config import Config, EvaluateConfig, SearchConfig
-from aftermix.jobs.run_folder import read_run_config, settle_date, settle_search, write_config
+from aftermix.config import Config, EvaluateConfig, SearchConfig, as_yaml_values
+from aftermix.jobs.run_folder import read_run_config, settle_date, settle_items, settle_search, write_config
 from aftermix.runs.reader import read_run
 
 
@@ -91,3 +91,37 @@ def test_the_paper_preset_goes_with_no_other_strategy() -> None:
     with pytest.raises(ValueError, match="`preset: paper` is `strategy: tpe`, found `strategy: random`"):
         SearchConfig(preset="paper", strategy="random")
     assert SearchConfig(preset="paper").points_at_once == 1
+
+
+def read_small(config: Config, *, resumed: Path | None = None, source: Path | None = None) -> str | None:
+    """The split of small tasks that a run of `config` records; None for none."""
+    settled = settle_items(config, resumed=resumed, source=source)
+    written: dict[str, Any] = as_yaml_values(settled)["evaluate"]["items"]
+    return written.get("small")
+
+
+def test_a_new_run_records_how_small_tasks_are_split_and_keeps_it(tmp_path: Path) -> None:
+    assert read_small(build_config()) == "even"
+    assert read_small(build_config(items={"seed": 3, "small": "proportion"})) == "proportion"
+    write_config(tmp_path, settle_items(build_config(), resumed=None, source=None))
+    assert read_small(build_config(), resumed=tmp_path) == "even"
+    assert read_small(build_config(items={"small": "proportion"}), resumed=tmp_path) == "proportion"  # then refused
+
+
+def test_a_run_of_old_goes_on_and_is_started_from_with_the_split_that_it_had(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("base: base\nevaluate: {tasks: [x], items: {seed: 4}}\n")
+    assert read_small(build_config(), resumed=tmp_path) == "proportion"
+    assert read_small(build_config(), source=tmp_path) == "proportion"
+    assert read_small(build_config(items={"small": "even"}), source=tmp_path) == "even"
+    for config in (read_run_config(tmp_path), read_run(tmp_path).config):
+        assert config.evaluate is not None
+        assert config.evaluate.items.small == "proportion"
+
+
+def test_a_file_that_states_counts_records_nothing_more(tmp_path: Path) -> None:
+    for items in ({"search": 20}, {"test": "rest"}, {"select": 300, "seed": 1}):
+        config = build_config(items=items)
+        assert as_yaml_values(settle_items(config, resumed=None, source=None)) == as_yaml_values(config)
+    (tmp_path / "config.yaml").write_text("base: base\nevaluate: {tasks: [x], items: {search: 20}}\n")
+    config = read_run_config(tmp_path)
+    assert as_yaml_values(settle_items(config, resumed=tmp_path, source=None)) == as_yaml_values(config)

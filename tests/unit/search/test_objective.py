@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from aftermix.config import Objective, SearchConfig
 from aftermix.errors import SearchError
 from aftermix.runs.records import ObjectiveRecord
+from aftermix.search.intervals import bootstrap_mean, compute_half_width
 from aftermix.search.objective import ObjectiveSet
 
 TASKS = ["gsm8k", "mgsm", "humaneval"]
@@ -68,3 +69,30 @@ def test_two_objectives_of_one_name_are_refused():
 def test_no_objective_at_all_is_refused():
     with pytest.raises(SearchError, match="expected at least one objective, found none"):
         ObjectiveSet.build((), tasks=TASKS)
+
+
+ASSUMED = ": half a paired 95 % interval, if two merges answer 20% of the items unlike"
+
+
+def test_what_test_items_can_tell_is_said_of_the_objective_and_of_each_task():
+    mean = ObjectiveSet.build((Objective(),), tasks=["own"])
+    assert mean.describe_resolution({"own": 34}) == ("test items tell differences of 15.0 points and more" + ASSUMED,)
+    two = ObjectiveSet.build((Objective(),), tasks=["colours", "numbers"])
+    assert two.describe_resolution({"colours": 140, "numbers": 140}) == (
+        "test items tell differences of 5.2 points and more (colours 7.4, numbers 7.4)" + ASSUMED,
+    )
+    weighted = ObjectiveSet.build((Objective(tasks={"a": 3, "b": 1}, name="c"), Objective(name="d")), tasks=["a", "b"])
+    assert weighted.describe_resolution({"a": 100, "b": 25}) == (
+        "test items tell differences of 7.9 points and more in 'c' (a 8.8, b 17.5)" + ASSUMED,
+        "test items tell differences of 9.8 points and more in 'd' (a 8.8, b 17.5)" + ASSUMED,
+    )
+    names = [f"t{number}" for number in range(7)]
+    (many,) = ObjectiveSet.build((Objective(),), tasks=names).describe_resolution(dict.fromkeys(names, 500))
+    assert "of 1.5 points and more (t0 3.9, t1 3.9, t2 3.9, t3 3.9, t4 3.9 and 2 more): half" in many
+
+
+def test_the_half_width_is_that_of_the_bootstrap_where_the_assumption_holds():
+    """Level merges that answer a fifth of the items unlike: as many better as worse."""
+    items = [1.0] * 40 + [-1.0] * 40 + [0.0] * 320
+    low, high = bootstrap_mean({"own": items}, weights={"own": 1.0}, seed=0)
+    assert 100 * (high - low) / 2 == pytest.approx(compute_half_width({"own": 400}, {"own": 1.0}), rel=0.05)

@@ -56,6 +56,7 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
     for task, sizes in needs.items.items():
         yield f"Items           {task}: " + ", ".join(f"{split} {count}" for split, count in sizes.items())
 
+    yield from (f"Test            {line}" for line in needs.resolution)
     for task, cut in needs.cut_prompts.items():
         counts = ", ".join(f"{split} {count}" for split, count in cut.items())
         yield f"Cut prompts     {task}: {counts} lose their beginning to the model's length"

@@ -185,6 +185,7 @@ def _check_tasks(config: Config, job: JobKind, sources: tuple[Model, Path] | Non
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
 
     describe_items(suite.tasks, diagnosis)
+    diagnosis.facts += objectives.describe_resolution({name: len(items.test) for name, items in suite.tasks.items()})
     if sources is not None:
         found = examine_prompts(suite, config, sources=sources, objectives=objectives if job == "search" else None)
         diagnosis.problems += found.problems

@@ -88,6 +88,7 @@ def _mix(
     config = resolve_defaults(config, recipe)
     config = run_folder.settle_search(config, resumed=run if resume else None)
     config = run_folder.settle_date(config, resumed=run if resume else None, source=source)
+    config = run_folder.settle_items(config, resumed=run if resume else None, source=source)
     if source is not None:
         _refuse_tree(source, tree)
     if resume:
@@ -103,6 +104,7 @@ def _mix(
     if source is not None:
         _refuse_other_points(source, config, pool, problem=problem, split=split)
 
+    inputs.tell_split(objectives, log)
     evaluator, evaluation = inputs.open_evaluator(config, recipe, problem.space)
     imported: Sequence[ImportedTrial] = ()
     if source is not None:

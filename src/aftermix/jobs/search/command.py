@@ -75,6 +75,7 @@ def _search(
     config = resolve_defaults(config, recipe)
     config = run_folder.settle_search(config, resumed=run if resume else None)
     config = run_folder.settle_date(config, resumed=run if resume else None, source=source)
+    config = run_folder.settle_items(config, resumed=run if resume else None, source=source)
     space = build_space(config)
 
     inputs = RunInputs.open(config, run, resume=resume, log=log)
@@ -91,6 +92,7 @@ def _search(
     if source is not None:
         run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
 
+    inputs.tell_split(objectives, log)
     evaluator, evaluation = inputs.open_evaluator(config, recipe, space)
     imported: Sequence[ImportedTrial] = ()
     if source is not None:

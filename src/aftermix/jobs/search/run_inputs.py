@@ -8,9 +8,14 @@ from pathlib import Path
 
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config
+<<<<<<< HEAD
 from aftermix.errors import SearchError
 from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.evaluation.suites.opening import open_suite
+=======
+from aftermix.errors import SearchError, printable
+from aftermix.evaluation.harness import TaskSuite
+>>>>>>> 005702c (Items: a small task is split evenly, and what its test items can tell is said first)
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.kinship import list_kinship_remarks
@@ -25,6 +30,7 @@ from aftermix.merging.merge import MergeRecipe
 from aftermix.runs.answers.reading import keeps_answers, read_requests
 from aftermix.runs.answers.requests import REQUESTS_FILE
 from aftermix.runs.input_records import EvaluationLockRecord, SplitRecord
+from aftermix.search.objective import ObjectiveSet
 from aftermix.search.space import SearchSpace
 
 
@@ -53,6 +59,16 @@ class RunInputs:
 
         suite = open_suite(config.evaluate, equal_rows_together=not resume or is_hashed(run))
         return RunInputs(run, resume, pool, suite, build_split_record(suite))
+
+    def tell_split(self, objectives: ObjectiveSet, log: Callable[[str], object]) -> None:
+        """Tell `log`, of a new run, which tasks have fewer items than asked for, and what the test items can tell."""
+        if self.resume:
+            return
+        for name, items in self.suite.tasks.items():
+            if items.note:
+                log(printable(f"task '{name}': {items.note}"))
+        for line in objectives.describe_resolution({task: len(items.test) for task, items in self.suite.tasks.items()}):
+            log(line)
 
     def open_evaluator(
         self, config: Config, recipe: MergeRecipe, space: SearchSpace

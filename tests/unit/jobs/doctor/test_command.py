@@ -171,6 +171,19 @@ def test_what_a_training_would_refuse_is_told(
     assert message in told[0]
 
 
+def test_a_small_set_is_told_with_its_split_and_what_its_test_items_can_tell(
+    search_file: dict[str, Any], tmp_path: Path
+) -> None:
+    search_file["evaluate"]["items"] = {}
+    diagnosis = examine(tmp_path, search_file)
+    assert "task 'colours': search 13, select 13, test 14" in diagnosis.facts
+    told = "test items tell differences of 23.4 points and more: half a paired 95 % interval"
+    assert f"{told}, if two merges answer 20% of the items unlike" in diagnosis.facts
+    notes = [str(note) for note in diagnosis.notes]
+    small = "only 40 items, fewer than the default counts need: search 13, select 13, test 14"
+    assert f"task 'colours': {small}. Expect wider intervals." in notes
+
+
 def test_columns_that_a_training_ignores_are_none_of_its_faults(training_file: dict[str, Any], tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text(json.dumps({"prompt": "the sum", "completion": "is 1", "source": "web"}) + "\n")
