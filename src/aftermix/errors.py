@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,15 @@ LISTED = 100
 """Problems of one message that are written out; the count is of all."""
 LONGEST_CAUSE, LISTED_CAUSES = 300, 4
 """Characters of one exception, and exceptions of a chain, in :func:`describe_cause`."""
+PLAIN_NAME = re.compile(r"[\w/-]+")
+FILE_ENDINGS = frozenset(
+    (
+        *("arrow", "bin", "cfg", "csv", "gguf", "gz", "htm", "html", "ini", "ipynb", "jinja", "js", "json", "jsonl"),
+        *("lock", "log", "md", "npy", "npz", "parquet", "pdf", "pkl", "png", "pt", "py", "rs", "safetensors", "sh"),
+        *("sql", "svg", "toml", "tsv", "txt", "xml", "yaml", "yml", "zip"),
+    )
+)
+"""Endings of files that a name might be taken for."""
 UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories: control characters, invisible formatting (which can reverse text), halves of pairs, line ends."""
 
@@ -49,6 +59,24 @@ def printable(text: str) -> str:
     return "".join(
         ascii(character)[1:-1] if unicodedata.category(character) in UNPRINTABLE else character for character in text
     )
+
+
+def join_place(place: str, *names: object) -> str:
+    """Place of what the user called `names` (strings, or numbers of a list), below `place`: `vectors.ja.weight`.
+
+    A name that is no plain word is quoted, as YAML would have it, and so is a last one that ends like a file:
+    `mixture."py"` is the domain py, `mixture.py` a file.
+
+    >>> join_place("vectors", "ja", "weight"), join_place("mixture", "py"), join_place("vectors", "my.base", "tokens")
+    ('vectors.ja.weight', 'mixture."py"', 'vectors."my.base".tokens')
+    """
+    texts = [str(name) for name in names]
+    last = len(texts) - 1
+    written = [
+        text if PLAIN_NAME.fullmatch(text) and (at < last or text.lower() not in FILE_ENDINGS) else f'"{text}"'
+        for at, text in enumerate(texts)
+    ]
+    return ".".join([place, *written] if place else written)
 
 
 def describe_cause(error: BaseException) -> str:

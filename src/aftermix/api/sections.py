@@ -13,7 +13,7 @@ from typing import Any
 
 from aftermix.config import Config, as_yaml_values, load_config, parse_config
 from aftermix.config.file import list_fields
-from aftermix.errors import ConfigError, Problem, refuse_if_any
+from aftermix.errors import ConfigError, Problem, join_place, refuse_if_any
 
 WHERE = "arguments"
 IN_FILE = {("merge", "scale"): "lambda"}
@@ -132,7 +132,7 @@ def build_pool_config(base: str | Path | None, vectors: Mapping[str, Any], optio
             entries[name] = {**given, "model": str(given["model"])} if "model" in given else dict(given)
         else:
             found = f"expected a path, a hub name or a mapping with `model`, found {type(given).__name__}"
-            raise ConfigError(f"vectors.{name}", found, "Name the folder of the expert.")
+            raise ConfigError(join_place("vectors", name), found, "Name the folder of the expert.")
     values: dict[str, Any] = {"vectors": entries, **options}
     if base is not None:
         values["base"] = str(base)

@@ -17,9 +17,12 @@ from aftermix.config.merge import MergeConfig, VectorConfig
 from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
 from aftermix.config.search import Dimension, Objective, SearchConfig
 from aftermix.config.train import DatasetConfig, LoraConfig, OptimizerConfig, SourceConfig, TrainConfig
-from aftermix.errors import Problem, refuse_if_any
+from aftermix.errors import Problem, join_place, refuse_if_any
 from aftermix.files import write_atomically
 from aftermix.yaml_file import read_yaml
+
+KEY = "[key]"
+"""Pydantic's last part of the place of a key that is no name."""
 
 
 class Config(ConfigSection):
@@ -76,7 +79,7 @@ def explain_missing_section(name: str) -> Problem:
 
 def translate_error(where: str, detail: Any) -> Problem:
     """One pydantic error in our words."""
-    place = ".".join(str(part) for part in detail["loc"]) or "top level"
+    place = join_place("", *(part for part in detail["loc"] if part != KEY)) or "top level"
     if detail["type"] == "extra_forbidden":
         meant = find_meant_key(detail["loc"])
         known = ", ".join(list_fields(detail["loc"][:-1]))

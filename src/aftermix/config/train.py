@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from aftermix.config.fields import ConfigSection, Count, Day, Finite, Name, Positive, Threads, Tokens
+from aftermix.errors import join_place
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -317,7 +318,7 @@ class TrainConfig(ConfigSection):
 
     def locate_lora(self, name: str) -> str:
         """Place in the file of the `lora` that holds for dataset `name`, for messages."""
-        return f"train.datasets.{name}.lora" if self.datasets[name].has_own_lora else "train.lora"
+        return join_place("train.datasets", name, "lora") if self.datasets[name].has_own_lora else "train.lora"
 
     def group_alike(self, names: Iterable[str]) -> list[list[str]]:
         """Datasets of `names` whose experts are trained in one way, in groups: by adapters, or the weights."""

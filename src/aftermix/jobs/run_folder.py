@@ -11,7 +11,7 @@ from typing import Any
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, ItemsConfig, PromptConfig, as_yaml_values, parse_config
-from aftermix.errors import SearchError
+from aftermix.errors import SearchError, join_place
 from aftermix.jobs.provenance import lock
 from aftermix.runs.answers.requests import RequestTable, write_requests
 from aftermix.runs.input_records import (
@@ -236,7 +236,8 @@ def refuse_other_vectors(source: Path, *, config: Config, pool: ModelPool, split
 def _refuse_other_content(run: Path, *, config: Config, pool: ModelPool) -> None:
     """Refuse models or statistics that are not, by hash, those of `run`."""
     stored, now = (record.model_dump() for record in (LockRecord.read(run / LOCK_FILE), lock(pool, config)))
-    refuse_difference(run, stored["inputs"], now["inputs"], complaint="another content now lies in")
+    theirs, ours = (_nest_inputs(record["inputs"]) for record in (stored, now))
+    refuse_difference(run, theirs, ours, complaint="another content now lies in")
 
     theirs, ours = stored["statistics"], now["statistics"]
     refuse_difference(run, theirs, ours, complaint="other statistics now lie in")
@@ -244,10 +245,10 @@ def _refuse_other_content(run: Path, *, config: Config, pool: ModelPool) -> None
 
 def refuse_difference(run: Path, theirs: Any, ours: Any, *, complaint: str) -> None:
     """Raise :class:`SearchError` naming the first place where two nested values differ."""
-    place = _find_first_difference(theirs, ours, "")
+    place = _find_first_difference(theirs, ours, ())
     if place is not None:
         remedy = "Restore it, or start a new search in another folder."
-        raise SearchError(str(run), f"{complaint} '{place or 'the top'}'", remedy)
+        raise SearchError(str(run), f"{complaint} '{join_place('', *place) or 'the top'}'", remedy)
 
 
 def clear_model(run: Path, recipe: str, *, name: str = MODEL_FOLDER) -> bool:
@@ -298,10 +299,16 @@ def _select_comparable(config: Config) -> dict[str, Any]:
     return values
 
 
-def _find_first_difference(theirs: Any, ours: Any, place: str) -> str | None:
+def _nest_inputs(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The models of a lock as the file has them: the base, and vectors by name."""
+    vectors = {key.partition(".")[2]: value for key, value in inputs.items() if key != "base"}
+    return {"base": inputs.get("base"), "vectors": vectors}
+
+
+def _find_first_difference(theirs: Any, ours: Any, place: tuple[str, ...]) -> tuple[str, ...] | None:
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for key in sorted(theirs.keys() | ours.keys()):
-            inner = _find_first_difference(theirs.get(key), ours.get(key), f"{place}.{key}".lstrip("."))
+            inner = _find_first_difference(theirs.get(key), ours.get(key), (*place, key))
             if inner is not None:
                 return inner
         return None

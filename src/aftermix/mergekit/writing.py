@@ -14,7 +14,7 @@ import yaml
 
 from aftermix.checkpoints.names import build_matcher
 from aftermix.config import Config, VectorConfig
-from aftermix.errors import Problem, refuse_if_any
+from aftermix.errors import Problem, join_place, refuse_if_any
 from aftermix.mergekit import weightless
 from aftermix.mergekit.references import name_vectors, write_reference
 from aftermix.mergekit.settings import is_part_of_names
@@ -163,7 +163,9 @@ def _check_vectors(config: Config, bound: BoundMethod) -> Iterator[Problem]:
     if config.merge.vocabulary is not None:
         yield Problem("merge.vocabulary", "mergekit aligns tokens by rules of its own", "Remove it.")
     for name in sorted(name for name, vector in config.vectors.items() if vector.prefix):
-        yield Problem(f"vectors.{name}.prefix", "mergekit maps no names", "Store the model under the base's names.")
+        yield Problem(
+            join_place("vectors", name, "prefix"), "mergekit maps no names", "Store the model under the base's names."
+        )
 
 
 def _check_options(config: Config, bound: BoundMethod) -> Iterator[Problem]:

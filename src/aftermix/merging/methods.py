@@ -14,7 +14,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from aftermix.checkpoints.model import TensorInfo
 from aftermix.config import MergeConfig, VectorConfig
-from aftermix.errors import MergeError, Problem, refuse_if_any
+from aftermix.errors import MergeError, Problem, join_place, refuse_if_any
 from aftermix.merging.rules.exclusive import exclusive
 from aftermix.merging.rules.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
 from aftermix.merging.rules.intra import (
@@ -300,7 +300,9 @@ def _collect_by_vector(bound: BoundMethod, vectors: Mapping[str, VectorConfig]) 
     refuse_if_any(
         [
             Problem(
-                f"vectors.{name}.{option}", f"{bound.name} has no use for it", "Remove it, or choose another method."
+                join_place("vectors", name, option),
+                f"{bound.name} has no use for it",
+                "Remove it, or choose another method.",
             )
             for name, option in idle
         ]
@@ -313,7 +315,7 @@ def _read_densities(vectors: Mapping[str, VectorConfig]) -> dict[str, dict[str, 
     remedy = "Give one of them."
     refuse_if_any(
         [
-            Problem(f"vectors.{name}.ratio", "stands beside `density`, its other name", remedy)
+            Problem(join_place("vectors", name, "ratio"), "stands beside `density`, its other name", remedy)
             for name, vector in vectors.items()
             if vector.ratio is not None and vector.density is not None
         ]
@@ -372,7 +374,7 @@ def _refuse_unknown(options: Mapping[str, Any], known: Collection[str], owner: s
 
 
 def _describe_bad_value(owner: str, detail: Any) -> Problem:
-    place = ".".join(str(part) for part in detail["loc"])
+    place = join_place("", *detail["loc"])
     return Problem(f"merge.{place}", f"{detail['msg']}, found {detail.get('input')!r}", f"It is an option of {owner}.")
 
 

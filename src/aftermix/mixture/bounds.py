@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aftermix.errors import MixtureError, Problem, refuse_if_any
+from aftermix.errors import MixtureError, Problem, join_place, refuse_if_any
 from aftermix.mixture.simplex import Floats, check_distinct, refuse_unknown_names
 
 # C candidates, K domains
@@ -92,17 +92,21 @@ def _collect_limits(
     refuse_unknown_names(fixed, names, where="fixed")
 
     problems = [
-        Problem(f"bounds.{name}", f"expected 0 <= lowest <= highest <= 1, found {low:g} and {high:g}", "Correct them.")
+        Problem(
+            join_place("bounds", name),
+            f"expected 0 <= lowest <= highest <= 1, found {low:g} and {high:g}",
+            "Correct them.",
+        )
         for name, (low, high) in bounds.items()
         if not 0 <= low <= high <= 1
     ]
     problems += [
-        Problem(f"fixed.{name}", f"expected a share from 0 to 1, found {share:g}", "Correct it.")
+        Problem(join_place("fixed", name), f"expected a share from 0 to 1, found {share:g}", "Correct it.")
         for name, share in fixed.items()
         if not 0 <= share <= 1
     ]
     problems += [
-        Problem(f"fixed.{name}", "a share that is fixed has bounds too", "Keep one of them.")
+        Problem(join_place("fixed", name), "a share that is fixed has bounds too", "Keep one of them.")
         for name in fixed
         if name in bounds
     ]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from aftermix.config.fields import LONGEST_NAME, NAME_PATTERN
-from aftermix.errors import Problem, refuse_if_any
+from aftermix.errors import Problem, join_place, refuse_if_any
 from aftermix.mixture.simplex import Floats, name_shares
 
 # N points, K members of a group, L experts (leaves of the tree)
@@ -87,7 +87,7 @@ def _read_members(value: Any, where: str, problems: list[Problem], *, depth: int
         if content is None:
             yield TreeNode(name)
         else:
-            yield TreeNode(name, tuple(_read_members(content, f"{where}.{name}", problems, depth=depth + 1)))
+            yield TreeNode(name, tuple(_read_members(content, join_place(where, name), problems, depth=depth + 1)))
     if len(parts) < 2 and depth <= DEEPEST:
         remedy = "Add members, or put its one member in its place."
         problems.append(Problem(where, f"expected two members or more, found {len(parts)}", remedy))

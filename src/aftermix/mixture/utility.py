@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from aftermix.errors import MixtureError
+from aftermix.errors import MixtureError, join_place
 from aftermix.mixture.expression import ScoreExpression, parse_expression
 from aftermix.mixture.simplex import Floats, check_distinct, check_table, refuse_unknown_names
 from aftermix.mixture.surrogates.surrogate import is_constant
@@ -185,7 +185,9 @@ def _check_weights(weights: Mapping[str, float] | None, names: Sequence[str]) ->
     for name, weight in given.items():
         if not (math.isfinite(weight) and weight >= 0):
             found = f"expected a weight of at least 0, found {weight:g}"
-            raise MixtureError(f"utility.weights.{name}", found, "Use an expression to subtract a capability.")
+            raise MixtureError(
+                join_place("utility.weights", name), found, "Use an expression to subtract a capability."
+            )
     kept = {name: float(weight) for name, weight in given.items() if weight > 0}
     if not kept:
         found = f"expected a capability with a weight above 0 among {', '.join(names)}, found none"

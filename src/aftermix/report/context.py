@@ -26,6 +26,7 @@ from aftermix.report.verdict import (
 )
 from aftermix.runs.reader import RunContents
 from aftermix.runs.records import ItemsRecord, ObjectiveRecord
+from aftermix.runs.trials import quote_setting
 
 CONFIDENCE = "95 %"
 """Of all intervals of a run."""
@@ -248,7 +249,7 @@ def _list_searched(run: RunContents) -> Iterator[tuple[str, str]]:
     if run.best and run.best.settings:
         yield (
             "Winning settings",
-            "; ".join(f"{n} {format_setting(value)}" for n, value in run.best.settings.items()),
+            "; ".join(f"{quote_setting(n)} {format_setting(value)}" for n, value in run.best.settings.items()),
         )
 
 

@@ -19,7 +19,7 @@ from aftermix.report.number_format import (
 from aftermix.report.trials import KINDS, classify_trial
 from aftermix.runs.reader import RunContents, RunResult
 from aftermix.runs.records import BaselineRecord, ScoresRecord
-from aftermix.runs.trials import Setting, Trial
+from aftermix.runs.trials import Setting, Trial, quote_setting
 
 PHASES = ("combine", "evaluate", "overhead")
 
@@ -142,7 +142,10 @@ def format_point(weights: Mapping[str, float], settings: Mapping[str, Setting]) 
     >>> format_point({"it": 0.62}, {"density": 0.3, "order": ("ja", "it")})
     'it 0.62; density 0.3; order (ja, it)'
     """
-    parts = [format_weights(weights), *(f"{name} {format_setting(value)}" for name, value in settings.items())]
+    parts = [
+        format_weights(weights),
+        *(f"{quote_setting(name)} {format_setting(value)}" for name, value in settings.items()),
+    ]
     return "; ".join(filter(None, parts))
 
 

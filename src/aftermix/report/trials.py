@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aftermix.report.number_format import ScoreScale, format_setting, format_weight, shorten
-from aftermix.runs.trials import Trial
+from aftermix.runs.trials import Trial, quote_setting
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def describe_trial(trial: Trial, scale: ScoreScale) -> str:
     """`trial 37: 61.3; it 0.62, ja 0.20`"""
     score = ", ".join(scale.format(value) for value in trial.objective) if trial.objective else trial.state
     weights = ", ".join(f"{shorten(name, 16)} {format_weight(value)}" for name, value in trial.weights.items())
-    settings = "".join(f"; {name} {format_setting(value)}" for name, value in trial.settings.items())
+    settings = "".join(f"; {quote_setting(name)} {format_setting(value)}" for name, value in trial.settings.items())
     floor = "; below a floor" if trial.objective and not trial.feasible else ""
     source = f"; from {trial.origin}" if trial.is_imported else ""
     return f"trial {trial.number}: {score}; {weights}{settings}{floor}{source}"

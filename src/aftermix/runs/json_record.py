@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import ErrorDetails
 
-from aftermix.errors import AftermixError
+from aftermix.errors import AftermixError, join_place
 from aftermix.files import format_json, write_atomically
 
 REMEDY = "Restore the file from a backup; `aftermix search --resume` says what can be kept."
@@ -48,7 +48,7 @@ class JsonRecord(BaseModel):
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
+            place = join_place("", *first["loc"])
             raise AftermixError(f"{where}: {place}" if place else where, describe_fault(first), REMEDY) from error
 
     def write(self, path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, ConfigDict, JsonValue, PlainSerializer, TypeAdapter, ValidationError
 
 from aftermix.config import Split
-from aftermix.errors import SearchError
+from aftermix.errors import SearchError, join_place
 from aftermix.runs.answers.candidate import KeptAnswers
 from aftermix.runs.item_scores import (
     GroupScores,
@@ -35,6 +35,16 @@ Settings = dict[str, Setting]
 """By name of the method's option, or `option.vector` where each vector has its own."""
 ItemScores = dict[str, list[float | None]]
 """Task -> score of each item, in the order of the split's item ids; None where an item has none."""
+
+
+def quote_setting(name: str) -> str:
+    """A setting's name for people: that of one vector with the vector's name as in any place of the file.
+
+    >>> quote_setting("density"), quote_setting("density.ja"), quote_setting("density.my.py")
+    ('density', 'density.ja', 'density."my.py"')
+    """
+    option, dot, vector = name.partition(".")
+    return join_place(option, vector) if dot else option
 
 
 def _parse_objective(value: Any) -> Any:

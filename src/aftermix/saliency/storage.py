@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.safe_files import read_json
 from aftermix.config import ConfigSection
-from aftermix.errors import CheckpointError, Problem, refuse_if_any
+from aftermix.errors import CheckpointError, Problem, join_place, refuse_if_any
 from aftermix.files import format_json
 from aftermix.saliency.naming import ChannelStatistic
 
@@ -240,7 +240,7 @@ def _read_note(folder: Path, vector: str) -> StatisticsNote:
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in folder.glob("*.json"))) or "no vector"
         found = f"holds no statistics of vector '{vector}', but of: {there}"
-        remedy = f"Set `vectors.{vector}.calibration`, and run `aftermix calibrate` again"
+        remedy = f"Set `{join_place('vectors', vector, 'calibration')}`, and run `aftermix calibrate` again"
         raise CheckpointError(str(folder), found, f"{remedy}; or set `merge: {{uncalibrated: magnitude}}`.")
 
     try:

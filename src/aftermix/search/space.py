@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from aftermix.config import VectorConfig
 from aftermix.errors import SearchError
-from aftermix.runs.trials import Setting, Settings, Weights
+from aftermix.runs.trials import Setting, Settings, Weights, quote_setting
 
 TOLERANCE = 1e-9
 OBSERVED = ("base", "single")
@@ -199,7 +199,7 @@ class SearchSpace:
             f"{name} {f'[{low:g}, {high:g}]' if low < high else f'{low:g}'}"
             for name, (low, high) in self.bounds.items()
         ]
-        return ", ".join([*weights, *(f"{name} {kind}" for name, kind in self.settings.items())])
+        return ", ".join([*weights, *(f"{quote_setting(name)} {kind}" for name, kind in self.settings.items())])
 
 
 def _read_float(value: object) -> float:

@@ -31,7 +31,7 @@ from aftermix.checkpoints.alignment.vocabulary import find_tokens_without_rows, 
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, VectorConfig
-from aftermix.errors import AftermixError, ManyProblemsError, Problem
+from aftermix.errors import AftermixError, ManyProblemsError, Problem, join_place
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _name_as_frame(frame: Model, expert: Model, name: str, config: Config, probl
     if expert is not frame:
         return _view_expert(frame, expert, prefixes, name, problems)
     if prefixes:
-        problems.append(Problem(f"vectors.{name}.prefix", "has no base to map to", "Add `base: PATH`."))
+        problems.append(Problem(join_place("vectors", name, "prefix"), "has no base to map to", "Add `base: PATH`."))
     return expert
 
 
@@ -186,7 +186,7 @@ def _find_faults(frame: Model, expert: Model, name: str, config: Config) -> list
         if foreign
         else f"lacks a part: {summarise_names(missing)}"
     )
-    remedy = f"Add to `vectors.{name}`: `prefix: {format_yaml_map(proposal)}`."
+    remedy = f"Add to `{join_place('vectors', name)}`: `prefix: {format_yaml_map(proposal)}`."
     return [Problem(expert.label, f"vector '{name}' {others}", remedy)]
 
 

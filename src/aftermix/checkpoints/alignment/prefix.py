@@ -16,7 +16,7 @@ from aftermix.checkpoints.alignment.fused import is_expert_part
 from aftermix.checkpoints.alignment.tokens import is_embedding, is_head
 from aftermix.checkpoints.alignment.view import BlockReader, ModelView, summarise_names
 from aftermix.checkpoints.model import Model, Span, TensorInfo
-from aftermix.errors import Problem, refuse_if_any
+from aftermix.errors import Problem, join_place, refuse_if_any
 
 Prefixes = Mapping[str, str]
 MOST_NAMES = 5000
@@ -208,7 +208,7 @@ def _map_ties(base: Model, expert: Model, prefixes: Prefixes, source: Mapping[st
 def _find_faults(
     base: Model, expert: Model, prefixes: Prefixes, *, targets: Mapping[str, str], ignored: list[str], vector: str
 ) -> Iterator[Problem]:
-    where = f"vectors.{vector}.prefix"
+    where = join_place("vectors", vector, "prefix")
     for key, value in prefixes.items():
         if not any(_find_key(name, prefixes) == key for name in expert.tensors):
             found = f"no tensor of vector '{vector}' begins with '{key}'" + _list_beginnings(expert)

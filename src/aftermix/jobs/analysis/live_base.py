@@ -11,7 +11,7 @@ from aftermix.analysis.curvature import CurvatureDomain
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, require
 from aftermix.devices import open_device
-from aftermix.errors import ConfigError, Problem, refuse_if_any
+from aftermix.errors import ConfigError, Problem, join_place, refuse_if_any
 from aftermix.evaluation.engines.live_weights import LiveWeights
 from aftermix.jobs.calibrate.command import CalibrationPlan, plan_calibration
 from aftermix.jobs.calibrate.layer_inputs import StoredValues
@@ -92,7 +92,7 @@ def _select_experts(config: Config, reason: str) -> Config:
     remedy = "Name a file whose vectors have `calibration: PATH`, text of their domain."
     refuse_if_any(
         [
-            Problem(f"vectors.{name}.calibration", f"missing, but {reason}", remedy)
+            Problem(join_place("vectors", name, "calibration"), f"missing, but {reason}", remedy)
             for name, vector in experts.items()
             if vector.calibration is None
         ]
@@ -105,7 +105,9 @@ def _refuse_single_tokens(domains: list[CurvatureDomain]) -> None:
     remedy = "Name text of two tokens or more."
     refuse_if_any(
         [
-            Problem(f"vectors.{domain.name}.calibration", "none of its samples has a token to predict", remedy)
+            Problem(
+                join_place("vectors", domain.name, "calibration"), "none of its samples has a token to predict", remedy
+            )
             for domain in domains
             if not domain.predicted_tokens
         ]

@@ -18,7 +18,7 @@ from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.writer import stage_folder
 from aftermix.config import CalibrateConfig, CalibrationConfig, Config, EvaluateConfig, TaskConfig, require
 from aftermix.devices import open_device
-from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
+from aftermix.errors import AftermixError, ConfigError, Problem, join_place, refuse_if_any
 from aftermix.jobs.calibrate.layer_inputs import measure_layer_inputs
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.provenance import list_versions
@@ -111,7 +111,7 @@ def _plan_vector(config: Config, pool: ModelPool, name: str, calibration: Calibr
     limit = _find_position_limit(architecture)
     context = settle_context(settings.context, limit, where=expert.label)
 
-    where = f"vectors.{name}.calibration"
+    where = join_place("vectors", name, "calibration")
     texts = _read_texts(config, calibration, where)
     folder = find_tokenizer_folder(pool) if pool.vocabulary is not None else expert.folder
 

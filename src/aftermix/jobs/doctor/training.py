@@ -10,6 +10,7 @@ from typing import Any
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import SourceConfig, TrainConfig
+from aftermix.errors import join_place
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.train.expert_data import collect_sources
 from aftermix.jobs.train.expert_run import make_trainable
@@ -43,7 +44,7 @@ def examine_training(settings: TrainConfig, opened: Model | None, diagnosis: Con
         diagnosis.run_check(lambda name=names[0]: _try_training(base, settings, name))  # type: ignore[misc]
 
     for section, name, source in _list_data(settings, diagnosis):
-        where = f"train.{section}.{name}"
+        where = join_place(f"train.{section}", name)
         diagnosis.run_check(lambda source=source: _examine_source(source, settings.date, tokenizer, model), where=where)  # type: ignore[misc]
 
 
@@ -59,7 +60,9 @@ def _list_data(settings: TrainConfig, diagnosis: ConfigDiagnosis) -> Iterator[tu
         if source is not None:
             yield "datasets", name, source
         else:
-            diagnosis.run_check(lambda name=name: collect_sources(name, settings), where=f"train.datasets.{name}")  # type: ignore[misc]
+            diagnosis.run_check(
+                lambda name=name: collect_sources(name, settings), where=join_place("train.datasets", name)
+            )  # type: ignore[misc]
     for name, source in settings.sources.items():
         yield "sources", name, source
 

@@ -11,7 +11,7 @@ from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.open_model import open_model
 from aftermix.command_end import join_command
 from aftermix.config import Config
-from aftermix.errors import AftermixError, ConfigError, Problem, refuse_if_any
+from aftermix.errors import AftermixError, ConfigError, Problem, join_place, refuse_if_any
 from aftermix.files import write_atomically
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.mergekit.reading import load_recipe
@@ -78,7 +78,11 @@ def _find_unreadable(name: str, model: str) -> list[Problem]:
     folder = Path(model)
     kind = "a vector folder" if is_vector(folder) else "a GGUF file" if find_gguf_file(folder) is not None else None
     remedy = "Name the model itself, or merge the vector alone into a model."
-    return [Problem(f"vectors.{name}", f"{model} is {kind}, which mergekit does not read", remedy)] if kind else []
+    return (
+        [Problem(join_place("vectors", name), f"{model} is {kind}, which mergekit does not read", remedy)]
+        if kind
+        else []
+    )
 
 
 def _find_common_dtype(frame: Model | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aftermix.config import Config
-from aftermix.errors import Problem, refuse_if_any
+from aftermix.errors import Problem, join_place, refuse_if_any
 from aftermix.jobs.job_kind import JobKind
 
 SEARCH_FOR_IT = "Give it a `weight`, or search for one: `aftermix search FILE -o RUN`."
@@ -34,7 +34,7 @@ def refuse_missing_weights(config: Config, job: JobKind) -> None:
     refuse_if_any(
         [
             Problem(
-                f"vectors.{name}",
+                join_place("vectors", name),
                 f"has a range, [{vector.bounds[0]:g}, {vector.bounds[1]:g}], and no weight to be merged at",
                 REMEDIES.get(job, SEARCH_FOR_IT),
             )

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from aftermix.config import Config, MixtureConfig, Objective
-from aftermix.errors import Problem
+from aftermix.errors import Problem, join_place
 from aftermix.jobs.mixture.faults import ProblemCollector
 from aftermix.mixture.bounds import ShareBounds
 from aftermix.mixture.design import SimplexDesign, build_design
@@ -192,7 +192,7 @@ def _group_capabilities(
 ) -> dict[str, tuple[str, ...]]:
     """Groups first, then every task that is in none."""
     for name, group in section.capabilities.items():
-        where = f"mixture.capabilities.{name}"
+        where = join_place("mixture.capabilities", name)
         for task in group:
             if task not in tasks:
                 found = f"expected tasks that are evaluated ({', '.join(tasks)}), found '{task}'"
@@ -205,7 +205,7 @@ def _group_capabilities(
 
     for name in sorted(alone.keys() & section.capabilities.keys()):
         found = "has the name of a task that is a capability of its own"
-        problems.add(Problem(f"mixture.capabilities.{name}", found, "Add that task to it, or rename it."))
+        problems.add(Problem(join_place("mixture.capabilities", name), found, "Add that task to it, or rename it."))
     return {**section.capabilities, **alone}
 
 
@@ -215,7 +215,7 @@ def _find_missing(section: MixtureConfig, domains: Sequence[str], tokens: Mappin
     if section.max_epochs is not None:
         for name in missing:
             found = "missing, but `mixture.max_epochs` caps the repeats of its data"
-            yield Problem(f"vectors.{name}.tokens", found, "Add it: how many tokens its data has.")
+            yield Problem(join_place("vectors", name, "tokens"), found, "Add it: how many tokens its data has.")
 
     if section.pull and section.toward == TOKENS and missing:
         found = f"expected the tokens of every expert, found none of {', '.join(missing)}"

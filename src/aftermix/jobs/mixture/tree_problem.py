@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from aftermix.config import Config, LevelConfig, MixtureConfig
-from aftermix.errors import AftermixError, Problem, refuse_if_any
+from aftermix.errors import AftermixError, Problem, join_place, refuse_if_any
 from aftermix.jobs.mixture.baselines import BASE, LABELS, NamedMixture
 from aftermix.jobs.mixture.faults import ProblemCollector
 from aftermix.jobs.mixture.points import name_fitted, read_fitted
@@ -258,7 +258,7 @@ class TreeProblem:
                 if name not in known:
                     kind = "a group" if place == "levels" else "a group or an expert"
                     found = f"expected the name of {kind} ({', '.join(known) or 'there is none'})"
-                    yield Problem(f"mixture.{place}.{name}", found, "Correct the name.")
+                    yield Problem(join_place(f"mixture.{place}", name), found, "Correct the name.")
 
     def _find_faulty_priors(self) -> list[Problem]:
         problems = ProblemCollector()
@@ -277,7 +277,7 @@ class TreeProblem:
         for name in self.experts:
             if name not in self.tokens:
                 found = "missing, but `mixture.max_epochs` caps the repeats of its data"
-                yield Problem(f"vectors.{name}.tokens", found, "Add it: how many tokens its data has.")
+                yield Problem(join_place("vectors", name, "tokens"), found, "Add it: how many tokens its data has.")
 
     def _find_faulty_levels(self) -> list[Problem]:
         """Faults of any group, and of the caps of the whole; what is said of all groups is told once."""
@@ -295,7 +295,9 @@ class TreeProblem:
         """Place in the file of a fault of a group."""
         level = self.section.levels.get(group.name, LevelConfig())
         if where.startswith("mixture.utility"):
-            return where.replace("mixture.", f"mixture.levels.{group.name}.", 1) if level.utility else where
+            return (
+                where.replace("mixture.", f"{join_place('mixture.levels', group.name)}.", 1) if level.utility else where
+            )
         return where if where.startswith(SHARED) else f"group '{group.name}': {where}"
 
 

@@ -16,7 +16,7 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, require
 from aftermix.devices import set_environment_aside
-from aftermix.errors import AftermixError, Problem, TrainingError, refuse_if_any
+from aftermix.errors import AftermixError, Problem, TrainingError, join_place, refuse_if_any
 from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.train.console_lines import describe_datasets
 from aftermix.jobs.train.expert_data import (
@@ -229,4 +229,5 @@ def build_recipe(settings: TrainConfig, dataset: DatasetConfig) -> TrainingRecip
 
 def _label_problems(name: str, error: AftermixError) -> list[Problem]:
     """The problems of `error`, saying whose dataset it is."""
-    return [Problem(f"train.datasets.{name}: {each.where}", each.found, each.remedy) for each in error.problems]
+    place = join_place("train.datasets", name)
+    return [Problem(f"{place}: {each.where}", each.found, each.remedy) for each in error.problems]

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from aftermix.checkpoints.safe_files import read_json
 from aftermix.config import DatasetConfig, SourceConfig, TrainConfig
-from aftermix.errors import AftermixError, TrainingError
+from aftermix.errors import AftermixError, TrainingError, join_place
 from aftermix.process_lock import share_folder
 from aftermix.training.data.collate import TokenSequence
 from aftermix.training.data.encoding import ExampleEncoder, build_example_encoder
@@ -54,7 +54,7 @@ class DatasetSources:
     def locate_error(self, name: str, error: AftermixError) -> TrainingError:
         """`error` saying which domain it is about, where there are several."""
         problem = error.problem
-        where = problem.where if self.ratios is None else f"mixture.{name}: {problem.where}"
+        where = problem.where if self.ratios is None else f"{join_place('mixture', name)}: {problem.where}"
         return TrainingError(where, problem.found, problem.remedy)
 
     @contextmanager
@@ -199,7 +199,7 @@ class DatasetBuilder:
         tokens = cast(int, dataset.tokens)
         mixture = mix_streams(streams, sources.ratios, tokens=tokens, seed=self.settings.seed, where="mixture")
         for domain, given in mixture.given.items():
-            _refuse_repetition(dataset, f"mixture.{domain}", given.tokens, given.epochs)
+            _refuse_repetition(dataset, join_place("mixture", domain), given.tokens, given.epochs)
         _refuse_unlabelled(mixture, "mixture")
         return mixture
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from aftermix.errors import MixtureError, Problem, refuse_if_any
+from aftermix.errors import MixtureError, Problem, join_place, refuse_if_any
 from aftermix.mixture.exports.domain_data import (
     BARE_TEXT,
     JSON_AS_TEXT,
@@ -62,7 +62,11 @@ def check_axolotl(places: Sequence[DomainFiles]) -> None:
     refuse_kinds(places, "axolotl", takes=("json", "parquet", "saved"))
     refuse_if_any(
         [
-            Problem(f"mixture.{place.name}", f"axolotl reads one saved dataset, found {len(place.parts)}", "Join them.")
+            Problem(
+                join_place("mixture", place.name),
+                f"axolotl reads one saved dataset, found {len(place.parts)}",
+                "Join them.",
+            )
             for place in places
             if place.kind == "saved" and len(place.parts) > 1
         ]
@@ -116,7 +120,7 @@ def _refuse_repetition(plan: MixturePlan) -> None:
         most = min(int(domain.data.tokens / domain.given.ratio) for domain in plan.domains)
         found = f"axolotl repeats nothing, and the budget needs {worst.given.epochs:.2f} epochs of it"
         remedy = f"Name --tokens {most} or less, or let the others take its place with --max-epochs 1."
-        raise MixtureError(f"mixture.{worst.name}", found, remedy)
+        raise MixtureError(join_place("mixture", worst.name), found, remedy)
 
 
 def keep_fraction(examples: int, held: int) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from aftermix.errors import Problem, refuse_if_any
+from aftermix.errors import Problem, join_place, refuse_if_any
 from aftermix.mixture.exports.domain_data import (
     ARGUMENTS_AS_TEXT,
     BARE_CALLS,
@@ -112,7 +112,7 @@ def _choose_stage(domain: DomainFiles) -> str:
 
 
 def _list_problems(domain: DomainFiles, first: DomainFiles) -> list[Problem]:
-    where, problems = f"mixture.{domain.name}", []
+    where, problems = join_place("mixture", domain.name), []
     if len(domain.parts) > 1:
         found = f"LLaMA-Factory reads one file a data set, found {len(domain.parts)}"
         problems.append(Problem(where, found, "Join them into one file."))

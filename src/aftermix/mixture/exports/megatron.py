@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from aftermix.errors import MixtureError
+from aftermix.errors import MixtureError, join_place
 from aftermix.mixture.exports.plan import ExportDomain, Files, MixturePlan, describe_plan, format_comments, format_share
 
 TEMPLATED = {"chat": "conversations as the base's chat template writes them", "completion": "prompts with completions"}
@@ -27,7 +27,9 @@ def write_megatron(plan: MixturePlan) -> Files:
         key = _name_key(domain)
         if key.split() != [key]:
             found = f"the blend is split at white space, and its prefix ends in the key '{key}'"
-            raise MixtureError(f"mixture.{domain.name}", found, "Rename the field of the text, and its `text_field`.")
+            raise MixtureError(
+                join_place("mixture", domain.name), found, "Rename the field of the text, and its `text_field`."
+            )
     blend = [
         (format_share(100 * domain.given.ratio), str(Path(plan.root) / f"{domain.name}_{_name_key(domain)}_document"))
         for domain in plan.domains

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aftermix.errors import Problem, printable, refuse_if_any
+from aftermix.errors import Problem, join_place, printable, refuse_if_any
 from aftermix.mixture.exports.domain_data import DATES, IGNORED, TOOLS, DomainData
 from aftermix.mixture.exports.epoch_caps import DomainAllotment
 
@@ -120,7 +120,7 @@ def refuse_kinds(places: Sequence[DomainFiles], reader: str, *, takes: tuple[str
     refuse_if_any(
         [
             Problem(
-                f"mixture.{domain.name}",
+                join_place("mixture", domain.name),
                 f"{reader} reads {readable}, found {KINDS[domain.kind]}",
                 "Write it as one file of JSON lines, an object with its text a line.",
             )
@@ -138,11 +138,13 @@ def refuse_unlike(places: Sequence[DomainFiles], reader: str, *, fields: bool) -
         if domain.format != first.format:
             found = f"is of `format: {domain.format}`, '{first.name}' of `format: {first.format}`"
             problems.append(
-                Problem(f"mixture.{domain.name}", f"{found}, and {reader} takes one", "Convert one of them.")
+                Problem(join_place("mixture", domain.name), f"{found}, and {reader} takes one", "Convert one of them.")
             )
         elif fields and domain.columns != first.columns:
             found = f"has its text in '{domain.text_field}', '{first.name}' in '{first.text_field}'"
-            problems.append(Problem(f"mixture.{domain.name}", f"{found}, and {reader} takes one", "Rename the field."))
+            problems.append(
+                Problem(join_place("mixture", domain.name), f"{found}, and {reader} takes one", "Rename the field.")
+            )
     refuse_if_any(problems)
 
 
@@ -156,7 +158,7 @@ def refuse_patterns(places: Sequence[DomainFiles], reader: str) -> None:
     refuse_if_any(
         [
             Problem(
-                f"mixture.{domain.name}",
+                join_place("mixture", domain.name),
                 f"{reader} takes '{sign}' of {part} for a pattern",
                 f"Name a path without {' '.join(PATTERN_SIGNS)}, a link perhaps; --to interleave takes any.",
             )
@@ -185,7 +187,7 @@ def refuse_traits(domains: Sequence[ExportDomain], reader: str, readings: Mappin
     """
     refuse_if_any(
         [
-            Problem(f"mixture.{domain.name}", f"{reader} {readings[trait]} ({place})", INTERLEAVE)
+            Problem(join_place("mixture", domain.name), f"{reader} {readings[trait]} ({place})", INTERLEAVE)
             for domain in domains
             for trait, place in domain.data.traits.items()
             if trait in readings

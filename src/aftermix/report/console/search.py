@@ -15,6 +15,7 @@ from aftermix.report.number_format import POINTS, ScoreScale, choose_scale, form
 from aftermix.report.optimism_text import describe_expected_optimism
 from aftermix.runs.reader import RunResult, read_best
 from aftermix.runs.records import CapabilityScoreRecord, ScoresRecord, TaskScore
+from aftermix.runs.trials import quote_setting
 from aftermix.terminal import open_table_console
 
 
@@ -127,5 +128,5 @@ def _tabulate_settings(best: RunResult) -> Table:
     table.add_column("setting")
     table.add_column("value", justify="right")
     for name, value in best.settings.items():
-        table.add_row(name, format_setting(value))
+        table.add_row(quote_setting(name), format_setting(value))
     return table

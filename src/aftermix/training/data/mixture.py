@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from aftermix.errors import TrainingError
+from aftermix.errors import TrainingError, join_place
 from aftermix.seeds import derived_seed
 from aftermix.training.data.collate import TokenSequence
 from aftermix.training.data.packing import SequenceStream, find_unlabelled
@@ -50,7 +50,7 @@ def check_ratios(ratios: Mapping[str, float], known: Collection[str], *, where: 
     """
     for name, ratio in ratios.items():
         if not math.isfinite(ratio) or ratio < 0:
-            raise TrainingError(f"{where}.{name}", f"expected a share of 0 or more, found {ratio}", "Correct it.")
+            raise TrainingError(join_place(where, name), f"expected a share of 0 or more, found {ratio}", "Correct it.")
         if ratio > 0 and name not in known:
             found = f"there is no dataset '{name}'; known are: {', '.join(known) or 'none'}"
             raise TrainingError(where, found, "Name its data under `train.sources`, or correct the name.")
@@ -176,7 +176,7 @@ def mix_streams(
         held, context = streams[name].store.tokens, streams[name].context
         if streams[name].may_cut and held < context:
             found = f"holds {held} tokens, less than one sequence of {context}"
-            raise TrainingError(f"{where}.{name}", found, "Lower `train.context` or name a larger dataset.")
+            raise TrainingError(join_place(where, name), found, "Lower `train.context` or name a larger dataset.")
 
     order = order_domains(ratios, lambda name, index: streams[name].count_tokens(index), tokens=tokens, seed=seed)
     places, lengths = _number_sequences(order, streams)
