@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 LONGEST_TEXT = 2000
@@ -77,6 +78,31 @@ def join_place(place: str, *names: object) -> str:
         for at, text in enumerate(texts)
     ]
     return ".".join([place, *written] if place else written)
+
+
+def find_meant(name: object, known: Iterable[object]) -> str | None:
+    """The one of `known` that `name` is probably meant to be, whatever its case, hyphens and underscores; else None.
+
+    >>> find_meant("Task-Arithmetic", ["ties", "task_arithmetic"]), find_meant("xyz", ["ties"])
+    ('task_arithmetic', None)
+    """
+    by_folded = {_fold(each): str(each) for each in known}
+    close = difflib.get_close_matches(_fold(name), list(by_folded), n=1)
+    return by_folded[close[0]] if close else None
+
+
+def ask_meant(remedy: str, name: object, known: Iterable[object]) -> str:
+    """`remedy`, and the question whether another of the `known` names was meant, where one is near to `name`.
+
+    >>> ask_meant("Correct the name.", "mathh", ["ja", "math"])
+    "Correct the name. Did you mean 'math'?"
+    """
+    meant = find_meant(name, known)
+    return f"{remedy} Did you mean '{meant}'?" if meant is not None else remedy
+
+
+def _fold(name: object) -> str:
+    return str(name).casefold().replace("-", "_")
 
 
 def describe_cause(error: BaseException) -> str:

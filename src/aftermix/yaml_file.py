@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from aftermix.errors import ConfigError
+from aftermix.files import ask_meant_path
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000
@@ -83,7 +84,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
                 raise ConfigError(str(path), found, "Shorten the file.")
         text = content.decode()
     except (OSError, ValueError) as error:
-        raise ConfigError(str(path), f"cannot be read ({error})", "Name a readable UTF-8 YAML file.") from error
+        remedy = ask_meant_path("Name a readable UTF-8 YAML file.", path)
+        raise ConfigError(str(path), f"cannot be read ({error})", remedy) from error
     return parse_yaml(text, where=str(path))
 
 

@@ -6,14 +6,13 @@ counts before single keys of it. Values are those of the YAML file, and are chec
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aftermix.config import Config, as_yaml_values, load_config, parse_config
 from aftermix.config.file import list_fields
-from aftermix.errors import ConfigError, Problem, join_place, refuse_if_any
+from aftermix.errors import ConfigError, Problem, ask_meant, find_meant, join_place, refuse_if_any
 
 WHERE = "arguments"
 IN_FILE = {("merge", "scale"): "lambda"}
@@ -89,7 +88,7 @@ def _name_as_in_file(section: str, keys: Mapping[str, Any]) -> dict[str, Any]:
 
 def _explain_unknown(key: str, fields: Mapping[str, Sequence[str]]) -> Problem:
     known = [*fields, *(name for names in fields.values() for name in names)]
-    meant = next(iter(difflib.get_close_matches(key, known, n=1)), None)
+    meant = find_meant(key, known)
     question = f"Did you mean `{meant}`? " if meant else ""
     sections = " or ".join(f"`{section}`" for section in fields)
     return Problem(WHERE, f"`{key}` is no key of {sections}", f"{question}See docs/configuration.md.")
@@ -99,7 +98,9 @@ def _find_strangers(word: str, given: Mapping[str, Any] | None, config: Config) 
     """Vectors that are given something and do not exist."""
     return [
         Problem(
-            word, f"expected vectors of the pool ({', '.join(config.vectors)}), found '{name}'", "Correct the name."
+            word,
+            f"expected vectors of the pool ({', '.join(config.vectors)}), found '{name}'",
+            ask_meant("Correct the name.", name, config.vectors),
         )
         for name in given or {}
         if name not in config.vectors

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aftermix.checkpoints.safe_files import exists
 from aftermix.errors import CheckpointError
+from aftermix.files import ask_meant_path
 
 ENDS = ("safetensors", "json", "jinja", "model", "txt", "spm", "codes", "tiktoken", "vocab", "bpe")
 WANTED = [f"*.{end}" for end in ENDS]
@@ -23,7 +24,9 @@ def locate(model: str) -> Path:
         return folder
     if not HUB_NAME.fullmatch(model) or model.endswith(".gguf"):
         raise CheckpointError(
-            model, "there is no such folder", "Correct the path; it is taken from the YAML file's folder."
+            model,
+            "there is no such folder",
+            ask_meant_path("Correct the path; it is taken from the YAML file's folder.", folder),
         )
 
     from huggingface_hub import snapshot_download
@@ -36,5 +39,5 @@ def locate(model: str) -> Path:
         raise CheckpointError(
             model,
             f"is neither a folder here nor a repository that the hub or its cache gives ({reason})",
-            "Correct the path, or download the model while online.",
+            ask_meant_path("Correct the path, or download the model while online.", folder),
         ) from error

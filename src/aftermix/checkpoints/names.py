@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from aftermix.errors import ConfigError
+from aftermix.errors import ConfigError, ask_meant
 
 KINDS: Mapping[str, str] = {
     "embeddings": r"(^|\.)(embed_tokens\w*|tok_embeddings|token_embedding|word_embeddings|token_type_embeddings?"
@@ -102,7 +102,9 @@ def _compile_glob(pattern: str, where: str) -> Callable[[str], bool]:
 
 def _look_up_kind(kind: str, where: str) -> str:
     if kind not in KINDS:
-        raise ConfigError(where, f"there is no kind '{kind}' of tensors", f"There are: {', '.join(KINDS)}.")
+        raise ConfigError(
+            where, f"there is no kind '{kind}' of tensors", ask_meant(f"There are: {', '.join(KINDS)}.", kind, KINDS)
+        )
     return KINDS[kind]
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import math
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
-from aftermix.config.evaluate import CALLABLE, EvaluateConfig, ItemsConfig, TaskConfig
+from aftermix.config.calibrate import CalibrateConfig
+from aftermix.config.evaluate import CALLABLE, EvaluateConfig
 from aftermix.config.fields import ConfigSection, Name
 from aftermix.config.merge import MergeConfig, VectorConfig
-from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
-from aftermix.config.search import Dimension, Objective, SearchConfig
-from aftermix.config.train import DatasetConfig, LoraConfig, OptimizerConfig, SourceConfig, TrainConfig
-from aftermix.errors import Problem, join_place, refuse_if_any
+from aftermix.config.mixture import MixtureConfig
+from aftermix.config.search import Dimension, SearchConfig, SearchedSettings
+from aftermix.config.train import TrainConfig
+from aftermix.errors import Problem, ask_meant, find_meant, join_place, refuse_if_any
 from aftermix.files import write_atomically
 from aftermix.yaml_file import read_yaml
 
@@ -85,7 +85,9 @@ def translate_error(where: str, detail: Any) -> Problem:
         known = ", ".join(list_fields(detail["loc"][:-1]))
         question = f" Did you mean `{meant}`?" if meant else ""
         return Problem(f"{where}: {place}", "is not a known key", f"This section takes: {known}.{question}")
-    found = detail.get("input")
+    found, remedy = detail.get("input"), "See docs/configuration.md for this field."
+    if detail["type"] == "literal_error":
+        remedy = ask_meant(remedy, found, re.findall(r"'([^']+)'", detail["ctx"]["expected"]))
     shown = f"{found!r}" if isinstance(found, str | int | float | bool) or found is None else type(found).__name__
     if isinstance(found, float) and not math.isfinite(found):
         shown = str(found)
@@ -95,43 +97,47 @@ def translate_error(where: str, detail: Any) -> Problem:
         message = f"expected at least {least} of them"
     # A section that contradicts itself has said what is wrong; that it is a mapping tells nothing more.
     text = message if isinstance(found, dict) and detail["type"] == "value_error" else f"{message}, found {shown}"
-    return Problem(f"{where}: {place}", text, "See docs/configuration.md for this field.")
+    return Problem(f"{where}: {place}", text, remedy)
 
 
 def find_meant_key(loc: tuple[str | int, ...]) -> str | None:
     """The known key of its section that the unknown one at the end of `loc` is probably meant to be."""
-    return next(iter(difflib.get_close_matches(str(loc[-1]), list_fields(loc[:-1]), n=1)), None)
+    return find_meant(loc[-1], list_fields(loc[:-1]))
 
 
 def list_fields(loc: tuple[str | int, ...]) -> list[str]:
-    """Names of the fields of the section that `loc` points at, for error messages."""
-    sections: dict[str, type[BaseModel]] = {
-        "vectors": VectorConfig,
-        "merge": MergeConfig,
-        "evaluate": EvaluateConfig,
-        "search": SearchConfig,
-        "mixture": MixtureConfig,
-        "train": TrainConfig,
-        "calibrate": CalibrateConfig,
-    }
-    nested: dict[str, type[BaseModel]] = {
-        "items": ItemsConfig,
-        "objective": Objective,
-        "over": Dimension,
-        "tasks": TaskConfig,
-        "datasets": DatasetConfig,
-        "sources": SourceConfig,
-        "calibration": CalibrationConfig,
-        "optimizer": OptimizerConfig,
-        "lora": LoraConfig,
-        "utility": UtilityConfig,
-        "levels": LevelConfig,
-    }
-
+    """Names of the fields of the section that `loc` points at, for error messages; of the last one on the way."""
     section: type[BaseModel] = Config
+    kind: Any = Config
     for part in loc:
-        section = sections.get(str(part), nested.get(str(part), section))
+        kind = _step_into(kind, part)
+        section = _find_section(kind) or section
     return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _step_into(kind: Any, part: str | int) -> Any:
+    """Type of what lies at `part` of a value of type `kind`: a field, or the entries of a mapping or a list."""
+    section = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    if section is not None:
+        named = (field for name, field in section.model_fields.items() if part in (name, field.alias))
+        field = next(named, None)
+        return field.annotation if field is not None else Dimension if section is SearchedSettings else kind
+
+    inner = [each for each in get_args(kind) if each is not type(None)]
+    if get_origin(kind) is dict:
+        return inner[-1]
+    if get_origin(kind) in (tuple, list):
+        return inner[0]
+    # Of an optional or annotated type, or one of several: the first that holds a section.
+    holding = next((each for each in inner if _find_section(each) is not None), None)
+    return _step_into(holding, part) if holding is not None else kind
+
+
+def _find_section(kind: Any) -> type[BaseModel] | None:
+    """The first section that a value of type `kind` is, or holds."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    return next((found for each in get_args(kind) if (found := _find_section(each)) is not None), None)
 
 
 def resolve_paths(config: Config, folder: Path) -> Config:

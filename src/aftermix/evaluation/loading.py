@@ -20,6 +20,7 @@ from aftermix.evaluation.documents.traced_task import traced_tasks
 from aftermix.evaluation.local_files import resolve_data_files, tell_content
 from aftermix.evaluation.quiet import HeardWarnings, quiet
 from aftermix.evaluation.scoring.answers import explain_first_document
+from aftermix.files import ask_meant_path
 
 THINK_END = "think_end_token"
 """Name of what ends a thought among the generation options of a request."""
@@ -82,7 +83,9 @@ def _open_manager(config: EvaluateConfig) -> Any:
     include_path = config.include_path
     if include_path is not None and not Path(include_path).is_dir():
         raise EvaluationError(
-            "evaluate.include_path", f"'{include_path}' is not a folder", "Name a folder of task YAMLs."
+            "evaluate.include_path",
+            f"'{include_path}' is not a folder",
+            ask_meant_path("Name a folder of task YAMLs.", Path(include_path)),
         )
 
     manager = TaskManager(include_path=include_path, include_defaults=False) if include_path else None

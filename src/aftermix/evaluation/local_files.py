@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aftermix.errors import EvaluationError
-from aftermix.files import fingerprint
+from aftermix.files import ask_meant_path, fingerprint
 
 
 def resolve_data_files(task: dict[str, Any], *, folder: Path) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _locate_files(entry: Any, *, folder: Path, task: str) -> Any:
     raise EvaluationError(
         f"task '{task}'",
         f"data file '{entry}' is neither beside the YAML file ({folder}) nor in the working directory",
-        "Correct `dataset_kwargs.data_files`; paths are relative to the YAML file.",
+        ask_meant_path("Correct `dataset_kwargs.data_files`; paths are relative to the YAML file.", folder / entry),
     )
 
 

@@ -169,14 +169,9 @@ def _plan_evaluations(
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
 
-<<<<<<< HEAD
     suite = open_suite(config.evaluate)
-    engine = suite.open_engine(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
-=======
-    suite = TaskSuite.build(config.evaluate)
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
-    engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
->>>>>>> 005702c (Items: a small task is split evenly, and what its test items can tell is said first)
+    engine = suite.open_engine(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
     lm, busy = engine.lm, _measure_busy_cores()
     evaluator = ModelEvaluator(engine, suite, wants_answers=True)
     threads = evaluator.rehearse(config.evaluate)
@@ -197,12 +192,8 @@ def _plan_evaluations(
         memory_free_bytes=free,
         measurements=measurements,
         items=suite.count_items(),
-<<<<<<< HEAD
-        cut_prompts=suite.count_cut_prompts(lm),
-=======
         resolution=objectives.describe_resolution({name: len(items.test) for name, items in suite.tasks.items()}),
-        cut_prompts=count_cut_prompts(suite, lm),
->>>>>>> 005702c (Items: a small task is split evenly, and what its test items can tell is said first)
+        cut_prompts=suite.count_cut_prompts(lm),
         tokens={split: count * measurements[split] for split, count in per_model.items()},
         tokens_per_s=suite.measure_speed(lm),
         threads=threads,

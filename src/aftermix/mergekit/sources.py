@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from aftermix.errors import AftermixError, Problem
+from aftermix.errors import AftermixError, Problem, ask_meant
 from aftermix.mergekit.layers import count_layers
 from aftermix.mergekit.references import parse_reference
 from aftermix.mergekit.settings import MergekitSetting, Scope, settle
@@ -64,7 +64,7 @@ class RecipeReading:
     def refuse_unknown(self, key: str, keys: Mapping[str, Any], known: tuple[str, ...], *, owner: str) -> None:
         for unknown in (name for name in keys if name not in known):
             place = f"{key}.{unknown}" if key else str(unknown)
-            self.refuse(place, "is not a known key", f"{owner} takes: {', '.join(known)}.")
+            self.refuse(place, "is not a known key", ask_meant(f"{owner} takes: {', '.join(known)}.", unknown, known))
 
 
 def read_sources(reading: RecipeReading, method: str, base: str | None) -> list[RecipeSource]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,7 +13,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from aftermix.checkpoints.model import TensorInfo
 from aftermix.config import MergeConfig, VectorConfig
-from aftermix.errors import MergeError, Problem, join_place, refuse_if_any
+from aftermix.errors import MergeError, Problem, ask_meant, find_meant, join_place, refuse_if_any
 from aftermix.merging.rules.exclusive import exclusive
 from aftermix.merging.rules.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
 from aftermix.merging.rules.intra import (
@@ -225,7 +224,9 @@ class BoundMethod:
             return
         unknown = [name for name in order if name not in vectors]
         found = f"there is no vector '{unknown[0]}'" if unknown else f"names {', '.join(order)}, not every vector"
-        raise MergeError("merge.order", f"{found} ({', '.join(vectors)})", "Name each vector once, or `rotation`.")
+        remedy = "Name each vector once, or `rotation`."
+        remedy = ask_meant(remedy, unknown[0], vectors) if unknown else remedy
+        raise MergeError("merge.order", f"{found} ({', '.join(vectors)})", remedy)
 
     def refuse_other_vectors(self, vectors: Sequence[str]) -> None:
         """Raise :class:`MergeError` when an option that is set by vector is not set for each of `vectors`."""
@@ -366,7 +367,11 @@ def _refuse_unknown(options: Mapping[str, Any], known: Collection[str], owner: s
     takes = ", ".join(known) or "none"
     refuse_if_any(
         [
-            Problem(f"merge.{option}", f"{owner} has no option '{option}'", f"It takes: {takes}.")
+            Problem(
+                f"merge.{option}",
+                f"{owner} has no option '{option}'",
+                ask_meant(f"It takes: {takes}.", option, (*known, *MergeConfig.model_fields)),
+            )
             for option in options
             if option not in known
         ]
@@ -379,6 +384,6 @@ def _describe_bad_value(owner: str, detail: Any) -> Problem:
 
 
 def _suggest_name(name: str, table: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, table, n=1)
-    hint = f"Did you mean '{close[0]}'? " if close else ""
+    meant = find_meant(name, table)
+    hint = f"Did you mean '{meant}'? " if meant else ""
     return f"{hint}There are: {', '.join(table)}."

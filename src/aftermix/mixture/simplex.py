@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aftermix.errors import MixtureError
+from aftermix.errors import MixtureError, ask_meant
 
 # N points, K domains
 
@@ -75,7 +75,7 @@ def refuse_unknown_names(names: Mapping[str, object] | Sequence[str], known: Seq
     if unknown:
         listed = ", ".join(f"'{name}'" for name in unknown)
         found = f"expected names among {', '.join(known)}, found {listed}"
-        raise MixtureError(where, found, "Correct the name.")
+        raise MixtureError(where, found, ask_meant("Correct the name.", unknown[0], known))
 
 
 def share_by_tokens(tokens: Mapping[str, float]) -> dict[str, float]:

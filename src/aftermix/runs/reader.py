@@ -14,6 +14,7 @@ from typing import Any
 
 from aftermix.config import Config, EvaluateConfig, load_config
 from aftermix.errors import AftermixError
+from aftermix.files import ask_meant_path
 from aftermix.runs.input_records import CONFIG_FILE, LOCK_FILE, SPLIT_FILE, LockRecord, SplitRecord
 from aftermix.runs.journal import read_trials
 from aftermix.runs.json_record import REMEDY, read_record, read_text
@@ -59,7 +60,8 @@ def read_run(folder: Path) -> RunContents:
     """
     if not (folder / CONFIG_FILE).is_file():
         found = "no config.yaml in it" if folder.is_dir() else "no such folder"
-        raise AftermixError(str(folder), f"expected a run folder, found {found}", "Name the -o folder of a search.")
+        remedy = ask_meant_path("Name the -o folder of a search.", folder)
+        raise AftermixError(str(folder), f"expected a run folder, found {found}", remedy)
 
     best = read_best(folder) if (folder / BEST_FILE).is_file() else None
     return RunContents(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aftermix.errors import AftermixError, RunFailedError, SearchError
+from aftermix.files import ask_meant_path
 from aftermix.process_lock import hold_lock, refuse_held
 from aftermix.runs.input_records import CONFIG_FILE
 from aftermix.runs.journal import TRIALS_FILE
@@ -106,9 +107,8 @@ def open_session(run: Path, *, resume: bool) -> Iterator[RunSession]:
 def refuse_no_run(run: Path) -> None:
     """Raise :class:`SearchError` when `run` is no run folder."""
     if not (run / CONFIG_FILE).is_file():
-        raise SearchError(
-            str(run), f"is not a run: it has no {CONFIG_FILE}", "Name a folder that `aftermix search` made."
-        )
+        remedy = ask_meant_path("Name a folder that `aftermix search` made.", run)
+        raise SearchError(str(run), f"is not a run: it has no {CONFIG_FILE}", remedy)
 
 
 def describe_kept(run: Path) -> str:

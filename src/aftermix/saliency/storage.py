@@ -21,7 +21,7 @@ from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.safe_files import read_json
 from aftermix.config import ConfigSection
 from aftermix.errors import CheckpointError, Problem, join_place, refuse_if_any
-from aftermix.files import format_json
+from aftermix.files import ask_meant_path, format_json
 from aftermix.saliency.naming import ChannelStatistic
 
 START_ELEMENTS = 256
@@ -225,7 +225,7 @@ def has_statistics(folder: Path, vector: str) -> bool:
 def refuse_no_folder(folder: Path) -> None:
     """Raise :class:`CheckpointError` unless there is such a folder."""
     if not folder.is_dir():
-        remedy = "Make them with `aftermix calibrate FILE -o DIR`."
+        remedy = ask_meant_path("Make them with `aftermix calibrate FILE -o DIR`.", folder)
         raise CheckpointError(str(folder), "there is no such folder of statistics", remedy)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aftermix.config import Objective
-from aftermix.errors import SearchError
+from aftermix.errors import SearchError, ask_meant
 from aftermix.runs.records import ObjectiveRecord
 from aftermix.search.intervals import describe_resolution
 
@@ -100,8 +100,10 @@ class ObjectiveSet:
 def _bind_objective(objective: Objective, tasks: Sequence[str]) -> TaskGoal:
     name = objective.name or " + ".join(objective.tasks) or "mean"
     for key, named in (("tasks", objective.tasks), ("floors", objective.floors)):
-        unknown = ", ".join(f"'{task}'" for task in named if task not in tasks)
+        unknown = [task for task in named if task not in tasks]
         if unknown:
-            found = f"expected tasks that are evaluated ({', '.join(tasks)}), found {unknown}"
-            raise SearchError(f"search.objective '{name}'.{key}", found, "Correct it, or add it to `evaluate.tasks`.")
+            shown = ", ".join(f"'{task}'" for task in unknown)
+            found = f"expected tasks that are evaluated ({', '.join(tasks)}), found {shown}"
+            remedy = ask_meant("Correct it, or add it to `evaluate.tasks`.", unknown[0], tasks)
+            raise SearchError(f"search.objective '{name}'.{key}", found, remedy)
     return TaskGoal(name, dict(objective.tasks) or dict.fromkeys(tasks, 1.0), dict(objective.floors))

@@ -31,7 +31,7 @@ from aftermix.checkpoints.alignment.vocabulary import find_tokens_without_rows, 
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, VectorConfig
-from aftermix.errors import AftermixError, ManyProblemsError, Problem, join_place
+from aftermix.errors import AftermixError, ManyProblemsError, Problem, ask_meant, join_place
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,9 @@ def _find_policy(config: Config, problems: list[Problem]) -> str | None:
     policy = config.merge.vocabulary
     if policy in (None, "base", *config.vectors):
         return policy
-    known = ", ".join(["base", *config.vectors])
-    problems.append(Problem("merge.vocabulary", f"there is no vector '{policy}'", f"Name one of: {known}."))
+    known = ["base", *config.vectors]
+    remedy = ask_meant(f"Name one of: {', '.join(known)}.", policy, known)
+    problems.append(Problem("merge.vocabulary", f"there is no vector '{policy}'", remedy))
     return None
 
 

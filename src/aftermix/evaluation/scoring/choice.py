@@ -9,7 +9,7 @@ from lm_eval.api.metrics import mean, nanmean
 from lm_eval.api.registry import HIGHER_IS_BETTER_REGISTRY
 
 from aftermix.config import TaskConfig
-from aftermix.errors import EvaluationError
+from aftermix.errors import EvaluationError, ask_meant
 from aftermix.evaluation.scoring.metrics import TaskMetric, Weighting
 from aftermix.evaluation.scoring.probe import find_keys
 
@@ -94,7 +94,8 @@ def _settle(name: str, filter_name: str, leaf_name: str, leaf: Any) -> TaskMetri
     where, declared = f"task '{leaf_name}'", list(leaf._metric_fn_list)
     if filter_name not in _list_filters(leaf):
         known = ", ".join(_list_filters(leaf))
-        raise EvaluationError(where, f"has no filter '{filter_name}'", f"{SET_FILTER} {known}.")
+        remedy = ask_meant(f"{SET_FILTER} {known}.", filter_name, _list_filters(leaf))
+        raise EvaluationError(where, f"has no filter '{filter_name}'", remedy)
 
     found: tuple[str, ...] = ()
     if _computes_keys(leaf):
@@ -114,7 +115,7 @@ def _settle(name: str, filter_name: str, leaf_name: str, leaf: Any) -> TaskMetri
     usable = _list_usable(leaf, found)
     remedy = f"{SET_METRIC} {', '.join(usable)}." if usable else BY_HAND
     if not is_known:
-        raise EvaluationError(where, f"has no metric '{name}'", remedy)
+        raise EvaluationError(where, f"has no metric '{name}'", ask_meant(remedy, name, usable))
     if not _is_usable(name, leaf):
         found_text = "it is not a mean over items" if not _is_mean(name, leaf) else "lower is better"
         raise EvaluationError(

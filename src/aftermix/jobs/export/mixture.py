@@ -10,7 +10,7 @@ from pathlib import Path
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.writer import refuse_occupied, stage_folder
 from aftermix.config import Config, DatasetConfig, TrainConfig, load_config
-from aftermix.errors import AftermixError, ConfigError
+from aftermix.errors import AftermixError, ConfigError, ask_meant
 from aftermix.files import write_atomically
 from aftermix.jobs.export.data_files import DataFiles
 from aftermix.jobs.export.domain_counts import CACHE, DomainCounter
@@ -163,7 +163,7 @@ def _read_yaml_mixture(source: Path, options: ExportOptions) -> _MixtureToExport
         raise ConfigError(source.name, f"holds several mixtures: {names}", "Choose one by --dataset NAME.")
     if options.dataset is not None and options.dataset not in mixtures:
         found = f"there is no mixture '{options.dataset}'; the file's are: {names}"
-        raise ConfigError("--dataset", found, "Correct the name.")
+        raise ConfigError("--dataset", found, ask_meant("Correct the name.", options.dataset, mixtures))
 
     dataset = mixtures[options.dataset or names]
     if options.data_files:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from aftermix.config import Config, MixtureConfig, Objective
-from aftermix.errors import Problem, join_place
+from aftermix.errors import Problem, ask_meant, join_place
 from aftermix.jobs.mixture.faults import ProblemCollector
 from aftermix.mixture.bounds import ShareBounds
 from aftermix.mixture.design import SimplexDesign, build_design
@@ -222,7 +222,8 @@ def _find_missing(section: MixtureConfig, domains: Sequence[str], tokens: Mappin
         yield Problem("mixture.toward", found, "Add `tokens` to them, or name a prior.")
     if section.toward not in (UNIFORM, TOKENS, *section.priors):
         known = ", ".join((UNIFORM, TOKENS, *section.priors))
-        yield Problem("mixture.toward", f"expected one of {known}, found '{section.toward}'", "Correct the name.")
+        remedy = ask_meant("Correct the name.", section.toward, (UNIFORM, TOKENS, *section.priors))
+        yield Problem("mixture.toward", f"expected one of {known}, found '{section.toward}'", remedy)
 
     if section.points < FEWEST_POINTS:
         found = f"expected at least {FEWEST_POINTS} points for surrogates to learn from, found {section.points}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from aftermix.config import Config, LevelConfig, MixtureConfig
-from aftermix.errors import AftermixError, Problem, join_place, refuse_if_any
+from aftermix.errors import AftermixError, Problem, ask_meant, join_place, refuse_if_any
 from aftermix.jobs.mixture.baselines import BASE, LABELS, NamedMixture
 from aftermix.jobs.mixture.faults import ProblemCollector
 from aftermix.jobs.mixture.points import name_fitted, read_fitted
@@ -258,7 +258,8 @@ class TreeProblem:
                 if name not in known:
                     kind = "a group" if place == "levels" else "a group or an expert"
                     found = f"expected the name of {kind} ({', '.join(known) or 'there is none'})"
-                    yield Problem(join_place(f"mixture.{place}", name), found, "Correct the name.")
+                    remedy = ask_meant("Correct the name.", name, known)
+                    yield Problem(join_place(f"mixture.{place}", name), found, remedy)
 
     def _find_faulty_priors(self) -> list[Problem]:
         problems = ProblemCollector()

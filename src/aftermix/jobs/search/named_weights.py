@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from aftermix.errors import SearchError
+from aftermix.errors import SearchError, ask_meant
 
 WHERE = "--weights"
 FORM = "Write NAME=NUMBER, separated by commas, e.g. ja=0.3,math=0.5."
@@ -43,7 +43,7 @@ def complete_weights(given: Mapping[str, float], vectors: Iterable[str], *, wher
     for name, weight in given.items():
         if name not in names:
             found = f"expected a vector of the run ({', '.join(names)}), found '{name}'"
-            raise SearchError(where, found, "Correct the name.")
+            raise SearchError(where, found, ask_meant("Correct the name.", name, names))
         if not math.isfinite(weight):
             raise SearchError(where, f"expected a number as the weight of '{name}', found '{weight}'", FORM)
     return {name: float(given.get(name, 0.0)) for name in names}

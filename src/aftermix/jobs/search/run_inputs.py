@@ -8,14 +8,9 @@ from pathlib import Path
 
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config
-<<<<<<< HEAD
-from aftermix.errors import SearchError
+from aftermix.errors import SearchError, printable
 from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.evaluation.suites.opening import open_suite
-=======
-from aftermix.errors import SearchError, printable
-from aftermix.evaluation.harness import TaskSuite
->>>>>>> 005702c (Items: a small task is split evenly, and what its test items can tell is said first)
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.kinship import list_kinship_remarks

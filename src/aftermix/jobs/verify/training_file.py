@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aftermix.config import Config, DatasetConfig, SourceConfig, TrainConfig, require
-from aftermix.errors import AftermixError, Problem, TrainingError, refuse_if_any
+from aftermix.errors import AftermixError, Problem, TrainingError, ask_meant, refuse_if_any
 from aftermix.training.data.files import list_data_parts
 
 Shares = Mapping[str, float]
@@ -54,7 +54,7 @@ def find_sources(train: TrainConfig, domains: Sequence[str]) -> dict[str, Source
     remedy = "Add a dataset or source of this name under `train:`."
     refuse_if_any(
         [
-            Problem("train", f"no data of domain '{name}'; known are: {known}", remedy)
+            Problem("train", f"no data of domain '{name}'; known are: {known}", ask_meant(remedy, name, data_by_name))
             for name in domains
             if name not in data_by_name
         ]

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from aftermix.errors import TrainingError, join_place
+from aftermix.errors import TrainingError, ask_meant, join_place
 from aftermix.seeds import derived_seed
 from aftermix.training.data.collate import TokenSequence
 from aftermix.training.data.packing import SequenceStream, find_unlabelled
@@ -53,7 +53,8 @@ def check_ratios(ratios: Mapping[str, float], known: Collection[str], *, where: 
             raise TrainingError(join_place(where, name), f"expected a share of 0 or more, found {ratio}", "Correct it.")
         if ratio > 0 and name not in known:
             found = f"there is no dataset '{name}'; known are: {', '.join(known) or 'none'}"
-            raise TrainingError(where, found, "Name its data under `train.sources`, or correct the name.")
+            remedy = ask_meant("Name its data under `train.sources`, or correct the name.", name, known)
+            raise TrainingError(where, found, remedy)
 
     total = math.fsum(ratios.values())
     if abs(total - 1) > ROUNDING:

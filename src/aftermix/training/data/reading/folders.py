@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aftermix.errors import TrainingError
+from aftermix.files import ask_meant_path
 from aftermix.training.data.reading.hub_card import read_configuration
 from aftermix.training.data.reading.kinds import (
     find_kind,
@@ -54,7 +55,7 @@ def choose_files(path: Path, *, split: str | None = None) -> DataFiles:
         root, parts = _find_root(path), [part for match in matches for part in _find_parts(Path(match))]
         absent = TrainingError(str(path), "matches no file", "Correct the pattern.")
     else:
-        remedy = "Correct `data:`; it is taken from the YAML file's folder."
+        remedy = ask_meant_path("Correct `data:`; it is taken from the YAML file's folder.", path)
         raise TrainingError(str(path), "there is no such file", remedy)
 
     if not parts:
