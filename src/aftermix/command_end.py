@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from aftermix.errors import AftermixError, RunFailedError, printable
+from aftermix.errors import AftermixError, OccupiedRunError, RunFailedError, printable
 
 
 def join_command(*parts: object) -> str:
@@ -40,10 +40,13 @@ def announce_resume(
     """Say, when work in the folder `output` stops, what is `kept` there ("every trial") and the command that goes on.
 
     Where a stop would meet the same end again, that is the command of a new run, `anew`; `anew_without` the scores of
-    this one, where they are of no use. With `has_begun`, something was written before: a refusal is a stop, too.
+    this one, where they are of no use. With `has_begun`, something was written before: a refusal is a stop, too. A run
+    that is there already, of the same file, is refused with that command.
     """
     try:
         yield
+    except OccupiedRunError as error:
+        raise error.name_command(command) from error
     except KeyboardInterrupt:
         verb = "are" if kept.endswith("s") else "is"
         notice = f"{kept[0].upper()}{kept[1:]} {verb} kept; go on with:\n  {command}"

@@ -166,6 +166,15 @@ class SearchError(AftermixError):
     """A search cannot start, resume or choose a winner."""
 
 
+class OccupiedRunError(SearchError):
+    """A new run was to begin in the folder of one that the same file began."""
+
+    def name_command(self, command: str) -> OccupiedRunError:
+        """The refusal with the `command` that goes on with that run."""
+        remedy = f"Go on with it by `{command}`, or name a new folder."
+        return OccupiedRunError(self.problem.where, self.problem.found, remedy)
+
+
 class MixtureError(AftermixError):
     """Mixtures, their scores, a utility or bounds are unusable."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aftermix.command_end import announce_resume, join_command, run_guarded
-from aftermix.errors import AftermixError, CheckpointError, RunFailedError
+from aftermix.errors import AftermixError, CheckpointError, OccupiedRunError, RunFailedError
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 GONE = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a/x")
@@ -34,6 +34,11 @@ def test_a_command_is_quoted_as_a_shell_takes_it() -> None:
     ("error", "code", "told"),
     [
         (AftermixError("a", "b", "C."), 2, "aftermix: a: b. C.\n"),
+        (
+            OccupiedRunError("a", "b", "C."),
+            2,
+            "aftermix: a: b. Go on with it by `aftermix go`, or name a new folder.\n",
+        ),
         (FULL, 2, "aftermix: No space left on device\n"),
         (GONE, 2, "aftermix: a/x: No such file or directory\n"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "aftermix: Broken pipe\n"),

@@ -16,6 +16,18 @@ from aftermix.checkpoints.shards import TensorPiece, TensorSpec, plan_shards, wr
 from aftermix.errors import CheckpointError
 
 MARK = ".incomplete-"
+SHOWN = 3
+OCCUPANTS = {
+    "design.json": "the run of a mixture",
+    "trials.jsonl": "the run of a search",
+    "vector.json": "a stored vector",
+    "train.json": "a trained expert",
+    "mixture.csv": "an exported mixture",
+    "aftermix.yaml": "a merged model",
+    "config.json": "a model",
+    "config.yaml": "a run",
+}
+"""Files that tell what a folder is, the most telling first."""
 
 
 def write_checkpoint(
@@ -88,8 +100,20 @@ def follow_links(folder: Path) -> Path:
 
 def refuse_occupied(folder: Path) -> None:
     """Raise :class:`CheckpointError` when `folder` is a file or holds anything."""
-    if exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(str(folder), "exists and is not empty", "Name a new folder, or remove this one yourself.")
+    if exists(folder) and not folder.is_dir():
+        raise CheckpointError(str(folder), "exists and is a file", "Name a new folder.")
+    if exists(folder) and any(folder.iterdir()):
+        remedy = f"Name a new folder, or remove this one yourself: it holds {describe_occupant(folder)}."
+        raise CheckpointError(str(folder), "exists and is not empty", remedy)
+
+
+def describe_occupant(folder: Path) -> str:
+    """Words on what `folder` holds: a run, a model, a vector, whatever this program writes, or its first names."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    known = next((what for file, what in OCCUPANTS.items() if file in names), None)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    listed = ", ".join(names[:SHOWN]) + more
+    return f"{known} ({listed})" if known is not None else listed
 
 
 def remove_abandoned(folder: Path) -> None:

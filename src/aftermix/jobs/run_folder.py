@@ -197,8 +197,8 @@ def refuse_different(run: Path, *, config: Config, pool: ModelPool, split: Split
     """
     refuse_difference(
         run,
-        _select_comparable(read_run_config(run)),
-        _select_comparable(config),
+        select_comparable(read_run_config(run)),
+        select_comparable(config),
         complaint="the file says otherwise in",
     )
     _refuse_other_content(run, config=config, pool=pool)
@@ -245,7 +245,7 @@ def _refuse_other_content(run: Path, *, config: Config, pool: ModelPool) -> None
 
 def refuse_difference(run: Path, theirs: Any, ours: Any, *, complaint: str) -> None:
     """Raise :class:`SearchError` naming the first place where two nested values differ."""
-    place = _find_first_difference(theirs, ours, ())
+    place = find_difference(theirs, ours)
     if place is not None:
         remedy = "Restore it, or start a new search in another folder."
         raise SearchError(str(run), f"{complaint} '{join_place('', *place) or 'the top'}'", remedy)
@@ -271,7 +271,7 @@ def _select_deciding_values(config: Config, asking: Config, searched: Set[str], 
     """Values that decide a stored score of the tasks of `asking`, besides weights, items, `searched` settings, and
     what the hashes of the lock tell where it is `hashed`.
     """
-    values = _select_comparable(config)
+    values = select_comparable(config)
     wanted = {task.task for task in asking.evaluate.tasks} if asking.evaluate else set()
 
     evaluate = {key: value for key, value in values["evaluate"].items() if key not in ("items", *KEPT_ALONE)}
@@ -288,7 +288,8 @@ def _select_deciding_values(config: Config, asking: Config, searched: Set[str], 
     return {"base": values["base"], "merge": merge, "evaluation": evaluate} | own
 
 
-def _select_comparable(config: Config) -> dict[str, Any]:
+def select_comparable(config: Config) -> dict[str, Any]:
+    """Values of the file that decide what a search measures, by section."""
     values = as_yaml_values(config)
     if "evaluate" in values:
         values["evaluate"] = {key: value for key, value in values["evaluate"].items() if key not in MACHINE}
@@ -305,10 +306,11 @@ def _nest_inputs(inputs: dict[str, Any]) -> dict[str, Any]:
     return {"base": inputs.get("base"), "vectors": vectors}
 
 
-def _find_first_difference(theirs: Any, ours: Any, place: tuple[str, ...]) -> tuple[str, ...] | None:
+def find_difference(theirs: Any, ours: Any, place: tuple[str, ...] = ()) -> tuple[str, ...] | None:
+    """Keys that lead to the first place where two nested values differ; None where they do not."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for key in sorted(theirs.keys() | ours.keys()):
-            inner = _find_first_difference(theirs.get(key), ours.get(key), (*place, key))
+            inner = find_difference(theirs.get(key), ours.get(key), (*place, key))
             if inner is not None:
                 return inner
         return None

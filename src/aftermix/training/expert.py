@@ -17,7 +17,7 @@ from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.checkpoints.safe_files import read_json
 from aftermix.checkpoints.shards import TensorSpec, plan_shards, stream_whole_tensors, write_index, write_shards
-from aftermix.checkpoints.writer import stage_folder, write_companions
+from aftermix.checkpoints.writer import describe_occupant, stage_folder, write_companions
 from aftermix.config import DatasetConfig, TrainConfig
 from aftermix.errors import RunFailedError, TrainingError
 from aftermix.files import format_json
@@ -84,7 +84,8 @@ def is_already_trained(
 
     remedy = "Name another output folder, or remove this one yourself."
     if not (folder / TRAINING_FILE).is_file():
-        raise TrainingError(str(folder), f"exists and is no expert of ours (it has no {TRAINING_FILE})", remedy)
+        held = f"; it holds {describe_occupant(folder)}" if folder.is_dir() else ""
+        raise TrainingError(str(folder), f"exists and is no expert of ours (it has no {TRAINING_FILE}){held}", remedy)
 
     # A record of an older version lacks keys that it did not know; the run had their defaults.
     record = read_json(folder / TRAINING_FILE, remedy=remedy)

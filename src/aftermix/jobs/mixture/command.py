@@ -25,6 +25,7 @@ from aftermix.jobs.mixture.result import MixtureResult
 from aftermix.jobs.mixture.tree import search_tree
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
+from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 from aftermix.jobs.search.earlier_run import import_comparable_trials
 from aftermix.jobs.search.run_inputs import RunInputs
 from aftermix.merging.merge import MergeRecipe
@@ -93,6 +94,8 @@ def _mix(
         _refuse_tree(source, tree)
     if resume:
         run_folder.refuse_other_kind(run, mixture=True)
+    else:
+        refuse_occupied_run(run, config=config, mixture=True)
 
     inputs = RunInputs.open(config, run, resume=resume, log=log)
     pool, split = inputs.pool, inputs.split

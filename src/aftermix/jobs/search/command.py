@@ -14,6 +14,7 @@ from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
+from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 from aftermix.jobs.search.earlier_run import import_comparable_trials
 from aftermix.jobs.search.response_stage import ResponseStage, refuse_fine_precision
 from aftermix.jobs.search.result import build_best_record, complete_certificate
@@ -78,6 +79,8 @@ def _search(
     config = run_folder.settle_items(config, resumed=run if resume else None, source=source)
     space = build_space(config)
 
+    if not resume:
+        refuse_occupied_run(run, config=config, mixture=False)
     inputs = RunInputs.open(config, run, resume=resume, log=log)
     pool, split = inputs.pool, inputs.split
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(inputs.suite.tasks))
