@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.run_folder import read_run_config
+from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring
 from aftermix.jobs.search.command import search
+from aftermix.jobs.search.space_from_config import build_space
 from aftermix.yaml_file import read_yaml
 from conftest import run_cli
 
@@ -233,6 +235,33 @@ def test_another_objective_starts_from_the_stored_scores(
         assert trial["origin"] == f"run#{old['number']}"
         assert not trial["seconds"]
     assert json.loads((tmp_path / "run" / "best.json").read_text())["objective"][0]["floors"] == {"colours": 0.1}
+
+
+def test_a_copy_under_another_objective_runs_no_new_trial(
+    finished: Path, tmp_path: Path, family: Family, tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The number of the earlier file, or none; a number on the command line, and another range, ask for new ones."""
+    objective = {"tasks": {"numbers": 1.0}}
+    copy = write_file(tmp_path, family, tasks, objective=objective, baselines=False)
+    run = tmp_path / "copy"
+    assert run_cli("search", copy, "-o", run, "--from", finished) == 0
+    told = f"--from {finished}: 6 trials are scored anew and no merge is run; `--trials N` runs N more\n"
+    assert told in capsys.readouterr().err
+    assert [trial["origin"] for trial in trials_of(run)] == [f"run#{number}" for number in range(6)]
+    assert read_yaml(run / "config.yaml")["search"]["trials"] == 0
+
+    assert run_cli("search", copy, "--resume", run) == 0
+    assert len(trials_of(run)) == 6
+    assert run_cli("search", copy, "--resume", run, "--trials", 1) == 0
+    assert len(trials_of(run)) == 7
+
+    values = read_yaml(copy)
+    del values["search"]["trials"]
+    copy.write_text(json.dumps(values))
+    assert asks_for_rescoring(config := load_config(copy), finished, space=build_space(config))
+    values["vectors"]["c"]["range"] = [0.0, 0.9]
+    copy.write_text(json.dumps(values))
+    assert not asks_for_rescoring(config := load_config(copy), finished, space=build_space(config))
 
 
 def test_scores_of_other_vectors_are_not_taken_over(

@@ -47,9 +47,11 @@ def search(
     """
     from aftermix.jobs.search.command import search as job
 
+    stated = "trials" in {**options, **(options.get("search") or {})}
+    earlier = _as_path(start_from)
     with take_function(options) as named, _tell_how_to_go_on("search", Path(output), options):
         config = extend_config(_configure(source), named, sections=["search", "evaluate", "merge"], ranges=ranges)
-        return open_run(job(config, Path(output), resume=resume, source=_as_path(start_from), log=log))
+        return open_run(job(config, Path(output), resume=resume, source=earlier, trials_stated=stated, log=log))
 
 
 def mixture(

@@ -53,7 +53,7 @@ def search(
     command = join_command("aftermix", "search", file, "--resume", run, *options)
     anew = join_command("aftermix", "search", file or run / "config.yaml", "-o", f"{run}-2", *options)
     with announce_resume(command, kept="every finished trial", output=run, anew=anew, anew_without=anew):
-        job(config, output=run, resume=resume is not None, start_from=source, log=tell_aside)
+        job(config, output=run, resume=resume is not None, start_from=source, log=tell_aside, **given)
     print_document(build_run(run)) if as_json else print_search(run)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from aftermix.config import Config, require
@@ -15,6 +16,7 @@ from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
+from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring, describe_rescoring, set_no_trials
 from aftermix.jobs.search.earlier_run import import_comparable_trials
 from aftermix.jobs.search.response_stage import ResponseStage, refuse_fine_precision
 from aftermix.jobs.search.result import build_best_record, complete_certificate
@@ -42,25 +44,33 @@ def search(
     *,
     resume: bool = False,
     source: Path | None = None,
+    trials_stated: bool = False,
     log: Callable[[str], object] = lambda _: None,
 ) -> Path:
     """Search merge weights for `config` in the run folder `run`, and return it.
 
     Everything is checked before the folder is made: configuration, checkpoints and their values, tasks, items,
     objective. `resume` goes on with an unfinished (or longer) run; `source` names an earlier run over the same vectors
-    whose trials are re-scored under this file's objective at no model cost and start the search. `log` is told of
-    vectors that may be of another base.
+    whose trials are re-scored under this file's objective at no model cost and start the search; none is run after them
+    where the file is a copy of that run's (:func:`asks_for_rescoring`), unless `trials_stated` says that its number is
+    meant for this run. `log` is told of vectors that may be of another base.
 
     One process works on a run, from its first write to the report. Raises :class:`AftermixError` with nothing written,
     and :class:`RunFailedError` once something is.
     """
     with open_session(run, resume=resume) as session:
-        _search(config, session, resume=resume, source=source, log=log)
+        _search(config, session, resume=resume, source=source, trials_stated=trials_stated, log=log)
     return run
 
 
 def _search(
-    config: Config, session: RunSession, *, resume: bool, source: Path | None, log: Callable[[str], object]
+    config: Config,
+    session: RunSession,
+    *,
+    resume: bool,
+    source: Path | None,
+    trials_stated: bool,
+    log: Callable[[str], object],
 ) -> None:
     """Check all inputs, make or reopen the folder, and run the stages."""
     run = session.run
@@ -101,12 +111,15 @@ def _search(
     if source is not None:
         imported = import_comparable_trials(source, evaluation, evaluator=evaluator, space=space, objectives=objectives)
 
+    # A run that goes on runs none where none was asked for at its beginning.
+    if not trials_stated and not (resume and run_folder.read_run_config(run).search.trials):
+        evaluator = _settle_trials(evaluator, run, source, imported, space=space, log=log)
     budget = _open_budget(evaluator, run)
     # The folder is made last: whatever is refused leaves nothing behind.
     run_folder.open_run_folder(
         session,
         resume=resume,
-        config=config,
+        config=evaluator.config,
         pool=pool,
         inputs=evaluator.inputs,
         split=split,
@@ -115,6 +128,25 @@ def _search(
         source=source,
     )
     _run_stages(evaluator, run, space=space, objectives=objectives, imported=imported, budget=budget)
+
+
+def _settle_trials(
+    evaluator: MergeEvaluator,
+    run: Path,
+    source: Path | None,
+    imported: Sequence[ImportedTrial],
+    *,
+    space: SearchSpace,
+    log: Callable[[str], object],
+) -> MergeEvaluator:
+    """The evaluator of a search that runs no new trial where its file is a copy of that of the run it started from."""
+    earlier = source if source is not None else run_folder.read_source(run)
+    taken = len(imported) or sum(trial.is_imported for trial in read_trials(run))
+    if earlier is None or not taken or not asks_for_rescoring(evaluator.config, earlier, space=space):
+        return evaluator
+
+    log(describe_rescoring(earlier, taken))
+    return replace(evaluator, config=set_no_trials(evaluator.config))
 
 
 def _open_budget(evaluator: MergeEvaluator, run: Path) -> TokenBudget | None:
