@@ -37,6 +37,56 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
+def normalise_path(path: Path) -> Path:
+    """`path` without `.` and `..`, unless a link on the way makes that another place.
+
+    >>> normalise_path(Path("/models/../experts/./ja")).as_posix()
+    '/experts/ja'
+    """
+    plain = Path(os.path.normpath(path))
+    return path if ".." in path.parts and _exists(path) and not _is_same(path, plain) else plain
+
+
+def shorten_path(path: str, *, run: Path | None = None) -> str:
+    """`path` for people: relative to the working directory, or from the name of `run` on, where it lies in either.
+
+    Every other absolute path is only normalised, and what is no absolute path, as a hub name, is left as it is.
+    """
+    if not Path(path).is_absolute():
+        return path
+    plain = normalise_path(Path(path))
+    for root in (Path.cwd(), *([run.resolve().parent] if run is not None and _holds(run.resolve(), plain) else [])):
+        if _holds(root, plain):
+            return plain.relative_to(root).as_posix()
+    return plain.as_posix()
+
+
+def relate_path(path: str, folder: Path) -> str:
+    """`path` for a file in `folder`: relative to it where both lie in the working directory, so that all can move.
+
+    Other absolute paths are only normalised, and what is no absolute path, as a hub name, is left as it is.
+    """
+    if not Path(path).is_absolute():
+        return path
+    plain, real = normalise_path(Path(path)), folder.resolve()
+    if not (_holds(Path.cwd(), plain) and _holds(Path.cwd(), real)):
+        return plain.as_posix()
+    related = Path(os.path.relpath(plain, real)).as_posix()
+    return related if related.startswith(".") else f"./{related}"  # a bare name would be one of the hub
+
+
+def _holds(root: Path, path: Path) -> bool:
+    """Say if `path` lies below `root`, where that is not the root of all."""
+    return root != Path(root.anchor) and root in path.parents
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:  # the second is not there
+        return False
+
+
 def ask_meant_path(remedy: str, path: Path) -> str:
     """`remedy`, and the question whether another path was meant, where the folder of `path` holds a name near to it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,12 @@ from rich.console import Console
 
 
 def open_table_console(width: int) -> Console:
-    """Standard output; as wide as it is, or `width` where it is a pipe, whose eighty columns would fold wide rows."""
-    return Console() if sys.stdout.isatty() else Console(width=width)
+    """Standard output; as wide as it is, or `width` where it is a pipe, whose eighty columns would fold wide rows.
+
+    With `NO_COLOR` in the environment, whatever its value, text has neither colours nor any other style.
+    """
+    styles: dict[str, Any] = {"color_system": None} if os.environ.get("NO_COLOR") else {}
+    return Console(**styles) if sys.stdout.isatty() else Console(width=width, **styles)
 
 
 def print_line(console: Console, text: str, *, style: str | None = None) -> None:

@@ -18,7 +18,7 @@ from aftermix.config.mixture import MixtureConfig
 from aftermix.config.search import Dimension, SearchConfig, SearchedSettings
 from aftermix.config.train import TrainConfig
 from aftermix.errors import Problem, ask_meant, find_meant, join_place, refuse_if_any
-from aftermix.files import write_atomically
+from aftermix.files import normalise_path, write_atomically
 from aftermix.yaml_file import read_yaml
 
 KEY = "[key]"
@@ -189,9 +189,9 @@ def _resolve_data_paths(train: TrainConfig, folder: Path) -> TrainConfig:
 
 def _below(folder: Path, path: str) -> Path:
     try:
-        return folder / Path(path).expanduser()
+        return normalise_path(folder / Path(path).expanduser())
     except RuntimeError:  # `~name` of nobody on this machine
-        return folder / path
+        return normalise_path(folder / path)
 
 
 def _exists(path: Path) -> bool:

@@ -19,7 +19,7 @@ from aftermix.checkpoints.formats.content_hash import hash_weights
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config, MergeConfig
-from aftermix.files import fingerprint
+from aftermix.files import fingerprint, relate_path
 from aftermix.jobs.merge.statistics import list_statistics_files
 from aftermix.merging.merge import MergeRecipe, Weights
 from aftermix.runs.input_records import LockedModelRecord, LockRecord, SeedsRecord
@@ -96,10 +96,13 @@ def resolve_defaults(config: Config, recipe: MergeRecipe) -> Config:
     return config.model_copy(update={"merge": MergeConfig.model_validate(values)})
 
 
-def format_recipe(config: Config, recipe: MergeRecipe, weights: Weights) -> str:
-    """The merge as a file that `aftermix merge` takes: settled options, the weights used, nothing left to defaults."""
+def format_recipe(config: Config, recipe: MergeRecipe, weights: Weights, *, folder: Path) -> str:
+    """The merge as a file that `aftermix merge` takes: settled options, the weights used, nothing left to defaults.
+
+    It is for the model folder `folder`: paths are as :func:`~aftermix.files.relate_path` has them.
+    """
     vectors = {
-        name: {"model": vector.model, "weight": float(weights.get(name, 0.0)), "role": vector.role}
+        name: {"model": relate_path(vector.model, folder), "weight": float(weights.get(name, 0.0)), "role": vector.role}
         | ({"density": vector.density} if vector.density is not None else {})
         | ({"ratio": vector.ratio} if vector.ratio is not None else {})
         | ({"prefix": dict(vector.prefix)} if vector.prefix else {})
@@ -107,7 +110,10 @@ def format_recipe(config: Config, recipe: MergeRecipe, weights: Weights) -> str:
     }
 
     merge = _collect_merge_values(config, recipe)
-    values = ({"base": config.base} if config.base else {}) | {"vectors": vectors, "merge": merge}
+    if "statistics" in merge:
+        merge["statistics"] = relate_path(merge["statistics"], folder)
+    base = {"base": relate_path(config.base, folder)} if config.base else {}
+    values = base | {"vectors": vectors, "merge": merge}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

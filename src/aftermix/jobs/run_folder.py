@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Set
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Any
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, ItemsConfig, PromptConfig, as_yaml_values, parse_config
-from aftermix.errors import SearchError, join_place
+from aftermix.errors import AftermixError, SearchError, join_place
 from aftermix.jobs.provenance import lock
 from aftermix.runs.answers.requests import RequestTable, write_requests
 from aftermix.runs.input_records import (
@@ -30,8 +31,10 @@ from aftermix.runs.mixture_records import DESIGN_FILE, MixtureDesignRecord
 from aftermix.runs.reader import fill_in_missing, set_small_split
 from aftermix.runs.records import MODEL_FOLDER
 from aftermix.runs.session import RunSession, refuse_no_run
-from aftermix.yaml_file import read_yaml
+from aftermix.yaml_file import parse_yaml, read_yaml
 
+RECIPE_FILE = "aftermix.yaml"
+"""The recipe in the folder of a merged model."""
 GROWABLE = ("trials", "budget_tokens", "top", "baselines", "max_consecutive_failures")
 """Search settings that may change on resume without making it another search."""
 PROPOSING = ("strategy", "batch", "startup")
@@ -257,10 +260,23 @@ def clear_model(run: Path, recipe: str, *, name: str = MODEL_FOLDER) -> bool:
     if not model.exists():
         return False
 
-    if (model / "aftermix.yaml").is_file() and (model / "aftermix.yaml").read_text(encoding="utf-8") == recipe:
+    if (model / RECIPE_FILE).is_file() and _is_same_recipe(model, recipe):
         return True
     shutil.rmtree(model)
     return False
+
+
+def _is_same_recipe(model: Path, recipe: str) -> bool:
+    """Say if the recipe beside the model means the same, whether its paths are relative or not."""
+    if (model / RECIPE_FILE).read_text(encoding="utf-8") == recipe:
+        return True
+    try:
+        stored, wanted = read_yaml(model / RECIPE_FILE), parse_yaml(recipe, where=RECIPE_FILE)
+        return parse_config(stored, where=RECIPE_FILE, folder=model) == parse_config(
+            wanted, where=RECIPE_FILE, folder=model
+        )
+    except AftermixError:  # a file that was changed
+        return False
 
 
 def _read_item_settings(config: Config) -> ItemsConfig | None:
@@ -301,9 +317,10 @@ def select_comparable(config: Config) -> dict[str, Any]:
 
 
 def _nest_inputs(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The models of a lock as the file has them: the base, and vectors by name."""
-    vectors = {key.partition(".")[2]: value for key, value in inputs.items() if key != "base"}
-    return {"base": inputs.get("base"), "vectors": vectors}
+    """The models of a lock as the file has them: the base, and vectors by name; one path is written in one way."""
+    plain = {key: value | {"model": os.path.normpath(value["model"])} for key, value in inputs.items()}
+    vectors = {key.partition(".")[2]: value for key, value in plain.items() if key != "base"}
+    return {"base": plain.get("base"), "vectors": vectors}
 
 
 def find_difference(theirs: Any, ours: Any, place: tuple[str, ...] = ()) -> tuple[str, ...] | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from aftermix.config import SEARCH_EXCLUDE, Dimension, SearchConfig
+from aftermix.files import shorten_path
 from aftermix.report import tables
 from aftermix.report.certificate_text import describe_certificate
 from aftermix.report.elimination_text import describe_elimination
@@ -111,8 +112,14 @@ def build_context(run: RunContents) -> ReportContext:
         usage=build_usage(run.folder),
         model_files=run.model_files,
         recipe=next((name for name in run.model_files if PurePath(name).suffix in (".yaml", ".yml")), ""),
-        provenance=tables.flatten(run.lock.model_dump(mode="json", exclude_unset=True)) if run.lock else (),
+        provenance=_list_provenance(run),
     )
+
+
+def _list_provenance(run: RunContents) -> tuple[tuple[str, str], ...]:
+    """Entries of the lock, its paths as everywhere on the page."""
+    pairs = tables.flatten(run.lock.model_dump(mode="json", exclude_unset=True)) if run.lock else ()
+    return tuple((key, shorten_path(value, run=run.folder)) for key, value in pairs)
 
 
 def choose_run_scale(run: RunContents) -> ScoreScale:
@@ -218,7 +225,7 @@ def _list_merge_facts(run: RunContents) -> tuple[tuple[str, str], ...]:
     options = {name: value for name, value in given.items() if name not in _OWN_ROW and value is not None}
 
     pairs = [
-        ("Base", run.config.base or "none"),
+        ("Base", shorten_path(run.config.base, run=run.folder) if run.config.base else "none"),
         ("Method", _find_method(run)),
         ("Options", ", ".join(f"{name} {format_setting(value)}" for name, value in options.items()) or "none"),
         ("Factor λ", f"{given.get('lambda', merge.scale):g}"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from aftermix.files import shorten_path
 from aftermix.report.number_format import (
     DASH,
     ScoreScale,
@@ -203,7 +204,7 @@ def build_vector_rows(run: RunContents) -> tuple[VectorRow, ...]:
         rows.append(
             VectorRow(
                 name=name,
-                model=vector.model,
+                model=shorten_path(vector.model, run=run.folder),
                 role=vector.role,
                 tokens=format_tokens(vector.tokens),
                 range=" to ".join(format_weight(bound) for bound in vector.bounds) if searched else "not searched",

@@ -105,7 +105,7 @@ def write_model(
         companions: dict[str, bytes | Callable[[], bytes]] = {
             **read_companion_files(pool, dtype=recipe.dtype),
             "README.md": build_model_card(config, recipe, weights, name=follow_links(output).name, best=best),
-            "aftermix.yaml": format_recipe(config, recipe, weights).encode(),
+            "aftermix.yaml": format_recipe(config, recipe, weights, folder=follow_links(output)).encode(),
             LOCK_FILE: build_lock,
         }
         if tally is not None:

@@ -175,8 +175,10 @@ def _find_best(
 def _write(evaluator: MergeEvaluator, run: Path, best: MixtureRecord | TreeRecord) -> None:
     """Model, result and report."""
     weights, inputs = best.weights, evaluator.inputs
-    if not run_folder.clear_model(run, format_recipe(evaluator.config, evaluator.merger.recipe, weights)):
-        output = run / MODEL_FOLDER
+    output = run / MODEL_FOLDER
+    if not run_folder.clear_model(
+        run, format_recipe(evaluator.config, evaluator.merger.recipe, weights, folder=output)
+    ):
         write_model(evaluator.merger, weights, config=evaluator.config, output=output, inputs=inputs, best=best)
     write_cosines(run, evaluator.merger.pool)
     best.write(run / BEST_FILE)

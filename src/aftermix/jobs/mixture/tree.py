@@ -177,10 +177,11 @@ def _build_level_design(problem: MixtureProblem, group: TreeNode) -> LevelDesign
 def _write_experts(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, inner: Inner) -> None:
     """Each group's merge as a model: `base + sum_k r_k tau_k` over the experts in it."""
     for name, weights in tree.consolidate_experts(inner):
-        recipe = format_recipe(evaluator.config, evaluator.merger.recipe, weights)
+        folder = run / EXPERTS / name
+        recipe = format_recipe(evaluator.config, evaluator.merger.recipe, weights, folder=folder)
         if not run_folder.clear_model(run, recipe, name=f"{EXPERTS}/{name}"):
-            output, inputs = run / EXPERTS / name, evaluator.inputs
-            write_model(evaluator.merger, weights, config=evaluator.config, output=output, inputs=inputs)
+            inputs = evaluator.inputs
+            write_model(evaluator.merger, weights, config=evaluator.config, output=folder, inputs=inputs)
 
 
 def _build_tree_record(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, inner: Inner) -> TreeRecord:

@@ -234,7 +234,8 @@ def _run_stages(
 def _write_result(evaluator: MergeEvaluator, run: Path, winner: Point, best: BestRecord) -> None:
     """Model, `best.json` and report; `best.json` comes after the model: a run that holds it has one to export."""
     merged, merger = evaluator.build_config(winner.settings), evaluator.build_merger(winner.settings)
-    if not run_folder.clear_model(run, format_recipe(merged, merger.recipe, winner.weights)):
+    recipe = format_recipe(merged, merger.recipe, winner.weights, folder=run / MODEL_FOLDER)
+    if not run_folder.clear_model(run, recipe):
         output = run / MODEL_FOLDER
         write_model(merger, winner.weights, config=merged, output=output, inputs=evaluator.inputs, best=best)
     best.write(run / BEST_FILE)
