@@ -7,9 +7,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 LONGEST_TEXT = 2000
 """Characters of a part of a message: room for a long path and a list of names."""
+MOST_ENTRIES = 10_000
+"""Entries of a folder among which a misspelt name is looked for."""
 LISTED = 100
 """Problems of one message that are written out; the count is of all."""
 LONGEST_CAUSE, LISTED_CAUSES = 300, 4
@@ -99,6 +103,35 @@ def ask_meant(remedy: str, name: object, known: Iterable[object]) -> str:
     """
     meant = find_meant(name, known)
     return f"{remedy} Did you mean '{meant}'?" if meant is not None else remedy
+
+
+def ask_meant_path(remedy: str, path: Path) -> str:
+    """`remedy`, and the question whether another path was meant, where the folder of `path` holds a name near to it.
+
+    The part of the path that is not there is held against what lies beside it; what follows is kept, if it is there.
+    """
+    missing, rest = path, Path()
+    while not _is_there(missing.parent) and missing != missing.parent:
+        missing, rest = missing.parent, Path(missing.name) / rest
+    if _is_there(missing):
+        return remedy
+
+    try:
+        beside = [entry.name for entry in islice(missing.parent.iterdir(), MOST_ENTRIES)]
+    except OSError:  # no folder, or one that may not be read
+        return remedy
+    meant = find_meant(missing.name, beside)
+    if meant is None:
+        return remedy
+    near = missing.with_name(meant)
+    return f"{remedy} Did you mean '{near / rest if _is_there(near / rest) else near}'?"
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # no name that this file system can hold, or a folder that may not be searched
+        return False
 
 
 def _fold(name: object) -> str:

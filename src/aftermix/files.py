@@ -9,15 +9,10 @@ import mmap
 import os
 import shutil
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from aftermix.errors import find_meant
-
 STRETCH_BYTES = 64 << 20
-MOST_ENTRIES = 10_000
-"""Entries of a folder among which a misspelt name is looked for."""
 ROOM_BYTES = 1 << 20
 """A disk with less room than this is full."""
 
@@ -85,28 +80,6 @@ def _is_same(first: Path, second: Path) -> bool:
         return first.samefile(second)
     except OSError:  # the second is not there
         return False
-
-
-def ask_meant_path(remedy: str, path: Path) -> str:
-    """`remedy`, and the question whether another path was meant, where the folder of `path` holds a name near to it.
-
-    The part of the path that is not there is held against what lies beside it; what follows is kept, if it is there.
-    """
-    missing, rest = path, Path()
-    while not _exists(missing.parent) and missing != missing.parent:
-        missing, rest = missing.parent, Path(missing.name) / rest
-    if _exists(missing):
-        return remedy
-
-    try:
-        beside = [entry.name for entry in islice(missing.parent.iterdir(), MOST_ENTRIES)]
-    except OSError:  # no folder, or one that may not be read
-        return remedy
-    meant = find_meant(missing.name, beside)
-    if meant is None:
-        return remedy
-    near = missing.with_name(meant)
-    return f"{remedy} Did you mean '{near / rest if _exists(near / rest) else near}'?"
 
 
 def _exists(path: Path) -> bool:

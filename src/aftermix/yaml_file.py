@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from aftermix.errors import ConfigError
-from aftermix.files import ask_meant_path
+from aftermix.errors import ConfigError, ask_meant_path
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000

@@ -258,10 +258,12 @@ def test_a_copy_under_another_objective_runs_no_new_trial(
     values = read_yaml(copy)
     del values["search"]["trials"]
     copy.write_text(json.dumps(values))
-    assert asks_for_rescoring(config := load_config(copy), finished, space=build_space(config))
+    unstated = load_config(copy)
+    assert asks_for_rescoring(unstated, finished, space=build_space(unstated))
     values["vectors"]["c"]["range"] = [0.0, 0.9]
     copy.write_text(json.dumps(values))
-    assert not asks_for_rescoring(config := load_config(copy), finished, space=build_space(config))
+    narrower = load_config(copy)
+    assert not asks_for_rescoring(narrower, finished, space=build_space(narrower))
 
 
 def test_scores_of_other_vectors_are_not_taken_over(

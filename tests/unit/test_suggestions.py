@@ -11,8 +11,7 @@ import pytest
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.names import build_matcher
 from aftermix.config import MergeConfig, Objective, parse_config
-from aftermix.errors import AftermixError, ask_meant, find_meant
-from aftermix.files import ask_meant_path
+from aftermix.errors import AftermixError, ask_meant, ask_meant_path, find_meant
 from aftermix.jobs.search.named_weights import complete_weights
 from aftermix.merging.methods import bind
 from aftermix.mixture.simplex import refuse_unknown_names

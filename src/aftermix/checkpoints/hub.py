@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 from aftermix.checkpoints.safe_files import exists
-from aftermix.errors import CheckpointError
-from aftermix.files import ask_meant_path
+from aftermix.errors import CheckpointError, ask_meant_path
 
 ENDS = ("safetensors", "json", "jinja", "model", "txt", "spm", "codes", "tiktoken", "vocab", "bpe")
 WANTED = [f"*.{end}" for end in ENDS]

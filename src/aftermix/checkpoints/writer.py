@@ -100,10 +100,9 @@ def follow_links(folder: Path) -> Path:
 
 def refuse_occupied(folder: Path) -> None:
     """Raise :class:`CheckpointError` when `folder` is a file or holds anything."""
-    if exists(folder) and not folder.is_dir():
-        raise CheckpointError(str(folder), "exists and is a file", "Name a new folder.")
-    if exists(folder) and any(folder.iterdir()):
-        remedy = f"Name a new folder, or remove this one yourself: it holds {describe_occupant(folder)}."
+    if exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        held = f"it holds {describe_occupant(folder)}" if folder.is_dir() else "it is a file"
+        remedy = f"Name a new folder, or remove this one yourself: {held}."
         raise CheckpointError(str(folder), "exists and is not empty", remedy)
 
 

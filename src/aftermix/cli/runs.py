@@ -43,7 +43,7 @@ def search(
 ) -> None:
     """Search the merge weights of FILE by measured score; write the best model and a report."""
     run = choose_run_folder(file, output, resume, source)
-    given = {name: value for name, value in limits.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
     config = read_job_config(file, run, search=given)
     from aftermix.api.commands.documents import build_run
     from aftermix.api.commands.texts import print_search

@@ -212,7 +212,8 @@ def _optimizer(value: Any) -> Any:
 class TrainConfig(ConfigSection):
     """Continual pre-training of one expert per dataset (docs/how-to/train.md)."""
 
-    datasets: dict[Name, Annotated[DatasetConfig, BeforeValidator(_dataset)]] = Field(min_length=1)
+    datasets: dict[Name, Annotated[DatasetConfig, BeforeValidator(_dataset)]] = {}  # noqa: RUF012 - pydantic copies
+    """One expert for each. A file that names data alone, for an export or for mixtures, has `sources` alone."""
     sources: dict[Name, Annotated[SourceConfig, BeforeValidator(_dataset)]] = {}  # noqa: RUF012 - pydantic copies
     """Data for mixtures alone. Mixtures may name datasets too."""
     context: Count = 1024
@@ -264,6 +265,14 @@ class TrainConfig(ConfigSection):
     seed: Annotated[int, Field(ge=0)] = 0
     mixtures: TrainedMixturesConfig | None = None
     """Said where the experts have no rate and schedule in common, which trained mixtures would get."""
+
+    @model_validator(mode="after")
+    def _names_data(self) -> TrainConfig:
+        if not self.datasets and not self.sources:
+            raise ValueError(
+                "expected at least one of `datasets`, each an expert, or of `sources`, which are data alone"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tangent_of_whole_weights(self) -> TrainConfig:

@@ -14,13 +14,12 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 
 from aftermix.config import EvaluateConfig, PromptConfig, TaskConfig
-from aftermix.errors import AftermixError, EvaluationError, Problem, describe_cause, refuse_if_any
+from aftermix.errors import AftermixError, EvaluationError, Problem, ask_meant_path, describe_cause, refuse_if_any
 from aftermix.evaluation.documents.generators import GeneratorStates, own_generators
 from aftermix.evaluation.documents.traced_task import traced_tasks
 from aftermix.evaluation.local_files import resolve_data_files, tell_content
 from aftermix.evaluation.quiet import HeardWarnings, quiet
 from aftermix.evaluation.scoring.answers import explain_first_document
-from aftermix.files import ask_meant_path
 
 THINK_END = "think_end_token"
 """Name of what ends a thought among the generation options of a request."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aftermix.errors import EvaluationError
-from aftermix.files import ask_meant_path, fingerprint
+from aftermix.errors import EvaluationError, ask_meant_path
+from aftermix.files import fingerprint
 
 
 def resolve_data_files(task: dict[str, Any], *, folder: Path) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
-from aftermix.config import Config, explain_missing_section
-from aftermix.errors import Problem
+from aftermix.config import Config, TrainConfig, explain_missing_section
+from aftermix.errors import Problem, TrainingError
 
 JobKind = Literal["merge", "evaluate", "search", "mixture", "train"]
 SECTIONS = ("base", "vectors", "evaluate", "mixture", "train")
@@ -34,6 +34,13 @@ def find_job_kind(sections: Collection[str]) -> JobKind:
     if "evaluate" in sections:
         return "search" if "vectors" in sections else "evaluate"
     return "merge"
+
+
+def refuse_no_dataset(settings: TrainConfig) -> None:
+    """Raise :class:`TrainingError` for a section that names data and no expert."""
+    if not settings.datasets:
+        found = f"names no dataset, only sources ({', '.join(settings.sources)}), on which no expert is trained"
+        raise TrainingError("train", found, "Name those to train an expert on under `datasets`.")
 
 
 def list_missing_sections(job: JobKind, sections: Collection[str]) -> list[Problem]:

@@ -16,7 +16,7 @@ from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, Split, require
 from aftermix.errors import Problem
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
-from aftermix.jobs.job_kind import NEEDED, find_job_kind, list_sections
+from aftermix.jobs.job_kind import NEEDED, find_job_kind, list_sections, refuse_no_dataset
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.statistics import open_merger
@@ -58,7 +58,7 @@ class JobEstimate:
     items: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Task -> split -> items."""
     resolution: tuple[str, ...] = ()
-    """What differences the test items can tell, in words."""
+    """Differences that the test items can tell, in words."""
     cut_prompts: Mapping[str, Mapping[Split, int]] = field(default_factory=dict)
     """Task -> split -> requests that lose their beginning to the model's length."""
     tokens: Mapping[Split, int] = field(default_factory=dict)
@@ -137,8 +137,10 @@ def plan(config: Config) -> JobEstimate:
 
 def _plan_training(config: Config) -> JobEstimate:
     """Weights, gradients and AdamW's two moments in float32; adapters of low rank take less."""
-    require(config, "base")
+    require(config, *NEEDED["train"])
     assert config.base is not None  # noqa: S101 - required above; for the type checker
+    assert config.train is not None  # noqa: S101
+    refuse_no_dataset(config.train)
     base = open_checkpoint(locate(config.base), label=config.base)
 
     tensors = [info for name, info in base.tensors.items() if name not in base.alias]

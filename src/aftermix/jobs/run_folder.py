@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from aftermix.runs.records import MODEL_FOLDER
 from aftermix.runs.session import RunSession, refuse_no_run
 from aftermix.yaml_file import parse_yaml, read_yaml
 
+LockedInput = Mapping[str, str]
 RECIPE_FILE = "aftermix.yaml"
 """The recipe in the folder of a merged model."""
 GROWABLE = ("trials", "budget_tokens", "top", "baselines", "max_consecutive_failures")
@@ -316,11 +317,13 @@ def select_comparable(config: Config) -> dict[str, Any]:
     return values
 
 
-def _nest_inputs(inputs: dict[str, Any]) -> dict[str, Any]:
+def _nest_inputs(inputs: Mapping[str, LockedInput]) -> dict[str, LockedInput | dict[str, LockedInput]]:
     """The models of a lock as the file has them: the base, and vectors by name; one path is written in one way."""
-    plain = {key: value | {"model": os.path.normpath(value["model"])} for key, value in inputs.items()}
-    vectors = {key.partition(".")[2]: value for key, value in plain.items() if key != "base"}
-    return {"base": plain.get("base"), "vectors": vectors}
+    plain: dict[str, LockedInput] = {
+        key: {**value, "model": os.path.normpath(value["model"])} for key, value in inputs.items()
+    }
+    base: LockedInput = plain.get("base", {})
+    return {"base": base, "vectors": {key.partition(".")[2]: each for key, each in plain.items() if key != "base"}}
 
 
 def find_difference(theirs: Any, ours: Any, place: tuple[str, ...] = ()) -> tuple[str, ...] | None:

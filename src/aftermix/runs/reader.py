@@ -10,11 +10,9 @@ import json
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from aftermix.config import Config, EvaluateConfig, load_config
-from aftermix.errors import AftermixError
-from aftermix.files import ask_meant_path
+from aftermix.errors import AftermixError, ask_meant_path
 from aftermix.runs.input_records import CONFIG_FILE, LOCK_FILE, SPLIT_FILE, LockRecord, SplitRecord
 from aftermix.runs.journal import read_trials
 from aftermix.runs.json_record import REMEDY, read_record, read_text
@@ -82,12 +80,12 @@ def fill_in_missing(config: Config) -> Config:
     split in proportion.
     """
     missing = {key: value for key, value in MEANT_THEN.items() if key not in config.search.model_fields_set}
-    update: dict[str, Any] = {"search": config.search.model_copy(update=missing)}
+    config = config.model_copy(update={"search": config.search.model_copy(update=missing)})
 
     evaluate = config.evaluate
-    if evaluate is not None and not evaluate.items.states_counts and "small" not in evaluate.items.model_fields_set:
-        update["evaluate"] = set_small_split(evaluate, SMALL_THEN)
-    return config.model_copy(update=update)
+    if evaluate is None or evaluate.items.states_counts or "small" in evaluate.items.model_fields_set:
+        return config
+    return config.model_copy(update={"evaluate": set_small_split(evaluate, SMALL_THEN)})
 
 
 def set_small_split(evaluate: EvaluateConfig, small: str) -> EvaluateConfig:

@@ -14,8 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aftermix.errors import AftermixError, RunFailedError, SearchError
-from aftermix.files import ask_meant_path
+from aftermix.errors import AftermixError, RunFailedError, SearchError, ask_meant_path
 from aftermix.process_lock import hold_lock, refuse_held
 from aftermix.runs.input_records import CONFIG_FILE
 from aftermix.runs.journal import TRIALS_FILE

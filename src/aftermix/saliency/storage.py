@@ -20,8 +20,8 @@ from safetensors.torch import load, save
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.safe_files import read_json
 from aftermix.config import ConfigSection
-from aftermix.errors import CheckpointError, Problem, join_place, refuse_if_any
-from aftermix.files import ask_meant_path, format_json
+from aftermix.errors import CheckpointError, Problem, ask_meant_path, join_place, refuse_if_any
+from aftermix.files import format_json
 from aftermix.saliency.naming import ChannelStatistic
 
 START_ELEMENTS = 256

@@ -68,7 +68,7 @@ class ObjectiveSet:
         return {task: max(goal.floors.get(task, -math.inf) for goal in self.goals) for task in tasks}
 
     def describe_resolution(self, tested: Mapping[str, int]) -> tuple[str, ...]:
-        """What difference `tested` items by task can tell in each objective, in words."""
+        """The least difference that `tested` items by task can tell in each objective, in words."""
         return tuple(
             describe_resolution(tested, goal.shares, objective=None if self.is_single else goal.name)
             for goal in self.goals

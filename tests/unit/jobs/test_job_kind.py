@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from aftermix.config import Config
+from aftermix.config import Config, parse_config
+from aftermix.errors import AftermixError
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.job_kind import NEEDED, find_job_kind, list_missing_sections, list_sections
+from aftermix.jobs.plan import plan
+from aftermix.jobs.train.command import train
 
 
 @pytest.mark.parametrize(
@@ -39,3 +45,20 @@ def test_missing_sections_are_those_that_the_job_refuses() -> None:
 def test_empty_sections_do_not_count() -> None:
     assert list_sections(Config(base="", vectors={})) == set()
     assert list_sections(Config(base="b")) == {"base"}
+
+
+def test_a_section_of_sources_alone_is_data_and_trains_nothing(tmp_path: Path) -> None:
+    """A file for an export or for mixtures may have it; a training, its plan and doctor say what is missing."""
+    values = {"base": "./base", "train": {"sources": {"web": "web.jsonl", "ja": "ja.jsonl"}}}
+    config = parse_config(values, where="data.yaml", folder=tmp_path)
+    told = (
+        "train: names no dataset, only sources (web, ja), on which no expert is trained. Name those to train an expert"
+    )
+    for job in (lambda: train(config, tmp_path / "out"), lambda: plan(config)):
+        with pytest.raises(AftermixError) as error:
+            job()
+        assert str(error.value).startswith(told)
+    assert any(str(problem).startswith(told) for problem in doctor(config).problems)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(AftermixError, match="train: expected at least one of `datasets`, each an expert, or of `sou"):
+        parse_config({"train": {}}, where="data.yaml", folder=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +24,13 @@ from aftermix.errors import AftermixError, Problem
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.doctor.own_function import describe_items, examine_function, name_own_tasks
 from aftermix.jobs.doctor.training import examine_training
-from aftermix.jobs.job_kind import JobKind, find_job_kind, list_missing_sections, list_sections
+from aftermix.jobs.job_kind import (
+    JobKind,
+    find_job_kind,
+    list_missing_sections,
+    list_sections,
+    refuse_no_dataset,
+)
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.rounding import list_rounding_remarks
@@ -68,6 +75,8 @@ def doctor(
     if config.mixture is not None and config.vectors and config.evaluate is not None:
         diagnosis.run_check(lambda: _check_mixture(config, diagnosis))
     if config.train is not None:
+        if job == "train":
+            diagnosis.run_check(partial(refuse_no_dataset, config.train))
         base = next((model for model in models.opened if model.label == config.base), None)
         examine_training(config.train, base if isinstance(base, Checkpoint | DequantisedModel) else None, diagnosis)
     diagnosis.problems = list(dict.fromkeys(diagnosis.problems))  # several checks may meet one fault

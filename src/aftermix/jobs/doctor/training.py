@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,9 @@ def examine_training(settings: TrainConfig, opened: Model | None, diagnosis: Con
     tokenizer = diagnosis.run_check(lambda: load_tokenizer(base.folder)) if base is not None else None
     if model is not None:
         diagnosis.run_check(lambda: refuse_context(settings.context, model, masked=settings.mask_documents))
-    for names in settings.group_alike(settings.datasets) if base is not None and model is not None else ():
-        diagnosis.run_check(lambda name=names[0]: _try_training(base, settings, name))  # type: ignore[misc]
+    if base is not None and model is not None:
+        for names in settings.group_alike(settings.datasets):
+            diagnosis.run_check(partial(_try_training, base, settings, names[0]))
 
     for section, name, source in _list_data(settings, diagnosis):
         where = join_place(f"train.{section}", name)
@@ -60,9 +62,7 @@ def _list_data(settings: TrainConfig, diagnosis: ConfigDiagnosis) -> Iterator[tu
         if source is not None:
             yield "datasets", name, source
         else:
-            diagnosis.run_check(
-                lambda name=name: collect_sources(name, settings), where=join_place("train.datasets", name)
-            )  # type: ignore[misc]
+            diagnosis.run_check(partial(collect_sources, name, settings), where=join_place("train.datasets", name))
     for name, source in settings.sources.items():
         yield "sources", name, source
 

@@ -18,17 +18,17 @@ OPTION = "--data"
 
 
 @dataclass(frozen=True)
-class DataFiles:
+class NamedDataFiles:
     """Training files that name data together, in the order in which they were given."""
 
     configs: tuple[tuple[str, Config], ...]
     """Each with the name by which messages call it."""
 
     @classmethod
-    def read(cls, files: Sequence[Path]) -> DataFiles:
+    def read(cls, files: Sequence[Path]) -> NamedDataFiles:
         """Read `files`. Raises :class:`ConfigError` for one without `train:`, and for bases that differ."""
         read = cls(tuple(zip(_name_files(files), map(load_config, files), strict=True)))
-        refuse_if_any(read._list_problems())
+        refuse_if_any(list(read._list_problems()))
         return read
 
     @property
@@ -59,7 +59,7 @@ class DataFiles:
 
     def refuse_clashes(self, domains: Collection[str]) -> None:
         """Raise :class:`ManyProblemsError` naming each of `domains` whose data two files name unlike each other."""
-        refuse_if_any(self._list_clashes(domains))
+        refuse_if_any(list(self._list_clashes(domains)))
 
     def _list_clashes(self, domains: Iterable[str]) -> Iterator[Problem]:
         for domain in domains:

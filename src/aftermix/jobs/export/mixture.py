@@ -12,7 +12,7 @@ from aftermix.checkpoints.writer import refuse_occupied, stage_folder
 from aftermix.config import Config, DatasetConfig, TrainConfig, load_config
 from aftermix.errors import AftermixError, ConfigError, ask_meant
 from aftermix.files import write_atomically
-from aftermix.jobs.export.data_files import DataFiles
+from aftermix.jobs.export.data_files import NamedDataFiles
 from aftermix.jobs.export.domain_counts import CACHE, DomainCounter
 from aftermix.jobs.run_folder import read_run_config
 from aftermix.jobs.train.expert_data import DatasetSources, collect_sources
@@ -130,7 +130,7 @@ def _find_mixture(source: Path, options: ExportOptions) -> _MixtureToExport:
 
     if own is None or own.train is None:
         told = "the run's file names no data: it has no `train:`"
-        raise ConfigError(str(best.parent), told, "Name files with `train:` by --data FILE.")
+        raise ConfigError(str(best.parent), told, "Name a file with `train:` by --data FILE.")
     return _attach_data(own, found, None, options, where=f"{best.parent.name}/{CONFIG_FILE}")
 
 
@@ -175,7 +175,7 @@ def _attach_named_data(
     base: str | None, dataset: DatasetConfig, tokens: int | None, options: ExportOptions
 ) -> _MixtureToExport:
     """`dataset`, a mixture, with the data that the files of --data name; `base` counts where none of them names one."""
-    files = DataFiles.read(options.data_files)
+    files = NamedDataFiles.read(options.data_files)
     config = Config(base=files.base or base, train=files.join())
     mixture = _attach_data(config, dataset, tokens, options, where=files.where)
     files.refuse_clashes(mixture.sources.by_name)

@@ -17,7 +17,7 @@ from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, require
 from aftermix.devices import set_environment_aside
 from aftermix.errors import AftermixError, Problem, TrainingError, join_place, refuse_if_any
-from aftermix.jobs.job_kind import NEEDED
+from aftermix.jobs.job_kind import NEEDED, refuse_no_dataset
 from aftermix.jobs.train.console_lines import describe_datasets
 from aftermix.jobs.train.expert_data import (
     DatasetBuilder,
@@ -55,6 +55,7 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
     if settings is None or base_name is None:
         raise TrainingError("train", "missing from the YAML file", "Add `base:` and `train:`.")
 
+    refuse_no_dataset(settings)
     set_environment_aside(log)
     base = open_base(locate(base_name), label=base_name)
     for note in base.notes:

@@ -176,11 +176,11 @@ def test_a_small_set_is_told_with_its_split_and_what_its_test_items_can_tell(
 ) -> None:
     search_file["evaluate"]["items"] = {}
     diagnosis = examine(tmp_path, search_file)
-    assert "task 'colours': search 13, select 13, test 14" in diagnosis.facts
-    told = "test items tell differences of 23.4 points and more: half a paired 95 % interval"
+    assert "task 'colours': search 20, select 20, test 20" in diagnosis.facts
+    told = "test items tell differences of 19.6 points and more: half a paired 95 % interval"
     assert f"{told}, if two merges answer 20% of the items unlike" in diagnosis.facts
     notes = [str(note) for note in diagnosis.notes]
-    small = "only 40 items, fewer than the default counts need: search 13, select 13, test 14"
+    small = "only 60 items, fewer than the default counts need: search 20, select 20, test 20"
     assert f"task 'colours': {small}. Expect wider intervals." in notes
 
 

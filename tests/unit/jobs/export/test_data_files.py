@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from aftermix.errors import AftermixError
-from aftermix.jobs.export.data_files import DataFiles
+from aftermix.jobs.export.data_files import NamedDataFiles
 from aftermix.jobs.export.mixture import ExportOptions, export_mixture
 from conftest import run_cli
 from support.export_world import ExportWorld, make_export_world
@@ -100,5 +100,5 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> No
         (tmp_path / place).mkdir()
         write_file(tmp_path / place, "train.yaml", base=f"./{place}", sources={"ja": "ja.jsonl"})
     with pytest.raises(AftermixError) as error:
-        DataFiles.read([tmp_path / "a/train.yaml", tmp_path / "b/train.yaml"])
+        NamedDataFiles.read([tmp_path / "a/train.yaml", tmp_path / "b/train.yaml"])
     assert f"{tmp_path}/a/a in {tmp_path}/a/train.yaml, {tmp_path}/b/b in {tmp_path}/b/train.yaml" in str(error.value)

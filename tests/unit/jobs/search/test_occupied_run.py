@@ -117,5 +117,5 @@ def test_every_other_folder_is_told_by_what_it_holds(tmp_path: Path, files: list
 
 def test_a_file_in_the_way_is_told_as_one(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
-    with pytest.raises(CheckpointError, match=r"exists and is a file\. Name a new folder\."):
+    with pytest.raises(CheckpointError, match=r"or remove this one yourself: it is a file\."):
         refuse_occupied(tmp_path / "out")

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from aftermix.jobs.terminal_text import describe_estimate
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 

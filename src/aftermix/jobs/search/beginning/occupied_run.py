@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from aftermix.config import Config, as_yaml_values
 from aftermix.errors import AftermixError, OccupiedRunError, SearchError, join_place
@@ -52,11 +53,12 @@ def _find_other_key(run: Path, config: Config, *, mixture: bool) -> str | None:
         theirs = read_run_config(run)
     except AftermixError:
         return CONFIG_FILE
-    place = find_difference(*(_select_stated(side, mixture=mixture) for side in (theirs, config)))
+    stated, wanted = (_select_stated(side, mixture=mixture) for side in (theirs, config))
+    place = find_difference(stated, wanted)
     return join_place("", *place) if place is not None else None
 
 
-def _select_stated(config: Config, *, mixture: bool) -> dict[str, Any]:
+def _select_stated(config: Config, *, mixture: bool) -> dict[str, JsonValue]:
     values = select_comparable(config)
     if mixture:
         values["mixture"] = as_yaml_values(config).get("mixture", {})

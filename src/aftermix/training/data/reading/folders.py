@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aftermix.errors import TrainingError
-from aftermix.files import ask_meant_path
+from aftermix.errors import TrainingError, ask_meant_path
 from aftermix.training.data.reading.hub_card import read_configuration
 from aftermix.training.data.reading.kinds import (
     find_kind,
