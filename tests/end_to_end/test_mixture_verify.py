@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from collections.abc import Mapping
@@ -178,6 +179,44 @@ def test_each_proxy_is_held_against_the_trained_models(finished: Path) -> None:
         assert proxies[name]["spearman"] == (pytest.approx(ranks) if np.isfinite(ranks) else None)
     assert proxies["merges"]["price_tokens"] == 3 * proxies["null"]["price_tokens"] / 2
     assert proxies["surrogates"]["price_tokens"] == proxies["response"]["price_tokens"]
+
+
+def test_models_are_trained_at_the_ratios_of_each_method(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file = Path(shutil.copytree(finished, tmp_path / "run")), finished.parent / "aftermix.yaml"
+    assert run_cli("mixture", file, "--resume", run, "--verify", 3, "--doremi", "--seeds", 2) == 0
+    assert "Trained at the ratios of each method" in capsys.readouterr().out
+    page = html.unescape((run / "report.html").read_text(encoding="utf-8"))
+    assert "2 models trained at each method's ratios, on the same test items." in page
+
+    found, best = verification_of(run), json.loads((run / "best.json").read_text())
+    assert {key: value for key, value in found.items() if key != "retrained"} == verification_of(finished)
+    entries = {entry["method"]: entry for entry in found["retrained"]}
+    assert list(entries) == ["found", "uniform", "in proportion to tokens", "RegMix", "DoReMi"]
+    assert entries["found"]["ratios"] == pytest.approx(best["ratios"])
+    assert entries["RegMix"]["ratios"] == pytest.approx(found["regmix"]["ratios"])
+
+    # The seed of the file has trained uniform and the winner already.
+    uniform = entries["uniform"]["models"]
+    assert [model["seed"] for model in uniform] == [0, 1]
+    assert uniform[0]["folder"] == found["mixtures"][0]["folder"]
+    assert uniform[0]["test"] == found["mixtures"][0]["trained"]
+    for entry in found["retrained"]:
+        values = [model["test"]["utility"]["value"] for model in entry["models"]]
+        half = 12.7062047 * np.std(values, ddof=1) / np.sqrt(2)  # Student's quantile at one degree of freedom
+        assert entry["utility"]["value"] == pytest.approx(np.mean(values))
+        assert entry["utility"]["interval"] == pytest.approx([np.mean(values) - half, np.mean(values) + half])
+        for model in entry["models"]:
+            record = json.loads((run / model["folder"] / "train.json").read_text())
+            given = {name: part["share"] for name, part in record["data"]["mixture"].items()}
+            assert (record["seed"], record["tokens"]) == (model["seed"], 640)
+            assert given == pytest.approx({n: share for n, share in entry["ratios"].items() if share > 0.05}, abs=0.05)
+    ours, theirs = (
+        [model["test"]["utility"]["value"] for model in entries[name]["models"]] for name in ("found", "DoReMi")
+    )
+    assert entries["DoReMi"]["difference"]["value"] == pytest.approx(np.mean(np.subtract(ours, theirs)))
+    assert entries["found"]["difference"] is None
 
 
 def test_baselines_and_cost(finished: Path) -> None:

@@ -63,6 +63,7 @@ def mixture(
     verify: int | None = None,
     verify_tokens: int | None = None,
     doremi: bool = False,
+    verify_seeds: int = 0,
     log: Log = lambda _: None,
     **options: Any,
 ) -> Run:
@@ -70,7 +71,8 @@ def mixture(
 
     `options`: keys of `mixture:`, `evaluate:`, `merge:` and `search:`, the first that has the key. `verify` mixtures
     are then trained for real (`--verify`), each on `verify_tokens` (`--tokens`; default as the experts), with `doremi`
-    the ratios of DoReMi too. Raises as :func:`search`.
+    the ratios of DoReMi too, with `verify_seeds` that many models at the ratios of each method (`--seeds`). Raises as
+    :func:`search`.
     """
     folder, from_run = Path(output), _as_path(start_from)
     given = {"verify": verify, "verify_tokens": verify_tokens, "doremi": doremi or None}
@@ -83,7 +85,7 @@ def mixture(
         else:
             from aftermix.jobs.verify.command import run_and_verify
 
-            begun: dict[str, Any] = {"resume": resume, "source": from_run, "log": log}
+            begun: dict[str, Any] = {"resume": resume, "source": from_run, "seeds": verify_seeds, "log": log}
             run_and_verify(config, folder, mixtures=verify, tokens=verify_tokens, doremi=doremi, **begun)
     return open_run(folder)
 

@@ -65,6 +65,9 @@ def search(
 @click.option("--verify", type=int, metavar="N", help="Then train N of the mixtures for real and compare ranks.")
 @click.option("--tokens", type=click.FloatRange(min=1), metavar="T", help="Of each training; default as the experts.")
 @click.option("--doremi", is_flag=True, help="With --verify: find DoReMi's ratios too.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), metavar="S", help="With --verify: S models at each method's ratios."
+)
 @click.option("--table", type=NEW_FILE, help="Learn from the trained runs of this CSV, without merges or FILE.")
 @AS_JSON
 def mixture(
@@ -84,7 +87,7 @@ def mixture(
 
     run = choose_run_folder(file, output, resume, source)
     if verify is None and any(trained.values()):
-        raise click.UsageError("--tokens and --doremi are about the mixtures that --verify N trains.")
+        raise click.UsageError("--tokens, --doremi and --seeds are about the mixtures that --verify N trains.")
     config = read_job_config(file, run)
 
     from aftermix.api.commands.documents import build_run
@@ -93,14 +96,16 @@ def mixture(
 
     # The command that goes on has the options of this one.
     tokens, doremi = int(trained["tokens"]) if trained["tokens"] else None, trained["doremi"]
-    options = [*list_options({"--verify": verify, "--tokens": tokens}), *(["--doremi"] if doremi else [])]
+    seeds = trained["seeds"]
+    named = {"--verify": verify, "--tokens": tokens, "--seeds": seeds}
+    options = [*list_options(named), *(["--doremi"] if doremi else [])]
 
     command = join_command("aftermix", "mixture", file, "--resume", run, *options)
     new = ("aftermix", "mixture", file or run / "config.yaml", "-o", f"{run}-2")
     anew, without = join_command(*new, "--from", run, *options), join_command(*new, *options)
     started: dict[str, Any] = {"resume": resume is not None, "start_from": source, "log": tell_aside}
     with announce_resume(command, kept="every measured point", output=run, anew=anew, anew_without=without):
-        job(config, output=run, verify=verify, verify_tokens=tokens, doremi=doremi, **started)
+        job(config, output=run, verify=verify, verify_tokens=tokens, doremi=doremi, verify_seeds=seeds or 0, **started)
     print_document(build_run(run)) if as_json else print_mixture(run)
 
 

@@ -95,6 +95,29 @@ class MethodCostRecord(RunRecord):
     relative_whole: Finite | None
 
 
+class RetrainedModelRecord(RunRecord):
+    """One model trained at a method's ratios."""
+
+    seed: int
+    folder: str
+    tokens: int
+    loss: Finite
+    test: MixtureSideRecord
+
+
+class RetrainedRatioRecord(RunRecord):
+    """Models trained at one method's ratios, a seed each."""
+
+    method: str
+    """`found`, `uniform`, `in proportion to tokens`, `prior NAME`, `RegMix`, `DoReMi`."""
+    ratios: dict[str, Finite]
+    models: tuple[RetrainedModelRecord, ...]
+    utility: UtilityScore
+    """Mean over the seeds, with a 95 % interval of it where there are two or more."""
+    difference: UtilityScore | None
+    """Utility of the found ratios minus it, paired by seed; null of the found ones."""
+
+
 class VerificationRecord(RunRecord):
     """`verification.json`."""
 
@@ -114,6 +137,8 @@ class VerificationRecord(RunRecord):
     cost: tuple[MethodCostRecord, ...]
     proxies: tuple[ProxyRecord, ...] | None = None
     """Worth of each way to rank mixtures; absent from verifications of earlier versions."""
+    retrained: tuple[RetrainedRatioRecord, ...] | None = None
+    """Models trained at the ratios of each method; null where none were asked for."""
 
 
 class LossRecord(RunRecord):

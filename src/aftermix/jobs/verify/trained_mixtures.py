@@ -27,7 +27,7 @@ from aftermix.jobs.train.command import train
 from aftermix.jobs.verify.training_file import training_config
 from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.mixture.rank_consistency import spread_out
-from aftermix.mixture.simplex import Floats, name_shares
+from aftermix.mixture.simplex import Floats
 from aftermix.runs.trials import ItemMeasurement, ItemScores, Trial
 from aftermix.runs.verification_records import TrainingRecord
 from aftermix.seeds import derived_seed
@@ -88,15 +88,27 @@ def choose_mixtures(
 def train_mixtures(
     config: Config,
     run: Path,
-    chosen: Sequence[MixtureToTrain],
+    mixtures: Mapping[str, Mapping[str, float]],
     *,
     domains: Sequence[str],
     tokens: int,
     log: Callable[[str], None] | None,
 ) -> dict[str, Path]:
-    """Train each of `chosen` on `tokens` tokens into RUN/trained; finished ones are reused. Raises as `train` does."""
-    mixtures = {mixture.name: name_shares(mixture.shares_K, domains) for mixture in chosen}
+    """Train each of `mixtures`, shares by name, on `tokens` tokens into RUN/trained; finished ones are reused.
+
+    Raises as `train` does.
+    """
+    if not mixtures:
+        return {}
     return train(training_config(config, domains=domains, mixtures=mixtures, tokens=tokens), run / FOLDER, log=log)
+
+
+@dataclass(frozen=True)
+class TrainedItems:
+    """A trained model and its item scores on the test items."""
+
+    folder: Path
+    test: ItemScores
 
 
 @dataclass(frozen=True)
@@ -132,6 +144,14 @@ def measure_mixtures(
         test, search = score_cache.scores(key, "test", measure), score_cache.scores(key, "search", measure)
         measured.append(TrainedMixture(mixture, folder, merged, test, search))
     return measured
+
+
+def measure_trained_model(
+    evaluator: MergeEvaluator, problem: MixtureProblem, folder: Path, score_cache: ScoreCache
+) -> TrainedItems:
+    """A trained model on the test items, measured now or kept from before."""
+    measure = partial(_measure_trained, evaluator, problem, folder)
+    return TrainedItems(folder, score_cache.scores(_build_key(folder), "test", measure))
 
 
 def _build_key(folder: Path) -> str:

@@ -12,9 +12,11 @@ from aftermix.report.sections.verification import (
     UTILITY,
     choose_score_scale,
     compose_lead,
+    compose_retrained_lead,
     format_cost,
     list_consistencies,
     list_other_ratios,
+    list_retrained,
     read_verification,
 )
 from aftermix.runs.verification_records import VERIFICATION_FILE, ConsistencyRecord, VerificationRecord
@@ -26,7 +28,8 @@ def print_verification(run: Path, *, console: Console) -> None:
     if record is None:
         return
     console.print(compose_lead(record), markup=False, highlight=False)
-    for table in (_tabulate_ranks(record), _tabulate_other_ratios(record), _tabulate_costs(record)):
+    retrained = [_tabulate_retrained(record)] if record.retrained else []
+    for table in (_tabulate_ranks(record), _tabulate_other_ratios(record), *retrained, _tabulate_costs(record)):
         console.print(table)
     console.print(f"Trained: {run / VERIFICATION_FILE}", markup=False, highlight=False, soft_wrap=True)
 
@@ -65,6 +68,17 @@ def _tabulate_other_ratios(record: VerificationRecord) -> Table:
     table.add_column("ratios", overflow="fold")
     for method, ratios in list_other_ratios(record):
         table.add_row(method, ratios)
+    return table
+
+
+def _tabulate_retrained(record: VerificationRecord) -> Table:
+    title = "Trained at the ratios of each method; 95 % intervals over seeds"
+    table = Table(title=title, caption=compose_retrained_lead(record), caption_justify="left")
+    table.add_column("method", overflow="fold")
+    for column in ("utility", "found minus it", *record.consistency.capabilities):
+        table.add_column(column, justify="right")
+    for method, _, cells in list_retrained(record):
+        table.add_row(method, *cells)
     return table
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -22,6 +23,7 @@ from aftermix.report.number_format import (
     shorten,
 )
 from aftermix.runs.json_record import read_record
+from aftermix.runs.records import UtilityScore
 from aftermix.runs.verification_records import (
     VERIFICATION_FILE,
     ConsistencyRecord,
@@ -49,6 +51,9 @@ class VerificationSection:
     capabilities: tuple[str, ...]
     ratios: tuple[tuple[str, str], ...]
     costs: tuple[tuple[str, str, str, str, str, str], ...]
+    retrained: tuple[tuple[str, str, tuple[str, ...]], ...]
+    """Method, its ratios; utility, found minus it, and the capabilities of the models trained at them."""
+    retrained_lead: str
     chart: Markup
 
 
@@ -77,6 +82,8 @@ def build_verification_section(record: VerificationRecord | None) -> Verificatio
         capabilities=names,
         ratios=tuple(list_other_ratios(record)),
         costs=tuple(map(format_cost, record.cost)),
+        retrained=tuple(list_retrained(record)),
+        retrained_lead=compose_retrained_lead(record),
         chart=_draw_chart(record, scale),
     )
 
@@ -120,6 +127,55 @@ def list_other_ratios(record: VerificationRecord) -> Iterator[tuple[str, str]]:
         yield "our surrogates on the trained mixtures", format_shares(record.regmix.surrogate)
     if record.doremi is not None:
         yield "DoReMi", format_shares(record.doremi.ratios)
+
+
+def compose_retrained_lead(record: VerificationRecord) -> str:
+    """The verdict on trained ratios, a rival that is better first; empty where none were trained."""
+    if not record.retrained:
+        return ""
+    seeds = len(record.retrained[0].models)
+    rivals = [entry for entry in record.retrained if entry.difference is not None]
+    better = [entry.method for entry in rivals if _is_beyond_zero(entry.difference, above=False)]
+    worse = [entry.method for entry in rivals if _is_beyond_zero(entry.difference, above=True)]
+
+    trained = f"{format_count(seeds, 'model')} trained at each method's ratios, on the same test items."
+    if seeds == 1:
+        return f"{trained} One training each: differences may be those of a seed."
+    parts = [f"Better than the found ratios: {', '.join(better)}."] if better else []
+    parts += [f"The found ratios are better than {', '.join(worse)}."] if worse else []
+    return " ".join([*parts, trained] if parts else ["No method's ratios are told apart from the found ones.", trained])
+
+
+def list_retrained(record: VerificationRecord) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Rows of models trained at the ratios of each method: name, ratios, utility, difference, capabilities."""
+    scale = choose_score_scale(record)
+    for entry in record.retrained or ():
+        means = [
+            fmean(model.test.capabilities[name].score for model in entry.models)
+            for name in record.consistency.capabilities
+        ]
+        cells = (format_utility(entry.utility), format_utility(entry.difference), *map(scale.format, means))
+        yield entry.method, format_shares(entry.ratios), cells
+
+
+def format_utility(utility: UtilityScore | None) -> str:
+    """
+    >>> format_utility(UtilityScore(value=0.5, interval=(0.25, 0.75))), format_utility(None)
+    ('0.50, 0.25 to 0.75', '')
+    """
+    if utility is None:
+        return ""
+    if utility.value is None:
+        return "no value"
+    return format_weight(utility.value) + (
+        f", {' to '.join(map(format_weight, utility.interval))}" if utility.interval else ""
+    )
+
+
+def _is_beyond_zero(difference: UtilityScore | None, *, above: bool) -> bool:
+    if difference is None or difference.interval is None:
+        return False
+    return difference.interval[0] > 0 if above else difference.interval[1] < 0
 
 
 def format_cost(cost: MethodCostRecord) -> tuple[str, str, str, str, str, str]:
