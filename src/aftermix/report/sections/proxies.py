@@ -16,6 +16,8 @@ PROXIES = {
     "null": "null proxy: the experts' own scores",
 }
 NONE = "none"
+FEWEST_FOR_VERDICT = 10
+"""Trained mixtures below which a difference of two rank correlations is chance."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,11 @@ def _compose_worth(proxies: Sequence[ProxyRecord]) -> str:
         return f"{held}. A proxy without a rank has one value for all of them, or trained models have."
 
     ranks = f"{format_weight(merges)} by merges and {format_weight(null)} by the experts' own scores, without any merge"
+    told = f"{held}, Spearman is {ranks}"
+    if proxies[0].trained < FEWEST_FOR_VERDICT:
+        return f"{told}; fewer than {FEWEST_FOR_VERDICT} mixtures give no verdict."
     verdict = "Merging adds to the ranks here" if merges > null else "Merging adds nothing to the ranks here"
-    return f"{verdict}. {held}, Spearman is {ranks}; of so few mixtures either may be chance."
+    return f"{verdict}. {told}."
 
 
 def _tell_agreement(proxies: Sequence[ProxyRecord], agreement: ProxyAgreementRecord | None) -> ProxySection:

@@ -42,6 +42,13 @@ def test_the_first_words_say_what_merging_adds(merges: float, null: float, verdi
     )  # fmt: skip
 
 
+def test_few_trained_mixtures_give_no_verdict() -> None:
+    section = build_proxy_section(make_record({"merges": 0.5, "null": 1.0}, trained=3))
+    assert section is not None
+    assert section.lead.startswith("Held against 3 trained mixtures")
+    assert section.lead.endswith("; fewer than 10 mixtures give no verdict.")
+
+
 def test_a_rank_that_is_not_there_is_no_verdict() -> None:
     section = build_proxy_section(make_record({"merges": None, "null": 0.3}, trained=3))
     assert section is not None
