@@ -15,12 +15,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Workers share the cores: two threads of one process would wait for each other at every small operation.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from aftermix import progress
 from aftermix.cli import cli
 from aftermix.command_end import run_guarded
 
@@ -63,6 +64,13 @@ def loaded_code_is_no_garbage() -> None:
 def run_cli(*arguments: object) -> int:
     """The exit code of `aftermix ARGUMENTS`, run in this process."""
     return run_guarded(lambda: cli.main([str(argument) for argument in arguments], standalone_mode=False))
+
+
+@pytest.fixture
+def shown() -> Iterator[None]:
+    """Bars are drawn and lines told, as by the command line."""
+    with progress.shown():
+        yield
 
 
 def save_tokenizer(folder: Path, *, chat_template: str | None = None) -> None:

@@ -64,7 +64,7 @@ class CallablePackage(ModuleType):
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Call the job of this name: see :mod:`aftermix.api.work`."""
-        job = getattr(import_module("aftermix.api.work"), self.__name__.rpartition(".")[2])
+        job = getattr(_load_module("aftermix.api.work"), self.__name__.rpartition(".")[2])
         return job(*args, **keywords)
 
 
@@ -84,10 +84,20 @@ def __getattr__(name: str) -> Any:
 
         return version("aftermix")
     if name in HOMES:
-        return getattr(import_module(HOMES[name]), name)
+        return getattr(_load_module(HOMES[name]), name)
     if name in CALLED_PACKAGES:
-        return import_module(f"aftermix.{name}")
+        return _load_module(f"aftermix.{name}")
     raise AttributeError(f"module 'aftermix' has no attribute '{name}'")
+
+
+def _load_module(name: str) -> ModuleType:
+    """A module, whose libraries draw from no stream of numbers that the user has seeded: Rich does while it loads."""
+    generator = sys.modules.get("random")
+    state = generator.getstate() if generator is not None else None
+    module = import_module(name)
+    if generator is not None:
+        generator.setstate(state)
+    return module
 
 
 def __dir__() -> list[str]:

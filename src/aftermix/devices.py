@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
@@ -11,6 +11,8 @@ import torch
 
 from aftermix.errors import AftermixError, printable
 
+LOGGER = logging.getLogger("aftermix.devices")
+LOGGER.addHandler(logging.NullHandler())
 NOT_HEEDED = (
     "ACCELERATE_MIXED_PRECISION",
     "ACCELERATE_DOWNCAST_BF16",
@@ -32,8 +34,8 @@ NEUTRAL = ("", "0", "no", "none", "false", "default", "strict")
 def set_environment_aside(log: Callable[[str], object] | None = None) -> None:
     """Take the variables that change arithmetic out of this process's environment: the file decides the numbers.
 
-    Called before a model is loaded for training or evaluation. `log` (default: standard error) is told of each that
-    asked for something. What concerns placement alone (FSDP, ranks, visible devices, threads) stays.
+    Called before a model is loaded for training or evaluation. `log` (default: the logger `aftermix`) is told of each
+    that asked for something. What concerns placement alone (FSDP, ranks, visible devices, threads) stays.
     """
     set_here = [name for name in os.environ if name in NOT_HEEDED or name.startswith(NOT_HEEDED_PREFIXES)]
     for name in sorted(set_here):
@@ -44,7 +46,7 @@ def set_environment_aside(log: Callable[[str], object] | None = None) -> None:
         is_one_step = name == "ACCELERATE_GRADIENT_ACCUMULATION_STEPS" and value == "1"
         if value.lower() not in NEUTRAL and not is_one_step:
             line = printable(f"{name}={value} in the environment is not heeded: the file decides the numbers")
-            sys.stderr.write(f"{line}\n") if log is None else log(line)
+            (LOGGER.warning if log is None else log)(line)
 
 
 def open_device(name: str, *, where: str, error: type[AftermixError]) -> torch.device:

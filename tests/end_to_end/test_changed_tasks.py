@@ -16,6 +16,8 @@ from aftermix.errors import SearchError
 from aftermix.jobs.verify.command import verify
 from conftest import run_cli
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 Family = Mapping[str, Path]
 
 

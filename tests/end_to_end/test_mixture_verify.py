@@ -296,6 +296,8 @@ from aftermix.jobs.verify.doremi import doremi_ratios
 from aftermix.jobs.verify.command import verify
 from aftermix.training.loop import StepRecorder
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 where, left = sys.argv[3], int(sys.argv[4])
 
 def dying(real):

@@ -296,6 +296,8 @@ def test_a_bad_scorer_is_refused_before_anything_is_written(encoders: Family, tm
 LATER = """
 from scorer import items, score as score_well
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 LIMIT = {limit}
 CALLS = []
 

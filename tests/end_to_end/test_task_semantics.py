@@ -13,6 +13,8 @@ import torch
 from aftermix.command_end import join_command
 from conftest import run_cli
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 Family = Mapping[str, Path]
 
 

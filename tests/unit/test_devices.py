@@ -19,6 +19,8 @@ from aftermix.terminal import set_template_date
 from conftest import save_tokenizer
 from support.training_world import _one_thread, base_folder, corpus, make_config
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 __all__ = ["_one_thread", "base_folder", "corpus", "make_config"]
 
 ASKING = {

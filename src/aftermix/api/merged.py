@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from aftermix.api.manners import preserve_process
 from aftermix.checkpoints.model_files import find_tokenizer_folder
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, EvaluateConfig
@@ -42,6 +43,7 @@ class Merged:
         """
         return stream_merged_tensors(self._open_merger(), self.weights)
 
+    @preserve_process()
     def model(self, *, device: str = "auto", dtype: str = "auto") -> Any:
         """The merge as a model of transformers, with its generation settings, ready to run.
 
@@ -56,6 +58,7 @@ class Merged:
         engine.load(stream_merged_tensors(merger, self.weights))
         return engine.lm.model
 
+    @preserve_process()
     def save(self, folder: str | Path, *, log: Callable[[str], object] = lambda _: None) -> Path:
         """Write the model folder `folder`, as `aftermix merge` does, and return it; `log` is told what it tells.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aftermix.api.manners import preserve_process
 from aftermix.api.merged import Merged
 from aftermix.api.sections import build_pool_config, extend_config
 from aftermix.config import Config, load_config
@@ -47,6 +48,7 @@ class Pool:
         """Names of the vectors."""
         return list(self.config.vectors)
 
+    @preserve_process()
     def problems(self) -> list[Problem]:
         """Everything that would stop a job on this pool, as `aftermix doctor` tells it; empty where all is well.
 

@@ -1,7 +1,8 @@
 """The jobs as functions: search, mixture, train, evaluate. Each takes a pool, a configuration or a file, and keywords.
 
-Keywords are keys of the file's sections (:mod:`aftermix.api.sections`). A job prints nothing but its progress bars;
-`log` is told what the command line would say.
+Keywords are keys of the file's sections (:mod:`aftermix.api.sections`). A job prints nothing (bars are
+for notebooks, and for whoever asks), and leaves the process as it found it (:mod:`aftermix.api.manners`); `log` is told
+what the command line would say.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aftermix.api.manners import preserve_process
 from aftermix.api.own_function import take_function
 from aftermix.api.pool import Pool
 from aftermix.api.sections import Ranges, extend_config, open_config
@@ -45,13 +47,14 @@ def search(
 
     Raises :class:`AftermixError` with nothing written, and :class:`RunFailedError` once something is.
     """
-    from aftermix.jobs.search.command import search as job
-
     stated = "trials" in {**options, **(options.get("search") or {})}
     earlier = _as_path(start_from)
     with take_function(options) as named, _tell_how_to_go_on("search", Path(output), options):
         config = extend_config(_configure(source), named, sections=["search", "evaluate", "merge"], ranges=ranges)
-        return open_run(job(config, Path(output), resume=resume, source=earlier, trials_stated=stated, log=log))
+        with preserve_process():
+            from aftermix.jobs.search.command import search as job
+
+            return open_run(job(config, Path(output), resume=resume, source=earlier, trials_stated=stated, log=log))
 
 
 def mixture(
@@ -78,15 +81,24 @@ def mixture(
     given = {"verify": verify, "verify_tokens": verify_tokens, "doremi": doremi or None}
     with take_function(options) as named, _tell_how_to_go_on("mixture", folder, options, **given):
         config = extend_config(_configure(source), named, sections=["mixture", "evaluate", "merge", "search"])
-        if verify is None:
-            from aftermix.jobs.mixture.command import mixture as job
+        begun: dict[str, Any] = {"resume": resume, "source": from_run, "log": log}
+        with preserve_process():
+            if verify is None:
+                from aftermix.jobs.mixture.command import mixture as job
 
-            job(config, folder, resume=resume, source=from_run, log=log)
-        else:
-            from aftermix.jobs.verify.command import run_and_verify
+                job(config, folder, **begun)
+            else:
+                from aftermix.jobs.verify.command import run_and_verify
 
-            begun: dict[str, Any] = {"resume": resume, "source": from_run, "seeds": verify_seeds, "log": log}
-            run_and_verify(config, folder, mixtures=verify, tokens=verify_tokens, doremi=doremi, **begun)
+                run_and_verify(
+                    config,
+                    folder,
+                    mixtures=verify,
+                    tokens=verify_tokens,
+                    doremi=doremi,
+                    seeds=verify_seeds,
+                    **begun,
+                )
     return open_run(folder)
 
 
@@ -96,11 +108,12 @@ def train(source: Source, *, output: str | Path, **options: Any) -> dict[str, Pa
     `options`: keys of `train:`, `datasets` among them; finished experts and resume points in `output` are taken up.
     Raises :class:`AftermixError` for bad input, before anything is written.
     """
-    from aftermix.jobs.train.command import train as job
-
     config = extend_config(_configure(source), options, sections=["train"])
     try:
-        return dict(job(config, Path(output)))
+        with preserve_process():
+            from aftermix.jobs.train.command import train as job
+
+            return dict(job(config, Path(output)))
     except KeyboardInterrupt as stop:
         stop.add_note("Interrupted: finished experts and resume points are kept; the same call goes on.")
         raise
@@ -115,9 +128,10 @@ def evaluate(
     `tasks`, and intervals. Raises :class:`AftermixError` on bad input.
     """
     from aftermix.api.shown_scores import MeasuredScores
-    from aftermix.jobs.evaluate.command import evaluate as job
 
-    with take_function(options) as named:
+    with take_function(options) as named, preserve_process():
+        from aftermix.jobs.evaluate.command import evaluate as job
+
         config = extend_config(_configure(source), named, sections=["evaluate", "merge", "search"], weights=weights)
         return MeasuredScores.model_validate(job(config, split=split).model_dump(exclude_unset=True))
 

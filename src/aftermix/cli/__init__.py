@@ -22,6 +22,9 @@ __all__ = ["TRAINERS", "cli", "main"]
 @click.version_option(package_name="aftermix")
 def cli() -> None:
     """Train one expert per dataset. Decide the mixture afterwards."""
+    from aftermix import progress
+
+    click.get_current_context().with_resource(progress.shown())
 
 
 for command in (

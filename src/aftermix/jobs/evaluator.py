@@ -49,7 +49,7 @@ class ModelEvaluator:
         The user is told what is to be known of the tasks.
         """
         for remark in suite.remarks:
-            progress.say(str(remark))
+            progress.warn(str(remark))
         tell_warnings(suite)
         engine = suite.open_engine(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config)
         return ModelEvaluator(engine, suite, keeps_answers)
@@ -112,7 +112,7 @@ def count_finalist_positions(suite: EvaluationSuite, lm: Any, config: SearchConf
 def tell_warnings(suite: EvaluationSuite) -> None:
     """Tell the user what was warned of: each kind once, with its number."""
     for line in suite.take_warnings():
-        progress.say(printable(line))
+        progress.warn(printable(line))
 
 
 @dataclass(frozen=True)

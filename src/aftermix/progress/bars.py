@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aftermix.progress.lines import is_shown
 from aftermix.progress.place import is_notebook
 
 if TYPE_CHECKING:
@@ -15,14 +16,18 @@ T = TypeVar("T")
 
 
 def open_bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
-    """A bar of tqdm over `items`, or without them one that is advanced by hand; `options` are tqdm's."""
+    """A bar of tqdm over `items`, or without them one that is advanced by hand; `options` are tqdm's.
+
+    Nothing is drawn where nobody asked for bars.
+    """
     from tqdm import tqdm
 
     if is_notebook():
         from aftermix.progress.notebook_bar import NotebookBar
 
         return NotebookBar(items, **options)
-    return tqdm(items, **{"dynamic_ncols": True, **options})
+    hidden = {} if is_shown() else {"disable": True}
+    return tqdm(items, **{"dynamic_ncols": True, **options, **hidden})
 
 
 def bar(items: Iterable[T], *, label: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
@@ -41,12 +46,3 @@ def counter(*, label: str, total: int, done: int = 0, unit: str = "it") -> Itera
             shown.update()
 
         yield advance
-
-
-def say(line: str) -> None:
-    """Write one line on standard error, beside a bar."""
-    import sys
-
-    from tqdm import tqdm
-
-    tqdm.write(line, file=sys.stderr)

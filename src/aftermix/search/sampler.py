@@ -21,8 +21,6 @@ from aftermix.search.priors import list_first_points
 from aftermix.search.space import Dimension, NumberRange, SearchSpace
 from aftermix.seeds import derived_seed
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 CANDIDATES = 24
 """Points drawn from the density of good trials, of which the best by density ratio is suggested."""
 ATTEMPTS = 10
@@ -61,7 +59,7 @@ def suggest(
 
     # The whole study is told again each time, so that no state but the records decides.
     avoided = [*running, *(trial.point for trial in trials if trial.state == "failed")]
-    study = optuna.create_study(
+    study = _create_study(
         directions=["maximize"] * len(objectives.goals),
         sampler=_build_sampler(config, seed=derived_seed(config.seed, "sampler", number), avoided=len(avoided)),
         pruner=optuna.pruners.NopPruner(),
@@ -77,6 +75,16 @@ def suggest(
         point = _ask_study(study, space)
     origin = "random" if is_random else "startup" if in_startup else "sampler"
     return Suggestion(point.weights, origin, point.settings, strategy)
+
+
+def _create_study(**options: Any) -> optuna.Study:
+    """A study in memory, of whose making nothing is told."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(**options)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _ask_study(study: optuna.Study, space: SearchSpace) -> Point:

@@ -20,6 +20,8 @@ from aftermix.jobs.merge.kinship import list_kinship_remarks, measure_sample
 from aftermix.jobs.plan import plan
 from conftest import Family, run_cli
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 
 def open_family(base: Path, **experts: Path) -> ModelPool:
     return open_pool(describe_family(base, **experts))

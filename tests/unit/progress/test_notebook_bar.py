@@ -83,11 +83,12 @@ def test_a_bar_that_is_stopped_shows_how_far_it_came(cells: list[NotebookNode]) 
     assert cells[1].outputs[-1].ename == "KeyboardInterrupt"
 
 
+@pytest.mark.usefixtures("shown")
 def test_elsewhere_bars_are_those_of_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert not is_notebook()
     assert list(bar("ab", label="Letters", unit="letter")) == ["a", "b"]
-    with open_bar(desc="Steps", total=2) as shown:
-        shown.update(2)
+    with open_bar(desc="Steps", total=2) as drawn:
+        drawn.update(2)
     told = capsys.readouterr().err
     assert "Letters: 100%" in told
     assert "Steps: 100%" in told

@@ -17,6 +17,8 @@ from aftermix.runs.trials import ItemMeasurement, Suggestion
 from aftermix.search.space import SearchSpace
 from aftermix.search.study import describe_best, run_study
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 SPACE = SearchSpace({"it": (0.3, 1.0), "ja": (0.0, 1.0)}, ("it",))
 TASKS = ["a", "b"]
 

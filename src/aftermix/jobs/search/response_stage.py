@@ -73,7 +73,7 @@ class ResponseStage:
             return False
         share = measure_likelihood_share(proposer.run, proposer.objectives)
         if share < LEAST_SHARE:
-            progress.say(
+            progress.warn(
                 f"strategy: tpe in place of response: tasks of choices hold {share:.0%} of the objective, and what is "
                 "generated has no likelihood that the score must follow."
             )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from pydantic import JsonValue
-from tqdm import tqdm
 
+from aftermix import progress
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE, digest_tensors
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.pool import open_pool
@@ -49,7 +48,7 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
     told. All inputs are checked before the first step: :class:`AftermixError` names every fault. Experts finished
     before a fault or an interruption stay. Of several processes the first alone writes, speaks and gives folders back.
     """
-    log = (log or write_to_stderr) if read_process_index() == 0 else _ignore_line
+    log = (log or progress.say) if read_process_index() == 0 else _ignore_line
     require(config, *NEEDED["train"])
     settings, base_name = config.train, config.base
     if settings is None or base_name is None:
@@ -99,11 +98,6 @@ def hold_experts(folders: Sequence[Path]) -> Iterator[None]:
 
 def _ignore_line(_: str) -> None:
     """Say nothing, as all processes of a run but the first."""
-
-
-def write_to_stderr(line: str) -> None:
-    """Write a line beside the progress bars."""
-    tqdm.write(line, file=sys.stderr)
 
 
 def _resolve_scale(settings: TrainConfig, base_name: str, log: Callable[[str], None]) -> TrainConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from aftermix import progress
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, require
 from aftermix.errors import MixtureError, SearchError
@@ -19,7 +20,6 @@ from aftermix.jobs.search.score_lock import (
     refuse_other_function,
     refuse_other_scores,
 )
-from aftermix.jobs.train.command import write_to_stderr
 from aftermix.jobs.verify.expert_training import adopt_training
 from aftermix.jobs.verify.mixture_verification import MixtureVerification
 from aftermix.jobs.verify.retrained_ratios import retrain_ratios
@@ -112,7 +112,7 @@ def verify(
     :class:`RunFailedError` once a training may have begun.
     """
     with open_session(run, resume=True) as session:
-        told = log or write_to_stderr
+        told = log or progress.say
         _verify(config, session, mixtures=mixtures, tokens=tokens, doremi=doremi, seeds=seeds, log=told)
     return run / VERIFICATION_FILE
 

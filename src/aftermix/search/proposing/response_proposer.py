@@ -76,7 +76,7 @@ class ResponseProposer:
 
         fitted = self.fit(trials)
         if fitted is None or not fitted.is_useful:
-            progress.say(f"Trials {number} to {number + wanted - 1} are TPE's: {UNPREDICTED}")
+            progress.warn(f"Trials {number} to {number + wanted - 1} are TPE's: {UNPREDICTED}")
             return list(self.fall_back(trials, wanted))
 
         if not self.ends:

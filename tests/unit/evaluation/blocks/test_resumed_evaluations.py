@@ -17,6 +17,8 @@ from aftermix.evaluation.harness import SuiteScores, TaskSuite
 from aftermix.runs.answers import blocks
 from aftermix.runs.answers.blocks import journal_blocks
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 ROLLING = """
 output_type: loglikelihood_rolling
 doc_to_text: ""

@@ -13,6 +13,8 @@ from safetensors.numpy import load_file, save_file
 from aftermix.runs.answers import blocks
 from aftermix.runs.answers.blocks import BlockJournal, discard_blocks, find_journal, journal_blocks
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 ENGINE = "cpu, torch.float32, 2 threads"
 
 
