@@ -165,7 +165,15 @@ def _clipped(text: str) -> str:
 
 
 class AftermixError(Exception):
-    """Bad input, refused before work begins. The command line prints it and exits with `exit_code`."""
+    """Bad input, refused before work begins. The command line prints it and exits with `exit_code`.
+
+    >>> import aftermix
+    >>> try:
+    ...     aftermix.Pool("models/base", {"ja": "experts/ja"}).merge({"jp": 0.4})
+    ... except aftermix.AftermixError as error:
+    ...     error.problems[0].found
+    "expected vectors of the pool (ja), found 'jp'"
+    """
 
     exit_code = 2
 

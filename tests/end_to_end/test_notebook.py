@@ -128,7 +128,7 @@ def test_every_object_shows_itself(session: NotebookSession) -> None:
     assert "predicted" in session.show('run.predict({"counts": 0.3, "dates": 0.6})')
     assert "<iframe" in session.show("run.desk()")
     assert "12 points told, 0 open" in session.show("study")
-    assert session.find("pool.problems()").outputs[0].data["text/plain"] == "[]"
+    assert session.find("pool.problems()").outputs[-1].data["text/plain"] == "[]"
 
 
 def test_no_cell_has_control_codes_or_warnings(session: NotebookSession) -> None:
@@ -139,7 +139,7 @@ def test_no_cell_has_control_codes_or_warnings(session: NotebookSession) -> None
 
 def test_long_work_has_bars_that_stand_at_their_end(session: NotebookSession) -> None:
     trained = list_bars(session.find("\nexperts"))
-    assert [re.search(r"<span>(.*?)</span>", shown)[1] for shown in trained] == ["counts", "dates"]  # type: ignore[index]
+    assert [re.search(r"<span>(.*?)</span>", shown)[1] for shown in trained] == ["train counts", "train dates"]  # type: ignore[index]
     assert any('value="10" max="10"' in shown for shown in list_bars(session.find("\nrun")))
 
 

@@ -18,7 +18,14 @@ from aftermix.runs.trials import Weights
 
 
 class Merged:
-    """A merge at fixed weights. Nothing is read before :meth:`tensors`, :meth:`model` or :meth:`save`."""
+    """A merge at fixed weights.
+
+    Nothing is read before :meth:`tensors`, :meth:`model` or :meth:`save`. ::
+
+        merged = pool.merge({"ja": 0.4, "math": 0.3}, method="ties", density=0.3)
+        norms = {name: tensor.norm() for name, tensor in merged.tensors()}
+        merged.save("models/merged")
+    """
 
     def __init__(self, config: Config) -> None:
         """`config`: base, vectors with their weights, and the merge.

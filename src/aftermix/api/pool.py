@@ -18,8 +18,8 @@ class Pool:
 
     Nothing is opened until something is asked for.
 
-    >>> pool = Pool("models/base", {"ja": "experts/ja", "math": {"model": "experts/math", "tokens": 2_000_000}})
-    >>> pool
+    >>> math = {"model": "experts/math", "tokens": 2_000_000}
+    >>> Pool("models/base", {"ja": "experts/ja", "math": math})
     Pool('base', vectors=['ja', 'math'])
     """
 
@@ -27,7 +27,7 @@ class Pool:
         """`base`: folder or hub name, None for `method: linear`. `vectors`: name -> folder, hub name, or a mapping with
         the keys of a vector in the file. `sections`: further sections of the file (`merge={...}`, `evaluate={...}`).
 
-        Raises :class:`ConfigError` or :class:`ManyProblemsError` for values that the file would be refused for.
+        Raises :class:`.ConfigError` or :class:`.ManyProblemsError` for values that the file would be refused for.
         """
         self.config: Config = build_pool_config(base, vectors, sections)
 

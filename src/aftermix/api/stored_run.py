@@ -26,7 +26,15 @@ PLAIN = ("number", "state", "origin")
 
 
 class Run:
-    """A run of a search or a mixture. What it shows is what its files held when it was opened."""
+    """A run of a search or a mixture.
+
+    What it shows is what its files held when it was opened. ::
+
+        run = aftermix.open_run("runs/quiz")
+        run.trials.sort_values("objective", ascending=False)
+        run.items().groupby("number")["score"].mean()
+        run.predict({"ja": 0.2, "math": 0.5}).objective.mean
+    """
 
     def __init__(self, contents: RunContents) -> None:
         """`contents`: the files, as :func:`open_run` reads them."""
@@ -133,7 +141,10 @@ def _list_items(task: TaskSplitRecord, split: Split, scores: OptionalScores) -> 
 
 
 def open_run(path: str | Path) -> Run:
-    """Open the run folder at `path`: of a search or a mixture, finished, killed or still running.
+    """Open the run folder at `path`: of a search or a mixture, finished, killed or still running. ::
+
+        run = aftermix.open_run("runs/quiz")
+        run.best.weights if run.best else len(run.trials)
 
     Raises :class:`AftermixError` when it is no run, or naming the file and place that is damaged.
     """

@@ -60,9 +60,9 @@ class Study:
     What is proposed is decided by what was told before, the points still open, and the seed. Priors come first, then
     scattered points, then the sampler's. `response` fits every item's log-likelihoods, and has a design of its own. ::
 
-        study = Study(pool, ranges={"ja": (0, 1), "math": (0, 1)}, output="studies/x")
+        study = aftermix.Study(pool, ranges={"ja": (0, 1), "math": (0, 1)}, output="studies/y")
         for point in study.ask(4):
-            study.tell(point.number, {"accuracy": score(point.tensors())})
+            study.tell(point.number, {"my score": my_score(point.model())})
         study.best.weights
 
     With `output` every point and every score is on disk before the call returns. Opened again with the same arguments,

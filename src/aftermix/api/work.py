@@ -38,14 +38,17 @@ def search(
     log: Log = lambda _: None,
     **options: Any,
 ) -> Run:
-    """Search merge weights by measured score, in the run folder `output`, and open it: `aftermix search`.
+    """Search merge weights by measured score, in the run folder `output`, and open it: `aftermix search`. ::
+
+        run = aftermix.search(pool, tasks=["quiz"], include_path="tasks", trials=12, output="runs/quiz")
+        run.best.weights
 
     `options`: keys of `search:`, `evaluate:` and `merge:`, the first that has the key; `ranges`: of the merge weights,
     by vector. `resume` goes on with the run in `output`; `start_from` is `--from`, an earlier run whose scores are
     taken. `function` may be a function of one's own, with its `items` beside it. Interrupted, a search leaves a run
     that `resume=True` goes on with.
 
-    Raises :class:`AftermixError` with nothing written, and :class:`RunFailedError` once something is.
+    Raises :class:`AftermixError` with nothing written, and :class:`.RunFailedError` once something is.
     """
     stated = "trials" in {**options, **(options.get("search") or {})}
     earlier = _as_path(start_from)
@@ -70,7 +73,10 @@ def mixture(
     log: Log = lambda _: None,
     **options: Any,
 ) -> Run:
-    """Find the data ratios whose merge scores best, in the run folder `output`, and open it: `aftermix mixture`.
+    """Find the data ratios whose merge scores best, in the run folder `output`, and open it: `aftermix mixture`. ::
+
+        run = aftermix.mixture(pool, tasks=["quiz"], include_path="tasks", points=8, output="runs/mixture")
+        run.ratios
 
     `options`: keys of `mixture:`, `evaluate:`, `merge:` and `search:`, the first that has the key. `verify` mixtures
     are then trained for real (`--verify`), each on `verify_tokens` (`--tokens`; default as the experts), with `doremi`
@@ -103,7 +109,11 @@ def mixture(
 
 
 def train(source: Source, *, output: str | Path, **options: Any) -> dict[str, Path]:
-    """Train one expert per dataset from the base, below `output`: name -> model folder. `aftermix train`.
+    """Train one expert per dataset from the base, below `output`: name -> model folder. `aftermix train`. ::
+
+        base = aftermix.Pool("models/base", {})
+        data = {"code": {"data": "texts/code.jsonl", "tokens": 2_000}}
+        aftermix.train(base, datasets=data, context=32, batch_size=4, output="experts/trained")["code"]
 
     `options`: keys of `train:`, `datasets` among them; finished experts and resume points in `output` are taken up.
     Raises :class:`AftermixError` for bad input, before anything is written.
@@ -122,7 +132,10 @@ def train(source: Source, *, output: str | Path, **options: Any) -> dict[str, Pa
 def evaluate(
     source: Source, *, weights: Mapping[str, float] | None = None, split: Split = "test", **options: Any
 ) -> MeasuredScores:
-    """Score the merge at `weights` (left out: those of the file; without vectors, the base): `aftermix evaluate`.
+    """Score the merge at `weights` (left out: those of the file; without vectors, the base): `aftermix evaluate`. ::
+
+        scores = aftermix.evaluate(pool, weights={"ja": 0.4}, tasks=["quiz"], include_path="tasks")
+        scores.tasks["quiz"].score, scores.tasks["quiz"].interval
 
     `options`: keys of `evaluate:`, `merge:` and `search:`, the first that has the key. The result has `objective`,
     `tasks`, and intervals. Raises :class:`AftermixError` on bad input.

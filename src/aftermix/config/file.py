@@ -26,7 +26,14 @@ KEY = "[key]"
 
 
 class Config(ConfigSection):
-    """The whole file. Which sections a job needs is checked by :func:`require`."""
+    """The whole file, checked.
+
+    Which sections a job needs is checked when it runs. ::
+
+        pool.config.write("aftermix.yaml")
+        config = aftermix.Config.read("aftermix.yaml")
+        aftermix.Pool.from_config(config).vectors
+    """
 
     base: str | None = None
     """Folder or hub name of the base. Only `method: linear` does without."""
