@@ -46,3 +46,15 @@ def gather_state(model: Any) -> dict[str, torch.Tensor]:
         if first:
             state[name.replace(WRAPPER, "")] = whole.detach().cpu()
     return state
+
+
+def reshard_modules(model: Any) -> None:
+    """Give back the gathered tensors of every sharded module of `model`.
+
+    FSDP2 keeps those of the outermost module after a forward pass, for the backward pass to come. Where none comes, the
+    next forward pass would compute with them, whatever an optimizer has done to the shards.
+    """
+    for module in model.modules():
+        reshard = getattr(module, "reshard", None)
+        if callable(reshard):
+            reshard()

@@ -10,6 +10,7 @@ import torch
 
 from aftermix.errors import RunFailedError
 from aftermix.training.data.collate import IGNORED, TokenSequence, collate
+from aftermix.training.distributed.processes import reshard_modules
 
 MOST_POINTS, FEWEST_POINTS = 20, 4
 """Points after the first, of which the last is the end."""
@@ -66,6 +67,7 @@ class HeldOutCurve:
             with torch.no_grad():
                 domains = {name: self._average_loss(model, rows) for name, rows in self.sequences.items()}
         finally:
+            reshard_modules(model)
             model.train(was_training)
 
         total = sum(self.shares[name] for name in domains)

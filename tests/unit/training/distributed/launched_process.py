@@ -47,6 +47,8 @@ def main(file: Path, output: Path) -> None:
         assert "cats: goes on after step 2 of 5" in said, said
         ours, theirs = (load_file(output / run / "cats/model.safetensors") for run in ("interrupted", "whole"))
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs), "the run that went on differs"
+        told = {(output / run / "cats/losses.jsonl").read_text() for run in ("interrupted", "whole")}
+        assert len(told) == 1, "the losses of the run that went on differ"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def options() -> dict[str, Any]:
         "save_steps": 2,
         "checkpoint_tokens": 256,
         "dtype": "float32",
+        "held_out": 0.02,
     }
 
 
@@ -62,7 +64,19 @@ def test_two_sharded_processes_train_what_one_trains(make_config: Any, tmp_path:
         assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
         for name, tensor in ours.items():
             torch.testing.assert_close(tensor, theirs[name], atol=3e-6, rtol=0, msg=f"{folder}: {name}")
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["cats", "cats-checkpoints"]
+        moved = load_file(tmp_path / "two" / folder / "vector.safetensors")
+        base = load_file(Path(str(config.base)) / "model.safetensors")
+        for name, tensor in ours.items():
+            kept = moved[f"values.{name}"].float()
+            torch.testing.assert_close(kept, tensor - base[name].float(), atol=1e-6, rtol=1 / 256, msg=name)
+
+    # What is held out is measured on the sharded model as on a whole one.
+    two, one = (json.loads((tmp_path / run / "cats/train.json").read_text())["held_out"] for run in ("two", "one"))
+    assert {key: two[key] for key in ("documents", "tokens")} == {key: one[key] for key in ("documents", "tokens")}
+    losses = [[point["loss"] for point in held["points"]] for held in (two, one)]
+    assert len(losses[0]) > 3
+    assert losses[0] == pytest.approx(losses[1], abs=2e-5)
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["cats", "cats-checkpoints", "report.html"]
 
 
 @needs_gloo
