@@ -14,6 +14,7 @@ from aftermix.errors import AftermixError, ConfigError, ask_meant
 from aftermix.files import write_atomically
 from aftermix.jobs.export.data_files import NamedDataFiles
 from aftermix.jobs.export.domain_counts import CACHE, DomainCounter
+from aftermix.jobs.export.ratio_spread import RatioSpread, read_spread
 from aftermix.jobs.run_folder import read_run_config
 from aftermix.jobs.train.expert_data import DatasetSources, collect_sources
 from aftermix.mixture.exports.consumers import CONSUMERS
@@ -60,6 +61,8 @@ class _MixtureToExport:
     tokens: int | None
     max_epochs: float
     cache: str | None
+    spread: RatioSpread | None
+    """Of the ratios, where a run found them."""
 
 
 def export_mixture(
@@ -194,9 +197,9 @@ def _attach_data(
 
     sources = collect_sources(EXPORT_DATASET, _add_dataset(settings, dataset))
     max_epochs = options.max_epochs or dataset.max_epochs or MAX_EPOCHS
-    return _MixtureToExport(
-        config.base, sources, int(options.tokens) if options.tokens else tokens, max_epochs, settings.cache
-    )
+    tokens = int(options.tokens) if options.tokens else tokens
+    spread = read_spread(Path(dataset.mixture)) if isinstance(dataset.mixture, str) else None
+    return _MixtureToExport(config.base, sources, tokens, max_epochs, settings.cache, spread)
 
 
 def _add_dataset(settings: TrainConfig, dataset: DatasetConfig) -> TrainConfig:
@@ -228,10 +231,18 @@ def _build_plan(
     budget = mixture.tokens or count_unrepeated_tokens(ratios, data)
     given = allot(ratios, data, budget_tokens=budget, max_epochs=mixture.max_epochs)
 
+    spread = mixture.spread
     domains = tuple(
-        ExportDomain(**vars(files), data=data[files.name], given=given[files.name]) for files in domain_files
+        ExportDomain(
+            **vars(files),
+            data=data[files.name],
+            given=given[files.name],
+            spread=spread.bounds.get(files.name) if spread is not None else None,
+        )
+        for files in domain_files
     )
-    return MixturePlan(domains, budget, str(folder.absolute()), options.root, options.sequence_tokens)
+    source = spread.source if spread is not None else None
+    return MixturePlan(domains, budget, str(folder.absolute()), options.root, options.sequence_tokens, source)
 
 
 def _find_common_kind(parts: list[Path]) -> str:

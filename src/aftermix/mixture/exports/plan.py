@@ -47,6 +47,8 @@ class ExportDomain(DomainFiles):
 
     data: DomainData
     given: DomainAllotment
+    spread: tuple[float, float] | None = field(default=None, kw_only=True)
+    """Lowest and highest ratio that the run leaves open, where it tells them."""
 
     @property
     def has_tools(self) -> bool:
@@ -66,6 +68,8 @@ class MixturePlan:
     """Folder of data that the consumer keeps in a form of its own."""
     sequence_tokens: int | None = None
     """Length of the consumer's samples; None where a sample is an example."""
+    spread_source: str | None = None
+    """Kind of the spreads of the domains, in words."""
 
     @property
     def draws(self) -> dict[str, float]:
@@ -88,16 +92,19 @@ class MixturePlan:
 
 
 def describe_plan(plan: MixturePlan) -> Iterator[str]:
-    """The budget, then for each domain what it gives and how often it is repeated."""
+    """The budget, then for each domain what it gives, between which ratios it may lie and how often it is repeated."""
     yield f"{plan.budget_tokens:,} tokens in {plan.examples:,} examples"
     for domain in plan.domains:
         given, cut = domain.given, ""
         if abs(given.ratio - given.wanted) > 5e-5:
             cut = f" (asked for: {given.wanted:.2%})"
+        spread = f" [{domain.spread[0]:.0%}, {domain.spread[1]:.0%}]" if domain.spread is not None else ""
         yield printable(
-            f"{domain.name}: {given.ratio:.2%} of the tokens{cut}, {given.tokens:,} tokens, "
+            f"{domain.name}: {given.ratio:.2%} of the tokens{spread}{cut}, {given.tokens:,} tokens, "
             f"{given.examples:,.0f} examples of {domain.data.mean_tokens:,.1f} tokens, {given.epochs:.2f} epochs"
         )
+    if plan.spread_source is not None:
+        yield f"[lowest, highest]: {plan.spread_source}"
 
 
 def format_comments(lines: Iterator[str]) -> str:
