@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from aftermix.api.manners import preserve_process
-from aftermix.checkpoints.model_files import find_tokenizer_folder
+from aftermix.checkpoints.model_files import find_tokenizer_folder, writes_text
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, EvaluateConfig
 from aftermix.jobs.merge.statistics import open_merger
@@ -51,17 +51,26 @@ class Merged:
         return stream_merged_tensors(self._open_merger(), self.weights)
 
     @preserve_process()
-    def model(self, *, device: str = "auto", dtype: str = "auto") -> Any:
+    def model(self, *, model_class: str | None = None, device: str = "auto", dtype: str = "auto") -> Any:
         """The merge as a model of transformers, with its generation settings, ready to run.
 
-        `device` and `dtype` are those of `evaluate:`: CUDA where there is one; float32 on a CPU, else the base's type.
+        `model_class` names its class; left out, it is a causal language model, or of a base that generates no text what
+        its `config.json` names. `device` and `dtype` are those of `evaluate:`: CUDA where there is one; float32 on a
+        CPU, else the base's type.
         """
         from aftermix.evaluation.engines.hf import HuggingFaceEngine  # here: tensors need no transformers
 
         merger = self._open_merger()
-        pool = merger.pool
+        pool, tokenizer_folder = merger.pool, find_tokenizer_folder(merger.pool)
         settings = EvaluateConfig.model_validate({"tasks": ["none"], "device": device, "dtype": dtype})
-        engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=settings)
+        if model_class is None and not writes_text(pool.frame.config):
+            model_class = pool.frame.config["architectures"][0]
+
+        if model_class is None:
+            engine = HuggingFaceEngine.open(pool.frame, tokenizer_folder=tokenizer_folder, config=settings)
+        else:
+            settings = settings.model_copy(update={"model_class": model_class})
+            engine = HuggingFaceEngine.open_scored(pool.frame, tokenizer_folder=tokenizer_folder, config=settings)
         engine.load(stream_merged_tensors(merger, self.weights))
         return engine.lm.model
 

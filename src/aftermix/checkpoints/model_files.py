@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +27,11 @@ TOKENIZER_FILES = (
     "chat_template.json",
 )
 """Files of a tokenizer beside those of its vocabulary."""
+MODULES_FILE = "modules.json"
+SENTENCE_FILES = (MODULES_FILE, "config_sentence_transformers.json", "sentence_bert_config.json")
+"""Files by which sentence-transformers makes one vector of a model's hidden states."""
+WRITES_TEXT = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""Ends of the names of classes that generate."""
 OTHER_FILES = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
 
 
@@ -45,6 +52,8 @@ def read_companion_files(pool: ModelPool, *, dtype: torch.dtype | None) -> dict[
         for path in _list_tokenizer_files(tokenizer_owner)
     }
     files |= {name: read_companion(frame / name, frame) for name in OTHER_FILES if (frame / name).is_file()}
+
+    files |= {str(path.relative_to(frame)): read_companion(path, frame) for path in _list_sentence_files(frame)}
 
     settings = _find_generation_settings(pool)
     if settings is not None:
@@ -99,7 +108,7 @@ def list_companion_remarks(pool: ModelPool) -> list[Problem]:
     notes = []
     if not _list_tokenizer_files(owner):
         notes.append(Problem(str(owner), "no tokenizer files found", "Add them, or the result cannot be served."))
-    if _find_generation_settings(pool) is None:
+    if _find_generation_settings(pool) is None and writes_text(pool.frame.config):
         found = "no generation_config.json found"
         notes.append(Problem(str(owner), found, "A server may not know at which token to stop."))
 
@@ -107,6 +116,29 @@ def list_companion_remarks(pool: ModelPool) -> list[Problem]:
         found = f"the tokenizer of '{pool.instruction}' numbers the base's tokens otherwise"
         notes.append(Problem("tokenizer.json", found, "The result takes the base's tokenizer and chat template."))
     return notes + list_vocabulary_remarks(pool.frame, pool.experts, pool.vocabulary)
+
+
+def writes_text(config: Mapping[str, Any]) -> bool:
+    """False for a model whose `config.json` names classes none of which generates, as of an encoder."""
+    classes = config.get("architectures") or ()
+    return not classes or any(str(name).endswith(WRITES_TEXT) for name in classes)
+
+
+def _list_sentence_files(folder: Path) -> list[Path]:
+    """Files of sentence-transformers in `folder`, and the configuration of every module that `modules.json` names.
+
+    Weights of such a module (a dense layer) are no tensors of the model, and are left out.
+    """
+    if not (folder / MODULES_FILE).is_file():
+        return []
+    found = [folder / name for name in SENTENCE_FILES]
+    try:
+        modules = json.loads((folder / MODULES_FILE).read_text(encoding="utf-8"))
+        named = [str(module.get("path") or "") for module in modules]
+    except (OSError, ValueError, AttributeError, TypeError):  # a stranger's file, which no merge needs
+        named = []
+    found += [folder / name / "config.json" for name in named if name and Path(name).name == name]
+    return [path for path in found if path.is_file()]
 
 
 def _find_generation_settings(pool: ModelPool) -> Path | None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from aftermix.checkpoints.model_files import list_companion_remarks, writes_text
 from aftermix.checkpoints.names import build_matcher, find_tied_head
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.reader import open_checkpoint
@@ -21,6 +22,7 @@ from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError, ConfigError, ManyProblemsError
 from aftermix.jobs.merge.command import merge
 from support.forked import ForkedProcess
+from support.own_world import make_encoders
 
 Family = Mapping[str, Path]
 Copy = Callable[[str], Path]
@@ -306,3 +308,28 @@ def test_ties_are_read_from_nested_configurations() -> None:
 
 def edit_json(path: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_an_encoder_keeps_the_files_that_make_a_vector_of_its_states(tmp_path: Path) -> None:
+    family = make_encoders(tmp_path, experts=("a",))
+    base = family["base"]
+    modules = [{"path": ""}, {"path": "1_Pooling"}, {"path": "../a"}, {"path": "2_Normalize"}]
+    (base / "modules.json").write_text(json.dumps(modules))
+    (base / "sentence_bert_config.json").write_text('{"max_seq_length": 256}')
+    (base / "1_Pooling").mkdir()
+    (base / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    out = merge(pool_config(family, a=family["a"]), tmp_path / "out")
+    for name in ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json"):
+        assert (out / name).read_bytes() == (base / name).read_bytes()
+    assert not (tmp_path / "a" / "README.md").exists()
+    assert json.loads((out / "config.json").read_text())["architectures"] == ["BertModel"]
+    assert 'model = BertModel.from_pretrained("out")' in (out / "README.md").read_text()
+
+
+def test_an_encoder_is_not_missed_generation_settings_that_it_has_no_use_for(tmp_path: Path, family: Family) -> None:
+    encoders = make_encoders(tmp_path, experts=("a",))
+    remarks = list_companion_remarks(open_pool(pool_config(encoders)))
+    assert not any("generation_config" in str(remark) for remark in remarks)
+    assert writes_text({"architectures": ["LlamaForCausalLM"]})
+    assert writes_text({})
+    assert not writes_text({"architectures": ["BertModel"]})

@@ -71,7 +71,7 @@ class HuggingFaceEngine:
             torch.set_num_threads(config.threads)
         with quiet():
             maker = find_model_class(config.model_class or CAUSAL)
-            model = _load_model(source, device=device, dtype=config.dtype, maker=maker)
+            model = _load_model(source, device=device, dtype=config.dtype, named=maker)
         return HuggingFaceEngine(ScoredModel(model, _find_tokenizer(tokenizer_folder)), LiveWeights(model, source))
 
     def load(self, tensors: Iterable[tuple[str, torch.Tensor]], unchanged: frozenset[str] = frozenset()) -> None:
@@ -153,8 +153,9 @@ def _settle_architecture(architecture: Any, checkpoint: Checkpoint) -> Any:
     return architecture
 
 
-def _load_model(checkpoint: Model, *, device: torch.device, dtype: str, maker: Any = AutoModelForCausalLM) -> Any:
-    folder = checkpoint.folder
+def _load_model(checkpoint: Model, *, device: torch.device, dtype: str, named: Any = None) -> Any:
+    """The model, as the class that the user `named`, by default the causal one."""
+    folder, maker = checkpoint.folder, named or AutoModelForCausalLM
     if dtype == "auto":
         wanted: Any = torch.float32 if device.type == "cpu" else "auto"
     else:
@@ -163,7 +164,7 @@ def _load_model(checkpoint: Model, *, device: torch.device, dtype: str, maker: A
     if not isinstance(checkpoint, Checkpoint):
         stored = _find_stored_type(checkpoint) if wanted == "auto" else wanted
         made, filled = fill_model(checkpoint, dtype=stored, maker=maker)
-        _refuse_incomplete(checkpoint, filled, maker)
+        _refuse_incomplete(checkpoint, filled, named)
         return made.to(device).eval()
 
     config = _settle_architecture(_read_architecture(folder), checkpoint)
@@ -179,7 +180,7 @@ def _load_model(checkpoint: Model, *, device: torch.device, dtype: str, maker: A
             "Check that config.json belongs to these weights.",
         ) from error
 
-    _refuse_incomplete(checkpoint, report, maker)
+    _refuse_incomplete(checkpoint, report, named)
     return model.to(device).eval()
 
 
@@ -188,7 +189,7 @@ def _find_stored_type(model: Model) -> torch.dtype:
     return max(model.tensors.values(), key=lambda info: (info.mergeable, info.elements)).dtype
 
 
-def _refuse_incomplete(checkpoint: Model, report: Mapping[str, Any], maker: Any) -> None:
+def _refuse_incomplete(checkpoint: Model, report: Mapping[str, Any], named: Any) -> None:
     """transformers fills missing parameters with random values and goes on; here that is an error.
 
     What has no place is one, too, unless the user named the class, which may leave a head out: then it is told.
@@ -196,23 +197,23 @@ def _refuse_incomplete(checkpoint: Model, report: Mapping[str, Any], maker: Any)
     unread = {name for name, info in checkpoint.tensors.items() if info.computed}
     unread |= checkpoint.unindexed if isinstance(checkpoint, Checkpoint) else set()
     faults = [f"{name}: is not in the checkpoint" for name in sorted(report.get("missing_keys", ()))]
-    strays, is_named = sorted({*report.get("unexpected_keys", ())} - unread), maker is not AutoModelForCausalLM
-    if strays and is_named:
+    strays = sorted({*report.get("unexpected_keys", ())} - unread)
+    if strays and named:
         first = f"{strays[0]}{', ...' if len(strays) > 1 else ''}"
         progress.say(
-            f"{maker.__name__} has no place for {len(strays)} of {len(checkpoint.tensors)} stored tensors ({first}): "
+            f"{named.__name__} has no place for {len(strays)} of {len(checkpoint.tensors)} stored tensors ({first}): "
             "they are merged, and decide no score"
         )
-    faults += [] if is_named else [f"{name}: has no place in the model" for name in strays]
+    faults += [] if named else [f"{name}: has no place in the model" for name in strays]
     faults += [f"{entry[0]}: has another shape" for entry in sorted(report.get("mismatched_keys", ()))]
     faults += [str(message) for message in report.get("error_msgs", ())]
     if faults:
         raise EvaluationError(
             str(checkpoint.folder),
-            f"{len(faults)} tensors do not match {'its architecture' if not is_named else maker.__name__}: "
+            f"{len(faults)} tensors do not match {named.__name__ if named else 'its architecture'}: "
             f"{'; '.join(faults)}",
             _name_stored_class(checkpoint)
-            if is_named
+            if named
             else "Check that config.json belongs to these weights (a multimodal checkpoint is not its text model).",
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aftermix.checkpoints.alignment.align import describe_alignment
-from aftermix.checkpoints.model_files import list_input_files, read_companion_files
+from aftermix.checkpoints.model_files import list_input_files, read_companion_files, writes_text
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.checkpoints.writer import follow_links, refuse_occupied, write_checkpoint
@@ -104,7 +104,14 @@ def write_model(
 
         companions: dict[str, bytes | Callable[[], bytes]] = {
             **read_companion_files(pool, dtype=recipe.dtype),
-            "README.md": build_model_card(config, recipe, weights, name=follow_links(output).name, best=best),
+            "README.md": build_model_card(
+                config,
+                recipe,
+                weights,
+                name=follow_links(output).name,
+                best=best,
+                model_class=None if writes_text(pool.frame.config) else pool.frame.config["architectures"][0],
+            ),
             "aftermix.yaml": format_recipe(config, recipe, weights, folder=follow_links(output)).encode(),
             LOCK_FILE: build_lock,
         }

@@ -13,11 +13,23 @@ from aftermix.report.number_format import POINTS, choose_scale
 from aftermix.runs.reader import RunResult
 from aftermix.runs.records import ScoresRecord, TaskScore
 
+CAUSAL = "AutoModelForCausalLM"
+"""Class that loads a model which generates."""
+
 
 def build_model_card(
-    config: Config, recipe: MergeRecipe, weights: Weights, *, name: str, best: RunResult | None = None
+    config: Config,
+    recipe: MergeRecipe,
+    weights: Weights,
+    *,
+    name: str,
+    best: RunResult | None = None,
+    model_class: str | None = None,
 ) -> bytes:
-    """The card as bytes. `best` is the content of a run's `best.json`; its test scores become evaluation results."""
+    """The card as bytes. `best` is the content of a run's `best.json`; its test scores become evaluation results.
+
+    `model_class` is the class of transformers that loads a model which generates no text.
+    """
     test = best.test if best else None
     models = [config.base] if config.base else []
     models += [config.vectors[vector].model for vector in sorted(weights) if weights[vector] != 0]
@@ -27,10 +39,10 @@ def build_model_card(
         tags=["merge", "aftermix"],
         library_name="transformers",
         model_name=name if test else None,
-        eval_results=_build_results(best) if best else None,
+        eval_results=_build_results(best, "feature-extraction" if model_class else "text-generation") if best else None,
         ignore_metadata_errors=False,
     )
-    content = f"---\n{data.to_yaml()}\n---\n\n{_build_body(config, recipe, weights, name, test)}"
+    content = f"---\n{data.to_yaml()}\n---\n\n{_build_body(config, recipe, weights, name, test, model_class or CAUSAL)}"
     return str(ModelCard(content)).encode()
 
 
@@ -39,10 +51,10 @@ def choose_public_name(model: str) -> str:
     return model if HUB_NAME.match(model) and not Path(model).exists() else Path(model).name
 
 
-def _build_results(best: RunResult) -> list[EvalResult]:
+def _build_results(best: RunResult, task_type: str) -> list[EvalResult]:
     return [
         EvalResult(
-            task_type="text-generation",
+            task_type=task_type,
             dataset_type=task,
             dataset_name=task,
             dataset_split="test",
@@ -54,7 +66,9 @@ def _build_results(best: RunResult) -> list[EvalResult]:
     ]
 
 
-def _build_body(config: Config, recipe: MergeRecipe, weights: Weights, name: str, test: ScoresRecord | None) -> str:
+def _build_body(
+    config: Config, recipe: MergeRecipe, weights: Weights, name: str, test: ScoresRecord | None, model_class: str
+) -> str:
     options = ", ".join(f"{key} = {value}" for key, value in recipe.method.options.items())
     method = f"`{recipe.method.name}`" + (f" ({options})" if options else "")
 
@@ -82,9 +96,9 @@ Merged by aftermix with {method}.{base}
 `aftermix.yaml` in this folder is the recipe, `lock.json` the hashes of the inputs and the versions used.
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {", ".join(sorted([model_class, "AutoTokenizer"]))}
 
-model = AutoModelForCausalLM.from_pretrained("{name}")
+model = {model_class}.from_pretrained("{name}")
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 """

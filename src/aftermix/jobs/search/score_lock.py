@@ -80,7 +80,9 @@ def read_threads(run: Path) -> int:
     return recorded or torch.get_num_threads()
 
 
-def refuse_other_function(run: Path, now: FunctionIdentity | None, *, partly: bool = False) -> None:
+def refuse_other_function(
+    run: Path, now: FunctionIdentity | FunctionLockRecord | None, *, partly: bool = False
+) -> None:
     """Raise :class:`SearchError` unless the user's own scorer is, by hash, that with which the run in `run` began.
 
     With `partly`, `now` may lack files, which are those that it imports.
@@ -108,6 +110,7 @@ def refuse_other_scores(run: Path, now: EvaluationLockRecord, *, chat: bool) -> 
     if stored is None:
         return
 
+    refuse_other_function(run, now.function)
     remedy = "Restore its YAML, data and code, or start a new run in another folder."
     _refuse_other_texts(run, stored, now, chat=chat, remedy=remedy)
     for name, theirs in stored.tasks.items():
