@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aftermix.checkpoints.pool import ModelPool, open_pool
-from aftermix.config import Config
+from aftermix.config import Config, EvaluateConfig
 from aftermix.errors import SearchError, printable
 from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.evaluation.suites.opening import open_suite
@@ -27,6 +27,17 @@ from aftermix.runs.answers.requests import REQUESTS_FILE
 from aftermix.runs.input_records import EvaluationLockRecord, SplitRecord
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.space import SearchSpace
+
+
+def open_run_suite(config: EvaluateConfig, run: Path) -> EvaluationSuite:
+    """The evaluation of the run in `run`, split as it was, whose requests are those of the run where it keeps answers.
+
+    Raises as :func:`~aftermix.evaluation.suites.opening.open_suite`.
+    """
+    suite = open_suite(config, equal_rows_together=is_hashed(run))
+    if keeps_answers(run):
+        suite.adopt_requests(read_requests(run))
+    return suite
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class RunInputs:
         for remark in list_kinship_remarks(pool):
             log(str(remark))
 
-        suite = open_suite(config.evaluate, equal_rows_together=not resume or is_hashed(run))
+        suite = open_run_suite(config.evaluate, run) if resume else open_suite(config.evaluate)
         return RunInputs(run, resume, pool, suite, build_split_record(suite))
 
     def tell_split(self, objectives: ObjectiveSet, log: Callable[[str], object]) -> None:
@@ -85,8 +96,6 @@ class RunInputs:
 
         if self.resume:
             refuse_other_scores(self.run, evaluation, chat=self.suite.chat)
-        if self.resume and keeps:
-            self.suite.adopt_requests(read_requests(self.run))
         if self.resume and keeps and read_requests(self.run) != evaluator.tabulate_requests():
             found = "answers are kept to other requests than these tasks have"
             remedy = "Restore the versions of its packages (`lock.json`), or start a new run in another folder."

@@ -10,23 +10,17 @@ from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, require
 from aftermix.errors import MixtureError, SearchError
 from aftermix.evaluation.suites.contract import EvaluationSuite
-from aftermix.evaluation.suites.opening import open_suite
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.mixture.command import mixture
-from aftermix.jobs.search.score_lock import (
-    build_evaluation_lock,
-    is_hashed,
-    refuse_other_function,
-    refuse_other_scores,
-)
+from aftermix.jobs.search.run_inputs import open_run_suite
+from aftermix.jobs.search.score_lock import build_evaluation_lock, refuse_other_scores
 from aftermix.jobs.verify.expert_training import adopt_training
 from aftermix.jobs.verify.mixture_verification import MixtureVerification
 from aftermix.jobs.verify.retrained_ratios import retrain_ratios
 from aftermix.jobs.verify.training_file import find_sources, read_expert_tokens, refuse_missing_data
 from aftermix.mixture.rank_consistency import FEWEST
 from aftermix.report.page import write_report
-from aftermix.runs.answers.reading import keeps_answers, read_requests
 from aftermix.runs.mixture_records import MixtureRecord
 from aftermix.runs.records import BEST_FILE
 from aftermix.runs.session import RunSession, open_session
@@ -159,12 +153,8 @@ def _open_tasks(config: Config, run: Path) -> tuple[ModelPool, EvaluationSuite]:
     """Models and tasks, which must be those of the run; no model stays in memory while mixtures are trained."""
     assert config.evaluate is not None  # noqa: S101 - required before; for the type checker
     pool = open_pool(config)
-    suite = open_suite(config.evaluate, equal_rows_together=is_hashed(run))
+    suite = open_run_suite(config.evaluate, run)
 
-    if is_hashed(run):
-        refuse_other_function(run, suite.function)
-    if keeps_answers(run):
-        suite.adopt_requests(read_requests(run))
     evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
     try:
         refuse_other_scores(run, build_evaluation_lock(pool, evaluator), chat=suite.chat)
