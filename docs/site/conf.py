@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 INDEX = "docs/README"
 JOBS = "aftermix.api.work."
-"""Home of `aftermix.search` and `aftermix.mixture`, whose own names are packages."""
+"""Home of `aftermix.search` and the other jobs: two of these names are packages, too."""
 
 project = "aftermix"
 author = copyright = "the authors of aftermix"  # noqa: A001 - Sphinx's own name
@@ -36,6 +36,7 @@ myst_heading_anchors = 6
 autoclass_content = "both"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 autodoc_type_aliases = {"Weights": "dict[str, float]", "Finite": "float", "Interval": "tuple[float, float]"}
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
