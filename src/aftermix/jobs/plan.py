@@ -12,7 +12,6 @@ import torch
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.model_files import find_tokenizer_folder
 from aftermix.checkpoints.pool import ModelPool, open_pool
-from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, Split, require
 from aftermix.errors import Problem
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
@@ -37,6 +36,8 @@ from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
 from aftermix.merging.prepared import count_prepared_bytes
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.space import SearchSpace
+from aftermix.training.base_model import open_base
+from aftermix.training.trainer import uses_cuda
 
 SAMPLE_S = 2.0
 """Seconds of a merge that are measured."""
@@ -84,6 +85,10 @@ class JobEstimate:
     """Tokens to train on by dataset; None for one epoch."""
     adapter_ranks: Mapping[str, int] = field(default_factory=dict)
     """Rank of the adapters, of datasets that train such."""
+    training_speeds: Mapping[str, float] = field(default_factory=dict)
+    """Tokens a second by dataset, of a training."""
+    timed_step: str = ""
+    """Words on the steps that were timed."""
     remarks: tuple[Problem, ...] = ()
     """Remarks on vectors that may be of another base, and on the tasks."""
     verification_tokens: int | None = None
@@ -141,7 +146,11 @@ def _plan_training(config: Config) -> JobEstimate:
     assert config.base is not None  # noqa: S101 - required above; for the type checker
     assert config.train is not None  # noqa: S101
     refuse_no_dataset(config.train)
-    base = open_checkpoint(locate(config.base), label=config.base)
+    from aftermix.jobs.train.speed import STEPS, count_step_sequences, measure_training_speeds
+
+    base = open_base(locate(config.base), label=config.base)
+    uses_cuda(config.train.device)
+    speeds = measure_training_speeds(config.train, base)
 
     tensors = [info for name, info in base.tensors.items() if name not in base.alias]
     parameters = sum(info.elements for info in tensors)
@@ -158,6 +167,9 @@ def _plan_training(config: Config) -> JobEstimate:
         experts=len(tokens),
         training=tokens,
         adapter_ranks=list_adapter_ranks(config),
+        training_speeds=speeds,
+        timed_step=f"{STEPS - 1} steps of {count_step_sequences(config.train)} x {config.train.context:,} tokens",
+        busy_cores=_measure_busy_cores(),
     )
 
 

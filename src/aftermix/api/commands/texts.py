@@ -76,9 +76,29 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
         from aftermix.jobs.plan_counts import describe_training
 
         yield f"Training        {', '.join(describe_training(needs.training, needs.adapter_ranks))}"
+    yield from _describe_training_time(needs)
     if needs.verification_tokens:
         yield f"--verify N      N x {needs.verification_tokens:,} tokens of training"
     yield from (f"Note            {remark}" for remark in needs.remarks)
+
+
+def _describe_training_time(needs: JobEstimate) -> Iterator[str]:
+    """Time of each expert, what it was measured on, and the sum where all tokens are known; only of a training."""
+    if not needs.training_speeds:
+        return
+    known: list[float] = []
+    for name, speed in needs.training_speeds.items():
+        count = needs.training.get(name)
+        if count is not None:
+            known.append(count / speed)
+        told = f"about {_time(known[-1])}" if count is not None else f"about {_time(1e6 / speed)} a million tokens"
+        yield f"Time            {name}: {told} at {speed:,.0f} tokens/s"
+
+    yield f"Speed           measured now on {needs.timed_step}; without reading data, checkpoints and held-out text"
+    if needs.busy_cores > BUSY_CORES:
+        yield f"Busy            other work keeps {needs.busy_cores:.1f} cores: alone, the job is faster than this"
+    if len(known) == len(needs.training_speeds):
+        yield f"Total           about {_time(sum(known))}"
 
 
 def _describe_speed(needs: JobEstimate, tokens_per_s: float) -> Iterator[str]:
