@@ -200,7 +200,7 @@ def _refuse_incomplete(checkpoint: Model, report: Mapping[str, Any], named: Any)
     strays = sorted({*report.get("unexpected_keys", ())} - unread)
     if strays and named:
         first = f"{strays[0]}{', ...' if len(strays) > 1 else ''}"
-        progress.say(
+        progress.warn(
             f"{named.__name__} has no place for {len(strays)} of {len(checkpoint.tensors)} stored tensors ({first}): "
             "they are merged, and decide no score"
         )

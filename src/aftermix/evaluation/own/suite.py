@@ -154,7 +154,7 @@ class OwnSuite:
         self._known.seconds = perf_counter() - started
         second = self._score(lm, "search", sample if self.ids is not None else None)
         for line in refuse_unsteady(first, second, where=self.scorer.name):
-            progress.say(line)
+            progress.warn(line)
         self._tell_unused(lm)
 
     def evaluate(self, lm: Any, split: Split, *, keep: bool = False, places: ItemPlaces | None = None) -> SuiteScores:
@@ -328,7 +328,7 @@ class OwnSuite:
         """Say once that the function computed nothing with the model, as one does that repeats kept scores."""
         if lm.counts_positions and not lm.computed_positions and not self._known.is_told:
             self._known.is_told = True
-            progress.say(
+            progress.warn(
                 f"{self.scorer.name}: ran no text through the model that it was given: scores that it keeps from an "
                 "earlier call are those of another merge"
             )
