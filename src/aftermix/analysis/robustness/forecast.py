@@ -51,7 +51,7 @@ class OffsetDraw:
 class LossProbe(Protocol):
     """A living model around the base, whose losses can be asked for."""
 
-    def measure(self, domain: str, weights: Mapping[str, float], draw: OffsetDraw | None = None) -> float:
+    def probe_loss(self, domain: str, weights: Mapping[str, float], draw: OffsetDraw | None = None) -> float:
         """Mean loss of `domain` at `base + sum of weight * vector`, in nats a token.
 
         With a `draw` noise of it is added, of the scale of the vector of `domain`.
@@ -121,7 +121,7 @@ def measure_robustness(
     with counter(label="Robustness", total=total, unit="loss") as done:
 
         def ask(domain: str, weights: Mapping[str, float], draw: OffsetDraw | None = None) -> float:
-            loss = probe.measure(domain, weights, draw)
+            loss = probe.probe_loss(domain, weights, draw)
             done(domain)
             return loss
 

@@ -88,7 +88,7 @@ class LiveProbe:
         }
         return cls(live.model, texts, base, vectors, scales, seed)
 
-    def measure(self, domain: str, weights: Mapping[str, float], draw: OffsetDraw | None = None) -> float:
+    def probe_loss(self, domain: str, weights: Mapping[str, float], draw: OffsetDraw | None = None) -> float:
         """Mean loss of `domain` at `base + sum of weight * vector`, with the noise of `draw`, in nats a token."""
         wanted = (tuple(weights.items()), draw, domain if draw is not None else None)
         if wanted != self._placed:

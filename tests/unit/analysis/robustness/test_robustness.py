@@ -39,7 +39,7 @@ class Bowl:
 
     targets = {"a": (0.8, 0.1), "b": (-0.2, 0.5)}  # noqa: RUF012 - of the class
 
-    def measure(self, domain: str, weights: Mapping[str, float], draw: OffsetDraw | None = None) -> float:
+    def probe_loss(self, domain: str, weights: Mapping[str, float], draw: OffsetDraw | None = None) -> float:
         point = np.array([weights.get("a", 0.0), weights.get("b", 0.0)])
         return float(np.sum((point - self.targets[domain]) ** 2)) + (draw.factor**2 if draw else 0.0)
 
