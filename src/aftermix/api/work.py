@@ -85,6 +85,7 @@ def mixture(
     """
     folder, from_run = Path(output), _as_path(start_from)
     given = {"verify": verify, "verify_tokens": verify_tokens, "doremi": doremi or None}
+    given["verify_seeds"] = verify_seeds or None
     with take_function(options) as named, _tell_how_to_go_on("mixture", folder, options, **given):
         config = extend_config(_configure(source), named, sections=["mixture", "evaluate", "merge", "search"])
         begun: dict[str, Any] = {"resume": resume, "source": from_run, "log": log}
