@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aftermix.extras import refuse_missing_extra
+
 if TYPE_CHECKING:
     from aftermix.config import Config
 
@@ -28,6 +30,14 @@ def read_job_config(file: Path | None, run: Path, *, search: Mapping[str, Any] |
     from aftermix.api.sections import extend_config
 
     return extend_config(config, search, sections=["search"])
+
+
+def refuse_missing_extras(config: Config, *, what: str) -> None:
+    """Raise :class:`AftermixError` where an extra is not installed that the job of `config` needs."""
+    if config.evaluate is not None or config.mixture is not None:
+        refuse_missing_extra("search", what=what)
+    if config.train is not None:
+        refuse_missing_extra("train", what=what)
 
 
 def prefetch_weights(config: Config) -> Config:

@@ -114,7 +114,7 @@ def _keep_value(read: Callable[[], Any], write: Callable[[Any], object]) -> Call
 
 def _keep_libraries() -> Iterator[Callable[[], object]]:
     """Verbosity and bars of libraries that are loaded: those that the job loads have nothing to put back."""
-    if "transformers" in sys.modules:
+    if sys.modules.get("transformers") is not None:
         from transformers.utils import logging as of_transformers
 
         library: Any = of_transformers  # its functions carry no types
@@ -123,7 +123,7 @@ def _keep_libraries() -> Iterator[Callable[[], object]]:
             library.is_progress_bar_enabled,
             lambda on: library.enable_progress_bar() if on else library.disable_progress_bar(),
         )
-    if "datasets" in sys.modules:
+    if sys.modules.get("datasets") is not None:
         from datasets import utils
 
         yield _keep_value(utils.logging.get_verbosity, utils.logging.set_verbosity)
@@ -131,7 +131,7 @@ def _keep_libraries() -> Iterator[Callable[[], object]]:
             utils.are_progress_bars_disabled,
             lambda off: utils.disable_progress_bars() if off else utils.enable_progress_bars(),
         )
-    if "optuna" in sys.modules:
+    if sys.modules.get("optuna") is not None:
         import optuna
 
         yield _keep_value(optuna.logging.get_verbosity, optuna.logging.set_verbosity)

@@ -12,6 +12,7 @@ from aftermix.api.manners import preserve_process
 from aftermix.checkpoints.model_files import find_tokenizer_folder, writes_text
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, EvaluateConfig
+from aftermix.extras import refuse_missing_extra
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.merging.merge import Merger, MergeRecipe, check_weights, stream_merged_tensors
 from aftermix.runs.trials import Weights
@@ -58,6 +59,7 @@ class Merged:
         its `config.json` names. `device` and `dtype` are those of `evaluate:`: CUDA where there is one; float32 on a
         CPU, else the base's type.
         """
+        refuse_missing_extra("search", what="Merged.model()")
         from aftermix.evaluation.engines.hf import HuggingFaceEngine  # here: tensors need no transformers
 
         merger = self._open_merger()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aftermix.api.job_files import refuse_missing_extras
 from aftermix.api.manners import preserve_process
 from aftermix.api.merged import Merged
 from aftermix.api.sections import build_pool_config, extend_config
@@ -54,6 +55,7 @@ class Pool:
 
         All values of all checkpoints are read. Each has `where`, `found` and `remedy`.
         """
+        refuse_missing_extras(self.config, what="Pool.problems()")
         from aftermix.jobs.doctor.command import doctor
 
         return doctor(self.config).problems

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aftermix.api.merged import Merged
 from aftermix.config import Config, Split
+from aftermix.extras import refuse_missing_extra
 from aftermix.runs.input_records import SPLIT_FILE, SplitRecord, TaskSplitRecord
 from aftermix.runs.item_scores import OptionalScores, WholeScore
 from aftermix.runs.journal import locate_items, read_items
@@ -74,6 +75,7 @@ class Run:
         On `select` these are the candidates. Test items were answered by the winner and the baselines alone, which are
         no trials: their scores are in :attr:`best`.
         """
+        refuse_missing_extra("report", what="a data frame")
         import pandas
 
         tasks = SplitRecord.read(self.path / SPLIT_FILE).tasks
@@ -91,6 +93,7 @@ class Run:
 
         A vector that is not named weighs 0. Raises :class:`AftermixError` for a run without log-likelihoods.
         """
+        refuse_missing_extra("search", what="Run.predict()")
         from aftermix.api.shown_scores import PredictedMerge
         from aftermix.jobs.search.predict import predict
 
@@ -120,6 +123,7 @@ class Run:
 
     def report(self) -> Path:
         """Write `report.html` from the files as they are, and return its path."""
+        refuse_missing_extra("report", what="Run.report()")
         from aftermix.report.page import write_report
 
         return write_report(self.path)
@@ -153,6 +157,7 @@ def open_run(path: str | Path) -> Run:
 
 def tabulate_trials(trials: Sequence[Trial]) -> pandas.DataFrame:
     """A row a trial: `number, state, origin, objective, weights.NAME, settings.NAME, scores.TASK, seconds.PHASE`."""
+    refuse_missing_extra("report", what="a data frame")
     import pandas
 
     return pandas.DataFrame([_flatten_trial(trial) for trial in trials])

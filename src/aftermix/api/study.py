@@ -18,13 +18,15 @@ from aftermix.api.stored_run import tabulate_trials
 from aftermix.api.study_folder import StudyFolder
 from aftermix.api.told_answers import ToldAnswers, read_told
 from aftermix.errors import SearchError
+from aftermix.extras import refuse_missing_extra
 from aftermix.runs.answers.requests import REQUESTS_FILE, RequestTable, read_request_files, write_requests
 from aftermix.runs.trials import Point, ProposedPoint, Suggestion, Trial
-from aftermix.search.objective import ObjectiveSet
 
 if TYPE_CHECKING:
     import pandas
     import torch
+
+    from aftermix.search.objective import ObjectiveSet
 
 Scores = Mapping[str, float | Sequence[float | None] | Mapping[str, Any]]
 """Task -> its score, or the scores of its items, or scores with log-likelihoods (:mod:`aftermix.api.told_answers`)."""
@@ -88,6 +90,7 @@ class Study:
         `output`: a new folder, or that of this study; without it the study lives in memory. Raises
         :class:`AftermixError` for keys that do not fit, and :class:`SearchError` for a folder that holds anything else.
         """
+        refuse_missing_extra("search", what="Study")
         from aftermix.jobs.provenance import resolve_defaults
         from aftermix.jobs.search.space_from_config import build_space
         from aftermix.merging.merge import MergeRecipe
@@ -235,6 +238,8 @@ class Study:
         return [point.point for point in self._open.values()]
 
     def _build_objectives(self, tasks: tuple[str, ...]) -> ObjectiveSet:
+        from aftermix.search.objective import ObjectiveSet
+
         named = [task for goal in self.config.search.objective for task in (*goal.tasks, *goal.floors)]
         return ObjectiveSet.build(self.config.search.objective, tasks=list(tasks or dict.fromkeys(named) or ("score",)))
 

@@ -18,6 +18,7 @@ from aftermix.api.pool import Pool
 from aftermix.api.sections import Ranges, extend_config, open_config
 from aftermix.api.stored_run import Run, open_run
 from aftermix.config import Config, Split
+from aftermix.extras import refuse_missing_extra
 from aftermix.runs.input_records import CONFIG_FILE
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def search(
 
     Raises :class:`AftermixError` with nothing written, and :class:`.RunFailedError` once something is.
     """
+    refuse_missing_extra("search", what="search")
     stated = "trials" in {**options, **(options.get("search") or {})}
     earlier = _as_path(start_from)
     with take_function(options) as named, _tell_how_to_go_on("search", Path(output), options):
@@ -83,6 +85,9 @@ def mixture(
     the ratios of DoReMi too, with `verify_seeds` that many models at the ratios of each method (`--seeds`). Raises as
     :func:`search`.
     """
+    refuse_missing_extra("search", what="mixture")
+    if verify is not None:
+        refuse_missing_extra("train", what="mixture --verify")
     folder, from_run = Path(output), _as_path(start_from)
     given = {"verify": verify, "verify_tokens": verify_tokens, "doremi": doremi or None}
     given["verify_seeds"] = verify_seeds or None
@@ -119,6 +124,7 @@ def train(source: Source, *, output: str | Path, **options: Any) -> dict[str, Pa
     `options`: keys of `train:`, `datasets` among them; finished experts and resume points in `output` are taken up.
     Raises :class:`AftermixError` for bad input, before anything is written.
     """
+    refuse_missing_extra("train", what="train")
     config = extend_config(_configure(source), options, sections=["train"])
     try:
         with preserve_process():
@@ -141,6 +147,7 @@ def evaluate(
     `options`: keys of `evaluate:`, `merge:` and `search:`, the first that has the key. The result has `objective`,
     `tasks`, and intervals. Raises :class:`AftermixError` on bad input.
     """
+    refuse_missing_extra("search", what="evaluate")
     from aftermix.api.shown_scores import MeasuredScores
 
     with take_function(options) as named, preserve_process():

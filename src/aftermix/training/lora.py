@@ -9,6 +9,7 @@ import torch
 from aftermix.checkpoints.names import build_matcher
 from aftermix.config import LoraConfig
 from aftermix.errors import TrainingError
+from aftermix.extras import format_install
 from aftermix.seeds import derived_seed
 
 ADAPTER = "default"
@@ -66,7 +67,7 @@ def _import_peft(where: str) -> Any:
     try:
         import peft
     except ImportError as error:
-        raise TrainingError(where, "peft is not installed", "Run `pip install 'aftermix[lora]'`.") from error
+        raise TrainingError(where, "peft is not installed", f"Run `{format_install('lora')}`.") from error
     return peft
 
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import gammainc
 
 from aftermix.checkpoints.alignment.view import stores_difference
 from aftermix.checkpoints.formats.spans import split_into_spans
@@ -162,7 +161,13 @@ def _fit_theta(units: Floats, unmoved: Floats, moved: Floats, total: Floats) -> 
 def _compute_moment(theta: float, width: Floats, order: int) -> Floats:
     """Moment of an exponential variable that is known to lie in `[0, width]`."""
     reach = theta * width
-    return np.asarray(math.factorial(order) / theta**order * gammainc(order + 1, reach) / -np.expm1(-reach))
+    return np.asarray(math.factorial(order) / theta**order * _compute_gamma_share(order + 1, reach) / -np.expm1(-reach))
+
+
+def _compute_gamma_share(shape: int, reach: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The regularised lower incomplete gamma function, by PyTorch: `inspect` and `doctor` do without SciPy."""
+    values = torch.from_numpy(np.asarray(reach, dtype=np.float64).copy())
+    return np.asarray(torch.special.gammainc(torch.full_like(values, float(shape)), values).numpy())
 
 
 def _count_tensor(pool: ModelPool, served: Model, info: TensorInfo) -> _TensorCounts | None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aftermix.api.job_files import prefetch_weights
+from aftermix.api.job_files import prefetch_weights, refuse_missing_extras
+from aftermix.extras import refuse_missing_extra
 
 if TYPE_CHECKING:
     from aftermix.config import Split
@@ -32,6 +33,7 @@ def diagnose_file(file: Path) -> ConfigDiagnosis:
     from aftermix.mergekit.reading import load_partial_recipe
 
     usable = load_partial_recipe(file)
+    refuse_missing_extras(usable.config, what="doctor")
     prefetch_weights(usable.config)
     from aftermix.jobs.doctor.command import doctor
 
@@ -44,13 +46,17 @@ def estimate_file(file: Path) -> JobEstimate:
     Raises :class:`AftermixError` as the job itself would.
     """
     from aftermix.config import load_config
+
+    config = load_config(file)
+    refuse_missing_extra("search", what="plan")
     from aftermix.jobs.plan import plan
 
-    return plan(load_config(file))
+    return plan(config)
 
 
 def show_file_prompts(file: Path, *, split: Split, count: int) -> list[str]:
     """Lines that show `count` prompts of each task of `file`: `aftermix evaluate --show`."""
+    refuse_missing_extra("search", what="evaluate --show")
     from aftermix.config import load_config
     from aftermix.jobs.evaluate.prompts import show_prompts
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from aftermix.api.job_files import prefetch_weights
+from aftermix.extras import refuse_missing_extra
 
 if TYPE_CHECKING:
     from aftermix.checkpoints.formats.vector_file import VectorFacts
@@ -58,6 +59,8 @@ def average_checkpoints(
 
     `by` is the file whose `evaluate:` scores them for `best`. Raises :class:`AftermixError` with nothing written.
     """
+    if best is not None:
+        refuse_missing_extra("search", what="average --best")
     from aftermix.config import load_config
 
     scored_by = load_config(by) if by else None
@@ -81,6 +84,7 @@ def measure_statistics(file: Path, output: Path) -> dict[str, StatisticsNote]:
 
     Raises :class:`AftermixError` with nothing written.
     """
+    refuse_missing_extra("search", what="calibrate")
     from aftermix.config import load_config
 
     config = prefetch_weights(load_config(file))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aftermix.extras import refuse_missing_extra
+
 if TYPE_CHECKING:
     from aftermix.jobs.search.predict import PredictionRecord
 
@@ -15,6 +17,7 @@ def predict_merge(run: Path, weights: str) -> PredictionRecord:
 
     Raises :class:`AftermixError` for a run without log-likelihoods, and for weights that it does not know.
     """
+    refuse_missing_extra("search", what="predict")
     from aftermix.jobs.search.named_weights import parse_weights
     from aftermix.jobs.search.predict import predict
 
@@ -23,6 +26,7 @@ def predict_merge(run: Path, weights: str) -> PredictionRecord:
 
 def write_run_report(run: Path) -> Path:
     """Write `report.html` of the run, finished or not, and return its path: `aftermix report`."""
+    refuse_missing_extra("report", what="report")
     from aftermix.report.page import write_report
 
     return write_report(run)
@@ -34,6 +38,7 @@ def mix_run_table(table: Path, output: Path, file: Path | None = None) -> Path:
     `file` is a YAML file whose `mixture:` says utility and limits. Raises :class:`AftermixError`, with nothing written,
     for a table or limits that cannot be used.
     """
+    refuse_missing_extra("search", what="mixture --table")
     from aftermix.config import load_config
     from aftermix.jobs.run_table.command import mix_by_table
 
@@ -42,6 +47,7 @@ def mix_run_table(table: Path, output: Path, file: Path | None = None) -> Path:
 
 def draw_run_landscape(run: Path, output: Path) -> Path:
     """Draw what the finished mixture run predicts over all mixtures into the file `output`: `aftermix landscape`."""
+    refuse_missing_extra("search", what="landscape")
     from aftermix.jobs.landscape import draw_landscape
 
     return draw_landscape(run, output)
@@ -74,6 +80,7 @@ def export_ratios(
 
     `log` is told what each domain gives. Raises :class:`AftermixError` with nothing written.
     """
+    refuse_missing_extra("train", what=f"export --to {to}")
     from aftermix.jobs.export.mixture import ExportOptions, export_mixture
 
     options = ExportOptions(

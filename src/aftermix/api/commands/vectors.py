@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aftermix.extras import refuse_missing_extra
+
 if TYPE_CHECKING:
     from aftermix.analysis.curvature_tables import DomainDerivatives
     from aftermix.analysis.distribution import VectorFit
@@ -23,6 +25,8 @@ def inspect_vectors(
 
     Raises :class:`AftermixError` for models that do not align.
     """
+    if picture is not None:
+        refuse_missing_extra("report", what="inspect --picture")
     from aftermix.jobs.analysis.inspect import inspect
 
     return inspect(target, base=base, json=json, picture=picture)
@@ -35,6 +39,7 @@ def fit_distributions(
 
     Raises :class:`AftermixError` for models that do not align.
     """
+    refuse_missing_extra("report", what="analyze")
     from aftermix.jobs.analysis.analyze import analyze
 
     return analyze(target, base=base, json=json, picture=picture)
@@ -47,6 +52,7 @@ def measure_derivatives(
 
     Raises :class:`AftermixError` for a domain without text, and for models that do not align.
     """
+    refuse_missing_extra("search", what="analyze --curvature")
     from aftermix.jobs.analysis.curvature import analyze_curvature
     from aftermix.jobs.analysis.targets import load_target
 
@@ -60,6 +66,7 @@ def forecast_robustness(
 
     Raises :class:`AftermixError` for a domain without text, and for models that do not align.
     """
+    refuse_missing_extra("search", what="analyze --robustness")
     from aftermix.jobs.analysis.robustness import analyze_robustness
     from aftermix.jobs.analysis.targets import load_target
 

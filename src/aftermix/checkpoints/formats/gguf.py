@@ -21,13 +21,14 @@ from aftermix.checkpoints.reader import Checkpoint, open_checkpoint
 from aftermix.checkpoints.safe_files import holds_file
 from aftermix.checkpoints.writer import stage_folder
 from aftermix.errors import CheckpointError, describe_cause
+from aftermix.extras import format_install
 from aftermix.files import fingerprint
 from aftermix.terminal import quiet_transformers
 
 SUFFIX = ".gguf"
 PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
 UNQUANTISED = {"F32": torch.float32, "F16": torch.float16}
-INSTALL = "Install it: pip install 'aftermix[gguf]'."
+INSTALL = f"Install it: {format_install('gguf')}."
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError, OSError)
 """Errors that gguf raises on a file which it cannot read."""
 RECIPE = "1"

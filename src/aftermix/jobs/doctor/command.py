@@ -23,7 +23,6 @@ from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.doctor.own_function import describe_items, examine_function, name_own_tasks
-from aftermix.jobs.doctor.training import examine_training
 from aftermix.jobs.job_kind import (
     JobKind,
     find_job_kind,
@@ -77,6 +76,8 @@ def doctor(
     if config.train is not None:
         if job == "train":
             diagnosis.run_check(partial(refuse_no_dataset, config.train))
+        from aftermix.jobs.doctor.training import examine_training  # here: other files need no libraries of training
+
         base = next((model for model in models.opened if model.label == config.base), None)
         examine_training(config.train, base if isinstance(base, Checkpoint | DequantisedModel) else None, diagnosis)
     diagnosis.problems = list(dict.fromkeys(diagnosis.problems))  # several checks may meet one fault

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from aftermix.errors import ConfigError
+from aftermix.extras import format_install
 from aftermix.report.charts.barycentric import TETRAHEDRON, Floats, project_shares
 from aftermix.report.charts.landscape import choose_quantity_scale, stack_rows
 from aftermix.report.charts.landscape_colours import PAPER
@@ -35,7 +36,7 @@ def refuse_without_plotly() -> None:
         import plotly.graph_objects  # noqa: F401
     except ImportError as error:
         problem = "a tetrahedron that can be turned needs plotly, which is not installed"
-        raise ConfigError("--output", problem, "pip install 'aftermix[plots]', or name a .svg or .png.") from error
+        raise ConfigError("--output", problem, f"{format_install('plots')}, or name a .svg or .png.") from error
 
 
 def draw_tetrahedron(landscape: LandscapeRecord, *, title: str) -> str:
