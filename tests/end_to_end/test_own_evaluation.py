@@ -24,6 +24,7 @@ from support.forked import ForkedProcess
 from support.own_world import describe_search, make_encoders, write_scorers
 
 Family = Mapping[str, Path]
+pytestmark = pytest.mark.usefixtures("shown")
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -295,8 +296,6 @@ def test_a_bad_scorer_is_refused_before_anything_is_written(encoders: Family, tm
 
 LATER = """
 from scorer import items, score as score_well
-
-pytestmark = pytest.mark.usefixtures("shown")
 
 LIMIT = {limit}
 CALLS = []
