@@ -104,7 +104,7 @@ def test_tokens_of_training_are_told(
     assert found.memory_bytes == 16 * found.parameters
     assert run_cli("plan", str(file)) == 0
     out = capsys.readouterr().out
-    assert "for 2 experts\n" in out
+    assert " for 2 experts, " in out
     assert "Training        b 50,000 tokens, c one epoch\n" in out
     assert "evaluations" not in out
 

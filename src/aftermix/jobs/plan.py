@@ -13,7 +13,7 @@ from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.model_files import find_tokenizer_folder
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, Split, require
-from aftermix.errors import Problem
+from aftermix.errors import AftermixError, Problem
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.job_kind import NEEDED, find_job_kind, list_sections, refuse_no_dataset
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
@@ -150,7 +150,12 @@ def _plan_training(config: Config) -> JobEstimate:
 
     base = open_base(locate(config.base), label=config.base)
     uses_cuda(config.train.device)
-    speeds = measure_training_speeds(config.train, base)
+    speeds: dict[str, float] = {}
+    remarks: tuple[Problem, ...] = ()
+    try:
+        speeds = measure_training_speeds(config.train, base)
+    except AftermixError as error:  # what the training will refuse leaves disk, memory and tokens to be told
+        remarks = error.problems
 
     tensors = [info for name, info in base.tensors.items() if name not in base.alias]
     parameters = sum(info.elements for info in tensors)
@@ -168,6 +173,7 @@ def _plan_training(config: Config) -> JobEstimate:
         training=tokens,
         adapter_ranks=list_adapter_ranks(config),
         training_speeds=speeds,
+        remarks=remarks,
         timed_step=f"{STEPS - 1} steps of {count_step_sequences(config.train)} x {config.train.context:,} tokens",
         busy_cores=_measure_busy_cores(),
     )

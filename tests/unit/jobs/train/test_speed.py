@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 
 from aftermix.api.commands.texts import describe_estimate
-from aftermix.errors import AftermixError
 from aftermix.jobs.plan import plan
 from aftermix.jobs.train import speed
 
@@ -62,8 +60,17 @@ def test_a_timed_step_is_no_longer_than_a_real_one_nor_than_the_sample(
     assert speed.count_step_sequences(settings) == expected
 
 
-def test_what_the_training_refuses_is_refused(make_config: Any) -> None:
-    with pytest.raises(AftermixError, match=re.escape("a context of 100 is beyond the model's 64 positions")):
-        plan(make_config(context=100))
-    with pytest.raises(AftermixError, match="'nothing' matches no parameter"):
-        plan(make_config(freeze=["nothing"]))
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"context": 100}, "a context of 100 is beyond the model's 64 positions"),
+        ({"freeze": ["nothing"]}, "'nothing' matches no parameter"),
+    ],
+)
+def test_what_the_training_will_refuse_stands_in_the_place_of_its_time(
+    make_config: Any, options: Any, told: str
+) -> None:
+    found = plan(make_config(**options))
+    assert found.training_speeds == {}
+    assert [told in str(remark) for remark in found.remarks] == [True]
+    assert not [line for line in describe_estimate(found) if line.startswith("Time")]
