@@ -49,11 +49,11 @@ def answer_by_transformers(model: str, prompts: Sequence[Sequence[int]]) -> Answ
     return answers
 
 
-def answer_by_vllm(model: str, prompts: Sequence[Sequence[int]]) -> Answers:
-    """Each prompt scored and continued by vLLM."""
+def answer_by_vllm(model: str, prompts: Sequence[Sequence[int]], *, memory: float) -> Answers:
+    """Each prompt scored and continued by vLLM, which takes `memory` of the device's, or on CPUs of the machine's."""
     from vllm import LLM, SamplingParams
 
-    engine = LLM(model=model, dtype="float32", enforce_eager=True, max_model_len=128)
+    engine = LLM(model=model, dtype="float32", enforce_eager=True, max_model_len=128, gpu_memory_utilization=memory)
     settings = SamplingParams(temperature=0.0, max_tokens=CONTINUED, prompt_logprobs=0, ignore_eos=True)
     found = engine.generate([{"prompt_token_ids": list(tokens)} for tokens in prompts], settings)
     answers = []
@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?")
     parser.add_argument("--engine", choices=["transformers", "vllm"], default="transformers")
+    parser.add_argument("--memory", type=float, default=0.9, help="share of the memory that vLLM takes (default: 0.9)")
     parser.add_argument("-o", "--output", type=Path, help="write the answers here")
     parser.add_argument("--against", type=Path, help="answers of another engine")
     parser.add_argument("--tiny", type=Path, metavar="FOLDER", help="a tiny model, written there, by transformers")
@@ -91,14 +92,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.tiny and options.model is None:
         parser.error("name a model folder")
 
-    answer = answer_by_vllm if options.engine == "vllm" else answer_by_transformers
     if options.tiny:
         answers = answer_by_transformers(write_tiny_model(options.tiny / "hand-on"), [[1, 2, 3], [4, 5]])
     else:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(options.model)
-        answers = answer(options.model, [tokenizer(text)["input_ids"] for text in TEXTS])
+        prompts = [tokenizer(text)["input_ids"] for text in TEXTS]
+        by_vllm = options.engine == "vllm"
+        answers = (
+            answer_by_vllm(options.model, prompts, memory=options.memory)
+            if by_vllm
+            else answer_by_transformers(options.model, prompts)
+        )
 
     if options.output:
         options.output.write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")

@@ -56,17 +56,13 @@ def test_vllm_scores_the_winner_as_transformers_does(tmp_path: Path) -> None:
         pytest.skip("no vLLM is named; set HAND_ON_VLLM to the Python of its environment")
     winner, answers = write_winner(tmp_path, ROOT / "examples" / "demo" / "base"), tmp_path / "transformers.json"
     run_script(sys.executable, SCRIPTS / "score_texts.py", winner, "-o", answers)
-    told = run_script(VLLM, SCRIPTS / "score_texts.py", winner, "--engine", "vllm", "--against", answers)
+    by_vllm = ("--engine", "vllm", "--memory", "0.2", "--against", str(answers))
+    told = run_script(VLLM, SCRIPTS / "score_texts.py", winner, *by_vllm)
     assert "largest difference" in told
 
     # Another model is told apart.
-    other = subprocess.run(
-        [VLLM, SCRIPTS / "score_texts.py", tmp_path / "base", "--engine", "vllm", "--against", answers],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        cwd=ROOT,
-    )
+    command = [VLLM, str(SCRIPTS / "score_texts.py"), str(tmp_path / "base"), *by_vllm]
+    other = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
     assert other.returncode == 1, other.stderr[-2000:]
 
 
