@@ -23,7 +23,7 @@ NO_RUN = Path("replay")
 PRECISION = 0.005
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReplayProposer(ResponseProposer):
     """Proposals from what a world answers; a replay spends all of its runs and is never settled before."""
 

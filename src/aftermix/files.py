@@ -50,7 +50,7 @@ def shorten_path(path: str, *, run: Path | None = None) -> str:
     if not Path(path).is_absolute():
         return path
     plain = normalise_path(Path(path))
-    for root in (Path.cwd(), *([run.resolve().parent] if run is not None and _holds(run.resolve(), plain) else [])):
+    for root in (*_list_here(), *([run.resolve().parent] if run is not None and _holds(run.resolve(), plain) else [])):
         if _holds(root, plain):
             return plain.relative_to(root).as_posix()
     return plain.as_posix()
@@ -64,10 +64,18 @@ def relate_path(path: str, folder: Path) -> str:
     if not Path(path).is_absolute():
         return path
     plain, real = normalise_path(Path(path)), folder.resolve()
-    if not (_holds(Path.cwd(), plain) and _holds(Path.cwd(), real)):
+    if not any(_holds(here, plain) and _holds(here, real) for here in _list_here()):
         return plain.as_posix()
     related = Path(os.path.relpath(plain, real)).as_posix()
     return related if related.startswith(".") else f"./{related}"  # a bare name would be one of the hub
+
+
+def _list_here() -> list[Path]:
+    """The working directory; empty where it was removed or replaced, as by a result that is written in its place."""
+    try:
+        return [Path.cwd()]
+    except OSError:
+        return []
 
 
 def _holds(root: Path, path: Path) -> bool:

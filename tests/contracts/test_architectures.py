@@ -263,7 +263,8 @@ def test_an_unknown_kind_of_tensors_is_refused() -> None:
     with pytest.raises(ConfigError) as error:
         build_matcher(["kind:heads"], where="merge.exclude")
     assert str(error.value) == (
-        "merge.exclude: there is no kind 'heads' of tensors. There are: embeddings, head, positions."
+        "merge.exclude: there is no kind 'heads' of tensors. There are: embeddings, head, positions. "
+        "Did you mean 'head'?"
     )
 
 

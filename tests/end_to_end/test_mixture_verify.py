@@ -296,8 +296,6 @@ from aftermix.jobs.verify.doremi import doremi_ratios
 from aftermix.jobs.verify.command import verify
 from aftermix.training.loop import StepRecorder
 
-pytestmark = pytest.mark.usefixtures("shown")
-
 where, left = sys.argv[3], int(sys.argv[4])
 
 def dying(real):
@@ -313,8 +311,8 @@ if where == "training":
     StepRecorder.on_step_end = dying(StepRecorder.on_step_end)
 else:
     files.os.fsync = dying(os.fsync)
-    import aftermix.jobs.verify.command as job
-    job.train_mixtures = lambda config, run, chosen, **_: {one.name: run / "trained" / one.name for one in chosen}
+    import aftermix.jobs.verify.mixture_verification as job
+    job.train_mixtures = lambda config, run, mixtures, **_: {name: run / "trained" / name for name in mixtures}
 verify(load_config(Path(sys.argv[1])), Path(sys.argv[2]), mixtures=3, doremi=True)
 """
 

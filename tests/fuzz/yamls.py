@@ -96,6 +96,6 @@ def _use(config: Config) -> None:
     excluded("model.layers.0.self_attn.q_proj.weight")
     weights = {name: vector.weight for name, vector in config.vectors.items()}
     check_weights(recipe, weights)
-    yaml.safe_load(format_recipe(config, recipe, weights))
+    yaml.safe_load(format_recipe(config, recipe, weights, folder=Path()))
     parse_config(as_yaml_values(config), where="again.yaml", folder=Path("/"))
     require(config, "base", "vectors")

@@ -124,6 +124,11 @@ def writes_text(config: Mapping[str, Any]) -> bool:
     return not classes or any(str(name).endswith(WRITES_TEXT) for name in classes)
 
 
+def has_language_head(config: Mapping[str, Any]) -> bool:
+    """False for an encoder without one, which has nothing to tie whatever its configuration's default is."""
+    return writes_text(config) or any("MaskedLM" in str(name) for name in config.get("architectures") or ())
+
+
 def _list_sentence_files(folder: Path) -> list[Path]:
     """Files of sentence-transformers in `folder`, and the configuration of every module that `modules.json` names.
 

@@ -252,7 +252,8 @@ def refuse_difference(run: Path, theirs: Any, ours: Any, *, complaint: str) -> N
     place = find_difference(theirs, ours)
     if place is not None:
         remedy = "Restore it, or start a new search in another folder."
-        raise SearchError(str(run), f"{complaint} '{join_place('', *place) or 'the top'}'", remedy)
+        shown = place[0] if len(place) == 1 else join_place("", *place) or "the top"
+        raise SearchError(str(run), f"{complaint} '{shown}'", remedy)
 
 
 def clear_model(run: Path, recipe: str, *, name: str = MODEL_FOLDER) -> bool:

@@ -65,7 +65,8 @@ def test_a_missing_file_is_refused(folder: Path) -> None:
         files(folder, "none.jsonl")
     assert str(error.value) == (
         f"task 't': data file 'none.jsonl' is neither beside the YAML file ({folder}) nor in the working directory. "
-        "Correct `dataset_kwargs.data_files`; paths are relative to the YAML file."
+        "Correct `dataset_kwargs.data_files`; paths are relative to the YAML file. "
+        f"Did you mean '{folder / 'a.jsonl'}'?"
     )
 
 

@@ -159,14 +159,15 @@ def test_which_of_several_values_must_be_said(world: World) -> None:
         "task 'tries': metric 'pass_at_k' gives several values for each item. Set `metric` to one of: pass@1, pass@3."
     )
     assert world.refusal({"task": "tries", "metric": "pass@2"}) == (
-        "task 'tries': has no metric 'pass@2'. Set `metric` to one of: pass@1, pass@3."
+        "task 'tries': has no metric 'pass@2'. Set `metric` to one of: pass@1, pass@3. Did you mean 'pass@3'?"
     )
 
 
 def test_a_key_that_no_document_has_is_refused_before_a_model_is_loaded(world: World) -> None:
     world.add("partial", world.texts["colours"] + "process_results: !function own.both\n", HARD)
     assert world.refusal({"task": "partial", "metric": "acc_hrad"}) == (
-        "task 'partial': has no metric 'acc_hrad'. Set `metric` to one of: acc, acc_hard, acc_easy."
+        "task 'partial': has no metric 'acc_hrad'. Set `metric` to one of: acc, acc_hard, acc_easy. "
+        "Did you mean 'acc_hard'?"
     )
 
 

@@ -122,6 +122,7 @@ def test_short_sequences_are_filled_behind_their_end() -> None:
     assert batch["labels"].tolist() == [[5, 6, 7], [8, IGNORED, IGNORED]]
 
 
+@pytest.mark.usefixtures("shown")
 def test_leaves_nothing_behind_and_says_one_line(
     model: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from aftermix.checkpoints.alignment.mismatches import list_remarks
 from aftermix.checkpoints.formats.fp8 import DequantisedModel
 from aftermix.checkpoints.formats.vector_file import VectorFile, find_content_problems
 from aftermix.checkpoints.model import Model, read_tensor
-from aftermix.checkpoints.model_files import find_tokenizer_folder, list_companion_remarks, writes_text
+from aftermix.checkpoints.model_files import find_tokenizer_folder, has_language_head, list_companion_remarks
 from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.pool import ModelPool, PoolExamination, examine_pool, refuse_non_finite
 from aftermix.checkpoints.reader import Checkpoint
@@ -160,7 +160,7 @@ def _examine_models(pool: ModelPool, config: Config, job: JobKind, diagnosis: Co
     diagnosis.notes += [*list_companion_remarks(pool), *list_kinship_remarks(pool)]
     diagnosis.notes += list_rounding_remarks(pool, getattr(torch, config.merge.dtype) if config.merge.dtype else None)
 
-    if writes_text(pool.frame.config):  # an encoder has no head, whatever its configuration's default is
+    if has_language_head(pool.frame.config):
         diagnosis.facts += [f"tied: {head} is {embedding}" for head, embedding in pool.frame.alias.items()]
     for pattern in config.merge.exclusions(for_search=job == "search"):
         try:

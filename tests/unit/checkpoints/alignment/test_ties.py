@@ -53,7 +53,8 @@ def config(base: Path, *, weight: float = 0.5, **vectors: Path) -> Config:
 
 def merged(configuration: Config, output: Path) -> tuple[Path, list[str]]:
     lines: list[str] = []
-    return merge(configuration, output, log=lambda line: lines.append(str(line))), lines
+    folder = merge(configuration, output, log=lambda line: lines.append(str(line)))
+    return folder, [line for line in lines if not line.startswith("rounding to bfloat16 took")]
 
 
 def expected(base: Path, *vectors: Path, name: str, weight: float = 0.5) -> torch.Tensor:
