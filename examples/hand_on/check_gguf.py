@@ -14,12 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from score_texts import write_tiny_model
 
 import aftermix
-
-DIMENSIONS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 @dataclass(frozen=True)
@@ -37,13 +34,6 @@ def compare_models(other: Path, model: Path) -> TensorComparison:
     read = dict(aftermix.Pool(model, {"other": model}, merge={"exclude": []}).merge({"other": 1.0}).tensors())
     apart = [float((written[name].float() - tensor.float()).abs().max()) for name, tensor in read.items()]
     return TensorComparison(len(apart), sum(value == 0 for value in apart), max(apart))
-
-
-def write_tiny_model(folder: Path) -> Path:
-    """A tiny Llama of random weights."""
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(vocab_size=64, **DIMENSIONS)).save_pretrained(folder)
-    return folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -69,14 +69,14 @@ def list_differences(ours: Answers, theirs: Answers) -> list[float]:
     return [abs(one["loglikelihood"] - other["loglikelihood"]) for one, other in zip(ours, theirs, strict=True)]
 
 
-def write_tiny_model(folder: Path) -> str:
-    """A tiny Llama of random weights; its prompts are numbers."""
+def write_tiny_model(folder: Path) -> Path:
+    """A tiny Llama of random weights without a tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     LlamaForCausalLM(LlamaConfig(vocab_size=64, **DIMENSIONS)).save_pretrained(folder)
-    return str(folder)
+    return folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("name a model folder")
 
     if options.tiny:
-        answers = answer_by_transformers(write_tiny_model(options.tiny / "hand-on"), [[1, 2, 3], [4, 5]])
+        answers = answer_by_transformers(str(write_tiny_model(options.tiny / "hand-on")), [[1, 2, 3], [4, 5]])
     else:
         from transformers import AutoTokenizer
 

@@ -81,6 +81,7 @@ def _draw_pairs(figure: Any, forecast: RobustnessForecast, columns: int) -> None
         if place >= len(forecast.pairs):
             axes.set_axis_off()
             continue
+
         (one, other), losses_CC = list(forecast.pairs.items())[place]
         rise_CC = losses_CC - losses_CC[0, 0]
         reach = max(float(np.abs(rise_CC).max()), 1e-9)
@@ -89,6 +90,7 @@ def _draw_pairs(figure: Any, forecast: RobustnessForecast, columns: int) -> None
         )
         row, column = np.unravel_index(int(np.argmin(rise_CC)), rise_CC.shape)
         axes.plot(GRID[int(row)], GRID[int(column)], "*", color=INK, markersize=13, clip_on=False)
+
         axes.set_xlabel(shorten_name(one, 24))
         axes.set_ylabel(shorten_name(other, 24))
         axes.set_title("joint loss minus the base's")

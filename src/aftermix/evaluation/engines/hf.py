@@ -197,6 +197,7 @@ def _refuse_incomplete(checkpoint: Model, report: Mapping[str, Any], named: Any)
     unread = {name for name, info in checkpoint.tensors.items() if info.computed}
     unread |= checkpoint.unindexed if isinstance(checkpoint, Checkpoint) else set()
     faults = [f"{name}: is not in the checkpoint" for name in sorted(report.get("missing_keys", ()))]
+
     strays = sorted({*report.get("unexpected_keys", ())} - unread)
     if strays and named:
         first = f"{strays[0]}{', ...' if len(strays) > 1 else ''}"
@@ -207,6 +208,7 @@ def _refuse_incomplete(checkpoint: Model, report: Mapping[str, Any], named: Any)
     faults += [] if named else [f"{name}: has no place in the model" for name in strays]
     faults += [f"{entry[0]}: has another shape" for entry in sorted(report.get("mismatched_keys", ()))]
     faults += [str(message) for message in report.get("error_msgs", ())]
+
     if faults:
         raise EvaluationError(
             str(checkpoint.folder),

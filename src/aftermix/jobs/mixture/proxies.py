@@ -55,14 +55,9 @@ class ExpertScores:
         """The experts as points on search items, where all of them are, else as baselines on test items."""
         complete = [trial for trial in trials if trial.is_complete]
         places = _find_vertices(problem.compute_shares(complete))
-        if places is not None:
-            split: Split = "search"
-            files = [locate_items(run, split, complete[place].number) for place in places]
-        else:
-            split = "test"
-            alone = [problem.compute_weights(row_K) for row_K in np.eye(len(problem.domains))]
-            files = [baselines.find_file(weights, split) for weights in alone]
-        return cls.read(run, split, files)
+        if places is None:
+            return cls.read_baselines(run, problem, baselines)
+        return cls.read(run, "search", [locate_items(run, "search", complete[place].number) for place in places])
 
     @classmethod
     def read_baselines(cls, run: Path, problem: MixtureProblem, baselines: MixtureBaselines) -> ExpertScores:

@@ -153,7 +153,7 @@ class MixtureResult:
             ),
             surrogates=describe_surrogates(self.fitted, self.problem, self.utility),
             noise=noise_record,
-            optimum=self._describe_optimum(),
+            optimum=describe_optimum(self.optimum, self.fitted, self.problem, self.goal),
             verified=tuple(self._describe_verified(mixture) for mixture in verified),
             search=self._summarise_search(winner),
             select=winner.summary,
@@ -232,24 +232,6 @@ class MixtureResult:
             else None
         )
 
-    def _describe_optimum(self) -> OptimumRecord:
-        seed, domains = self.problem.mixture.seed, self.problem.domains
-        expected = predict_mixture(self.fitted.surrogate, self.utility, self.optimum.weights_K, seed=seed)
-        low_K, high_K = estimate_ratio_interval(self.fitted.surrogate, self.goal, self.problem.bounds, seed=seed)
-
-        ends = zip(domains, low_K, high_K, strict=True)
-        moments = zip(self.problem.capabilities, expected.scores_M, expected.std_M, strict=True)
-        utility = predicted_utility(expected)
-        return OptimumRecord(
-            shares=self.optimum.shares,
-            share_intervals={name: (float(low), float(high)) for name, low, high in ends},
-            utility=utility.utility,
-            interval=utility.interval,
-            scores={name: MomentsRecord(mean=float(mean), sd=float(sd)) for name, mean, sd in moments},
-            floors_met=self.optimum.floors_met,
-            averaged=self.optimum.averaged,
-        )
-
     def _find_trial(self, shares_K: Floats) -> Trial | None:
         """The complete trial that measured these shares."""
         complete = [trial for trial in self.trials if trial.is_complete]
@@ -286,6 +268,28 @@ def describe_surrogates(
 def _describe_regressors(entry: CapabilityReport) -> SurrogateRecord:
     candidates = {name: OutOfFoldRecord(**asdict(errors)) for name, errors in entry.candidates.items()}
     return SurrogateRecord(choice=entry.choice, candidates=candidates)
+
+
+def describe_optimum(
+    optimum: MixtureOptimum, fitted: FittedSurrogates, problem: MixtureProblem, goal: MixtureGoal
+) -> OptimumRecord:
+    """The optimum with an interval for each share, and what the surrogates promise there."""
+    seed, surrogate = problem.mixture.seed, fitted.surrogate
+    expected = predict_mixture(surrogate, goal.utility, optimum.weights_K, seed=seed)
+    low_K, high_K = estimate_ratio_interval(surrogate, goal, problem.bounds, seed=seed)
+
+    ends = zip(problem.domains, low_K, high_K, strict=True)
+    moments = zip(problem.capabilities, expected.scores_M, expected.std_M, strict=True)
+    utility = predicted_utility(expected)
+    return OptimumRecord(
+        shares=optimum.shares,
+        share_intervals={name: (float(low), float(high)) for name, low, high in ends},
+        utility=utility.utility,
+        interval=utility.interval,
+        scores={name: MomentsRecord(mean=float(mean), sd=float(sd)) for name, mean, sd in moments},
+        floors_met=optimum.floors_met,
+        averaged=optimum.averaged,
+    )
 
 
 def predicted_utility(expected: MixturePrediction) -> PredictedUtilityRecord:

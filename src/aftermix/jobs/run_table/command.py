@@ -7,7 +7,6 @@ surrogates predict out of fold is held against them.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,24 +15,19 @@ import numpy as np
 from aftermix.checkpoints.writer import refuse_occupied, stage_folder
 from aftermix.config import Config, EvaluateConfig, MixtureConfig, VectorConfig
 from aftermix.errors import MixtureError
+from aftermix.files import sha256
 from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.proxies import SURROGATES, build_worth
-from aftermix.jobs.mixture.result import describe_surrogates, predicted_utility
+from aftermix.jobs.mixture.result import describe_optimum, describe_surrogates
 from aftermix.jobs.mixture.scores import describe_utility
-from aftermix.mixture.optimum import estimate_ratio_interval, find_best_measured, find_optimum, predict_mixture
+from aftermix.mixture.optimum import find_best_measured, find_optimum
 from aftermix.mixture.proxies.worth import ProxyForecast
 from aftermix.mixture.simplex import Floats, name_shares
 from aftermix.mixture.surrogates.run_table import RunTable
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
 from aftermix.mixture.utility import MixtureUtility
-from aftermix.runs.mixture_records import (
-    MomentsRecord,
-    OptimumRecord,
-    TableMixtureRecord,
-    TableRowRecord,
-    TableSourceRecord,
-)
+from aftermix.runs.mixture_records import TableMixtureRecord, TableRowRecord, TableSourceRecord
 from aftermix.runs.records import BEST_FILE
 
 NO_MODEL = "-"
@@ -79,14 +73,9 @@ class _RunTableMixture:
 
     def build_record(self, source: TableSourceRecord) -> TableMixtureRecord:
         """All of `best.json`."""
-        problem, surrogate, seed = self.problem, self.fitted.surrogate, self.problem.mixture.seed
+        problem = self.problem
         goal = problem.build_goal(self.utility)
-        optimum = find_optimum(surrogate, goal, problem.bounds, seed=seed)
-        low_K, high_K = estimate_ratio_interval(surrogate, goal, problem.bounds, seed=seed)
-        expected = predict_mixture(surrogate, self.utility, optimum.weights_K, seed=seed)
-
-        promised, moments = predicted_utility(expected), zip(expected.scores_M, expected.std_M, strict=True)
-        ends = zip(problem.domains, low_K, high_K, strict=True)
+        optimum = find_optimum(self.fitted.surrogate, goal, problem.bounds, seed=problem.mixture.seed)
         return TableMixtureRecord(
             table=source,
             ratios=optimum.shares,
@@ -94,18 +83,7 @@ class _RunTableMixture:
             capabilities={name: tuple(tasks) for name, tasks in problem.capabilities.items()},
             utility=describe_utility(self.utility),
             surrogates=describe_surrogates(self.fitted, problem, self.utility),
-            optimum=OptimumRecord(
-                shares=optimum.shares,
-                share_intervals={name: (float(low), float(high)) for name, low, high in ends},
-                utility=promised.utility,
-                interval=promised.interval,
-                scores={
-                    name: MomentsRecord(mean=float(mean), sd=float(sd))
-                    for name, (mean, sd) in zip(problem.capabilities, moments, strict=True)
-                },
-                floors_met=optimum.floors_met,
-                averaged=optimum.averaged,
-            ),
+            optimum=describe_optimum(optimum, self.fitted, problem, goal),
             best_run=self._describe_best_run(),
             proxies=build_worth([self._forecast_held_out()], self.utility.values(self.fitted.scores_NM)),
         )
@@ -135,7 +113,7 @@ def _read_table(table: Path) -> str:
 def _describe_source(table: Path, runs: RunTable) -> TableSourceRecord:
     return TableSourceRecord(
         file=table.name,
-        sha256=hashlib.sha256(table.read_bytes()).hexdigest(),
+        sha256=sha256(table),
         runs=len(runs.shares_NK),
         losses=tuple(sorted(runs.losses)),
         left_alone=runs.others,

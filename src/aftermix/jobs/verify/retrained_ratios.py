@@ -96,7 +96,8 @@ def _train_seed(
     models: dict[str, TrainedItems] = {}
     for ratios in wanted if seed == config.train.seed else ():
         measured = _find_measured(verification, ratios)
-        models.update({ratios.slug: measured} if measured else {})
+        if measured is not None:
+            models[ratios.slug] = measured
 
     missing = {ratios.slug: ratios for ratios in wanted if ratios.slug not in models}
     names = {f"{slug}-seed-{seed}": ratios for slug, ratios in missing.items()}
@@ -142,6 +143,7 @@ def _build_record(
                 test=verification.summarise_scores(model.test),
             )
         )
+
     known = bool(np.isfinite(utilities).all())
     return RetrainedRatioRecord(
         method=ratios.method,

@@ -98,7 +98,7 @@ def _tabulate_verified(best: MixtureRecord) -> Table:
         table.add_row(
             entry.name,
             ", ".join(f"{name} {share:.3f}" for name, share in entry.shares.items()),
-            _format_number(entry.predicted.utility, entry.predicted.interval),
+            format_number(entry.predicted.utility, entry.predicted.interval),
             _format_utility(entry.select.utility),
             style="bold" if entry.name == best.winner.point else None,
         )
@@ -163,10 +163,11 @@ def _tabulate_tree(tree: TreeGroupRecord) -> Table:
 
 
 def _format_utility(utility: UtilityScore | None) -> str:
-    return _format_number(utility.value, utility.interval) if utility else "no value"
+    return format_number(utility.value, utility.interval) if utility else "no value"
 
 
-def _format_number(value: float | None, interval: Interval | None) -> str:
+def format_number(value: float | None, interval: Interval | None) -> str:
+    """A utility with its interval, in ASCII."""
     shown = "no value" if value is None else f"{value:.2f}"
     return shown if interval is None else f"{shown} [{interval[0]:.2f}, {interval[1]:.2f}]"
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aftermix.report.console.mixture import open_ratio_table, tabulate_surrogates
+from aftermix.report.console.mixture import format_number, open_ratio_table, tabulate_surrogates
 from aftermix.report.number_format import format_count
-from aftermix.runs.json_record import Interval
 from aftermix.runs.mixture_records import TableMixtureRecord
 from aftermix.terminal import open_table_console
 
@@ -32,10 +31,10 @@ def print_run_table(file: Path, *, console: Console | None = None) -> None:
 
 def list_run_table_notes(best: TableMixtureRecord) -> list[str]:
     """Promise and what it is held against, in sentences."""
-    promised = _format_utility(best.optimum.utility, best.optimum.interval)
+    promised = format_number(best.optimum.utility, best.optimum.interval)
     lines = [f"Utility promised at the optimum by {format_count(best.table.runs, 'trained run')}: {promised}."]
     if best.best_run is not None:
-        value = _format_utility(best.best_run.utility, None)
+        value = format_number(best.best_run.utility, None)
         lines.append(f"Best run within the bounds: line {best.best_run.line} of {best.table.file}, utility {value}.")
     (worth,) = best.proxies
     if worth.spearman is not None:
@@ -49,8 +48,3 @@ def list_run_table_notes(best: TableMixtureRecord) -> list[str]:
     if not best.optimum.floors_met:
         lines.append("No mixture meets every floor by prediction; this one breaks them least.")
     return lines
-
-
-def _format_utility(value: float | None, interval: Interval | None) -> str:
-    shown = "no value" if value is None else f"{value:.2f}"
-    return f"{shown} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else shown

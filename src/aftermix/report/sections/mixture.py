@@ -61,8 +61,8 @@ def build_mixture_section(record: FoundMixtureRecord | None) -> MixtureSection |
             (
                 entry.name,
                 ", ".join(f"{shorten(name, 16)} {format_weight(share)}" for name, share in entry.shares.items()),
-                _format_number(entry.predicted.utility, entry.predicted.interval),
-                _format_number(entry.select.utility.value, entry.select.utility.interval),
+                format_utility(entry.predicted.utility, entry.predicted.interval),
+                format_utility(entry.select.utility.value, entry.select.utility.interval),
                 entry.name == record.winner.point,
             )
             for entry in record.verified
@@ -99,9 +99,9 @@ def _compose_lead(record: FoundMixtureRecord) -> str:
     return f"Utility: {quantity}, over {scores}{floors}. The winner is the {record.winner.point}.{left_out}"
 
 
-def _format_number(value: float | None, interval: Interval | None) -> str:
+def format_utility(value: float | None, interval: Interval | None) -> str:
     """
-    >>> _format_number(0.5, (-0.25, 1.0)), _format_number(None, None)
+    >>> format_utility(0.5, (-0.25, 1.0)), format_utility(None, None)
     ('0.50, −0.25 to 1.00', 'no value')
     """
     if value is None:

@@ -22,6 +22,7 @@ from aftermix.report.number_format import (
     format_weight,
     shorten,
 )
+from aftermix.report.sections.mixture import format_utility
 from aftermix.runs.json_record import read_record
 from aftermix.runs.records import UtilityScore
 from aftermix.runs.verification_records import (
@@ -154,22 +155,12 @@ def list_retrained(record: VerificationRecord) -> Iterator[tuple[str, str, tuple
             fmean(model.test.capabilities[name].score for model in entry.models)
             for name in record.consistency.capabilities
         ]
-        cells = (format_utility(entry.utility), format_utility(entry.difference), *map(scale.format, means))
+        cells = (_format_known(entry.utility), _format_known(entry.difference), *map(scale.format, means))
         yield entry.method, format_shares(entry.ratios), cells
 
 
-def format_utility(utility: UtilityScore | None) -> str:
-    """
-    >>> format_utility(UtilityScore(value=0.5, interval=(0.25, 0.75))), format_utility(None)
-    ('0.50, 0.25 to 0.75', '')
-    """
-    if utility is None:
-        return ""
-    if utility.value is None:
-        return "no value"
-    return format_weight(utility.value) + (
-        f", {' to '.join(map(format_weight, utility.interval))}" if utility.interval else ""
-    )
+def _format_known(utility: UtilityScore | None) -> str:
+    return "" if utility is None else format_utility(utility.value, utility.interval)
 
 
 def _is_beyond_zero(difference: UtilityScore | None, *, above: bool) -> bool:

@@ -90,6 +90,7 @@ def test_a_folder_that_is_no_run_is_let_pass_here(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     refuse_occupied_run(tmp_path, config=read(tmp_path), mixture=False)
     refuse_occupied_run(tmp_path / "absent", config=read(tmp_path), mixture=True)
+    assert not (tmp_path / "absent").exists()
 
 
 @pytest.mark.parametrize(
