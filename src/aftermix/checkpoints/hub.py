@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from aftermix.checkpoints.companions.code_files import names_own_code
+from aftermix.checkpoints.companions.rules import CODE, list_unwanted_patterns
 from aftermix.checkpoints.safe_files import exists
 from aftermix.errors import CheckpointError, ask_meant_path
 
-ENDS = ("safetensors", "json", "jinja", "model", "txt", "spm", "codes", "tiktoken", "vocab", "bpe")
-WANTED = [f"*.{end}" for end in ENDS]
 HUB_NAME = re.compile(r"^[\w.\-]+(/[\w.\-]+)?$")
 
 
 def locate(model: str) -> Path:
     """The folder of `model`; a hub name is downloaded, or found in the cache when offline.
+
+    Downloaded are the weights that are read and the files that go along with them, Python files only where settings
+    name some. Nothing of them is run.
 
     Raises :class:`CheckpointError` when there is neither such a folder nor such a repository at hand.
     """
@@ -32,7 +35,11 @@ def locate(model: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=WANTED))
+        unwanted = list_unwanted_patterns()
+        snapshot = Path(snapshot_download(model, ignore_patterns=[*unwanted, *CODE]))
+        if names_own_code(snapshot):
+            snapshot_download(model, allow_patterns=list(CODE), ignore_patterns=unwanted)
+        return snapshot
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(

@@ -12,7 +12,16 @@ import torch
 from aftermix.checkpoints.alignment.tokenizer_files import list_vocabulary_files
 from aftermix.checkpoints.alignment.tokens import extends
 from aftermix.checkpoints.alignment.vocabulary import list_vocabulary_remarks
+from aftermix.checkpoints.companions.selection import CompanionSelection, select_companions
+from aftermix.checkpoints.companions.sentence_modules import (
+    MODULE_WEIGHTS,
+    MODULES_FILE,
+    list_module_folders,
+    list_weighted_modules,
+)
 from aftermix.checkpoints.formats.configuration import declare_dtype
+from aftermix.checkpoints.formats.weight_files import INDEX, SINGLE
+from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.safe_files import read_companion
 from aftermix.errors import Problem
@@ -26,34 +35,30 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-"""Files of a tokenizer beside those of its vocabulary."""
-MODULES_FILE = "modules.json"
+"""Files beside those of a vocabulary that make a tokenizer, and that identify it in records."""
+IDENTIFYING = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
 SENTENCE_FILES = (MODULES_FILE, "config_sentence_transformers.json", "sentence_bert_config.json")
-"""Files by which sentence-transformers makes one vector of a model's hidden states."""
+"""Files that identify a base in the records of its experts, beside its configuration and tokenizer."""
 WRITES_TEXT = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """Ends of the names of classes that generate."""
-OTHER_FILES = ("preprocessor_config.json", "processor_config.json", "image_processor_config.json")
 
 
 def read_companion_files(pool: ModelPool, *, dtype: torch.dtype | None) -> dict[str, bytes]:
     """Content by file name of everything but weights, card, recipe and lock.
 
-    Configuration comes from the frame (with `dtype` when the result is stored in another type). Tokenizer, chat
-    template and generation settings come from the instruction model where one is given, since its end-of-turn tokens
-    are what stops a server; the frame serves where it has none. Where the recipe names a vocabulary, they come from the
-    model that has it: the numbers of tokens must be those of the rows.
+    Configuration comes from the frame (with `dtype` when the result is stored in another type), and so does every file
+    that goes along with its weights. Tokenizer, processor, chat template and generation settings come from the
+    instruction model where one is given, since its end-of-turn tokens are what stops a server; the frame serves where
+    it has none. Where the recipe names a vocabulary, they come from the model that has it: the numbers of tokens must
+    be those of the rows. Weights of sentence-transformers' modules are the frame's.
     """
-    frame = pool.frame.folder
     files = {"config.json": _encode_configuration(pool, dtype)}
+    files |= {name: read_companion(path, path_folder) for name, (path, path_folder) in _list_companions(pool).items()}
 
-    tokenizer_owner = find_tokenizer_folder(pool)
-    files |= {
-        str(path.relative_to(tokenizer_owner)): read_companion(path, tokenizer_owner)
-        for path in _list_tokenizer_files(tokenizer_owner)
-    }
-    files |= {name: read_companion(frame / name, frame) for name in OTHER_FILES if (frame / name).is_file()}
-
-    files |= {str(path.relative_to(frame)): read_companion(path, frame) for path in _list_sentence_files(frame)}
+    frame = pool.frame.folder
+    for module in list_weighted_modules(frame):
+        if (weights := frame / module / MODULE_WEIGHTS).is_file():
+            files[f"{module}/{MODULE_WEIGHTS}"] = weights.read_bytes()
 
     settings = _find_generation_settings(pool)
     if settings is not None:
@@ -61,15 +66,63 @@ def read_companion_files(pool: ModelPool, *, dtype: torch.dtype | None) -> dict[
     return files
 
 
+def read_identity_files(base: Model) -> dict[str, bytes]:
+    """Content by file name of the configuration, tokenizer and module files by which records know `base`.
+
+    The list is older than that of the files which go along with a model, and stays what it is: records are compared.
+    """
+    folder, pool = base.folder, ModelPool(base, {})
+    files = {"config.json": _encode_configuration(pool, None)}
+    paths = [*_list_tokenizer_files(folder), *(folder / name for name in (*IDENTIFYING, "generation_config.json"))]
+    if (folder / MODULES_FILE).is_file():
+        modules = [name for name in list_module_folders(folder) if "/" not in name]
+        paths += [folder / name for name in (*SENTENCE_FILES, *(f"{module}/config.json" for module in modules))]
+    return files | {str(path.relative_to(folder)): read_companion(path, folder) for path in paths if path.is_file()}
+
+
 def list_input_files(pool: ModelPool) -> list[Path]:
     """Files that decide a result of `pool`: weights, configuration, tokenizer and generation settings of each model."""
     models = [*pool.experts.values(), *([pool.base] if pool.base else [])]
-    beside = ("config.json", "generation_config.json", *OTHER_FILES)
+    beside = ("config.json", "generation_config.json", *IDENTIFYING)
     files = {file for model in models for file in model.files()}
     for folder in {model.folder for model in models}:
         files |= {folder / name for name in beside if (folder / name).is_file()}
         files |= set(_list_tokenizer_files(folder))
+        modules = [folder / name / MODULE_WEIGHTS for name in list_weighted_modules(folder)]
+        files |= {weights for weights in modules if weights.is_file()}
+    files |= {path for path, _ in _list_companions(pool).values()}
     return sorted(files)
+
+
+def describe_left_out(pool: ModelPool) -> list[str]:
+    """Lines on files beside the weights that a result does not have, each with its reason; none for most folders."""
+    owner, frame = find_tokenizer_folder(pool), pool.frame.folder
+    told = _select_files(pool).describe_left_out()
+    lines = [f"left out of the files beside the base: {told}"] if told else []
+    if owner != frame and (other := select_companions(owner).describe_left_out()):
+        lines.append(f"left out of the files beside the tokenizer in {owner.name}: {other}")
+    return lines
+
+
+def _select_files(pool: ModelPool) -> CompanionSelection:
+    """The files beside the weights of the frame, sorted."""
+    read = {file.name for file in pool.frame.files()}
+    return select_companions(pool.frame.folder, weights=frozenset({*read, SINGLE, INDEX}))
+
+
+def _list_companions(pool: ModelPool) -> dict[str, tuple[Path, Path]]:
+    """Path and folder by the name in a result: the frame's own files, then those of whoever gives the vocabulary."""
+    owner, frame = find_tokenizer_folder(pool), pool.frame.folder
+    of_frame = _select_files(pool)
+    of_owner = of_frame if owner == frame else select_companions(owner)
+
+    # Half a tokenizer (settings and a template, as beside some adapters) is added to the frame's.
+    spoken = dict.fromkeys(of_owner.list_spoken(), owner)
+    if not spoken or not list_vocabulary_files(owner):
+        spoken = dict.fromkeys(of_frame.list_spoken(), frame) | spoken
+    seen = dict.fromkeys(of_owner.list_seen(), owner) or dict.fromkeys(of_frame.list_seen(), frame)
+    folders = dict.fromkeys(of_frame.list_rest(), frame) | spoken | seen
+    return {name: (folder / name, folder) for name, folder in sorted(folders.items())}
 
 
 def find_tokenizer_folder(pool: ModelPool) -> Path:
@@ -127,23 +180,6 @@ def writes_text(config: Mapping[str, Any]) -> bool:
 def has_language_head(config: Mapping[str, Any]) -> bool:
     """False for an encoder without one, which has nothing to tie whatever its configuration's default is."""
     return writes_text(config) or any("MaskedLM" in str(name) for name in config.get("architectures") or ())
-
-
-def _list_sentence_files(folder: Path) -> list[Path]:
-    """Files of sentence-transformers in `folder`, and the configuration of every module that `modules.json` names.
-
-    Weights of such a module (a dense layer) are no tensors of the model, and are left out.
-    """
-    if not (folder / MODULES_FILE).is_file():
-        return []
-    found = [folder / name for name in SENTENCE_FILES]
-    try:
-        modules = json.loads((folder / MODULES_FILE).read_text(encoding="utf-8"))
-        named = [str(module.get("path") or "") for module in modules]
-    except (OSError, ValueError, AttributeError, TypeError):  # a stranger's file, which no merge needs
-        named = []
-    found += [folder / name / "config.json" for name in named if name and Path(name).name == name]
-    return [path for path in found if path.is_file()]
 
 
 def _find_generation_settings(pool: ModelPool) -> Path | None:

@@ -20,6 +20,7 @@ from aftermix.checkpoints.alignment.recorded_base import (
     read_base_record,
 )
 from aftermix.checkpoints.alignment.view import stores_difference
+from aftermix.checkpoints.companions.module_weights import ModuleWeights, examine_modules
 from aftermix.checkpoints.formats.trained_expert import build_trained_expert, find_own_vector, have_one_layout
 from aftermix.checkpoints.model import Model, Span, StoredDifference, TensorInfo
 from aftermix.checkpoints.names import build_matcher
@@ -43,6 +44,8 @@ class ModelPool:
     """Vectors whose own record says that they were trained from this base, directly or through others."""
     lineages: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     """Folders of the models between the base and a vector that was trained from one of them, its own base first."""
+    modules: tuple[ModuleWeights, ...] = ()
+    """Modules of sentence-transformers with weights, which are merged beside the model."""
 
     @property
     def frame(self) -> Model:
@@ -174,6 +177,12 @@ def examine_pool(config: Config, *, whole: bool = False) -> PoolExamination:
     experts = {name: expert for name, expert in models.items() if expert is not None and name not in records.problems}
     alignment = align(base, experts, config)
     problems += alignment.problems
+    frame = alignment.base or next(iter(alignment.experts.values()), None)
+    modules: tuple[ModuleWeights, ...] = ()
+    if frame is not None and experts:
+        examined = examine_modules(frame, experts, with_base=alignment.base is not None, excluded=excluded)
+        problems += examined.problems
+        modules = examined.modules
 
     # A pool that lacks a model would be merged without it.
     complete = bool(experts or base) and len(experts) == len(models) and (base is not None or not config.base)
@@ -184,6 +193,7 @@ def examine_pool(config: Config, *, whole: bool = False) -> PoolExamination:
         config.merge.vocabulary,
         frozenset(records.confirmed),
         records.lineages,
+        modules,
     )
     return PoolExamination(pool if complete else None, opened, problems)
 

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aftermix.checkpoints.companions.rules import PROCESSOR, TOKENIZER, fits
 from aftermix.errors import CheckpointError, InputFaultError, Problem
 
-COPIED = (
-    *(".json", ".jinja", ".model", ".txt", ".spm", ".codes", ".tiktoken", ".vocab", ".bpe"),
-    *("additional_chat_templates", "difference"),
+NEEDED = (
+    *("config.json", "generation_config.json", "*.index.json", "adapter_config.json", "vector.json", "train.json"),
+    *("modules.json", "difference", *TOKENIZER, *PROCESSOR),
 )
-"""Ends of the names of files beside the weights, and folders of such files."""
+"""Patterns of files without which a model is another one, or does not serve, and of folders of such files."""
 PUT_THERE = "Put the file itself there."
 MAX_COMPANION_BYTES = 256 << 20
 """The largest vocabularies take a tenth of it."""
@@ -101,13 +102,17 @@ def _is_deep(value: Any) -> bool:
 
 
 def find_outward_links(folder: Path) -> list[Problem]:
-    """Every link in the model folder `folder` that stands for something else than weights and leads out of it."""
-    home = folder.resolve()
+    """Every link in the model folder `folder` that stands for its configuration or tokenizer and leads out of it."""
     return [
         Problem(str(entry), f"is a link that leads out of the folder, to {entry.resolve()}", PUT_THERE)
         for entry in sorted(folder.iterdir())
-        if entry.name.endswith(COPIED) and entry.is_symlink() and exists(entry) and not _stays(entry.resolve(), home)
+        if fits(entry.name, NEEDED) and entry.is_symlink() and exists(entry) and leads_out(entry, folder)
     ]
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Tell whether `path` in the model folder `folder` stands for something outside of it; a broken link does not."""
+    return exists(path) and not _stays(path.resolve(), folder.resolve())
 
 
 def take_stamp(file: Path) -> Stamp:
@@ -167,6 +172,6 @@ class InputStamps:
 
 
 def _stays(target: Path, folder: Path) -> bool:
-    return target.is_relative_to(folder) or (
-        folder.parent.name == "snapshots" and target.parent == folder.parents[1] / BLOBS
-    )
+    """Tell whether `target` lies in `folder`, or in the blobs of the hub's cache that has `folder` in a snapshot."""
+    caches = (place.parent for place in folder.parents if place.name == "snapshots")
+    return target.is_relative_to(folder) or any(target.parent == cache / BLOBS for cache in caches)

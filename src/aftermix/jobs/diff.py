@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from aftermix.checkpoints.formats.vector_file import StoredType, VectorFacts
+from aftermix.checkpoints.model import hold_equal, read_tensor
 from aftermix.checkpoints.model_files import read_companion_files
-from aftermix.checkpoints.pool import open_pool
+from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.vector_writer import VectorWriter
 from aftermix.config import Config, MergeConfig, VectorConfig
+from aftermix.errors import Problem, refuse_if_any
 from aftermix.jobs.analysis.targets import advise_on_vocabularies
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.model_card import choose_public_name
@@ -27,6 +30,7 @@ def diff(expert: str, *, base: str, output: Path, dtype: StoredType = "bfloat16"
     with advise_on_vocabularies(UNLIKE_TOKENS):
         pool = open_pool(Config(base=base, vectors={VECTOR: VectorConfig(model=expert)}))
     refuse_output(output, pool)
+    refuse_if_any(list(_find_moved_modules(pool)))
 
     # The expert speaks: a merge takes its tokenizer, chat template and generation settings from the vector's folder.
     companions = read_companion_files(dataclasses.replace(pool, instruction=VECTOR), dtype=None)
@@ -37,6 +41,17 @@ def diff(expert: str, *, base: str, output: Path, dtype: StoredType = "bfloat16"
         companions=companions | {"config.json": config.encode(), "README.md": _build_card(expert, base, output, dtype)},
         max_shard_bytes=MergeConfig().max_shard_bytes,
     )
+
+
+def _find_moved_modules(pool: ModelPool) -> Iterator[Problem]:
+    """Modules of sentence-transformers that training changed: a stored vector would lose that without a word."""
+    for module in pool.modules:
+        expert = module.experts[VECTOR]
+        if any(
+            not hold_equal(read_tensor(module.base, name), read_tensor(expert, name)) for name in module.base.tensors
+        ):
+            found = f"{module.name} differs from the base's, and a vector holds the model's tensors alone"
+            yield Problem(pool.experts[VECTOR].label, found, "Name the expert itself where the vector was to stand.")
 
 
 def _build_card(expert: str, base: str, output: Path, dtype: StoredType) -> bytes:

@@ -12,7 +12,7 @@ from transformers import core_model_loading
 
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.formats.content_hash import hash_all_weights
-from aftermix.checkpoints.model_files import read_companion_files
+from aftermix.checkpoints.model_files import read_companion_files, read_identity_files
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.checkpoints.safe_files import read_json
@@ -39,7 +39,7 @@ What of the data decides it is told apart.
 def identify_base(base: Checkpoint) -> dict[str, Any]:
     """Hashes that make the base this base: one of each weight file, and one over configuration and tokenizer files."""
     digest = hashlib.sha256()
-    for name, content in sorted(read_companion_files(ModelPool(base, {}), dtype=None).items()):
+    for name, content in sorted(read_identity_files(base).items()):
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
 

@@ -15,7 +15,12 @@ from aftermix.checkpoints.alignment.mismatches import list_remarks
 from aftermix.checkpoints.formats.fp8 import DequantisedModel
 from aftermix.checkpoints.formats.vector_file import VectorFile, find_content_problems
 from aftermix.checkpoints.model import Model, read_tensor
-from aftermix.checkpoints.model_files import find_tokenizer_folder, has_language_head, list_companion_remarks
+from aftermix.checkpoints.model_files import (
+    describe_left_out,
+    find_tokenizer_folder,
+    has_language_head,
+    list_companion_remarks,
+)
 from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.pool import ModelPool, PoolExamination, examine_pool, refuse_non_finite
 from aftermix.checkpoints.reader import Checkpoint
@@ -170,7 +175,8 @@ def _examine_models(pool: ModelPool, config: Config, job: JobKind, diagnosis: Co
         count = sum(matches(info.name) for info in pool.layout)
         diagnosis.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")
 
-    diagnosis.facts += describe_alignment(pool.base, pool.experts)
+    diagnosis.facts += [*describe_alignment(pool.base, pool.experts), *describe_left_out(pool)]
+    diagnosis.facts += [f"module {module.name}: {len(module.base.tensors)} tensors, merged" for module in pool.modules]
     diagnosis.facts += [f"vector '{name}' {rounding}" for name, rounding in survey_rounding(pool).items()]
     if any(vector.calibration for vector in config.vectors.values()):
         diagnosis.run_check(lambda: _check_calibration(pool, config, diagnosis))

@@ -6,7 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aftermix.checkpoints.alignment.align import describe_alignment
-from aftermix.checkpoints.model_files import list_input_files, read_companion_files, writes_text
+from aftermix.checkpoints.model_files import (
+    describe_left_out,
+    list_input_files,
+    read_companion_files,
+    writes_text,
+)
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.checkpoints.writer import follow_links, refuse_occupied, write_checkpoint
@@ -16,6 +21,7 @@ from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.given_weights import read_given_weights
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.rounding import list_rounding_remarks
+from aftermix.jobs.merge.sentence_modules import plan_merged_modules
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.provenance import format_recipe, hash_weight_files, lock
 from aftermix.merging.blocks import list_block_spans
@@ -53,7 +59,8 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
     checked = ExclusiveCheck(merger, weights) if check else None
     noted = [*list_rounding_remarks(pool, recipe.dtype), *list_kinship_remarks(pool)]
     remarks = [str(remark) for remark in noted]
-    for line in [*describe_alignment(pool.base, pool.experts), *describe_fallbacks(merger), *remarks]:
+    described = [*describe_alignment(pool.base, pool.experts), *describe_left_out(pool)]
+    for line in [*described, *describe_fallbacks(merger), *remarks]:
         log(line)
 
     rounding = RoundingTally() if pool.base is not None else None
@@ -104,6 +111,7 @@ def write_model(
 
         companions: dict[str, bytes | Callable[[], bytes]] = {
             **read_companion_files(pool, dtype=recipe.dtype),
+            **plan_merged_modules(merger, weights),
             "README.md": build_model_card(
                 config,
                 recipe,
