@@ -53,6 +53,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "train.mixtures": config.TrainedMixturesConfig,
     "train.lora": config.LoraConfig,
     "train.optimizer": config.OptimizerConfig,
+    "train.optimizer.scale": config.ScaleConfig,
     "train.datasets.NAME": config.DatasetConfig,
     "train.sources.NAME": config.SourceConfig,
 }

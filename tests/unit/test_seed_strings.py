@@ -25,6 +25,7 @@ PINNED = [
     "certificate",
     "coefficient",
     "consistency",
+    "damage",
     "design",
     "document order",
     "doremi",

@@ -10,11 +10,11 @@ from aftermix.config.fields import ConfigSection
 from aftermix.config.file import Config, as_yaml_values, explain_missing_section, load_config, parse_config, require
 from aftermix.config.merge import SEARCH_EXCLUDE, MergeConfig, VectorConfig
 from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
+from aftermix.config.optimizer import OptimizerConfig, ScaleConfig
 from aftermix.config.search import Dimension, Objective, SearchConfig, SearchedSettings
 from aftermix.config.train import (
     DatasetConfig,
     LoraConfig,
-    OptimizerConfig,
     SourceConfig,
     TrainConfig,
     TrainedMixturesConfig,
@@ -38,6 +38,7 @@ __all__ = [
     "Objective",
     "OptimizerConfig",
     "PromptConfig",
+    "ScaleConfig",
     "SearchConfig",
     "SearchedSettings",
     "SourceConfig",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -15,14 +16,12 @@ from aftermix.config.evaluate import CALLABLE, EvaluateConfig
 from aftermix.config.fields import ConfigSection, Name
 from aftermix.config.merge import MergeConfig, VectorConfig
 from aftermix.config.mixture import MixtureConfig
+from aftermix.config.optimizer import OptimizerConfig, ScaleConfig
 from aftermix.config.search import Dimension, SearchConfig, SearchedSettings
 from aftermix.config.train import TrainConfig
 from aftermix.errors import Problem, ask_meant, find_meant, join_place, refuse_if_any
 from aftermix.files import normalise_path, write_atomically
 from aftermix.yaml_file import read_yaml
-
-KEY = "[key]"
-"""Pydantic's last part of the place of a key that is no name."""
 
 
 class Config(ConfigSection):
@@ -86,7 +85,7 @@ def explain_missing_section(name: str) -> Problem:
 
 def translate_error(where: str, detail: Any) -> Problem:
     """One pydantic error in our words."""
-    place = join_place("", *(part for part in detail["loc"] if part != KEY)) or "top level"
+    place = join_place("", *(part for part in detail["loc"] if not _is_tag(part))) or "top level"
     if detail["type"] == "extra_forbidden":
         meant = find_meant_key(detail["loc"])
         known = ", ".join(list_fields(detail["loc"][:-1]))
@@ -105,6 +104,11 @@ def translate_error(where: str, detail: Any) -> Problem:
     # A section that contradicts itself has said what is wrong; that it is a mapping tells nothing more.
     text = message if isinstance(found, dict) and detail["type"] == "value_error" else f"{message}, found {shown}"
     return Problem(f"{where}: {place}", text, remedy)
+
+
+def _is_tag(part: str | int) -> bool:
+    """Tell whether `part` of a place is pydantic's own: a mapping's key, or the form in which a value is written."""
+    return isinstance(part, str) and part.startswith("[") and part.endswith("]")
 
 
 def find_meant_key(loc: tuple[str | int, ...]) -> str | None:
@@ -174,11 +178,17 @@ def resolve_paths(config: Config, folder: Path) -> Config:
 
     if config.train:
         update["train"] = _resolve_data_paths(config.train, folder)
-        optimizer = config.train.optimizer
-        if optimizer.pilot:
-            with_pilot = optimizer.model_copy(update={"pilot": resolve_model(optimizer.pilot)})
-            update["train"] = update["train"].model_copy(update={"optimizer": with_pilot})
+        optimizer = _resolve_pilots(config.train.optimizer, resolve_model)
+        update["train"] = update["train"].model_copy(update={"optimizer": optimizer})
     return config.model_copy(update=update)
+
+
+def _resolve_pilots(optimizer: OptimizerConfig, resolve_model: Callable[[str], str]) -> OptimizerConfig:
+    update: dict[str, Any] = {"pilot": resolve_model(optimizer.pilot)} if optimizer.pilot else {}
+    if isinstance(optimizer.scale, ScaleConfig) and optimizer.scale.pilot is not None:
+        pilots = tuple(map(resolve_model, optimizer.scale.pilot))
+        update["scale"] = optimizer.scale.model_copy(update={"pilot": pilots})
+    return optimizer.model_copy(update=update)
 
 
 def _resolve_data_paths(train: TrainConfig, folder: Path) -> TrainConfig:

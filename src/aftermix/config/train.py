@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from aftermix.config.fields import ConfigSection, Count, Day, Finite, Name, Positive, Threads, Tokens
+from aftermix.config.fields import ConfigSection, Count, Day, Name, Positive, Threads, Tokens
+from aftermix.config.optimizer import OptimizerConfig, ScaleConfig
 from aftermix.errors import join_place
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -113,84 +114,6 @@ def _dataset(value: Any) -> Any:
     return {"data": value} if isinstance(value, str) else value
 
 
-OPTIMIZER_OPTIONS = {
-    "adamw": (),
-    "sgd": ("momentum",),
-    "merge_aware": (
-        "base",
-        "momentum",
-        "scale",
-        "pilot",
-        "location",
-        "coefficients",
-        "max_experts",
-        "distribution",
-        "offset",
-        "noise",
-        "memory",
-    ),
-    "sam": ("base", "momentum", "rho"),
-    "asam": ("base", "momentum", "rho", "eta"),
-}
-"""Keys of `train.optimizer` that each optimizer takes."""
-
-
-class OptimizerConfig(ConfigSection):
-    """The optimizer; learning rate, weight decay and AdamW's betas stand in `train` for all of them."""
-
-    name: Literal["adamw", "sgd", "merge_aware", "sam", "asam"] = "adamw"
-    base: Literal["adamw", "sgd"] = "adamw"
-    """Optimizer that `merge_aware`, `sam` and `asam` step with."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of `sgd`, by name or as base."""
-    scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = 5e-4
-    """Scale of the imagined experts' vectors, in units of the weights. 0 is the base optimizer to the bit."""
-    pilot: str | None = None
-    """Folder or hub name of an expert whose vector gives `scale: auto`."""
-    location: Finite = 0.0
-    """Location of the imagined experts' vectors."""
-    coefficients: Annotated[tuple[Finite, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-    """Merge weights that are imagined."""
-    max_experts: Count = 7
-    """Largest number of experts that is imagined."""
-    distribution: Literal["laplace", "gaussian"] = "laplace"
-    offset: Literal["paper", "own_vector"] = "paper"
-    """`own_vector` moves along the expert's own vector and imagines only the other experts'."""
-    noise: Literal["fresh", "table"] = "fresh"
-    """`table` is an approximation: stretches of one shared table of noise."""
-    memory: Literal["copy", "regenerate"] = "copy"
-    """Way in which moved weights come back: from a copy, or by drawing the noise again."""
-    rho: Positive | None = None
-    """Radius of the neighbourhood. Default 0.05 for `sam`, 0.5 for `asam`."""
-    eta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
-    """Added to each weight's magnitude by `asam`."""
-
-    @model_validator(mode="after")
-    def _options_belong_together(self) -> OptimizerConfig:
-        foreign = sorted(self.model_fields_set - {"name", *self.options})
-        if foreign == ["momentum"] and "momentum" in OPTIMIZER_OPTIONS[self.name]:
-            raise ValueError("'momentum' is an option of sgd; add `base: sgd` or remove it")
-        if foreign:
-            takes = ", ".join(OPTIMIZER_OPTIONS[self.name]) or "no options"
-            raise ValueError(f"'{foreign[0]}' is no option of {self.name}, which takes: {takes}")
-        if (self.scale == "auto") != (self.pilot is not None):
-            raise ValueError("'scale: auto' and 'pilot' go together; the pilot's vector gives the scale")
-        if (self.offset, self.memory) == ("own_vector", "regenerate"):
-            raise ValueError("'offset: own_vector' holds a copy anyway; use `memory: copy`")
-        return self
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """The keys that say something about this optimizer."""
-        uses_sgd = "sgd" in (self.name, self.base)
-        return tuple(key for key in OPTIMIZER_OPTIONS[self.name] if key != "momentum" or uses_sgd)
-
-    @model_serializer(mode="wrap")
-    def _own_options_alone(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Form in which the section would be written: read again, an option of another optimizer would be refused."""
-        return {key: value for key, value in plain(self).items() if key in ("name", *self.options)}
-
-
 class TrainedMixturesConfig(ConfigSection):
     """Rate and schedule of the mixtures that `aftermix mixture --verify` trains."""
 
@@ -288,6 +211,17 @@ class TrainConfig(ConfigSection):
         doubled = sorted(set(self.sources) & set(self.datasets))
         if doubled:
             raise ValueError(f"'{doubled[0]}' is among 'sources' and 'datasets'; a mixture may name either")
+        return self
+
+    @model_validator(mode="after")
+    def _damage_is_measured_on_data(self) -> TrainConfig:
+        scale = self.optimizer.scale
+        if isinstance(scale, ScaleConfig) and scale.data is not None:
+            known = {**self.sources, **{name: each for name, each in self.datasets.items() if each.data is not None}}
+            if scale.data not in known:
+                raise ValueError(
+                    f"'optimizer.scale.data' names one of `sources`, or of `datasets` with `data`, found '{scale.data}'"
+                )
         return self
 
     @model_validator(mode="after")

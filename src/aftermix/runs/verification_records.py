@@ -198,6 +198,27 @@ class HeldOutRecord(RunRecord):
     points: tuple[HeldOutPointRecord, ...]
 
 
+class NoiseScaleRecord(RunRecord):
+    """The scale of merge-aware noise that was found: by its damage, or by the vectors of pilots."""
+
+    scale: Finite
+    """In units of the weights; by pilots the mean over the entries that move."""
+    damage: Finite | None = None
+    """Nats a token that were asked for."""
+    rise: Finite | None = None
+    """Nats a token that noise of this scale raises the base's loss by."""
+    loss: Finite | None = None
+    """The base's, without noise."""
+    tokens: int | None = None
+    data: str | None = None
+    """Source or dataset that it was measured on."""
+    pilot: tuple[str, ...] | None = None
+    """Experts whose vectors give each tensor's scale."""
+    tensors: int | None = None
+    norm: Finite | None = None
+    """Root mean square of the pilots' norms over all tensors that move."""
+
+
 class TrainingRecord(RunRecord):
     """`train.json` of an expert or a trained mixture: its recipe, and what really happened."""
 
@@ -234,6 +255,8 @@ class TrainingRecord(RunRecord):
     """Absent where nothing is held out, and in records of older versions."""
     vector: OwnVectorRecord | None = None
     """Known where the tensors are written; absent in records of older versions."""
+    noise: NoiseScaleRecord | None = None
+    """Absent where no scale had to be found, and in records of older versions."""
 
 
 class TrajectoryRecord(RunRecord):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 from transformers import core_model_loading
 
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
@@ -47,12 +48,17 @@ def identify_base(base: Checkpoint) -> dict[str, Any]:
 
 
 def build_recipe_record(
-    base_identity: dict[str, Any], *, data: dict[str, Any], dataset: DatasetConfig, config: TrainConfig
+    base_identity: dict[str, Any],
+    *,
+    data: dict[str, Any],
+    dataset: DatasetConfig,
+    config: TrainConfig,
+    noise_scale: JsonValue = None,
 ) -> dict[str, Any]:
     """Everything that decides the expert's weights, as plain values: two equal records mean the same expert.
 
-    `data` is what of the data decides them. Where it ran (device, threads) is not among them: it changes the last
-    bits only.
+    `data` is what of the data decides them, and `noise_scale` what decides a scale that is yet to be found. Where it
+    ran (device, threads) is not among them: it changes the last bits only.
     """
     options = config.model_dump(mode="json", exclude=NOT_OF_THE_RECIPE)
     if config.date is None:
@@ -61,6 +67,8 @@ def build_recipe_record(
     if config.optimizer.name in ("sam", "asam"):
         options["accumulation"] = config.accumulation  # each micro-batch has its own ascent
 
+    if noise_scale is not None:
+        options["optimizer"] = {**options["optimizer"], "scale": noise_scale}
     if config.lora is not None and config.optimizer.name == "merge_aware":
         options["moves"] = "folded"  # an older version moved the adapters' factors, which made other experts
 

@@ -40,6 +40,8 @@ class TrainingProgress:
     """`train.vector` when it began; `none` in points of earlier versions, which wrote no vector."""
     held_out: tuple[HeldOutPoint, ...] = ()
     """Losses on held-out documents so far."""
+    noise: Mapping[str, Any] | None = None
+    """The scale of merge-aware noise that was found when it began."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class ResumePoints:
     """All that decides the weights, as plain values: only a run of the same recipe goes on."""
     vector: str = "none"
     """`train.vector` of the run, written down in each point."""
+    noise: Mapping[str, Any] | None = None
+    """The scale of merge-aware noise that was found, written down in each point."""
 
     def find_latest(self) -> TrainingProgress | None:
         """The last whole point; None where there is none.
@@ -79,7 +83,8 @@ class ResumePoints:
         self._refuse_foreign(point)
         threads, vector = point.get("threads"), point.get("vector", "none")
         held_out = tuple(HeldOutPoint(**measured) for measured in point.get("held_out", ()))
-        return TrainingProgress(folder, step, point["losses"], point["seconds"], threads, vector, held_out)
+        losses, seconds, noise = point["losses"], point["seconds"], point.get("noise")
+        return TrainingProgress(folder, step, losses, seconds, threads, vector, held_out, noise)
 
     def finish(self, step: int, done: StepsDone) -> None:
         """Make the Trainer's point at `step` ours: force it to disk, mark it, and remove the ones before it."""
@@ -99,6 +104,7 @@ class ResumePoints:
                 "recipe": dict(self.recipe),
                 "vector": self.vector,
                 **({"held_out": [asdict(point) for point in done.held_out]} if done.held_out else {}),
+                **({"noise": dict(self.noise)} if self.noise is not None else {}),
             }
             write_json(folder / POINT, content)
 

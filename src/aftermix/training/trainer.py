@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -70,6 +70,8 @@ class TrainingRecipe:
     betas: tuple[float, float] = (0.9, 0.95)
     max_grad_norm: float = 1.0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    noise_scale: float | Mapping[str, float] | None = None
+    """Scale of merge-aware noise, or by tensor, where it was found; None: what `optimizer` says."""
     seed: int = 0
     """Seed of dropout, where the model has any, and of merge-aware noise."""
 

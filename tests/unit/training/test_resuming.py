@@ -116,6 +116,7 @@ OPTIMIZERS: dict[str, Any] = {
     "adamw": {"optimizer": "adamw"},
     "merge_aware": {"optimizer": "merge_aware"},
     "own_vector": {"optimizer": {"name": "merge_aware", "offset": "own_vector"}},
+    "damage": {"optimizer": {"name": "merge_aware", "scale": {"damage": 0.02}}},
     "sam": {"optimizer": "sam"},
     "dropout": {"base": "dropout"},
 }
@@ -125,7 +126,7 @@ CASES = {
         ("merge_aware", moment): POINTS[moment]
         for moment in ("after_step_3", "in_a_backward_pass", "in_a_resume_point")
     },
-    **{(kind, "after_step_3"): 2 for kind in ("own_vector", "sam", "dropout")},
+    **{(kind, "after_step_3"): 2 for kind in ("own_vector", "damage", "sam", "dropout")},
 }
 
 
@@ -159,6 +160,7 @@ def world(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 20))
     cases = {f"{kind}-{moment}": (settings(**OPTIMIZERS[kind]), moment) for kind, moment in CASES}
     cases["refused"] = (settings(checkpoint_tokens=None), "after_step_3")
+    cases["kept"] = (settings(**OPTIMIZERS["damage"]), "after_step_3")
     done = run_forked(KILLED, json.dumps(cases), folder=root)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [word for name in cases for word in (name, str(int(signal.SIGKILL)))], done
@@ -210,6 +212,18 @@ def test_killed_and_started_again(
 def test_the_cases_differ(uninterrupted: dict[str, dict[str, bytes]]) -> None:
     """So that equality above says something: dropout, too, changes the weights."""
     assert len({files["cats/model.safetensors"] for files in uninterrupted.values()}) == len(OPTIMIZERS)
+
+
+def test_a_run_goes_on_with_the_noise_that_it_began_with(world: Path) -> None:
+    """Another version or machine may find another scale; a run that began keeps its own."""
+    out = world / "kept"
+    (file,) = (out / ".cats.training").glob("*/point.json")
+    point = json.loads(file.read_text())
+    assert point["noise"]["damage"] == 0.02
+    point["noise"]["scale"] = 0.125
+    file.write_text(json.dumps(point))
+    train(config_in(world, **OPTIMIZERS["damage"]), out)
+    assert json.loads((out / "cats/train.json").read_text())["noise"]["scale"] == 0.125
 
 
 def test_an_unfinished_run_of_another_recipe_is_refused(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from aftermix.jobs.train.expert_data import (
 )
 from aftermix.jobs.train.expert_run import ExpertPlan, make_trainable, plan_run, train_expert
 from aftermix.jobs.train.held_out_run import HeldOutRun, describe_held_out
+from aftermix.jobs.train.noise_scale import NoiseOrigin
 from aftermix.process_lock import hold_lock
 from aftermix.training.base_model import load_base, load_tokenizer, open_base, refuse_unfit
 from aftermix.training.data.frozen_rows import describe_frozen_rows
@@ -37,6 +38,7 @@ from aftermix.training.expert import (
     identify_base,
     is_already_trained,
 )
+from aftermix.training.optimizers.build import refuse_idle_exclusions
 from aftermix.training.trainer import TrainingRecipe, uses_cuda
 
 
@@ -64,10 +66,11 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
     uses_cuda(settings.device)
 
     settings = _resolve_scale(settings, base_name, log)
+    noise = NoiseOrigin.open(settings, base_name)
     unfinished = [folder for folder in folders.values() if not (folder / TRAINING_FILE).is_file()]
     token_folder = open_token_folder(settings, output) if unfinished else nullcontext(output)  # nothing to write
     with hold_experts(unfinished), token_folder as tokens:
-        plans = _plan_experts(settings, base, folders, tokens)
+        plans = _plan_experts(settings, base, folders, tokens, noise)
         for name, folder in folders.items():
             if name not in {plan.name for plan in plans}:
                 log(f"{name}: reused {folder}, trained before by the same recipe")
@@ -132,7 +135,9 @@ def _refuse_base_in_the_way(output: Path, folders: dict[str, Path], base: Checkp
         raise TrainingError(str(output), "is a file", "Name a folder.")
 
 
-def _plan_experts(settings: TrainConfig, base: Checkpoint, folders: dict[str, Path], tokens: Path) -> list[ExpertPlan]:
+def _plan_experts(
+    settings: TrainConfig, base: Checkpoint, folders: dict[str, Path], tokens: Path, noise: NoiseOrigin | None
+) -> list[ExpertPlan]:
     """Plan and check what is to be trained, without experts that are there already. Tokens are kept in `tokens`.
 
     Raises :class:`ManyProblemsError` with the faults of all datasets.
@@ -145,7 +150,8 @@ def _plan_experts(settings: TrainConfig, base: Checkpoint, folders: dict[str, Pa
         try:
             sources = collect_sources(name, settings)
             data, own = sources.build_data_record(), settings.settle_for(name)
-            record = build_recipe_record(base_identity, data=data, dataset=dataset, config=own)
+            scale = noise.identify() if noise is not None else None
+            record = build_recipe_record(base_identity, data=data, dataset=dataset, config=own, noise_scale=scale)
             if not is_already_trained(folders[name], record, checkpoint_tokens=settings.checkpoint_tokens):
                 to_prepare[name] = sources, record
         except AftermixError as error:
@@ -153,7 +159,9 @@ def _plan_experts(settings: TrainConfig, base: Checkpoint, folders: dict[str, Pa
 
     # The base is loaded only where something is to be trained.
     identity = base_identity["companions"]
-    plans = _prepare_experts(settings, base, folders, to_prepare, problems, tokens, identity) if to_prepare else []
+    plans = (
+        _prepare_experts(settings, base, folders, to_prepare, problems, tokens, identity, noise) if to_prepare else []
+    )
     refuse_if_any(problems)
     return plans
 
@@ -166,6 +174,7 @@ def _prepare_experts(
     problems: list[Problem],
     tokens: Path,
     identity: str,
+    noise: NoiseOrigin | None,
 ) -> list[ExpertPlan]:
     """Read, tokenise and pack each dataset of `to_prepare` against a model loaded once to see that all fits.
 
@@ -180,6 +189,7 @@ def _prepare_experts(
         model = load_base(base)
         collect_trained_tensors(model, base)
         make_trainable(model, settings.settle_for(names[0]), where=settings.locate_lora(names[0]))
+        refuse_idle_exclusions(model, settings.optimizer)
 
         for name in names:
             sources, record = to_prepare[name]
@@ -190,6 +200,7 @@ def _prepare_experts(
                 recipe = build_recipe(settings, settings.datasets[name])
                 recipe.count_steps(len(packed))
                 plan = plan_run(name, folders[name], packed, recipe, record, settings)
+                noise_scale = noise.plan(name, parts, builder) if noise is not None else None
             except AftermixError as error:
                 problems += _label_problems(name, error)
             else:
@@ -198,7 +209,7 @@ def _prepare_experts(
                 held_out = HeldOutRun.plan(name, parts, settings=settings)
                 said += describe_held_out(held_out, settings)
                 described = describe_data(sources, packed)
-                plans[name] = plan.attach_descriptions(described, base_tensors, said, held_out)
+                plans[name] = plan.attach_descriptions(described, base_tensors, said, held_out, noise_scale)
     return [plans[name] for name in to_prepare if name in plans]
 
 

@@ -185,6 +185,17 @@ class DatasetBuilder:
         }
         return SequenceParts(self._pack_streams(name, sources, streams), held, parts)
 
+    def read_first(self, name: str, source: SourceConfig, *, tokens: int) -> PackedTokens:
+        """Read the first sequences of a source, in the order of the seed: about so many tokens, once.
+
+        Raises :class:`TrainingError` for data that cannot be read, or does not fill a sequence.
+        """
+        sources = DatasetSources({name: source}, None)
+        store = self._open_store(sources, name, max(tokens, self.settings.context))
+        stream = self._open_stream(sources, name, store)
+        wanted = max(self.settings.context, min(tokens, store.tokens))
+        return pack_stream(stream, tokens=wanted, where=source.data)
+
     def _pack_streams(
         self, name: str, sources: DatasetSources, streams: Mapping[str, SequenceStream]
     ) -> PackedTokens | SequenceMixture:

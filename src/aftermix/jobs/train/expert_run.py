@@ -16,8 +16,15 @@ from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import TrainConfig
 from aftermix.errors import CheckpointError, RunFailedError
 from aftermix.jobs.train.held_out_run import HeldOutRun
+from aftermix.jobs.train.noise_scale import FoundNoise, NoiseScalePlan, describe_noise
 from aftermix.jobs.train.time_estimate import TimeEstimate
-from aftermix.runs.verification_records import LOSSES_FILE, LossRecord, OwnVectorRecord, TrainingRecord
+from aftermix.runs.verification_records import (
+    LOSSES_FILE,
+    LossRecord,
+    NoiseScaleRecord,
+    OwnVectorRecord,
+    TrainingRecord,
+)
 from aftermix.training.base_model import freeze, load_base
 from aftermix.training.checkpoint_schedule import name_checkpoint_folder, plan_checkpoints
 from aftermix.training.data.mixture import SequenceMixture
@@ -53,6 +60,8 @@ class ExpertPlan:
     """Lines on the dataset for the console."""
     held_out: HeldOutRun | None = None
     """Measurements of the expert on documents held out; None where none are."""
+    noise_scale: NoiseScalePlan | None = None
+    """Plan by which the scale of its noise is found; None where that is a number."""
 
     def count_step_tokens(self) -> list[int]:
         """Tokens of each step."""
@@ -65,9 +74,18 @@ class ExpertPlan:
         base_tensors: Mapping[str, str],
         said: Sequence[str],
         held_out: HeldOutRun | None,
+        noise_scale: NoiseScalePlan | None,
     ) -> ExpertPlan:
-        """The plan with the description of its dataset and of its base, and what is said of them."""
-        return replace(self, data=data, base_tensors=base_tensors, said=tuple(said), held_out=held_out)
+        """The plan with the description of its dataset and of its base, and what is said and measured of them."""
+        of_data = replace(self, data=data, base_tensors=base_tensors, said=tuple(said))
+        return replace(of_data, held_out=held_out, noise_scale=noise_scale)
+
+    def attach_noise(self, noise: FoundNoise | None) -> ExpertPlan:
+        """The plan with the scale of its noise: the recipe takes it, and each resume point writes it down."""
+        if noise is None:
+            return self
+        recipe, values = replace(self.recipe, noise_scale=noise.scale), noise.record.model_dump(exclude_unset=True)
+        return replace(self, recipe=recipe, resume=replace(self.resume, noise=values))
 
 
 def plan_run(
@@ -137,8 +155,11 @@ def _train_and_write(
 ) -> OwnVectorRecord | None:
     """Train and write the expert; the process that writes tells what its stored type rounded."""
     model = load_base(base)
+    frozen = make_trainable(model, settings)
+    noise = _settle_noise(plan, settings, model, estimate.say)
+    plan = plan.attach_noise(noise)
     curve = plan.held_out.build_curve(plan.resume.folder) if plan.held_out is not None else None
-    writer = _ExpertWriter(plan, settings, base, model, frozen=make_trainable(model, settings), curve=curve)
+    writer = _ExpertWriter(plan, settings, base, model, frozen=frozen, curve=curve, noise=noise)
 
     def after_step(step: int, losses: Sequence[float]) -> None:
         estimate.note_step(step)
@@ -167,6 +188,19 @@ def _train_and_write(
     return writer.write(plan.folder, tokens=plan.packed.tokens, losses=done.losses, **measured)
 
 
+def _settle_noise(plan: ExpertPlan, settings: TrainConfig, model: Any, say: Callable[[str], None]) -> FoundNoise | None:
+    """The scale of the noise as an interrupted run found it, else found; None where the file gives the number."""
+    if plan.noise_scale is None:
+        return None
+    point = plan.resume.find_latest()
+    began = point.noise if point is not None else None
+    earlier = NoiseScaleRecord.model_validate(dict(began)) if began is not None else None
+    noise = plan.noise_scale.find(model, settings, label=plan.name, earlier=earlier)
+    if earlier is None:
+        say(describe_noise(noise.record))
+    return noise
+
+
 @dataclass(frozen=True)
 class _ExpertWriter:
     """Writer of the folders of one run, with what they have in common."""
@@ -177,6 +211,7 @@ class _ExpertWriter:
     model: Any
     frozen: list[str]
     curve: HeldOutCurve | None
+    noise: FoundNoise | None
 
     def write_if_due(self, step: int, losses: Sequence[float]) -> None:
         """Write the checkpoint that is due after `step`."""
@@ -205,6 +240,8 @@ class _ExpertWriter:
             measured = self.curve.measured
             record = record.model_copy(update={"held_out": self.plan.held_out.build_record(measured)})
             companions[LOSSES_FILE] = self.plan.held_out.format_journal(losses, measured).encode()
+        if self.noise is not None:
+            record = record.model_copy(update={"noise": self.noise.record})
         values = record.model_dump(exclude_unset=True)
         vector = parse_vector_type(self.plan.resume.vector)
         try:

@@ -68,7 +68,7 @@ def _make_recipe(settings: TrainConfig, name: str) -> TrainingRecipe:
     """The recipe of the expert, in steps of the sample's size and without what takes more steps than these."""
     recipe = build_recipe(settings, settings.datasets[name])
     optimizer = recipe.optimizer
-    if optimizer.scale == "auto":  # the scale of the moves does not change their time
+    if not isinstance(optimizer.scale, float):  # the scale of the moves does not change their time
         optimizer = optimizer.model_copy(update={"scale": OptimizerConfig().scale, "pilot": None})
     return replace(
         recipe,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aftermix.config import Config, DatasetConfig, SourceConfig, TrainConfig, require
+from aftermix.config import Config, DatasetConfig, ScaleConfig, SourceConfig, TrainConfig, require
 from aftermix.errors import AftermixError, Problem, TrainingError, ask_meant, refuse_if_any
 from aftermix.training.data.files import list_data_parts
 
@@ -25,6 +25,9 @@ def training_config(config: Config, *, domains: Sequence[str], mixtures: Mapping
     assert config.train is not None  # noqa: S101 - required above; for the type checker
 
     sources = find_sources(config.train, domains)
+    scale = config.train.optimizer.scale
+    if isinstance(scale, ScaleConfig) and scale.data is not None:
+        sources |= find_sources(config.train, [scale.data])
     datasets = {
         name: DatasetConfig(mixture=_drop_partial_sequences(shares, tokens / config.train.context), tokens=tokens)
         for name, shares in mixtures.items()

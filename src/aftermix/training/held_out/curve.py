@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,18 +78,24 @@ class HeldOutCurve:
             self.after_point(losses)
 
     def _average_loss(self, model: Any, rows: Sequence[TokenSequence]) -> float:
-        """Mean loss of the tokens that are predicted."""
-        place = next(model.parameters()).device
-        total, predicted = 0.0, 0
-        for start in range(0, len(rows), self.batch_size):
-            batch = {name: value.to(place) for name, value in collate(rows[start : start + self.batch_size]).items()}
-            count = int((batch["labels"][:, 1:] != IGNORED).sum())
-            if count:
-                total += float(model(**batch).loss) * count
-                predicted += count
-
-        loss = total / predicted if predicted else float("nan")
-        if loss != loss or loss in (float("inf"), float("-inf")):
+        loss = measure_loss(model, rows, self.batch_size)
+        if not math.isfinite(loss):
             remedy = "Lower the learning rate, and check base and data for NaN; other settings need another folder."
             raise RunFailedError("held-out documents", f"the loss is {loss}", remedy)
         return loss
+
+
+def measure_loss(model: Any, rows: Sequence[TokenSequence], batch_size: int) -> float:
+    """Mean loss of the tokens of `rows` that are predicted, in nats; NaN where none is.
+
+    `model` is taken as it is: the caller sets it to evaluate, and takes no gradient.
+    """
+    place = next(model.parameters()).device
+    total, predicted = 0.0, 0
+    for start in range(0, len(rows), batch_size):
+        batch = {name: value.to(place) for name, value in collate(rows[start : start + batch_size]).items()}
+        count = int((batch["labels"][:, 1:] != IGNORED).sum())
+        if count:
+            total += float(model(**batch).loss) * count
+            predicted += count
+    return total / predicted if predicted else float("nan")

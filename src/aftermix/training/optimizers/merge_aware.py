@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
 
+from aftermix.checkpoints.names import build_matcher
 from aftermix.errors import TrainingError
 from aftermix.training.optimizers.folded_weight import FoldedWeight
 from aftermix.training.optimizers.local_shard import LocalShard, locate_shard
@@ -48,23 +49,25 @@ class MergeAware(PerturbedOptimizer):
 
     Options: `offset: own_vector` moves by `(a - 1)(theta - theta_0) + a sum_{j<K} z_j`, theta_0 being the weights now
     (one more copy of them); `noise: table` is an approximation (:class:`TableNoise`); `memory: regenerate` draws the
-    noise again instead of keeping a copy of the weights, and needs float32 masters. `named_parameters` (of the model)
+    noise again instead of keeping a copy of the weights, and needs float32 masters. `scale` may be a mapping by name:
+    what it lacks stays where it is, as do tensors that a pattern of `exclude` means. `named_parameters` (of the model)
     keys the noise by name; without it, or names that `base` knows, it is keyed by position in the groups. `folded` are
     the layers with adapters (:func:`~aftermix.training.optimizers.folded_weight.find_folded_weights`): in place of the
-    adapters' factors their folded weights `W + scale B A` move by what is asked. Warns once when most weights of
-    bfloat16 or float16 do not move, by the perturbation or by the base's step. Raises :class:`TrainingError` for
-    options out of bounds.
+    adapters' factors their folded weights `W + scale B A` move by what is asked. Warns once when rounding holds weights
+    of bfloat16 or float16 where they are: a twentieth of them against the perturbation, or most against the base's
+    step. Raises :class:`TrainingError` for options out of bounds.
     """
 
     def __init__(
         self,
         base: torch.optim.Optimizer,
         *,
-        scale: float = 5e-4,
+        scale: float | Mapping[str, float] = 5e-4,
         location: float = 0.0,
         coefficients: Sequence[float] = COEFFICIENTS,
         max_experts: int = 7,
         distribution: Distribution = "laplace",
+        exclude: Sequence[str] = (),
         offset: OffsetForm = "paper",
         noise: Noise = "fresh",
         memory: Memory = "copy",
@@ -73,13 +76,15 @@ class MergeAware(PerturbedOptimizer):
         folded: Sequence[FoldedWeight] = (),
     ) -> None:
         super().__init__(base)
-        _refuse_unbounded(scale, location, coefficients, max_experts, seed)
+        for each in scale.values() if isinstance(scale, Mapping) else (scale,):
+            _refuse_unbounded(each, location, coefficients, max_experts, seed)
         _refuse_unknown(distribution=distribution, offset=offset, noise=noise, memory=memory)
         if memory == "regenerate" and offset == "own_vector":
             found = "holds the starting weights anyway, and cannot be combined with `memory: regenerate`"
             raise TrainingError("offset: own_vector", found, "Use `memory: copy`, or `offset: paper`.")
 
-        self.scale, self.location = float(scale), float(location)
+        self.scale = dict(scale) if isinstance(scale, Mapping) else float(scale)
+        self.location = float(location)
         self.coefficients, self.max_experts = tuple(map(float, coefficients)), max_experts
         self.distribution, self.offset, self.noise, self.memory = distribution, offset, noise, memory
 
@@ -88,6 +93,7 @@ class MergeAware(PerturbedOptimizer):
         self._origins: dict[str, torch.Tensor] = {}
         self._folded = tuple(folded)
         self._still = StillWeights()
+        self._is_excluded = build_matcher(exclude, where="MergeAware: exclude")
 
         # In the groups, so that the base's state dict carries them.
         for group in self.param_groups:
@@ -96,8 +102,10 @@ class MergeAware(PerturbedOptimizer):
 
         list(self._iterate_named())  # now, since sharding will replace the tensors that names are known of
         self._refuse_shared_names()
+        named = [*self._name_by_place.values(), *(layer.name for layer in self._folded)]
+        refuse_idle_patterns(exclude, named, where="MergeAware: exclude")
         if memory == "regenerate":
-            refuse_low_precision({name: p.dtype for name, p in self._iterate_moved()})
+            refuse_low_precision({name: p.dtype for name, p in self.iterate_moved()})
         if offset == "own_vector":
             self._origins = {name: locate_shard(p).local.clone() for name, p in self._iterate_with_origin()}
 
@@ -118,15 +126,18 @@ class MergeAware(PerturbedOptimizer):
             self.seed, self.draws, coefficients=self.coefficients, max_experts=self.max_experts
         )
 
-    @property
-    def next_perturbation(self) -> Perturbation:
-        """The move of the step to come."""
+    def find_perturbation(self, name: str) -> Perturbation:
+        """The move of tensor `name` in the step to come; nothing where `scale` is by tensor and lacks this one."""
         form = (
             MergeDraw.build_own_vector_perturbation
             if self.offset == "own_vector"
             else MergeDraw.build_paper_perturbation
         )
-        return form(self.next_draw, scale=self.scale, location=self.location)
+        if not isinstance(self.scale, dict):
+            return form(self.next_draw, scale=self.scale, location=self.location)
+        if name not in self.scale:
+            return Perturbation(0.0, 0.0)
+        return form(self.next_draw, scale=self.scale[name], location=self.location)
 
     def _renew_noise(self) -> None:
         kind = TableNoise if self.noise == "table" else FreshNoise
@@ -152,21 +163,21 @@ class MergeAware(PerturbedOptimizer):
             raise TrainingError("MergeAware: named_parameters", found, remedy)
 
     def _move(self) -> None:
-        perturbation = self.next_perturbation
-        if perturbation.is_nothing:
-            return
-
         for name, parameter in self._iterate_with_origin():
-            shard = locate_shard(parameter)
-            origin = self._find_origin(name, shard) if self.offset == "own_vector" else None
-            self._move_tensor(name, shard, perturbation, origin=origin)
+            perturbation = self.find_perturbation(name)
+            if not perturbation.is_nothing:
+                shard = locate_shard(parameter)
+                origin = self._find_origin(name, shard) if self.offset == "own_vector" else None
+                self._move_tensor(name, shard, perturbation, origin=origin)
 
-        for folded in self._folded:
-            shard = locate_shard(folded.weight)
-            own = folded if perturbation.pull else None
-            self._move_tensor(folded.name, shard, perturbation, own=own)
+        for folded in self._iterate_folded():
+            perturbation = self.find_perturbation(folded.name)
+            if not perturbation.is_nothing:
+                own = folded if perturbation.pull else None
+                self._move_tensor(folded.name, locate_shard(folded.weight), perturbation, own=own)
 
-        cause = f"the perturbation (scale {self.scale:g})"
+        scale = "by tensor" if isinstance(self.scale, dict) else f"{self.scale:g}"
+        cause = f"the perturbation (scale {scale})"
         self._still.tell("perturbation", step=self.draws + 1, cause=cause, remedy=IN_FLOAT32)
 
     def _move_tensor(
@@ -190,15 +201,20 @@ class MergeAware(PerturbedOptimizer):
         if perturbation.draws and self._still.is_watched("perturbation", shard.local):
             self._still.count("perturbation", copy, shard.local)
 
-    def _iterate_moved(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def iterate_moved(self) -> Iterator[tuple[str, torch.Tensor]]:
         """All that moves, by name: trainable parameters, and frozen weights in the place of their adapters' factors."""
         yield from self._iterate_with_origin()
-        yield from ((folded.name, folded.weight) for folded in self._folded)
+        yield from ((folded.name, folded.weight) for folded in self._iterate_folded())
 
     def _iterate_with_origin(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The trainable parameters that move themselves."""
         factors = {id(factor) for folded in self._folded for factor in folded.factors}
-        yield from ((name, parameter) for name, parameter in self._iterate_named() if id(parameter) not in factors)
+        for name, parameter in self._iterate_named():
+            if id(parameter) not in factors and not self._is_excluded(name):
+                yield name, parameter
+
+    def _iterate_folded(self) -> Iterator[FoldedWeight]:
+        yield from (folded for folded in self._folded if not self._is_excluded(folded.name))
 
     def _find_origin(self, name: str, shard: LocalShard) -> torch.Tensor:
         origin = self._origins.get(name)
@@ -293,6 +309,14 @@ class MergeAware(PerturbedOptimizer):
             self._has_gradient = True
         else:
             self.restore()
+
+
+def refuse_idle_patterns(patterns: Sequence[str], names: Sequence[str], *, where: str) -> None:
+    """Raise :class:`TrainingError` for one of `patterns` that means none of `names`, the tensors that noise moves."""
+    for pattern in patterns:
+        if not any(map(build_matcher([pattern], where=where), names)):
+            found = f"'{pattern}' matches no tensor that is trained; there is, for example, {min(names)}"
+            raise TrainingError(where, found, "Correct or remove the pattern.")
 
 
 def _shard_like(local: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:

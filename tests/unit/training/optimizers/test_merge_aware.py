@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from aftermix.errors import TrainingError
+from aftermix.errors import AftermixError, TrainingError
 from aftermix.training import MergeAware
 from aftermix.training.optimizers.local_shard import LocalShard
 from aftermix.training.optimizers.noise import FreshNoise
@@ -107,6 +107,30 @@ def test_a_step_by_hand() -> None:
     moved = torch.tensor([2.0, -1.0], dtype=torch.float64) + (1 * 0.5 - 1) * z
     expected = torch.tensor([2.0, -1.0], dtype=torch.float64) - 0.1 * 2 * moved
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-12, atol=0)
+
+
+def test_a_scale_by_tensor_and_excluded_tensors() -> None:
+    """What moves has the noise that one scale would give it, times its own; the rest stays where it is."""
+
+    def find_moves(**options: Any) -> dict[str, torch.Tensor]:
+        model = network()
+        named = dict(model.named_parameters())
+        optimizer = MergeAware(adamw(model), named_parameters=named.items(), seed=1, **options)
+        before = {name: tensor.detach().clone() for name, tensor in named.items()}
+        with optimizer.perturbed():
+            return {name: tensor.detach() - before[name] for name, tensor in named.items()}
+
+    whole = find_moves(scale=0.5)
+    by_tensor = find_moves(scale={"0.weight": 1.0, "2.weight": 0.25})
+    torch.testing.assert_close(by_tensor["0.weight"], 2 * whole["0.weight"], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(by_tensor["2.weight"], whole["2.weight"] / 2, rtol=1e-4, atol=1e-6)
+    assert {name for name, move in by_tensor.items() if move.any()} == {"0.weight", "2.weight"}
+
+    without = find_moves(scale=0.5, exclude=["bias"], location=1.0)
+    assert [name for name, move in without.items() if not move.any()] == ["0.bias", "2.bias", "3.bias"]
+    for patterns, message in ((["norm"], "'norm' matches no tensor that is trained; there is"), ([""], "empty")):
+        with pytest.raises(AftermixError, match=message):
+            find_moves(exclude=patterns)
 
 
 def test_own_vector_by_hand() -> None:
