@@ -21,8 +21,9 @@ from tiny import parse_options
 
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
-from aftermix.merging.merge import Merger, MergeRecipe
+from aftermix.merging.merge import Merger
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
+from aftermix.merging.recipe import MergeRecipe
 
 WEIGHT = 0.25
 

@@ -94,7 +94,12 @@ def save_tokenizer(folder: Path, *, chat_template: str | None = None) -> None:
 
 
 def make_family(
-    folder: Path, *, tied: bool = True, experts: tuple[str, ...] = ("a", "b", "c"), dtype: str = "bfloat16"
+    folder: Path,
+    *,
+    tied: bool = True,
+    experts: tuple[str, ...] = ("a", "b", "c"),
+    dtype: str = "bfloat16",
+    layers: int = 2,
 ) -> Family:
     """A small Llama base and experts at a small random distance from it; the first expert is sharded."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -103,7 +108,7 @@ def make_family(
         vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=64,
@@ -133,6 +138,12 @@ def make_family(
 def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     """A tied bfloat16 base with experts a (sharded), b and c."""
     return make_family(tmp_path_factory.mktemp("family"))
+
+
+@pytest.fixture(scope="session")
+def deep_family(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """An untied float32 base of four layers with experts a (sharded), b and c."""
+    return make_family(tmp_path_factory.mktemp("deep-family"), tied=False, dtype="float32", layers=4)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.pools import RecordedPool
 
 from aftermix.config import MergeConfig
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 
 
 def divides_by_weights(pool: RecordedPool) -> bool:

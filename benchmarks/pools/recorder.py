@@ -14,8 +14,8 @@ from aftermix.evaluation.kept.tasks import KeptTask
 from aftermix.evaluation.suites.harness_suite import HarnessSuite
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.merge.statistics import open_merger
-from aftermix.merging.merge import MergeRecipe
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.runs.answers.requests import TaskRequests
 
 Arrays = dict[str, np.ndarray]

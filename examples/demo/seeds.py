@@ -27,7 +27,7 @@ from aftermix.jobs.search.run_inputs import RunInputs
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, tune_single, tune_uniform
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.jobs.train.command import train
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.runs.reader import read_best
 from aftermix.runs.records import BestRecord
 from aftermix.runs.trials import ItemScores, Point, average_scores

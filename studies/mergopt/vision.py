@@ -13,7 +13,8 @@ from transformers import ViTForImageClassification
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.files import fingerprint
-from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
+from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.recipe import MergeRecipe
 from studies.mergopt.bench import NotMeasured
 from studies.mergopt.measure import Grouped, whole
 from studies.mergopt.methods import METHODS, Method, lowest

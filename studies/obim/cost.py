@@ -27,7 +27,7 @@ from aftermix.jobs.calibrate.command import calibrate
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.merging.blocks import run_in_order, start_threads
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from studies.obim.case import distinct_experts, parse_arguments
 from studies.obim.page import write_page
 from studies.world.layout import World

@@ -21,8 +21,9 @@ from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.engines.live_weights import LiveWeights
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
-from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
+from aftermix.merging.merge import Merger, stream_merged_tensors
 from aftermix.merging.prepared import prepare_vectors
+from aftermix.merging.recipe import MergeRecipe
 from contracts.families import FAMILIES, IMAGE_TOKEN, IMAGES, PAIRED, TOKENS, Family
 
 Tensors = Mapping[str, torch.Tensor]

@@ -14,9 +14,9 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.merge.statistics import open_merger
-from aftermix.merging.merge import MergeRecipe
 from aftermix.merging.methods import METHODS, bind
 from aftermix.merging.prepared import prepare_vectors
+from aftermix.merging.recipe import MergeRecipe
 
 Family = Mapping[str, Path]
 WEIGHTS = {"a": 0.3, "b": 0.45}

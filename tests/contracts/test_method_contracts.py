@@ -15,10 +15,11 @@ from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError, MergeError
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.merge.statistics import open_merger
-from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
+from aftermix.merging.merge import Merger, stream_merged_tensors
 from aftermix.merging.methods import METHODS, bind
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
 from aftermix.merging.prepared_gpu import ResidentVectors, move_to_device
+from aftermix.merging.recipe import MergeRecipe
 
 Family = Mapping[str, Path]
 Copied = Callable[[str], Path]

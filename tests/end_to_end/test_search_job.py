@@ -112,8 +112,9 @@ def test_the_model_serves_and_says_what_the_live_merge_said(finished: Path, fami
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from aftermix.checkpoints.pool import open_pool
-    from aftermix.merging.merge import Merger, MergeRecipe
+    from aftermix.merging.merge import Merger
     from aftermix.merging.prepared import prepare_vectors
+    from aftermix.merging.recipe import MergeRecipe
 
     model, report = AutoModelForCausalLM.from_pretrained(
         finished / "model", dtype=torch.float32, output_loading_info=True

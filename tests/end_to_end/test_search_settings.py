@@ -140,7 +140,7 @@ def test_a_point_scores_the_same_on_every_split_whenever_it_is_measured(obim: Pa
     from aftermix.jobs.evaluator import MergeEvaluator
     from aftermix.jobs.run_folder import read_run_config
     from aftermix.jobs.search.space_from_config import build_space
-    from aftermix.merging.merge import MergeRecipe
+    from aftermix.merging.recipe import MergeRecipe
     from aftermix.runs.journal import read_items, read_trials
 
     config = read_run_config(obim)
@@ -246,7 +246,8 @@ def test_settings_of_the_combination_leave_the_prepared_vectors_as_they_are(
     from aftermix.jobs.evaluator import MergeEvaluator
     from aftermix.jobs.run_folder import read_run_config
     from aftermix.jobs.search.space_from_config import build_space
-    from aftermix.merging.merge import MergeRecipe, stream_merged_tensors
+    from aftermix.merging.merge import stream_merged_tensors
+    from aftermix.merging.recipe import MergeRecipe
     from aftermix.runs.trials import Point
 
     config = read_run_config(run)

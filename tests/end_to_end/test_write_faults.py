@@ -24,7 +24,8 @@ from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge, write_model
-from aftermix.merging.merge import Merger, MergeRecipe
+from aftermix.merging.merge import Merger
+from aftermix.merging.recipe import MergeRecipe
 from support.forked import COMMAND, ForkedProcess, run_forked
 
 Family = Mapping[str, Path]

@@ -10,7 +10,7 @@ import yaml
 from aftermix.checkpoints.names import build_matcher
 from aftermix.config import Config, as_yaml_values, load_config, parse_config, require
 from aftermix.jobs.provenance import format_recipe
-from aftermix.merging.merge import MergeRecipe, check_weights
+from aftermix.merging.recipe import MergeRecipe, check_weights
 from fuzz.draw import Draw, as_json
 from fuzz.oracle import check
 from fuzz.place import place

@@ -52,7 +52,7 @@ NO_EMBEDDINGS = [{"filter": "embed_tokens", "value": 0}, {"filter": "norm", "val
 
 
 def recipe(
-    method: str, *, weights: tuple[float, ...] = (0.5, 0.3, 0.8), models: tuple[Any, ...] = ({}, {}, {}), **shared: Any
+    method: str, *, weights: tuple[Any, ...] = (0.5, 0.3, 0.8), models: tuple[Any, ...] = ({}, {}, {}), **shared: Any
 ) -> Build:
     """A recipe over the experts a (sharded), b and c, with `shared` parameters."""
 
@@ -73,9 +73,9 @@ def changed(build: Build, **change: Any) -> Build:
 
 def from_slices(build: Build) -> Build:
     def sliced(family: Family) -> dict[str, Any]:
-        values = build(family)
-        sources = [{"layer_range": [0, 2]} | entry for entry in values.pop("models")]
-        sources.append({"layer_range": [0, 2], "model": values["base_model"]})
+        values, layers = build(family), 4 if "deep" in str(family["base"]) else 2
+        sources = [{"layer_range": [0, layers]} | entry for entry in values.pop("models")]
+        sources.append({"layer_range": [0, layers], "model": values["base_model"]})
         return values | {"slices": [{"sources": sources}]}
 
     return sliced
@@ -89,6 +89,10 @@ def excluding(build: Build) -> Build:
         return values
 
     return filtered
+
+
+GRADIENT = [0, 0.5, 0.3, 0.7, 1]
+FILTERED = [{"filter": "self_attn", "value": GRADIENT}, {"filter": "mlp", "value": [1, 0.25]}, {"value": 0.5}]
 
 
 def with_base_among_models(family: Family) -> dict[str, Any]:
@@ -131,13 +135,22 @@ CASES: dict[str, tuple[Build, str]] = {
     "slerp": (weightless("slerp", "a", "b", base="a", t=0.3), LAST_PLACE),
     "slerp-base-not-listed": (weightless("slerp", "c", t=0.75), LAST_PLACE),
     "slerp-slices": (from_slices(weightless("slerp", "b", t=0.5)), LAST_PLACE),
+    "slerp-gradient-filters": (weightless("slerp", "a", "b", base="a", t=FILTERED), LAST_PLACE),
+    "slerp-slices-gradient": (from_slices(weightless("slerp", "b", t=GRADIENT)), LAST_PLACE),
+    "linear-gradient": (recipe("linear", weights=(GRADIENT, [0.3, 0.1], FILTERED)), LAST_PLACE),
+    "ties-gradient": (recipe("ties", weights=([0.2, 0.8], FILTERED, 0.4)), SINGLE_BIT),
+    "ties-one-filter": (recipe("ties", weights=([*FILTERED[:1], {"value": 0}], 0.3, 0.4)), SINGLE_BIT),
+    "task-arithmetic-gradient": (recipe("task_arithmetic", weights=([0, 1], FILTERED, -0.5)), LAST_PLACE),
+    "dare-ties-gradient": (recipe("dare_ties", weights=(FILTERED, GRADIENT, [1, -1])), SINGLE_BIT),
     "slerp-whole-way": (weightless("slerp", "a", "b", base="b", t=1.0), SINGLE_BIT),
     "karcher": (weightless("karcher", "a", "b", "c", base=None), ITERATED),
     "karcher-with-base": (weightless("karcher", "a", "b", max_iter=3, tol=1e-6), ITERATED),
     "model-stock": (weightless("model_stock", "a", "b", "c"), LAST_PLACE),
     "model-stock-filters": (weightless("model_stock", "a", "c", filter_wise=True), LAST_PLACE),
 }
-STORED_AS = {"family": "bfloat16", "untied_family": "float32"}
+STORED_AS = {"family": "bfloat16", "untied_family": "float32", "deep_family": "float32"}
+PAIRS = [(name, kind) for kind in ("family", "untied_family") for name in CASES]
+PAIRS += [(name, "deep_family") for name in CASES if "gradient" in name]
 
 
 def one_vector(method: str, density: float) -> Build:
@@ -170,11 +183,12 @@ def written_by_us(family: Family) -> dict[str, Config]:
 
 @pytest.fixture(scope="session")
 def merged(
-    family: Family, untied_family: Family, tmp_path_factory: pytest.TempPathFactory
+    family: Family, untied_family: Family, deep_family: Family, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], tuple[Tensors, Tensors]]:
     """Run every recipe through mergekit; a function of family and name gives our tensors and theirs."""
     folder = tmp_path_factory.mktemp("peer")
-    for kind, members in {"family": family, "untied_family": untied_family}.items():
+    families = {"family": family, "untied_family": untied_family, "deep_family": deep_family}
+    for kind, members in families.items():
         for name, values in recipes_of(kind, members).items():
             (folder / f"{kind}-{name}.yaml").write_text(yaml.safe_dump(values))
     files = sorted(map(str, folder.glob("*.yaml")))
@@ -194,7 +208,10 @@ def merged(
 
 
 def recipes_of(kind: str, members: Family) -> dict[str, dict[str, Any]]:
-    values = {name: {"out_dtype": STORED_AS[kind]} | build(members) for name, (build, _) in CASES.items()}
+    names = [name for name, paired in PAIRS if paired == kind]
+    values = {name: {"out_dtype": STORED_AS[kind]} | CASES[name][0](members) for name in names}
+    if kind == "deep_family":
+        return values
     values |= {name: one_vector(*arguments)(members) for name, arguments in DROPPED.items()}
     values["bfloat16"] = changed(recipe("task_arithmetic"), dtype="bfloat16")(members)
     tensors = list(stored(members["base"]))
@@ -230,8 +247,7 @@ def densities_of(values: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(entry["parameters"].get("density", shared) for entry in entries)
 
 
-@pytest.mark.parametrize("kind", ["family", "untied_family"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_the_same_recipe_gives_the_same_tensors(
     name: str, kind: str, merged: Callable[[str, str], tuple[Tensors, Tensors]], request: pytest.FixtureRequest
 ) -> None:

@@ -12,10 +12,11 @@ from aftermix.api.manners import preserve_process
 from aftermix.checkpoints.model_files import find_tokenizer_folder, writes_text
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, EvaluateConfig
+from aftermix.config.places import Weight, describe_weight
 from aftermix.extras import refuse_missing_extra
 from aftermix.jobs.merge.statistics import open_merger
-from aftermix.merging.merge import Merger, MergeRecipe, check_weights, stream_merged_tensors
-from aftermix.runs.trials import Weights
+from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.recipe import MergeRecipe, check_weights
 
 
 class Merged:
@@ -39,8 +40,8 @@ class Merged:
         check_weights(self._recipe, self.weights)
 
     @property
-    def weights(self) -> Weights:
-        """Merge weight by vector."""
+    def weights(self) -> dict[str, Weight]:
+        """Merge weight by vector: a number, or rules by the place of a tensor."""
         return {name: vector.weight for name, vector in self.config.vectors.items()}
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -90,7 +91,7 @@ class Merged:
         return open_merger(self.config, open_pool(self.config), self._recipe)
 
     def __repr__(self) -> str:
-        weights = ", ".join(f"{name}={weight:g}" for name, weight in self.weights.items())
+        weights = ", ".join(f"{name}={describe_weight(weight)}" for name, weight in self.weights.items())
         return f"Merged({self._recipe.method.name}: {weights})"
 
     def _repr_html_(self) -> str:

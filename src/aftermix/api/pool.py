@@ -11,6 +11,7 @@ from aftermix.api.manners import preserve_process
 from aftermix.api.merged import Merged
 from aftermix.api.sections import build_pool_config, extend_config
 from aftermix.config import Config, load_config
+from aftermix.config.places import GivenWeight
 from aftermix.errors import Problem
 
 
@@ -60,8 +61,12 @@ class Pool:
 
         return doctor(self.config).problems
 
-    def merge(self, weights: Mapping[str, float], method: str | None = None, **options: Any) -> Merged:
-        """The merge at `weights`; a vector that is not named weighs 0.
+    def merge(self, weights: Mapping[str, GivenWeight], method: str | None = None, **options: Any) -> Merged:
+        """The merge at `weights`; a vector that is not named weighs 0, and one may weigh otherwise from place to place.
+
+        >>> rules = [{"match": "self_attn", "value": 0.3}, {"match": "mlp", "value": [0.2, 0.8]}, {"value": 0.5}]
+        >>> Pool("models/base", {"ja": "experts/ja"}).merge({"ja": rules})
+        Merged(task_arithmetic: ja=self_attn 0.3, mlp 0.2 to 0.8, else 0.5)
 
         `method` and `options` are keys of `merge:` in the file, the method's own (`density`, ...) among them; left out,
         the pool's hold. Nothing is read until the result is asked for its tensors, its model, or to be saved. Raises

@@ -12,6 +12,7 @@ from typing import Any
 
 from aftermix.config import Config, as_yaml_values, load_config, parse_config
 from aftermix.config.file import list_fields
+from aftermix.config.places import GivenWeight
 from aftermix.errors import ConfigError, Problem, ask_meant, find_meant, join_place, refuse_if_any
 
 WHERE = "arguments"
@@ -32,7 +33,7 @@ def extend_config(
     *,
     sections: Sequence[str],
     ranges: Ranges | None = None,
-    weights: Mapping[str, float] | None = None,
+    weights: Mapping[str, GivenWeight] | None = None,
 ) -> Config:
     """`config` with `options` placed into `sections`, and with ranges or merge weights of its vectors.
 

@@ -93,7 +93,7 @@ class Study:
         refuse_missing_extra("search", what="Study")
         from aftermix.jobs.provenance import resolve_defaults
         from aftermix.jobs.search.space_from_config import build_space
-        from aftermix.merging.merge import MergeRecipe
+        from aftermix.merging.recipe import MergeRecipe
 
         options = {"strategy": "tpe", **options}
         config = extend_config(pool.config, options, sections=["search", "merge"], ranges=ranges)

@@ -18,6 +18,7 @@ from aftermix.api.pool import Pool
 from aftermix.api.sections import Ranges, extend_config, open_config
 from aftermix.api.stored_run import Run, open_run
 from aftermix.config import Config, Split
+from aftermix.config.places import GivenWeight
 from aftermix.extras import refuse_missing_extra
 from aftermix.runs.input_records import CONFIG_FILE
 
@@ -137,7 +138,7 @@ def train(source: Source, *, output: str | Path, **options: Any) -> dict[str, Pa
 
 
 def evaluate(
-    source: Source, *, weights: Mapping[str, float] | None = None, split: Split = "test", **options: Any
+    source: Source, *, weights: Mapping[str, GivenWeight] | None = None, split: Split = "test", **options: Any
 ) -> MeasuredScores:
     """Score the merge at `weights` (left out: those of the file; without vectors, the base): `aftermix evaluate`. ::
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from aftermix.config.calibrate import CalibrationConfig, _calibration
 from aftermix.config.fields import ConfigSection, Finite, Name, Tokens
+from aftermix.config.places import PlacedNumber, PlacedShare, list_numbers
 
 SEARCH_EXCLUDE = ("kind:embeddings", "kind:head", "kind:positions")
 """Tensors that a search leaves at the base's values unless the recipe says otherwise (OptiMer, section 4.1)."""
@@ -18,8 +19,8 @@ class VectorConfig(ConfigSection):
 
     model: str
     """Folder or hub name of the model."""
-    weight: Finite = 1.0
-    """Merge weight, used by `merge`."""
+    weight: PlacedNumber = 1.0
+    """Merge weight, used by `merge`: a number, or a list of rules by the place of a tensor in the model."""
     range: tuple[Finite, Finite] | None = None
     """Bounds of the merge weight in a search. Default [0.3, 1.0] for an instruction vector and [0, 1] for an expert."""
     role: Literal["instruction", "expert"] = "expert"
@@ -30,8 +31,8 @@ class VectorConfig(ConfigSection):
     """Share of every tensor that this vector gets in an exclusive merge; by default equal shares."""
     prefix: Annotated[dict[str, str], Field(min_length=1)] | None = None
     """The base's prefix of tensor names by the model's own; the longest that fits a name holds."""
-    density: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Density of this vector; by default that of the method, for all vectors."""
+    density: PlacedShare | None = None
+    """Density of this vector, or rules by the place of a tensor; by default that of the method, for all vectors."""
     calibration: Annotated[CalibrationConfig | None, BeforeValidator(_calibration)] = None
     """Text that `calibrate` has this expert read: a path, or `{data: PATH}`, or `{task: NAME}`."""
 
@@ -42,8 +43,9 @@ class VectorConfig(ConfigSection):
             raise ValueError(f"range must be [low, high] with low < high, found [{low:g}, {high:g}]")
         if self.range is not None and "weight" in self.model_fields_set:
             low, high = self.range
-            if not low <= self.weight <= high:
-                raise ValueError(f"weight must lie within range [{low:g}, {high:g}], found {self.weight:g}")
+            outside = [number for number in list_numbers(self.weight) if not low <= number <= high]
+            if outside:
+                raise ValueError(f"weight must lie within range [{low:g}, {high:g}], found {outside[0]:g}")
         return self
 
     @property

@@ -178,7 +178,8 @@ def _choose_best(
     from aftermix.evaluation.suites.opening import open_suite
     from aftermix.jobs.evaluate.own_tasks import settle_tasks
     from aftermix.jobs.evaluator import ModelEvaluator
-    from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
+    from aftermix.merging.merge import Merger, stream_merged_tensors
+    from aftermix.merging.recipe import MergeRecipe
     from aftermix.runs.trials import average_scores
     from aftermix.search.objective import ObjectiveSet
 

@@ -21,9 +21,10 @@ from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.search.baselines import BaselineMerge
 from aftermix.jobs.search.settings import apply_settings, leaves_vectors_as_they_are
-from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
+from aftermix.merging.merge import Merger, stream_merged_tensors
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
 from aftermix.merging.prepared_gpu import ResidentVectors, move_to_device
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.runs.answers.requests import RequestTable
 from aftermix.runs.input_records import SplitRecord, TaskSplitRecord
 from aftermix.runs.trials import ItemMeasurement, Point, Settings

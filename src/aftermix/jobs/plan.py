@@ -32,8 +32,9 @@ from aftermix.jobs.plan_counts import (
 from aftermix.jobs.search.settings import leaves_vectors_as_they_are
 from aftermix.jobs.search.space_from_config import build_space, describe_space
 from aftermix.merging.blocks import BLOCK_ELEMENTS, LOOKAHEAD, list_block_spans
-from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
+from aftermix.merging.merge import Merger, stream_merged_tensors
 from aftermix.merging.prepared import count_prepared_bytes
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.space import SearchSpace
 from aftermix.training.base_model import open_base

@@ -19,9 +19,10 @@ from aftermix.checkpoints.formats.content_hash import hash_weights
 from aftermix.checkpoints.model import Model
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config, MergeConfig
+from aftermix.config.places import dump_weight
 from aftermix.files import fingerprint, relate_path
 from aftermix.jobs.merge.statistics import list_statistics_files
-from aftermix.merging.merge import MergeRecipe, Weights
+from aftermix.merging.recipe import MergeRecipe, Weights
 from aftermix.runs.input_records import LockedModelRecord, LockRecord, SeedsRecord
 
 PACKAGES = ("aftermix", "torch", "numpy", "safetensors", "transformers", "lm_eval", "optuna")
@@ -102,8 +103,12 @@ def format_recipe(config: Config, recipe: MergeRecipe, weights: Weights, *, fold
     It is for the model folder `folder`: paths are as :func:`~aftermix.files.relate_path` has them.
     """
     vectors = {
-        name: {"model": relate_path(vector.model, folder), "weight": float(weights.get(name, 0.0)), "role": vector.role}
-        | ({"density": vector.density} if vector.density is not None else {})
+        name: {
+            "model": relate_path(vector.model, folder),
+            "weight": dump_weight(weights.get(name, 0.0)),
+            "role": vector.role,
+        }
+        | ({"density": dump_weight(vector.density)} if vector.density is not None else {})
         | ({"ratio": vector.ratio} if vector.ratio is not None else {})
         | ({"prefix": dict(vector.prefix)} if vector.prefix else {})
         for name, vector in config.vectors.items()

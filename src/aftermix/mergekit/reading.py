@@ -15,9 +15,10 @@ from typing import Any
 
 from aftermix.config import Config, load_config, parse_config
 from aftermix.config.partial_file import PartialConfig, parse_partial_config
+from aftermix.config.places import dump_weight
 from aftermix.errors import AftermixError, ConfigError, refuse_if_any
 from aftermix.mergekit.references import name_vectors, parse_reference
-from aftermix.mergekit.settings import MergekitSetting, Scope, is_part_of_names, settle
+from aftermix.mergekit.settings import MergekitSetting, Scope, settle, write_pattern
 from aftermix.mergekit.sources import SHARED, RecipeReading, RecipeSource, read_parameters, read_sources
 from aftermix.mergekit.weightless import OPTIONS, read_options, read_weight
 from aftermix.yaml_file import read_yaml
@@ -134,7 +135,7 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
         _weigh(reading, method, sources, shared, base)
     merge = _translate_merge(reading, method, sources, shared)
     instruction = _find_tokenizer_model(reading, base)
-    vectors = _translate_vectors(reading, sources, None if method == "slerp" else base, instruction)
+    vectors = _translate_vectors(reading, method, sources, None if method == "slerp" else base, instruction)
 
     refuse_if_any(reading.problems)
     content = {"vectors": vectors, "merge": merge} | ({"base": base} if base else {})
@@ -188,7 +189,7 @@ def _translate_merge(
     """The section `merge`."""
     merge = {"compat": "mergekit"} | _translate_method(reading, method, sources, shared)
     dtype = _choose_dtype(reading)
-    excluded = _list_exclusions(reading, method, sources)
+    excluded = _list_exclusions(method, sources)
     return (
         merge
         | ({"lambda": shared["lambda"]} if shared["lambda"] != 1 else {})
@@ -203,12 +204,11 @@ def _translate_method(
     """Method and options; a normalised sum is the pair of the same intra rule and `mean`."""
     if method in OPTIONS:
         return {"method": method, **read_options(method, shared)}
-    normalize, densities = shared["normalize"], {source.density for source in sources}
-    density = {"density": densities.pop()} if len(densities) == 1 else {}
-
+    normalize, density = shared["normalize"], _find_common_density(sources)
     if method == "linear":
-        total = sum(source.weight.value for source in sources)
-        if not normalize and total != 1:
+        placed = [source.weight.placed for source in sources]
+        total = sum(weight for weight in placed if not isinstance(weight, tuple))
+        if not normalize and (total != 1 or any(isinstance(weight, tuple) for weight in placed)):
             found = f"is false, and the weights sum to {total:g}: the models would be added up"
             reading.refuse("parameters.normalize", found, "Give weights that sum to 1, or normalise.")
         return {"method": method}
@@ -226,18 +226,19 @@ def _translate_method(
     return {"intra": {"rule": "random", **options}, "inter": "mean"} if normalize else {"method": method, **options}
 
 
-def _list_exclusions(reading: RecipeReading, method: str, sources: list[RecipeSource]) -> list[str]:
+def _find_common_density(sources: list[RecipeSource]) -> dict[str, float]:
+    """The one density of all models as an option; nothing where they differ, or where one depends on the place."""
+    densities = {source.density for source in sources}
+    one = densities.pop() if len(densities) == 1 else ()
+    return {} if isinstance(one, tuple) else {"density": one}
+
+
+def _list_exclusions(method: str, sources: list[RecipeSource]) -> list[str]:
     """Parts of names whose weight is 0 in every vector: those tensors keep the base's values."""
     filter_sets = {source.weight.zero_for for source in sources if source.weight.value != 0 or source.weight.zero_for}
-    if len(filter_sets) > 1:
-        remedy = "Give every model the same; tensors keep the base's values for all vectors, or for none."
-        reading.refuse("models", "have weights that are 0 for different tensors", remedy)
-    filters = list(filter_sets.pop()) if len(filter_sets) == 1 else []
-    if filters and method == "linear":
-        reading.refuse("models", f"weights of linear are 0 for {filters}", "Give one weight a model.")
-    for filter_ in (filter_ for filter_ in filters if not is_part_of_names(filter_)):
-        reading.refuse("models", f"the filter '{filter_}' reads as a pattern here", "Name a plain part of the name.")
-    return filters
+    if method == "linear" or len(filter_sets) != 1:
+        return []
+    return [write_pattern(filter_) for filter_ in filter_sets.pop()]
 
 
 def _choose_dtype(reading: RecipeReading) -> str | None:
@@ -271,7 +272,7 @@ def _find_tokenizer_model(reading: RecipeReading, base: str | None) -> str | Non
 
 
 def _translate_vectors(
-    reading: RecipeReading, sources: list[RecipeSource], base: str | None, instruction: str | None
+    reading: RecipeReading, method: str, sources: list[RecipeSource], base: str | None, instruction: str | None
 ) -> dict[str, Any]:
     """The section `vectors`; a base of weight 0 in `linear` gives its configuration and nothing else."""
     operands = [source for source in sources if source.model != base or source.weight.value != 0]
@@ -279,12 +280,13 @@ def _translate_vectors(
     if instruction is not None and instruction not in [source.model for source in operands]:
         reading.refuse("tokenizer_source", f"'{instruction}' is no model of the recipe", "Write `base`, or name one.")
 
-    densities = {source.density for source in operands}
-    vectors = {}
+    common, excluded = bool(_find_common_density(operands)), bool(_list_exclusions(method, operands))
+    vectors: dict[str, dict[str, Any]] = {}
     for name, source in zip(names, operands, strict=True):
-        vectors[name] = {"model": source.model, "weight": source.weight.value}
-        if len(densities) > 1:
-            vectors[name]["density"] = source.density
+        weight = source.weight.value if excluded else source.weight.placed
+        vectors[name] = {"model": source.model, "weight": dump_weight(weight)}
+        if not common:
+            vectors[name]["density"] = dump_weight(source.density)
         if source.model == instruction:
             vectors[name]["role"] = "instruction"
     return vectors

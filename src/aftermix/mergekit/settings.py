@@ -1,4 +1,4 @@
-"""mergekit's parameters: scalars, gradients over layers and values by part of the tensor's name, settled to one value.
+"""mergekit's parameters: scalars, gradients over layers and values by part of the tensor's name, as one setting.
 
 A parameter is looked up in scopes (the model, its slice, the recipe) in that order; within a scope the first condition
 whose `filter` is part of the tensor's name decides, and none leads to the next scope.
@@ -7,6 +7,7 @@ whose `filter` is part of the tensor's name decides, and none leads to the next 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from aftermix.config.places import PlaceRule
 from aftermix.errors import ConfigError
 
 KINDS: dict[str, type] = {
@@ -34,12 +36,22 @@ Condition = tuple[str | None, Any]
 """Filter (None: every tensor) and value."""
 
 
+PLACED = ("weight", "density", "t")
+"""Parameters that may differ from tensor to tensor here."""
+
+
 @dataclass(frozen=True)
 class MergekitSetting:
-    """One value for every tensor, except 0 for those whose name holds one of `zero_for`."""
+    """One value for every tensor, or rules; except 0 for those whose name holds one of `zero_for`."""
 
     value: Any
     zero_for: tuple[str, ...] = ()
+
+    @property
+    def placed(self) -> Any:
+        """The value, as rules where it is 0 for some tensors."""
+        zeros = [PlaceRule(match=(write_pattern(filter_),), value=0.0) for filter_ in self.zero_for]
+        return (*zeros, PlaceRule(value=self.value)) if zeros else self.value
 
 
 def is_part_of_names(text: str) -> bool:
@@ -70,18 +82,33 @@ def settle(name: str, scopes: Sequence[Scope], *, default: Any = None) -> Mergek
         remedy = f"Set `{name}` in the model's parameters, or in the recipe's for all models."
         raise ConfigError(place, "is required, and not set for every tensor", remedy)
 
-    # One vector has one weight here; it may be 0 for some tensors, which are then excluded.
     value = conditions[-1][1]
     filters = tuple(str(filter_) for filter_, other in conditions[:-1] if other != value)
-    if any(other not in (0, value) for _, other in conditions):
-        found = f"has other values for tensors with {', '.join(map(repr, filters))} in their name"
-        raise ConfigError(f"{scopes[0][0]}.{name}", found, f"Give one `{name}`: a vector has one here.")
-    if filters and (name != "weight" or len(filters) != len(conditions) - 1):
-        found = f"has another value for tensors with {', '.join(map(repr, filters))} in their name"
-        raise ConfigError(
-            f"{scopes[0][0]}.{name}", found, f"Give one `{name}`; only a weight may be 0 for some tensors."
-        )
-    return MergekitSetting(value, filters)
+    if not filters and not isinstance(value, tuple):
+        return MergekitSetting(value)
+
+    # A weight that is 0 for some tensors and one number for the others may mean tensors that are excluded.
+    zeros = all(other in (0, value) for _, other in conditions) and len(filters) == len(conditions) - 1
+    if name == "weight" and zeros and not isinstance(value, tuple):
+        return MergekitSetting(value, filters)
+    if name in PLACED:
+        return MergekitSetting(tuple(_write_rule(condition) for condition in conditions))
+    found = f"has another value for tensors with {', '.join(map(repr, filters))} in their name"
+    raise ConfigError(f"{scopes[0][0]}.{name}", found, f"Give one `{name}`: it is the same for all tensors here.")
+
+
+def write_pattern(filter_: str) -> str:
+    """A filter of mergekit as a pattern of `match` and `exclude`.
+
+    >>> write_pattern("mlp"), write_pattern("layers.[0]")
+    ('mlp', 're:layers\\\\.\\\\[0\\\\]')
+    """
+    return filter_ if is_part_of_names(filter_) else f"re:{re.escape(filter_)}"
+
+
+def _write_rule(condition: Condition) -> PlaceRule:
+    filter_, value = condition
+    return PlaceRule(match=None if filter_ is None else (write_pattern(filter_),), value=value)
 
 
 def _read_conditions(name: str, where: str, setting: Any) -> list[Condition]:
@@ -91,7 +118,7 @@ def _read_conditions(name: str, where: str, setting: Any) -> list[Condition]:
     if not isinstance(entries, list):
         return [(None, _read_scalar(name, where, entries))]
     if not any(isinstance(entry, dict) for entry in entries):
-        return [(None, _read_constant(name, where, entries))] if entries else []
+        return [(None, _read_gradient(name, where, entries))] if entries else []
     return [_read_condition(name, f"{where}[{place}]", entry) for place, entry in enumerate(entries)]
 
 
@@ -102,16 +129,19 @@ def _read_condition(name: str, where: str, entry: Any) -> Condition:
     if filter_ is not None and not isinstance(filter_, str):
         raise ConfigError(f"{where}.filter", f"expected a part of a name, found {filter_!r}", "Write it as text.")
     value = entry["value"]
-    settled = _read_constant(name, where, value) if isinstance(value, list) else _read_scalar(name, where, value)
+    settled = _read_gradient(name, where, value) if isinstance(value, list) else _read_scalar(name, where, value)
     return None if filter_ in (None, "*") else filter_, settled
 
 
-def _read_constant(name: str, where: str, gradient: list[Any]) -> Any:
-    values = {_read_scalar(name, where, value) for value in gradient}
-    if len(values) != 1:
+def _read_gradient(name: str, where: str, gradient: list[Any]) -> Any:
+    """A number, or the several that are interpolated over the layers."""
+    values = tuple(_read_scalar(name, where, value) for value in gradient)
+    if len(set(values)) == 1:
+        return values[0]
+    if name not in PLACED or not values:
         found = f"is a gradient over the layers ({gradient})"
         raise ConfigError(where, found, f"Give one `{name}`: it is the same for all layers here.")
-    return values.pop()
+    return values
 
 
 def _read_scalar(name: str, where: str, value: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from aftermix.config.places import Weight, list_numbers
 from aftermix.errors import AftermixError, Problem, ask_meant
 from aftermix.mergekit.layers import count_layers
 from aftermix.mergekit.references import parse_reference
@@ -39,7 +40,7 @@ class RecipeSource:
     place: str
     scopes: list[Scope]
     weight: MergekitSetting = field(default_factory=lambda: MergekitSetting(0.0))
-    density: float = 1.0
+    density: Weight = 1.0
 
 
 @dataclass
@@ -94,13 +95,13 @@ def read_sources(reading: RecipeReading, method: str, base: str | None) -> list[
     return sources
 
 
-def _read_density(reading: RecipeReading, source: RecipeSource, scopes: list[Scope]) -> float:
-    density = reading.attempt(lambda: settle("density", scopes, default=1.0).value, 1.0)
-    if not 0 < density <= 1:
-        reading.refuse(
-            f"{source.place}.parameters.density", f"expected 0 < density <= 1, found {density:g}", "Correct it."
-        )
-    return float(density)
+def _read_density(reading: RecipeReading, source: RecipeSource, scopes: list[Scope]) -> Weight:
+    density: Weight = reading.attempt(lambda: settle("density", scopes, default=1.0).value, 1.0)
+    outside = [number for number in list_numbers(density) if not 0 < number <= 1]
+    if outside:
+        found = f"expected 0 < density <= 1, found {outside[0]:g}"
+        reading.refuse(f"{source.place}.parameters.density", found, "Correct it.")
+    return density
 
 
 def _list_recipe_scopes(reading: RecipeReading) -> list[Scope]:

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from aftermix.config import Config
-from aftermix.errors import Problem
+from aftermix.config.places import PlaceRule, Weight, list_numbers
+from aftermix.errors import Problem, join_place
 from aftermix.mergekit.references import write_reference
 from aftermix.merging.methods import BoundMethod
 from aftermix.merging.rules.kinds import Rule
@@ -27,11 +28,19 @@ def read_options(method: str, shared: Mapping[str, Any]) -> dict[str, Any]:
     return {ours: shared[theirs] for ours, theirs in OPTIONS[method].items()}
 
 
-def read_weight(method: str, shared: Mapping[str, Any], *, is_base: bool) -> float:
+def read_weight(method: str, shared: Mapping[str, Any], *, is_base: bool) -> Weight:
     """The weight that a model has in what mergekit does with it."""
-    if method == "slerp":
-        return float(1 - shared["t"] if is_base else shared["t"])
-    return 1.0
+    if method != "slerp":
+        return 1.0
+    t: Weight = shared["t"]
+    if not is_base:
+        return t
+    return tuple(map(_complement_rule, t)) if isinstance(t, tuple) else float(1 - t)
+
+
+def _complement_rule(rule: PlaceRule) -> PlaceRule:
+    value = tuple(1 - number for number in rule.value) if isinstance(rule.value, tuple) else 1 - rule.value
+    return PlaceRule(match=rule.match, value=value)
 
 
 def write_recipe(config: Config, bound: BoundMethod, adapters: Collection[str]) -> dict[str, Any]:
@@ -46,7 +55,8 @@ def write_recipe(config: Config, bound: BoundMethod, adapters: Collection[str]) 
     base = write_reference(config.base) if config.base else None
     if method == "slerp":
         first = next((name for name in names if models[name] == base), names[0])
-        base, weights = models[first], {name: config.vectors[name].weight for name in names}
+        base = models[first]
+        weights = {name: list_numbers(config.vectors[name].weight)[0] for name in names}
         parameters["t"] = sum(weight for name, weight in weights.items() if name != first) / sum(weights.values())
     elif method == "karcher" and base not in models.values():
         base = None  # it would join the models
@@ -68,7 +78,11 @@ def list_problems(config: Config, bound: BoundMethod) -> Iterator[Problem]:
 
     if method == "slerp" and len(config.vectors) != 2:
         yield Problem("vectors", f"slerp is between two models, there are {len(config.vectors)}", "Keep two.")
-    elif method == "slerp" and sum(vector.weight for vector in config.vectors.values()) == 0:
+    placed = [name for name, vector in sorted(config.vectors.items()) if isinstance(vector.weight, tuple)]
+    if placed:
+        found = "depends on the place, which is not written"
+        yield Problem(join_place("vectors", placed[0], "weight"), found, "Give one number.")
+    elif method == "slerp" and sum(list_numbers(vector.weight)[0] for vector in config.vectors.values()) == 0:
         yield Problem("vectors", "slerp divides by the sum of weights, which is 0", "Give at least one weight.")
 
     if method != "slerp" and len(weights) > 1:

@@ -14,6 +14,7 @@ import yaml
 
 from aftermix.checkpoints.names import build_matcher
 from aftermix.config import Config, VectorConfig
+from aftermix.config.places import Weight, dump_weight, list_numbers
 from aftermix.errors import Problem, join_place, refuse_if_any
 from aftermix.mergekit import weightless
 from aftermix.mergekit.references import name_vectors, write_reference
@@ -100,7 +101,8 @@ def _list_operands(
     models = []
     for name, vector in sorted(config.vectors.items()):
         density = bound.collect_options(name).get("density", 1.0 if method == "ties" else None)
-        own = {"weight": _write_weight(vector, filters)} | ({"density": density} if density is not None else {})
+        own = {"weight": _write_weight(vector, filters)}
+        own |= {"density": _write_placed(density)} if density is not None else {}
         adapted = config.base if name in adapters else None
         models.append({"model": write_reference(vector.model, adapted=adapted), "parameters": own})
     is_vector = config.base in [vector.model for vector in config.vectors.values()]
@@ -111,7 +113,19 @@ def _list_operands(
 
 def _write_weight(vector: VectorConfig, filters: Sequence[str]) -> Any:
     zeros = [{"filter": filter_, "value": 0.0} for filter_ in filters]
-    return [*zeros, {"value": vector.weight}] if zeros else vector.weight
+    weight = _write_placed(vector.weight)
+    return [*zeros, *(weight if isinstance(weight, list) else [{"value": weight}])] if zeros else weight
+
+
+def _write_placed(number: Weight) -> Any:
+    """Rules as mergekit's conditions: one for each pattern, and lists as gradients."""
+    if not isinstance(number, tuple):
+        return number
+    return [
+        ({} if part is None else {"filter": part}) | {"value": dump_weight((rule,))[0]["value"]}
+        for rule in number
+        for part in rule.match or (None,)
+    ]
 
 
 def _write_dtypes(dtype: str | None) -> dict[str, str]:
@@ -162,6 +176,13 @@ def _check_vectors(config: Config, bound: BoundMethod) -> Iterator[Problem]:
         yield Problem("base", f"{bound.name} needs the base of its vectors", "Add `base: PATH`.")
     if config.merge.vocabulary is not None:
         yield Problem("merge.vocabulary", "mergekit aligns tokens by rules of its own", "Remove it.")
+    placed = [(name, key) for name in sorted(config.vectors) for key in ("weight", "density")]
+    for name, key in placed:
+        rules = getattr(config.vectors[name], key)
+        parts = [part for rule in rules for part in rule.match or ()] if isinstance(rules, tuple) else []
+        if other := next((part for part in parts if not is_part_of_names(part)), None):
+            found = f"'{other}' is a pattern; mergekit's filters are parts of names"
+            yield Problem(join_place("vectors", name, key), found, "Name parts of names.")
     for name in sorted(name for name, vector in config.vectors.items() if vector.prefix):
         yield Problem(
             join_place("vectors", name, "prefix"), "mergekit maps no names", "Store the model under the base's names."
@@ -182,14 +203,14 @@ def _check_options(config: Config, bound: BoundMethod) -> Iterator[Problem]:
         remedy = "Set `rescale: l1` or `rescale: none`."
         yield Problem("merge.rescale", "mergekit rescales to the L1 norm, not by the density", remedy)
 
-    negative = sorted(name for name, vector in config.vectors.items() if vector.weight < 0)
+    negative = sorted(name for name, vector in config.vectors.items() if min(list_numbers(vector.weight)) < 0)
     if negative and options.get("normalize") and options.get("divisor") == "absolute":
         found = f"mergekit divides by the signed sum of weights, and '{negative[0]}' has a negative one"
         yield Problem("merge.divisor", found, "Set `divisor: signed`, or `normalize: false`.")
 
 
 def _drops(config: Config, bound: BoundMethod) -> bool:
-    return any(bound.collect_options(name).get("density", 1.0) < 1 for name in config.vectors)
+    return any(min(list_numbers(bound.collect_options(name).get("density", 1.0))) < 1 for name in config.vectors)
 
 
 def _write_notes(config: Config, bound: BoundMethod, dtype: str | None, adapters: Collection[str]) -> list[str]:

@@ -14,8 +14,9 @@ import torch
 
 from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.errors import MergeError
-from aftermix.merging.merge import Merger, Weights
+from aftermix.merging.merge import Merger
 from aftermix.merging.merged_block import MergedBlock
+from aftermix.merging.recipe import Weights
 from aftermix.merging.temporaries import widen
 from aftermix.merging.topk.magnitude import count_share
 
@@ -65,12 +66,12 @@ class ExclusiveCheck:
 
     def _refuse_other_values(self, block: MergedBlock, masks: Masks) -> None:
         info, span = block.info, block.span
-        base = widen(self.merger.pool.read_base_block(info.name, span))
+        base, weights = widen(self.merger.pool.read_base_block(info.name, span)), self.merger.weigh(info, self.weights)
 
         # One vector at a time, as if the others were not there.
         expected = base
         for vector, mask in masks.items():
-            alone = self.merger.read_operand(info, vector, span, base=base) * self.weights.get(vector, 0.0)
+            alone = self.merger.read_operand(info, vector, span, base=base) * weights.get(vector, 0.0)
             moved = torch.add(base, alone, alpha=self.merger.recipe.scale)
             expected = torch.where(mask, moved, expected)
 

@@ -21,43 +21,22 @@ from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.checkpoints.names import HEADS, build_matcher
 from aftermix.checkpoints.pool import ModelPool, is_finite, refuse_non_finite
 from aftermix.checkpoints.shards import TensorPiece, TensorSpec
-from aftermix.config import MergeConfig, VectorConfig
-from aftermix.errors import InputFaultError, MergeError
+from aftermix.config.places import Weight
+from aftermix.errors import InputFaultError, MergeError, join_place
 from aftermix.merging.blocks import list_block_spans, run_in_order, start_threads
 from aftermix.merging.merged_block import MergedBlock, Watch
-from aftermix.merging.methods import BoundMethod, bind
+from aftermix.merging.recipe import MergeRecipe, TensorWeights, Weights, check_weights
 from aftermix.merging.rules.exclusive import compute_shifts
 from aftermix.merging.rules.intra import Pruner, TensorKey, score_entries
+from aftermix.merging.rules.places import ModelPlaces
 from aftermix.merging.rules.surveys import Combiner
 from aftermix.merging.saliency import ActivationStatistics, choose_ranking, refuse_unmeasured
 from aftermix.merging.temporaries import allocate_block, allocate_like, choose_working_type, widen
 from aftermix.merging.topk.magnitude import TensorBlocks, TopKMask
 from aftermix.merging.topk.whole_model import select_over_model
 
-Weights = Mapping[str, float]
 SURVEYS_AHEAD = 2
 """Tensors whose surveys are in work before the blocks of an earlier one are."""
-
-
-@dataclass(frozen=True)
-class MergeRecipe:
-    """All that decides a merge besides the checkpoints and the weights."""
-
-    method: BoundMethod
-    exclude: tuple[str, ...] = ()
-    seed: int = 0
-    scale: float = 1.0
-    dtype: torch.dtype | None = None
-
-    @staticmethod
-    def from_config(
-        config: MergeConfig, *, vectors: Mapping[str, VectorConfig] | None = None, for_search: bool = False
-    ) -> MergeRecipe:
-        """Bind `config` and what `vectors` set for themselves; a search excludes more unless the file forbids it."""
-        dtype = getattr(torch, config.dtype) if config.dtype else None
-        return MergeRecipe(
-            bind(config, vectors=vectors), config.exclusions(for_search=for_search), config.seed, config.scale, dtype
-        )
 
 
 @dataclass(frozen=True)
@@ -119,10 +98,21 @@ class Merger:
         method.refuse_other_count(self.vectors)
         method.refuse_other_vectors(self.vectors)
         method.refuse_other_order(self.vectors)
+        self._refuse_unfit_densities()
         if method.needs_statistics:
             refuse_unmeasured(method.name, [vector for vector in self.vectors if vector not in self.statistics])
         if method.is_exclusive:
             method.compute_ratios(self.vectors)
+
+    def _refuse_unfit_densities(self) -> None:
+        densities = {vector: self.recipe.method.collect_options(vector).get("density", 1.0) for vector in self.vectors}
+        for vector, density in densities.items():
+            if isinstance(density, tuple) and self.recipe.method.selects_over_model:
+                where = join_place("vectors", vector, "density")
+                raise MergeError(where, "`scope: model` counts over all tensors", "Give one density, or drop `scope`.")
+            for info in self.pool.layout if isinstance(density, tuple) else ():
+                if self.moves(info):
+                    self._read_here(density, info, vector, "density")
 
     @cached_property
     def _excluded(self) -> Callable[[str], bool]:
@@ -147,7 +137,32 @@ class Merger:
         """Names, shapes and types of the result."""
         return [TensorSpec.from_info(info, self.recipe.dtype) for info in self.pool.layout]
 
-    def list_active(self, weights: Weights) -> list[str]:
+    @cached_property
+    def _places(self) -> ModelPlaces:
+        return ModelPlaces.find([info.name for info in self.pool.layout])
+
+    def weigh(self, info: TensorInfo, weights: Weights) -> TensorWeights:
+        """The weights as they hold for one tensor; a tied one has those of its twin.
+
+        Raises :class:`MergeError` where no rule of a vector fits the tensor.
+        """
+        return {vector: self._read_here(weight, info, vector, "weight") for vector, weight in weights.items()}
+
+    def _read_here(self, number: Weight, info: TensorInfo, vector: str, key: str) -> float:
+        if not isinstance(number, tuple):
+            return number
+        return self._places.read(number, self.resolve_tied_name(info.name), where=join_place("vectors", vector, key))
+
+    def refuse_unfit_weights(self, weights: Weights) -> None:
+        """Raise :class:`MergeError` for weights that the method cannot use, or that leave out a tensor that moves."""
+        if not any(isinstance(weight, tuple) for weight in weights.values()):
+            check_weights(self.recipe, weights)
+            return
+        for info in self.pool.layout:
+            if self.moves(info):
+                check_weights(self.recipe, self.weigh(info, weights), tensor=info.name)
+
+    def list_active(self, weights: TensorWeights) -> list[str]:
         """Vectors that have a weight, in order of name."""
         return [vector for vector in self.vectors if weights.get(vector, 0.0) != 0.0]
 
@@ -186,7 +201,12 @@ class Merger:
         if method.is_exclusive:
             entries = {v: score_entries(self.open_blocks(info, v), key) for v, key in keys.items()}
             return method.allot_entries(entries, self._shifts[self.resolve_tied_name(info.name)])
-        return {v: method.bind_intra(v)(self.open_blocks(info, v), key) for v, key in keys.items()}
+
+        def read_density(vector: str, density: Weight) -> float:
+            return self._read_here(density, info, vector, "density")
+
+        rules = {vector: method.bind_intra(vector, partial(read_density, vector)) for vector in keys}
+        return {v: rules[v](self.open_blocks(info, v), key) for v, key in keys.items()}
 
     @cached_property
     def _shifts(self) -> dict[str, int]:
@@ -200,7 +220,9 @@ class Merger:
         ranking = choose_ranking(statistics, tensor, info.shape) if statistics else "magnitude"
         return TensorKey(self.recipe.seed, vector, tensor, info.elements, row, mask, ranking)
 
-    def survey(self, info: TensorInfo, weights: Weights, *, kept: Mapping[str, TensorBlocks] | None = None) -> Any:
+    def survey(
+        self, info: TensorInfo, weights: TensorWeights, *, kept: Mapping[str, TensorBlocks] | None = None
+    ) -> Any:
         """Look for what the inter rule has to know of one tensor of the active vectors, whatever their weights.
 
         `kept` has what the vectors keep where the caller holds that; else the tensors are read, and searched for NaN.
@@ -221,7 +243,7 @@ class Merger:
 
         return TensorBlocks(blocks.spans, read, blocks.read_runs)
 
-    def build_combiner(self, facts: Any, weights: Weights) -> Combiner:
+    def build_combiner(self, facts: Any, weights: TensorWeights) -> Combiner:
         """Combiner of blocks of the active vectors, one at least; `facts` are those of :meth:`survey`."""
         active = self.list_active(weights)
         return self.recipe.method.build_combiner(facts, [float(weights[vector]) for vector in active], vectors=active)
@@ -232,7 +254,7 @@ class Merger:
         span: Span,
         base: torch.Tensor,
         kept: Mapping[str, torch.Tensor],
-        weights: Weights,
+        weights: TensorWeights,
         *,
         combiner: Combiner | None = None,
         known_finite: bool = False,
@@ -271,28 +293,15 @@ class Merger:
         return block.to(self.recipe.dtype or info.dtype) if info.mergeable else block
 
 
-def check_weights(recipe: MergeRecipe, weights: Weights) -> None:
-    """Raise :class:`MergeError` for weights that the method cannot use. All 0 is the base, if there is to be one."""
-    moves = recipe.method.operands == "models" or any(weights.values())
-    if recipe.method.averages and moves and sum(weights.values()) == 0:
-        shown = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
-        remedy = "Give at least one weight, or use task_arithmetic to return to the base."
-        raise MergeError("vectors", f"{recipe.method.name} divides by the sum of weights, which is 0 ({shown})", remedy)
-
-
 def stream_merged_pieces(
     merger: Merger, weights: Weights, *, threads: int | None = None, watch: Watch | None = None
 ) -> Iterator[TensorPiece]:
     """The result block by block, in order: what is written to disk. Memory is a few blocks for each thread."""
-    check_weights(merger.recipe, weights)
+    merger.refuse_unfit_weights(weights)
     threads = threads or torch.get_num_threads()
     with start_threads(threads) as pool:
         plans = _survey_ahead(merger, weights, pool)
-        tasks = (
-            BlockTask(merger, weights, plan, span, watch)
-            for plan in plans
-            for span in list_block_spans(plan.info.shape)
-        )
+        tasks = (BlockTask(merger, plan, span, watch) for plan in plans for span in list_block_spans(plan.info.shape))
         yield from run_in_order(pool, BlockTask.run, tasks, threads=threads)
 
 
@@ -314,6 +323,7 @@ class TensorPlan:
 
     info: TensorInfo
     moves: bool
+    weights: TensorWeights
     surveys: list[Future[dict[str, Pruner]]]
     combining: Future[Combiner] | None
     pruners: dict[str, Pruner] = field(default_factory=dict)
@@ -323,10 +333,11 @@ class TensorPlan:
     def start(merger: Merger, info: TensorInfo, weights: Weights, pool: ThreadPoolExecutor) -> TensorPlan:
         """Hand the surveys of a tensor to the threads; what keeps the base's values has none."""
         moves = merger.moves(info)
-        vectors = merger.list_active(weights) if moves else []
+        own = merger.weigh(info, weights) if moves else {}
+        vectors = merger.list_active(own)
         surveys = [pool.submit(merger.build_pruners, info, group) for group in merger.group_surveys(vectors)]
-        combining = pool.submit(_build_combiner, merger, info, weights) if vectors else None
-        return TensorPlan(info, moves, surveys, combining)
+        combining = pool.submit(_build_combiner, merger, info, own) if vectors else None
+        return TensorPlan(info, moves, own, surveys, combining)
 
     def wait(self) -> TensorPlan:
         """The plan itself, when its pruners and its combiner are there."""
@@ -336,7 +347,7 @@ class TensorPlan:
         return self
 
 
-def _build_combiner(merger: Merger, info: TensorInfo, weights: Weights) -> Combiner:
+def _build_combiner(merger: Merger, info: TensorInfo, weights: TensorWeights) -> Combiner:
     return merger.build_combiner(merger.survey(info, weights), weights)
 
 
@@ -345,7 +356,6 @@ class BlockTask:
     """One block of the result to compute, of a tensor that has been surveyed."""
 
     merger: Merger
-    weights: Weights
     plan: TensorPlan
     span: Span
     watch: Watch | None = None
@@ -358,13 +368,14 @@ class BlockTask:
 
     def _merge(self) -> torch.Tensor:
         merger, info, span, pruners = self.merger, self.plan.info, self.span, self.plan.pruners
-        active = merger.list_active(self.weights)
+        weights = self.plan.weights
+        active = merger.list_active(weights)
         base = merger.pool.read_base_block(info.name, span)
         base = widen(base) if merger.recipe.method.operands == "deltas" and active else base
         kept = {v: pruners[v](merger.read_operand(info, v, span, base=base), span[0]) for v in active}
 
         exact: list[torch.Tensor] = []
-        merged = merger.combine(info, span, base, kept, self.weights, combiner=self.plan.combiner, unrounded=exact)
+        merged = merger.combine(info, span, base, kept, weights, combiner=self.plan.combiner, unrounded=exact)
         if self.watch is not None:
             self.watch(MergedBlock(info, span, pruners, kept, merged, exact[0], base))
         return merged

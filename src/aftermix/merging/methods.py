@@ -13,6 +13,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from aftermix.checkpoints.model import TensorInfo
 from aftermix.config import MergeConfig, VectorConfig
+from aftermix.config.places import Weight
 from aftermix.errors import MergeError, Problem, ask_meant, find_meant, join_place, refuse_if_any
 from aftermix.merging.rules.exclusive import exclusive
 from aftermix.merging.rules.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
@@ -235,9 +236,14 @@ class BoundMethod:
                 found = f"is for {', '.join(value) or 'no vector'}, the vectors are {', '.join(vectors)}"
                 raise MergeError(f"merge.{option}", found, "Give one number for all vectors, or one for each.")
 
-    def bind_intra(self, vector: str) -> Callable[[TensorBlocks, TensorKey], Pruner]:
-        """The intra rule with the options of one vector."""
-        return partial(self.row.intra, **pick_options(self.row.intra, self.collect_options(vector)))
+    def bind_intra(
+        self, vector: str, read_density: Callable[[Weight], float] | None = None
+    ) -> Callable[[TensorBlocks, TensorKey], Pruner]:
+        """The intra rule with the options of one vector; `read_density` gives a density as it holds for a tensor."""
+        options = self.collect_options(vector)
+        if "density" in options and read_density is not None:
+            options["density"] = read_density(options["density"])
+        return partial(self.row.intra, **pick_options(self.row.intra, options))
 
     def collect_options(self, vector: str) -> dict[str, Any]:
         """Every option as it holds for one vector."""

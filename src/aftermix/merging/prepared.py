@@ -24,7 +24,8 @@ from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.checkpoints.pool import find_largest_magnitude, refuse_non_finite
 from aftermix.checkpoints.shards import TensorSpec, stream_whole_tensors, write_shards
 from aftermix.merging.blocks import BLOCK_ELEMENTS, list_block_spans, run_in_order, start_threads
-from aftermix.merging.merge import Merger, MergeRecipe, Weights, check_weights
+from aftermix.merging.merge import Merger
+from aftermix.merging.recipe import MergeRecipe, TensorWeights, Weights
 from aftermix.merging.rules.intra import Pruner
 from aftermix.merging.rules.surveys import Combiner
 from aftermix.merging.temporaries import choose_working_type
@@ -48,6 +49,7 @@ class CombinationPlan:
     """One tensor to combine for a trial."""
 
     info: TensorInfo
+    weights: TensorWeights
     combiner: Combiner | None
     result: torch.Tensor
     """Flat, for the values to be written to."""
@@ -109,7 +111,7 @@ class PreparedVectors:
         Where `place` has a flat tensor for a name, the values are written there, block by block and cast to its type
         after that one rounding, and it is what comes out: a live model needs no second pass.
         """
-        check_weights(self.merger.recipe, weights)
+        self.merger.refuse_unfit_weights(weights)
         threads = threads or torch.get_num_threads()
         with start_threads(threads) as pool:
             combiners = run_in_order(pool, partial(self.build_combiner, weights), self.moved, threads=threads)
@@ -119,13 +121,14 @@ class PreparedVectors:
                 for plan in plans
                 for span in list_block_spans(plan.info.shape, COMBINED_ELEMENTS) or [(0, 0)]
             )
-            for run in run_in_order(pool, partial(self._combine, weights), runs, threads=threads):
+            for run in run_in_order(pool, self._combine, runs, threads=threads):
                 if run.ends_tensor:
                     yield run.plan.info.name, run.plan.result.view(run.plan.info.shape)
 
     def build_combiner(self, weights: Weights, info: TensorInfo) -> Combiner | None:
         """Combiner of the blocks of one tensor; None where no vector has a weight. What it takes to know is kept."""
-        active = self.merger.list_active(weights)
+        own = self.merger.weigh(info, weights)
+        active = self.merger.list_active(own)
         if not active:
             return None
 
@@ -133,22 +136,23 @@ class PreparedVectors:
         facts = self.facts.get(key)
         if facts is None:
             kept = {v: _open_blocks(info, tensor) for v, tensor in self.kept[info.name].items()}
-            facts = self.merger.survey(info, weights, kept=kept)
+            facts = self.merger.survey(info, own, kept=kept)
             if not self.merger.recipe.method.needs_whole_tensors:
                 self.facts[key] = facts
-        return self.merger.build_combiner(facts, weights)
+        return self.merger.build_combiner(facts, own)
 
     def _plan_tensors(
         self, weights: Weights, combiners: Iterator[Combiner | None], place: Callable[[str], torch.Tensor | None]
     ) -> Iterator[CombinationPlan]:
         for info, combiner in zip(self.moved, combiners, strict=True):
-            known_finite = self._is_within_range(info, weights)
+            own = self.merger.weigh(info, weights)
+            known_finite = self._is_within_range(info, own)
             result = place(info.name)
             if result is None:
                 result = torch.empty(info.elements, dtype=self.merger.recipe.dtype or info.dtype)
-            yield CombinationPlan(info, combiner, result, known_finite)
+            yield CombinationPlan(info, own, combiner, result, known_finite)
 
-    def _combine(self, weights: Weights, run: BlockRun) -> BlockRun:
+    def _combine(self, run: BlockRun) -> BlockRun:
         """The run itself, when its values are in the result."""
         plan, info = run.plan, run.plan.info
         with torch.no_grad():
@@ -156,11 +160,11 @@ class PreparedVectors:
                 kept = {vector: tensor[slice(*span)] for vector, tensor in self.kept[info.name].items()}
                 base = self.merger.pool.frame.read_block(info.name, span)
                 plan.result[slice(*span)] = self.merger.combine(
-                    info, span, base, kept, weights, combiner=plan.combiner, known_finite=plan.known_finite
+                    info, span, base, kept, plan.weights, combiner=plan.combiner, known_finite=plan.known_finite
                 )
         return run
 
-    def _is_within_range(self, info: TensorInfo, weights: Weights) -> bool:
+    def _is_within_range(self, info: TensorInfo, weights: TensorWeights) -> bool:
         """True where no entry of the merged tensor can exceed its stored type, whatever its block."""
         recipe, (base, kept) = self.merger.recipe, self.largest[info.name]
         largest_possible = abs(recipe.scale) * recipe.method.largest_possible(

@@ -9,8 +9,9 @@ from functools import partial
 import torch
 
 from aftermix.merging.blocks import run_in_order, start_threads
-from aftermix.merging.merge import Merger, MergeRecipe, Weights, check_weights
+from aftermix.merging.merge import Merger
 from aftermix.merging.prepared import KeptTensors, PreparedVectors, count_prepared_bytes
+from aftermix.merging.recipe import MergeRecipe, Weights
 from aftermix.merging.rules.surveys import Combiner
 
 SPARE_SHARE = 0.25
@@ -53,7 +54,7 @@ class ResidentVectors:
 
         The same operations in the same order as on the CPU; devices may round a fused multiply-add differently.
         """
-        check_weights(self.merger.recipe, weights)
+        self.merger.refuse_unfit_weights(weights)
         with start_threads(1) as pool:
             # On the CPU, where the coefficients of a tensor come out as they do for every other merge.
             combiners = run_in_order(
@@ -65,7 +66,7 @@ class ResidentVectors:
         self, weights: Weights, combiners: Iterator[Combiner | None]
     ) -> Iterator[tuple[str, torch.Tensor]]:
         for info, combiner in zip(self.prepared.moved, combiners, strict=True):
-            dtype = self.merger.recipe.dtype or info.dtype
+            own, dtype = self.merger.weigh(info, weights), self.merger.recipe.dtype or info.dtype
             result = torch.empty(info.elements, dtype=dtype, device=self.device)
             for start in range(0, info.elements, CHUNK_ELEMENTS):
                 span = (start, min(start + CHUNK_ELEMENTS, info.elements))
@@ -73,7 +74,7 @@ class ResidentVectors:
                 kept = {
                     vector: self._move_here(tensor[slice(*span)]) for vector, tensor in self.kept[info.name].items()
                 }
-                result[slice(*span)] = self.merger.combine(info, span, base, kept, weights, combiner=combiner)
+                result[slice(*span)] = self.merger.combine(info, span, base, kept, own, combiner=combiner)
             yield info.name, result.view(info.shape)
 
     def _move_here(self, part: torch.Tensor) -> torch.Tensor:

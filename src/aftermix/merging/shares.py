@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from aftermix.checkpoints.model import TensorInfo
-from aftermix.merging.merge import Merger, Weights
+from aftermix.config.places import Weight
+from aftermix.merging.merge import Merger
 from aftermix.merging.merged_block import MergedBlock
 from aftermix.merging.methods import BoundMethod
+from aftermix.merging.recipe import Weights
 from aftermix.merging.rules.exclusive import BLOCK_INDEX, ExclusivePruner
 from aftermix.merging.rules.intra import keep_all
 from aftermix.merging.saliency import ChannelImportance, MissingStatistics, choose_ranking
@@ -25,6 +27,7 @@ from aftermix.runs.share_records import (
     KindSharesRecord,
     LayerSharesRecord,
     MagnitudeFallbackRecord,
+    PlaceWeightRecord,
     SharedCountsRecord,
     SharesRecord,
     TensorSharesRecord,
@@ -91,7 +94,8 @@ def build_share_record(merger: Merger, weights: Weights, tally: ShareTally) -> S
         method=method.name,
         exclusive=is_exclusive,
         vectors={
-            v: VectorWeightRecord(weight=float(weights.get(v, 0.0)), **_dump_ratio(ratios, v)) for v in merger.vectors
+            v: VectorWeightRecord(weight=_dump_weight(weights.get(v, 0.0)), **_dump_ratio(ratios, v))
+            for v in merger.vectors
         },
         total=SharedCountsRecord(**ShareCounts.join(entries.values(), is_exclusive).dump(merger.vectors)),
         layers=tuple(LayerSharesRecord(block=block, **part.dump(merger.vectors)) for block, part in layers.items()),
@@ -192,6 +196,14 @@ def _group_parts(entries: Mapping[str, ShareCounts], key: Any, exclusive: bool) 
 def _build_sort_key(group: str | None) -> tuple[bool, list[tuple[int, str]]]:
     parts = re.split(r"(\d+)", group or "")
     return group is None, [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _dump_weight(weight: Weight) -> float | tuple[PlaceWeightRecord, ...]:
+    if not isinstance(weight, tuple):
+        return float(weight)
+    return tuple(
+        PlaceWeightRecord(**({"match": rule.match} if rule.match else {}), value=rule.value) for rule in weight
+    )
 
 
 def _dump_ratio(ratios: Mapping[str, float], vector: str) -> dict[str, float]:

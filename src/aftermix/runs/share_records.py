@@ -59,10 +59,20 @@ class MagnitudeFallbackRecord(RunRecord):
     """By vector, weights whose layers saw no token."""
 
 
+class PlaceWeightRecord(RunRecord):
+    """One rule of a weight that depends on the place."""
+
+    match: tuple[str, ...] | None = None
+    """Patterns of tensor names; absent where every tensor fits."""
+    value: Finite | tuple[Finite, ...]
+    """The weight; or several, interpolated over the blocks."""
+
+
 class VectorWeightRecord(RunRecord):
     """Weight of a vector, and the ratio asked for where positions are shared out."""
 
-    weight: Finite
+    weight: Finite | tuple[PlaceWeightRecord, ...]
+    """One for every tensor; or rules, the first that fits a tensor."""
     ratio: Finite | None = None
 
 

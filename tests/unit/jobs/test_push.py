@@ -24,7 +24,7 @@ from aftermix.errors import AftermixError, CheckpointError
 from aftermix.jobs.diff import diff
 from aftermix.jobs.merge.model_card import build_model_card
 from aftermix.jobs.push import find_model_folder
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.runs.reader import read_best
 from aftermix.runs.records import ScoresRecord, TaskScore
 

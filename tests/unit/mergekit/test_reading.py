@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aftermix.config import Config, MergeConfig, VectorConfig
+from aftermix.config.places import dump_weight
 from aftermix.errors import AftermixError, ConfigError, ManyProblemsError
 from aftermix.jobs.doctor.command import doctor
 from aftermix.mergekit.reading import SHARED, load_partial_recipe, read_mergekit, read_partial_mergekit
 from aftermix.mergekit.settings import MergekitSetting, settle
 from aftermix.merging.methods import bind
+from aftermix.merging.rules.places import ModelPlaces
 from aftermix.yaml_file import parse_yaml
 
 Family = Mapping[str, Path]
@@ -250,19 +252,12 @@ def test_what_a_recipe_may_not_say(change: dict[str, Any], expected: str | None)
             "Set `weight` in the model's parameters, or in the recipe's for all models.",
         ),
         (
-            {"parameters": {"weight": [0.1, 0.9]}},
-            "parameters.weight: is a gradient over the layers ([0.1, 0.9]). "
-            "Give one `weight`: it is the same for all layers here.",
-        ),
-        (
-            {"parameters": {"weight": [{"filter": "mlp", "value": 0.5}, {"value": 1}]}},
-            "parameters.weight: has other values for tensors with 'mlp' in their name. "
-            "Give one `weight`: a vector has one here.",
+            {"parameters": {"weight": [0.1, "much"]}},
+            "parameters.weight: expected a number, found 'much'. Correct it.",
         ),
         (
             {"parameters": {"weight": 1, "density": [{"filter": "mlp", "value": 0}, {"value": 1}]}},
-            "parameters.density: has another value for tensors with 'mlp' in their name. "
-            "Give one `density`; only a weight may be 0 for some tensors.",
+            "parameters.density: expected 0 < density <= 1, found 0. Correct it.",
         ),
         (
             {"parameters": {"weight": 1, "density": 1.5}},
@@ -300,7 +295,7 @@ def test_what_a_model_of_a_recipe_may_not_say(entry: dict[str, Any], expected: s
 
 
 def test_all_faults_are_told_at_once() -> None:
-    values = recipe("ties", weights={"a": [0, 1], "b": {}}, dtype="int64", foo=1)
+    values = recipe("ties", weights={"a": [0, "x"], "b": {}}, dtype="int64", foo=1)
     assert len(faults(values)) == 4
 
 
@@ -316,11 +311,34 @@ def test_linear_without_normalisation_needs_weights_that_sum_to_one() -> None:
     assert expected in faults(values)[0]
 
 
-def test_weights_of_zero_must_be_for_the_same_tensors_in_every_vector() -> None:
+def test_a_weight_that_is_zero_for_some_tensors_of_one_vector_alone_is_a_rule() -> None:
     weights = {"a": [{"filter": "mlp", "value": 0}, {"value": 1}], "b": 1}
-    assert faults(recipe("ties", weights=weights)) == [
-        "r.yaml: models: have weights that are 0 for different tensors. "
-        "Give every model the same; tensors keep the base's values for all vectors, or for none."
+    config = read_mergekit(recipe("ties", weights=weights), where="r.yaml")
+    assert config.merge.exclude is None
+    assert dump_weight(config.vectors["a"].weight) == [{"match": "mlp", "value": 0}, {"value": 1}]
+    assert config.vectors["b"].weight == 1
+
+
+def test_gradients_and_filters_are_rules_and_a_filter_is_never_a_pattern() -> None:
+    inner = [{"filter": "self_attn", "value": [0, 0.5, 1]}, {"filter": "layers.[0]", "value": 0.7}]
+    config = read_mergekit(
+        recipe("ties", weights={"a": inner, "b": [0.2, 0.8]}, parameters={"weight": 0.4, "density": [1, 0.7, 0.1]}),
+        where="r.yaml",
+    )
+    assert dump_weight(config.vectors["a"].weight) == [
+        {"match": "self_attn", "value": [0, 0.5, 1]},
+        {"match": r"re:layers\.\[0\]", "value": 0.7},
+        {"value": 0.4},
+    ]
+    assert dump_weight(config.vectors["b"].weight) == [{"value": [0.2, 0.8]}]
+    assert [dump_weight(vector.density or 0) for vector in config.vectors.values()] == [[{"value": [1, 0.7, 0.1]}]] * 2
+
+
+def test_what_has_one_value_for_all_tensors_is_refused_as_a_gradient() -> None:
+    told = faults(recipe("ties", weights={"a": 1}, parameters={"lambda": [0.5, 1.0]}))
+    assert told == [
+        "r.yaml: parameters.lambda: is a gradient over the layers ([0.5, 1.0]). "
+        "Give one `lambda`: it is the same for all layers here."
     ]
 
 
@@ -341,15 +359,16 @@ def evaluated(setting: Any, tensor: str) -> Any:
 @settings(deadline=None)
 @given(inner=SETTINGS, outer=SETTINGS)
 def test_a_settled_weight_is_what_mergekit_gives_every_tensor(inner: Any, outer: Any) -> None:
+    places = ModelPlaces.find(TENSORS)
     try:
         found = settle("weight", [("inner", {"weight": inner}), ("outer", {"weight": outer})])
     except ConfigError:
+        assert any(evaluated(inner, tensor) is evaluated(outer, tensor) is None for tensor in ("", *TENSORS))
         return
     for tensor in TENSORS:
         expected = evaluated(inner, tensor)
         expected = evaluated(outer, tensor) if expected is None else expected
-        excluded = any(filter_ in tensor for filter_ in found.zero_for)
-        assert expected == (0 if excluded else found.value)
+        assert expected == places.read(found.placed, tensor, where="weight")
 
 
 def test_a_parameter_without_a_value_takes_its_default() -> None:

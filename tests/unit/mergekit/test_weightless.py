@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aftermix.config import Config, VectorConfig, parse_config
+from aftermix.config.places import dump_weight
 from aftermix.errors import ManyProblemsError
 from aftermix.mergekit.reading import read_mergekit
 from aftermix.mergekit.writing import translate_to_mergekit
@@ -44,6 +45,21 @@ def test_t_of_slerp_is_the_weight_of_the_other_model() -> None:
     assert config.merge.exclusions(for_search=True) == ()
 
 
+def test_t_by_place_is_the_weight_of_the_other_model_and_the_rest_that_of_the_base() -> None:
+    t = [{"filter": "self_attn", "value": [0, 0.5, 1]}, {"filter": "mlp", "value": 0.25}, {"value": 0.5}]
+    vectors = read(merge_method="slerp", base_model="org/a", models=["org/b"], parameters={"t": t}).vectors
+    assert dump_weight(vectors["b"].weight) == [
+        {"match": "self_attn", "value": [0, 0.5, 1]},
+        {"match": "mlp", "value": 0.25},
+        {"value": 0.5},
+    ]
+    assert dump_weight(vectors["a"].weight) == [
+        {"match": "self_attn", "value": [1, 0.5, 0]},
+        {"match": "mlp", "value": 0.75},
+        {"value": 0.5},
+    ]
+
+
 def test_the_base_joins_the_models_of_slerp_and_karcher_and_not_those_of_model_stock() -> None:
     assert sorted(read(merge_method="slerp", base_model="c", models=["a"], parameters={"t": 1}).vectors) == ["a", "c"]
     karcher = read(merge_method="karcher", base_model="c", parameters={"max_iter": 3, "tol": "1e-6"})
@@ -71,9 +87,9 @@ def test_the_base_joins_the_models_of_slerp_and_karcher_and_not_those_of_model_s
             "r.yaml: models: slerp is between two models, there are 3. Keep two.",
         ),
         (
-            {"merge_method": "slerp", "base_model": "org/a", "parameters": {"t": [0, 0.5, 1]}},
-            "r.yaml: parameters.t: is a gradient over the layers ([0, 0.5, 1]). "
-            "Give one `t`: it is the same for all layers here.",
+            {"merge_method": "karcher", "parameters": {"tol": [0.5, 1]}},
+            "r.yaml: parameters.tol: is a gradient over the layers ([0.5, 1]). "
+            "Give one `tol`: it is the same for all layers here.",
         ),
         (
             {"merge_method": "slerp", "base_model": "org/a", "parameters": {"t": [{"filter": "mlp", "value": 0}, 1]}},

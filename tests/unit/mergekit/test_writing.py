@@ -60,7 +60,10 @@ def configurations(draw: st.DrawFn) -> Config:
         merge |= {"exclude": exclude} if exclude else {}
     merge["dtype"] = draw(st.sampled_from([None, "bfloat16", "float16", "float32"]))
     # A weight of 0 says nothing of what it is 0 for.
-    nonzero = weight.filter(bool)
+    anchors = st.lists(st.sampled_from([0.25, 0.5, 1.0]), min_size=2, max_size=3, unique=True)
+    rules = st.tuples(st.sampled_from(["mlp", "self_attn"]), anchors, st.sampled_from([0.25, -0.5]))
+    placed = rules.map(lambda drawn: [{"match": drawn[0], "value": drawn[1]}, {"value": drawn[2]}])
+    nonzero = weight.filter(bool) if merge.get("exclude") else weight.filter(bool) | placed
     vectors = {
         name: {"model": f"org/{name}", "weight": draw(nonzero)} | ({"density": own[place]} if differ else {})
         for place, name in enumerate(sorted(names))

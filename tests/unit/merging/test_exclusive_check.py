@@ -18,8 +18,9 @@ from aftermix.errors import AftermixError, MergeError
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.merging.exclusive_check import ExclusiveCheck
-from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_pieces
+from aftermix.merging.merge import Merger, stream_merged_pieces
 from aftermix.merging.merged_block import MergedBlock
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.merging.rules.exclusive import ExclusivePruner, exclusive
 from aftermix.merging.shares import ShareTally
 from aftermix.merging.topk.magnitude import TensorBlocks

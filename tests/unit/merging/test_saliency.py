@@ -19,7 +19,7 @@ from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.merge.statistics import open_merger
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.merging.rules.intra import TensorKey, saliency
 from aftermix.merging.saliency import ChannelImportance, MissingStatistics, Ranking, build_score, choose_ranking
 from aftermix.merging.topk.magnitude import TensorBlocks

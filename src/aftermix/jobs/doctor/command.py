@@ -40,8 +40,8 @@ from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.rounding import list_rounding_remarks
 from aftermix.jobs.merge.statistics import read_all_statistics
 from aftermix.jobs.search.space_from_config import build_space, describe_space
-from aftermix.merging.merge import MergeRecipe, check_weights
 from aftermix.merging.methods import bind
+from aftermix.merging.recipe import MergeRecipe, check_weights
 from aftermix.merging.saliency import refuse_unmeasured
 from aftermix.saliency.storage import refuse_no_folder
 

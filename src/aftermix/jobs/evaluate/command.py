@@ -12,7 +12,8 @@ from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.given_weights import read_given_weights
 from aftermix.jobs.merge.statistics import open_merger
-from aftermix.merging.merge import MergeRecipe, check_weights, stream_merged_tensors
+from aftermix.merging.merge import stream_merged_tensors
+from aftermix.merging.recipe import MergeRecipe, check_weights
 from aftermix.runs.records import ScoresRecord
 from aftermix.runs.trials import check_items
 from aftermix.search.objective import ObjectiveSet

@@ -10,7 +10,7 @@ from aftermix.jobs.provenance import resolve_defaults
 from aftermix.jobs.search.named_weights import complete_weights
 from aftermix.jobs.search.settings import apply_settings
 from aftermix.jobs.search.space_from_config import build_space, choose_run_settings
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.runs.reader import read_run
 
 

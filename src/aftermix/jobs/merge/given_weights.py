@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aftermix.config import Config
+from aftermix.config.places import Weight
 from aftermix.errors import Problem, join_place, refuse_if_any
 from aftermix.jobs.job_kind import JobKind
 
@@ -15,8 +16,8 @@ REMEDIES: Mapping[JobKind, str] = {
 }
 
 
-def read_given_weights(config: Config) -> dict[str, float]:
-    """Vector -> merge weight.
+def read_given_weights(config: Config) -> dict[str, Weight]:
+    """Vector -> merge weight, a number or rules by the place of a tensor.
 
     A vector with neither `weight` nor `range` weighs 1; a range alone says that its weight is still to be found. Raises
     :class:`AftermixError` naming every vector with a range and no weight.

@@ -8,7 +8,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from aftermix.checkpoints.hub import HUB_NAME
 from aftermix.config import Config
-from aftermix.merging.merge import MergeRecipe, Weights
+from aftermix.config.places import Weight, describe_weight, is_zero
+from aftermix.merging.recipe import MergeRecipe, Weights
 from aftermix.report.number_format import POINTS, choose_scale
 from aftermix.runs.reader import RunResult
 from aftermix.runs.records import ScoresRecord, TaskScore
@@ -32,7 +33,7 @@ def build_model_card(
     """
     test = best.test if best else None
     models = [config.base] if config.base else []
-    models += [config.vectors[vector].model for vector in sorted(weights) if weights[vector] != 0]
+    models += [config.vectors[vector].model for vector in sorted(weights) if not is_zero(weights[vector])]
 
     data = ModelCardData(
         base_model=[choose_public_name(model) for model in models],
@@ -73,13 +74,14 @@ def _build_body(
     method = f"`{recipe.method.name}`" + (f" ({options})" if options else "")
 
     own = "".join(
-        f"\n- {vector}: " + ", ".join(f"{key} {value:g}" for key, value in settings.items())
+        f"\n- {vector}: " + ", ".join(f"{key} {describe_weight(value)}" for key, value in settings.items())
         for vector, entry in config.vectors.items()
         if (settings := {key: getattr(entry, key) for key in ("density", "ratio") if getattr(entry, key) is not None})
     )
 
     rows = "\n".join(
-        f"| {vector} | `{choose_public_name(entry.model)}` | {entry.role} | {weights.get(vector, 0.0):.4f} |"
+        f"| {vector} | `{choose_public_name(entry.model)}` | {entry.role} "
+        f"| {_describe_cell(weights.get(vector, 0.0))} |"
         for vector, entry in config.vectors.items()
     )
     settings_of_vectors = f"\nSettings of single vectors:\n{own}\n" if own else ""
@@ -103,6 +105,11 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 """
     return text + (_tabulate_scores(test) if test else "")
+
+
+def _describe_cell(weight: Weight) -> str:
+    """The weight in a cell of a table, whose bar is no part of a pattern."""
+    return describe_weight(weight, ".4f").replace("|", "\\|")
 
 
 def _format_score(entry: TaskScore) -> str:

@@ -10,7 +10,8 @@ import safetensors.torch
 from aftermix.checkpoints.companions.module_weights import ModuleWeights
 from aftermix.checkpoints.companions.sentence_modules import MODULE_WEIGHTS
 from aftermix.checkpoints.pool import ModelPool
-from aftermix.merging.merge import Merger, Weights, stream_merged_tensors
+from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.recipe import Weights
 from aftermix.merging.saliency import MissingStatistics
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config
 from aftermix.errors import AftermixError, Problem, refuse_if_any
-from aftermix.merging.merge import Merger, MergeRecipe
+from aftermix.merging.merge import Merger
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.merging.saliency import ActivationStatistics, MissingStatistics
 from aftermix.saliency.storage import has_statistics, read_statistics, refuse_no_folder
 

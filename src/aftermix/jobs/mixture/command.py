@@ -11,6 +11,7 @@ import numpy as np
 
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config, SearchConfig, require
+from aftermix.config.places import describe_weight
 from aftermix.errors import SearchError
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
@@ -28,7 +29,7 @@ from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 from aftermix.jobs.search.earlier_run import import_comparable_trials
 from aftermix.jobs.search.run_inputs import RunInputs
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.input_records import SplitRecord
 from aftermix.runs.journal import read_trials
@@ -231,5 +232,5 @@ def _refuse_other_weights(source: Path, theirs: Config, problem: MixtureProblem)
     for name, weight in problem.instruction.items():
         other = theirs.vectors[name].weight if name in theirs.vectors else None
         if other is not None and other != weight:
-            found = f"scores were measured with '{name}' at {other:g}, the file says {weight:g}"
+            found = f"scores were measured with '{name}' at {describe_weight(other)}, the file says {weight:g}"
             raise SearchError(str(source), found, "Restore its weight, or measure anew without --from.")

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from aftermix.config import Config, MixtureConfig, Objective
+from aftermix.config.places import require_number
 from aftermix.errors import Problem, ask_meant, join_place
 from aftermix.jobs.mixture.faults import ProblemCollector
 from aftermix.mixture.bounds import ShareBounds
@@ -104,7 +105,11 @@ class MixtureProblem:
         problems.refuse()
         assert bounds is not None  # noqa: S101 - no problems; for the type checker
         assert design is not None  # noqa: S101
-        fixed = {name: vector.weight for name, vector in config.vectors.items() if vector.role == "instruction"}
+        fixed = {
+            name: require_number(vector.weight, where=join_place("vectors", name, "weight"), who="a mixture")
+            for name, vector in config.vectors.items()
+            if vector.role == "instruction"
+        }
         return cls(section, tuple(config.vectors), fixed, capabilities, bounds, design, mixtures, embedding, fitted)
 
     @property

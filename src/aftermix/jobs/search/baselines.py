@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from aftermix.config import Config, MergeConfig
+from aftermix.config.places import require_number
 
 PAPER_INSTRUCTION_WEIGHT = 0.6
 SCAN_WEIGHTS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -61,7 +62,7 @@ def list_fixed_baselines(config: Config) -> Iterator[BaselineMerge]:
 
     # Where the weights are not searched, the file's own are a result to beat.
     if not config.search.over.weights:
-        weights = {name: vector.weight for name, vector in config.vectors.items()}
+        weights = {name: require_number(v.weight, where=name, who="a search") for name, v in config.vectors.items()}
         yield BaselineMerge("the file's settings", "file", weights, config.merge.method or "a pair", as_the_file=True)
 
     uniform = dict.fromkeys(names, 1 / len(names))

@@ -22,7 +22,7 @@ from aftermix.jobs.search.response_stage import ResponseStage, refuse_fine_preci
 from aftermix.jobs.search.result import build_best_record, complete_certificate
 from aftermix.jobs.search.run_inputs import RunInputs
 from aftermix.jobs.search.space_from_config import build_space
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER, BestRecord

@@ -13,7 +13,7 @@ from aftermix.jobs.run_folder import read_run_config
 from aftermix.jobs.search.score_lock import describe_left_out, find_other_tasks, list_needed_tasks
 from aftermix.jobs.search.settings import apply_settings
 from aftermix.jobs.search.space_from_config import read_own_settings
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.runs.input_records import EvaluationLockRecord
 from aftermix.runs.trials import Settings
 from aftermix.search.objective import ObjectiveSet

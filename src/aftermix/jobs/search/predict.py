@@ -8,7 +8,7 @@ from pathlib import Path
 from aftermix.errors import SearchError
 from aftermix.jobs.search.named_weights import complete_weights
 from aftermix.jobs.search.space_from_config import build_space, choose_run_settings
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.response.predictions import PredictedScores, predict_scores
 from aftermix.response.response_model import LEAST_MERGES, ResponseModel
 from aftermix.response.surface.coordinates import MergeCoordinates

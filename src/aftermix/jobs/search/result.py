@@ -10,7 +10,7 @@ from aftermix.config import Config
 from aftermix.errors import SearchError
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.mixture.ratios import convert_weights
 from aftermix.runs.answers.certificate_records import (
     CertificateRecord,

@@ -21,7 +21,7 @@ from aftermix.jobs.search.score_lock import (
     refuse_other_function,
     refuse_other_scores,
 )
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.runs.answers.reading import keeps_answers, read_requests
 from aftermix.runs.answers.requests import REQUESTS_FILE
 from aftermix.runs.input_records import EvaluationLockRecord, SplitRecord

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from aftermix.config import Config, MergeConfig, SearchedSettings
 from aftermix.config import Dimension as Given
-from aftermix.errors import AftermixError, Problem, SearchError, refuse_if_any
+from aftermix.config.places import require_number
+from aftermix.errors import AftermixError, Problem, SearchError, join_place, refuse_if_any
 from aftermix.jobs.search.settings import SCALE, apply_settings, leaves_vectors_as_they_are
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.runs.reader import RunContents
 from aftermix.runs.records import BestRecord
 from aftermix.runs.trials import Setting, Settings
@@ -35,7 +36,7 @@ def build_space(config: Config) -> SearchSpace:
         found = "false leaves nothing to search"
         raise SearchError("search.over.weights", found, "Name a setting to search, or leave the key out.")
 
-    bounds = space.bounds if over.weights else {n: (v.weight, v.weight) for n, v in config.vectors.items()}
+    bounds = space.bounds if over.weights else {n: (_read_fixed(config, n),) * 2 for n in config.vectors}
     refuse_if_any(
         [problem for option, given in over.settings.items() for problem in _check_shape(option, given, config)]
     )
@@ -45,6 +46,10 @@ def build_space(config: Config) -> SearchSpace:
 
     shares = tuple(name for name in settings if name.startswith("ratio."))
     return SearchSpace(bounds, space.instruction, settings, shares, read_own_settings(config, settings))
+
+
+def _read_fixed(config: Config, vector: str) -> float:
+    return require_number(config.vectors[vector].weight, where=join_place("vectors", vector, "weight"), who="a search")
 
 
 def choose_run_settings(run: RunContents, space: SearchSpace) -> Settings:
@@ -89,6 +94,11 @@ def _check_shape(option: str, given: Given, config: Config) -> Iterator[Problem]
     if option == "density" and not given.each and own:
         remedy = "Remove it there, or search a density of each vector with `each: true`."
         yield Problem(where, f"vector '{own[0]}' has a density of its own", remedy)
+
+    placed = [name for name, vector in config.vectors.items() if isinstance(vector.density, tuple)]
+    if option == "density" and given.each and placed:
+        found = f"vector '{placed[0]}' has a density that depends on the place"
+        yield Problem(where, found, "Give it one number, or leave its density out of the search.")
 
     if given.choices is not None:
         yield from _check_choices(where, option, given)

@@ -32,7 +32,7 @@ from aftermix.jobs.verify.trained_mixtures import (
     read_train_record,
     train_mixtures,
 )
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.mixture.optimum import find_optimum
 from aftermix.mixture.rank_consistency import DECIMALS, Score, measure_consistency, measure_spearman
 from aftermix.mixture.regmix import find_regmix, list_plain_mixtures

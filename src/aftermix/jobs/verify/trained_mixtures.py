@@ -25,7 +25,8 @@ from aftermix.jobs.mixture.scores import UtilityScorer
 from aftermix.jobs.search.score_cache import ScoreCache
 from aftermix.jobs.train.command import train
 from aftermix.jobs.verify.training_file import training_config
-from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
+from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.mixture.rank_consistency import spread_out
 from aftermix.mixture.simplex import Floats
 from aftermix.runs.trials import ItemMeasurement, ItemScores, Trial

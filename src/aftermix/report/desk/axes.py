@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats.qmc import Sobol
 
 from aftermix.config import Config
+from aftermix.config.places import require_number
 from aftermix.report.number_format import format_setting
 from aftermix.report.trials import find_nondominated, select_measured
 from aftermix.response.surface.coordinates import Floats, MergeCoordinates, MergePoints
@@ -105,7 +106,8 @@ class DeskSpace:
 
 def build_desk_space(run: RunContents, coordinates: MergeCoordinates) -> DeskSpace:
     """The axes of a response in `coordinates`, each as wide as it was searched, and wide enough for every preset."""
-    fixed = {name: vector.weight for name, vector in run.config.vectors.items() if name not in coordinates.vectors}
+    vectors = {name: vector for name, vector in run.config.vectors.items() if name not in coordinates.vectors}
+    fixed = {name: require_number(vector.weight, where=name, who="a desk") for name, vector in vectors.items()}
     searched = _list_searched_axes(run.config, coordinates)
     presets = _list_presets(run, searched, fixed)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from aftermix.config import Config
+from aftermix.config.places import Weight, describe_weight
 from aftermix.report.notebook.fragments import Cell, build_paragraph, build_table
 from aftermix.report.number_format import DASH, choose_scale, format_count, format_tokens, format_weight
 from aftermix.report.tables import ScoreCell, format_point
-from aftermix.runs.trials import Trial, Weights
+from aftermix.runs.trials import Trial
 
 LISTED = 5
 """Best points of a study that are shown."""
@@ -39,10 +40,13 @@ def tabulate_pool(config: Config) -> str:
     return build_table(["vector", "model", "role", "range", "tokens"], rows, texts=3)
 
 
-def tabulate_merge(method: str, options: Mapping[str, object], weights: Weights) -> str:
+def tabulate_merge(method: str, options: Mapping[str, object], weights: Mapping[str, Weight]) -> str:
     """Method with its options, and the weight of each vector."""
     settings = ", ".join(f"{name} {value}" for name, value in options.items())
-    rows = [[name, format_weight(weight)] for name, weight in weights.items()]
+    rows = [
+        [name, describe_weight(weight) if isinstance(weight, tuple) else format_weight(weight)]
+        for name, weight in weights.items()
+    ]
     table = build_table(["vector", "merge weight"], rows)
     return build_paragraph(f"{method}{': ' if settings else ''}{settings}") + table
 

@@ -16,8 +16,9 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig
 from aftermix.errors import CheckpointError, EvaluationError
 from aftermix.evaluation.engines.live_weights import LiveWeights
-from aftermix.merging.merge import Merger, MergeRecipe
+from aftermix.merging.merge import Merger
 from aftermix.merging.prepared import prepare_vectors
+from aftermix.merging.recipe import MergeRecipe
 
 INTERRUPTIONS = [
     MemoryError(),

@@ -11,7 +11,7 @@ from aftermix.config import Config, as_yaml_values, parse_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.search.settings import apply_settings, leaves_vectors_as_they_are
 from aftermix.jobs.search.space_from_config import build_space, describe_space, read_own_settings
-from aftermix.merging.merge import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.search.space import ChoiceSet, NumberRange
 
 HERE = Path(__file__).parent

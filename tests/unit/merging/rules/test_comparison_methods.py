@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, MergeError
-from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
+from aftermix.merging.merge import Merger, stream_merged_tensors
 from aftermix.merging.methods import bind
+from aftermix.merging.recipe import MergeRecipe
 from aftermix.merging.rules.inter import consensus
 from aftermix.merging.rules.intra import TensorKey, band, magnitude_sampled
 from aftermix.merging.topk.magnitude import TensorBlocks
