@@ -53,8 +53,8 @@ COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 """Further names of :data:`SHARED`, the embedding that the two halves of a model have in common."""
 
 COMPUTED = re.compile(
-    r"(^|\.)(rotary_emb\.inv_freq|rotary_pos_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|masked_bias|causal_mask"
-    r"|position_ids|token_type_ids|relative_position_index|num_batches_tracked)$"
+    r"(^|\.)(\w*inv_freq|(cos|sin|cos_sin)(_cached?)?|freqs_(cis|cos|sin)|(rope|rotary\w*)\.freqs|masked_bias|causal_mask"
+    r"|attn_mask|position_ids|token_type_ids|relative_position_index|num_batches_tracked)$"
 )
 CAUSAL_MASK = re.compile(r"(^|\.)(attn|attention)\.bias$")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from aftermix.checkpoints.formats.configuration import settle_configuration
 from aftermix.checkpoints.formats.fp8 import dequantise
 from aftermix.checkpoints.formats.gguf import find_gguf_file, open_gguf
-from aftermix.checkpoints.formats.lora.open import is_adapter, open_adapter
+from aftermix.checkpoints.formats.lora.open import find_adapter_subfolder, is_adapter, open_adapter
 from aftermix.checkpoints.formats.vector_file import is_vector, open_vector
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.model import Model
@@ -25,6 +25,9 @@ def open_model(model: str, *, base: Model | None = None, excluded: Callable[[str
     folder = locate(model)
     if folder.is_dir():
         refuse_if_any(find_outward_links(folder))
+    if not is_vector(folder) and (inner := find_adapter_subfolder(folder, label=model)) is not None:
+        refuse_if_any(find_outward_links(inner))
+        folder = inner
 
     if is_vector(folder):
         return open_vector(folder, label=model, base=base)

@@ -14,6 +14,7 @@ from aftermix.checkpoints.alignment.exclusion import (
     propose_exclusion,
     read_exclusions,
 )
+from aftermix.checkpoints.alignment.families.renames import RenamedView, build_renamed_view
 from aftermix.checkpoints.alignment.fused import FusedView, build_fused_view
 from aftermix.checkpoints.alignment.mismatches import find_learned_integers, find_misalignments, summarise_faults
 from aftermix.checkpoints.alignment.prefix import (
@@ -161,7 +162,7 @@ def _name_as_frame(frame: Model, expert: Model, name: str, config: Config, probl
 def _view_expert(frame: Model, expert: Model, prefixes: Prefixes | None, name: str, problems: list[Problem]) -> Model:
     try:
         named = build_prefix_view(frame, expert, prefixes, vector=name) if prefixes else expert
-        return build_fused_view(frame, named, vector=name)
+        return build_fused_view(frame, build_renamed_view(frame, named), vector=name)
     except ManyProblemsError as error:
         problems.extend(error.problems)
         return expert
@@ -230,6 +231,7 @@ def _aligns(frame: Model, expert: Model, prefixes: Prefixes, name: str) -> bool:
     problems: list[Problem] = []
     view = _view_expert(frame, _unwrap_views(expert), prefixes, name, problems)
     named = view.inner if isinstance(view, FusedView) else view
+    named = named.inner if isinstance(named, RenamedView) else named
     if problems or not isinstance(named, PrefixView):
         return False
 

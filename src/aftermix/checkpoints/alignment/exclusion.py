@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from aftermix.checkpoints.alignment.families.unloaded import is_dispensable
 from aftermix.checkpoints.alignment.tokens import is_embedding, is_head, list_token_tensors
 from aftermix.checkpoints.alignment.view import BlockReader, ModelView, summarise_names
 from aftermix.checkpoints.model import Model, Span, TensorInfo
@@ -68,7 +69,8 @@ def measures_whole_models(config: Config) -> bool:
 def build_exclusion_view(frame: Model, expert: Model, exclusions: Exclusions, *, aligns_rows: bool) -> Model:
     """`expert` with the values of `frame` where an excluded tensor has no counterpart; itself where all have one.
 
-    Excluded tensors of `expert` that `frame` lacks are left out. With `aligns_rows` tensors with one row a token are
+    Excluded tensors of `expert` that `frame` lacks are left out. What loaders leave in the file or compute counts as
+    excluded where one of the two lacks it. With `aligns_rows` tensors with one row a token are
     left to the alignment of vocabularies.
     """
     rows = set(list_token_tensors(frame)) if aligns_rows else set()
@@ -83,14 +85,24 @@ def build_exclusion_view(frame: Model, expert: Model, exclusions: Exclusions, *,
     ]
     surplus = [name for name in expert.tensors if not frame.has(name) and exclusions.named(name)]
     surplus += [name for name in _list_own_heads(frame, expert) if exclusions.everywhere(name)]
-    if not (lacking or reshaped or surplus):
+    unused = [
+        name
+        for name, info in frame.tensors.items()
+        if name not in lacking and not info.computed and not expert.has(name) and is_dispensable(frame, info)
+    ]
+    spare = [
+        name
+        for name, info in expert.tensors.items()
+        if name not in surplus and not info.computed and not frame.has(name) and is_dispensable(expert, info)
+    ]
+    notes = _describe(lacking, reshaped, surplus, unused, spare)
+    if not notes:
         return expert
 
-    kept = frozenset([*lacking, *reshaped])
+    kept, surplus = frozenset([*lacking, *reshaped, *unused]), [*surplus, *spare]
     tensors = {name: info for name, info in expert.tensors.items() if name not in surplus}
     tensors |= {name: frame.tensors[name] for name in kept}
     alias = {name: other for name, other in expert.alias.items() if name not in kept and other not in surplus}
-    notes = _describe(lacking, reshaped, surplus)
     return ExclusionView(expert, frame, dict(sorted(tensors.items())), alias, notes, kept)
 
 
@@ -139,10 +151,14 @@ def _find_pattern(name: str, common: Collection[str]) -> str:
     return name
 
 
-def _describe(lacking: list[str], reshaped: list[str], surplus: list[str]) -> tuple[str, ...]:
+def _describe(
+    lacking: list[str], reshaped: list[str], surplus: list[str], unused: list[str], spare: list[str]
+) -> tuple[str, ...]:
     told = (
         (lacking, "lacks what is excluded, which keeps the base's values"),
         (reshaped, "has other shapes in what is excluded, which keeps the base's values"),
         (surplus, "has more than the base in what is excluded, which is left out"),
+        (unused, "lacks what loaders leave out or compute, which keeps the base's values"),
+        (spare, "has more than the base in what loaders leave out or compute, which is left out"),
     )
     return tuple(f"{text}: {summarise_names(names)}" for names, text in told if names)

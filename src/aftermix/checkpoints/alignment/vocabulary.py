@@ -317,13 +317,12 @@ def _match_rows(owner: _Speaker, speaker: _Speaker) -> dict[str, torch.Tensor]:
     tensors = [name for name in speaker.tensors if owner.model.has(name) and name not in speaker.model.alias]
     sizes = {name: (owner.count_rows(name), speaker.count_rows(name)) for name in tensors}
     for size in set(sizes.values()):
-        row_by_size[size] = _match_tokens(
-            owner.select_tokens(size[0]), size[0], speaker.select_tokens(size[1]), size[1]
-        )
+        row_by_size[size] = match_tokens(owner.select_tokens(size[0]), size[0], speaker.select_tokens(size[1]), size[1])
     return {name: row_by_size[size].clone() for name, size in sizes.items()}
 
 
-def _match_tokens(ours: Ids, our_rows: int, theirs: Ids, their_rows: int) -> torch.Tensor:
+def match_tokens(ours: Ids, our_rows: int, theirs: Ids, their_rows: int) -> torch.Tensor:
+    """Row among `their_rows` for each of `our_rows` by token, -1 for none; what is no token by its number."""
     rows = [-1] * our_rows
     for token, row in ours.items():
         rows[row] = max(rows[row], theirs.get(token, -1))

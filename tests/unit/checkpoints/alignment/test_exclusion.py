@@ -24,11 +24,11 @@ OFFER = "If the rest was trained from this base, leave that out: set in `merge`:
 PARTS: dict[str, tuple[Tensors, list[str]]] = {
     "layer for further tokens": (
         {
-            "model.layers.2.eh_proj.weight": torch.ones(32, 64),
-            "model.layers.2.embed_tokens.weight": torch.ones(320, 32),
-            "model.layers.2.shared_head.head.weight": torch.ones(320, 32),
+            "model.draft.eh_proj.weight": torch.ones(32, 64),
+            "model.draft.embed_tokens.weight": torch.ones(320, 32),
+            "model.draft.shared_head.head.weight": torch.ones(320, 32),
         },
-        ["model.layers.2.*"],
+        ["model.draft.*"],
     ),
     "pooler": (
         {"model.pooler.dense.weight": torch.ones(32, 32), "model.pooler.dense.bias": torch.ones(32)},
@@ -39,8 +39,8 @@ PARTS: dict[str, tuple[Tensors, list[str]]] = {
         ["model.layers.0.self_attn.relative_attention_bias.*"],
     ),
     "two parts": (
-        {"model.visual.proj.weight": torch.ones(4, 4), "model.mtp.fc.weight": torch.ones(4)},
-        ["model.mtp.*", "model.visual.*"],
+        {"model.visual.proj.weight": torch.ones(4, 4), "model.aux.fc.weight": torch.ones(4)},
+        ["model.aux.*", "model.visual.*"],
     ),
 }
 
@@ -190,7 +190,7 @@ def test_a_search_is_offered_its_own_exclusions_too(copied: Copy) -> None:
 def test_what_is_no_part_is_not_offered(removed: str, told: str, copied: Copy) -> None:
     """Neither what speaks, nor most of a model, nor names from everywhere."""
     base, expert = copied("base"), copied("b")
-    spread = {f"model.layers.{layer}.{removed}.extra": torch.ones(1) for layer in range(6)}
+    spread = {f"model.layers.{n % 2}.{removed}.extra{n}": torch.ones(1) for n in range(6)}
     if removed.startswith("post"):
         add(base, spread)
     stored = load_file(expert / "model.safetensors")

@@ -136,6 +136,8 @@ class LoraAdapter(OnBase):
 
         rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
         lines = [f"is a {kind}: {rank}, {len(self.changes)} tensors moved"]
+        if self.home.parent.resolve() == Path(self.label).resolve():
+            lines.append(f"is read from its subfolder {self.home.name}")
         if self.swap != UNCHANGED:
             lines.append(f"has other names than the base: prefix {self.swap}")
         if self.left_out:

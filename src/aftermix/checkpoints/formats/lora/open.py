@@ -32,6 +32,7 @@ from aftermix.checkpoints.formats.lora.names import (
     PrefixSwap,
     find_swap,
 )
+from aftermix.checkpoints.formats.lora.resized import RESIZE, FoldedAdapter, ResizedBase, resize_base
 from aftermix.checkpoints.formats.ungathered import describe_ungathered
 from aftermix.checkpoints.formats.weight_files import INDEX, SINGLE
 from aftermix.checkpoints.model import Model, TensorInfo
@@ -40,6 +41,7 @@ from aftermix.checkpoints.safe_files import holds_file
 from aftermix.errors import CheckpointError, Problem, refuse_if_any
 
 PICKLED = "adapter_model.bin"
+NEW_ROWS = "new_embeddings.safetensors"
 CONV1D_MODELS = ("gpt2", "openai-gpt", "decision_transformer", "imagegpt")
 CONV1D_LAYERS = ("c_attn", "q_attn", "c_proj", "c_fc")
 PARTNERS = ((A, B), (B, A), (EMBEDDING_A, EMBEDDING_B), (EMBEDDING_B, EMBEDDING_A), (BIAS, B))
@@ -54,10 +56,11 @@ def is_adapter(folder: Path) -> bool:
 
 def open_adapter(
     folder: Path, *, label: str, base: Model | None, excluded: Callable[[str], bool] = lambda _: False
-) -> LoraAdapter:
+) -> LoraAdapter | FoldedAdapter:
     """Open the adapter in `folder` against `base`; no weights are read but those of a tied embedding.
 
-    What is `excluded` and has no place in the base (the head of a classifier) is left out, and said.
+    What is `excluded` and has no place in the base (the head of a classifier) is left out, and said. An adapter that
+    stores its embedding with other rows than the base stands as a full model.
 
     Raises :class:`CheckpointError` or :class:`ManyProblemsError` for an adapter without a base, of another kind than
     LoRA or stored by pickle, and for every tensor that has no place in the base, another shape or no partner.
@@ -67,6 +70,7 @@ def open_adapter(
         remedy = "Name its base as `base:` and the adapter under `vectors:`."
         raise CheckpointError(label, "is a LoRA adapter, which is nothing without its base", remedy)
 
+    refuse_if_any(_find_unused_rows(folder, label))
     stored = _read_stored(folder, label)
     empty = [name for name, tensor in stored.items() if tensor.numel() == 0]
     refuse_if_any(describe_ungathered(empty, where=label, owner="the adapter"))
@@ -82,13 +86,43 @@ def open_adapter(
     swap, misplaced = find_swap(contents.list_targets(stored), base)
     refuse_if_any(_shorten_problems(problems) + misplaced)
 
+    named = {target if base.has(target) else swap(target): name for target, name in contents.saved.items()}
+    rows = {name: len(stored[own]) for name, own in named.items() if stored[own].dim() > 0}
+    base = resize_base(base, rows, home=folder, label=label)
     builder = _AdapterBuilder(stored, settings, base, swap)
     for module, parts in contents.modules.items():
         builder.take_module(module, parts)
     for target, name in contents.saved.items():
         builder.take_saved(target, name)
     refuse_if_any(_shorten_problems(builder.problems))
-    return replace(builder.build(folder, label), left_out=tuple(left_out))
+    adapter = replace(builder.build(folder, label), left_out=tuple(left_out))
+    return FoldedAdapter(adapter) if isinstance(base, ResizedBase) else adapter
+
+
+def find_adapter_subfolder(folder: Path, *, label: str) -> Path | None:
+    """The one adapter in a subfolder of `folder`, where that itself holds no model; None where there is none.
+
+    PEFT saves an adapter with a name of its own so. Raises :class:`CheckpointError` for several.
+    """
+    held = (CONFIG, "config.json", SINGLE, INDEX)
+    if not folder.is_dir() or any(holds_file(folder / name) for name in held):
+        return None
+    found = sorted(path.parent for path in folder.glob(f"*/{CONFIG}") if is_adapter(path.parent))
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found[:LISTED]) + (" ..." if len(found) > LISTED else "")
+        raise CheckpointError(
+            label, f"holds {len(found)} adapters: {names}", f"Name one: {Path(label) / found[0].name}."
+        )
+    return found[0] if found else None
+
+
+def _find_unused_rows(folder: Path, label: str) -> list[Problem]:
+    """A file of rows for added tokens, as vLLM reads it beside an adapter, whose tokens nothing here names."""
+    if not holds_file(folder / NEW_ROWS):
+        return []
+    found = f"has {NEW_ROWS} beside its weights, rows of added tokens that PEFT does not read and no base has"
+    remedy = f"{RESIZE} Where the added tokens are not wanted, remove that file."
+    return [Problem(label, found, remedy)]
 
 
 def _read_stored(folder: Path, label: str) -> dict[str, torch.Tensor]:
