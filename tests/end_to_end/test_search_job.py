@@ -287,7 +287,7 @@ def test_bad_input_writes_nothing_and_exits_with_two(
         (lambda v: v["evaluate"].update(items={"search": 50, "select": 50}), "60"),
         (lambda v: v["search"].update(objective={"tasks": {"gsm8k": 1}}), "gsm8k"),
         (lambda v: v["merge"].update(densty=1), "dare_linear has no option 'densty'. It takes: density, rescale."),
-        (lambda v: v["vectors"]["b"].update(range=[1, 0]), "range must be [low, high] with low < high"),
+        (lambda v: v["vectors"]["b"].update(range=[1, 0]), "range must be [low, high] with low <= high"),
         (lambda v: v["vectors"].update(x={"model": "./missing"}), "there is no such folder"),
     ]
     for change, message in changes:

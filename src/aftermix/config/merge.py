@@ -22,7 +22,8 @@ class VectorConfig(ConfigSection):
     weight: PlacedNumber = 1.0
     """Merge weight, used by `merge`: a number, or a list of rules by the place of a tensor in the model."""
     range: tuple[Finite, Finite] | None = None
-    """Bounds of the merge weight in a search. Default [0.3, 1.0] for an instruction vector and [0, 1] for an expert."""
+    """Bounds of the merge weight in a search; equal ends hold it fixed. Default [0.3, 1.0] for an instruction vector
+    and [0, 1] for an expert."""
     role: Literal["instruction", "expert"] = "expert"
     """An instruction vector carries behaviour and no data: it gets no mixture ratio."""
     tokens: Tokens | None = None
@@ -38,9 +39,9 @@ class VectorConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _range_is_sound(self) -> VectorConfig:
-        if self.range is not None and not self.range[0] < self.range[1]:
+        if self.range is not None and not self.range[0] <= self.range[1]:
             low, high = self.range
-            raise ValueError(f"range must be [low, high] with low < high, found [{low:g}, {high:g}]")
+            raise ValueError(f"range must be [low, high] with low <= high, found [{low:g}, {high:g}]")
         if self.range is not None and "weight" in self.model_fields_set:
             low, high = self.range
             outside = [number for number in list_numbers(self.weight) if not low <= number <= high]

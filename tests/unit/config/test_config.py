@@ -62,7 +62,7 @@ def test_the_resolved_file_reads_back_to_the_same(tmp_path: Path) -> None:
     [
         ("vectors: {a: {model: x, wieght: 1}}", r"vectors\.a\.wieght: is not a known key.*model, weight, range, role"),
         ("vectors: {a: {model: x, weight: .nan}}", r"vectors\.a\.weight: .*finite.*found nan"),
-        ("vectors: {a: {model: x, range: [1, 1]}}", r"range must be \[low, high\] with low < high, found \[1, 1\]"),
+        ("vectors: {a: {model: x, range: [1, 0]}}", r"range must be \[low, high\] with low <= high, found \[1, 0\]"),
         ("vectors: {a: {model: x, weight: 2, range: [0, 1]}}", r"weight must lie within range \[0, 1\], found 2"),
         ("vectors: {a: {model: x, role: teacher}}", r"'instruction' or 'expert', found 'teacher'"),
         ("vectors: {a/b: {model: x}}", r"vectors\.a/b.*pattern"),

@@ -35,6 +35,9 @@ def build_space(config: Config) -> SearchSpace:
     if not over.weights and not over.settings:
         found = "false leaves nothing to search"
         raise SearchError("search.over.weights", found, "Name a setting to search, or leave the key out.")
+    if not over.settings and not space.searched_weights:
+        fixed = ", ".join(f"{name} at {low:g}" for name, (low, _) in space.bounds.items())
+        raise SearchError("vectors", f"every range holds its weight fixed ({fixed})", "Give one of them a wider range.")
 
     bounds = space.bounds if over.weights else {n: (_read_fixed(config, n),) * 2 for n in config.vectors}
     refuse_if_any(
