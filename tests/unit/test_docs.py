@@ -48,6 +48,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "mixture": config.MixtureConfig,
     "mixture.utility": config.UtilityConfig,
     "mixture.levels.NAME": config.LevelConfig,
+    "compare.NAME": config.RivalConfig,
+    "compare.NAME.train": config.RivalTrainingConfig,
     "calibrate": config.CalibrateConfig,
     "train": config.TrainConfig,
     "train.mixtures": config.TrainedMixturesConfig,

@@ -16,6 +16,7 @@ from aftermix.config.places import GivenWeight
 from aftermix.errors import ConfigError, Problem, ask_meant, find_meant, join_place, refuse_if_any
 
 WHERE = "arguments"
+RIVALS = "compare"
 IN_FILE = {("merge", "scale"): "lambda"}
 """Keys of the file that no keyword can be called, by section and the keyword that stands for them."""
 Ranges = Mapping[str, tuple[float, float]]
@@ -37,13 +38,17 @@ def extend_config(
 ) -> Config:
     """`config` with `options` placed into `sections`, and with ranges or merge weights of its vectors.
 
-    A vector that `weights` does not name weighs 0, and no range binds what is given. Relative paths in the options
-    start at the working directory. Raises :class:`ConfigError` or :class:`ManyProblemsError` for keys, vectors and
+    A vector that `weights` does not name weighs 0, and no range binds what is given. `compare`, whose keys are names of
+    the user's, is taken whole by a search and a mixture. Relative paths in the options start at the working directory.
+    Raises :class:`ConfigError` or :class:`ManyProblemsError` for keys, vectors and
     values that do not fit.
     """
     if not options and ranges is None and weights is None:
         return config
     values = as_yaml_values(config)
+    if "search" in sections and RIVALS in options:
+        values[RIVALS] = {**values.get(RIVALS, {}), **options[RIVALS]}
+        options = {key: value for key, value in options.items() if key != RIVALS}
     placed = place_options(options, sections)
     for section, keys in placed.items():
         values[section] = {**_strip_unset(config, section, values), **_name_as_in_file(section, keys)}

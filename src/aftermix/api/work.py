@@ -45,10 +45,10 @@ def search(
         run = aftermix.search(pool, tasks=["quiz"], include_path="tasks", trials=12, output="runs/quiz")
         run.best.weights
 
-    `options`: keys of `search:`, `evaluate:` and `merge:`, the first that has the key; `ranges`: of the merge weights,
-    by vector. `resume` goes on with the run in `output`; `start_from` is `--from`, an earlier run whose scores are
-    taken. `function` may be a function of one's own, with its `items` beside it. Interrupted, a search leaves a run
-    that `resume=True` goes on with.
+    `options`: keys of `search:`, `evaluate:` and `merge:`, the first that has the key, and `compare`: models by name
+    that the winner is compared with. `ranges`: of the merge weights, by vector. `resume` goes on with the run in
+    `output`; `start_from` is `--from`, an earlier run whose scores are taken. `function` may be one of your own,
+    with its `items` beside it. Interrupted, a search leaves a run that `resume=True` goes on with.
 
     Raises :class:`AftermixError` with nothing written, and :class:`.RunFailedError` once something is.
     """
@@ -81,10 +81,10 @@ def mixture(
         run = aftermix.mixture(pool, tasks=["quiz"], include_path="tasks", points=8, output="runs/mixture")
         run.ratios
 
-    `options`: keys of `mixture:`, `evaluate:`, `merge:` and `search:`, the first that has the key. `verify` mixtures
-    are then trained for real (`--verify`), each on `verify_tokens` (`--tokens`; default as the experts), with `doremi`
-    the ratios of DoReMi too, with `verify_seeds` that many models at the ratios of each method (`--seeds`). Raises as
-    :func:`search`.
+    `options`: keys of `mixture:`, `evaluate:`, `merge:` and `search:`, the first that has the key, and `compare`.
+    `verify` mixtures are then trained for real (`--verify`), each on `verify_tokens` (`--tokens`; default as the
+    experts), with `doremi` the ratios of DoReMi too, with `verify_seeds` that many models at the ratios of each method
+    (`--seeds`). Raises as :func:`search`.
     """
     refuse_missing_extra("search", what="mixture")
     if verify is not None:

@@ -5,6 +5,7 @@ Paths are taken relative to the YAML file's folder. Options of merge methods are
 """
 
 from aftermix.config.calibrate import CalibrateConfig, CalibrationConfig
+from aftermix.config.compare import RivalConfig, RivalTrainingConfig
 from aftermix.config.evaluate import CALLABLE, EvaluateConfig, ItemsConfig, PromptConfig, Split, TaskConfig
 from aftermix.config.fields import ConfigSection
 from aftermix.config.file import Config, as_yaml_values, explain_missing_section, load_config, parse_config, require
@@ -38,6 +39,8 @@ __all__ = [
     "Objective",
     "OptimizerConfig",
     "PromptConfig",
+    "RivalConfig",
+    "RivalTrainingConfig",
     "ScaleConfig",
     "SearchConfig",
     "SearchedSettings",

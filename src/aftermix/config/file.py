@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from aftermix.config.calibrate import CalibrateConfig
+from aftermix.config.compare import RivalConfig
 from aftermix.config.evaluate import CALLABLE, EvaluateConfig
 from aftermix.config.fields import ConfigSection, Name
 from aftermix.config.merge import MergeConfig, VectorConfig
@@ -42,6 +43,8 @@ class Config(ConfigSection):
     search: SearchConfig = SearchConfig()
     train: TrainConfig | None = None
     mixture: MixtureConfig | None = None
+    compare: dict[Name, RivalConfig] = {}  # noqa: RUF012 - pydantic copies defaults
+    """Models that the winner of a search or a mixture is compared with, by name."""
     calibrate: CalibrateConfig = CalibrateConfig()
 
     @classmethod
@@ -156,6 +159,9 @@ def resolve_paths(config: Config, folder: Path) -> Config:
         resolved = _below(folder, path)
         return str(resolved) if _exists(resolved) or _looks_local(path) else path
 
+    def resolve_rival(rival: RivalConfig) -> RivalConfig:
+        return rival.model_copy(update={"model": rival.model and resolve_model(rival.model)})
+
     update: dict[str, Any] = {"vectors": {}}
     update["base"] = resolve_model(config.base) if config.base else None
     for name, vector in config.vectors.items():
@@ -165,6 +171,7 @@ def resolve_paths(config: Config, folder: Path) -> Config:
             changed["calibration"] = vector.calibration.model_copy(update={"data": data})
         update["vectors"][name] = vector.model_copy(update=changed)
 
+    update["compare"] = {name: resolve_rival(rival) for name, rival in config.compare.items()}
     if config.merge.statistics is not None:
         statistics = str(_below(folder, config.merge.statistics))
         update["merge"] = config.merge.model_copy(update={"statistics": statistics})
@@ -229,6 +236,8 @@ def as_yaml_values(config: Config) -> dict[str, Any]:
     for name, vector in config.vectors.items():
         if "weight" not in vector.model_fields_set:
             del values["vectors"][name]["weight"]  # a weight that nobody wrote need not lie within the range
+    if not config.compare:
+        del values["compare"]  # most files compare nothing
     if config.evaluate is not None:
         # Item counts that the user wrote bind; defaults shrink for small tasks. Written out, they would all bind.
         values["evaluate"]["items"] = config.evaluate.items.model_dump(mode="json", exclude_unset=True)

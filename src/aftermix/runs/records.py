@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from aftermix.config import Split
 from aftermix.runs.answers.certificate_records import (
@@ -13,11 +13,12 @@ from aftermix.runs.answers.certificate_records import (
     OptimismRecord,
     ResponseSummaryRecord,
 )
-from aftermix.runs.json_record import Finite, Interval, OptionValue, RunRecord
+from aftermix.runs.json_record import Finite, Interval, JsonRecord, OptionValue, RunRecord
 from aftermix.runs.trials import Setting
 
 BEST_FILE = "best.json"
 MODEL_FOLDER = "model"
+COMPARED_SECONDS_FILE = "items/compared.json"
 
 
 class TaskScore(RunRecord):
@@ -124,6 +125,62 @@ class BaselineRecord(RunRecord):
     difference: ScoresRecord | None
 
 
+class ComparedCostRecord(RunRecord):
+    """Expense of a model that the winner is compared with."""
+
+    tokens_trained: int | None
+    """Null of a finished model whose training is not known; 0 of a merge."""
+    tokens_evaluated: int
+    """Positions on select and test items, padding included."""
+    seconds: Finite
+    """Wall time of training, as `train.json` tells it, and of evaluation."""
+
+
+class AddedInstructionRecord(RunRecord):
+    """The instruction vector that was added to a compared model."""
+
+    vector: str
+    weight: Finite
+    tuned: bool
+    """True where the weight was chosen on select items."""
+
+
+class ComparedTrainingRecord(RunRecord):
+    """One training of a compared model."""
+
+    seed: int
+    folder: str
+    """Within the run."""
+    tokens: int
+    loss: Finite
+    test: ScoresRecord
+
+
+class ComparedRecord(RunRecord):
+    """A model of any origin beside the winner; `difference` is winner minus it over the same test items."""
+
+    name: str
+    model: str | None = None
+    """Of a finished model; else absent, as the two keys below are where they do not hold."""
+    weights: dict[str, Finite] | None = None
+    """Of a merge."""
+    ratios: dict[str, Finite] | None = None
+    """Of trainings; null where the found weights stand for none."""
+    trained: tuple[ComparedTrainingRecord, ...] | None = None
+    """The trainings, one for each seed."""
+    instruction: AddedInstructionRecord | None
+    note: str | None
+    """A remark without which the row says too much: `one training`, or why there are no scores."""
+    test: ScoresRecord | None
+    """Of several trainings, of the mean score of each item over them."""
+    difference: ScoresRecord | None
+    cost: ComparedCostRecord
+
+
+class ComparedSecondsRecord(JsonRecord, RootModel[dict[str, dict[Split, Finite]]]):
+    """`items/compared.json`: wall seconds of each measurement of a compared model, by its key and split."""
+
+
 class ScanPoint(RunRecord):
     """A weight of one vector alone, and its score on select items."""
 
@@ -196,3 +253,5 @@ class BestRecord(RunRecord):
     """Absent where finalists are all measured on all select items at once, or there is only one."""
     optimism: OptimismRecord | None = None
     """Absent in runs of earlier versions, without a response, of several objectives, and where splits overlap."""
+    compared: tuple[ComparedRecord, ...] | None = None
+    """Absent where the file compares nothing."""

@@ -44,6 +44,10 @@ mixture:
   bounds: {ja: [0.1, 0.8]}
   budget_tokens: 1000000000
   max_epochs: 4
+compare:
+  theirs: {model: /m/theirs, instruction: 0.6}
+  even: {weights: {ja: 0.5, math: 0.5}, instruction: tuned}
+  mixed: {train: {ratios: {ja: 0.7, math: 0.3}, tokens: 5000, seeds: 2}}
 calibrate: {samples: 10, context: 128}
 """
 
@@ -55,7 +59,7 @@ def config() -> Config:
 
 def test_a_whole_file_is_a_pool_and_a_pool_a_whole_file(config: Config, tmp_path: Path) -> None:
     values = as_yaml_values(config)
-    assert {*SECTIONS, "base", "vectors"} == set(values) == set(Config.model_fields)
+    assert {*SECTIONS, "base", "vectors", "compare"} == set(values) == set(Config.model_fields)
     pool = aftermix.Pool(values.pop("base"), values.pop("vectors"), **values)
     assert pool.config == config
 

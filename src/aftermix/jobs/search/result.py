@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 from aftermix.config import Config
 from aftermix.errors import SearchError
+from aftermix.jobs.compare.contest import RivalContest
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
 from aftermix.merging.recipe import MergeRecipe
@@ -26,18 +29,19 @@ from aftermix.runs.records import (
     BestRecord,
     CandidateRecord,
     ItemsRecord,
+    ScoresRecord,
     SearchWinner,
     StageSeconds,
     TaskItemCounts,
     VectorRecord,
 )
-from aftermix.runs.trials import Trial, Weights
+from aftermix.runs.trials import ItemScores, Trial, Weights, average_scores
 from aftermix.search.budget import TokenBudget, count_spent_tokens
 from aftermix.search.choosing.elimination import ERROR
 from aftermix.search.choosing.finalists import SelectRounds, count_rounds
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.selection import SelectedTrial, WinnerSelection
-from aftermix.search.summary import summarise
+from aftermix.search.summary import compare, summarise
 
 
 def build_best_record(
@@ -86,8 +90,30 @@ def build_best_record(
         certificate=certificate,
     )
     elimination = _build_elimination(evaluator, chosen, rounds) if rounds is not None else None
-    known = {"response": response, "elimination": elimination, "optimism": optimism}
+    contest = RivalContest(evaluator, run, ObjectiveJudge(objectives, seed), test, ratios)
+    rivals = contest.build_records() if config.compare else None
+    known = {"response": response, "elimination": elimination, "optimism": optimism, "compared": rivals}
     return best.model_copy(update={key: value for key, value in known.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class ObjectiveJudge:
+    """Judge of compared models by the objectives of a search."""
+
+    objectives: ObjectiveSet
+    seed: int
+
+    def summarise_items(self, items: ItemScores) -> ScoresRecord:
+        """Objectives and tasks with their intervals."""
+        return summarise(items, objectives=self.objectives, seed=self.seed)
+
+    def compare_items(self, ours: ItemScores, theirs: ItemScores) -> ScoresRecord:
+        """Ours minus theirs, paired by item."""
+        return compare(ours, theirs, objectives=self.objectives, seed=self.seed)
+
+    def measure_worth(self, items: ItemScores) -> float:
+        """Mean of the objectives."""
+        return fmean(self.objectives.values(average_scores(items)))
 
 
 def list_options(recipe: MergeRecipe) -> dict[str, OptionValue]:

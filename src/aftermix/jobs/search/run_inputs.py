@@ -11,9 +11,11 @@ from aftermix.config import Config, EvaluateConfig
 from aftermix.errors import SearchError, printable
 from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.evaluation.suites.opening import open_suite
+from aftermix.jobs.compare.checks import refuse_bad_rivals
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.kinship import list_kinship_remarks
+from aftermix.jobs.run_folder import read_run_config
 from aftermix.jobs.search.score_lock import (
     build_evaluation_lock,
     is_hashed,
@@ -40,6 +42,12 @@ def open_run_suite(config: EvaluateConfig, run: Path) -> EvaluationSuite:
     return suite
 
 
+def _list_checked_rivals(config: Config, run: Path) -> list[str]:
+    """Rows that the run in `run` has looked at before it began."""
+    before = read_run_config(run).compare
+    return [name for name, rival in config.compare.items() if before.get(name) == rival]
+
+
 @dataclass(frozen=True)
 class RunInputs:
     """Inputs of the run in `run`; with `resume`, it goes on, and keeps to what it began with."""
@@ -60,6 +68,7 @@ class RunInputs:
         pool = open_pool(config)
         if not resume:
             refuse_output(run, pool)
+        refuse_bad_rivals(config, pool, checked=_list_checked_rivals(config, run) if resume else ())
         for remark in list_kinship_remarks(pool):
             log(str(remark))
 
