@@ -134,7 +134,74 @@ def megatron(folder: Path, _: Path) -> Iterable[str]:
     return (prefixes[number] for number in of_dataset)
 
 
+def megatron_bridge(folder: Path, world: Path) -> Iterable[str]:
+    """Megatron core's dataset of indexed files of the prefixes, at the blend of the configuration."""
+    import torch
+    from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
+    from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder, get_bin_path, get_idx_path
+
+    values = read_yaml(folder / "mixture.yaml")["dataset"]
+    length, blend = values["seq_length"], values["blend"]
+    for number, prefix in enumerate(blend[0]):
+        builder = IndexedDatasetBuilder(get_bin_path(prefix), dtype="int32")
+        builder.add_document(torch.full((4 * length + 1,), number + 1), [4 * length + 1])
+        builder.finalize(get_idx_path(prefix))
+
+    tokenizer = types.SimpleNamespace(eod=0, pad=-1, unique_identifiers={"name": "none"})
+    config = GPTDatasetConfig(
+        random_seed=1,
+        sequence_length=length,
+        blend=tuple(blend),
+        split="1,0,0",
+        tokenizer=tokenizer,
+        reset_position_ids=False,
+        reset_attention_mask=False,
+        eod_mask_loss=False,
+        path_to_cache=str(folder / "cache"),
+    )
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
+    builder = BlendedMegatronDatasetBuilder(GPTDataset, [1000, 0, 0], lambda: True, config)
+    dataset, _, _ = builder.build()
+    return (blend[0][int(dataset[at]["tokens"][0]) - 1] for at in range(1000))
+
+
+def olmo_core(folder: Path, world: Path) -> Iterable[str]:
+    """Sequences of 64 tokens by source, as OLMo-core's own plan of its dataset has them."""
+    sys.meta_path.append(StandIns())
+    import numpy as np
+    from olmo_core.data.source_mixture import SourceMixtureDatasetConfig, SourceMixtureList
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(world / "base")
+    sources = SourceMixtureList.from_yaml(folder / "sources.yaml")
+    for source in sources.sources:
+        texts = [json.loads(line)["text"] for line in (world / f"{source.source_name}.jsonl").read_text().splitlines()]
+        ids = [number for row in tokenizer(texts)["input_ids"] for number in (*row, 1)]
+        held = Path(source.paths[0]).parent
+        held.mkdir(parents=True)
+        np.array(ids, dtype=np.uint16).tofile(held / "part.npy")
+
+    asked = 150_000 // 512 * 512
+    config = SourceMixtureDatasetConfig(sources, requested_tokens=asked, global_batch_size=512, render_tables=False)
+    mixture = config.build(npdtype=np.uint16, sequence_length=64)
+    return (each.name for each in mixture.sources for piece in each.path_tokens for _ in range(piece.tokens // 64))
+
+
+def ms_swift(folder: Path, _: Path) -> Iterable[str]:
+    sys.meta_path.append(StandIns())
+    from swift.dataset import load_dataset, register_dataset_info
+
+    keys = read_yaml(folder / "mixture.yaml")
+    register_dataset_info(keys["custom_dataset_info"][0])
+    options = {
+        name: keys[name] for name in ("split_dataset_ratio", "streaming", "strict", "disable_auto_column_mapping")
+    }
+    rows, _ = load_dataset(keys["dataset"], shuffle=keys["dataset_shuffle"], **options)
+    return ["".join(message["content"] for message in row["messages"]) for row in rows]
+
+
 if __name__ == "__main__":
     trainer, folder, world = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    found = Counter(globals()[trainer](folder, world))
+    found = Counter(globals()[trainer.replace("-", "_")](folder, world))
     sys.stdout.write(f"\n{json.dumps(found)}\n")

@@ -1,7 +1,7 @@
 """Exported mixtures fed to the trainers' own loading of data, and the tokens that come out counted.
 
-`datasets` is always at hand. The others (trl, llamafactory, axolotl, mosaicml-streaming, megatron-core) want an
-environment of their own; name its Python by `EXPORT_CONSUMERS=PATH/bin/python`. They may be installed
+`datasets` is always at hand. The others (trl, llamafactory, axolotl, mosaicml-streaming, megatron-core, ai2-olmo-core,
+ms-swift) want an environment of their own; name its Python by `EXPORT_CONSUMERS=PATH/bin/python`. They may be installed
 there with `--no-deps`, since reading texts needs a small part of what they require. Seen with trl 1.16.0, llamafactory
 0.9.5 (datasets 5.2 and 4.0), axolotl 0.21.0, mosaicml-streaming 0.13.0 and megatron-core 0.16.1.
 """
@@ -23,6 +23,8 @@ from support.chat_exports import TEMPLATE, calling, plain, tool
 from support.export_world import RATIOS, ExportWorld, make_export_world, write_records
 
 CONSUMERS = os.environ.get("EXPORT_CONSUMERS")
+MODULES = {"megatron-bridge": "megatron", "olmo-core": "olmo_core", "ms-swift": "swift"}
+"""Package of each trainer that is not called so. Of Megatron-Bridge it is the core that reads its blend."""
 DRIVER = Path(__file__).with_name("export_driver.py")
 BUDGET = 150_000
 WITHIN = 0.01
@@ -45,7 +47,7 @@ def by_trainer(world: ExportWorld, folder: Path, to: str) -> Counter[str]:
         pytest.skip("no trainers are installed; set EXPORT_CONSUMERS to the Python of an environment with them")
     command = [CONSUMERS, str(DRIVER), to, str(folder), str(world.folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder)
-    missing = f"No module named '{to}'"
+    missing = f"No module named '{MODULES.get(to, to)}'"
     if missing in done.stderr:
         pytest.skip(f"the environment has no {to}")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -110,6 +112,27 @@ def test_megatron_blends_samples_in_the_ratios(world: ExportWorld, tmp_path: Pat
     samples = by_trainer(world, exported(world, tmp_path / "out", "megatron"), "megatron")
     shares = {prefix.removesuffix("_text_document"): count / samples.total() for prefix, count in samples.items()}
     assert shares == pytest.approx(RATIOS, abs=1e-5)
+
+
+def test_megatron_bridge_reads_samples_of_its_files_in_the_ratios(world: ExportWorld, tmp_path: Path) -> None:
+    options = ExportOptions(data=world.file, tokens=BUDGET, sequence_tokens=32)
+    export_mixture(world.run, tmp_path / "out", to="megatron-bridge", options=options, log=lambda _: None)
+    samples = by_trainer(world, tmp_path / "out", "megatron-bridge")
+    shares = {prefix.removesuffix("_text_document"): count / samples.total() for prefix, count in samples.items()}
+    assert shares == pytest.approx(RATIOS, abs=1e-3)
+
+
+def test_olmo_core_plans_sequences_in_the_ratios(world: ExportWorld, tmp_path: Path) -> None:
+    sequences = by_trainer(world, exported(world, tmp_path / "out", "olmo-core"), "olmo-core")
+    assert {name: count / sequences.total() for name, count in sequences.items()} == pytest.approx(RATIOS, abs=1e-3)
+    assert sequences.total() * 64 == BUDGET // 512 * 512
+
+
+@pytest.mark.parametrize("budget", [100_000, 200_000])
+def test_ms_swift_gives_the_ratios_and_the_budget(world: ExportWorld, tmp_path: Path, budget: int) -> None:
+    texts = by_trainer(world, exported(world, tmp_path / "out", "ms-swift", tokens=budget), "ms-swift")
+    assert_wanted(world, texts)
+    assert tokens(world, texts) == pytest.approx(budget, rel=WITHIN)
 
 
 @pytest.mark.parametrize("trainer", ["llamafactory", "axolotl"])

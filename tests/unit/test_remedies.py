@@ -43,6 +43,7 @@ FOREIGN = {
 OTHER_OPTIONS = {
     "mixture/exports/megatron.py": "--append-eod --data-args-path --data-path --json-keys --output-prefix "
     "--seq-length --train-samples",
+    "mixture/exports/trainers/ms_swift.py": "--model",
     "checkpoints/formats/gguf.py": "--merge",
     "report/notebook/run_charts.py": "--jp-layout-color --vscode-editor-background",
     "mergekit/writing.py": "--random-seed --lora-merge-cache",

@@ -10,7 +10,10 @@ from .scenario import Command, KillMoment, Scenario, commands, evaluated, job, t
 
 SEARCH = {"trials": 7, "startup": 4, "top": 2}
 MIXTURE = {"points": 7, "repeats": 1, "verify": 1}
-CONSUMERS = ("megatron", "interleave", "llamafactory", "axolotl", "trl", "streaming")
+CONSUMERS = (
+    *("megatron", "megatron-bridge", "olmo-core", "interleave"),
+    *("llamafactory", "axolotl", "trl", "ms-swift", "streaming"),
+)
 
 
 def list_searches() -> Iterator[Scenario]:

@@ -9,7 +9,10 @@ import click
 
 from aftermix.cli.options import AS_JSON, NEW_FILE, collect_lines, print_document, tell_aside
 
-TRAINERS = ("megatron", "interleave", "llamafactory", "axolotl", "trl", "streaming", "csv")
+TRAINERS = (
+    *("megatron", "megatron-bridge", "olmo-core", "interleave"),
+    *("llamafactory", "axolotl", "trl", "ms-swift", "streaming", "csv"),
+)
 """Names of the trainers; a copy, so that `--help` imports nothing."""
 
 
@@ -21,7 +24,7 @@ TRAINERS = ("megatron", "interleave", "llamafactory", "axolotl", "trl", "streami
 @click.option("--dataset", metavar="NAME", help="Which mixture, where SOURCE is a file with several.")
 @click.option("--tokens", type=float, help="Budget; by default as many as repeat nothing.")
 @click.option("--max-epochs", type=float, help="Most repeats of a domain; default 4.")
-@click.option("--root", help="Where megatron's prefixes and streaming's folders lie.")
+@click.option("--root", help="Where prefixes, or folders of tokens or streams, lie.")
 @click.option("--sequence-length", "sequence_tokens", type=click.IntRange(min=1), help="Tokens of a sample of theirs.")
 @AS_JSON
 def export(source: Path, target: str, output: Path, as_json: bool, **options: Any) -> None:

@@ -12,6 +12,9 @@ from aftermix.mixture.exports.megatron import write_megatron
 from aftermix.mixture.exports.plan import DomainFiles, Files, MixturePlan
 from aftermix.mixture.exports.streaming import write_streaming
 from aftermix.mixture.exports.table import write_table
+from aftermix.mixture.exports.trainers.megatron_bridge import write_megatron_bridge
+from aftermix.mixture.exports.trainers.ms_swift import check_ms_swift, write_ms_swift
+from aftermix.mixture.exports.trainers.olmo_core import write_olmo_core
 from aftermix.mixture.exports.trl import check_trl, write_trl
 
 
@@ -30,10 +33,13 @@ class MixtureConsumer:
 
 CONSUMERS = {
     "megatron": MixtureConsumer(write_megatron),
+    "megatron-bridge": MixtureConsumer(write_megatron_bridge),
+    "olmo-core": MixtureConsumer(write_olmo_core),
     "interleave": MixtureConsumer(interleave, check_interleave),
     "llamafactory": MixtureConsumer(write_llamafactory, check_llamafactory),
     "axolotl": MixtureConsumer(write_axolotl, check_axolotl),
     "trl": MixtureConsumer(write_trl, check_trl),
+    "ms-swift": MixtureConsumer(write_ms_swift, check_ms_swift),
     "streaming": MixtureConsumer(write_streaming),
     "csv": MixtureConsumer(write_table),
 }

@@ -1,4 +1,4 @@
-"""Megatron-LM, NeMo and Megatron-Bridge: a blend `30 prefixA 70 prefixB`.
+"""Megatron-LM, and NeMo's `paths`: a blend `30 prefixA 70 prefixB`.
 
 Samples are of one length, so weights are ratios of tokens. A data set that a blend draws on more often than it has
 samples is gone through again; the blend itself holds every ratio to within one sample.
@@ -7,10 +7,18 @@ samples is gone through again; the blend itself holds every ratio to within one 
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
+from collections.abc import Iterator
 
 from aftermix.errors import MixtureError, join_place
-from aftermix.mixture.exports.plan import ExportDomain, Files, MixturePlan, describe_plan, format_comments, format_share
+from aftermix.mixture.exports.plan import (
+    ExportDomain,
+    Files,
+    MixturePlan,
+    describe_plan,
+    format_comments,
+    format_share,
+    join_root,
+)
 
 TEMPLATED = {"chat": "conversations as the base's chat template writes them", "completion": "prompts with completions"}
 
@@ -30,12 +38,27 @@ def write_megatron(plan: MixturePlan) -> Files:
             raise MixtureError(
                 join_place("mixture", domain.name), found, "Rename the field of the text, and its `text_field`."
             )
-    blend = [
-        (format_share(100 * domain.given.ratio), str(Path(plan.root) / f"{domain.name}_{_name_key(domain)}_document"))
-        for domain in plan.domains
-    ]
+    blend = list_blend(plan)
     pairs = [f"{weight} {prefix}" for weight, prefix in blend]
     return {"data_args.txt": "\n".join(pairs) + "\n", "arguments.sh": _write_arguments(plan, blend)}
+
+
+def list_blend(plan: MixturePlan) -> list[tuple[str, str]]:
+    """Weight of each domain, in hundredths of the tokens, and the prefix of its files."""
+    return [
+        (format_share(100 * domain.given.ratio), join_root(plan.root, f"{domain.name}_{_name_key(domain)}_document"))
+        for domain in plan.domains
+    ]
+
+
+def describe_prefixes(plan: MixturePlan) -> Iterator[str]:
+    """Lines on how the files of the prefixes are made from the data."""
+    keys = {_name_key(domain): None for domain in plan.domains}
+    yield f"Each prefix: preprocess_data.py --output-prefix {plan.root}/NAME --json-keys KEY --append-eod"
+    yield f"KEY: {', '.join(keys)}"
+    for domain in plan.domains:
+        if domain.format in TEMPLATED:
+            yield f"{domain.name}: its texts are {TEMPLATED[domain.format]}"
 
 
 def _name_key(domain: ExportDomain) -> str:
@@ -48,19 +71,9 @@ def _write_arguments(plan: MixturePlan, blend: list[tuple[str, str]]) -> str:
     samples = [f"--train-samples {round(plan.budget_tokens / plan.sequence_tokens)}"] if plan.sequence_tokens else []
     length = [f"--seq-length {plan.sequence_tokens}"] if plan.sequence_tokens else []
 
-    # How the files of the prefixes are made from the data.
-    keys = {_name_key(domain): None for domain in plan.domains}
-    made = [f"Each prefix: preprocess_data.py --output-prefix {plan.root}/NAME --json-keys KEY --append-eod"]
-    made += [f"KEY: {', '.join(keys)}"]
-    made += [
-        f"{domain.name}: its texts are {TEMPLATED[domain.format]}"
-        for domain in plan.domains
-        if domain.format in TEMPLATED
-    ]
-
     return "\n".join(
         [
-            format_comments(iter([*describe_plan(plan), *made])).rstrip(),
+            format_comments(iter([*describe_plan(plan), *describe_prefixes(plan)])).rstrip(),
             "# --data-args-path data_args.txt says the same as --data-path.",
             "MIXTURE_ARGS=(",
             *(f"  {option}" for option in [*length, *samples]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aftermix.errors import Problem, join_place, printable, refuse_if_any
 from aftermix.mixture.exports.domain_data import DATES, IGNORED, TOOLS, DomainData
@@ -110,6 +111,17 @@ def describe_plan(plan: MixturePlan) -> Iterator[str]:
 def format_comments(lines: Iterator[str]) -> str:
     """`lines` as comments of YAML, Python or a shell."""
     return "".join(f"# {line}\n" for line in lines)
+
+
+def join_root(root: str, *names: str) -> str:
+    """Path of `names` below `root`, normalised; an address as `s3://bucket` keeps its form.
+
+    >>> join_root("./data/", "ja", "*.npy"), join_root("s3://bucket/", "ja")
+    ('data/ja/*.npy', 's3://bucket/ja')
+    """
+    if "://" in root:
+        return "/".join([root.rstrip("/"), *names])
+    return str(Path(root, *names))
 
 
 def format_share(value: float) -> str:
