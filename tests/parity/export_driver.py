@@ -22,7 +22,8 @@ from unittest.mock import MagicMock
 warnings.filterwarnings("ignore")
 os.environ |= {"DISABLE_VERSION_CHECK": "1", "AXOLOTL_DO_NOT_TRACK": "1", "HF_DATASETS_OFFLINE": "1"}
 NOT_FOR_TEXTS = """
-    numba s3fs gcsfs adlfs ocifs wandb mlflow bitsandbytes mistral_common schedulefree kernels trackio art dotenv
+    numba s3fs gcsfs cached_path boto3 botocore google olmo_eval json_repair
+    cryptography adlfs ocifs wandb mlflow bitsandbytes mistral_common schedulefree kernels trackio art dotenv
     colorama langdetect evaluate optimum fastcore zstandard torchaudio av
 """
 ABSENT = NOT_FOR_TEXTS.split()
@@ -136,6 +137,7 @@ def megatron(folder: Path, _: Path) -> Iterable[str]:
 
 def megatron_bridge(folder: Path, world: Path) -> Iterable[str]:
     """Megatron core's dataset of indexed files of the prefixes, at the blend of the configuration."""
+    import numpy as np
     import torch
     from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
     from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
@@ -144,11 +146,11 @@ def megatron_bridge(folder: Path, world: Path) -> Iterable[str]:
     values = read_yaml(folder / "mixture.yaml")["dataset"]
     length, blend = values["seq_length"], values["blend"]
     for number, prefix in enumerate(blend[0]):
-        builder = IndexedDatasetBuilder(get_bin_path(prefix), dtype="int32")
+        builder = IndexedDatasetBuilder(get_bin_path(prefix), dtype=np.int32)
         builder.add_document(torch.full((4 * length + 1,), number + 1), [4 * length + 1])
         builder.finalize(get_idx_path(prefix))
 
-    tokenizer = types.SimpleNamespace(eod=0, pad=-1, unique_identifiers={"name": "none"})
+    tokenizer = types.SimpleNamespace(eod=0, pad=-1, vocab_size=99, unique_identifiers={"name": "none"})
     config = GPTDatasetConfig(
         random_seed=1,
         sequence_length=length,
@@ -174,7 +176,7 @@ def olmo_core(folder: Path, world: Path) -> Iterable[str]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(world / "base")
-    sources = SourceMixtureList.from_yaml(folder / "sources.yaml")
+    sources = SourceMixtureList.from_dict(read_yaml(folder / "sources.yaml"))
     for source in sources.sources:
         texts = [json.loads(line)["text"] for line in (world / f"{source.source_name}.jsonl").read_text().splitlines()]
         ids = [number for row in tokenizer(texts)["input_ids"] for number in (*row, 1)]

@@ -3,7 +3,8 @@
 `datasets` is always at hand. The others (trl, llamafactory, axolotl, mosaicml-streaming, megatron-core, ai2-olmo-core,
 ms-swift) want an environment of their own; name its Python by `EXPORT_CONSUMERS=PATH/bin/python`. They may be installed
 there with `--no-deps`, since reading texts needs a small part of what they require. Seen with trl 1.16.0, llamafactory
-0.9.5 (datasets 5.2 and 4.0), axolotl 0.21.0, mosaicml-streaming 0.13.0 and megatron-core 0.16.1.
+0.9.5 (datasets 5.2 and 4.0), axolotl 0.21.0, mosaicml-streaming 0.13.0, megatron-core 0.16.1, ai2-olmo-core 3.0.0 and
+ms-swift 4.6.0 (datasets 5.2).
 """
 
 from __future__ import annotations
@@ -133,6 +134,19 @@ def test_ms_swift_gives_the_ratios_and_the_budget(world: ExportWorld, tmp_path: 
     texts = by_trainer(world, exported(world, tmp_path / "out", "ms-swift", tokens=budget), "ms-swift")
     assert_wanted(world, texts)
     assert tokens(world, texts) == pytest.approx(budget, rel=WITHIN)
+
+
+def test_columns_beside_the_text_are_no_part_of_what_ms_swift_reads(tmp_path: Path) -> None:
+    save_tokenizer(tmp_path / "base")
+    beside = {"question": "even", "system": "one", "messages": [{"role": "user", "content": "x"}], "Response": "x"}
+    write_records(tmp_path / "a.jsonl", [{"text": "sum one", **beside}] * 20)
+    write_records(tmp_path / "b.jsonl", [{"query": "even numbers", "history": [["a", "b"]], "images": "x.png"}] * 20)
+    sources = {"a": {"data": "a.jsonl"}, "b": {"data": "b.jsonl", "text_field": "query"}}
+    train = {"datasets": {"both": {"mixture": {"a": 0.5, "b": 0.5}, "tokens": 60}}, "sources": sources}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump({"base": "base", "train": train}))
+    export_mixture(tmp_path / "train.yaml", tmp_path / "out", to="ms-swift", log=lambda _: None)
+    found = by_trainer(ExportWorld(tmp_path, {}), tmp_path / "out", "ms-swift")
+    assert set(found) == {"sum one", "even numbers"}
 
 
 @pytest.mark.parametrize("trainer", ["llamafactory", "axolotl"])
