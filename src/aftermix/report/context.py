@@ -13,6 +13,7 @@ from aftermix.report.certificate_text import describe_certificate
 from aftermix.report.elimination_text import describe_elimination
 from aftermix.report.number_format import ScoreScale, choose_scale, format_count, format_setting
 from aftermix.report.optimism_text import describe_expected_optimism, describe_fall
+from aftermix.report.sections.compared import compose_rival_lead
 from aftermix.report.sections.mixture import is_mixture
 from aftermix.report.sections.mixture_tree import count_searched_groups
 from aftermix.report.trials import select_measured
@@ -126,7 +127,8 @@ def choose_run_scale(run: RunContents) -> ScoreScale:
     """The unit of this report, from all scores that the run holds."""
     scores = [score for trial in run.trials for score in [*trial.scores.values(), *(trial.objective or ())]]
     if run.best:
-        for measurement in [run.best.test, *(baseline.test for baseline in run.best.baselines)]:
+        rivals = (row.test for row in run.best.compared or () if row.test is not None)
+        for measurement in [run.best.test, *(baseline.test for baseline in run.best.baselines), *rivals]:
             scores += [*measurement.objective, *(task.score for task in measurement.tasks.values())]
     return choose_scale(scores)
 
@@ -152,7 +154,8 @@ def list_objectives(run: RunContents) -> tuple[ObjectiveRecord, ...]:
 
 def _compose_headline(run: RunContents, compared: JudgedResult | None) -> str:
     if compared:
-        return compose_headline(judge_objectives(compared.best, scale=compared.scale))
+        verdict = compose_headline(judge_objectives(compared.best, scale=compared.scale))
+        return " ".join(filter(None, (compose_rival_lead(compared), verdict)))
 
     mixture = run.config.mixture if is_mixture(run.folder) else None
     done, wanted = len(run.trials), run.config.search.trials

@@ -27,6 +27,7 @@ from aftermix.report.charts.result import (
 )
 from aftermix.report.charts.weight_space import WeightSpace, draw_weight_space
 from aftermix.report.context import ReportContext, build_context
+from aftermix.report.sections.compared import build_compared_section
 from aftermix.report.sections.desk import DeskSection, build_desk_section
 from aftermix.report.sections.landscape import LandscapeSection, build_landscape_section
 from aftermix.report.sections.mixture import build_mixture_section
@@ -98,6 +99,7 @@ def render(
         verification=build_verification_section(verification),
         landscape=landscape,
         desk=desk,
+        compared=build_compared_section(context.judged),
         style=read_style(),
     )
 

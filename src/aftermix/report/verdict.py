@@ -8,7 +8,7 @@ from typing import Literal
 
 from aftermix.report.number_format import MINUS, ScoreScale
 from aftermix.runs.reader import RunResult
-from aftermix.runs.records import BaselineRecord, ObjectiveRecord, ScoresRecord
+from aftermix.runs.records import BaselineRecord, ComparedRecord, ObjectiveRecord, ScoresRecord
 
 UTILITY_NAME = "utility"
 UTILITY_SCALE = ScoreScale(
@@ -27,15 +27,25 @@ class JudgedResult:
 
 def judge_result(best: RunResult, *, names: tuple[str, ...], scale: ScoreScale) -> JudgedResult:
     """The utility where winner and all baselines have one on the test items, else the objective as it is."""
+    rivals = tuple(_judge_rival(row) for row in best.compared or ())
     tests = [_replace_objective(scores) for scores in (best.test, *(baseline.test for baseline in best.baselines))]
     differences = [baseline.difference and _replace_objective(baseline.difference) for baseline in best.baselines]
-    if None in tests:
+    if None in tests or None in rivals:
         return JudgedResult(best, names, scale)
 
     compared = zip(best.baselines, tests[1:], differences, strict=True)
     baselines = tuple(baseline.model_copy(update={"test": test, "difference": gap}) for baseline, test, gap in compared)
-    return JudgedResult(
-        best.model_copy(update={"test": tests[0], "baselines": baselines}), (UTILITY_NAME,), UTILITY_SCALE
+    judged = {"test": tests[0], "baselines": baselines} | ({"compared": rivals} if rivals else {})
+    return JudgedResult(best.model_copy(update=judged), (UTILITY_NAME,), UTILITY_SCALE)
+
+
+def _judge_rival(row: ComparedRecord) -> ComparedRecord | None:
+    """The row with its utility in place of the objective; as it is without scores, None where it has no utility."""
+    if row.test is None or row.difference is None:
+        return row
+    test, difference = _replace_objective(row.test), _replace_objective(row.difference)
+    return (
+        None if test is None or difference is None else row.model_copy(update={"test": test, "difference": difference})
     )
 
 

@@ -11,6 +11,7 @@ from aftermix.runs.json_record import Finite, Interval, JsonRecord, OptionValue,
 from aftermix.runs.records import (
     BaselineRecord,
     CandidateRecord,
+    ComparedRecord,
     ItemsRecord,
     MixtureScoresRecord,
     ObjectiveRecord,
@@ -225,6 +226,8 @@ class MixtureRecord(FoundMixtureRecord):
     """Null where fewer than three measured points mix domains."""
     first_order: FirstOrderRecord | None = None
     """Null where experts were trained alike."""
+    compared: tuple[ComparedRecord, ...] | None = None
+    """Absent where the file compares nothing."""
 
 
 class TableSourceRecord(RunRecord):
@@ -334,3 +337,5 @@ class TreeRecord(MergedMixtureRecord):
     candidates: tuple[CandidateRecord, ...]
     baselines: tuple[BaselineRecord, ...]
     seconds: StageSeconds
+    compared: tuple[ComparedRecord, ...] | None = None
+    """Absent where the file compares nothing."""

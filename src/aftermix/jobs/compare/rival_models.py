@@ -16,7 +16,8 @@ from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError
-from aftermix.merging.merge import Merger, MergeRecipe, stream_merged_tensors
+from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.recipe import MergeRecipe
 
 KEY = "the model"
 """Name of a rival among the vectors of its pool: no vector of a file has it."""

@@ -11,7 +11,7 @@ from aftermix.config.compare import TUNED
 from aftermix.errors import AftermixError, ConfigError, Problem, join_place, refuse_if_any
 from aftermix.jobs.compare.rival_training import RivalTraining, plan_training
 from aftermix.jobs.search.named_weights import complete_weights
-from aftermix.merging.merge import MergeRecipe, check_weights
+from aftermix.merging.recipe import MergeRecipe, check_weights
 
 SECTION = "compare"
 

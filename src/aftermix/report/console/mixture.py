@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aftermix.errors import AftermixError
-from aftermix.report.console.search import tabulate_models
+from aftermix.report.console.search import print_compared, print_rival_lead, tabulate_models
 from aftermix.report.console.verification import print_verification
 from aftermix.report.sections.mixture import compose_first_order
 from aftermix.report.sections.mixture_tree import list_level_notes, list_tree_rows
@@ -33,6 +33,7 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
     if isinstance(best, BestRecord):
         raise AftermixError(str(run), "expected the run of a mixture, found that of a search", "Name another run.")
 
+    print_rival_lead(best, console=console)
     # Surrogates and verified mixtures of a tree belong to its groups, which have files of their own.
     tree = best.tree if isinstance(best, TreeRecord) else None
     if isinstance(best, MixtureRecord):
@@ -48,6 +49,7 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
     for table in tables:
         console.print(table)
 
+    print_compared(best, console=console)
     for note in list_level_notes(tree) if tree else ():
         console.print(note, markup=False)
     if isinstance(best, MixtureRecord) and best.first_order:

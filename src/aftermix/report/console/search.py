@@ -13,6 +13,8 @@ from aftermix.report.certificate_text import describe_certificate
 from aftermix.report.elimination_text import describe_elimination
 from aftermix.report.number_format import POINTS, ScoreScale, choose_scale, format_setting
 from aftermix.report.optimism_text import describe_expected_optimism
+from aftermix.report.sections.compared import build_compared_section, compose_rival_lead
+from aftermix.report.verdict import JudgedResult, judge_result, name_objectives
 from aftermix.runs.reader import RunResult, read_best
 from aftermix.runs.records import CapabilityScoreRecord, ScoresRecord, TaskScore
 from aftermix.runs.trials import quote_setting
@@ -24,7 +26,9 @@ def print_result(run: Path, *, console: Console | None = None) -> None:
     console = console or open_table_console(140)
     best = read_best(run)
 
+    print_rival_lead(best, console=console)
     console.print(_tabulate_scores(best))
+    print_compared(best, console=console)
     console.print(_tabulate_weights(best))
     if best.settings:
         console.print(_tabulate_settings(best))
@@ -53,6 +57,34 @@ def _tabulate_scores(best: RunResult) -> Table:
         format_scores=partial(_format_intervals, scale=_choose_objective_scale(best)),
         key=lambda scores: sum(scores.objective),
     )
+
+
+def judge_printed(best: RunResult) -> JudgedResult:
+    """The result with the measure that the terminal compares by."""
+    names = name_objectives(best.objective, len(best.test.objective))
+    return judge_result(best, names=names, scale=_choose_objective_scale(best))
+
+
+def print_rival_lead(best: RunResult, *, console: Console) -> None:
+    """Print, before all else, the rivals that are ahead of the winner; nothing where none is."""
+    lead = compose_rival_lead(judge_printed(best))
+    if lead:
+        console.print(lead, markup=False, highlight=False)
+
+
+def print_compared(best: RunResult, *, console: Console) -> None:
+    """Print the table of compared models; nothing where there are none."""
+    section = build_compared_section(judge_printed(best))
+    if section is None:
+        return
+    table = Table(title="Compared models, on the same test items", caption=section.lead, caption_justify="left")
+    for column in ("model", "origin"):
+        table.add_column(column, overflow="fold")
+    for column in section.columns:
+        table.add_column(column, justify="right")
+    for place, row in enumerate(section.rows):
+        table.add_row(row.name, row.origin, *row.cells, style=None if place else "bold")
+    console.print(table)
 
 
 def tabulate_models(
@@ -95,8 +127,9 @@ def tabulate_models(
 
 
 def _list_measured(best: RunResult) -> list[ScoresRecord]:
-    """The measurements of the table, the winner's first."""
-    return [best.test, *(baseline.test for baseline in best.baselines)]
+    """The measurements of the table, the winner's first, and of compared models."""
+    rivals = (row.test for row in best.compared or () if row.test is not None)
+    return [best.test, *(baseline.test for baseline in best.baselines), *rivals]
 
 
 def _choose_objective_scale(best: RunResult) -> ScoreScale:
