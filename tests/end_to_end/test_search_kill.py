@@ -86,7 +86,9 @@ def whole_lines(folder):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-@pytest.mark.parametrize("preset", ["default", "paper", "settings"])
+@pytest.mark.parametrize(
+    "preset", ["default", pytest.param("paper", marks=pytest.mark.whole), pytest.param("settings", marks=pytest.mark.whole)]
+)
 def test_a_search_killed_again_and_again_ends_as_the_uninterrupted_one(tmp_path, preset):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     with start(whole, preset) as process:
