@@ -45,7 +45,7 @@ if "HF_DATASETS_CACHE" not in os.environ:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--whole`, which `make test-all` gives."""
-    parser.addoption("--whole", action="store_true", help="run the tests over whole published tables and of further instances, too")
+    parser.addoption("--whole", action="store_true", help="run whole published tables and further instances, too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

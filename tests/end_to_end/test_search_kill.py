@@ -86,8 +86,11 @@ def whole_lines(folder):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+ONE_MORE = pytest.mark.whole
+
+
 @pytest.mark.parametrize(
-    "preset", ["default", pytest.param("paper", marks=pytest.mark.whole), pytest.param("settings", marks=pytest.mark.whole)]
+    "preset", ["default", pytest.param("paper", marks=ONE_MORE), pytest.param("settings", marks=ONE_MORE)]
 )
 def test_a_search_killed_again_and_again_ends_as_the_uninterrupted_one(tmp_path, preset):
     whole, cut = tmp_path / "whole", tmp_path / "cut"

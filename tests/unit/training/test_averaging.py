@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from aftermix.cli import cli
 from aftermix.config import Config, load_config, parse_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.average import average
+from aftermix.jobs.average.command import average
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.train.command import train
 from aftermix.training.averaging import compute_decay_weights
@@ -129,14 +131,18 @@ def test_what_cannot_be_averaged_is_refused(run: Path, make_config: Any, tmp_pat
     checkpoints, out = run / "cats-checkpoints", tmp_path / "no"
     other = train(make_config(learning_rate=1e-4), tmp_path / "other")["cats"]
     cases: list[tuple[list[Path], dict[str, Any], str]] = [
-        ([tmp_path], {}, r"holds no checkpoint \(no train.json in it or one level below\). Name NAME-checkpoints"),
+        (
+            [tmp_path],
+            {},
+            r"holds no checkpoint \(no train.json or trainer_state.json in it or one level below\). Name",
+        ),
         ([run / "cats"], {}, r"expected at least two checkpoints, found 1. Train with `checkpoint_tokens`"),
         (
             [checkpoints / "tokens-000000000128", other],
             {},
             r"is of another run than .*tokens-000000000128 \(learning_r",
         ),
-        ([checkpoints, other], {}, r"cats: is of another run than .*tokens-000000000128"),  # though of as many tokens
+        ([checkpoints, other], {}, r"cats: is of another run than .*tokens-000000000640"),  # though of as many tokens
         ([checkpoints], {"last": 2, "best": 2, "by": scoring(tasks)}, r"--last: excludes --best. Name one of the two."),
         ([checkpoints], {"last": 9}, r"--last: expected 2 to 5, as many as there are checkpoints, found 9"),
         ([checkpoints], {"best": 2}, r"--best: nothing says how to score. Add --by FILE, a file with `evaluate:`."),
@@ -151,6 +157,66 @@ def test_what_cannot_be_averaged_is_refused(run: Path, make_config: Any, tmp_pat
     with pytest.raises(AftermixError, match=r"--decay: the rate of this run was 'cosine' already. Leave it out, or tr"):
         average([tmp_path / "cosine/cats-checkpoints"], out, decay="linear")
     assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def foreign(family: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Runs of transformers' own Trainer: six steps, a checkpoint every two."""
+
+    def train_elsewhere(name: str, **options: Any) -> Path:
+        folder = tmp_path_factory.mktemp(name) / name
+        model = AutoModelForCausalLM.from_pretrained(family["base"], dtype=torch.float32)
+        rows = [{"input_ids": [n + 1, n + 2, n + 3], "labels": [n + 1, n + 2, n + 3]} for n in range(12)]
+        settings = {"lr_scheduler_type": "constant", "logging_steps": 1, "learning_rate": 1e-3, **options}
+        arguments = TrainingArguments(
+            str(folder), max_steps=6, save_steps=2, per_device_train_batch_size=2, use_cpu=True, report_to=[],
+            disable_tqdm=True, **settings,
+        )  # fmt: skip
+        trainer = Trainer(model, arguments, train_dataset=rows)
+        trainer.train()
+        trainer.save_model()
+        trainer.save_state()
+        return folder
+
+    return train_elsewhere
+
+
+def test_checkpoints_of_another_trainer(foreign: Callable[..., Path], tmp_path: Path) -> None:
+    """By their steps, with the end that the Trainer saved beside them counted once."""
+    run = foreign("constant")
+    folder = average([run], tmp_path / "mean", decay="linear")
+    shares = compute_decay_weights([2, 4, 6], "linear", min_rate=0.0)
+    taken = [weights_of(run / f"checkpoint-{steps}") for steps in (2, 4, 6)]
+    for name, tensor in weights_of(folder).items():
+        expected = sum(share * each[name] for share, each in zip(shares, taken, strict=True))
+        torch.testing.assert_close(tensor, expected, atol=1e-7, rtol=1e-6)
+    record = json.loads((folder / "average.json").read_text())["checkpoints"]
+    assert [each["steps"] for each in record] == [2, 4, 6]
+    assert all("tokens" not in each for each in record)
+
+    counted = foreign("counted", include_num_input_tokens_seen="all")
+    record = average([counted / "checkpoint-4", counted / "checkpoint-2"], tmp_path / "two") / "average.json"
+    assert [each["tokens"] for each in json.loads(record.read_text())["checkpoints"]] == [12, 24]
+
+
+def test_checkpoints_of_another_trainer_that_cannot_be_averaged(foreign: Callable[..., Path], tmp_path: Path) -> None:
+    one, other = foreign("one"), foreign("other", learning_rate=2e-3)
+    falling = foreign("falling", lr_scheduler_type="linear")
+    silent = foreign("silent", logging_steps=100)
+    broken = tmp_path / "broken/checkpoint-2"
+    broken.mkdir(parents=True)
+    (broken / "trainer_state.json").write_text("{}")
+    cases: list[tuple[list[Path], dict[str, Any], str]] = [
+        ([one / "checkpoint-2", other / "checkpoint-4"], {}, r"checkpoint-4: is of another run than .*-2 \(their logs"),
+        ([falling], {"decay": "linear"}, r"--decay: the rate of this run was between \d.* and \d.* already. Lea"),
+        ([silent], {"decay": "linear"}, r"--decay: nothing tells the rate of this run. Leave it out"),
+        ([broken], {}, r"holds no checkpoint"),
+        ([broken.parent], {}, r"trainer_state.json: has no `global_step`. Name folders that a Trainer wrote"),
+    ]  # fmt: skip
+    for places, options, message in cases:
+        with pytest.raises(AftermixError, match=message):
+            average(places, tmp_path / "no", **options)
+    assert not (tmp_path / "no").exists()
 
 
 def test_on_the_command_line(run: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def build_statistics(notes: Mapping[str, StatisticsNote], output: Path) -> Docum
 
 def build_average(folder: Path) -> Document:
     """`average`: the folder, and what `average.json` in it says."""
-    from aftermix.jobs.average import RESULT
+    from aftermix.jobs.average.command import RESULT
 
     return {"model": str(folder)} | _read(folder / RESULT)
 

@@ -64,7 +64,7 @@ def average_checkpoints(
     from aftermix.config import load_config
 
     scored_by = load_config(by) if by else None
-    from aftermix.jobs.average import average
+    from aftermix.jobs.average.command import average
 
     return average(checkpoints, output, by=scored_by, last=last, best=best, decay=decay, min_rate=min_rate, log=log)
 

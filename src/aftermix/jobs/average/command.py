@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.pool import open_pool
-from aftermix.checkpoints.safe_files import read_json
 from aftermix.checkpoints.writer import refuse_occupied
 from aftermix.config import Config, MergeConfig, VectorConfig, require
 from aftermix.errors import TrainingError
 from aftermix.files import write_json
+from aftermix.jobs.average.run_checkpoints import RunCheckpoint, find_checkpoints
 from aftermix.jobs.merge.command import merge
 from aftermix.training.averaging import compute_decay_weights
-from aftermix.training.resuming import describe_differences
 from aftermix.training.schedules import DecayShape
 
 RESULT = "average.json"
-
-
-@dataclass(frozen=True)
-class RunCheckpoint:
-    """One checkpoint of a run."""
-
-    folder: Path
-    tokens: int
-    """Tokens seen."""
-    recipe: dict[str, Any]
-    score: float | None = None
-    """Objective on the select items, where it was measured."""
-    weight: float = 1.0
-
-    @property
-    def name(self) -> str:
-        """Its name as a vector of the recipe."""
-        return f"tokens-{self.tokens:012d}"
 
 
 def average(
@@ -54,31 +33,31 @@ def average(
 ) -> Path:
     """Merge checkpoints of one run into the new model folder `output`, with its recipe and an `average.json`.
 
-    `checkpoints` are model folders that `train` wrote, or folders of these. All of them are taken, or the `last` few by
-    tokens, or the `best` few by the objective of `by` on its select items. They have equal weights, or those of
-    :func:`compute_decay_weights` down to `min_rate` (default 0).
+    `checkpoints` are model folders that `train` or transformers' Trainer wrote, or folders of these. All of them are
+    taken, or the `last` few by tokens or steps, or the `best` few by the objective of `by` on its select items. They
+    have equal weights, or those of :func:`compute_decay_weights` down to `min_rate` (default 0).
     Raises :class:`AftermixError` before anything is written.
     """
     _refuse_useless(last=last, best=best, by=by, decay=decay, min_rate=min_rate)
     refuse_occupied(output)
     chosen = find_checkpoints(checkpoints)
 
-    # A rate that decayed in training would decay twice.
-    if decay is not None and chosen[0].recipe.get("schedule") != "constant":
-        found = f"the rate of this run was '{chosen[0].recipe.get('schedule')}' already"
-        raise TrainingError("--decay", found, "Leave it out, or train with `schedule: constant`.")
-
     if best is not None and by is not None:
         chosen = _choose_best(chosen, _check_count("--best", best, chosen), by, log)
     elif last is not None:
         chosen = chosen[-_check_count("--last", last, chosen) :]
+    if decay is not None:
+        _refuse_decayed(chosen)
 
     weighted = _weigh_checkpoints(chosen, decay, min_rate or 0.0)
     for checkpoint in weighted:
         log(f"{checkpoint.name}: weight {checkpoint.weight:.4f}")
 
     folder = merge(_build_config([checkpoint for checkpoint in weighted if checkpoint.weight]), output, log=log)
-    records = [{"folder": str(s.folder), "tokens": s.tokens, "weight": s.weight, "select": s.score} for s in weighted]
+    records = [
+        {"folder": str(each.folder), each.unit: each.place, "weight": each.weight, "select": each.score}
+        for each in weighted
+    ]
     write_json(
         folder / RESULT, {"decay": decay, "min_rate": (min_rate or 0.0) if decay else None, "checkpoints": records}
     )
@@ -107,43 +86,12 @@ def _refuse_useless(
         )
 
 
-def find_checkpoints(places: Sequence[Path]) -> list[RunCheckpoint]:
-    """The checkpoints in `places` by tokens; one that is there twice (the last one and the expert) counts once.
-
-    Raises :class:`TrainingError` when there are fewer than two, or they are of several runs.
-    """
-    folders = [folder for place in places for folder in _find_model_folders(place)]
-    checkpoints: list[RunCheckpoint] = []
-    for folder in folders:
-        record = read_json(folder / TRAINING_FILE, remedy="Name folders that `aftermix train` wrote.")
-        checkpoints.append(RunCheckpoint(folder.absolute(), int(record["tokens"]), record["recipe"]))
-
-    checkpoints.sort(key=lambda checkpoint: checkpoint.tokens)
-    for checkpoint in checkpoints[1:]:
-        different = describe_differences(checkpoints[0].recipe, checkpoint.recipe)
-        if different:
-            found = f"is of another run than {checkpoints[0].folder} ({'; '.join(different[:3])})"
-            raise TrainingError(
-                str(checkpoint.folder), found, "Average checkpoints of one run; `merge` takes any models."
-            )
-
-    # Compared before: the same number of tokens of another run is no repetition.
-    distinct = list({checkpoint.tokens: checkpoint for checkpoint in reversed(checkpoints)}.values())[::-1]
-    if len(distinct) < 2:
-        found = f"expected at least two checkpoints, found {len(distinct)}"
-        raise TrainingError(str(places[0]), found, "Train with `checkpoint_tokens`, and name NAME-checkpoints.")
-    return distinct
-
-
-def _find_model_folders(place: Path) -> list[Path]:
-    if (place / TRAINING_FILE).is_file():
-        return [place]
-
-    folders = sorted(path.parent for path in place.glob(f"*/{TRAINING_FILE}") if not path.parent.name.startswith("."))
-    if not folders:
-        remedy = "Name NAME-checkpoints of a run with `checkpoint_tokens`, or model folders that `train` wrote."
-        raise TrainingError(str(place), f"holds no checkpoint (no {TRAINING_FILE} in it or one level below)", remedy)
-    return folders
+def _refuse_decayed(checkpoints: Sequence[RunCheckpoint]) -> None:
+    """Raise :class:`TrainingError` where the rate decayed in training, and so would decay twice."""
+    schedule = checkpoints[-1].describe_rate(since=checkpoints[0])
+    if schedule != "constant":
+        found = f"the rate of this run was {schedule} already" if schedule else "nothing tells the rate of this run"
+        raise TrainingError("--decay", found, "Leave it out, or train with `schedule: constant`.")
 
 
 def _check_count(option: str, count: int, checkpoints: Sequence[RunCheckpoint]) -> int:
@@ -159,7 +107,7 @@ def _weigh_checkpoints(
     if decay is None:
         return [replace(checkpoint, weight=1 / len(checkpoints)) for checkpoint in checkpoints]
 
-    weights = compute_decay_weights([checkpoint.tokens for checkpoint in checkpoints], decay, min_rate=min_rate)
+    weights = compute_decay_weights([checkpoint.place for checkpoint in checkpoints], decay, min_rate=min_rate)
     return [replace(checkpoint, weight=weight) for checkpoint, weight in zip(checkpoints, weights, strict=True)]
 
 
@@ -174,7 +122,7 @@ def _build_config(checkpoints: Sequence[RunCheckpoint]) -> Config:
 def _choose_best(
     checkpoints: list[RunCheckpoint], count: int, by: Config, log: Callable[[str], object]
 ) -> list[RunCheckpoint]:
-    """The `count` checkpoints with the highest objective on the select items, by tokens; ties go to the later one."""
+    """The `count` checkpoints with the highest objective on the select items, in order; ties go to the later one."""
     from aftermix.evaluation.suites.opening import open_suite
     from aftermix.jobs.evaluate.own_tasks import settle_tasks
     from aftermix.jobs.evaluator import ModelEvaluator
@@ -203,5 +151,5 @@ def _choose_best(
         scored.append(replace(checkpoint, score=fmean(objectives.values(scores))))
         log(f"{checkpoint.name}: {scored[-1].score:.4f} on the select items")
 
-    ranked = sorted(scored, key=lambda checkpoint: (checkpoint.score or 0.0, checkpoint.tokens), reverse=True)
-    return sorted(ranked[:count], key=lambda checkpoint: checkpoint.tokens)
+    ranked = sorted(scored, key=lambda checkpoint: (checkpoint.score or 0.0, checkpoint.place), reverse=True)
+    return sorted(ranked[:count], key=lambda checkpoint: checkpoint.place)

@@ -1,0 +1,1 @@
+"""`aftermix average`: one model from the checkpoints of one training run."""
