@@ -86,8 +86,8 @@ def _is_wave(table_TD: torch.Tensor) -> bool:
 
 def _is_mask(table_TD: torch.Tensor) -> bool:
     """0 with one further value, as attention masks have, on one side of the diagonal or in blocks."""
-    values = table_TD.unique()
-    if len(values) != 2 or not bool((values == 0).any()):
+    others = table_TD[table_TD != 0]
+    if others.numel() in (0, table_TD.numel()) or not bool((others == others[0]).all()):
         return False
-    other = float(values[values != 0][0])
+    other = float(others[0])
     return other <= -100 or (other == 1 and (table_TD.equal(table_TD.tril()) or table_TD.equal(table_TD.triu())))
