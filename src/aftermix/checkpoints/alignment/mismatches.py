@@ -6,17 +6,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from aftermix.checkpoints.alignment.families.settings import SettingDifference, compare_settings, pair_parts
 from aftermix.checkpoints.alignment.ties import has_own_head
 from aftermix.checkpoints.alignment.view import stores_difference, summarise_names
 from aftermix.checkpoints.formats.ungathered import describe_ungathered
 from aftermix.checkpoints.model import Model, hold_equal, read_tensor
-from aftermix.checkpoints.names import select_text_config
 from aftermix.errors import Problem
 
-STRUCTURE = (
-    "model_type",
-    "hidden_size",
-    "num_hidden_layers",
+SIZES = ("model_type", "hidden_size", "num_hidden_layers")
+HEADS_AND_EXPERTS = (
     "num_attention_heads",
     "num_key_value_heads",
     "head_dim",
@@ -25,19 +23,6 @@ STRUCTURE = (
     "num_experts_per_tok",
 )
 """Configuration that must agree: the same shapes under other values are another function of the same tensors."""
-BEHAVIOUR = (
-    "rope_theta",
-    "rope_scaling",
-    "rope_parameters",
-    "partial_rotary_factor",
-    "rms_norm_eps",
-    "layer_norm_eps",
-    "layer_norm_epsilon",
-    "hidden_act",
-    "activation_function",
-    "sliding_window",
-)
-"""Configuration that should agree; the output keeps the base's."""
 PACKING_FILES = ("quantize_config.json", "quant_config.json", "quantization_config.json")
 """Files beside the weights by which early GPTQ and AWQ models say how they are packed."""
 CONFIGURATION = "config.json"
@@ -53,8 +38,8 @@ def find_misalignments(base: Model, expert: Model, *, vector: str, mapped: bool 
     differently.
     """
     remedy = "Was it trained from this base?"
-    compared = tuple(key for key in STRUCTURE if not (mapped and key == "model_type"))
-    problems = _compare_configuration(base, expert, compared, vector, remedy)
+    differences = [each for each in _compare_structure(base, expert) if not (mapped and each.key == "model_type")]
+    problems = [_describe_setting(each, vector, remedy) for each in differences]
 
     missing = [name for name, info in base.tensors.items() if not info.computed and not expert.has(name)]
     own = [name for name, info in expert.tensors.items() if not info.computed and name not in expert.alias]
@@ -136,7 +121,7 @@ def summarise_faults(faults: Sequence[Problem]) -> list[Problem]:
 
 def list_remarks(base: Model, expert: Model, *, vector: str) -> list[Problem]:
     """Differences that do not stop a merge and that its user should know."""
-    notes = _compare_configuration(base, expert, BEHAVIOUR, vector, "The merged model keeps the base's value.")
+    notes = list_setting_remarks(base, expert, vector=vector)
     kinds = [{str(info.dtype) for info in model.tensors.values() if info.mergeable} for model in (base, expert)]
     types = sorted(kinds[0] ^ kinds[1])
     if types:
@@ -145,6 +130,13 @@ def list_remarks(base: Model, expert: Model, *, vector: str) -> list[Problem]:
         remedy = f"The difference is taken in float32{', of float64 tensors of the base in float64' if wide else ''}."
         notes.append(Problem(expert.label, found, remedy))
     return notes
+
+
+def list_setting_remarks(base: Model, expert: Model, *, vector: str) -> list[Problem]:
+    """Settings of the two configurations that decide what the same tensors compute, and differ."""
+    remedy = "The merged model keeps the base's value."
+    differences = compare_settings(base.config, expert.config)
+    return [_describe_setting(each, vector, remedy) for each in differences if not _must_agree(each)]
 
 
 def _find_untied_head(base: Model, expert: Model, vector: str) -> list[Problem]:
@@ -160,17 +152,25 @@ def _find_untied_head(base: Model, expert: Model, vector: str) -> list[Problem]:
     ]
 
 
-def _compare_configuration(
-    base: Model, expert: Model, keys: tuple[str, ...], vector: str, remedy: str
-) -> list[Problem]:
-    problems = []
-    for key in keys:
-        ours, theirs = select_text_config(base.config).get(key), select_text_config(expert.config).get(key)
-        # A key left out by an older or newer library version is not a difference.
-        if ours is not None and theirs is not None and ours != theirs:
-            found = f"vector '{vector}' has {key} = {theirs}, base has {ours}"
-            problems.append(Problem(CONFIGURATION, found, remedy))
-    return problems
+def _compare_structure(base: Model, expert: Model) -> list[SettingDifference]:
+    """Differences that make the two other functions of the same tensors."""
+    sizes = [
+        SettingDifference(f"{part}.{key}" if part else key, ours[key], theirs[key])
+        for part, ours, theirs in pair_parts(base.config, expert.config)
+        for key in SIZES
+        if None not in (ours.get(key), theirs.get(key)) and ours[key] != theirs[key]
+    ]
+    return sizes + [each for each in compare_settings(base.config, expert.config) if _must_agree(each)]
+
+
+def _must_agree(difference: SettingDifference) -> bool:
+    values = difference.ours, difference.theirs
+    return difference.key.rpartition(".")[2] in HEADS_AND_EXPERTS and None not in values
+
+
+def _describe_setting(difference: SettingDifference, vector: str, remedy: str) -> Problem:
+    ours, theirs = ("none" if value is None else value for value in (difference.ours, difference.theirs))
+    return Problem(CONFIGURATION, f"vector '{vector}' has {difference.key} = {theirs}, base has {ours}", remedy)
 
 
 def _list_shapes(names: list[str], base: Model, expert: Model, vector: str, remedy: str) -> list[Problem]:

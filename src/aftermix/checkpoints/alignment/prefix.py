@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from aftermix.checkpoints.alignment.families.settings import find_part
 from aftermix.checkpoints.alignment.fused import is_expert_part
 from aftermix.checkpoints.alignment.tokens import is_embedding, is_head
 from aftermix.checkpoints.alignment.view import BlockReader, ModelView, summarise_names
@@ -125,6 +126,8 @@ def propose_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
 
     matched = {map_name(name, prefixes) for name in theirs}
     embedding = next((name for name in ours if is_embedding(name) and name in matched), None)
+    if find_part(base.config, expert.config) not in (None, "text_config"):  # a tower reads no tokens
+        return (prefixes or _map_common_part(theirs)) if matched <= ours.keys() else None
     if embedding is None:
         return None
 
@@ -135,6 +138,13 @@ def propose_prefixes(base: Model, expert: Model) -> dict[str, str] | None:
     # Alike inside and unlike outside: a map of a prefix to itself says which part is compared.
     parent = embedding[: embedding.rfind(".", 0, embedding.rfind(".")) + 1]
     return prefixes or ({parent: parent} if parent else None)
+
+
+def _map_common_part(names: Iterable[str]) -> dict[str, str] | None:
+    """The first part that all `names` have in common, mapped to itself."""
+    parts = {name.partition(".")[0] for name in names}
+    part = f"{next(iter(parts))}." if len(parts) == 1 else ""
+    return {part: part} if part else None
 
 
 def _find_pairs(

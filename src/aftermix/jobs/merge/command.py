@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aftermix.checkpoints.alignment.align import describe_alignment
+from aftermix.checkpoints.alignment.mismatches import list_setting_remarks
 from aftermix.checkpoints.model_files import (
     describe_left_out,
     list_input_files,
@@ -58,7 +59,12 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
 
     merger = open_merger(config, pool, recipe)
     checked = ExclusiveCheck(merger, weights) if check else None
-    noted = [*list_rounding_remarks(pool, recipe.dtype), *list_kinship_remarks(pool)]
+    settings = [
+        remark
+        for vector, expert in pool.experts.items()
+        for remark in list_setting_remarks(pool.frame, expert, vector=vector)
+    ]
+    noted = [*list_rounding_remarks(pool, recipe.dtype), *settings, *list_kinship_remarks(pool)]
     remarks = [str(remark) for remark in noted]
     described = [*describe_alignment(pool.base, pool.experts), *describe_left_out(pool)]
     for line in [*described, *describe_fallbacks(merger), *remarks]:
