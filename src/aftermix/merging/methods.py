@@ -15,7 +15,7 @@ from aftermix.checkpoints.model import TensorInfo
 from aftermix.config import MergeConfig, VectorConfig
 from aftermix.config.places import Weight
 from aftermix.errors import MergeError, Problem, ask_meant, find_meant, join_place, refuse_if_any
-from aftermix.merging.rules.exclusive import exclusive
+from aftermix.merging.rules.exclusive import exclusive, refuse_other_turns
 from aftermix.merging.rules.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
 from aftermix.merging.rules.intra import (
     Pruner,
@@ -120,6 +120,8 @@ COMPAT: dict[str, dict[Rule, dict[str, Any]]] = {
 }
 """By tool, the rules that are alike and its defaults for them (mergekit 0.1.5; docs/methods.md has what is left)."""
 
+UNSAID: Mapping[str, Any] = {"start": None, "count_base": False}
+"""Options that are not among those settled where they have these values: records of older versions lack them."""
 RATIO_TOLERANCE = 1e-9
 DEFAULT_METHOD = "task_arithmetic"
 
@@ -195,7 +197,8 @@ class BoundMethod:
 
         Raises :class:`MergeError` when the shares exceed 1 together.
         """
-        ratios = {v: self.collect_options(v)["density"] or 1 / len(vectors) for v in vectors}
+        sharers = len(vectors) + (1 if self.options.get("count_base") else 0)
+        ratios = {v: self.collect_options(v)["density"] or 1 / sharers for v in vectors}
         if sum(ratios.values()) > 1 + RATIO_TOLERANCE:
             shown = ", ".join(f"{name} {ratio:g}" for name, ratio in ratios.items())
             remedy = "Lower `ratio` of the vectors, or `density`, so that they sum to at most 1."
@@ -219,15 +222,8 @@ class BoundMethod:
             raise MergeError("vectors", found, "Keep two, or use karcher, which takes any number.")
 
     def refuse_other_order(self, vectors: Sequence[str]) -> None:
-        """Raise :class:`MergeError` when a named order is not one of all `vectors`."""
-        order = self.options.get("order", "rotation")
-        if order == "rotation" or sorted(order) == sorted(vectors):
-            return
-        unknown = [name for name in order if name not in vectors]
-        found = f"there is no vector '{unknown[0]}'" if unknown else f"names {', '.join(order)}, not every vector"
-        remedy = "Name each vector once, or `rotation`."
-        remedy = ask_meant(remedy, unknown[0], vectors) if unknown else remedy
-        raise MergeError("merge.order", f"{found} ({', '.join(vectors)})", remedy)
+        """Raise :class:`MergeError` when a named order is not one of all `vectors`, or its start none of them."""
+        refuse_other_turns(vectors, self.options.get("order", "rotation"), self.options.get("start"))
 
     def refuse_other_vectors(self, vectors: Sequence[str]) -> None:
         """Raise :class:`MergeError` when an option that is set by vector is not set for each of `vectors`."""
@@ -355,6 +351,7 @@ def _bind_options(
     schema = create_model("Options", __config__=ConfigDict(strict=False, extra="forbid"), **typing.cast(Any, fields))
     try:
         settled = schema(**options).model_dump()
+        settled = {key: value for key, value in settled.items() if key not in UNSAID or value != UNSAID[key]}
     except ValidationError as error:
         refuse_if_any([_describe_bad_value(name, detail) for detail in error.errors()])
         raise

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from aftermix.checkpoints.model import Span
-from aftermix.errors import MergeError
+from aftermix.errors import MergeError, ask_meant
 from aftermix.merging.rules.intra import Pruner
 from aftermix.merging.topk.magnitude import count_share, read_magnitude_bits
 from aftermix.merging.topk.scores import Score, ScoredEntries, find_top_scored
@@ -27,14 +27,21 @@ Order = Literal["rotation"] | tuple[str, ...]
 
 
 def exclusive(
-    entries: Mapping[str, ScoredEntries], ratios: Mapping[str, float], shift: int, *, order: Order = "rotation"
+    entries: Mapping[str, ScoredEntries],
+    ratios: Mapping[str, float],
+    shift: int,
+    *,
+    order: Order = "rotation",
+    start: str | None = None,
+    count_base: bool = False,  # noqa: ARG001 - decides `ratios`, which the method computes
 ) -> dict[str, Pruner]:
     """Pruners of one tensor, one for each vector, so that no entry is kept by two.
 
     Formula: the vectors take turns; each takes the `floor(n_k * d)` free entries with its largest scores, equal scores
     by larger magnitude, then by lower index, d being the size of the whole tensor. `order: rotation` is the order of
-    name, begun `shift` further; a list of names is an order for every tensor. Source: OBIM, Algorithm 1. Memory is a
-    byte for each entry, so more than 255 vectors are a :class:`MergeError`.
+    name, begun `shift` further than `start` (by default the first name); a list of names is an order for every tensor.
+    With `count_base` the default ratio is 1 / (K + 1) for K vectors: the base is one of those that share. Source: OBIM,
+    Algorithm 1. Memory is a byte for each entry, so more than 255 vectors are a :class:`MergeError`.
     """
     names = list(entries)
     if len(names) > MOST_VECTORS:
@@ -44,7 +51,7 @@ def exclusive(
     # Every turn sees what the earlier ones have left.
     elements = next(iter(entries.values())).deltas.elements
     owners: Owners = np.zeros(elements, dtype=np.uint8)
-    for name in _order_turns(names, order, shift):
+    for name in _order_turns(names, order, shift, start):
         count = count_share(elements, ratios[name])
         if count:
             _take(owners, entries[name], count, mark=names.index(name) + 1)
@@ -70,10 +77,28 @@ def compute_shifts(names: Iterable[str]) -> dict[str, int]:
     return shifts
 
 
-def _order_turns(names: Sequence[str], order: Order, shift: int) -> Sequence[str]:
+def refuse_other_turns(vectors: Sequence[str], order: Order, start: str | None) -> None:
+    """Raise :class:`MergeError` when a named `order` is not one of all `vectors`, or `start` none of them."""
+    if start is not None and order != "rotation":
+        found = f"stands beside a list of names, which begins with {order[0]}"
+        raise MergeError("merge.start", found, "Remove `start`, or write `order: rotation`.")
+    if start is not None and start not in vectors:
+        remedy = ask_meant("Name one of the vectors.", start, vectors)
+        raise MergeError("merge.start", f"there is no vector '{start}' ({', '.join(vectors)})", remedy)
+
+    if order == "rotation" or sorted(order) == sorted(vectors):
+        return
+    unknown = [name for name in order if name not in vectors]
+    found = f"there is no vector '{unknown[0]}'" if unknown else f"names {', '.join(order)}, not every vector"
+    remedy = "Name each vector once, or `rotation`."
+    remedy = ask_meant(remedy, unknown[0], vectors) if unknown else remedy
+    raise MergeError("merge.order", f"{found} ({', '.join(vectors)})", remedy)
+
+
+def _order_turns(names: Sequence[str], order: Order, shift: int, start: str | None) -> Sequence[str]:
     if order != "rotation":
         return [name for name in order if name in names]
-    first = shift % len(names)
+    first = (shift + (names.index(start) if start is not None else 0)) % len(names)
     return [*names[first:], *names[:first]]
 
 

@@ -170,5 +170,5 @@ def list_options(*rules: Rule) -> Mapping[str, tuple[Any, Any]]:
 
 
 def pick_options(rule: Rule, options: Options) -> dict[str, Any]:
-    """Those of `options` that `rule` takes."""
-    return {name: options[name] for name in list_options(rule)}
+    """Those of `options` that `rule` takes; what is left out has the rule's own default."""
+    return {name: options[name] for name in list_options(rule) if name in options}

@@ -95,6 +95,48 @@ def test_a_named_order_holds_for_every_tensor() -> None:
         }
 
 
+@pytest.mark.parametrize(("start", "turns"), [(None, "abc"), ("a", "abc"), ("b", "bca"), ("c", "cab")])
+def test_the_rotation_begins_with_the_vector_that_is_named(start: str | None, turns: str) -> None:
+    """All want the same entries, so the largest goes to who comes first, and each later tensor begins one further."""
+    values = {name: np.array([3.0, 2.0, 1.0], dtype=np.float32) for name in NAMES}
+    for shift in range(4):
+        found = kept_by(values, dict.fromkeys(NAMES, 1 / 3), shift, 3, start=start)
+        taken = sorted(found, key=lambda name: -found[name].max())
+        assert "".join(taken) == turns[shift % 3 :] + turns[: shift % 3]
+
+
+def test_a_named_start_makes_names_indifferent(family: Family) -> None:
+    """Renamed vectors give other bytes by the alphabet, and the same ones where the start is named."""
+
+    def merge(first: str, second: str, **options: object) -> dict[str, torch.Tensor]:
+        models = {first: family["a"], second: family["b"]}
+        vectors = {name: VectorConfig(model=str(model)) for name, model in models.items()}
+        section = MergeConfig.model_validate({"method": "ties_im", **options})
+        config = Config(base=str(family["base"]), vectors=vectors, merge=section)
+        merger = Merger.build(open_pool(config), MergeRecipe.from_config(config.merge, vectors=config.vectors))
+        return dict(stream_merged_tensors(merger, dict.fromkeys(models, 1.0)))
+
+    def differing(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> int:
+        return sum(not torch.equal(ours[name], theirs[name]) for name in ours)
+
+    plain = merge("a", "b")
+    assert differing(plain, merge("a", "b", start="a")) == 0
+    assert differing(plain, merge("z", "b")) > 0
+    assert differing(plain, merge("z", "b", start="z")) == 0
+    assert differing(merge("a", "b", start="b"), merge("z", "b")) == 0
+
+
+def test_the_base_is_one_of_those_that_share() -> None:
+    bound = bind(MergeConfig.model_validate({"method": "ties_im", "count_base": True}))
+    assert bound.compute_ratios(["a", "b", "c"]) == dict.fromkeys("abc", 0.25)
+    own = {"a": VectorConfig(model="a", ratio=0.5), "b": VectorConfig(model="b")}
+    shared = bind(MergeConfig.model_validate({"method": "obim", "count_base": True}), vectors=own)
+    assert shared.compute_ratios(["a", "b"]) == {"a": 0.5, "b": pytest.approx(1 / 3)}
+    plain = bind(MergeConfig.model_validate({"method": "obim", "count_base": False, "start": None}))
+    assert plain == bind(MergeConfig(method="obim"))
+    assert not {"start", "count_base"} & set(plain.options)
+
+
 def test_no_vector_comes_first_for_one_kind_of_tensor_in_every_block() -> None:
     names = [f"model.layers.{block}.{kind}.weight" for block in range(14) for kind in "abcdefg"]
     shifts = compute_shifts([*names, "model.embed_tokens.weight", "lm_head.weight"])
@@ -142,6 +184,13 @@ def test_each_entry_of_the_result_is_the_base_or_one_expert(untied_family: Famil
             {"method": "ties_im", "scope": "model"},
             r"merge\.scope: ties_im shares out every tensor by itself",
         ),
+        ({"a": None}, {"method": "obim", "start": "x"}, r"merge\.start: there is no vector 'x' \(a\)"),
+        (
+            {"a": None, "b": None},
+            {"method": "ties_im", "order": ["b", "a"], "start": "a"},
+            r"merge\.start: stands beside a list of names, which begins with b. Remove `start`",
+        ),
+        ({"a": None}, {"method": "ties", "start": "a"}, r"merge\.start: ties has no option 'start'"),
         ({"a": None}, {"method": "ties_im", "order": ["a", "x"]}, r"merge\.order: there is no vector 'x' \(a\)"),
         (
             {"a": None, "b": None},
