@@ -313,7 +313,10 @@ def test_the_engine_scores_what_was_written(
     merger = made.merger("task_arithmetic", A)
     for weights in (B, A):
         engine.load(merged(merger, weights).items())
-        answers = engine.lm._loglikelihood_tokens(request)
+        plan = engine.lm.plan_pairs(
+            [(context, continuation) for _, context, continuation in request], batch_size=2
+        ).plan
+        answers = engine.lm._score_plan(plan)
     fresh = made.load(written["task_arithmetic"], dtype=torch.float32).eval()
     for (_, context, continuation), (found, _) in zip(request, answers, strict=True):
         with torch.no_grad():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
-from aftermix.config.fields import ConfigSection, Count, Day, Threads
+from aftermix.config.fields import NAME_PATTERN, ConfigSection, Count, Day, Threads
 
 Split = Literal["search", "select", "test"]
 CALLABLE = "callable "
@@ -78,18 +79,45 @@ class PromptConfig(ConfigSection):
     """Values that a task's YAML or code asks for, e.g. `{max_seq_lengths: [4096]}`."""
 
 
+OF_TEXTS = ("text", "field", "split", "limit")
+"""Keys of a task that is texts."""
+
+
 class TaskConfig(PromptConfig):
-    """One lm-evaluation-harness task or group, and the metric that counts."""
+    """One lm-evaluation-harness task or group, and the metric that counts; or texts, scored in bits per byte."""
 
     task: str
+    """Name of lm-eval's task; of texts their own."""
+    text: str | None = None
+    """Files of texts: a file (JSONL, parquet, plain text; perhaps with `.gz`), a folder, or a pattern."""
+    field: Annotated[str, Field(min_length=1)] | None = None
+    """Field of a record that is the document; by default `text`."""
+    split: Annotated[str, Field(min_length=1)] | None = None
+    """Split of a folder or pattern that holds several, or `all`; by default `train`."""
+    limit: Count | None = None
+    """Documents that are taken, the first ones of the files; by default all."""
     metric: str | None = None
     """Metric name; by default the task's first."""
     filter: str | None = None
     """Filter of the metric, e.g. `flexible-extract`; by default the task's first."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
 
+    @model_validator(mode="after")
+    def _texts_stand_alone(self) -> TaskConfig:
+        given = [key for key in type(self).model_fields if key != "task" and getattr(self, key) is not None]
+        own, foreign = ([key for key in given if (key in OF_TEXTS) == of_texts] for of_texts in (True, False))
+        if self.text is None and own:
+            raise ValueError(f"`{own[0]}` is of texts, whose files `text` names, and there is none beside it")
+        if self.text is not None and foreign:
+            raise ValueError(f"`{foreign[0]}` cannot stand beside `text`, whose documents are scored whole as they are")
+        if self.text is not None and not re.match(NAME_PATTERN, self.task):
+            raise ValueError("a task of texts is called by letters, digits, `-`, `_` and `.`, the first no sign")
+        return self
+
 
 def _task(value: Any) -> Any:
+    if isinstance(value, dict) and "text" in value and "task" not in value:  # texts have a name of their own
+        return {"task" if key == "name" else key: each for key, each in value.items()}
     return {"task": value} if isinstance(value, str) else value
 
 
@@ -164,7 +192,8 @@ class EvaluateConfig(PromptConfig):
         of_tasks = sorted({key for task in self.tasks for key in task.model_dump(exclude_none=True) if key != "task"})
         if written or of_tasks:
             keys = ", ".join(f"`{key}`" for key in written or of_tasks)
-            raise ValueError(f"{keys} of lm-eval's tasks cannot stand beside `function`, which makes its own prompts")
+            whose = "texts" if "text" in of_tasks and not written else "lm-eval's tasks"
+            raise ValueError(f"{keys} of {whose} cannot stand beside `function`, which makes its own prompts")
         return self
 
     @model_validator(mode="after")

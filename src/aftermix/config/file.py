@@ -175,13 +175,8 @@ def resolve_paths(config: Config, folder: Path) -> Config:
     if config.merge.statistics is not None:
         statistics = str(_below(folder, config.merge.statistics))
         update["merge"] = config.merge.model_copy(update={"statistics": statistics})
-    if config.evaluate and config.evaluate.include_path:
-        include_path = str(_below(folder, config.evaluate.include_path))
-        update["evaluate"] = config.evaluate.model_copy(update={"include_path": include_path})
-    if config.evaluate and config.evaluate.function and not config.evaluate.function.startswith(CALLABLE):
-        file, _, name = config.evaluate.function.rpartition(":")
-        function = f"{_below(folder, file)}:{name}"
-        update["evaluate"] = config.evaluate.model_copy(update={"function": function})
+    if config.evaluate:
+        update["evaluate"] = _resolve_evaluate_paths(config.evaluate, folder)
 
     if config.train:
         update["train"] = _resolve_data_paths(config.train, folder)
@@ -196,6 +191,21 @@ def _resolve_pilots(optimizer: OptimizerConfig, resolve_model: Callable[[str], s
         pilots = tuple(map(resolve_model, optimizer.scale.pilot))
         update["scale"] = optimizer.scale.model_copy(update={"pilot": pilots})
     return optimizer.model_copy(update=update)
+
+
+def _resolve_evaluate_paths(evaluate: EvaluateConfig, folder: Path) -> EvaluateConfig:
+    update: dict[str, Any] = {}
+    if evaluate.include_path:
+        update["include_path"] = str(_below(folder, evaluate.include_path))
+    if evaluate.function and not evaluate.function.startswith(CALLABLE):
+        file, _, name = evaluate.function.rpartition(":")
+        update["function"] = f"{_below(folder, file)}:{name}"
+    if any(task.text for task in evaluate.tasks):
+        update["tasks"] = tuple(
+            task.model_copy(update={"text": str(_below(folder, task.text))}) if task.text else task
+            for task in evaluate.tasks
+        )
+    return evaluate.model_copy(update=update)
 
 
 def _resolve_data_paths(train: TrainConfig, folder: Path) -> TrainConfig:

@@ -15,6 +15,7 @@ from aftermix.config import EvaluateConfig, ItemsConfig, Split
 from aftermix.errors import EvaluationError, Problem, refuse_if_any
 from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.documents.rows import find_equal_items
+from aftermix.evaluation.documents.text_task import TextsByTask
 from aftermix.evaluation.equal_items import EqualItems
 from aftermix.evaluation.fewshot import choose_examples
 from aftermix.evaluation.fingerprints import TaskFingerprint, fingerprint_task
@@ -93,14 +94,17 @@ class TaskSuite:
     _kept: dict[Split, KeptSplit] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def build(cls, config: EvaluateConfig, *, equal_rows_together: bool = True) -> Self:
+    def build(
+        cls, config: EvaluateConfig, *, equal_rows_together: bool = True, texts: TextsByTask | None = None
+    ) -> Self:
         """Load the tasks, choose metrics and items, and build the search prompts, before any model is loaded.
 
+        `texts` are the documents of the tasks that are texts, which no other is asked for.
         Runs of earlier versions were split without `equal_rows_together`, and go on with their own items.
         Raises :class:`EvaluationError` for everything that is wrong with a task, its metric or its number of items.
         """
         heard = HeardWarnings()
-        loaded = load_tasks(config, heard)
+        loaded = load_tasks(config, heard, texts=texts)
         primary = {
             task.task: choose_metric(task, loaded[task.task], aggregates=loaded[task.task].aggregates)
             for task in config.tasks
@@ -112,7 +116,8 @@ class TaskSuite:
             leaves = {name: leaf for own in loaded.values() for name, leaf in own.items()}
             equal = EqualItems(find_equal_items(leaves) if equal_rows_together else {})
             tasks = _split_tasks(loaded, answers, config.items, equal)
-        tasks = {name: replace(items, note=join_notes(items.note, without[name])) for name, items in tasks.items()}
+        notes = {name: join_notes(tasks[name].note, without[name], loaded[name].note) for name in tasks}
+        tasks = {name: replace(items, note=notes[name]) for name, items in tasks.items()}
         for name, own in loaded.items():
             refuse_no_values(name, primary[name], own, {split: tasks[name].of(split) for split in SPLITS})
 

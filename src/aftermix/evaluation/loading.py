@@ -16,6 +16,7 @@ from lm_eval.tasks._factory import TaskFactory
 from aftermix.config import EvaluateConfig, PromptConfig, TaskConfig
 from aftermix.errors import AftermixError, EvaluationError, Problem, ask_meant_path, describe_cause, refuse_if_any
 from aftermix.evaluation.documents.generators import GeneratorStates, own_generators
+from aftermix.evaluation.documents.text_task import TaskTexts, TextsByTask, build_text_task
 from aftermix.evaluation.documents.traced_task import traced_tasks
 from aftermix.evaluation.local_files import resolve_data_files, tell_content
 from aftermix.evaluation.quiet import HeardWarnings, quiet
@@ -37,6 +38,8 @@ class Leaves(dict[str, Any]):
     """Form of their prompts and answers."""
     without_shots: tuple[str, ...] = ()
     """Leaves that stay without few-shot examples, their YAML saying 0, though the file asks all tasks for some."""
+    note: str | None = None
+    """Words on documents that are left out."""
 
 
 class _LocalFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no types
@@ -49,7 +52,9 @@ class _LocalFactory(TaskFactory):  # type: ignore[misc]  # lm-eval has no types
         return tell_content(resolve_data_files(loaded, folder=entry.yaml_path.parent))
 
 
-def load_tasks(config: EvaluateConfig, heard: HeardWarnings | None = None) -> dict[str, Leaves]:
+def load_tasks(
+    config: EvaluateConfig, heard: HeardWarnings | None = None, *, texts: TextsByTask | None = None
+) -> dict[str, Leaves]:
     """The leaves of every task that `config` names, with their data sets, in the order of the file.
 
     The built-in tasks, whose index costs many seconds, are read only when a name is not found under `include_path`.
@@ -57,28 +62,43 @@ def load_tasks(config: EvaluateConfig, heard: HeardWarnings | None = None) -> di
     `process_docs`) is therefore the same each time, whatever the other tasks and the cache of `datasets`, and is what
     lm-eval makes of it alone.
 
-    What lm-eval warns of is counted in `heard`.
+    What lm-eval warns of is counted in `heard`. `texts` are the documents of the tasks that are texts.
 
     Raises :class:`EvaluationError` for an unknown task (with the names that come close), a task that runs generated
     code without `unsafe_code: true`, images or sound, lm-eval's old Python interface, and data that cannot be loaded
     (with what the loader stumbled over, innermost last).
     """
     with quiet(heard):
-        manager = _open_manager(config)
-        index = manager.task_index
-        refuse_if_any(
-            [_explain_unknown(task.task, list(index), config) for task in config.tasks if task.task not in index]
-        )
-        for task in config.tasks:
-            _refuse_code(task.task, index, allowed=config.unsafe_code)
-        if config.unsafe_code:  # the metric of HumanEval and MBPP asks for this too
-            os.environ.setdefault("HF_ALLOW_CODE_EVAL", "1")
-        loaded = {task.task: _load(task, manager, config) for task in config.tasks}
+        texts = texts or {}
+        loaded = {name: _build_texts(name, each) for name, each in texts.items()}
+        named = [task for task in config.tasks if task.text is None]
+        if named:
+            loaded |= _load_named(named, config)
     _refuse_shared_leaves(loaded)
-    return loaded
+    return {task.task: loaded[task.task] for task in config.tasks}
 
 
-def _open_manager(config: EvaluateConfig) -> Any:
+def _load_named(tasks: Sequence[TaskConfig], config: EvaluateConfig) -> dict[str, Leaves]:
+    """Those of lm-eval and of local YAML files."""
+    manager = _open_manager(config, tasks)
+    index = manager.task_index
+    refuse_if_any([_explain_unknown(task.task, list(index), config) for task in tasks if task.task not in index])
+    for task in tasks:
+        _refuse_code(task.task, index, allowed=config.unsafe_code)
+    if config.unsafe_code:  # the metric of HumanEval and MBPP asks for this too
+        os.environ.setdefault("HF_ALLOW_CODE_EVAL", "1")
+    return {task.task: _load(task, manager, config) for task in tasks}
+
+
+def _build_texts(name: str, texts: TaskTexts) -> Leaves:
+    """Texts are no prompts: neither few-shot examples nor a chat template apply to them."""
+    with own_generators():
+        leaves = Leaves({name: build_text_task(name, texts)})
+    leaves.note = texts.note
+    return leaves
+
+
+def _open_manager(config: EvaluateConfig, tasks: Sequence[TaskConfig]) -> Any:
     include_path = config.include_path
     if include_path is not None and not Path(include_path).is_dir():
         raise EvaluationError(
@@ -88,7 +108,7 @@ def _open_manager(config: EvaluateConfig) -> Any:
         )
 
     manager = TaskManager(include_path=include_path, include_defaults=False) if include_path else None
-    if manager is None or not all(_is_complete(task.task, manager.task_index) for task in config.tasks):
+    if manager is None or not all(_is_complete(task.task, manager.task_index) for task in tasks):
         manager = TaskManager(include_path=include_path, include_defaults=True)
     return manager
 

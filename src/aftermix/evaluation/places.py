@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 
 from aftermix.evaluation.requests import LeafRequests
 from aftermix.evaluation.scoring.metrics import TaskMetric
-from aftermix.runs.item_scores import GroupScores, LeafShare, OptionalScores
+from aftermix.runs.item_scores import GroupScores, LeafShare, OptionalScores, WeightedScores
 
 ItemPlaces = Mapping[str, Sequence[int]]
 """Task -> places of items in the order of the split, ascending."""
@@ -34,6 +34,9 @@ def spread_scores(
     spread: list[float | None] = [None] * sum(len(part.items) for part in parts)
     for place, score in zip(places, scores, strict=True):
         spread[place] = score
+    if isinstance(scores, WeightedScores):
+        weights_of = dict(zip(places, scores.weights, strict=True))
+        return WeightedScores(spread, [weights_of.get(place, 0.0) for place in range(len(spread))])
     if not isinstance(scores, GroupScores) or len(parts) == 1:
         return spread
 

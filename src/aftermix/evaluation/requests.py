@@ -142,7 +142,7 @@ def _apply_filters(leaf: Any) -> None:
 
 def _score_item(leaf: Any, document: Any, answers: list[Any], *, item: str) -> dict[str, float]:
     try:
-        return read_item_values(leaf.process_results(document, answers))
+        return read_item_values(leaf, leaf.process_results(document, answers))
     except AftermixError:
         raise
     except Exception as error:  # metrics and the task's own Python may raise anything

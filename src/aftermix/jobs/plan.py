@@ -185,12 +185,13 @@ def _plan_evaluations(
 ) -> JobEstimate:
     """A search through `space`, or a mixture, which has none."""
     from aftermix.evaluation.remarks import remark_on_warnings
-    from aftermix.evaluation.suites.opening import open_suite
+    from aftermix.evaluation.suites.contract import count_answered_items
+    from aftermix.jobs.evaluate.opening import open_task_suite
     from aftermix.jobs.evaluator import ModelEvaluator
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
 
-    suite = open_suite(config.evaluate)
+    suite = open_task_suite(config.evaluate)
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
     engine = suite.open_engine(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
     lm, busy = engine.lm, _measure_busy_cores()
@@ -213,7 +214,7 @@ def _plan_evaluations(
         memory_free_bytes=free,
         measurements=measurements,
         items=suite.count_items(),
-        resolution=objectives.describe_resolution({name: len(items.test) for name, items in suite.tasks.items()}),
+        resolution=objectives.describe_resolution(count_answered_items(suite)),
         cut_prompts=suite.count_cut_prompts(lm),
         tokens={split: count * measurements[split] for split, count in per_model.items()},
         tokens_per_s=suite.measure_speed(lm),

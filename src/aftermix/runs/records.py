@@ -30,6 +30,8 @@ class TaskScore(RunRecord):
     items: int
     cut_prompts: int | None = None
     """Requests whose prompt lost its beginning to the model's length; absent where there are none."""
+    bytes: int | None = None
+    """UTF-8 bytes of the texts that the score is of, which is minus their bits per byte; absent of other tasks."""
 
 
 class UtilityScore(RunRecord):

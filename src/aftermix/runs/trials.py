@@ -14,16 +14,15 @@ from aftermix.config import Split
 from aftermix.errors import SearchError, join_place
 from aftermix.runs.answers.candidate import KeptAnswers
 from aftermix.runs.item_scores import (
-    GroupScores,
-    GroupScoresRecord,
     OptionalScores,
+    ScoresRecords,
     StoredScores,
     WholeScore,
-    WholeScoreRecord,
     average,
     count_values,
     dump_scores,
     parse_scores,
+    replace_scores,
 )
 from aftermix.runs.json_record import Finite, describe_fault
 
@@ -181,7 +180,7 @@ _TRIAL: TypeAdapter[Trial] = TypeAdapter(Trial)
 _PROPOSAL: TypeAdapter[ProposedPoint] = TypeAdapter(ProposedPoint)
 _LATER_KEYS = ("strategy", "batch", "worker", "attempt", "tokens")
 """Keys of a trial that runs of old lack: absent where there is no value, so that a journal stays as it began."""
-_ITEMS: TypeAdapter[dict[str, list[Finite | None] | GroupScoresRecord | WholeScoreRecord]] = TypeAdapter(
+_ITEMS: TypeAdapter[dict[str, list[Finite | None] | ScoresRecords]] = TypeAdapter(
     dict[str, StoredScores], config=ConfigDict(allow_inf_nan=False)
 )
 
@@ -266,8 +265,5 @@ def check_items(items: Mapping[str, OptionalScores], *, tasks: Iterable[str], wh
         if bad is not None:
             found = f"expected finite scores of task '{task}', found {plain[bad]} at item {bad}"
             raise SearchError(where, found, "Check the task's metric and the merged model's outputs.")
-        if isinstance(scores, WholeScore):
-            checked[task] = scores
-        else:
-            checked[task] = GroupScores(plain, scores.leaves) if isinstance(scores, GroupScores) else plain
+        checked[task] = scores if isinstance(scores, WholeScore) else replace_scores(scores, plain)
     return checked

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from aftermix.errors import SearchError, printable
-from aftermix.runs.item_scores import OptionalScores, split_leaves, subtract_scores
+from aftermix.runs.item_scores import LeafScores, OptionalScores, split_leaves, subtract_scores
 from aftermix.runs.trials import ItemScores
 from aftermix.seeds import generator
 
@@ -35,31 +36,32 @@ def bootstrap_mean(
 ) -> Interval:
     """The 95% interval of `sum_t weights_t * score_t`, each score the mean over the task's items that have a value.
 
-    Items are drawn within a task; within each leaf of a group whose leaves are weighted.
+    Items are drawn within a task; within each leaf of a group whose leaves are weighted. Items with weights take these
+    along: the score of a draw is a ratio of sums, as bits over bytes.
 
     A task whose items all score the same (one item, say) shifts the interval and does not widen it; if every task is
     such, both ends are the score itself.
     """
     samples = [
-        (weights[task] * leaf.share, np.asarray(leaf.valued, dtype=np.float64))
+        (weights[task] * leaf.share, _DrawnItems.build(leaf))
         for task in weights
         for leaf in split_leaves(items[task])
         if leaf.share
     ]
-    fixed = sum(weight * float(x[0]) for weight, x in samples if _is_constant(x))
-    varying = [(weight, x) for weight, x in samples if not _is_constant(x)]
+    fixed = sum(weight * float(drawn.values[0]) for weight, drawn in samples if drawn.is_constant)
+    varying = [(weight, drawn) for weight, drawn in samples if not drawn.is_constant]
     if not varying:
         return fixed, fixed
 
     # The fixed tasks' part is added inside, so that both ends are shifted by the same float operations.
     def weigh_means(*drawn: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         total = np.asarray(fixed, dtype=np.float64)
-        for (weight, _), x in zip(varying, drawn, strict=True):
-            total = total + weight * x.mean(axis=axis)
+        for (weight, sample), x in zip(varying, drawn, strict=True):
+            total = total + weight * sample.average(x, axis=axis)
         return total
 
     interval = bootstrap(
-        tuple(x for _, x in varying),
+        tuple(sample.drawable for _, sample in varying),
         weigh_means,
         n_resamples=RESAMPLES,
         batch=BATCH,
@@ -126,5 +128,31 @@ def describe_resolution(tested: Mapping[str, int], shares: Mapping[str, float], 
     )
 
 
-def _is_constant(sample: NDArray[np.float64]) -> bool:
-    return bool((sample == sample[0]).all())
+@dataclass(frozen=True, eq=False)
+class _DrawnItems:
+    """Items of one leaf as they are drawn: their values, or their places where each has a weight to take along."""
+
+    values: NDArray[np.float64]
+    weights: NDArray[np.float64] | None
+
+    @classmethod
+    def build(cls, leaf: LeafScores) -> _DrawnItems:
+        weights = leaf.valued_weights
+        return cls(np.asarray(leaf.valued, dtype=np.float64), None if weights is None else np.asarray(weights, float))
+
+    @property
+    def is_constant(self) -> bool:
+        return bool((self.values == self.values[0]).all())
+
+    @property
+    def drawable(self) -> NDArray[np.float64]:
+        """Sample that the bootstrap draws of."""
+        return self.values if self.weights is None else np.arange(len(self.values), dtype=np.float64)
+
+    def average(self, drawn: NDArray[np.float64], *, axis: int) -> NDArray[np.float64]:
+        """Scores of draws of :attr:`drawable`."""
+        if self.weights is None:
+            return np.asarray(drawn.mean(axis=axis))
+        places = drawn.astype(np.int64)
+        weights = self.weights[places]
+        return np.asarray((weights * self.values[places]).sum(axis=axis) / weights.sum(axis=axis))

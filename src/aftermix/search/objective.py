@@ -68,10 +68,14 @@ class ObjectiveSet:
         return {task: max(goal.floors.get(task, -math.inf) for goal in self.goals) for task in tasks}
 
     def describe_resolution(self, tested: Mapping[str, int]) -> tuple[str, ...]:
-        """The least difference that `tested` items by task can tell in each objective, in words."""
+        """The least difference that `tested` items by task can tell in each objective, in words.
+
+        Of an objective with another task, whose items are not answered right or wrong, nothing is said.
+        """
         return tuple(
             describe_resolution(tested, goal.shares, objective=None if self.is_single else goal.name)
             for goal in self.goals
+            if goal.shares.keys() <= tested.keys()
         )
 
     def values(self, scores: Mapping[str, float]) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aftermix.runs.item_scores import WholeScore, count_values, is_whole
+from aftermix.runs.item_scores import WeightedScores, WholeScore, count_values, is_whole
 from aftermix.runs.records import ScoresRecord, TaskScore
 from aftermix.runs.trials import ItemScores, average_scores
 from aftermix.search.intervals import Interval, bootstrap_mean, bootstrap_task, subtract_items
@@ -21,6 +21,7 @@ def summarise(items: ItemScores, *, objectives: ObjectiveSet, seed: int) -> Scor
             if isinstance(values, WholeScore)
             else _widen_interval(scores[task], bootstrap_task(values, seed=seed, task=task)),
             items=count_values(values),
+            **({"bytes": round(sum(values.weights))} if isinstance(values, WeightedScores) else {}),
         )
         for task, values in items.items()
     }

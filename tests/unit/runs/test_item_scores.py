@@ -13,6 +13,7 @@ from aftermix.errors import SearchError
 from aftermix.runs.item_scores import (
     GroupScores,
     LeafShare,
+    WeightedScores,
     average,
     complete_scores,
     count_values,
@@ -49,6 +50,55 @@ def test_a_group_is_the_weighted_mean_of_the_means_of_its_leaves(
     assert average(group(*leaves)) == pytest.approx(expected, abs=1e-12)
 
 
+def weigh(pairs: list[tuple[float | None, float]]) -> WeightedScores:
+    return WeightedScores([score for score, _ in pairs], [weight for _, weight in pairs])
+
+
+WEIGHED = st.lists(st.tuples(VALUE, st.floats(1, 1000)), min_size=1, max_size=12).filter(
+    lambda pairs: any(score is not None for score, _ in pairs)
+)
+
+
+@given(WEIGHED)
+def test_weighted_items_are_a_ratio_of_sums(pairs: list[tuple[float | None, float]]) -> None:
+    sums = np.sum([(score * weight, weight) for score, weight in pairs if score is not None], axis=0)
+    assert average(weigh(pairs)) == pytest.approx(sums[0] / sums[1], abs=1e-9)
+
+
+@given(WEIGHED)
+def test_completed_weighted_scores_vary_as_the_ratio_does(pairs: list[tuple[float | None, float]]) -> None:
+    """Their variance over drawn items is that of the linearised ratio: `sum (w (x - mean))^2 / (sum w)^2`."""
+    scores, (values, weights) = weigh(pairs), np.array([(x or 0.0, w * (x is not None)) for x, w in pairs]).T
+    mean, completed = average(scores), np.array(complete_scores(scores))
+    assert completed.mean() == pytest.approx(mean, abs=1e-9)
+    expected = ((weights * (values - mean)) ** 2).sum() / weights.sum() ** 2
+    assert ((completed - completed.mean()) ** 2).sum() / len(pairs) ** 2 == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_difference_of_weighted_scores_keeps_the_weights() -> None:
+    ours, theirs = weigh([(-1.0, 100), (-0.5, 300), (None, 50)]), weigh([(-2.0, 100), (-0.5, 300), (None, 50)])
+    difference = subtract_items({"wiki": ours}, {"wiki": theirs})["wiki"]
+    assert isinstance(difference, WeightedScores)
+    assert (list(difference), difference.weights) == ([1.0, 0.0, None], (100.0, 300.0, 0.0))
+    assert average(difference) == 0.25 == average(ours) - average(theirs)
+
+
+def test_an_interval_of_weighted_items_draws_documents_with_their_bytes() -> None:
+    """Against a slow loop over draws of documents, each a sum of bits over a sum of bytes."""
+    rng = np.random.default_rng(3)
+    sizes, rates = rng.lognormal(5, 1, 40), rng.normal(-1, 0.2, 40)
+    found = bootstrap_task(WeightedScores(rates.tolist(), sizes.tolist()), seed=0, task="wiki")
+    drawn = [rng.integers(0, 40, 40) for _ in range(4000)]
+    ratios = [(sizes[each] * rates[each]).sum() / sizes[each].sum() for each in drawn]
+    assert found == pytest.approx(np.quantile(ratios, [0.025, 0.975]), abs=0.01)
+    assert bootstrap_task(weigh([(-1.0, 10), (-1.0, 500)]), seed=0, task="wiki") == (-1.0, -1.0)
+
+
+def test_an_item_with_a_score_needs_a_weight() -> None:
+    with pytest.raises(ValueError, match="an item that has a score has no weight above 0"):
+        WeightedScores([-1.0, -0.5], [100, 0])
+
+
 @given(st.one_of(SCORES, LEAVES.map(lambda leaves: group(*leaves))))
 def test_completed_scores_have_the_same_mean(scores: list[float | None]) -> None:
     assert np.mean(complete_scores(scores)) == pytest.approx(average(scores), abs=1e-9)
@@ -76,12 +126,18 @@ def test_a_group_whose_leaves_have_other_numbers_of_items_is_no_group() -> None:
 
 
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
-    items = {"plain": [1.0, 0.5], "partial": [None, 0.25, None], "duo": group(([1.0, None], 1.0), ([0.0], 2.0))}
+    items = {
+        "wiki": weigh([(-1.0, 100), (None, 7)]),
+        "plain": [1.0, 0.5],
+        "partial": [None, 0.25, None],
+        "duo": group(([1.0, None], 1.0), ([0.0], 2.0)),
+    }
     write_items(tmp_path / "00000.json", items)
     stored = read_items_file(tmp_path / "00000.json")
     assert stored == items
     assert stored["duo"].leaves == items["duo"].leaves  # type: ignore[attr-defined]
     assert average(stored["duo"]) == pytest.approx(1 / 3)
+    assert stored["wiki"].weights == (100.0, 0.0)  # type: ignore[attr-defined]
 
 
 def test_a_file_of_an_earlier_version_is_a_list_for_each_task(tmp_path: Path) -> None:
@@ -92,7 +148,15 @@ def test_a_file_of_an_earlier_version_is_a_list_for_each_task(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "content", ['{"ja": [1.0, NaN]}', '{"ja": ["1"]}', '{"duo": {"scores": [1.0], "leaves": [[2, 1.0]]}}', "{"]
+    "content",
+    [
+        '{"ja": [1.0, NaN]}',
+        '{"ja": ["1"]}',
+        '{"duo": {"scores": [1.0], "leaves": [[2, 1.0]]}}',
+        '{"wiki": {"scores": [1.0, -1.0], "weights": [1.0]}}',
+        '{"wiki": {"scores": [1.0], "weights": [0.0]}}',
+        "{",
+    ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "00000.json").write_text(content)

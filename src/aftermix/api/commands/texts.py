@@ -116,7 +116,8 @@ def describe_scores(summary: ScoresRecord) -> Iterator[str]:
     for task, entry in summary.tasks.items():
         cut = f"; {entry.cut_prompts} prompts cut to the model's length" if entry.cut_prompts else ""
         score = _format_score(entry.score, entry.interval, choose_scale([entry.score]))
-        yield f"{task}: {score} on {entry.items} items{cut}"
+        of_texts = f": {-entry.score:.3f} bits per byte over {entry.bytes:,} bytes" if entry.bytes else ""
+        yield f"{task}: {score} on {entry.items} items{of_texts}{cut}"
 
     scale = choose_scale([*summary.objective, *(entry.score for entry in summary.tasks.values())])
     for value, interval in zip(summary.objective, summary.interval, strict=True):

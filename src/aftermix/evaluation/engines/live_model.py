@@ -21,6 +21,7 @@ from transformers import StoppingCriteriaList
 
 from aftermix.errors import EvaluationError
 from aftermix.evaluation.blocks.plan_blocks import PlanBlocks
+from aftermix.evaluation.documents.windows import TextWindows, plan_windows
 from aftermix.evaluation.engines.batches import ScoringPlan, score_plan
 from aftermix.evaluation.engines.generation import (
     BatchAnswers,
@@ -95,14 +96,10 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             return False
         return True
 
-    def _loglikelihood_tokens(
-        self,
-        requests: list[Any],
-        disable_tqdm: bool = True,  # noqa: ARG002
-        override_bs: int | None = None,
-    ) -> list[tuple[float, bool]]:
-        pairs = [(context, continuation) for _, context, continuation in requests]
-        return self._score_plan(self._plan_pairs(pairs, batch_size=override_bs or self.batch_size).plan)
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
+        """Log-likelihood of each whole text, which is read in windows."""
+        windows = self.find_windows(requests)
+        return windows.join(self._score_plan(windows.chosen.plan))
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
         """Each context continued until a stop text, the end of text or the limit."""
@@ -161,7 +158,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             elif kind in ("loglikelihood", REFERENCE):
                 total += self.find_scoring_plan(of_kind).plan.tokens
             else:
-                total += sum(len(self.tok_encode(request.args[0])) for request in of_kind)
+                total += self.find_windows(of_kind).chosen.plan.tokens
         return total
 
     def apply_chat_template(
@@ -265,7 +262,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
         def make() -> ChosenPlan:
             pairs = [self.tokenise_pair(*request.args, place=_locate_request(request)) for request in requests]
-            return self._plan_pairs(pairs, batch_size=self.batch_size)
+            return self.plan_pairs(pairs, batch_size=self.batch_size)
 
         return self._keep_plan(requests, make)
 
@@ -295,7 +292,12 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             )
         return context_tokens, continuation_tokens
 
-    def _plan_pairs(self, pairs: Sequence[Pair], *, batch_size: int) -> ChosenPlan:
+    def find_windows(self, requests: Sequence[Any]) -> TextWindows:
+        """The windows in which whole texts are scored, planned once."""
+        return self._keep_plan(requests, lambda: plan_windows(self, requests))
+
+    def plan_pairs(self, pairs: Sequence[Pair], *, batch_size: int) -> ChosenPlan:
+        """The plan of contexts with their continuations, in tokens."""
         self._refuse_unknown_tokens(token for pair in pairs for part in pair for token in part)
         return choose_plan(
             pairs,

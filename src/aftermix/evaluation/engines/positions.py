@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-from lm_eval import utils
-
-from aftermix.evaluation.engines.batches import count_plain_positions
 
 if TYPE_CHECKING:
     from aftermix.evaluation.engines.live_model import HarnessModel
@@ -28,8 +24,7 @@ class PositionCounter:
 def count_request_positions(lm: HarnessModel, requests: Sequence[Any]) -> int:
     """Positions that `lm` computes to answer `requests`, asked for together; computes no model output.
 
-    Generated text counts at its limit, and whole texts that share a beginning without what that saves: for these it is
-    the most that can come.
+    Generated text counts at its limit: of it this is the most that can come.
     """
     by_kind: dict[str, list[Any]] = defaultdict(list)
     for request in requests:
@@ -41,24 +36,7 @@ def count_request_positions(lm: HarnessModel, requests: Sequence[Any]) -> int:
             batches = lm.find_generation_plan(of_kind).batches
             total += sum(batch.most_positions * int(batch.settings.options.get("num_beams") or 1) for batch in batches)
         elif kind == "loglikelihood_rolling":
-            total += sum(_count_windows(lm, of_kind))
+            total += lm.find_windows(of_kind).chosen.plan.positions
         else:
             total += lm.find_scoring_plan(of_kind).plan.positions
     return total
-
-
-def _count_windows(lm: HarnessModel, requests: Sequence[Any]) -> Iterator[int]:
-    """Positions of each batch of windows into which whole texts are cut, as lm-eval cuts them."""
-    windows = [
-        utils.make_disjoint_window(window)
-        for request in requests
-        for window in utils.get_rolling_token_windows(
-            token_list=lm.tok_encode(request.args[0]),
-            prefix_token=lm.prefix_token_id,
-            max_seq_len=lm.max_length,
-            context_len=1,
-        )
-    ]
-    for start in range(0, len(windows), lm.batch_size):
-        batch = windows[start : start + lm.batch_size]
-        yield count_plain_positions(batch, batch_size=len(batch), max_length=lm.max_length)

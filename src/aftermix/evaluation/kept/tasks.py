@@ -125,7 +125,9 @@ def build_task_requests(metric: TaskMetric, splits: Mapping[Split, KeptTask]) ->
     """The requests of one task in all splits; it is of a kind where all of its items are."""
     kinds = {item.kind for task in splits.values() for item in task.items}
     kind: AnswerKind = kinds.pop() if len(kinds) == 1 else "none"
-    length = CHOSEN_BY.get(metric.name) if kind == "choice" else None
+    length: LengthUnit | None = CHOSEN_BY.get(metric.name) if kind == "choice" else None
+    if kind == "reference" and metric.weighting == "bytes":
+        length = "bytes"
     return TaskRequests(kind, str(metric), length, {split: task.requests for split, task in splits.items()})
 
 

@@ -1,4 +1,7 @@
-"""The metric of a task that counts, settled before any model is loaded: a mean over items, higher is better."""
+"""The metric of a task that counts, settled before any model is loaded: a mean over items, higher is better.
+
+Of the metrics of texts it is bits per byte, which counts with a minus sign.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from lm_eval.api.registry import HIGHER_IS_BETTER_REGISTRY
 
 from aftermix.config import TaskConfig
 from aftermix.errors import EvaluationError, ask_meant
-from aftermix.evaluation.scoring.metrics import TaskMetric, Weighting
+from aftermix.evaluation.scoring.metrics import TaskMetric, Weighting, is_bits_per_byte
 from aftermix.evaluation.scoring.probe import find_keys
 
 BY_HAND = (
@@ -31,7 +34,8 @@ def choose_metric(task: TaskConfig, leaves: Mapping[str, Any], *, aggregates: Se
     `metric_list` or not: one metric for the whole task.
 
     Raises :class:`EvaluationError` unless every leaf that counts has metric and filter, the task's score is the mean of
-    the metric over the items that have a value, and higher is better: a search compares items and maximises.
+    the metric over the items that have a value, and higher is better: a search compares items and maximises. Bits per
+    byte are such a mean with a minus sign, in which items count by their bytes.
     """
     first = next(iter(leaves.values()))
     own = next((each for each in aggregates if task.metric in (None, each.metric)), None)
@@ -54,6 +58,11 @@ def choose_metric(task: TaskConfig, leaves: Mapping[str, Any], *, aggregates: Se
 
     metric = next(iter(metrics))
     followed = own is not None and (own.filter_list is None or chosen in own.filter_list)
+    if metric.weighting == "bytes" and not (followed and len(holders) > 1):
+        return metric
+    if metric.weighting == "bytes":
+        found = f"expected one ratio of bits to bytes, found '{name}' averaged over the tasks of a group"
+        raise EvaluationError(f"task '{task.task}'", found, "Name its tasks one by one in `evaluate.tasks`.")
     weighting: Weighting = ("sizes" if own.weight_by_size else "equal") if own and followed else "items"
     return TaskMetric(metric.name, metric.filter, weighting, metric.skips_nan)
 
@@ -123,7 +132,8 @@ def _settle(name: str, filter_name: str, leaf_name: str, leaf: Any) -> TaskMetri
             f"expected a metric that is a mean over items with higher better, found '{name}': {found_text}",
             remedy,
         )
-    return TaskMetric(name, filter_name, skips_nan=leaf.aggregation().get(name) is nanmean)
+    weighting: Weighting = "bytes" if is_bits_per_byte(leaf, name) else "items"
+    return TaskMetric(name, filter_name, weighting, skips_nan=leaf.aggregation().get(name) is nanmean)
 
 
 def _explain_member(error: EvaluationError, filter_name: str, leaves: Mapping[str, Any]) -> EvaluationError:
@@ -168,6 +178,8 @@ def _is_number(key: str, found: Sequence[str], leaf: Any) -> bool:
 
 def _is_usable(key: str, leaf: Any) -> bool:
     """A key that the task gives no direction has that of lm-eval's metric of the same name, else higher is better."""
+    if is_bits_per_byte(leaf, key):
+        return True
     direction = leaf.higher_is_better().get(key, HIGHER_IS_BETTER_REGISTRY.get(key, True))
     return _is_mean(key, leaf) and bool(direction)
 

@@ -10,11 +10,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from lm_eval.api.metrics import bits_per_byte
 
 from aftermix.errors import EvaluationError
 
-Weighting = Literal["items", "sizes", "equal"]
-"""Weights of leaf tasks: their items with values; or all their items, or equal ones, as a group of lm-eval says."""
+Weighting = Literal["items", "sizes", "equal", "bytes"]
+"""Weights of leaf tasks: their items with values; or all their items, or equal ones, as a group of lm-eval says.
+`bytes`: items count by the bytes of their texts, in one ratio of sums."""
+BYTES_OF = ".bytes"
+"""Ending of the key under which the bytes of an item stand beside its bits per byte."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,23 @@ class TaskMetric:
         return f"{self.name},{self.filter}"
 
 
-def read_item_values(results: Mapping[str, Any]) -> dict[str, float]:
-    """The results of one item that are numbers; parts of corpus metrics (pairs, texts) are left out.
+def is_bits_per_byte(leaf: Any, key: str) -> bool:
+    """True for a metric that lm-eval sums as bits over bytes: its items are log-likelihoods with their bytes."""
+    return leaf.aggregation().get(key) is bits_per_byte
 
-    An array or a tensor of one element is a number, as lm-eval's mean takes it.
+
+def read_item_values(leaf: Any, results: Mapping[str, Any]) -> dict[str, float]:
+    """The results of one item of the lm-eval task `leaf` that are numbers.
+
+    An array or a tensor of one element is a number, as lm-eval's mean takes it. Of bits per byte an item has its own,
+    with a minus sign, since higher is better in all scores, and its bytes under a key of their own; a text without
+    bytes has none. Parts of other corpus metrics (pairs, texts) are left out.
     """
     numbers = {name: _read_number(value) for name, value in results.items()}
+    for name, value in results.items():
+        if is_bits_per_byte(leaf, name) and isinstance(value, tuple | list) and value[1]:
+            loglikelihood, count = value
+            numbers |= {name: loglikelihood / (count * math.log(2)), name + BYTES_OF: float(count)}
     return {name: number for name, number in numbers.items() if number is not None}
 
 

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.quiet import quiet
 from aftermix.evaluation.requests import compile_templates_once
-from aftermix.evaluation.scoring.metrics import TaskMetric, read_item_values
+from aftermix.evaluation.scoring.metrics import BYTES_OF, TaskMetric, read_item_values
 
 ENOUGH_DOCUMENTS = 200
 """Documents after which a key that the task declares itself is no longer looked for."""
@@ -48,7 +48,8 @@ def find_keys(leaf: Any, filter_name: str, wanted: str, *, documents: Iterable[i
                 complete = False
                 break
             try:
-                keys |= dict.fromkeys(_score_made_up(leaf, leaf.task_docs[number], filter_name))
+                scored = _score_made_up(leaf, leaf.task_docs[number], filter_name)
+                keys |= dict.fromkeys(key for key in scored if not key.endswith(BYTES_OF))
             except Exception:  # the task's own Python may raise anything at an answer that no model gave
                 complete = False
     return ScoringKeys(tuple(keys), complete=complete)
@@ -99,7 +100,7 @@ def _has_value(values: dict[str, float], metric: TaskMetric) -> bool:
 
 
 def _score_made_up(leaf: Any, document: Any, filter_name: str, *, answer: str | None = None) -> dict[str, float]:
-    return read_item_values(leaf.process_results(document, _make_answers(leaf, document, filter_name, answer)))
+    return read_item_values(leaf, leaf.process_results(document, _make_answers(leaf, document, filter_name, answer)))
 
 
 def _make_answers(leaf: Any, document: Any, filter_name: str, answer: str | None = None) -> list[Any]:

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from aftermix.evaluation.requests import LeafRequests, score_items
-from aftermix.evaluation.scoring.metrics import TaskMetric, read_primary_values
-from aftermix.runs.item_scores import GroupScores, LeafShare
+from aftermix.evaluation.scoring.metrics import BYTES_OF, TaskMetric, read_primary_values
+from aftermix.runs.item_scores import GroupScores, LeafShare, WeightedScores
 
 
 def score_task(
@@ -32,6 +32,8 @@ def score_task(
                     columns[f"{key},{name}"].append(number)
 
     metrics = {name: column for name, column in columns.items() if len(column) == len(primary)}
+    if metric.weighting == "bytes":
+        return WeightedScores(primary, [numbers.get(metric.name + BYTES_OF, 0.0) for numbers in values]), metrics
     return _weigh_leaves(primary, scored, metric, in_part=in_part), metrics
 
 

@@ -98,3 +98,14 @@ class EvaluationSuite(Protocol):
 
     def fingerprint_tasks(self, lm: Any) -> Mapping[str, TaskFingerprint]:
         """Task -> hashes of what decides its scores besides the model."""
+
+
+def list_text_tasks(suite: EvaluationSuite) -> tuple[str, ...]:
+    """Tasks that are scored in bits per byte: no share of their items is answered right."""
+    return tuple(task for task, metric in suite.name_metrics().items() if metric.startswith("bits_per_byte,"))
+
+
+def count_answered_items(suite: EvaluationSuite, split: Split = "test") -> dict[str, int]:
+    """Task -> number of items of `split`, of the tasks whose items are answered, well or badly."""
+    texts = list_text_tasks(suite)
+    return {task: len(items.of(split)) for task, items in suite.tasks.items() if task not in texts}

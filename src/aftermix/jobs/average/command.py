@@ -123,7 +123,7 @@ def _choose_best(
     checkpoints: list[RunCheckpoint], count: int, by: Config, log: Callable[[str], object]
 ) -> list[RunCheckpoint]:
     """The `count` checkpoints with the highest objective on the select items, in order; ties go to the later one."""
-    from aftermix.evaluation.suites.opening import open_suite
+    from aftermix.jobs.evaluate.opening import open_task_suite
     from aftermix.jobs.evaluate.own_tasks import settle_tasks
     from aftermix.jobs.evaluator import ModelEvaluator
     from aftermix.merging.merge import Merger, stream_merged_tensors
@@ -134,7 +134,7 @@ def _choose_best(
     require(by, "evaluate")
     by = settle_tasks(by)
     assert by.evaluate is not None  # noqa: S101 - required above; for the type checker
-    suite = open_suite(by.evaluate)
+    suite = open_task_suite(by.evaluate)
     objectives = ObjectiveSet.build(by.search.objective, tasks=list(suite.tasks))
 
     config = _build_config(checkpoints)

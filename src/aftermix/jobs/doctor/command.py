@@ -193,16 +193,18 @@ def _check_calibration(pool: ModelPool, config: Config, diagnosis: ConfigDiagnos
 def _check_tasks(config: Config, job: JobKind, sources: tuple[Model, Path] | None, diagnosis: ConfigDiagnosis) -> None:
     """Tasks, and their prompts where the `sources`, a model and the folder of its tokenizer, are at hand."""
     from aftermix.evaluation.remarks import remark_on_warnings
+    from aftermix.evaluation.suites.contract import count_answered_items
     from aftermix.evaluation.suites.harness_suite import HarnessSuite
     from aftermix.jobs.doctor.tasks import examine_prompts
+    from aftermix.jobs.evaluate.opening import read_task_texts
     from aftermix.search.objective import ObjectiveSet
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
-    suite = HarnessSuite.build(config.evaluate)
+    suite = HarnessSuite.build(config.evaluate, texts=read_task_texts(config.evaluate))
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
 
     describe_items(suite.tasks, diagnosis)
-    diagnosis.facts += objectives.describe_resolution({name: len(items.test) for name, items in suite.tasks.items()})
+    diagnosis.facts += objectives.describe_resolution(count_answered_items(suite))
     if sources is not None:
         found = examine_prompts(suite, config, sources=sources, objectives=objectives if job == "search" else None)
         diagnosis.problems += found.problems

@@ -14,6 +14,7 @@ from aftermix.errors import AftermixError, Problem
 from aftermix.evaluation.engines.hf import open_planning_model
 from aftermix.evaluation.items import SPLITS
 from aftermix.evaluation.rehearsal import count_cut_prompts, find_largest_scores
+from aftermix.evaluation.suites.contract import list_text_tasks
 from aftermix.evaluation.suites.harness_suite import HarnessSuite
 from aftermix.jobs.doctor.budget import list_budget_notes
 from aftermix.search.objective import ObjectiveSet
@@ -57,6 +58,7 @@ def examine_prompts(
     if objectives is None:
         return PromptExamination([], notes)
     notes += _list_scale_remarks(find_largest_scores(suite, lm), objectives)
+    notes += _list_unit_remarks(list_text_tasks(suite), objectives)
     try:
         return PromptExamination([], [*notes, *list_budget_notes(config, suite, lm)])
     except AftermixError as error:
@@ -71,6 +73,18 @@ def _list_scale_remarks(largest: Mapping[str, float], objectives: ObjectiveSet) 
         if shares and others:
             found = f"'{others[0]}' scores up to {largest[others[0]]:g}, '{shares[0]}' up to {largest[shares[0]]:g}"
             remedy = "In one mean the larger scale decides: weigh them in `search.objective`, or give each its own."
+            yield Problem(f"objective '{goal.name}'", found, remedy)
+
+
+def _list_unit_remarks(texts: Sequence[str], objectives: ObjectiveSet) -> Iterator[Problem]:
+    """Note every objective that is a mean over bits per byte and over scores of another unit."""
+    for goal in objectives.goals:
+        of_texts, others = (
+            sorted(task for task in goal.weights if (task in texts) == is_text) for is_text in (True, False)
+        )
+        if of_texts and others:
+            found = f"'{of_texts[0]}' scores minus its bits per byte, '{others[0]}' in another unit"
+            remedy = "A bit and a point are not worth the same: weigh them in `search.objective`, or give each its own."
             yield Problem(f"objective '{goal.name}'", found, remedy)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, Split, require
-from aftermix.evaluation.suites.opening import open_suite
+from aftermix.jobs.evaluate.opening import open_task_suite
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.job_kind import NEEDED
@@ -35,7 +35,7 @@ def evaluate(config: Config, *, split: Split) -> ScoresRecord:
         check_weights(recipe, weights)
 
     pool = open_pool(config)
-    suite = open_suite(config.evaluate)
+    suite = open_task_suite(config.evaluate)
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
 
     merger = open_merger(config, pool, recipe)

@@ -13,6 +13,7 @@ from aftermix.evaluation.engines.hf import open_planning_model
 from aftermix.evaluation.engines.live_model import HarnessModel
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.evaluation.kept.tasks import KeptItem
+from aftermix.jobs.evaluate.opening import read_task_texts
 from aftermix.jobs.job_kind import NEEDED
 
 LAST_TOKENS = 12
@@ -30,7 +31,7 @@ def show_prompts(config: Config, *, split: Split, count: int) -> list[str]:
     if config.evaluate.function is not None:
         found = "expected lm-eval's tasks, found one's own `function`, whose prompts nobody else sees"
         raise EvaluationError("--show", found, "Print them in the function.")
-    pool, suite = open_pool(config), TaskSuite.build(config.evaluate)
+    pool, suite = open_pool(config), TaskSuite.build(config.evaluate, texts=read_task_texts(config.evaluate))
     lm = open_planning_model(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
     gold = {
         (task, item.item): item.gold
@@ -66,7 +67,9 @@ def describe_item(lm: HarnessModel, title: str, requests: Sequence[Any], gold: i
             yield from _describe_context(lm, context, lm.tok_encode(context))
             yield f"  written: until {', '.join(map(_quote, options.get('until') or ['the end token']))}"
         else:
-            yield f"  text: {_quote(request.args[0])}: {len(lm.tok_encode(request.args[0]))} tokens, all of them scored"
+            windows = lm.find_windows([request]).counts[0]
+            told = f"all of them scored{f', in {windows} windows' if windows > 1 else ''}"
+            yield f"  text: {_quote(request.args[0])}: {len(lm.tok_encode(request.args[0]))} tokens, {told}"
 
 
 def _describe_context(lm: HarnessModel, context: str, tokens: Sequence[int]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aftermix.config import Config, require
 from aftermix.errors import ConfigError
+from aftermix.evaluation.suites.contract import count_answered_items
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.evaluator import MergeEvaluator
@@ -94,9 +95,7 @@ def _search(
     inputs = RunInputs.open(config, run, resume=resume, log=log)
     pool, split = inputs.pool, inputs.split
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(inputs.suite.tasks))
-    refuse_fine_precision(
-        config.search, objectives, {task: len(items.search) for task, items in inputs.suite.tasks.items()}
-    )
+    refuse_fine_precision(config.search, objectives, count_answered_items(inputs.suite, "search"))
 
     if resume:
         run_folder.refuse_other_kind(run, mixture=False)

@@ -183,13 +183,15 @@ class ResponseStage:
 
 
 def refuse_fine_precision(config: SearchConfig, objectives: ObjectiveSet, items: Mapping[str, int]) -> None:
-    """Refuse a `precision` below what one search item changes in the objective; `items` counts those of each task.
+    """Refuse a `precision` below what one search item changes in the objective; `items` counts those of each task whose
+    items are answered.
 
     Raises :class:`SearchError` naming the least precision that the items can tell.
     """
     if config.precision is None:
         return
-    least = min(share / items[task] for goal in objectives.goals for task, share in goal.shares.items())
+    changes = [share / items[task] for goal in objectives.goals for task, share in goal.shares.items() if task in items]
+    least = min(changes, default=0.0)
     if config.precision < least:
         found = (
             f"expected {least:.2g} or more, which one search item changes in the objective, found {config.precision:g}"

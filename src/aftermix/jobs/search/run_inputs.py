@@ -9,9 +9,9 @@ from pathlib import Path
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, EvaluateConfig
 from aftermix.errors import SearchError, printable
-from aftermix.evaluation.suites.contract import EvaluationSuite
-from aftermix.evaluation.suites.opening import open_suite
+from aftermix.evaluation.suites.contract import EvaluationSuite, count_answered_items
 from aftermix.jobs.compare.checks import refuse_bad_rivals
+from aftermix.jobs.evaluate.opening import open_task_suite
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.kinship import list_kinship_remarks
@@ -34,9 +34,9 @@ from aftermix.search.space import SearchSpace
 def open_run_suite(config: EvaluateConfig, run: Path) -> EvaluationSuite:
     """The evaluation of the run in `run`, split as it was, whose requests are those of the run where it keeps answers.
 
-    Raises as :func:`~aftermix.evaluation.suites.opening.open_suite`.
+    Raises as :func:`~aftermix.jobs.evaluate.opening.open_task_suite`.
     """
-    suite = open_suite(config, equal_rows_together=is_hashed(run))
+    suite = open_task_suite(config, equal_rows_together=is_hashed(run))
     if keeps_answers(run):
         suite.adopt_requests(read_requests(run))
     return suite
@@ -72,7 +72,7 @@ class RunInputs:
         for remark in list_kinship_remarks(pool):
             log(str(remark))
 
-        suite = open_run_suite(config.evaluate, run) if resume else open_suite(config.evaluate)
+        suite = open_run_suite(config.evaluate, run) if resume else open_task_suite(config.evaluate)
         return RunInputs(run, resume, pool, suite, build_split_record(suite))
 
     def tell_split(self, objectives: ObjectiveSet, log: Callable[[str], object]) -> None:
@@ -82,7 +82,7 @@ class RunInputs:
         for name, items in self.suite.tasks.items():
             if items.note:
                 log(printable(f"task '{name}': {items.note}"))
-        for line in objectives.describe_resolution({task: len(items.test) for task, items in self.suite.tasks.items()}):
+        for line in objectives.describe_resolution(count_answered_items(self.suite)):
             log(line)
 
     def open_evaluator(

@@ -92,6 +92,11 @@ class TaskRequests:
     length: LengthUnit | None
     splits: Mapping[Split, SplitRequests]
 
+    @property
+    def follows_likelihood(self) -> bool:
+        """True if the score is read off the log-likelihoods: of choices, or of texts by the byte."""
+        return self.kind == "choice" or (self.kind == "reference" and self.length is not None)
+
 
 RequestTable = Mapping[str, TaskRequests]
 """Task -> its requests."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aftermix.runs.answers.candidate import KeptAnswers, TaskAnswers
-from aftermix.runs.item_scores import GroupScores, LeafShare, OptionalScores
+from aftermix.runs.item_scores import GroupScores, LeafShare, OptionalScores, WeightedScores
 from aftermix.runs.trials import ItemScores
 
 
@@ -53,6 +53,9 @@ def join_answers(rounds: Sequence[KeptAnswers]) -> KeptAnswers:
 
 def _join_task(rounds: Sequence[OptionalScores]) -> list[float | None]:
     joined = [next((score for score in scores if score is not None), None) for scores in zip(*rounds, strict=True)]
+    counted = [scores.weights for scores in rounds if isinstance(scores, WeightedScores)]
+    if counted:
+        return WeightedScores(joined, map(max, zip(*counted, strict=True)))
     weighted = [scores.leaves for scores in rounds if isinstance(scores, GroupScores)]
     if not weighted:
         return joined

@@ -12,7 +12,7 @@ from aftermix.runs.answers.blocks import discard_blocks, journal_blocks
 from aftermix.runs.answers.candidate import KeptAnswers, read_answers
 from aftermix.runs.answers.requests import RequestTable
 from aftermix.runs.answers.rounds import discard_rounds, join_answers, join_scores, locate_round
-from aftermix.runs.item_scores import GroupScores, OptionalScores, count_values
+from aftermix.runs.item_scores import OptionalScores, count_values, replace_scores
 from aftermix.runs.journal import locate_items, read_items, read_items_file, write_items
 from aftermix.runs.trials import ItemMeasurement, ItemScores, Point, Trial, check_items, describe_point
 from aftermix.search.choosing.elimination import EliminationRule, RoundPlaces, deal_rounds
@@ -148,5 +148,4 @@ class _Progress:
 def _mask(scores: OptionalScores, places: Sequence[int]) -> list[float | None]:
     """The scores at `places`, None elsewhere."""
     inside = set(places)
-    masked = [score if place in inside else None for place, score in enumerate(scores)]
-    return GroupScores(masked, scores.leaves) if isinstance(scores, GroupScores) else masked
+    return replace_scores(scores, [score if place in inside else None for place, score in enumerate(scores)])

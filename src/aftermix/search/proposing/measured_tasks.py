@@ -73,6 +73,8 @@ def build_measurements(
     finite_I = np.logical_and.reduceat(finite_R, of_split.offsets[:-1])
     shares_I = np.where(finite_I, shares_I, 0.0)
     likelihood_NR = np.where(finite_R, loglikelihood_NR, np.float32(0))
+    if kind == "reference":  # a text counts by its log-likelihood a byte where its metric does
+        likelihood_NR = (likelihood_NR / _read_lengths(requests, of_split)).astype(np.float32)
     items = ChoiceItems(of_split.offsets, of_split.gold.astype(np.int64), _read_lengths(requests, of_split))
     return TaskMeasurements(
         kind,
@@ -106,11 +108,12 @@ def _read_lengths(requests: TaskRequests, of_split: SplitRequests) -> NDArray[np
 
 
 def _compute_shares(scores: OptionalScores) -> NDArray[np.float64]:
-    """(I,) share of each item in the task's score: equal within a leaf, 0 for an item without a value."""
+    """(I,) share of each item in the task's score: equal within a leaf or by its weight, 0 for one without a value."""
     parts = []
     for leaf in split_leaves(scores):
         valued = np.array([score is not None for score in leaf.scores], dtype=np.float64)
-        parts.append(valued * leaf.share / max(1.0, float(valued.sum())))
+        counted = valued if leaf.weights is None else valued * np.array(leaf.weights)
+        parts.append(counted * leaf.share / (float(counted.sum()) or 1.0))
     return np.concatenate(parts) if parts else np.zeros(0)
 
 

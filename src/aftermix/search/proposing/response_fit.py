@@ -16,6 +16,7 @@ from aftermix.response.draws import CandidateScores
 from aftermix.response.response_model import LEAST_MERGES, ResponseModel
 from aftermix.response.surface.coordinates import Floats, MergeCoordinates, MergePoints
 from aftermix.runs import journal
+from aftermix.runs.item_scores import WeightedScores
 from aftermix.runs.trials import Point, Trial
 from aftermix.search.objective import ObjectiveSet, TaskGoal
 from aftermix.search.proposing.candidates import list_candidates
@@ -169,9 +170,15 @@ class PredictedCandidates:
         return self.points[number - len(self.fitted.trials)]
 
     def choose_precision(self, goal: TaskGoal, winner: int) -> float:
-        """A quarter of the paired standard error of the objective, at least a thousandth of the scale of a score."""
+        """A quarter of the paired standard error of the objective, at least a thousandth of the scale of a score.
+
+        That is 1 or 100, as scores of items tell; of bits per byte it is a bit.
+        """
         error = self.measure_paired_error(goal, winner)
-        scale = max(1.0, *(abs(score) for score in self.fitted.trials[winner].scores.values()))
+        trial = self.fitted.trials[winner]
+        items = journal.read_items(self.fitted.run, "search", trial.number)
+        scores = [score for task, score in trial.scores.items() if not isinstance(items[task], WeightedScores)]
+        scale = max([1.0, *map(abs, scores)])
         return max(PRECISION_SHARE * error, LEAST_PRECISION * (100.0 if scale > 1 else 1.0))
 
     def measure_paired_error(self, goal: TaskGoal, winner: int) -> float:

@@ -141,10 +141,12 @@ class ResponseProposer:
 
 
 def measure_likelihood_share(run: Path, objectives: ObjectiveSet) -> float:
-    """The share of the objectives that tasks of choices hold, by the requests of the run; the least of several."""
+    """The share of the objectives that tasks of choices and of texts hold, by the requests of the run; the least of
+    several. Their scores are read off the log-likelihoods.
+    """
     requests = read_requests(run)
     return min(
-        sum(share for task, share in goal.shares.items() if requests[task].kind == "choice")
+        sum(share for task, share in goal.shares.items() if requests[task].follows_likelihood)
         for goal in objectives.goals
     )
 
