@@ -144,3 +144,51 @@ def test_a_run_that_goes_on_repeats_nothing_and_takes_other_rows(
     for name in ours.keys() & theirs.keys():
         assert {**ours[name], "cost": None} == {**theirs[name], "cost": None}
         assert ours[name]["cost"]["tokens_evaluated"] == theirs[name]["cost"]["tokens_evaluated"]
+
+
+def test_plan_and_doctor_count_the_rows_before_anything_is_paid(finished: Path, capsys: Any) -> None:
+    file = finished.parent / "aftermix.yaml"
+    assert run_cli("plan", file, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    # Five weights are tuned for `datamix`; six models are tested, two of them of `again`.
+    assert told["measurements"]["select"] == 1 + 5
+    assert told["measurements"]["test"] == 1 + 6
+    assert (told["compared"], told["compared_tokens"]) == (5, 3 * 2 * EXPERT_TOKENS)
+    assert told["compared_trainings"] == "trainings: datamix 640 tokens, again 2 x 640 tokens"
+    assert told["compared_tokens_per_s"] > 0
+
+    assert run_cli("doctor", file) == 0
+    assert (
+        "compare: 5 models beside the winner, trainings: datamix 640 tokens, again 2 x 640" in capsys.readouterr().out
+    )
+
+
+def test_doctor_plan_and_search_refuse_the_same_row(family: Family, tasks: Path, tmp_path: Path, capsys: Any) -> None:
+    file = write_file(tmp_path, family, tasks, {"x": {"train": {"ratios": {"colours": 0.5, "shapes": 0.5}}}})
+    before = sorted(tmp_path.rglob("*"))
+    for command in (["doctor", file], ["plan", file], ["search", file, "-o", tmp_path / "run"]):
+        assert run_cli(*command) == 2
+        shown = capsys.readouterr()
+        assert "compare.x.train: train: no data of domain 'shapes'; known are: colours, numbers" in " ".join(
+            (shown.out + shown.err).split()
+        )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_mixture_has_rivals_too(family: Family, tasks: Path, tmp_path: Path, capsys: Any) -> None:
+    rows = {"datamix": {"train": {"ratios": "found"}, "instruction": 0.5}, "even": {"weights": {"it": 0.5}}}
+    file = write_file(tmp_path, family, tasks, rows)
+    values = json.loads(file.read_text())
+    values["vectors"]["it"]["weight"] = 0.5
+    values["mixture"] = {"points": 5, "repeats": 0, "verify": 0}
+    file.write_text(json.dumps(values))
+
+    assert run_cli("mixture", file, "-o", tmp_path / "run") == 0
+    best, found = best_of(tmp_path / "run"), rows_of(tmp_path / "run")
+    assert found["datamix"]["ratios"] == best["ratios"]
+    assert found["datamix"]["instruction"] == {"vector": "it", "weight": 0.5, "tuned": False}
+    for row in found.values():
+        expected = best["test"]["utility"]["value"] - row["test"]["utility"]["value"]
+        assert row["difference"]["utility"]["value"] == pytest.approx(expected)
+        assert set(row["test"]["capabilities"]) == {"colours", "numbers"}
+    assert "Compared models, on the same test items" in capsys.readouterr().out

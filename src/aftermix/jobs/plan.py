@@ -14,6 +14,8 @@ from aftermix.checkpoints.model_files import find_tokenizer_folder
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, Split, require
 from aftermix.errors import AftermixError, Problem
+from aftermix.jobs.compare.checks import refuse_bad_rivals
+from aftermix.jobs.compare.contest_counts import ContestCounts, count_contest
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.job_kind import NEEDED, find_job_kind, list_sections, refuse_no_dataset
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
@@ -94,6 +96,19 @@ class JobEstimate:
     """Remarks on vectors that may be of another base, and on the tasks."""
     verification_tokens: int | None = None
     """Tokens of each mixture that is trained to verify a mixture's result."""
+    compared: int = 0
+    """Rows of `compare:`, whose evaluations are among those of select and test items."""
+    compared_trainings: str = ""
+    """Words on the trainings that they ask for."""
+    compared_tokens: int = 0
+    """Tokens of these."""
+    compared_tokens_per_s: float | None = None
+    """Speed of these, measured here and now."""
+
+    @property
+    def compared_s(self) -> float:
+        """Estimated wall seconds of the trainings of compared models; 0 where there are none, or no speed is known."""
+        return self.compared_tokens / self.compared_tokens_per_s if self.compared_tokens_per_s else 0.0
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -137,6 +152,7 @@ def plan(config: Config) -> JobEstimate:
         tokens = list_training_tokens(config)
         ranks = list_adapter_ranks(config)
         return JobEstimate(pool.parameters, disk, memory, free, training=tokens, adapter_ranks=ranks, remarks=remarks)
+    refuse_bad_rivals(config, pool, checked=config.compare)
     estimate = _plan_evaluations(config, pool, merger, space=space, disk=disk, free=free)
     return replace(estimate, remarks=(*remarks, *estimate.remarks))
 
@@ -198,7 +214,9 @@ def _plan_evaluations(
     evaluator = ModelEvaluator(engine, suite, wants_answers=True)
     threads = evaluator.rehearse(config.evaluate)
 
-    measurements = count_search_measurements(config) if space is not None else count_mixture_measurements(config)
+    contest = count_contest(config)
+    own = count_search_measurements(config) if space is not None else count_mixture_measurements(config)
+    measurements = {split: count + contest.measurements.get(split, 0) for split, count in own.items()}
     cost = {"trial": evaluator.count_positions("search"), "finalist": evaluator.count_finalist_positions(config.search)}
     if space is not None:
         measurements |= {"search": count_runs(config, **cost)}
@@ -209,8 +227,9 @@ def _plan_evaluations(
 
     return JobEstimate(
         parameters=pool.parameters,
-        disk_bytes=disk,
-        memory_bytes=BYTES_PER_NUMBER * pool.parameters + (count_prepared_bytes(merger) if once else 0),
+        disk_bytes=disk * (1 + sum(models for models, _ in contest.trainings.values())),
+        memory_bytes=BYTES_PER_NUMBER * pool.parameters * (5 if contest.trainings else 1)
+        + (count_prepared_bytes(merger) if once else 0),
         memory_free_bytes=free,
         measurements=measurements,
         items=suite.count_items(),
@@ -230,7 +249,20 @@ def _plan_evaluations(
         adapter_ranks=list_adapter_ranks(config),
         remarks=remarks,
         verification_tokens=read_verification_tokens(config),
+        compared=len(config.compare),
+        compared_trainings=contest.describe(),
+        compared_tokens=contest.tokens,
+        compared_tokens_per_s=_measure_rival_speed(config, contest),
     )
+
+
+def _measure_rival_speed(config: Config, contest: ContestCounts) -> float | None:
+    """Tokens a second of the trainings of compared models; None where there are none, or where they will be refused."""
+    if contest.settings is None or config.base is None:
+        return None
+    from aftermix.jobs.train.speed import measure_training_speeds
+
+    return measure_training_speeds(contest.settings, open_base(locate(config.base), label=config.base))["mixture"]
 
 
 def _measure_busy_cores() -> float:

@@ -71,7 +71,8 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
             yield f"{name:<15} {text}"
     if needs.tokens_per_s:
         yield from _describe_speed(needs, needs.tokens_per_s)
-        yield f"Total           about {_time(sum(seconds.values()))}"
+        yield from _describe_contest(needs)
+        yield f"Total           about {_time(sum(seconds.values()) + needs.compared_s)}"
     if needs.training:
         from aftermix.jobs.plan_counts import describe_training
 
@@ -99,6 +100,16 @@ def _describe_training_time(needs: JobEstimate) -> Iterator[str]:
         yield f"Busy            other work keeps {needs.busy_cores:.1f} cores: alone, the job is faster than this"
     if len(known) == len(needs.training_speeds):
         yield f"Total           about {_time(sum(known))}"
+
+
+def _describe_contest(needs: JobEstimate) -> Iterator[str]:
+    """Rows of `compare:`, and their trainings with the time of these."""
+    if not needs.compared:
+        return
+    rows = f"{needs.compared} model{'' if needs.compared == 1 else 's'} beside the winner, evaluations counted above"
+    speed = needs.compared_tokens_per_s
+    time = f", about {_time(needs.compared_s)} at {speed:,.0f} tokens/s" if speed else ""
+    yield f"Compare         {rows}" + (f"; {needs.compared_trainings}{time}" if needs.compared_trainings else "")
 
 
 def _describe_speed(needs: JobEstimate, tokens_per_s: float) -> Iterator[str]:

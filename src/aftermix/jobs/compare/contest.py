@@ -210,6 +210,22 @@ class RivalContest:
         )
 
 
+def compare_rivals(
+    evaluator: MergeEvaluator,
+    run: Path,
+    judge: ContestJudge,
+    winner: ItemScores,
+    ratios: Mapping[str, float] | None,
+) -> dict[str, tuple[ComparedRecord, ...]]:
+    """`compared` of `best.json`, for its record to be updated with; nothing where the file compares nothing.
+
+    `winner` is measured on the test items of the run in `run`, and stands for the data `ratios`.
+    """
+    if not evaluator.config.compare:
+        return {}
+    return {"compared": RivalContest(evaluator, run, judge, winner, ratios).build_records()}
+
+
 def list_tuned_weights(config: Config, instruction: str) -> list[float]:
     """Weights at which the instruction vector is tried: those of the scan that baselines get."""
     return list_single_weights(config.vectors[instruction].bounds[1])

@@ -78,6 +78,8 @@ def doctor(
         diagnosis.run_check(lambda: _check_tasks(config, job, _find_prompt_sources(models, config), diagnosis))
     if config.mixture is not None and config.vectors and config.evaluate is not None:
         diagnosis.run_check(lambda: _check_mixture(config, diagnosis))
+    if config.compare and job in ("search", "mixture"):
+        diagnosis.run_check(lambda: _check_rivals(config, models.pool, diagnosis))
     if config.train is not None:
         if job == "train":
             diagnosis.run_check(partial(refuse_no_dataset, config.train))
@@ -87,6 +89,18 @@ def doctor(
         examine_training(config.train, base if isinstance(base, Checkpoint | DequantisedModel) else None, diagnosis)
     diagnosis.problems = list(dict.fromkeys(diagnosis.problems))  # several checks may meet one fault
     return diagnosis
+
+
+def _check_rivals(config: Config, pool: ModelPool | None, diagnosis: ConfigDiagnosis) -> None:
+    """Rows of `compare:`, without their models where the vectors cannot be opened."""
+    from aftermix.jobs.compare.checks import refuse_bad_rivals
+    from aftermix.jobs.compare.contest_counts import count_contest  # here, since it loads what trainings are read by
+
+    counts = count_contest(config)
+    if pool is not None:
+        refuse_bad_rivals(config, pool)
+    rows = f"compare: {len(config.compare)} models beside the winner"
+    diagnosis.facts.append(", ".join(filter(None, (rows, counts.describe()))))
 
 
 def _check_mixture(config: Config, diagnosis: ConfigDiagnosis) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from aftermix import progress
 from aftermix.config import Split
+from aftermix.jobs.compare.contest import compare_rivals
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.baselines import MixtureBaselines, list_named_mixtures
 from aftermix.jobs.mixture.first_order import build_first_order, read_paces
@@ -125,7 +126,7 @@ class MixtureResult:
         test_s = best.seconds.test + self.baselines.score_cache.seconds.get("test", 0.0)
         seconds = best.seconds.model_copy(update={"test": test_s})
         proxies, agreement = self._compare_proxies().build_agreement(self.fitted)
-        return MixtureRecord(
+        record = MixtureRecord(
             **dict(best) | {"seconds": seconds},
             test=self.scorer.summarise_items(test),
             baselines=baselines,
@@ -133,6 +134,7 @@ class MixtureResult:
             agreement=agreement,
             first_order=build_first_order(read_paces(self.evaluator.config, self.problem.experts), best.ratios),
         )
+        return record.model_copy(update=compare_rivals(self.evaluator, self.run, self.scorer, test, best.ratios))
 
     def decide_winner(self) -> FoundMixtureRecord:
         """Measure what decides the winner; all of `best.json` but the comparison on test items."""

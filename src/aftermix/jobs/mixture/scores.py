@@ -46,6 +46,10 @@ class UtilityScorer:
         """(1, M) capability scores."""
         return self.utility.score_capabilities(self.score_items(items))
 
+    def measure_worth(self, items: ItemScores) -> float:
+        """Utility; NaN where an expression has no value."""
+        return float(self.utility.values(self.score_items(items))[0])
+
     def summarise_items(self, items: ItemScores) -> MixtureScoresRecord:
         """The summary of a search, and `utility` and `capabilities`, each with a 95% bootstrap interval over items."""
         summary = summarise(items, objectives=self.objectives, seed=self.seed)

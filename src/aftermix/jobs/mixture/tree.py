@@ -21,6 +21,7 @@ import numpy as np
 from aftermix.config import SearchConfig
 from aftermix.errors import AftermixError, RunFailedError
 from aftermix.jobs import run_folder
+from aftermix.jobs.compare.contest import compare_rivals
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.mixture.baselines import MixtureBaselines
@@ -200,8 +201,9 @@ def _build_tree_record(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, 
 
     select_summary = scorer.summarise_items(select)
     candidate = CandidateRecord(trial=None, weights=weights, settings={}, search=None, select=select_summary)
-    return TreeRecord(
-        **dict(describe_mixture(evaluator, scorer, weights, trial=None, point="tree")),
+    described = describe_mixture(evaluator, scorer, weights, trial=None, point="tree")
+    record = TreeRecord(
+        **dict(described),
         direction=tree.section.direction,
         tree=_describe_group(tree.root, tree, inner, results),
         points=PointCountsRecord(
@@ -216,6 +218,7 @@ def _build_tree_record(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, 
         baselines=baselines,
         seconds=_sum_seconds(mixture_baselines, list(results.values()), before=before),
     )
+    return record.model_copy(update=compare_rivals(evaluator, run, scorer, test, described.ratios))
 
 
 def _sum_seconds(

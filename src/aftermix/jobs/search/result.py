@@ -10,7 +10,7 @@ from statistics import fmean
 
 from aftermix.config import Config
 from aftermix.errors import SearchError
-from aftermix.jobs.compare.contest import RivalContest
+from aftermix.jobs.compare.contest import compare_rivals
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
 from aftermix.merging.recipe import MergeRecipe
@@ -90,10 +90,9 @@ def build_best_record(
         certificate=certificate,
     )
     elimination = _build_elimination(evaluator, chosen, rounds) if rounds is not None else None
-    contest = RivalContest(evaluator, run, ObjectiveJudge(objectives, seed), test, ratios)
-    rivals = contest.build_records() if config.compare else None
-    known = {"response": response, "elimination": elimination, "optimism": optimism, "compared": rivals}
-    return best.model_copy(update={key: value for key, value in known.items() if value is not None})
+    known = {"response": response, "elimination": elimination, "optimism": optimism}
+    rivals = compare_rivals(evaluator, run, ObjectiveJudge(objectives, seed), test, ratios)
+    return best.model_copy(update={key: value for key, value in known.items() if value is not None} | rivals)
 
 
 @dataclass(frozen=True)
