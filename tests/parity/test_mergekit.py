@@ -112,6 +112,16 @@ def weightless(method: str, *names: str, base: str | None = "base", **shared: An
     return build
 
 
+def nuslerp(*, base: str | None) -> Build:
+    def build(family: Family) -> dict[str, Any]:
+        values = weightless("nuslerp", "a", "b", base=base)(family)
+        for entry, weight in zip(values["models"], (0.75, 0.5), strict=True):
+            entry["parameters"] = {"weight": weight}
+        return values
+
+    return build
+
+
 CASES: dict[str, tuple[Build, str]] = {
     "linear": (recipe("linear"), SINGLE_BIT),
     "linear-negative": (recipe("linear", weights=(0.1, 0.7, -0.25)), SINGLE_BIT),
@@ -135,6 +145,13 @@ CASES: dict[str, tuple[Build, str]] = {
     "slerp": (weightless("slerp", "a", "b", base="a", t=0.3), LAST_PLACE),
     "slerp-base-not-listed": (weightless("slerp", "c", t=0.75), LAST_PLACE),
     "slerp-slices": (from_slices(weightless("slerp", "b", t=0.5)), LAST_PLACE),
+    "breadcrumbs-ties": (recipe("breadcrumbs_ties", density=0.9), SINGLE_BIT),
+    "breadcrumbs-mean": (recipe("breadcrumbs", density=0.6, gamma=0.1, normalize=True), LAST_PLACE),
+    "della-undropped": (recipe("della", weights=NEGATIVE), SINGLE_BIT),
+    "sce": (weightless("sce", "a", "b", "c", select_topk=0.3), ITERATED),
+    "sce-whole": (weightless("sce", "a", "b"), ITERATED),
+    "nuslerp": (nuslerp(base=None), ITERATED),
+    "nuslerp-base": (nuslerp(base="base"), ITERATED),
     "slerp-gradient-filters": (weightless("slerp", "a", "b", base="a", t=FILTERED), LAST_PLACE),
     "slerp-slices-gradient": (from_slices(weightless("slerp", "b", t=GRADIENT)), LAST_PLACE),
     "linear-gradient": (recipe("linear", weights=(GRADIENT, [0.3, 0.1], FILTERED)), LAST_PLACE),

@@ -74,6 +74,8 @@ class MergeConfig(BaseModel):
     """Seed of every random choice of the method."""
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     """Stored type of the result; by default the base's, tensor by tensor."""
+    operand_dtype: Literal["bfloat16", "float16"] | None = None
+    """Type to which models and their differences from the base are rounded before they are merged."""
     statistics: str | None = None
     """Folder that `calibrate` wrote, for methods that rank by saliency."""
     uncalibrated: Literal["refuse", "magnitude"] = "refuse"

@@ -130,6 +130,7 @@ def _collect_merge_values(config: Config, recipe: MergeRecipe) -> dict[str, Any]
 
     settled = {"exclude": list(recipe.exclude), "seed": recipe.seed, "lambda": recipe.scale}
     dtype = {"dtype": str(recipe.dtype).removeprefix("torch.")} if recipe.dtype is not None else {}
+    dtype |= {"operand_dtype": config.merge.operand_dtype} if config.merge.operand_dtype is not None else {}
     vocabulary = {"vocabulary": config.merge.vocabulary} if config.merge.vocabulary is not None else {}
     return (method if named else pair) | settled | dtype | vocabulary | _collect_statistics_values(config, recipe)
 

@@ -19,7 +19,16 @@ from aftermix.config.places import dump_weight
 from aftermix.errors import AftermixError, ConfigError, refuse_if_any
 from aftermix.mergekit.references import name_vectors, parse_reference
 from aftermix.mergekit.settings import MergekitSetting, Scope, settle, write_pattern
-from aftermix.mergekit.sources import SHARED, RecipeReading, RecipeSource, read_parameters, read_sources
+from aftermix.mergekit.sources import (
+    SHARED,
+    TAKEN,
+    WITHOUT_BASE,
+    RecipeReading,
+    RecipeSource,
+    read_common_options,
+    read_parameters,
+    read_sources,
+)
 from aftermix.mergekit.weightless import OPTIONS, read_options, read_weight
 from aftermix.yaml_file import read_yaml
 
@@ -29,7 +38,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ties": {"normalize": True, "rescale": False},
     "dare_linear": {"normalize": False, "rescale": True},
     "dare_ties": {"normalize": False, "rescale": True},
+    "della": {"normalize": True, "rescale": True},
+    "della_linear": {"normalize": False, "rescale": True},
+    "breadcrumbs": {"normalize": False, "rescale": False},
+    "breadcrumbs_ties": {"normalize": False, "rescale": False},
     "slerp": {"t": 0.5},
+    "nuslerp": {"nuslerp_flatten": True, "nuslerp_row_wise": False},
+    "sce": {"select_topk": 1.0},
     "karcher": {"max_iter": 10, "tol": 1e-5},
     "model_stock": {"filter_wise": False},
 }
@@ -51,6 +66,8 @@ UNSUPPORTED = {
         "Remove it, and copy the template into the result; it comes from the base, or from an instruction vector.",
     ),
 }
+INTRA = {"dare_linear": "random", "della_linear": "magnitude_sampled", "breadcrumbs": "band"}
+"""Intra rule of the methods whose sum may be normalised, which makes an unnamed pair."""
 CLOSE = 0.9
 """Least likeness of a misspelt method to the one that is meant; methods of mergekit are further apart."""
 DTYPES = ("bfloat16", "float16", "float32")
@@ -114,7 +131,7 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
     """
     reading = RecipeReading(values, where)
     method = values.get("merge_method")
-    if not isinstance(method, str) or method not in SHARED:
+    if not isinstance(method, str) or method not in TAKEN:
         raise ConfigError(f"{where}: merge_method", *_describe_method(method))
     for key, (found, remedy) in UNSUPPORTED.items():
         if values.get(key) is not None:
@@ -125,7 +142,7 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
     base = None
     if values.get("base_model") is not None:
         base = reading.attempt(lambda: parse_reference(values["base_model"], where=f"{where}: base_model"))
-    elif method not in ("linear", "karcher"):
+    elif method not in WITHOUT_BASE:
         needed = "the model that it starts from" if method == "slerp" else "the base of its vectors"
         reading.refuse("base_model", f"{method} needs {needed}", "Add `base_model: PATH`.")
 
@@ -144,8 +161,9 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
 
 def _describe_method(method: Any) -> tuple[str, str]:
     """Fault and remedy of a method that is not taken: misspelt, or another merge here than in mergekit."""
-    known = f"The same in both: {', '.join(SHARED)}."
-    close = get_close_matches(str(method).lower().replace("-", "_"), SHARED, n=1, cutoff=CLOSE)
+    only_read = [name for name in TAKEN if name not in SHARED]
+    known = f"The same in both: {', '.join(SHARED)}. Read alone: {', '.join(only_read)}."
+    close = get_close_matches(str(method).lower().replace("-", "_"), TAKEN, n=1, cutoff=CLOSE)
     if close:
         return f"there is no method '{method}'", f"Did you mean '{close[0]}'? {known}"
     return f"'{method}' does not give here what it gives in mergekit", known
@@ -187,13 +205,18 @@ def _translate_merge(
     reading: RecipeReading, method: str, sources: list[RecipeSource], shared: dict[str, Any]
 ) -> dict[str, Any]:
     """The section `merge`."""
-    merge = {"compat": "mergekit"} | _translate_method(reading, method, sources, shared)
-    dtype = _choose_dtype(reading)
+    merge = {"compat": "mergekit"}
+    if method == "nuslerp":
+        merge |= _translate_nuslerp(reading, sources, shared)
+    else:
+        merge |= _translate_method(reading, method, sources, shared)
+    computed, dtype = _choose_dtypes(reading)
     excluded = _list_exclusions(method, sources)
     return (
         merge
         | ({"lambda": shared["lambda"]} if shared["lambda"] != 1 else {})
         | ({"dtype": dtype} if dtype else {})
+        | ({"operand_dtype": computed} if computed not in (None, "float32") else {})
         | ({"exclude": excluded} if excluded else {})
     )
 
@@ -215,15 +238,28 @@ def _translate_method(
 
     if method == "task_arithmetic":
         return {"intra": "all", "inter": "mean"} if normalize else {"method": method}
-    if method == "ties":
-        if shared["rescale"]:
-            reading.refuse("parameters.rescale", "ties does not rescale here", "Remove it, or use dare_ties.")
-        return {"method": method, **density, "normalize": normalize}
-
-    options = density | {"rescale": "l1" if shared["rescale"] else "none"}
-    if method == "dare_ties":
+    options = density | read_common_options(reading, method, sources)
+    if method.startswith(("dare", "della")):
+        options["rescale"] = "l1" if shared["rescale"] else "none"
+    elif shared["rescale"]:
+        reading.refuse("parameters.rescale", f"{method} does not rescale here", "Remove it, or use dare_ties.")
+    if method in ("ties", "dare_ties", "della", "breadcrumbs_ties"):
         return {"method": method, **options, "normalize": normalize}
-    return {"intra": {"rule": "random", **options}, "inter": "mean"} if normalize else {"method": method, **options}
+    return (
+        {"intra": {"rule": INTRA[method], **options}, "inter": "mean"} if normalize else {"method": method, **options}
+    )
+
+
+def _translate_nuslerp(
+    reading: RecipeReading, sources: list[RecipeSource], shared: Mapping[str, Any]
+) -> dict[str, Any]:
+    """On the models themselves, or with a base on the vectors."""
+    if len(sources) != 2 and not reading.problems:
+        reading.refuse("models", f"nuslerp is between two models, there are {len(sources)}", "Keep two.")
+    if not shared["nuslerp_flatten"] or shared["nuslerp_row_wise"]:
+        remedy = "Leave `nuslerp_flatten` true and `nuslerp_row_wise` false."
+        reading.refuse("parameters", "ask for an angle by row; here a tensor has one", remedy)
+    return {"method": "nuslerp" if reading.values.get("base_model") is None else "nuslerp_deltas"}
 
 
 def _find_common_density(sources: list[RecipeSource]) -> dict[str, float]:
@@ -241,14 +277,14 @@ def _list_exclusions(method: str, sources: list[RecipeSource]) -> list[str]:
     return [write_pattern(filter_) for filter_ in filter_sets.pop()]
 
 
-def _choose_dtype(reading: RecipeReading) -> str | None:
-    """Stored type of the result. Arithmetic is float32 whatever `dtype` says."""
+def _choose_dtypes(reading: RecipeReading) -> tuple[str | None, str | None]:
+    """The type that mergekit computes in, which operands are rounded to, and the stored type of the result."""
     given = {key: reading.values[key] for key in ("dtype", "out_dtype") if reading.values.get(key) is not None}
     names = {key: str(value).removeprefix("torch.") for key, value in given.items()}
     for key in (key for key, name in names.items() if name not in DTYPES):
         found = f"expected one of {', '.join(DTYPES)}, found {given[key]!r}"
         reading.refuse(key, found, "Arithmetic is float32 here.")
-    return names.get("out_dtype", names.get("dtype"))
+    return names.get("dtype"), names.get("out_dtype", names.get("dtype"))
 
 
 def _find_tokenizer_model(reading: RecipeReading, base: str | None) -> str | None:

@@ -29,6 +29,11 @@ KINDS: dict[str, type] = {
     "max_iter": int,
     "tol": float,
     "filter_wise": bool,
+    "epsilon": float,
+    "gamma": float,
+    "select_topk": float,
+    "nuslerp_flatten": bool,
+    "nuslerp_row_wise": bool,
 }
 Scope = tuple[str, Mapping[str, Any]]
 """Its place in the file, and its parameters."""

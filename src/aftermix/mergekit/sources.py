@@ -25,11 +25,33 @@ SHARED = {
     "karcher": ("max_iter", "tol"),
     "model_stock": ("filter_wise",),
 }
-"""Parameters of the whole recipe, by method: the methods that both have."""
+"""Parameters of the whole recipe, by method: the methods that are read and written."""
+TAKEN = SHARED | {
+    "della": ON_DELTAS,
+    "della_linear": ON_DELTAS,
+    "breadcrumbs": ON_DELTAS,
+    "breadcrumbs_ties": ON_DELTAS,
+    "nuslerp": ("nuslerp_flatten", "nuslerp_row_wise"),
+    "sce": ("int8_mask", "select_topk"),
+}
+"""The same with those that are read alone."""
 ON_MODELS = ("linear", "slerp", "karcher")
 """Methods of which the base is an operand."""
-DENSE = ("ties", "dare_linear", "dare_ties")
+WITHOUT_BASE = ("linear", "karcher", "nuslerp")
+"""Methods that may do without a base."""
+DENSE = ("ties", "dare_linear", "dare_ties", "della", "della_linear", "breadcrumbs", "breadcrumbs_ties")
 """Methods with a density."""
+OWN = dict.fromkeys((*DENSE, "task_arithmetic"), ("weight", "density")) | {
+    "linear": ("weight",),
+    "nuslerp": ("weight",),
+    "della": ("weight", "density", "epsilon"),
+    "della_linear": ("weight", "density", "epsilon"),
+    "breadcrumbs": ("weight", "density", "gamma"),
+    "breadcrumbs_ties": ("weight", "density", "gamma"),
+}
+"""Parameters of a model, by method; the others have none."""
+COMMON = {"epsilon": 0.15, "gamma": 0.01}
+"""Parameters of a model that all models share here, and mergekit's defaults."""
 
 
 @dataclass
@@ -41,6 +63,8 @@ class RecipeSource:
     scopes: list[Scope]
     weight: MergekitSetting = field(default_factory=lambda: MergekitSetting(0.0))
     density: Weight = 1.0
+    common: dict[str, float] = field(default_factory=dict)
+    """Values of those of :data:`COMMON` that the method has."""
 
 
 @dataclass
@@ -74,7 +98,7 @@ def read_sources(reading: RecipeReading, method: str, base: str | None) -> list[
     names = [source.model for source in sources]
     for name in sorted({name for name in names if names.count(name) > 1}):
         reading.refuse("models", f"'{name}' is listed twice", "Add the two weights up.")
-    if method not in ("linear", "karcher") and reading.values.get("slices") and base is not None and base not in names:
+    if method not in WITHOUT_BASE and reading.values.get("slices") and base is not None and base not in names:
         reading.refuse("slices", "lack the base among their sources", "Add `base_model` to the sources.")
 
     if method not in ON_MODELS:
@@ -89,6 +113,9 @@ def read_sources(reading: RecipeReading, method: str, base: str | None) -> list[
             source.weight = weight or source.weight
         if method in DENSE:
             source.density = _read_density(reading, source, scopes)
+        for name in [name for name in OWN.get(method, ()) if name in COMMON]:
+            read = partial(settle, name, scopes, default=COMMON[name])
+            source.common[name] = reading.attempt(read, MergekitSetting(COMMON[name])).value
 
     if not sources and not reading.problems:
         reading.refuse("models", "name no model besides the base", "Add a model to merge.")
@@ -102,6 +129,24 @@ def _read_density(reading: RecipeReading, source: RecipeSource, scopes: list[Sco
         found = f"expected 0 < density <= 1, found {outside[0]:g}"
         reading.refuse(f"{source.place}.parameters.density", found, "Correct it.")
     return density
+
+
+def read_common_options(reading: RecipeReading, method: str, sources: list[RecipeSource]) -> dict[str, Any]:
+    """Options that all models share, from parameters that mergekit has for each of them."""
+    options: dict[str, Any] = {}
+    for name in [name for name in OWN.get(method, ()) if name in COMMON]:
+        values = {source.common.get(name, COMMON[name]) for source in sources}
+        if len(values) > 1:
+            reading.refuse("models", f"have {len(values)} values of `{name}`", "Give all models the same.")
+        options[name] = min(values, default=COMMON[name])
+
+    # As mergekit does, which draws with these probabilities.
+    epsilon = options.get("epsilon", 0.0)
+    densities = [density for source in sources for density in list_numbers(source.density) if 0 < density < 1]
+    if any(not epsilon < density < 1 - epsilon for density in densities):
+        found = f"have densities from {min(densities):g} to {max(densities):g}, and epsilon {epsilon:g}"
+        reading.refuse("models", found, "Lower `epsilon`: density plus and minus it are probabilities.")
+    return options | ({"excess": "gamma"} if "gamma" in options else {})
 
 
 def _list_recipe_scopes(reading: RecipeReading) -> list[Scope]:
@@ -188,12 +233,12 @@ def read_parameters(
         reading.refuse(place, f"expected a mapping, found {type(given).__name__}", "Write {weight: 0.5}.")
         return {}
 
-    models = () if method in OPTIONS else ("weight",) if method == "linear" else ("weight", "density")
+    models = OWN.get(method, ())
     for name in given:
-        if per_model and name in SHARED[method]:
+        if per_model and name in TAKEN[method]:
             remedy = "Move it to the recipe's own `parameters`; mergekit reads it only there."
             reading.refuse(f"{place}.{name}", "holds for all models", remedy)
-        elif name not in models and name not in SHARED[method]:
-            takes = ", ".join(models if per_model else (*models, *SHARED[method])) or "none for a model"
+        elif name not in models and name not in TAKEN[method]:
+            takes = ", ".join(models if per_model else (*models, *TAKEN[method])) or "none for a model"
             reading.refuse(f"{place}.{name}", f"{method} has no parameter '{name}' in mergekit", f"It takes: {takes}.")
     return given

@@ -18,6 +18,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "slerp": {},
     "karcher": {"max_iterations": "max_iter", "tolerance": "tol"},
     "model_stock": {"filter_wise": "filter_wise"},
+    "sce": {"select_topk": "select_topk"},
 }
 """By method, our options and mergekit's parameters; `t` of SLERP is a weight here."""
 NAMES: dict[Rule, str] = {slerp: "slerp", karcher: "karcher", model_stock: "model_stock"}

@@ -69,7 +69,7 @@ def translate_to_mergekit(
     recipe |= {"base_model": write_reference(config.base)} if config.base else {}
     recipe["models"] = _list_operands(config, bound, filters, adapters, method=method)
     recipe |= {"parameters": shared | ({"lambda": config.merge.scale} if config.merge.scale != 1 else {})}
-    recipe |= _write_dtypes(config.merge.dtype or dtype)
+    recipe |= _write_dtypes(config.merge.dtype or dtype, config.merge.operand_dtype)
     return MergekitRecipe(recipe, _write_notes(config, bound, dtype, adapters))
 
 
@@ -77,7 +77,9 @@ def _translate_weightless(
     config: Config, bound: BoundMethod, *, dtype: str | None, adapters: Collection[str]
 ) -> MergekitRecipe:
     refuse_if_any([*_check_vectors(config, bound), *weightless.list_problems(config, bound)])
-    recipe = weightless.write_recipe(config, bound, adapters) | _write_dtypes(config.merge.dtype or dtype)
+    recipe = weightless.write_recipe(config, bound, adapters) | _write_dtypes(
+        config.merge.dtype or dtype, config.merge.operand_dtype
+    )
     return MergekitRecipe(recipe, _write_notes(config, bound, dtype, adapters) + weightless.list_notes(config, bound))
 
 
@@ -128,7 +130,9 @@ def _write_placed(number: Weight) -> Any:
     ]
 
 
-def _write_dtypes(dtype: str | None) -> dict[str, str]:
+def _write_dtypes(dtype: str | None, operands: str | None) -> dict[str, str]:
+    if operands is not None:
+        return {"dtype": operands} | ({"out_dtype": dtype} if dtype not in (None, operands) else {})
     if dtype is None:
         return {}
     return {"dtype": "float32"} | ({"out_dtype": dtype} if dtype != "float32" else {})
@@ -191,8 +195,8 @@ def _check_vectors(config: Config, bound: BoundMethod) -> Iterator[Problem]:
 
 def _check_options(config: Config, bound: BoundMethod) -> Iterator[Problem]:
     options = bound.options
-    if bound.operands == "deltas" and bound.rules not in NAMES:
-        translated = ", ".join(sorted({name for name, _ in NAMES.values()} | set(weightless.OPTIONS)))
+    if bound.rules not in NAMES:
+        translated = ", ".join(sorted({name for name, _ in NAMES.values()} | set(weightless.NAMES.values())))
         yield Problem("merge", f"{bound.name} has no counterpart in mergekit", f"There is one for: {translated}.")
 
     if options.get("scope") == "model":

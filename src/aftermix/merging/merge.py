@@ -105,14 +105,13 @@ class Merger:
             method.compute_ratios(self.vectors)
 
     def _refuse_unfit_densities(self) -> None:
-        densities = {vector: self.recipe.method.collect_options(vector).get("density", 1.0) for vector in self.vectors}
-        for vector, density in densities.items():
+        for vector in self.vectors:
+            density = self.recipe.method.collect_options(vector).get("density", 1.0)
             if isinstance(density, tuple) and self.recipe.method.selects_over_model:
                 where = join_place("vectors", vector, "density")
                 raise MergeError(where, "`scope: model` counts over all tensors", "Give one density, or drop `scope`.")
-            for info in self.pool.layout if isinstance(density, tuple) else ():
-                if self.moves(info):
-                    self._read_here(density, info, vector, "density")
+            for info in filter(self.moves, self.pool.layout if isinstance(density, tuple) else ()):
+                self._read_here(density, info, vector, "density")
 
     @cached_property
     def _excluded(self) -> Callable[[str], bool]:
@@ -158,9 +157,8 @@ class Merger:
         if not any(isinstance(weight, tuple) for weight in weights.values()):
             check_weights(self.recipe, weights)
             return
-        for info in self.pool.layout:
-            if self.moves(info):
-                check_weights(self.recipe, self.weigh(info, weights), tensor=info.name)
+        for info in filter(self.moves, self.pool.layout):
+            check_weights(self.recipe, self.weigh(info, weights), tensor=info.name)
 
     def list_active(self, weights: TensorWeights) -> list[str]:
         """Vectors that have a weight, in order of name."""
@@ -175,17 +173,25 @@ class Merger:
         """
         out = allocate_block(span[1] - span[0], choose_working_type(info.dtype))
         if self.recipe.method.operands == "models":
-            return self.pool.read_expert_block(info.name, vector, span, out=out)
+            return self._round(self.pool.read_expert_block(info.name, vector, span, out=out))
         if base is None:
             base = widen(self.pool.read_base_block(info.name, span))
+        if self.recipe.operand_dtype is not None:
+            expert = self._round(self.pool.read_expert_block(info.name, vector, span, out=out))
+            return self._round(expert.sub_(self._round(base)))
         return self.pool.read_difference_block(info.name, vector, span, base=base, out=out)
+
+    def _round(self, block: torch.Tensor) -> torch.Tensor:
+        """The block in its own type, rounded to that of the operands where the recipe has one, and never in place."""
+        return block if (kind := self.recipe.operand_dtype) is None else block.to(kind).to(block.dtype)
 
     def open_blocks(self, info: TensorInfo, vector: str) -> TensorBlocks:
         """One tensor of `vector` as its rules survey it."""
+        runs = partial(self.pool.read_spans, info.name, vector, difference=self.recipe.method.operands == "deltas")
         return TensorBlocks(
             list_block_spans(info.shape),
             lambda span: self.read_operand(info, vector, span),
-            partial(self.pool.read_spans, info.name, vector, difference=self.recipe.method.operands == "deltas"),
+            runs if self.recipe.operand_dtype is None else None,
         )
 
     def group_surveys(self, vectors: Sequence[str]) -> list[tuple[str, ...]]:
@@ -201,11 +207,7 @@ class Merger:
         if method.is_exclusive:
             entries = {v: score_entries(self.open_blocks(info, v), key) for v, key in keys.items()}
             return method.allot_entries(entries, self._shifts[self.resolve_tied_name(info.name)])
-
-        def read_density(vector: str, density: Weight) -> float:
-            return self._read_here(density, info, vector, "density")
-
-        rules = {vector: method.bind_intra(vector, partial(read_density, vector)) for vector in keys}
+        rules = {v: method.bind_intra(v, partial(self._read_here, info=info, vector=v, key="density")) for v in keys}
         return {v: rules[v](self.open_blocks(info, v), key) for v, key in keys.items()}
 
     @cached_property
@@ -274,7 +276,7 @@ class Merger:
 
         # A single rounding, after the base is added: models replace it, and distribution vectors move it.
         if active and self.recipe.method.operands == "deltas":
-            torch.add(widen(base), merged, alpha=self.recipe.scale, out=merged)
+            torch.add(self._round(widen(base)), merged, alpha=self.recipe.scale, out=merged)
         result = allocate_like(merged, self.recipe.dtype or info.dtype).copy_(merged)
         if unrounded is not None:
             unrounded.append(merged)

@@ -15,6 +15,7 @@ from aftermix.checkpoints.model import TensorInfo
 from aftermix.config import MergeConfig, VectorConfig
 from aftermix.config.places import Weight
 from aftermix.errors import MergeError, Problem, ask_meant, find_meant, join_place, refuse_if_any
+from aftermix.merging.rules.compat import COMPAT, COMPAT_METHODS
 from aftermix.merging.rules.exclusive import exclusive, refuse_other_turns
 from aftermix.merging.rules.inter import consensus, disjoint_mean, weighted_mean, weighted_sum
 from aftermix.merging.rules.intra import (
@@ -39,7 +40,8 @@ from aftermix.merging.rules.kinds import (
 )
 from aftermix.merging.rules.model_stock import model_stock, survey_interpolation
 from aftermix.merging.rules.pcb import pcb, survey_competition
-from aftermix.merging.rules.spherical import karcher, slerp
+from aftermix.merging.rules.sce import sce
+from aftermix.merging.rules.spherical import karcher, nuslerp, slerp
 from aftermix.merging.rules.surveys import Combiner, compute_gram
 from aftermix.merging.rules.wudi import wudi
 from aftermix.merging.topk.magnitude import TensorBlocks
@@ -85,6 +87,9 @@ METHODS: dict[str, MergeMethod] = {
     "slerp": MergeMethod(keep_all, Surveyed(compute_gram, slerp, averages=True, takes_two=True), operands="models"),
     "karcher": MergeMethod(keep_all, Surveyed(compute_gram, karcher, averages=True), operands="models"),
     "model_stock": MergeMethod(keep_all, Surveyed(survey_interpolation, model_stock, averages=True)),
+    "nuslerp": MergeMethod(keep_all, Surveyed(compute_gram, nuslerp, averages=True), operands="models"),
+    "nuslerp_deltas": MergeMethod(keep_all, Surveyed(compute_gram, nuslerp, averages=True)),
+    "sce": MergeMethod(keep_all, Whole(sce, averages=True)),
     "pcb": MergeMethod(keep_all, Surveyed(survey_competition, pcb)),
     "wudi": MergeMethod(keep_all, Whole(wudi)),
 }
@@ -104,21 +109,6 @@ INTER: dict[str, InterRule] = {
     "consensus": Elementwise(consensus),
     "exclusive": Exclusive(exclusive),
 }
-
-COMPAT: dict[str, dict[Rule, dict[str, Any]]] = {
-    "mergekit": {
-        keep_all: {},
-        magnitude: {"density": 1.0},
-        random_rescale: {"rescale": "l1"},
-        weighted_sum: {},
-        weighted_mean: {},
-        disjoint_mean: {"divisor": "signed"},
-        slerp: {},
-        karcher: {},
-        model_stock: {},
-    },
-}
-"""By tool, the rules that are alike and its defaults for them (mergekit 0.1.5; docs/methods.md has what is left)."""
 
 UNSAID: Mapping[str, Any] = {"start": None, "count_base": False}
 """Options that are not among those settled where they have these values: records of older versions lack them."""
@@ -261,6 +251,8 @@ def bind(config: MergeConfig, *, vectors: Mapping[str, VectorConfig] | None = No
     compat = COMPAT[config.compat] if config.compat else {}
     if config.compat and not {method.intra, method.inter.rule} <= compat.keys():
         raise MergeError("merge.compat", f"{name} is not as {config.compat} has it", "Remove `compat`.")
+    if config.compat and name in COMPAT_METHODS[config.compat]:
+        method = replace(method, defaults={**method.defaults, **COMPAT_METHODS[config.compat][name]})
     bound = _bind_options(name, method, options, compat)
     return replace(bound, by_vector=_collect_by_vector(bound, vectors or {}))
 

@@ -27,6 +27,8 @@ class MergeRecipe:
     seed: int = 0
     scale: float = 1.0
     dtype: torch.dtype | None = None
+    operand_dtype: torch.dtype | None = None
+    """Type to which what the rules see is rounded, as another tool computes in it."""
 
     @staticmethod
     def from_config(
@@ -34,9 +36,9 @@ class MergeRecipe:
     ) -> MergeRecipe:
         """Bind `config` and what `vectors` set for themselves; a search excludes more unless the file forbids it."""
         dtype = getattr(torch, config.dtype) if config.dtype else None
-        return MergeRecipe(
-            bind(config, vectors=vectors), config.exclusions(for_search=for_search), config.seed, config.scale, dtype
-        )
+        operand_dtype = getattr(torch, config.operand_dtype) if config.operand_dtype else None
+        exclude, bound = config.exclusions(for_search=for_search), bind(config, vectors=vectors)
+        return MergeRecipe(bound, exclude, config.seed, config.scale, dtype, operand_dtype)
 
 
 def check_weights(recipe: MergeRecipe, weights: Weights, *, tensor: str | None = None) -> None:

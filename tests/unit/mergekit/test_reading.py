@@ -15,8 +15,9 @@ from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.config.places import dump_weight
 from aftermix.errors import AftermixError, ConfigError, ManyProblemsError
 from aftermix.jobs.doctor.command import doctor
-from aftermix.mergekit.reading import SHARED, load_partial_recipe, read_mergekit, read_partial_mergekit
+from aftermix.mergekit.reading import load_partial_recipe, read_mergekit, read_partial_mergekit
 from aftermix.mergekit.settings import MergekitSetting, settle
+from aftermix.mergekit.sources import SHARED
 from aftermix.merging.methods import bind
 from aftermix.merging.rules.places import ModelPlaces
 from aftermix.yaml_file import parse_yaml
@@ -83,6 +84,21 @@ def test_a_recipe_says_the_same_here() -> None:
             {"density": 0.5, "normalize": True},
             {"intra": {"rule": "random", "density": 0.5, "rescale": "l1"}, "inter": "mean"},
         ),
+        ("della", {}, {"method": "della", "density": 1.0, "epsilon": 0.15, "rescale": "l1", "normalize": True}),
+        (
+            "della_linear",
+            {"density": 0.7, "epsilon": 0.05, "normalize": True, "rescale": False},
+            {
+                "intra": {"rule": "magnitude_sampled", "density": 0.7, "epsilon": 0.05, "rescale": "none"},
+                "inter": "mean",
+            },
+        ),
+        (
+            "breadcrumbs_ties",
+            {"density": 0.9},
+            {"method": "breadcrumbs_ties", "density": 0.9, "gamma": 0.01, "excess": "gamma", "normalize": False},
+        ),
+        ("nuslerp", {}, {"method": "nuslerp_deltas"}),
         ("dare_ties", {}, {"method": "dare_ties", "density": 1.0, "rescale": "l1", "normalize": False}),
     ],
 )
@@ -164,9 +180,23 @@ def test_one_slice_over_all_layers_is_a_plain_merge(family: Family) -> None:
     ("change", "expected"),
     [
         (
-            {"merge_method": "sce"},
-            "r.yaml: merge_method: 'sce' does not give here what it gives in mergekit. "
-            "The same in both: linear, task_arithmetic, ties, dare_linear, dare_ties, slerp, karcher, model_stock.",
+            {"merge_method": "arcee_fusion"},
+            "r.yaml: merge_method: 'arcee_fusion' does not give here what it gives in mergekit. "
+            "The same in both: linear, task_arithmetic, ties, dare_linear, dare_ties, slerp, karcher, model_stock. "
+            "Read alone: della, della_linear, breadcrumbs, breadcrumbs_ties, nuslerp, sce.",
+        ),
+        (
+            {"merge_method": "della", "parameters": {"density": 0.9}},
+            "r.yaml: models: have densities from 0.9 to 0.9, and epsilon 0.15. "
+            "Lower `epsilon`: density plus and minus it are probabilities.",
+        ),
+        (
+            {"merge_method": "nuslerp", "models": [{"model": "org/a", "parameters": {"weight": 1}}] * 3},
+            "r.yaml: models: 'org/a' is listed twice. Add the two weights up.",
+        ),
+        (
+            {"merge_method": "breadcrumbs", "parameters": {"rescale": True}},
+            "r.yaml: parameters.rescale: breadcrumbs does not rescale here. Remove it, or use dare_ties.",
         ),
         (
             {"densty": 1},
@@ -411,11 +441,14 @@ def test_whatever_a_recipe_holds_it_is_read_or_refused(values: dict[str, Any]) -
 
 
 def test_a_misspelt_method_is_asked_after() -> None:
-    known = "The same in both: linear, task_arithmetic, ties, dare_linear, dare_ties, slerp, karcher, model_stock."
+    known = (
+        "The same in both: linear, task_arithmetic, ties, dare_linear, dare_ties, slerp, karcher, model_stock. "
+        "Read alone: della, della_linear, breadcrumbs, breadcrumbs_ties, nuslerp, sce."
+    )
     for method, meant in (("dare-ties", "dare_ties"), ("TIES", "ties"), ("task-arithmetic", "task_arithmetic")):
         told = f"r.yaml: merge_method: there is no method '{method}'. Did you mean '{meant}'? {known}"
         assert faults({"merge_method": method}) == [told]
-    for method in ("della_linear", "breadcrumbs", "nuslerp", "sce", 7):
+    for method in ("arcee_fusion", "multislerp", "ram", 7):
         told = f"r.yaml: merge_method: '{method}' does not give here what it gives in mergekit. {known}"
         assert faults({"merge_method": method}) == [told]
 
@@ -423,7 +456,7 @@ def test_a_misspelt_method_is_asked_after() -> None:
 @pytest.mark.parametrize(
     ("values", "base", "models"),
     [
-        (recipe("della", weights={"a": 1, "b": 2}), "org/base", {"a": "org/a", "b": "org/b"}),
+        (recipe("arcee_fusion", weights={"a": 1, "b": 2}), "org/base", {"a": "org/a", "b": "org/b"}),
         (recipe("ties", weights={"a": [0, 1]}, chat_template="auto"), "org/base", {"a": "org/a"}),
         (
             {"merge_method": "ties", "base_model": "x@main", "models": [{"model": "y"}, 3, {"model": 4}]},

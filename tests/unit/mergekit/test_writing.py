@@ -21,7 +21,8 @@ from aftermix.config import Config, parse_config
 from aftermix.errors import ConfigError, ManyProblemsError
 from aftermix.jobs.export.command import export_mergekit
 from aftermix.jobs.merge.command import merge
-from aftermix.mergekit.reading import SHARED, load_recipe, read_mergekit
+from aftermix.mergekit.reading import load_recipe, read_mergekit
+from aftermix.mergekit.sources import SHARED
 from aftermix.mergekit.weightless import OPTIONS
 from aftermix.mergekit.writing import translate_to_mergekit
 from aftermix.yaml_file import parse_yaml
@@ -180,7 +181,7 @@ def test_merge_export_and_merge_again_give_the_same_bits(family: Family, tmp_pat
     assert exported.exit_code == 0, exported.output
     assert exported.output.endswith(f"Recipe: {second}\n")
     written_back = yaml.safe_load(second.read_text())
-    assert (written_back["dtype"], written_back["out_dtype"]) == ("float32", "bfloat16")
+    assert (written_back["dtype"], written_back.get("out_dtype")) == ("bfloat16", None)
     merge(load_recipe(second), tmp_path / "two")
     one, two = stored(tmp_path / "one"), stored(tmp_path / "two")
     assert one.keys() == two.keys()

@@ -34,6 +34,9 @@ def stored(folder: Path) -> dict[str, torch.Tensor]:
         ({"method": "ties", "density": 0.3, "divisor": "absolute"}, {"density": 0.3, "divisor": "absolute"}),
         ({"method": "dare_linear"}, {"density": 1.0, "rescale": "l1"}),
         ({"method": "dare_ties"}, {"rescale": "l1", "normalize": False, "divisor": "signed"}),
+        ({"method": "della"}, {"density": 1.0, "epsilon": 0.15, "rescale": "l1", "normalize": True}),
+        ({"method": "breadcrumbs_ties"}, {"density": 1.0, "gamma": 0.01, "excess": "gamma", "normalize": False}),
+        ({"method": "sce"}, {"select_topk": 1.0}),
         ({"intra": {"rule": "random", "density": 0.5}, "inter": "mean"}, {"density": 0.5, "rescale": "l1"}),
     ],
 )
@@ -44,8 +47,8 @@ def test_compat_sets_defaults_and_no_more(merge_values: dict[str, Any], expected
 
 def test_compat_is_refused_for_rules_that_are_not_alike() -> None:
     with pytest.raises(MergeError) as caught:
-        bind(MergeConfig(method="della", compat="mergekit"))
-    assert str(caught.value) == "merge.compat: della is not as mergekit has it. Remove `compat`."
+        bind(MergeConfig(method="tall_mask", compat="mergekit"))
+    assert str(caught.value) == "merge.compat: tall_mask is not as mergekit has it. Remove `compat`."
 
 
 def test_compat_excludes_nothing_in_a_search() -> None:

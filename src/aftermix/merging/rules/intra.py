@@ -140,7 +140,7 @@ def magnitude_sampled(
     row to 1 for its largest. Source: DELLA (Deep et al., 2024), MagPrune; the authors' code has `2 epsilon` as its
     `window_size`. Rows longer than a block are ranked in parts. Departure: a row of one entry has rank 1/2, where the
     formula divides by zero. With `epsilon` 0 this is DARE. `rescale: l1` restores the delta's L1 norm instead, as
-    mergekit does.
+    mergekit does; with it and with `rescale: none` a `density` of 1 keeps all.
     """
 
     def prune(delta: torch.Tensor, start: int) -> torch.Tensor:
@@ -154,6 +154,8 @@ def magnitude_sampled(
             np.divide(values, np.maximum(probability, np.finfo(np.float32).tiny), out=values, casting="same_kind")
         return delta
 
+    if density == 1 and rescale != "probability":
+        return keep_all(blocks, key)
     if rescale != "l1":
         return prune
 

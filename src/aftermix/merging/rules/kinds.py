@@ -147,6 +147,7 @@ class Whole(InterRule):
     """Rule that needs all entries of a tensor at once, and gives the combined tensor; it keeps all."""
 
     rule: WholeRule
+    averages: bool = False
     surveys_tensors: ClassVar[bool] = True
 
     def survey_tensors(self, tensors: Sequence[TensorBlocks], info: TensorInfo, options: Options) -> WholeTensors:  # noqa: ARG002

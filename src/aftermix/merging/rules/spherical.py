@@ -17,6 +17,10 @@ from aftermix.merging.rules.surveys import Combiner, Matrix, combine_by_coeffici
 
 PARALLEL = 0.9995
 """Cosine beyond which (either sign) SLERP is linear interpolation, as the field's tools have it."""
+CANCELLED = 1e-6
+"""Sum of weights below which :func:`nuslerp` goes half the way."""
+COLLINEAR = 1e-16
+"""Squared sine up to which two directions are one line for :func:`nuslerp`."""
 UNDIRECTED = 1e-30
 """Of the longest: what is shorter counts as zero, since no float32 coefficient could make it as long as the mean."""
 
@@ -43,6 +47,36 @@ def slerp(inner: Matrix, weights: Sequence[float]) -> Combiner:
     return combine_by_coefficients(
         [math.sin((1 - share) * angle) / math.sin(angle), math.sin(share * angle) / math.sin(angle)]
     )
+
+
+def nuslerp(inner: Matrix, weights: Sequence[float]) -> Combiner:
+    """Spherical linear interpolation of models or vectors, on the sphere however near they are.
+
+    Formula for two: that of :func:`slerp`, with the weighted mean only where `1 - cos^2 theta <= 1e-16`. One that is
+    zero stands at a right angle to the other. Source: mergekit's `nuslerp` of flattened tensors, which takes two.
+    Departure: of more, each is joined to the result of those before it in order of name, at its share of the weights so
+    far (1/2 where they cancel).
+    """
+    coefficients, total = np.zeros(len(weights)), 0.0
+    for place, weight in enumerate(weights):
+        total += weight
+        share = 1.0 if place == 0 else weight / total if abs(total) >= CANCELLED else 0.5
+        kept, added = _turn_towards(inner, coefficients, place, share)
+        coefficients *= kept
+        coefficients[place] = added
+    return combine_by_coefficients([float(coefficient) for coefficient in coefficients])
+
+
+def _turn_towards(inner: Matrix, coefficients: Matrix, place: int, share: float) -> tuple[float, float]:
+    """Factors of the sum with `coefficients` and of the model at `place`, between which a point is taken at `share`."""
+    if not coefficients.any():
+        return 0.0, share
+    length = math.sqrt(max(float(coefficients @ inner @ coefficients), 0.0)) * math.sqrt(float(inner[place, place]))
+    cosine = min(max(float(inner[place] @ coefficients) / length, -1.0), 1.0) if length else 0.0
+    if 1 - cosine**2 <= COLLINEAR:
+        return 1.0 - share, share
+    angle = math.acos(cosine)
+    return math.sin((1 - share) * angle) / math.sin(angle), math.sin(share * angle) / math.sin(angle)
 
 
 def karcher(

@@ -96,6 +96,51 @@ def test_slerp_goes_along_the_circle_and_linearly_where_there_is_none() -> None:
     np.testing.assert_allclose(combined("slerp", [x, 2 * x], [1, 1]), [3, 0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["nuslerp", "nuslerp_deltas"])
+def test_nuslerp_goes_along_the_circle_however_near_the_two_are(method: str) -> None:
+    x, angle = np.array([2.0, 0.0]), 0.01  # a cosine of 0.99995: slerp takes the chord
+    y = np.array([2 * math.cos(angle), 2 * math.sin(angle)])
+    found = combined(method, [x, 4 * y], [1, 3])
+    wanted = (math.sin(angle / 4) * x + 4 * math.sin(3 * angle / 4) * y) / math.sin(angle)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    np.testing.assert_allclose(combined(method, [x, -x], [3, 1]), [1, 0], rtol=1e-6)
+    third = combined(method, [x, y, np.array([0.0, 3.0])], [1, 2, 3])
+    first = combined(method, [x, y], [1, 2])
+    np.testing.assert_allclose(third, combined(method, [first, np.array([0.0, 3.0])], [3, 3]), rtol=1e-6)
+    zero = combined(method, [x, 0 * x], [3, 1])
+    np.testing.assert_allclose(zero, [2 * math.sin(0.75 * math.pi / 2), 0], rtol=1e-6)
+
+
+def sce_twin(tensors: Sequence[np.ndarray], weights: Sequence[float], share: float) -> np.ndarray:
+    """Entry by entry, on the formula."""
+    rows = np.stack([tensor.astype(np.float64).reshape(-1) for tensor in tensors])
+    if share < 1:
+        variance = rows.var(axis=0)
+        count = int((variance > 0).sum() * share)
+        rows = rows * np.isin(np.arange(rows.shape[1]), np.argsort(-variance, kind="stable")[:count])
+    energies = (rows**2).mean(axis=1)
+    energies = energies / energies.sum() if energies.sum() >= 1e-6 else np.full(len(rows), 1 / len(rows))
+    energies = energies * np.array(weights) / np.mean(weights)
+    result = np.zeros(rows.shape[1])
+    for entry, column in enumerate(rows.T):
+        sign = 1 if column.sum() >= 0 else -1
+        chosen = [place for place, value in enumerate(column) if np.sign(value) == sign]
+        total = sum(energies[place] for place in chosen)
+        result[entry] = sum(energies[place] * column[place] for place in chosen) / max(total, 1e-6)
+    return result.reshape(tensors[0].shape)
+
+
+@pytest.mark.parametrize(("share", "scale"), [(1.0, 1.0), (0.1, 1.0), (0.6, 0.1), (0.6, 1e-4), (0.0, 1.0)])
+def test_sce_selects_weighs_and_erases(share: float, scale: float) -> None:
+    random = np.random.default_rng(3)
+    tensors = [(scale * random.normal(size=(6, 7))).astype(np.float32) for _ in range(3)]
+    found = combined("sce", tensors, [1.0, 1.0, 1.0], select_topk=share)
+    assert_near(found, sce_twin(tensors, [1, 1, 1], share), tensors)
+    weighed = combined("sce", tensors, [1.0, 2.0, 0.5], select_topk=share)
+    assert_near(weighed, sce_twin(tensors, [1, 2, 0.5], share), tensors)
+    assert (np.abs(found) > 0).mean() == pytest.approx(share, abs=0.05)
+
+
 def karcher_twin(tensors: Sequence[np.ndarray], weights: Sequence[float], steps: int, tolerance: float) -> np.ndarray:
     """On the vectors themselves, as a walk on the sphere."""
     flat = [tensor.astype(np.float64).reshape(-1) for tensor in tensors]
