@@ -12,6 +12,7 @@ import torch
 from aftermix.checkpoints.alignment.tokenizer_files import list_vocabulary_files
 from aftermix.checkpoints.alignment.tokens import extends
 from aftermix.checkpoints.alignment.vocabulary import list_vocabulary_remarks
+from aftermix.checkpoints.companions.chat_template import choose_chat_template, set_chat_template
 from aftermix.checkpoints.companions.selection import CompanionSelection, select_companions
 from aftermix.checkpoints.companions.sentence_modules import (
     MODULE_WEIGHTS,
@@ -59,6 +60,11 @@ def read_companion_files(pool: ModelPool, *, dtype: torch.dtype | None) -> dict[
     for module in list_weighted_modules(frame):
         if (weights := frame / module / MODULE_WEIGHTS).is_file():
             files[f"{module}/{MODULE_WEIGHTS}"] = weights.read_bytes()
+
+    if pool.chat_template is not None:
+        folders = [model.folder for model in (pool.base, *pool.experts.values()) if model is not None]
+        if template := choose_chat_template(pool.chat_template, dict.fromkeys(folders)):
+            set_chat_template(files, template)
 
     settings = _find_generation_settings(pool)
     if settings is not None:

@@ -40,6 +40,8 @@ class ModelPool:
     """The vector whose tokenizer, chat template and generation settings the result takes."""
     vocabulary: str | None = None
     """`base`, or the vector whose rows the result has: then the tokenizer is its own."""
+    chat_template: str | None = None
+    """Chat template that the recipe asks for: `auto` or the template itself."""
     confirmed: frozenset[str] = frozenset()
     """Vectors whose own record says that they were trained from this base, directly or through others."""
     lineages: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
@@ -191,6 +193,7 @@ def examine_pool(config: Config, *, whole: bool = False) -> PoolExamination:
         alignment.experts,
         _find_instruction(config),
         config.merge.vocabulary,
+        config.merge.chat_template,
         frozenset(records.confirmed),
         records.lineages,
         modules,

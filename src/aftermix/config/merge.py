@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from aftermix.config.calibrate import CalibrationConfig, _calibration
 from aftermix.config.fields import ConfigSection, Finite, Name, Tokens
@@ -55,6 +55,12 @@ class VectorConfig(ConfigSection):
         return self.range or ((0.3, 1.0) if self.role == "instruction" else (0.0, 1.0))
 
 
+def _check_template(value: str) -> str:
+    if value != "auto" and "{" not in value:
+        raise ValueError("expected `auto` or a template, which holds a {")
+    return value
+
+
 class MergeConfig(BaseModel):
     """The merge method, what it leaves alone, and the method's own options (`density`, `normalize`, ...)."""
 
@@ -84,6 +90,8 @@ class MergeConfig(BaseModel):
     """Factor on the combined vector, written `lambda`."""
     max_shard_bytes: Tokens = 5_000_000_000
     """Upper size of one safetensors file of the result."""
+    chat_template: Annotated[str, AfterValidator(_check_template)] | None = None
+    """Chat template of the result: `auto`, which most of the models have, or the template itself."""
     vocabulary: Name | None = None
     """Owner of the tokens of the rows of embeddings and head, where models differ: `base`, or the name of a vector."""
 

@@ -58,13 +58,14 @@ KEYS = (
     "out_dtype",
     "tokenizer_source",
     "tokenizer",
+    "chat_template",
+    "name",
+    "random_seed",
+    "embed_slerp",
 )
+"""The last three decide nothing in mergekit 0.1.5; a seed is taken as that of the random choices."""
 UNSUPPORTED = {
     "modules": ("merges parts of a model each in its own way", "Give one list of `models` for the whole model."),
-    "chat_template": (
-        "sets the chat template",
-        "Remove it, and copy the template into the result; it comes from the base, or from an instruction vector.",
-    ),
 }
 INTRA = {"dare_linear": "random", "della_linear": "magnitude_sampled", "breadcrumbs": "band"}
 """Intra rule of the methods whose sum may be normalised, which makes an unnamed pair."""
@@ -218,6 +219,7 @@ def _translate_merge(
         | ({"dtype": dtype} if dtype else {})
         | ({"operand_dtype": computed} if computed not in (None, "float32") else {})
         | ({"exclude": excluded} if excluded else {})
+        | _translate_files(reading)
     )
 
 
@@ -260,6 +262,18 @@ def _translate_nuslerp(
         remedy = "Leave `nuslerp_flatten` true and `nuslerp_row_wise` false."
         reading.refuse("parameters", "ask for an angle by row; here a tensor has one", remedy)
     return {"method": "nuslerp" if reading.values.get("base_model") is None else "nuslerp_deltas"}
+
+
+def _translate_files(reading: RecipeReading) -> dict[str, Any]:
+    """Keys of `merge` that touch no weight, and the seed."""
+    template, seed = reading.values.get("chat_template"), reading.values.get("random_seed")
+    if template is not None and (not isinstance(template, str) or (template != "auto" and "{" not in template)):
+        found = f"is {template!r}, a template that mergekit brings along"
+        reading.refuse("chat_template", found, "Write `auto`, or the template itself.")
+    if seed is not None and (type(seed) is not int or seed < 0):
+        reading.refuse("random_seed", f"expected a whole number from 0, found {seed!r}", "Correct it.")
+    found_keys = {"chat_template": template, "seed": seed}
+    return {key: value for key, value in found_keys.items() if value is not None}
 
 
 def _find_common_density(sources: list[RecipeSource]) -> dict[str, float]:

@@ -142,6 +142,12 @@ def test_conditions_that_change_nothing_are_one_value() -> None:
     assert read_mergekit(recipe("ties", weights={"a": weight}), where="r.yaml").vectors["a"].weight == 0.5
 
 
+def test_keys_that_touch_no_weight_are_taken() -> None:
+    keys = {"name": "first", "random_seed": 42, "embed_slerp": True, "chat_template": "auto"}
+    config = read_mergekit(recipe("ties", weights={"a": 1}, **keys), where="r.yaml")
+    assert (config.merge.seed, config.merge.chat_template) == (42, "auto")
+
+
 def test_a_tokenizer_may_come_from_one_of_the_models() -> None:
     values = recipe("ties", weights={"a": 1, "b": 1}, tokenizer={"source": "org/b"})
     assert read_mergekit(values, where="r.yaml").vectors["b"].role == "instruction"
@@ -201,7 +207,7 @@ def test_one_slice_over_all_layers_is_a_plain_merge(family: Family) -> None:
         (
             {"densty": 1},
             "r.yaml: densty: is not a known key. A recipe takes: merge_method, base_model, models, slices, parameters, "
-            "dtype, out_dtype, tokenizer_source, tokenizer.",
+            "dtype, out_dtype, tokenizer_source, tokenizer, chat_template, name, random_seed, embed_slerp.",
         ),
         ({"base_model": None}, "r.yaml: base_model: ties needs the base of its vectors. Add `base_model: PATH`."),
         (
@@ -210,9 +216,13 @@ def test_one_slice_over_all_layers_is_a_plain_merge(family: Family) -> None:
             "Give one list of `models` for the whole model.",
         ),
         (
-            {"chat_template": "auto"},
-            "r.yaml: chat_template: sets the chat template. Remove it, and copy the template into the result; "
-            "it comes from the base, or from an instruction vector.",
+            {"chat_template": "chatml"},
+            "r.yaml: chat_template: is 'chatml', a template that mergekit brings along. "
+            "Write `auto`, or the template itself.",
+        ),
+        (
+            {"random_seed": -1},
+            "r.yaml: random_seed: expected a whole number from 0, found -1. Correct it.",
         ),
         (
             {"dtype": "float64"},
@@ -457,7 +467,7 @@ def test_a_misspelt_method_is_asked_after() -> None:
     ("values", "base", "models"),
     [
         (recipe("arcee_fusion", weights={"a": 1, "b": 2}), "org/base", {"a": "org/a", "b": "org/b"}),
-        (recipe("ties", weights={"a": [0, 1]}, chat_template="auto"), "org/base", {"a": "org/a"}),
+        (recipe("ties", weights={"a": [0, 1]}, chat_template=7), "org/base", {"a": "org/a"}),
         (
             {"merge_method": "ties", "base_model": "x@main", "models": [{"model": "y"}, 3, {"model": 4}]},
             None,
@@ -483,12 +493,12 @@ def test_models_of_a_recipe_with_faults_are_looked_at(
 
 def test_a_recipe_and_its_models_are_one_round(family: Family, tmp_path: Path) -> None:
     models = [{"model": str(family["b"]), "parameters": {"wieght": 0.5}}, {"model": str(tmp_path / "gone")}]
-    values = {"merge_method": "ties", "base_model": str(family["base"]), "models": models, "chat_template": "auto"}
+    values = {"merge_method": "ties", "base_model": str(family["base"]), "models": models, "densty": 0.5}
     (tmp_path / "r.yaml").write_text(json.dumps(values))
     usable = load_partial_recipe(tmp_path / "r.yaml")
     found = doctor(usable.config, faults=usable.problems, written=usable.written)
     assert [problem.where for problem in found.problems] == [
-        "r.yaml: chat_template",
+        "r.yaml: densty",
         "r.yaml: models[0].parameters.wieght",
         "r.yaml: models[0].parameters.weight",
         "r.yaml: models[1].parameters.weight",
