@@ -141,7 +141,9 @@ def test_a_merge_is_predicted_and_evaluated(world: Path, run: Path, capsys: pyte
     )
 
 
-def test_a_mixture_weighs_texts(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mixture_weighs_texts_and_is_compared_with_the_search(
+    world: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     values = yaml.safe_load((world / "bits.yaml").read_text())
     for vector in values["vectors"].values():
         del vector["range"]
@@ -152,3 +154,28 @@ def test_a_mixture_weighs_texts(world: Path, capsys: pytest.CaptureFixture[str])
     assert set(best["test"]["capabilities"]) == {"ja_wiki", "notes"}
     assert all(entry["score"] < 0 for entry in best["test"]["capabilities"].values())
     assert sum(best["ratios"].values()) == pytest.approx(1)
+
+    # Two runs are compared by what their winners scored on the documents that both have: here the same test items.
+    capsys.readouterr()
+    assert run_cli("compare", run, world / "mixed", "--json") == 0
+    found, ours = json.loads(capsys.readouterr().out), json.loads((run / "best.json").read_text())
+    for task, entry in found["tasks"].items():
+        means = [each["test"]["tasks"][task]["score"] for each in (ours, best)]
+        assert (entry["a"], entry["b"]) == pytest.approx(means)
+        assert entry["difference"] == pytest.approx(means[0] - means[1])
+        assert entry["documents"] == entry["clusters"] == 15
+        assert entry["unmatched"] == {"a": 0, "b": 0}
+        assert entry["interval"][0] <= entry["difference"] <= entry["interval"][1]
+    assert run_cli("compare", run, world / "mixed", "--split", "select") == 0
+    assert "on 10 documents" in capsys.readouterr().out
+
+
+def test_a_run_whose_documents_changed_is_compared_with_nothing(
+    world: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = world / "data/notes/01.txt"
+    before = note.read_text()
+    note.write_text("another text")
+    assert run_cli("compare", run, run) == 2
+    assert "its documents of task 'notes' are not those that lie there now" in capsys.readouterr().err
+    note.write_text(before)

@@ -149,6 +149,23 @@ def evaluate(file: Path, split: Any, as_json: bool, show: int | None) -> None:
 
 
 @click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--cluster", metavar="FIELD", help="Documents of one value of this field are drawn together.")
+@click.option(
+    "--split", type=click.Choice(["select", "test"]), default="test", show_default=True, help="Items of runs."
+)
+@AS_JSON
+def compare(a: Path, b: Path, cluster: str | None, split: Any, as_json: bool) -> None:
+    """Compare the scores of A and B, runs or lm-eval's samples_*.jsonl, paired by document."""
+    from aftermix.api.commands.runs import compare_results
+    from aftermix.api.commands.texts import describe_comparison
+
+    found = compare_results(a, b, cluster=cluster, split=split)
+    click.echo(found.to_bytes(escaped=True).rstrip() if as_json else "\n".join(describe_comparison(found)))
+
+
+@click.command()
 @click.argument("run", type=FOLDER)
 @click.option("--weights", required=True, metavar="NAME=NUMBER,...", help="Merge weights; a vector left out weighs 0.")
 @AS_JSON

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from aftermix.extras import refuse_missing_extra
 
 if TYPE_CHECKING:
+    from aftermix.jobs.paired.command import ComparisonRecord
+    from aftermix.jobs.paired.run_scores import HeldOut
     from aftermix.jobs.search.predict import PredictionRecord
 
 
@@ -22,6 +24,18 @@ def predict_merge(run: Path, weights: str) -> PredictionRecord:
     from aftermix.jobs.search.predict import predict
 
     return predict(run, parse_weights(weights))
+
+
+def compare_results(a: Path, b: Path, *, cluster: str | None = None, split: HeldOut = "test") -> ComparisonRecord:
+    """Hold the scores of `a` against those of `b`, document by document: `aftermix compare`.
+
+    Each is a run folder, whose winner counts, or a file or folder of lm-eval's samples. Raises :class:`AftermixError`
+    for what cannot be read, and where no document is of both.
+    """
+    refuse_missing_extra("search", what="compare")
+    from aftermix.jobs.paired.command import compare_scores
+
+    return compare_scores(a, b, cluster=cluster, split=split)
 
 
 def write_run_report(run: Path) -> Path:

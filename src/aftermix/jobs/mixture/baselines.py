@@ -41,12 +41,14 @@ class MixtureBaselines:
 
     def measure_items(self, weights: Weights, split: Split) -> ItemScores:
         """Item scores of one merge, measured now or kept from before."""
-        return self.score_cache.scores(_build_key(weights), split, partial(self.evaluator.evaluate, Point(weights)))
+        return self.score_cache.scores(
+            build_weights_key(weights), split, partial(self.evaluator.evaluate, Point(weights))
+        )
 
     def find_file(self, weights: Weights, split: Split) -> Path:
         """The file of the item scores of a merge that is measured."""
         self.measure_items(weights, split)
-        return self.score_cache.locate(_build_key(weights), split)
+        return self.score_cache.locate(build_weights_key(weights), split)
 
     def build_records(self, winner: ItemScores, mixtures: list[NamedMixture]) -> tuple[BaselineRecord, ...]:
         """The mixtures that have to be beaten, on test items, as `baselines` of `best.json`."""
@@ -81,10 +83,10 @@ def list_named_mixtures(problem: MixtureProblem) -> Iterator[NamedMixture]:
     yield BASE, BASE, None
 
 
-def _build_key(weights: Mapping[str, float]) -> str:
+def build_weights_key(weights: Mapping[str, float]) -> str:
     """A name for a mixture in file names.
 
-    >>> _build_key({"ja": 0.25, "math": 0.75})
+    >>> build_weights_key({"ja": 0.25, "math": 0.75})
     'mixture 1a29e11802f1ba56'
     """
     return f"mixture {derived_seed(0, 'mixture', *(f'{name} {weights[name]!r}' for name in sorted(weights))):016x}"

@@ -1,0 +1,1 @@
+"""Two sets of scores of the same documents."""

@@ -1,0 +1,1 @@
+"""Documents with their scores: of runs, and of files that lm-eval leaves."""
