@@ -258,8 +258,8 @@ def test_calibration_text_names_no_key_of_training_data(
     file = tmp_path / "file.yaml"
     file.write_text(yaml.safe_dump({"base": str(family["base"]), "vectors": {"v": vector}}), encoding="utf-8")
     assert run_cli("calibrate", file, "-o", tmp_path / "out") == 2
-    remedy = "Name a field of text as `vectors.v.calibration.text_field`, or write the conversations out as text in one"
-    assert f"{remedy}." in capsys.readouterr().err
+    remedy = "Set `vectors.v.calibration.format: chat` for conversations, or `vectors.v.calibration.text_field` to the"
+    assert remedy in capsys.readouterr().err
 
     (tmp_path / "hub").mkdir()
     for split in ("validation", "test"):
@@ -267,8 +267,8 @@ def test_calibration_text_names_no_key_of_training_data(
     vector["calibration"] = {"data": str(tmp_path / "hub"), "text_field": "words"}
     file.write_text(yaml.safe_dump({"base": str(family["base"]), "vectors": {"v": vector}}), encoding="utf-8")
     assert run_cli("calibrate", file, "-o", tmp_path / "out") == 2
-    assert "Name the file of one split as `vectors.v.calibration`." in capsys.readouterr().err
+    assert "`vectors.v.calibration.split:" in capsys.readouterr().err
 
-    vector["calibration"]["data"] = str(tmp_path / "hub" / "test.jsonl")
+    vector["calibration"]["split"] = "test"
     file.write_text(yaml.safe_dump({"base": str(family["base"]), "vectors": {"v": vector}}), encoding="utf-8")
     assert run_cli("calibrate", file, "-o", tmp_path / "out") == 0

@@ -13,8 +13,16 @@ class CalibrationConfig(ConfigSection):
     """Text that an expert reads while the inputs of its linear layers are measured: a file or the prompts of a task."""
 
     data: str | None = None
-    """JSONL (may be gzip-compressed) with a `text` field, or a plain text file."""
+    """Data as a training reads it: JSON lines, parquet, a saved dataset, or a plain text file."""
+    format: Literal["text", "chat", "completion"] = "text"
+    """Documents, conversations (`messages`) in the expert's own chat template, or a `prompt` with its `completion`."""
     text_field: str = "text"
+    tokens: Literal["all", "answers"] = "all"
+    """Tokens that count: all that are read, or those of the answers alone."""
+    split: Annotated[str, Field(min_length=1)] | None = None
+    """Split of a folder or pattern that holds several, or `all`. By default `train`."""
+    ignore_columns: tuple[str, ...] = ()
+    """Fields of a record, and keys of its messages, that are as if they were not there."""
     task: str | None = None
     """An lm-evaluation-harness task, whose prompts are read without their answers."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
@@ -24,6 +32,11 @@ class CalibrationConfig(ConfigSection):
     def _one_source(self) -> CalibrationConfig:
         if (self.data is None) == (self.task is None):
             raise ValueError("calibration takes one of `data: PATH` and `task: NAME`")
+        foreign = sorted({"format", "tokens", "split", "ignore_columns"} & self.model_fields_set)
+        if self.task is not None and foreign:
+            raise ValueError(f"'{foreign[0]}' belongs to `data`: the prompts of a task are read as they are")
+        if self.tokens == "answers" and self.format == "text":
+            raise ValueError("'tokens: answers' needs `format: chat` or `completion`: a document has no answers")
         return self
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
+from aftermix.errors import ConfigError
 from aftermix.saliency.statistics import ChannelSums, XStatistic, sum_channels
 
 
@@ -98,6 +99,7 @@ class LayerObserver(TorchFunctionMode):
         self._names: dict[int, str] = {}
         self._taken: set[int] = set()
         self._last: tuple[tuple[Any, ...], torch.Tensor, torch.Tensor] | None = None
+        self._counted_BT: torch.Tensor | None = None
         self._cast: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def watch(self, model: torch.nn.Module, *, prefix: str = "") -> None:
@@ -109,6 +111,10 @@ class LayerObserver(TorchFunctionMode):
             id(parameter): prefix + name for name, parameter in model.named_parameters() if parameter.dim() in (2, 3)
         }
         self._last = self._cast = None
+
+    def count_only(self, counted_BT: torch.Tensor | None) -> None:
+        """Let those tokens of the batch to come count that `counted_BT` marks; None: all of them."""
+        self._counted_BT, self._last = counted_BT, None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -172,6 +178,8 @@ class LayerObserver(TorchFunctionMode):
 
     def _add_experts(self, total: ChannelSums, product: WatchedProduct) -> None:
         """Sums of each expert's own rows: (N, C) sorted by expert, or (E, N, C) with zeros for the others' rows."""
+        if self._counted_BT is not None:
+            raise _explain_uncountable()
         start = 0
         ends = product.ends_E.tolist() if product.ends_E is not None else [None] * len(total.tokens)
         for expert, end in enumerate(ends):
@@ -186,14 +194,24 @@ class LayerObserver(TorchFunctionMode):
 
     def _sum_inputs(self, inputs: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Sums of `inputs` and their number of rows, remembered for the next layer that is fed the same."""
+        counted = self._counted_BT
+        rows = inputs.numel() // inputs.shape[-1]
+        if counted is not None and rows != counted.numel():
+            raise _explain_uncountable()
         layout = (tuple(inputs.stride()), tuple(inputs.shape))
         if inputs.is_contiguous():
             layout = ((inputs.shape[-1],), (inputs.numel(),))
         key = (inputs.data_ptr(), inputs._version, inputs.dtype, *layout)
         if self._last is None or self._last[0] != key:
             # The input itself is held as well: its memory cannot become another tensor's meanwhile.
-            self._last = (key, inputs, sum_channels(inputs, self._statistic))
-        return self._last[2], inputs.numel() // inputs.shape[-1]
+            taken = inputs if counted is None else inputs.reshape(rows, -1)[counted.flatten()]
+            self._last = (key, inputs, sum_channels(taken, self._statistic))
+        return self._last[2], rows if counted is None else int(counted.sum())
+
+
+def _explain_uncountable() -> ConfigError:
+    found = "a layer of this model is fed a part of the tokens only (a mixture of experts), and not told which"
+    return ConfigError("calibration.tokens", found, "Count `tokens: all`.")
 
 
 def list_linear_weights(model: torch.nn.Module) -> dict[str, tuple[tuple[int, ...], int]]:

@@ -13,20 +13,27 @@ from aftermix.saliency.streamed_model import StreamedModel
 
 Batches = Sequence[torch.Tensor]
 """Token numbers (B, T), without padding."""
+Masks = Sequence[torch.Tensor] | None
+"""For each batch (B, T): true where a token counts; None: all count."""
 Bar = Callable[[Iterable[Any], int, str], Iterable[Any]]
 """(items, total, unit) -> the items, shown as progress."""
 
 
-def run_whole_model(live: StreamedModel, batches: Batches, observer: LayerObserver, *, bar: Bar) -> None:
+def run_whole_model(
+    live: StreamedModel, batches: Batches, observer: LayerObserver, *, bar: Bar, masks: Masks = None
+) -> None:
     """Fill the model and run every batch through it."""
     live.fill()
     observer.watch(live.model)
     with torch.no_grad(), observer.shorten_head(live.model), observer:
-        for tokens_BT in bar(batches, len(batches), "batch"):
+        for index, tokens_BT in enumerate(bar(batches, len(batches), "batch")):
+            observer.count_only(masks[index] if masks is not None else None)
             live.model(tokens_BT, use_cache=False)
 
 
-def run_layer_by_layer(live: StreamedModel, batches: Batches, observer: LayerObserver, *, bar: Bar) -> None:
+def run_layer_by_layer(
+    live: StreamedModel, batches: Batches, observer: LayerObserver, *, bar: Bar, masks: Masks = None
+) -> None:
     """As :func:`run_whole_model`, with the values of one decoder layer in memory at a time.
 
     For each layer the model's own forward is run again with the layers before it replaced by what they gave, and ended
@@ -44,12 +51,14 @@ def run_layer_by_layer(live: StreamedModel, batches: Batches, observer: LayerObs
             live.fill(lambda parameter, prefix=prefix: parameter.startswith(prefix))  # type: ignore[misc]
             observer.watch(layers[number], prefix=prefix)
             for index, tokens_BT in enumerate(batches):
+                observer.count_only(masks[index] if masks is not None else None)
                 given[index] = replay.run_layer(tokens_BT, number, given[index], observer)
             live.free(lambda parameter, prefix=prefix: parameter.startswith(prefix))  # type: ignore[misc]
 
         observer.watch(live.model)
         with observer.shorten_head(live.model):
             for index, tokens_BT in enumerate(batches):
+                observer.count_only(masks[index] if masks is not None else None)
                 replay.run_rest(tokens_BT, given[index], observer)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import xxhash
-from pydantic import ValidationError
+from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
@@ -55,6 +55,17 @@ class DataNote(ConfigSection):
     samples: int
     context: int
     tokens: int
+    format: Literal["chat", "completion"] | None = None
+    """Of what was read; absent for documents and prompts of a task."""
+    counted: int | None = None
+    """Tokens that count, where not all do."""
+    template_sha256: str | None = None
+    """Hash of the chat template that conversations were written by."""
+
+    @model_serializer(mode="wrap")
+    def _known_alone(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what does not concern documents, which notes of earlier versions lack."""
+        return {key: value for key, value in plain(self).items() if value is not None}
 
 
 class StatisticsNote(ConfigSection):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aftermix.errors import ConfigError, ManyProblemsError
-from aftermix.saliency.calibration_text import CalibrationSamples, choose_samples, settle_context
+from aftermix.saliency.calibration_text import CalibrationSamples, EncodedText, choose_samples, settle_context
 
 WORDS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
 OPTIONS = {"samples": 4, "context": 5, "long_texts": "cut", "seed": 0, "where": "vectors.a.calibration"}
@@ -19,8 +19,12 @@ def encode(texts: list[str]) -> list[list[int]]:
     return [[int(word) for word in text.split()] for text in texts]
 
 
+def encode_texts(texts: list[str]) -> list[EncodedText]:
+    return [EncodedText(row) for row in encode(texts)]
+
+
 def choose(texts: list[str], **options: object) -> CalibrationSamples:
-    return choose_samples(texts, encode, **{**OPTIONS, **options})  # type: ignore[arg-type]
+    return choose_samples(texts, encode_texts, **{**OPTIONS, **options})  # type: ignore[arg-type]
 
 
 def numbered(lengths: list[int]) -> list[str]:
@@ -87,3 +91,16 @@ def test_texts_without_a_token_are_refused() -> None:
     )
     with pytest.raises(ConfigError, match="vectors.a.calibration: expected at least one text, found none"):
         choose([])
+
+
+def test_samples_of_which_nothing_counts_are_refused() -> None:
+    def mark(texts: list[str]) -> list[EncodedText]:
+        return [EncodedText(row, [token == 2001 for token in row]) for row in encode(texts)]
+
+    found = choose_samples(numbered([3] * 4), mark, **OPTIONS)  # type: ignore[arg-type]
+    assert (found.tokens, found.counted_tokens) == (12, 1)
+    masks = found.build_masks(3, device=torch.device("cpu"))
+    assert masks is not None
+    assert [mask.sum().item() for mask in masks] == [1, 0]
+    with pytest.raises(ConfigError, match="none of the tokens that are read counts"):
+        choose_samples(numbered([3]), mark, **OPTIONS)  # type: ignore[arg-type]

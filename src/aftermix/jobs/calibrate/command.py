@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 
@@ -22,11 +23,12 @@ from aftermix.errors import AftermixError, ConfigError, Problem, join_place, ref
 from aftermix.jobs.calibrate.layer_inputs import measure_layer_inputs
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.provenance import list_versions
-from aftermix.saliency.calibration_text import CalibrationSamples, Encode, choose_samples, settle_context
+from aftermix.saliency.calibration_text import CalibrationSamples, Encode, EncodedText, choose_samples, settle_context
 from aftermix.saliency.naming import ChannelStatistic
 from aftermix.saliency.storage import DataNote, StatisticsNote, list_uncovered, note_weights, save_statistics
 from aftermix.training.base_model import load_tokenizer
-from aftermix.training.data.examples import read_documents
+from aftermix.training.data.encoding import build_example_encoder
+from aftermix.training.data.examples import TrainingExample, read_documents, read_examples
 from aftermix.training.data.files import hash_data, is_plain_text
 
 LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -39,9 +41,11 @@ class CalibrationTexts:
 
     source: str
     sha256: str
-    texts: list[str]
-    whole: bool
+    texts: Sequence[str | TrainingExample]
+    whole: bool = False
     """True for one text without documents, which is cut in any case."""
+    format: Literal["chat", "completion"] | None = None
+    """None for documents and prompts."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,10 @@ def _plan_vector(config: Config, pool: ModelPool, name: str, calibration: Calibr
     texts = _read_texts(config, calibration, where)
     folder = find_tokenizer_folder(pool) if pool.vocabulary is not None else expert.folder
 
+    tokenizer = load_tokenizer(folder)
     samples = choose_samples(
         texts.texts,
-        _build_encoder(load_tokenizer(folder)),
+        _build_encoder(tokenizer, calibration, where=expert.label),
         samples=settings.samples,
         context=context,
         long_texts="cut" if texts.whole else settings.long_texts,
@@ -134,6 +139,9 @@ def _plan_vector(config: Config, pool: ModelPool, name: str, calibration: Calibr
         samples=len(samples.sequences),
         context=context,
         tokens=samples.tokens,
+        format=texts.format,
+        counted=samples.counted_tokens if samples.counted is not None else None,
+        template_sha256=_hash_template(tokenizer) if texts.format == "chat" else None,
     )
     return CalibrationPlan(name, expert, architecture, samples, data)
 
@@ -142,22 +150,28 @@ def _read_texts(config: Config, calibration: CalibrationConfig, where: str) -> C
     if calibration.task is not None:
         prompts = _collect_prompts(config, calibration)
         digest = hashlib.sha256("\0".join(prompts).encode()).hexdigest()
-        return CalibrationTexts(f"task {calibration.task}", digest, prompts, whole=False)
+        return CalibrationTexts(f"task {calibration.task}", digest, prompts)
 
     path = Path(cast(str, calibration.data))
     try:
-        documents = read_documents(path, text_field=calibration.text_field)
+        return _read_data(path, calibration)
     except AftermixError as error:
         problem = error.problem
         remedy = problem.remedy.replace("`data:`", f"`{where}`").replace("`text_field:`", f"`{where}.text_field`")
-        if "`format:" in remedy:  # a key of training data: statistics are of documents
-            remedy = f"Name a field of text as `{where}.text_field`, or write the conversations out as text in one."
-        elif "`split:" in remedy:
-            remedy = f"Name the file of one split as `{where}`."
+        for key in ("format", "split", "ignore_columns"):
+            remedy = remedy.replace(f"`{key}:", f"`{where}.{key}:").replace(f"dataset's `{where}.", f"`{where}.")
         raise ConfigError(f"{where}: {problem.where}", problem.found, remedy) from error
 
-    whole = is_plain_text(path)
-    return CalibrationTexts(str(path), hash_data(path), documents.texts, whole)
+
+def _read_data(path: Path, calibration: CalibrationConfig) -> CalibrationTexts:
+    """The documents, conversations or completions of the data at `path`, as a training reads them."""
+    split, source, digest = calibration.split, str(path), hash_data(path, split=calibration.split)
+    if calibration.format == "text":
+        documents = read_documents(path, text_field=calibration.text_field, split=split)
+        return CalibrationTexts(source, digest, documents.texts, whole=is_plain_text(path))
+    ignored = calibration.ignore_columns
+    examples = list(read_examples(path, format=calibration.format, split=split, ignore_columns=ignored))
+    return CalibrationTexts(source, digest, examples, format=calibration.format)
 
 
 def _collect_prompts(config: Config, calibration: CalibrationConfig) -> list[str]:
@@ -172,12 +186,35 @@ def _collect_prompts(config: Config, calibration: CalibrationConfig) -> list[str
     return list(dict.fromkeys(str(request.args[0]) for request in requests if request.args[0]))
 
 
-def _build_encoder(tokenizer: Any) -> Encode:
-    def encode(texts: list[str]) -> list[list[int]]:
-        rows: list[list[int]] = tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
-        return rows
+def _build_encoder(tokenizer: Any, calibration: CalibrationConfig, *, where: str) -> Encode[str | TrainingExample]:
+    """Encoder of texts, or of what has answers: conversations are written by the tokenizer's own chat template.
 
-    return encode
+    Raises :class:`TrainingError` for a tokenizer without one.
+    """
+    if calibration.format == "text":
+
+        def encode_texts(texts: list[Any]) -> list[EncodedText]:
+            rows: list[list[int]] = tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
+            return [EncodedText(row) for row in rows]
+
+        return encode_texts
+
+    encode = build_example_encoder(tokenizer, format=calibration.format, where=where)
+    answers_alone = calibration.tokens == "answers"
+
+    def encode_examples(examples: list[Any]) -> list[EncodedText]:
+        return [
+            EncodedText(
+                each.ids.tolist(), each.answered.tolist() if answers_alone and each.answered is not None else None
+            )
+            for each in encode(examples)
+        ]
+
+    return encode_examples
+
+
+def _hash_template(tokenizer: Any) -> str:
+    return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
 
 
 def _refuse_foreign_tokens(samples: CalibrationSamples, architecture: dict[str, Any], *, where: str) -> None:

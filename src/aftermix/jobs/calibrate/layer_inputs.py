@@ -45,9 +45,9 @@ def measure_layer_inputs(
     linear = list_linear_weights(model)
     observer = LayerObserver(settings.x_statistic)
     passes = run_layer_by_layer if settings.stream else run_whole_model
-    passes(
-        live, samples.build_batches(settings.batch_size, device=device), observer, bar=_label_bar(f"calibrate {label}")
-    )
+    batches = samples.build_batches(settings.batch_size, device=device)
+    masks = samples.build_masks(settings.batch_size, device=device)
+    passes(live, batches, observer, bar=_label_bar(f"calibrate {label}"), masks=masks)
 
     # A weight that no token reached is in the file all the same, with a total of nothing.
     unseen = {live.first_names[name]: ChannelSums(shape, axis, device) for name, (shape, axis) in linear.items()}
