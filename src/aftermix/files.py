@@ -8,7 +8,7 @@ import json
 import mmap
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,65 @@ def relate_path(path: str, folder: Path) -> str:
         return plain.as_posix()
     related = Path(os.path.relpath(plain, real)).as_posix()
     return related if related.startswith(".") else f"./{related}"  # a bare name would be one of the hub
+
+
+def follow_moved_paths(value: Any, folder: Path) -> Any:
+    """`value`, nested as a YAML file is, with each absolute path that is gone led to where its project stands instead.
+
+    A project moves as a whole: what lay at `/old/project/models/base` lies below a folder that holds `folder`, too,
+    under the longest end of its path that is there. What is found nowhere stays as it is written.
+    """
+    if isinstance(value, dict):
+        return {key: follow_moved_paths(inner, folder) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [follow_moved_paths(inner, folder) for inner in value]
+    if not isinstance(value, str) or not value.startswith("/"):
+        return value
+    path, colon, name = value.rpartition(":") if ".py:" in value else (value, "", "")
+    return f"{_find_moved(path, folder.resolve())}{colon}{name}"
+
+
+def _find_moved(path: str, folder: Path) -> str:
+    parts = Path(path).parts[1:]
+    if not parts or _exists(Path(path)):
+        return path
+    roots = [root for root in folder.parents if root != Path(root.anchor)]
+    ends = (parts[start:] for start in range(1, len(parts)))
+    return next((str(root.joinpath(*end)) for end in ends for root in roots if _exists(root.joinpath(*end))), path)
+
+
+def find_moved_roots(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Folders under which paths lay and lie that end alike, from pairs of the earlier path and the later one.
+
+    >>> find_moved_roots([("/old/project/models/base", "/new/models/base"), ("org/base", "org/base")])
+    [('/old/project', '/new')]
+    """
+    roots = []
+    for earlier, later in pairs:
+        old, new = Path(earlier).parts, Path(later).parts
+        if earlier == later or not (earlier.startswith("/") and later.startswith("/")):
+            continue
+        alike = next((n for n, (a, b) in enumerate(zip(old[::-1], new[::-1], strict=False)) if a != b), 0)
+        alike = alike or (min(len(old), len(new)) - 1 if old[-1] == new[-1] else 0)
+        if alike:
+            roots.append((str(Path(*old[:-alike])), str(Path(*new[:-alike]))))
+    return list(dict.fromkeys(roots))
+
+
+def move_roots(value: Any, roots: Sequence[tuple[str, str]]) -> Any:
+    """`value`, nested as a YAML file is, with every path below the first of a pair of `roots` below the second."""
+    if isinstance(value, dict):
+        return {key: move_roots(inner, roots) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [move_roots(inner, roots) for inner in value]
+    if isinstance(value, str):
+        moved = (f"{new.rstrip('/')}/{value[len(old) :].lstrip('/')}" for old, new in roots if _lies_below(value, old))
+        return next(moved, value)
+    return value
+
+
+def _lies_below(path: str, root: str) -> bool:
+    return path.startswith(f"{root.rstrip('/')}/")
 
 
 def _list_here() -> list[Path]:

@@ -11,6 +11,18 @@ from aftermix.checkpoints.safe_files import exists
 from aftermix.errors import CheckpointError, ask_meant_path
 
 HUB_NAME = re.compile(r"^[\w.\-]+(/[\w.\-]+)?$")
+CACHED = re.compile(r"(?:^|/)models--([\w.\-]+?)(?:--([\w.\-]+))?/snapshots/[^/]+(?:/|$)")
+"""A place in the hub's cache: owner and name, or a name alone."""
+
+
+def name_cached_repository(path: str) -> str | None:
+    """The hub name of a model that is named by its place in the hub's cache; None for any other path.
+
+    >>> name_cached_repository("/cache/hub/models--org--tiny/snapshots/5f0b02c7"), name_cached_repository("models/base")
+    ('org/tiny', None)
+    """
+    found = CACHED.search(path)
+    return "/".join(part for part in found.groups() if part) if found else None
 
 
 def locate(model: str) -> Path:

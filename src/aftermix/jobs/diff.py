@@ -16,7 +16,7 @@ from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import Problem, refuse_if_any
 from aftermix.jobs.analysis.targets import advise_on_vocabularies
 from aftermix.jobs.merge.command import refuse_output
-from aftermix.jobs.merge.model_card import choose_public_name
+from aftermix.jobs.merge.model_card import choose_public_name, list_hub_names
 
 VECTOR = "expert"
 UNLIKE_TOKENS = "A vector has its base's rows: name the expert itself in a file that says `merge: {vocabulary: base}`."
@@ -58,7 +58,8 @@ def _build_card(expert: str, base: str, output: Path, dtype: StoredType) -> byte
     from huggingface_hub import ModelCardData
 
     models = [choose_public_name(base), choose_public_name(expert)]
-    metadata = ModelCardData(base_model=models, tags=["aftermix", "distribution-vector"]).to_yaml()
+    hub, tags = list_hub_names([base, expert]), ["aftermix", "distribution-vector"]
+    metadata = ModelCardData(base_model=hub, tags=tags).to_yaml()
 
     name = output.resolve().name
     text = f"""# {name}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Set
 from datetime import datetime
@@ -13,6 +12,7 @@ from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, ItemsConfig, PromptConfig, as_yaml_values, parse_config
 from aftermix.errors import AftermixError, SearchError, join_place
+from aftermix.files import find_moved_roots, follow_moved_paths, move_roots
 from aftermix.jobs.provenance import lock
 from aftermix.runs.answers.requests import RequestTable, write_requests
 from aftermix.runs.input_records import (
@@ -34,6 +34,8 @@ from aftermix.runs.session import RunSession, refuse_no_run
 from aftermix.yaml_file import parse_yaml, read_yaml
 
 LockedInput = Mapping[str, str]
+BY_CONTENT = "known by its content"
+"""Stands for the place of a model where files are compared."""
 RECIPE_FILE = "aftermix.yaml"
 """The recipe in the folder of a merged model."""
 GROWABLE = ("trials", "budget_tokens", "top", "baselines", "max_consecutive_failures")
@@ -121,7 +123,8 @@ def read_run_config(run: Path) -> Config:
     Raises :class:`SearchError` when it is no run folder.
     """
     refuse_no_run(run)
-    return fill_in_missing(parse_config(read_yaml(run / CONFIG_FILE), where=f"{run.name}/{CONFIG_FILE}", folder=run))
+    values = follow_moved_paths(read_yaml(run / CONFIG_FILE), run)
+    return fill_in_missing(parse_config(values, where=f"{run.name}/{CONFIG_FILE}", folder=run))
 
 
 def settle_date(config: Config, *, resumed: Path | None, source: Path | None) -> Config:
@@ -177,7 +180,7 @@ def settle_search(config: Config, *, resumed: Path | None) -> Config:
 def read_source(run: Path) -> Path | None:
     """The earlier run from which the run in `run` started, if any."""
     source = read_record(run / SOURCE_FILE, SourceRecord)
-    return Path(source.run) if source else None
+    return Path(follow_moved_paths(source.run, run)) if source else None
 
 
 def find_pending_source(run: Path) -> Path | None:
@@ -197,18 +200,52 @@ def refuse_different(run: Path, *, config: Config, pool: ModelPool, split: Split
     """Raise :class:`SearchError` unless resuming `run` with `config` goes on with the same search.
 
     The number of trials and of candidates may differ; models and statistics (by hash), merge, items, ranges, seeds and
-    objective may not.
+    objective may not. Where models and files lie is no part of what they are: a project that was moved goes on.
     """
-    refuse_difference(
-        run,
-        select_comparable(read_run_config(run)),
-        select_comparable(config),
-        complaint="the file says otherwise in",
-    )
+    theirs, ours = _hide_places(read_run_config(run), instead_of=config), _hide_places(config)
+    complaint = "the file says otherwise in"
+    refuse_difference(run, select_comparable(theirs), select_comparable(ours), complaint=complaint)
     _refuse_other_content(run, config=config, pool=pool)
     refuse_difference(
         run, SplitRecord.read(run / SPLIT_FILE).model_dump(), split.model_dump(), complaint="other items now make up"
     )
+
+
+def _hide_places(config: Config, *, instead_of: Config | None = None) -> Config:
+    """`config` without the places of models and statistics, which are known by their content.
+
+    Its other paths follow the move that leads from its models to those of `instead_of`, if there is one.
+    """
+    old = _list_places(config)
+    new = _list_places(instead_of) if instead_of is not None else {}
+    roots = find_moved_roots((old[key], new[key]) for key in sorted(old.keys() & new.keys()))
+
+    vectors = {}
+    for name, vector in config.vectors.items():
+        calibration = vector.calibration
+        if calibration is not None and calibration.data is not None:
+            calibration = calibration.model_copy(update={"data": move_roots(calibration.data, roots)})
+        vectors[name] = vector.model_copy(update={"model": BY_CONTENT, "calibration": calibration})
+
+    merge, evaluate = config.merge, config.evaluate
+    if merge.statistics is not None:
+        merge = merge.model_copy(update={"statistics": BY_CONTENT})
+    if evaluate is not None:
+        paths = {key: move_roots(getattr(evaluate, key), roots) for key in ("include_path", "function")}
+        evaluate = evaluate.model_copy(update=paths)
+    compare = {
+        name: rival.model_copy(update={"model": move_roots(rival.model, roots)})
+        for name, rival in config.compare.items()
+    }
+    update = {"base": config.base and BY_CONTENT, "vectors": vectors, "merge": merge, "evaluate": evaluate}
+    return config.model_copy(update={**update, "compare": compare})
+
+
+def _list_places(config: Config) -> dict[str, str]:
+    """The places of a file's models and statistics, by name."""
+    models = {f"vectors.{name}": vector.model for name, vector in config.vectors.items()}
+    further = {"base": config.base, "statistics": config.merge.statistics}
+    return models | {key: place for key, place in further.items() if place is not None}
 
 
 def refuse_other_vectors(source: Path, *, config: Config, pool: ModelPool, split: SplitRecord) -> None:
@@ -289,7 +326,7 @@ def _select_deciding_values(config: Config, asking: Config, searched: Set[str], 
     """Values that decide a stored score of the tasks of `asking`, besides weights, items, `searched` settings, and
     what the hashes of the lock tell where it is `hashed`.
     """
-    values = select_comparable(config)
+    values = select_comparable(_hide_places(config))
     wanted = {task.task for task in asking.evaluate.tasks} if asking.evaluate else set()
 
     evaluate = {key: value for key, value in values["evaluate"].items() if key not in ("items", *KEPT_ALONE)}
@@ -303,7 +340,7 @@ def _select_deciding_values(config: Config, asking: Config, searched: Set[str], 
     vectors = values["vectors"].items()
     parts = [part for part in ("role", "density", "ratio") if part not in searched]
     own = {part: {name: vector.get(part) for name, vector in vectors} for part in parts}
-    return {"base": values["base"], "merge": merge, "evaluation": evaluate} | own
+    return {"merge": merge, "evaluation": evaluate} | own
 
 
 def select_comparable(config: Config) -> dict[str, Any]:
@@ -320,9 +357,9 @@ def select_comparable(config: Config) -> dict[str, Any]:
 
 
 def _nest_inputs(inputs: Mapping[str, LockedInput]) -> dict[str, LockedInput | dict[str, LockedInput]]:
-    """The models of a lock as the file has them: the base, and vectors by name; one path is written in one way."""
+    """The models of a lock as the file has them, by content alone: the base, and vectors by name."""
     plain: dict[str, LockedInput] = {
-        key: {**value, "model": os.path.normpath(value["model"])} for key, value in inputs.items()
+        key: {name: each for name, each in value.items() if name != "model"} for key, value in inputs.items()
     }
     base: LockedInput = plain.get("base", {})
     return {"base": base, "vectors": {key.partition(".")[2]: each for key, each in plain.items() if key != "base"}}

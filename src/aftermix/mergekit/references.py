@@ -8,6 +8,7 @@ from itertools import chain, count
 from pathlib import PurePath
 from typing import Any
 
+from aftermix.checkpoints.hub import name_cached_repository
 from aftermix.errors import ConfigError
 
 NAME_LENGTH = 64
@@ -100,6 +101,7 @@ def name_vectors(models: Sequence[str]) -> list[str]:
 
 
 def _shorten_path(model: str, *, parts: int) -> str:
+    model = name_cached_repository(model) or model
     words = [part for part in PurePath(model).parts if part not in ("/", ".", "..", "~")][-parts:]
     plain = re.sub(r"[^A-Za-z0-9_.\-]", "-", "-".join(words))
     return re.sub(r"^[^A-Za-z0-9]+", "", plain)[:NAME_LENGTH] or "model"

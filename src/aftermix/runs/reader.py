@@ -11,8 +11,9 @@ from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from aftermix.config import Config, EvaluateConfig, load_config
+from aftermix.config import Config, EvaluateConfig, parse_config
 from aftermix.errors import AftermixError, ask_meant_path
+from aftermix.files import follow_moved_paths
 from aftermix.runs.input_records import CONFIG_FILE, LOCK_FILE, SPLIT_FILE, LockRecord, SplitRecord
 from aftermix.runs.journal import read_trials
 from aftermix.runs.json_record import REMEDY, read_record, read_text
@@ -28,6 +29,7 @@ from aftermix.runs.mixture_records import (
 )
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER, BestRecord, ItemsRecord, TaskItemCounts
 from aftermix.runs.trials import Trial
+from aftermix.yaml_file import read_yaml
 
 RunResult = BestRecord | MixtureRecord | TreeRecord
 """`best.json` of a search, of a mixture, or of a tree of domains."""
@@ -64,13 +66,19 @@ def read_run(folder: Path) -> RunContents:
     best = read_best(folder) if (folder / BEST_FILE).is_file() else None
     return RunContents(
         folder=folder,
-        config=fill_in_missing(load_config(folder / CONFIG_FILE)),
+        config=_read_config(folder),
         trials=tuple(read_trials(folder)),
         best=best,
         items=best.items if best else _count_items(folder),
         lock=read_record(folder / LOCK_FILE, LockRecord),
         model_files=_list_model_files(folder / MODEL_FOLDER),
     )
+
+
+def _read_config(folder: Path) -> Config:
+    """The file of a run, whose models are looked for beside it where the whole project was moved."""
+    values = follow_moved_paths(read_yaml(folder / CONFIG_FILE), folder)
+    return fill_in_missing(parse_config(values, where=CONFIG_FILE, folder=folder))
 
 
 def fill_in_missing(config: Config) -> Config:

@@ -257,7 +257,7 @@ def test_a_stored_vector_is_uploaded_with_its_card(hub: Hub, family: Family, tmp
     assert done.returncode == 0, done.stderr
     assert {"vector.json", "config.json", "tokenizer.json", "difference/model.safetensors"} <= set(hub.files)
     card = ModelCard(hub.files["README.md"].decode())
-    assert card.data.base_model == ["base", "b"]
+    assert card.data.base_model == []  # of local folders, whose names others may have on the hub
     assert card.data.tags == ["aftermix", "distribution-vector"]
     assert str(tmp_path.parent) not in card.content
 

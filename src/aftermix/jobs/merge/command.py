@@ -7,11 +7,11 @@ from pathlib import Path
 
 from aftermix.checkpoints.alignment.align import describe_alignment
 from aftermix.checkpoints.alignment.mismatches import list_setting_remarks
+from aftermix.checkpoints.companions.model_use import find_model_use
 from aftermix.checkpoints.model_files import (
     describe_left_out,
     list_input_files,
     read_companion_files,
-    writes_text,
 )
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.safe_files import InputStamps
@@ -116,8 +116,9 @@ def write_model(
             inputs.refuse_changed()  # all has been read: the result is of these files
             return content
 
+        beside = read_companion_files(pool, dtype=recipe.dtype)
         companions: dict[str, bytes | Callable[[], bytes]] = {
-            **read_companion_files(pool, dtype=recipe.dtype),
+            **beside,
             **plan_merged_modules(merger, weights),
             "README.md": build_model_card(
                 config,
@@ -125,7 +126,7 @@ def write_model(
                 weights,
                 name=follow_links(output).name,
                 best=best,
-                model_class=None if writes_text(pool.frame.config) else pool.frame.config["architectures"][0],
+                use=find_model_use(pool.frame.config, beside),
             ),
             "aftermix.yaml": format_recipe(config, recipe, weights, folder=follow_links(output)).encode(),
             LOCK_FILE: build_lock,

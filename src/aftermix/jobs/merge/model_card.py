@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from aftermix.checkpoints.hub import HUB_NAME
+from aftermix.checkpoints.companions.model_use import ModelUse
+from aftermix.checkpoints.hub import HUB_NAME, name_cached_repository
 from aftermix.config import Config
 from aftermix.config.places import Weight, describe_weight, is_zero
 from aftermix.merging.recipe import MergeRecipe, Weights
 from aftermix.report.number_format import POINTS, choose_scale
 from aftermix.runs.reader import RunResult
 from aftermix.runs.records import ScoresRecord, TaskScore
-
-CAUSAL = "AutoModelForCausalLM"
-"""Class that loads a model which generates."""
 
 
 def build_model_card(
@@ -25,31 +24,45 @@ def build_model_card(
     *,
     name: str,
     best: RunResult | None = None,
-    model_class: str | None = None,
+    use: ModelUse | None = None,
 ) -> bytes:
     """The card as bytes. `best` is the content of a run's `best.json`; its test scores become evaluation results.
 
-    `model_class` is the class of transformers that loads a model which generates no text.
+    `use` says how the model is loaded and what it is for: by default, it generates text. Metadata name the models of
+    the hub alone: the name of a local folder may be that of another model there.
     """
+    use = use or ModelUse()
     test = best.test if best else None
     models = [config.base] if config.base else []
     models += [config.vectors[vector].model for vector in sorted(weights) if not is_zero(weights[vector])]
 
     data = ModelCardData(
-        base_model=[choose_public_name(model) for model in models],
+        base_model=list_hub_names(models),
+        pipeline_tag=use.task,
         tags=["merge", "aftermix"],
-        library_name="transformers",
+        library_name=use.library,
         model_name=name if test else None,
-        eval_results=_build_results(best, "feature-extraction" if model_class else "text-generation") if best else None,
+        eval_results=_build_results(best, use.task or "other") if best else None,
         ignore_metadata_errors=False,
     )
-    content = f"---\n{data.to_yaml()}\n---\n\n{_build_body(config, recipe, weights, name, test, model_class or CAUSAL)}"
+    content = f"---\n{data.to_yaml()}\n---\n\n{_build_body(config, recipe, weights, name, test, use)}"
     return str(ModelCard(content)).encode()
 
 
 def choose_public_name(model: str) -> str:
     """Name of a model in a card: its hub name, or the last part of a local folder, which betrays no path."""
-    return model if HUB_NAME.match(model) and not Path(model).exists() else Path(model).name
+    return _find_hub_name(model) or Path(model).name
+
+
+def list_hub_names(models: Iterable[str]) -> list[str]:
+    """Names on the hub of those of `models` that have one, each once; a folder of the hub's cache has its own."""
+    return list(dict.fromkeys(name for model in models if (name := _find_hub_name(model)) is not None))
+
+
+def _find_hub_name(model: str) -> str | None:
+    if (cached := name_cached_repository(model)) is not None:
+        return cached
+    return model if HUB_NAME.match(model) and not Path(model).exists() else None
 
 
 def _build_results(best: RunResult, task_type: str) -> list[EvalResult]:
@@ -68,7 +81,7 @@ def _build_results(best: RunResult, task_type: str) -> list[EvalResult]:
 
 
 def _build_body(
-    config: Config, recipe: MergeRecipe, weights: Weights, name: str, test: ScoresRecord | None, model_class: str
+    config: Config, recipe: MergeRecipe, weights: Weights, name: str, test: ScoresRecord | None, use: ModelUse
 ) -> str:
     options = ", ".join(f"{key} = {value}" for key, value in recipe.method.options.items())
     method = f"`{recipe.method.name}`" + (f" ({options})" if options else "")
@@ -97,12 +110,7 @@ Merged by aftermix with {method}.{base}
 {settings_of_vectors}
 `aftermix.yaml` in this folder is the recipe, `lock.json` the hashes of the inputs and the versions used.
 
-```python
-from transformers import {", ".join(sorted([model_class, "AutoTokenizer"]))}
-
-model = {model_class}.from_pretrained("{name}")
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-```
+{_show_code(use, name)}
 """
     return text + (_tabulate_scores(test) if test else "")
 
@@ -110,6 +118,21 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 def _describe_cell(weight: Weight) -> str:
     """The weight in a cell of a table, whose bar is no part of a pattern."""
     return describe_weight(weight, ".4f").replace("|", "\\|")
+
+
+def _show_code(use: ModelUse, name: str) -> str:
+    """Lines that load the model, and what makes its inputs."""
+    own = ", trust_remote_code=True" if use.runs_own_code else ""
+    classes = {"model": use.model_class}
+    if use.reader_class is not None:
+        classes["tokenizer" if use.reader_class == "AutoTokenizer" else "processor"] = use.reader_class
+    calls = [f'{variable} = {each}.from_pretrained("{name}"{own})' for variable, each in classes.items()]
+    blocks = [[f"from transformers import {', '.join(sorted(classes.values()))}", "", *calls]]
+
+    if use.library == "sentence-transformers":
+        call = f'model = SentenceTransformer("{name}"{own})'
+        blocks.insert(0, ["from sentence_transformers import SentenceTransformer", "", call])
+    return "\n\n".join("\n".join(["```python", *block, "```"]) for block in blocks)
 
 
 def _format_score(entry: TaskScore) -> str:

@@ -6,7 +6,8 @@ tokenizer and an applied chat template are the same, by hash. A run without the 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -96,12 +97,22 @@ def refuse_other_function(
     if stored is None or now is None or stored.name != now.name:
         names = [side.name if side is not None else "lm-eval's tasks" for side in (stored, now)]
         raise SearchError(str(run), f"expected scores by {names[0]}, found {names[1]}", remedy)
-    for file in sorted(now.files if partly else {*stored.files, *now.files}):
-        before, after = stored.files.get(file), now.files.get(file)
+    theirs, ours = (_list_files(side.name, side.files) for side in (stored, now))
+    for name in sorted(ours if partly else {*theirs, *ours}):
+        file = (ours.get(name) or theirs[name])[0]
+        before, after = (side[name][1] if name in side else None for side in (theirs, ours))
         if before != after:
             shown = [_shorten(side) if side is not None else "no such file" for side in (before, after)]
             found = f"expected the content that scores of {run} were measured with ({shown[0]}), found {shown[1]}"
             raise SearchError(file, found, remedy)
+
+
+def _list_files(function: str, files: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Path and hash of each file by the way there from the function's own, which a project that moves keeps."""
+    home = next((Path(path).parent for path in files if Path(path).name == function.partition(":")[0]), None)
+    if home is None:
+        return {path: (path, digest) for path, digest in files.items()}
+    return {os.path.relpath(path, home): (path, digest) for path, digest in files.items()}
 
 
 def refuse_other_scores(run: Path, now: EvaluationLockRecord, *, chat: bool) -> None:
