@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from aftermix.checkpoints.alignment.tokenizer_files import list_vocabulary_files
-from aftermix.checkpoints.alignment.tokens import extends
+from aftermix.checkpoints.alignment.tokens import extends, list_token_tensors
 from aftermix.checkpoints.alignment.vocabulary import list_vocabulary_remarks
 from aftermix.checkpoints.companions.chat_template import choose_chat_template, set_chat_template
 from aftermix.checkpoints.companions.selection import CompanionSelection, select_companions
@@ -19,6 +19,14 @@ from aftermix.checkpoints.companions.sentence_modules import (
     MODULES_FILE,
     list_module_folders,
     list_weighted_modules,
+)
+from aftermix.checkpoints.companions.stop_tokens import (
+    GENERATION,
+    add_stops,
+    describe_missing_stops,
+    find_missing_stops,
+    list_token_remarks,
+    read_stop_tokens,
 )
 from aftermix.checkpoints.formats.configuration import declare_dtype
 from aftermix.checkpoints.formats.weight_files import INDEX, SINGLE
@@ -61,15 +69,47 @@ def read_companion_files(pool: ModelPool, *, dtype: torch.dtype | None) -> dict[
         if (weights := frame / module / MODULE_WEIGHTS).is_file():
             files[f"{module}/{MODULE_WEIGHTS}"] = weights.read_bytes()
 
-    if pool.chat_template is not None:
-        folders = [model.folder for model in (pool.base, *pool.experts.values()) if model is not None]
-        if template := choose_chat_template(pool.chat_template, dict.fromkeys(folders)):
-            set_chat_template(files, template)
+    if template := _find_given_template(pool):
+        set_chat_template(files, template)
 
     settings = _find_generation_settings(pool)
     if settings is not None:
         files[settings.name] = read_companion(settings, settings.parent)
+    if missing := find_added_stops(pool):
+        folder = settings.parent if settings is not None else pool.frame.folder
+        stops = read_stop_tokens(folder, pool.frame.config)
+        files[GENERATION] = add_stops(files.get(GENERATION), missing, stops)
     return files
+
+
+def _find_given_template(pool: ModelPool) -> str | None:
+    """The chat template that the recipe asks for; None where it asks for none, and where no model has one."""
+    if pool.chat_template is None:
+        return None
+    folders = [model.folder for model in (pool.base, *pool.experts.values()) if model is not None]
+    return choose_chat_template(pool.chat_template, dict.fromkeys(folders))
+
+
+def find_added_stops(pool: ModelPool) -> dict[str, int]:
+    """Ends of turns that the settings of a result get, for its chat template writes them and nothing stops there.
+
+    They are looked for where the file names a chat template, or whose tokenizer the result has: a base alone keeps its
+    own settings.
+    """
+    template = _find_given_template(pool)
+    if pool.instruction is None and pool.vocabulary not in pool.experts and template is None:
+        return {}
+    owner, settings = find_tokenizer_folder(pool), _find_generation_settings(pool)
+    folder = settings.parent if settings is not None else pool.frame.folder
+    missing = find_missing_stops(owner, pool.frame.config, settings=folder, template=template)
+    rows = max((pool.frame.info(name).shape[0] for name in list_token_tensors(pool.frame)), default=0)
+    return {token: row for token, row in missing.items() if row < rows} if writes_text(pool.frame.config) else {}
+
+
+def describe_stops(pool: ModelPool) -> list[str]:
+    """A line on stop tokens that a result gets; none where its settings stop at the ends of its turns."""
+    added = find_added_stops(pool)
+    return [f"{describe_missing_stops(added)}: added as stop tokens"] if added else []
 
 
 def read_identity_files(base: Model) -> dict[str, bytes]:
@@ -174,6 +214,11 @@ def list_companion_remarks(pool: ModelPool) -> list[Problem]:
     if pool.vocabulary is None and pool.instruction and owner != pool.experts[pool.instruction].folder:
         found = f"the tokenizer of '{pool.instruction}' numbers the base's tokens otherwise"
         notes.append(Problem("tokenizer.json", found, "The result takes the base's tokenizer and chat template."))
+    notes += list_token_remarks(pool.frame, owner="the base" if pool.base is not None else "the first model")
+    missing = find_missing_stops(owner, pool.frame.config) if writes_text(pool.frame.config) else {}
+    if missing and not find_added_stops(pool):
+        remedy = f"Add them to `eos_token_id` in {owner / GENERATION}."
+        notes.append(Problem(GENERATION, describe_missing_stops(missing), remedy))
     return notes + list_vocabulary_remarks(pool.frame, pool.experts, pool.vocabulary)
 
 

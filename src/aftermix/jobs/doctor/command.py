@@ -17,6 +17,7 @@ from aftermix.checkpoints.formats.vector_file import VectorFile, find_content_pr
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.checkpoints.model_files import (
     describe_left_out,
+    describe_stops,
     find_tokenizer_folder,
     has_language_head,
     list_companion_remarks,
@@ -189,7 +190,7 @@ def _examine_models(pool: ModelPool, config: Config, job: JobKind, diagnosis: Co
         count = sum(matches(info.name) for info in pool.layout)
         diagnosis.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")
 
-    diagnosis.facts += [*describe_alignment(pool.base, pool.experts), *describe_left_out(pool)]
+    diagnosis.facts += [*describe_alignment(pool.base, pool.experts), *describe_left_out(pool), *describe_stops(pool)]
     diagnosis.facts += [f"module {module.name}: {len(module.base.tensors)} tensors, merged" for module in pool.modules]
     diagnosis.facts += [f"vector '{name}' {rounding}" for name, rounding in survey_rounding(pool).items()]
     if any(vector.calibration for vector in config.vectors.values()):

@@ -10,6 +10,7 @@ from aftermix.checkpoints.alignment.mismatches import list_setting_remarks
 from aftermix.checkpoints.companions.model_use import find_model_use
 from aftermix.checkpoints.model_files import (
     describe_left_out,
+    describe_stops,
     list_input_files,
     read_companion_files,
 )
@@ -66,7 +67,7 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
     ]
     noted = [*list_rounding_remarks(pool, recipe.dtype), *settings, *list_kinship_remarks(pool)]
     remarks = [str(remark) for remark in noted]
-    described = [*describe_alignment(pool.base, pool.experts), *describe_left_out(pool)]
+    described = [*describe_alignment(pool.base, pool.experts), *describe_left_out(pool), *describe_stops(pool)]
     for line in [*described, *describe_fallbacks(merger), *remarks]:
         log(line)
 

@@ -17,7 +17,7 @@ from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, re
 from aftermix.devices import set_environment_aside
 from aftermix.errors import AftermixError, Problem, TrainingError, join_place, refuse_if_any
 from aftermix.jobs.job_kind import NEEDED, refuse_no_dataset
-from aftermix.jobs.train.console_lines import describe_datasets
+from aftermix.jobs.train.console_lines import describe_chat_stops, describe_datasets
 from aftermix.jobs.train.expert_data import (
     DatasetBuilder,
     DatasetSources,
@@ -205,7 +205,7 @@ def _prepare_experts(
                 problems += _label_problems(name, error)
             else:
                 said = describe_datasets(sources, packed, batch=recipe.batch_size)
-                said += describe_frozen_rows(packed, model, tokenizer)
+                said += [*describe_frozen_rows(packed, model, tokenizer), *describe_chat_stops(sources, base)]
                 held_out = HeldOutRun.plan(name, parts, settings=settings)
                 said += describe_held_out(held_out, settings)
                 described = describe_data(sources, packed)

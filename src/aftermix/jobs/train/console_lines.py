@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from aftermix.checkpoints.companions.stop_tokens import STOPS, describe_missing_stops, find_missing_stops
+from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import SourceConfig
 from aftermix.jobs.train.expert_data import DatasetSources
 from aftermix.training.data.examples import find_unread_columns
@@ -28,6 +30,14 @@ def describe_datasets(sources: DatasetSources, sequences: PackedTokens | Sequenc
         read += [line for source in by_name.values() for line in _describe_unread(source)]
         given = [*_describe_shares(sequences)]
     return [*read, *given, *_describe_unlabelled(sequences, batch)]
+
+
+def describe_chat_stops(sources: DatasetSources, base: Checkpoint) -> list[str]:
+    """A line where conversations are learnt whose ends no setting of the base stops at; none for other data."""
+    if not any(source.format == "chat" for source in sources.by_name.values()):
+        return []
+    missing = find_missing_stops(base.folder, base.config)
+    return [f"{describe_missing_stops(missing)}: add them to its `{STOPS}`"] if missing else []
 
 
 def _describe_stream(source: SourceConfig, stream: SequenceStream) -> str:
