@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
-from aftermix.checkpoints.alignment.tokenizer_files import list_vocabulary_files
+from aftermix.checkpoints.alignment.tokenizer_files import TOKENIZER, list_vocabulary_files
 from aftermix.checkpoints.alignment.tokens import extends, list_token_tensors
+from aftermix.checkpoints.alignment.union.rows import UnionView
+from aftermix.checkpoints.alignment.union.tokenizer import extend_tokenizer
 from aftermix.checkpoints.alignment.vocabulary import list_vocabulary_remarks
 from aftermix.checkpoints.companions.chat_template import choose_chat_template, set_chat_template
 from aftermix.checkpoints.companions.selection import CompanionSelection, select_companions
@@ -69,6 +71,8 @@ def read_companion_files(pool: ModelPool, *, dtype: torch.dtype | None) -> dict[
         if (weights := frame / module / MODULE_WEIGHTS).is_file():
             files[f"{module}/{MODULE_WEIGHTS}"] = weights.read_bytes()
 
+    if isinstance(pool.frame, UnionView) and pool.frame.added:
+        files[TOKENIZER] = extend_tokenizer(files.get(TOKENIZER), pool.frame.added)
     if template := _find_given_template(pool):
         set_chat_template(files, template)
 

@@ -93,7 +93,15 @@ class MergeConfig(BaseModel):
     chat_template: Annotated[str, AfterValidator(_check_template)] | None = None
     """Chat template of the result: `auto`, which most of the models have, or the template itself."""
     vocabulary: Name | None = None
-    """Owner of the tokens of the rows of embeddings and head, where models differ: `base`, or the name of a vector."""
+    """Tokens of the rows of embeddings and head, where models differ: `base`'s, a vector's, or the `union`."""
+    vocabulary_multiple: Tokens | None = None
+    """Rows of a union are filled up to a multiple of this with their mean."""
+
+    @model_validator(mode="after")
+    def _only_a_union_is_filled_up(self) -> MergeConfig:
+        if self.vocabulary_multiple is not None and self.vocabulary != "union":
+            raise ValueError("vocabulary_multiple needs `vocabulary: union`")
+        return self
 
     @property
     def options(self) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def _collect_merge_values(config: Config, recipe: MergeRecipe) -> dict[str, Any]
     settled = {"exclude": list(recipe.exclude), "seed": recipe.seed, "lambda": recipe.scale}
     dtype = {"dtype": str(recipe.dtype).removeprefix("torch.")} if recipe.dtype is not None else {}
     dtype |= {"operand_dtype": config.merge.operand_dtype} if config.merge.operand_dtype is not None else {}
-    files = {key: getattr(config.merge, key) for key in ("vocabulary", "chat_template")}
+    files = {key: getattr(config.merge, key) for key in ("vocabulary", "vocabulary_multiple", "chat_template")}
     vocabulary = {key: value for key, value in files.items() if value is not None}
     return (method if named else pair) | settled | dtype | vocabulary | _collect_statistics_values(config, recipe)
 

@@ -273,7 +273,17 @@ def _translate_files(reading: RecipeReading) -> dict[str, Any]:
     if seed is not None and (type(seed) is not int or seed < 0):
         reading.refuse("random_seed", f"expected a whole number from 0, found {seed!r}", "Correct it.")
     found_keys = {"chat_template": template, "seed": seed}
+    if _unites(reading):
+        tokenizer = reading.values.get("tokenizer")
+        multiple = tokenizer.get("pad_to_multiple_of") if isinstance(tokenizer, dict) else None
+        found_keys |= {"vocabulary": "union", "vocabulary_multiple": multiple}
     return {key: value for key, value in found_keys.items() if value is not None}
+
+
+def _unites(reading: RecipeReading) -> bool:
+    tokenizer = reading.values.get("tokenizer")
+    nested = tokenizer.get("source", "union") if isinstance(tokenizer, dict) else None
+    return "union" in (nested, reading.values.get("tokenizer_source"))
 
 
 def _find_common_density(sources: list[RecipeSource]) -> dict[str, float]:
@@ -307,15 +317,13 @@ def _find_tokenizer_model(reading: RecipeReading, base: str | None) -> str | Non
     tokenizer = reading.values.get("tokenizer")
     if tokenizer is not None:
         place = "tokenizer"
-        if not isinstance(tokenizer, dict) or set(tokenizer) - {"source"} or source is not None:
+        known = {"source", "pad_to_multiple_of"} if _unites(reading) else {"source"}
+        if not isinstance(tokenizer, dict) or set(tokenizer) - known or source is not None:
             reading.refuse(place, "sets more than the source", "Write `tokenizer_source: base`, or name a model.")
             return None
         source = tokenizer.get("source", "union")
 
-    if source == "union":
-        reading.refuse(place, "is 'union', and vocabularies are not united here", "Write `base`, or name a model.")
-        return None
-    if source is None or source == "base":
+    if source in (None, "base", "union"):
         return None
     model = reading.attempt(lambda: parse_reference(source, where=f"{reading.where}: {place}"))
     return None if model == base else model

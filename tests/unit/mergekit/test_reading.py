@@ -229,9 +229,8 @@ def test_one_slice_over_all_layers_is_a_plain_merge(family: Family) -> None:
             "r.yaml: dtype: expected one of bfloat16, float16, float32, found 'float64'. Arithmetic is float32 here.",
         ),
         (
-            {"tokenizer_source": "union"},
-            "r.yaml: tokenizer_source: is 'union', and vocabularies are not united here. "
-            "Write `base`, or name a model.",
+            {"tokenizer": {"source": "union", "tokens": {}}},
+            "r.yaml: tokenizer: sets more than the source. Write `tokenizer_source: base`, or name a model.",
         ),
         (
             {"tokenizer_source": "org/other"},

@@ -27,6 +27,7 @@ from aftermix.checkpoints.alignment.prefix import (
 )
 from aftermix.checkpoints.alignment.ties import add_second_names, untie_heads
 from aftermix.checkpoints.alignment.tokens import is_head, list_token_tensors
+from aftermix.checkpoints.alignment.union.rows import UNION, unite_vocabularies
 from aftermix.checkpoints.alignment.view import ModelView, describe_views, summarise_names
 from aftermix.checkpoints.alignment.vocabulary import find_tokens_without_rows, unify_vocabularies
 from aftermix.checkpoints.model import Model, read_tensor
@@ -77,7 +78,10 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
     # Names and layouts are the base's by now, so that rows can be compared tensor by tensor.
     policy = _find_policy(config, problems)
     try:
-        unified = unify_vocabularies(base, views, policy, excluded=exclusions.everywhere)
+        if policy == UNION and UNION not in config.vectors:
+            unified = unite_vocabularies(base, views, multiple=config.merge.vocabulary_multiple or 1)
+        else:
+            unified = unify_vocabularies(base, views, policy, excluded=exclusions.everywhere)
     except AftermixError as error:
         return AlignedModels(base, views, [*problems, error.problem])
     problems += dict.fromkeys(unified.problems.values())
@@ -141,10 +145,11 @@ def _leave_out_strays(base: Model | None, experts: Mapping[str, Model]) -> tuple
 def _find_policy(config: Config, problems: list[Problem]) -> str | None:
     """Name of the vocabulary that the result has, as far as the file names one that exists."""
     policy = config.merge.vocabulary
-    if policy in (None, "base", *config.vectors):
+    if policy in (None, "base", UNION, *config.vectors):
         return policy
     known = ["base", *config.vectors]
-    remedy = ask_meant(f"Name one of: {', '.join(known)}.", policy, known)
+    remedy = f"Name one of: {', '.join(known)}. Or write `{UNION}`, for the tokens of all."
+    remedy = ask_meant(remedy, policy, [*known, UNION])
     problems.append(Problem("merge.vocabulary", f"there is no vector '{policy}'", remedy))
     return None
 

@@ -60,18 +60,18 @@ class VocabularyView(ModelView):
         own = rows >= 0
 
         if own.all():
-            values = _pick_rows(name, rows, columns, read)
+            values = pick_rows(name, rows, columns, read)
         else:
             values = absent(name, (first * columns, last * columns)).reshape(-1, columns)
             if own.any():
-                picked = _pick_rows(name, rows[own], columns, read)
+                picked = pick_rows(name, rows[own], columns, read)
                 values = values.to(torch.promote_types(values.dtype, picked.dtype), copy=True)
                 values[own] = picked.to(values.dtype)
 
         return values.reshape(-1)[span[0] - first * columns : span[1] - first * columns]
 
 
-def _pick_rows(name: str, rows: torch.Tensor, columns: int, read: BlockReader) -> torch.Tensor:
+def pick_rows(name: str, rows: torch.Tensor, columns: int, read: BlockReader) -> torch.Tensor:
     """The named rows, (rows, columns)."""
     starts = [0, *(torch.nonzero(rows.diff() != 1).flatten() + 1).tolist(), len(rows)]
     if len(starts) <= MAX_RUNS + 1:
@@ -84,12 +84,12 @@ def _pick_rows(name: str, rows: torch.Tensor, columns: int, read: BlockReader) -
 
 
 @dataclass(frozen=True)
-class _Speaker:
+class VocabularySpeaker:
     """A model with its vocabulary, as far as it is known."""
 
     name: str
     model: Model
-    like: _Speaker | None = None
+    like: VocabularySpeaker | None = None
     """The model whose vocabulary it is taken to have when it has as many rows and no tokenizer files."""
 
     @cached_property
@@ -145,12 +145,12 @@ def unify_vocabularies(
     if not experts:
         return unchanged
     first = min(experts)
-    frame = _Speaker("base", base) if base is not None else _Speaker(first, experts[first])
+    frame = VocabularySpeaker("base", base) if base is not None else VocabularySpeaker(first, experts[first])
     if not list_token_tensors(frame.model):
         return unchanged
 
-    speakers = [_Speaker(name, model, frame) for name, model in experts.items() if model is not frame.model]
-    frame = replace(frame, like=_find_speaking(experts))
+    speakers = [VocabularySpeaker(name, model, frame) for name, model in experts.items() if model is not frame.model]
+    frame = replace(frame, like=find_speaking(experts))
     speakers = [speaker for speaker in speakers if all(speaker.model.has(name) for name in frame.tensors)]
     if policy is not None:
         return _align_rows(base, dict(experts), frame, speakers, policy)
@@ -161,17 +161,19 @@ def unify_vocabularies(
     return replace(unchanged, problems=problems)
 
 
-def _find_speaking(experts: Mapping[str, Model]) -> _Speaker | None:
+def find_speaking(experts: Mapping[str, Model]) -> VocabularySpeaker | None:
     """The first model that has a vocabulary: experts of a base without one must agree among themselves."""
-    speaking = (_Speaker(name, model) for name, model in sorted(experts.items()) if not stores_difference(model))
+    speaking = (
+        VocabularySpeaker(name, model) for name, model in sorted(experts.items()) if not stores_difference(model)
+    )
     return next((speaker for speaker in speaking if list_vocabulary_files(speaker.model.folder)), None)
 
 
 def list_vocabulary_remarks(frame: Model, experts: Mapping[str, Model], policy: str | None) -> list[Problem]:
     """Remarks that stop no merge: vocabularies that differ where their tensors are excluded, or are not known."""
-    ours = _Speaker("base", frame)
+    ours = VocabularySpeaker("base", frame)
     speakers = [
-        _Speaker(name, model)
+        VocabularySpeaker(name, model)
         for name, model in experts.items()
         if model is not frame and ours.tensors and not stores_difference(model)
     ]
@@ -192,7 +194,7 @@ def find_tokens_without_rows(frame: Model, speaker: Model, vector: str) -> list[
 
     A token beyond the rows that the base's tokenizer has as well is the base's own trait.
     """
-    ours, theirs = _Speaker("base", frame), _Speaker(vector, speaker)
+    ours, theirs = VocabularySpeaker("base", frame), VocabularySpeaker(vector, speaker)
     if not ours.tensors or ours.folder == theirs.folder or same_tokenizer(ours.folder, theirs.folder):
         return []
 
@@ -209,7 +211,7 @@ def find_tokens_without_rows(frame: Model, speaker: Model, vector: str) -> list[
     return [Problem(speaker.label, f"{found}; there are {rows} rows", remedy)]
 
 
-def _differ(frame: _Speaker, other: _Speaker) -> bool:
+def _differ(frame: VocabularySpeaker, other: VocabularySpeaker) -> bool:
     """Tell whether a row number may mean another token, or none, in `other`."""
     if any(frame.count_rows(name) != other.count_rows(name) for name in frame.tensors):
         return True
@@ -224,13 +226,13 @@ def _differ(frame: _Speaker, other: _Speaker) -> bool:
     return frame.select_tokens(rows) != other.select_tokens(rows)
 
 
-def _harmless(frame: _Speaker, other: _Speaker, excluded: Callable[[str], bool]) -> bool:
+def _harmless(frame: VocabularySpeaker, other: VocabularySpeaker, excluded: Callable[[str], bool]) -> bool:
     alias = frame.model.alias
     all_excluded = all(excluded(name) or excluded(alias.get(name, name)) for name in frame.tensors)
     return all_excluded and all(frame.count_rows(name) == other.count_rows(name) for name in frame.tensors)
 
 
-def _explain_refusal(frame: _Speaker, other: _Speaker, *, with_base: bool) -> Problem:
+def _explain_refusal(frame: VocabularySpeaker, other: VocabularySpeaker, *, with_base: bool) -> Problem:
     tensor = max(frame.tensors, key=frame.count_rows)
     title = "base" if with_base else f"vector '{frame.name}'"
     found = f"vector '{other.name}' has {_describe_size(other, tensor)}, {title} has {_describe_size(frame, tensor)}"
@@ -256,7 +258,7 @@ def _explain_refusal(frame: _Speaker, other: _Speaker, *, with_base: bool) -> Pr
     return Problem("merge.vocabulary", found, f"Add to `merge`: {f'{base} or {remedy}' if with_base else remedy}.")
 
 
-def _advise_reading(speaker: _Speaker) -> str:
+def _advise_reading(speaker: VocabularySpeaker) -> str:
     """Remedy for a model whose vocabulary is not known."""
     folder = speaker.model.folder
     if not speaker.unread:
@@ -265,7 +267,7 @@ def _advise_reading(speaker: _Speaker) -> str:
     return f'Make its tokenizer.json, so that rows can be aligned by token: python -c "{command}"'
 
 
-def _describe_size(speaker: _Speaker, tensor: str) -> str:
+def _describe_size(speaker: VocabularySpeaker, tensor: str) -> str:
     rows = speaker.count_rows(tensor)
     if speaker.unread:
         return f"a tokenizer that is not read ({speaker.unread}) and {rows} rows"
@@ -277,7 +279,11 @@ def _describe_row(ids: Ids, token: str) -> str:
 
 
 def _align_rows(
-    base: Model | None, experts: dict[str, Model], frame: _Speaker, speakers: list[_Speaker], policy: str
+    base: Model | None,
+    experts: dict[str, Model],
+    frame: VocabularySpeaker,
+    speakers: list[VocabularySpeaker],
+    policy: str,
 ) -> AlignedVocabularies:
     """All models with the rows of `policy`."""
     unchanged = AlignedVocabularies(base, experts, {})
@@ -311,7 +317,7 @@ def _align_rows(
     return replace(unchanged, base=viewed)
 
 
-def _match_rows(owner: _Speaker, speaker: _Speaker) -> dict[str, torch.Tensor]:
+def _match_rows(owner: VocabularySpeaker, speaker: VocabularySpeaker) -> dict[str, torch.Tensor]:
     """By tensor, the speaker's row for each of the owner's; -1 where it has none."""
     row_by_size: dict[tuple[int, int], torch.Tensor] = {}
     tensors = [name for name in speaker.tensors if owner.model.has(name) and name not in speaker.model.alias]
@@ -335,7 +341,9 @@ def match_tokens(ours: Ids, our_rows: int, theirs: Ids, their_rows: int) -> torc
     return torch.tensor(rows, dtype=torch.int64)
 
 
-def _build_view(speaker: _Speaker, owner: _Speaker, rows: dict[str, torch.Tensor], frame: Model) -> VocabularyView:
+def _build_view(
+    speaker: VocabularySpeaker, owner: VocabularySpeaker, rows: dict[str, torch.Tensor], frame: Model
+) -> VocabularyView:
     tensors = dict(speaker.model.tensors)
     for name, matched in rows.items():
         tensors[name] = replace(tensors[name], shape=(len(matched), *tensors[name].shape[1:]))
@@ -344,7 +352,7 @@ def _build_view(speaker: _Speaker, owner: _Speaker, rows: dict[str, torch.Tensor
     return VocabularyView(speaker.model, frame, tensors, dict(speaker.model.alias), notes, rows, configuration)
 
 
-def _describe_rows(speaker: _Speaker, owner: _Speaker, rows: Mapping[str, torch.Tensor]) -> str:
+def _describe_rows(speaker: VocabularySpeaker, owner: VocabularySpeaker, rows: Mapping[str, torch.Tensor]) -> str:
     tensor = max(rows, key=lambda name: len(rows[name]))
     own = int((rows[tensor] >= 0).sum())
     dropped = len(
