@@ -169,7 +169,7 @@ def test_doctor_plan_and_search_refuse_the_same_row(family: Family, tasks: Path,
     for command in (["doctor", file], ["plan", file], ["search", file, "-o", tmp_path / "run"]):
         assert run_cli(*command) == 2
         shown = capsys.readouterr()
-        assert "compare.x.train: train: no data of domain 'shapes'; known are: colours, numbers" in " ".join(
+        assert "compare.x.train: no data of domain 'shapes'; known are: colours, numbers" in " ".join(
             (shown.out + shown.err).split()
         )
     assert sorted(tmp_path.rglob("*")) == before

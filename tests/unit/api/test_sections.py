@@ -42,6 +42,17 @@ def test_a_preset_decides_what_nobody_wrote() -> None:
     assert (config.search.strategy, config.search.trials) == ("tpe", 7)
 
 
+def test_models_to_compare_are_given_by_name_and_join_those_of_the_pool() -> None:
+    pool = build_pool(compare={"old": {"model": "/m/old"}, "even": {"weights": {"ja": 0.5}}})
+    rivals = {"even": {"weights": {"ja": 0.5, "math": 0.5}}, "mixed": {"train": {"tokens": 500}}}
+    config = extend_config(pool.config, {"compare": rivals, "trials": 3}, sections=["search", "evaluate"])
+    assert list(config.compare) == ["old", "even", "mixed"]
+    assert config.compare["even"].weights == {"ja": 0.5, "math": 0.5}
+    assert config.search.trials == 3
+    with pytest.raises(AftermixError, match="`compare` is no key of `train`"):
+        extend_config(pool.config, {"compare": rivals}, sections=["train"])
+
+
 def test_ranges_and_weights_of_vectors() -> None:
     config = extend_config(build_pool().config, {}, sections=[], ranges={"ja": (0.0, 1.5)})
     assert {name: vector.bounds for name, vector in config.vectors.items()} == {"ja": (0.0, 1.5), "math": (0.1, 0.9)}

@@ -104,6 +104,6 @@ def relabel_problems(place: str) -> Iterator[None]:
 def _relabel(problem: Problem, place: str) -> Problem:
     if problem.where.startswith(place):
         return problem
-    # What another command calls an option is the row itself here.
-    where = place if problem.where.startswith("--") else f"{place}: {problem.where}"
+    # What another command calls an option, or the section, is the row itself here.
+    where = place if problem.where.startswith("--") or problem.where == "train" else f"{place}: {problem.where}"
     return Problem(where, problem.found, problem.remedy)

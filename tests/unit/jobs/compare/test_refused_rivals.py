@@ -103,12 +103,12 @@ MANY = {"a": {"model": "a", "role": "instruction"}, "it": {"model": "it", "role"
         (
             {"train": {"ratios": {"b": 0.5, "d": 0.5}}},
             {},
-            "compare.x.train: train: no data of domain 'd'; known are: b, c, en. Add a dataset or source of this name",
+            "compare.x.train: no data of domain 'd'; known are: b, c, en. Add a dataset or source of this name",
         ),
         (
             {"train": {}},
             {"train": TRAIN | {"datasets": {"b": "b.jsonl"}}},
-            "compare.x.train: train: no data of domain 'c'; known are: b, en.",
+            "compare.x.train: no data of domain 'c'; known are: b, en.",
         ),
         (
             {"train": {}},
@@ -156,7 +156,7 @@ def test_all_rows_are_told_at_once(parse: Callable[..., Config]) -> None:
     rows = {"x": {"weights": {"d": 1}}, "y": {"train": {"ratios": {"e": 1.0}}}, "fine": {"weights": {"b": 1}}}
     with pytest.raises(AftermixError) as caught:
         plan_rivals(parse({}, compare=rows))
-    assert [problem.where for problem in caught.value.problems] == ["compare.x.weights", "compare.y.train: train"]
+    assert [problem.where for problem in caught.value.problems] == ["compare.x.weights", "compare.y.train"]
 
 
 def test_what_is_left_out_is_settled(parse: Callable[..., Config]) -> None:
