@@ -93,7 +93,9 @@ def test_tokens_of_training_are_told(
     assert run_cli("plan", str(file)) == 0
     out = capsys.readouterr().out
     assert "Training        b 50,000 tokens, c 50,000 tokens\n" in out
-    assert "--verify N      N x 50,000 tokens of training\n" in out
+    assert "--verify N      N x 50,000 tokens of training\n" in out, "experts without a rate in common have no time"
+    assert "--seeds S       at most S x 3 x 50,000 tokens more, at the ratios of: found, uniform, RegMix\n" in out
+    assert "--doremi        50,000 tokens more, and S x 50,000 at its ratios\n" in out
 
     train["datasets"]["c"] = {"data": "c.txt"}
     file = write_file(tmp_path, family, tasks, train=train, vectors=None, evaluate=None, mixture=None)
@@ -117,3 +119,18 @@ def test_a_mixture_that_cannot_run_is_not_planned(family: Family, tasks: Path, t
     too_narrow = load_config(write_file(tmp_path, family, tasks, mixture=asked))
     with pytest.raises(AftermixError, match=r"mixture.bounds: the highest shares sum to 0.6, below 1"):
         plan(too_narrow)
+
+
+def test_trained_mixtures_are_timed_where_the_experts_were_trained_alike(
+    family: Family, tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alike = {"learning_rate": 1e-3, "schedule": "constant", "context": 32, "batch_size": 4, "threads": 1}
+    train = {"datasets": {name: {"data": f"{name}.txt", "tokens": 64_000} for name in ("b", "c")}, **alike}
+    vectors = {name: {"model": str(family[name]), "tokens": 64_000} for name in ("b", "c")}
+    asked = {"points": 6, "priors": {"ours": {"b": 0.7, "c": 0.3}}}
+    file = write_file(tmp_path, family, tasks, train=train, vectors=vectors, mixture=asked)
+    assert run_cli("plan", file, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["retrained_ratios"] == ["found", "uniform", "in proportion to tokens", "prior ours", "RegMix"]
+    assert found["verification_tokens_per_s"] > 0
+    assert found["compared_tokens_per_s"] is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
@@ -12,22 +12,25 @@ import torch
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.model_files import find_tokenizer_folder
 from aftermix.checkpoints.pool import ModelPool, open_pool
-from aftermix.config import Config, Split, require
+from aftermix.config import Config, Split, TrainConfig, require
 from aftermix.errors import AftermixError, Problem
 from aftermix.jobs.compare.checks import refuse_bad_rivals
-from aftermix.jobs.compare.contest_counts import ContestCounts, count_contest
+from aftermix.jobs.compare.contest_counts import count_contest
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.job_kind import NEEDED, find_job_kind, list_sections, refuse_no_dataset
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.plan_counts import (
+    MIXTURE,
+    build_verification_settings,
     count_mixture_measurements,
     count_runs,
     count_search_measurements,
     describe_mixtures,
     describe_runs,
     list_adapter_ranks,
+    list_retrained_ratios,
     list_training_tokens,
     read_verification_tokens,
 )
@@ -96,6 +99,10 @@ class JobEstimate:
     """Remarks on vectors that may be of another base, and on the tasks."""
     verification_tokens: int | None = None
     """Tokens of each mixture that is trained to verify a mixture's result."""
+    retrained_ratios: tuple[str, ...] = ()
+    """Methods at whose ratios mixtures are trained with each seed, DoReMi aside."""
+    verification_tokens_per_s: float | None = None
+    """Speed of these trainings, measured here and now; None where they will be refused."""
     compared: int = 0
     """Rows of `compare:`, whose evaluations are among those of select and test items."""
     compared_trainings: str = ""
@@ -249,20 +256,26 @@ def _plan_evaluations(
         adapter_ranks=list_adapter_ranks(config),
         remarks=remarks,
         verification_tokens=read_verification_tokens(config),
+        retrained_ratios=list_retrained_ratios(config),
+        verification_tokens_per_s=_measure_mixture_speed(config, build_verification_settings),
         compared=len(config.compare),
         compared_trainings=contest.describe(),
         compared_tokens=contest.tokens,
-        compared_tokens_per_s=_measure_rival_speed(config, contest),
+        compared_tokens_per_s=_measure_mixture_speed(config, lambda _: contest.settings),
     )
 
 
-def _measure_rival_speed(config: Config, contest: ContestCounts) -> float | None:
-    """Tokens a second of the trainings of compared models; None where there are none, or where they will be refused."""
-    if contest.settings is None or config.base is None:
-        return None
-    from aftermix.jobs.train.speed import measure_training_speeds
+def _measure_mixture_speed(config: Config, build: Callable[[Config], TrainConfig | None]) -> float | None:
+    """Tokens a second of training a mixture, whose `train:` is built; None where there is none, or it is refused."""
+    try:
+        settings = build(config)
+        if settings is None or config.base is None:
+            return None
+        from aftermix.jobs.train.speed import measure_training_speeds
 
-    return measure_training_speeds(contest.settings, open_base(locate(config.base), label=config.base))["mixture"]
+        return measure_training_speeds(settings, open_base(locate(config.base), label=config.base))[MIXTURE]
+    except AftermixError:  # the job itself says why, before it begins
+        return None
 
 
 def _measure_busy_cores() -> float:

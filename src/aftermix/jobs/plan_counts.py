@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from aftermix.config import Config, Split
+from aftermix.config import Config, Split, TrainConfig
 from aftermix.errors import TrainingError
-from aftermix.jobs.mixture.baselines import list_named_mixtures
+from aftermix.jobs.mixture.baselines import LABELS, list_named_mixtures
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.search.baselines import (
@@ -16,8 +16,12 @@ from aftermix.jobs.search.baselines import (
     list_fixed_baselines,
     list_single_weights,
 )
-from aftermix.jobs.verify.training_file import read_expert_tokens
+from aftermix.jobs.verify.expert_training import adopt_training
+from aftermix.jobs.verify.training_file import read_expert_tokens, training_config
 from aftermix.search.budget import build_budget
+
+MIXTURE = "mixture"
+"""Name of a training that is only timed."""
 
 
 def count_search_measurements(config: Config) -> dict[Split, int]:
@@ -126,6 +130,32 @@ def read_verification_tokens(config: Config) -> int | None:
         return read_expert_tokens(config.train, domains, option="--tokens T")
     except TrainingError:
         return None
+
+
+def list_retrained_ratios(config: Config) -> tuple[str, ...]:
+    """Methods whose ratios `aftermix mixture --verify N --seeds S` trains at, without DoReMi; none of a tree.
+
+    Raises what the mixture itself would on its input.
+    """
+    if read_verification_tokens(config) is None:
+        return ()
+    (problem,), _ = _list_problems(config)
+    plain = (LABELS.get(name, f"prior {name}") for name in problem.named_mixtures)
+    return "found", *plain, "RegMix"
+
+
+def build_verification_settings(config: Config) -> TrainConfig | None:
+    """`train:` of a mixture that a verification trains, by which its speed is measured; None where there is none.
+
+    Raises :class:`MixtureError` for experts that were trained unlike, as the verification does.
+    """
+    tokens = read_verification_tokens(config)
+    if tokens is None:
+        return None
+    domains = [name for name, vector in config.vectors.items() if vector.role == "expert"]
+    adopted = config.model_copy(update={"train": adopt_training(config, domains)})
+    uniform = dict.fromkeys(domains, 1 / len(domains))
+    return training_config(adopted, domains=domains, mixtures={MIXTURE: uniform}, tokens=tokens).train
 
 
 def list_adapter_ranks(config: Config) -> Mapping[str, int]:

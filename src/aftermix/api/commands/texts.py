@@ -80,7 +80,7 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
         yield f"Training        {', '.join(describe_training(needs.training, needs.adapter_ranks))}"
     yield from _describe_training_time(needs)
     if needs.verification_tokens:
-        yield f"--verify N      N x {needs.verification_tokens:,} tokens of training"
+        yield from _describe_verification(needs, needs.verification_tokens)
     yield from (f"Note            {remark}" for remark in needs.remarks)
 
 
@@ -101,6 +101,18 @@ def _describe_training_time(needs: JobEstimate) -> Iterator[str]:
         yield f"Busy            other work keeps {needs.busy_cores:.1f} cores: alone, the job is faster than this"
     if len(known) == len(needs.training_speeds):
         yield f"Total           about {_time(sum(known))}"
+
+
+def _describe_verification(needs: JobEstimate, tokens: int) -> Iterator[str]:
+    """Price of trained mixtures, and of models at the ratios of each method, beside what finds the ratios."""
+    speed = needs.verification_tokens_per_s
+    time = f", about {_time(tokens / speed)} each at {speed:,.0f} tokens/s" if speed else ""
+    yield f"--verify N      N x {tokens:,} tokens of training{time}"
+    if needs.retrained_ratios:
+        ratios = ", ".join(needs.retrained_ratios)
+        count = len(needs.retrained_ratios)
+        yield f"--seeds S       at most S x {count} x {tokens:,} tokens more, at the ratios of: {ratios}"
+        yield f"--doremi        {tokens:,} tokens more, and S x {tokens:,} at its ratios"
 
 
 def _describe_contest(needs: JobEstimate) -> Iterator[str]:

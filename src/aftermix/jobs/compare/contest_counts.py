@@ -9,6 +9,7 @@ from aftermix.config import Config, Split, TrainConfig
 from aftermix.jobs.compare.contest import list_tuned_weights
 from aftermix.jobs.compare.rival_plans import RivalPlan, plan_rivals
 from aftermix.jobs.compare.rival_training import RivalTraining
+from aftermix.jobs.plan_counts import MIXTURE
 from aftermix.jobs.verify.training_file import training_config
 
 
@@ -65,7 +66,7 @@ def _list_trainings(plans: Sequence[RivalPlan]) -> Iterator[tuple[str, tuple[int
 def _build_settings(training: RivalTraining) -> TrainConfig | None:
     names = list(training.sources)
     shares = training.shares or dict.fromkeys(names, 1 / len(names))
-    return training_config(training.config, domains=names, mixtures={"mixture": shares}, tokens=training.tokens).train
+    return training_config(training.config, domains=names, mixtures={MIXTURE: shares}, tokens=training.tokens).train
 
 
 def _format_tokens(models: int, tokens: int) -> str:
