@@ -8,6 +8,7 @@ that is not on that list is refused with its place.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Floats], Floats], int | None]] = {
     "sqrt": (lambda rows: np.sqrt(rows[0]), 1),
 }
 """Function of the stacked arguments, and how many it takes (None: one or more)."""
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 REMEDY = f"Use numbers, capabilities, + - * / **, brackets and {', '.join(FUNCTIONS)}."
 
 
@@ -60,8 +62,8 @@ class ScoreExpression:
 def parse_expression(text: str, *, capabilities: Sequence[str], where: str = "utility") -> ScoreExpression:
     """`text` over `capabilities`.
 
-    Raises :class:`MixtureError`, with the column, for broken syntax, unknown names and what the grammar lacks; and for
-    a text that names no capability.
+    Raises :class:`MixtureError`, with the column, for broken syntax, unknown names and what the grammar lacks; for a
+    name such as `zh-tw` without quotes, which reads as a difference; and for a text that names no capability.
 
     >>> expression = parse_expression("0.5*math + min(ja, 'zh-tw')", capabilities=["math", "ja", "zh-tw"])
     >>> expression.names
@@ -69,10 +71,25 @@ def parse_expression(text: str, *, capabilities: Sequence[str], where: str = "ut
     >>> expression.values({"math": np.array([1.0]), "ja": np.array([0.3]), "zh-tw": np.array([0.2])}).tolist()
     [0.7]
     """
+    _refuse_unquoted_names(text, capabilities, where)
     flat = text.translate({ord(character): " " for character in "\r\n\t\f"})
     stripped = flat.lstrip()
     reader = _Reader(stripped.rstrip(), len(flat) - len(stripped), tuple(capabilities), where)
     return reader.expression(text)
+
+
+def _refuse_unquoted_names(text: str, capabilities: Sequence[str], where: str) -> None:
+    """A name that Python would take apart must stand in quotes, also where its parts are capabilities."""
+    unquoted = QUOTED.sub(lambda match: " " * len(match[0]), text)
+    for name in capabilities:
+        if name.isidentifier() or not re.search("[^\\W\\d_]", name):
+            continue
+        if found := re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", unquoted):
+            remedy = f"Write '{name}', in quotes."
+            spaced = name.replace("-", " - ")
+            remedy += f" A difference has spaces: {spaced}." if "-" in name else ""
+            place = f"{where}, column {found.start() + 1}"
+            raise MixtureError(place, f"the capability {name} stands without quotes", remedy)
 
 
 @dataclass(frozen=True)

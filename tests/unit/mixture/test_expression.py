@@ -139,3 +139,18 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except MixtureError as error:
         assert str(error).startswith("utility")
     assert len(text) <= LONGEST_TEXT
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "name"),
+    [("0.5*jp-math + ja", 5, "jp-math"), ("min(zh-tw, ja)", 5, "zh-tw"), ("7b", 1, "7b"), ("ja + v1.5", 6, "v1.5")],
+)
+def test_a_name_that_reads_otherwise_must_stand_in_quotes(text: str, column: int, name: str) -> None:
+    # `jp` and `math` are capabilities, too: the difference of the two would be another number, silently.
+    known = ["jp-math", "jp", "math", "ja", "zh-tw", "7b", "v1.5"]
+    with pytest.raises(MixtureError) as caught:
+        parse_expression(text, capabilities=known)
+    told = f"utility, column {column}: the capability {name} stands without quotes. Write '{name}', in quotes."
+    assert str(caught.value).startswith(told)
+    assert parse_expression(text.replace(name, f"'{name}'"), capabilities=known).names[0] in (name, "ja")
+    assert parse_expression("jp - math", capabilities=known).names == ("jp", "math")
