@@ -149,7 +149,7 @@ def describe_left_out(pool: ModelPool) -> list[str]:
     owner, frame = find_tokenizer_folder(pool), pool.frame.folder
     told = _select_files(pool).describe_left_out()
     lines = [f"left out of the files beside the base: {told}"] if told else []
-    if owner != frame and (other := select_companions(owner).describe_left_out()):
+    if owner != frame and (other := select_companions(owner).describe_left_out(spoken=True)):
         lines.append(f"left out of the files beside the tokenizer in {owner.name}: {other}")
     return lines
 

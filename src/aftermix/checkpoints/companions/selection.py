@@ -54,10 +54,16 @@ class CompanionSelection:
         apart = {*self.list_spoken(), *self.list_seen()} - set(code)
         return [name for name in self.taken if name not in apart]
 
-    def describe_left_out(self) -> str | None:
-        """The files that stayed behind by reason, but for cards, caches and hidden files; None where there are none."""
+    def describe_left_out(self, *, spoken: bool = False) -> str | None:
+        """The files that stayed behind by reason, but for cards, caches and hidden files; None where there are none.
+
+        With `spoken`, those alone that a tokenizer or a processor would be made of.
+        """
         told = []
-        for reason, names in self.left_out.items():
+        for reason, left in self.left_out.items():
+            names = [name for name in left if not spoken or fits(name, (*TOKENIZER, *PROCESSOR))]
+            if not names:
+                continue
             shown = ", ".join(names[:SHOWN])
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             told.append(f"{shown}{more} ({reason})")
