@@ -313,7 +313,7 @@ def test_the_engine_scores_what_was_written(
     merger = made.merger("task_arithmetic", A)
     for weights in (B, A):
         engine.load(merged(merger, weights).items())
-        plan = engine.lm.plan_pairs(
+        plan = engine.lm._plan_pairs(
             [(context, continuation) for _, context, continuation in request], batch_size=2
         ).plan
         answers = engine.lm._score_plan(plan)

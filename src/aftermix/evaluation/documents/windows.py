@@ -7,7 +7,7 @@ fit: every token of the text is scored once, given what stands before it in its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,10 @@ class TextWindows:
         return found
 
 
-def plan_windows(lm: HarnessModel, requests: Sequence[Any]) -> TextWindows:
+def plan_windows(lm: HarnessModel, requests: Sequence[Any], plan_pairs: Callable[..., ChosenPlan]) -> TextWindows:
     """The windows of the whole texts that `requests` ask for, with at most `MOST_LOGITS` logits in one pass.
+
+    `plan_pairs` plans contexts with their continuations, in tokens.
 
     Raises :class:`EvaluationError` for a text of which the tokenizer makes no token.
     """
@@ -51,7 +53,7 @@ def plan_windows(lm: HarnessModel, requests: Sequence[Any]) -> TextWindows:
     longest = max((len(context) + len(continuation) - 1 for context, continuation in pairs), default=1)
     vocabulary = lm.model.get_input_embeddings().weight.shape[0]
     together = max(1, min(lm.batch_size, MOST_LOGITS // (vocabulary * longest)))
-    return TextWindows(lm.plan_pairs(pairs, batch_size=together), tuple(map(len, windows)))
+    return TextWindows(plan_pairs(pairs, batch_size=together), tuple(map(len, windows)))
 
 
 def _cut_text(lm: HarnessModel, request: Any) -> list[Pair]:

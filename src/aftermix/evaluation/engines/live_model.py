@@ -262,7 +262,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
         def make() -> ChosenPlan:
             pairs = [self.tokenise_pair(*request.args, place=_locate_request(request)) for request in requests]
-            return self.plan_pairs(pairs, batch_size=self.batch_size)
+            return self._plan_pairs(pairs, batch_size=self.batch_size)
 
         return self._keep_plan(requests, make)
 
@@ -294,10 +294,9 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def find_windows(self, requests: Sequence[Any]) -> TextWindows:
         """The windows in which whole texts are scored, planned once."""
-        return self._keep_plan(requests, lambda: plan_windows(self, requests))
+        return self._keep_plan(requests, lambda: plan_windows(self, requests, self._plan_pairs))
 
-    def plan_pairs(self, pairs: Sequence[Pair], *, batch_size: int) -> ChosenPlan:
-        """The plan of contexts with their continuations, in tokens."""
+    def _plan_pairs(self, pairs: Sequence[Pair], *, batch_size: int) -> ChosenPlan:
         self._refuse_unknown_tokens(token for pair in pairs for part in pair for token in part)
         return choose_plan(
             pairs,
