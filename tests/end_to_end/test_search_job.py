@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,8 @@ def test_the_card_names_the_models_and_the_scores(finished: Path) -> None:
     from huggingface_hub import ModelCard
 
     card = ModelCard.load(finished / "model" / "README.md")
-    assert card.data.base_model == ["base", "a", "b", "c"]
+    assert card.data.base_model == []  # local folders are no models of the hub
+    assert all(f"| {name} | `{name}` |" in card.content for name in "abc")
     assert {"merge", "aftermix"} <= set(card.data.tags)
     best = json.loads((finished / "best.json").read_text())
     found = {result.dataset_name: result.metric_value for result in card.data.eval_results}
@@ -316,3 +318,20 @@ def test_the_runs_own_file_leaves_nothing_to_defaults(finished: Path) -> None:
     merge = read_yaml(finished / "config.yaml")["merge"]
     assert merge["exclude"] == ["kind:embeddings", "kind:head", "kind:positions"]
     assert (merge["method"], merge["density"], merge["rescale"]) == ("dare_linear", 0.8, "density")
+
+
+def test_a_project_moved_with_its_run_goes_on(family: Family, tasks: Path, tmp_path: Path) -> None:
+    project, moved = tmp_path / "project", tmp_path / "elsewhere" / "project"
+    models = {name: Path(shutil.copytree(family[name], project / "models" / name)) for name in family}
+    shutil.copytree(tasks, project / "tasks")
+    file = write_file(project, models, project / "tasks", trials=3, startup=3, baselines=False, top=1)
+    file.write_text(file.read_text().replace(f"{project}/", ""))
+    search(load_config(file), project / "run")
+
+    moved.parent.mkdir()
+    project.rename(moved)
+    config = load_config(moved / file.name)
+    longer = config.model_copy(update={"search": config.search.model_copy(update={"trials": 4})})
+    search(longer, moved / "run", resume=True)
+    assert [trial["number"] for trial in trials_of(moved / "run")] == [0, 1, 2, 3]
+    assert read_run_config(moved / "run").base == str(moved / "models" / "base")
