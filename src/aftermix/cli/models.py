@@ -11,6 +11,7 @@ from aftermix.cli.options import (
     AS_JSON,
     FILE,
     OUTPUT,
+    PREFIX,
     PRIVATE,
     choose_teller,
     collect_lines,
@@ -61,14 +62,15 @@ def average(checkpoints: tuple[Path, ...], output: Path, as_json: bool, **option
 @click.option("--base", required=True, help="Folder or hub name of the model that EXPERT was trained from.")
 @OUTPUT
 @click.option("--dtype", type=click.Choice(["bfloat16", "int8"]), default="bfloat16", show_default=True)
+@PREFIX
 @AS_JSON
-def diff(expert: str, base: str, output: Path, dtype: Any, as_json: bool) -> None:
+def diff(expert: str, base: str, output: Path, dtype: Any, prefix: tuple[str, ...], as_json: bool) -> None:
     """Store EXPERT minus its base as a vector folder, usable wherever a model of that base is."""
     from aftermix.api.commands.documents import build_vector
     from aftermix.api.commands.models import store_vector
     from aftermix.api.commands.texts import describe_diff
 
-    facts = store_vector(expert, base=base, output=output, dtype=dtype)
+    facts = store_vector(expert, base=base, output=output, dtype=dtype, prefix=prefix)
     print_result(as_json, lambda: build_vector(facts, output), lambda: describe_diff(facts, output))
 
 

@@ -13,6 +13,12 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 OUTPUT = click.option("-o", "--output", required=True, type=FOLDER, help="New folder for the result.")
+PREFIX = click.option(
+    "--prefix",
+    multiple=True,
+    metavar="OWN=BASE",
+    help="Prefix of the model's tensor names, and the base's; repeatable.",
+)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and all else on stderr.")
 PRIVATE = click.option("--private", is_flag=True, help="Make a new repository private.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from aftermix.cli.options import NEW_FILE
+from aftermix.cli.options import NEW_FILE, PREFIX
 
 TARGET = click.argument("target", metavar="FILE|MODEL")
 BASE = click.option("--base", help="Folder or hub name of MODEL's base; FILE names its own.")
@@ -29,12 +29,15 @@ PICTURE = click.option("--picture", type=NEW_FILE, help="Draw them here: .svg or
 @BASE
 @NUMBERS
 @PICTURE
-def inspect(target: str, base: str | None, json_file: Path | None, picture: Path | None) -> None:
+@PREFIX
+def inspect(
+    target: str, base: str | None, json_file: Path | None, picture: Path | None, prefix: tuple[str, ...]
+) -> None:
     """Show norms, cosines and untouched tensors of the vectors of FILE, or of MODEL minus its base."""
     from aftermix.api.commands.texts import print_geometry
     from aftermix.api.commands.vectors import inspect_vectors
 
-    geometry, name = inspect_vectors(target, base=base, json=_choose_sink(json_file), picture=picture)
+    geometry, name = inspect_vectors(target, base=base, json=_choose_sink(json_file), picture=picture, prefix=prefix)
     if json_file != STANDARD_OUTPUT:
         print_geometry(geometry, base=name)
 

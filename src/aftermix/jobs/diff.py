@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aftermix.checkpoints.formats.vector_file import StoredType, VectorFacts
@@ -14,7 +14,7 @@ from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.vector_writer import VectorWriter
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import Problem, refuse_if_any
-from aftermix.jobs.analysis.targets import advise_on_vocabularies
+from aftermix.jobs.analysis.targets import advise_on_vocabularies, parse_prefixes
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.model_card import choose_public_name, list_hub_names
 
@@ -22,13 +22,18 @@ VECTOR = "expert"
 UNLIKE_TOKENS = "A vector has its base's rows: name the expert itself in a file that says `merge: {vocabulary: base}`."
 
 
-def diff(expert: str, *, base: str, output: Path, dtype: StoredType = "bfloat16") -> VectorFacts:
+def diff(
+    expert: str, *, base: str, output: Path, dtype: StoredType = "bfloat16", prefix: Sequence[str] = ()
+) -> VectorFacts:
     """Store `expert` - `base` in the new folder `output`, usable wherever a model is beside the same base.
+
+    It has the base's names; `prefix` maps the expert's own to them, as `OWN=BASE`.
 
     Raises :class:`AftermixError`, with nothing written, when the two do not align or hold NaN or Inf.
     """
-    with advise_on_vocabularies(UNLIKE_TOKENS):
-        pool = open_pool(Config(base=base, vectors={VECTOR: VectorConfig(model=expert)}))
+    vector = VectorConfig(model=expert, prefix=parse_prefixes(prefix))
+    with advise_on_vocabularies(UNLIKE_TOKENS, takes_prefixes=True):
+        pool = open_pool(Config(base=base, vectors={VECTOR: vector}))
     refuse_output(output, pool)
     refuse_if_any(list(_find_moved_modules(pool)))
 

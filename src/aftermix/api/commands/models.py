@@ -69,14 +69,16 @@ def average_checkpoints(
     return average(checkpoints, output, by=scored_by, last=last, best=best, decay=decay, min_rate=min_rate, log=log)
 
 
-def store_vector(expert: str, *, base: str, output: Path, dtype: Literal["bfloat16", "int8"]) -> VectorFacts:
-    """Store `expert` minus `base` in the new folder `output`: `aftermix diff`.
+def store_vector(
+    expert: str, *, base: str, output: Path, dtype: Literal["bfloat16", "int8"], prefix: Sequence[str] = ()
+) -> VectorFacts:
+    """Store `expert` minus `base` in the new folder `output`: `aftermix diff`. `prefix` maps names, as `OWN=BASE`.
 
     Raises :class:`AftermixError` with nothing written.
     """
     from aftermix.jobs.diff import diff
 
-    return diff(expert, base=base, output=output, dtype=dtype)
+    return diff(expert, base=base, output=output, dtype=dtype, prefix=prefix)
 
 
 def measure_statistics(file: Path, output: Path) -> dict[str, StatisticsNote]:

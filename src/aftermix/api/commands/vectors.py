@@ -5,6 +5,7 @@ All numbers also go to `json`, a file or a function that is called with their te
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,16 @@ if TYPE_CHECKING:
 
 
 def inspect_vectors(
-    target: str, *, base: str | None, json: NumberSink | None = None, picture: Path | None = None
+    target: str,
+    *,
+    base: str | None,
+    json: NumberSink | None = None,
+    picture: Path | None = None,
+    prefix: Sequence[str] = (),
 ) -> tuple[VectorGeometry, str]:
     """Norms, cosines and untouched tensors of the vectors of a file, or of a model minus `base`: `aftermix inspect`.
+
+    `prefix` maps tensor names of a model to those of its base, as `OWN=BASE`.
 
     Raises :class:`AftermixError` for models that do not align.
     """
@@ -29,7 +37,7 @@ def inspect_vectors(
         refuse_missing_extra("report", what="inspect --picture")
     from aftermix.jobs.analysis.inspect import inspect
 
-    return inspect(target, base=base, json=json, picture=picture)
+    return inspect(target, base=base, json=json, picture=picture, prefix=prefix)
 
 
 def fit_distributions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,19 @@ from aftermix.jobs.analysis.targets import (
     hand_over,
     load_target,
     open_target_pool,
+    parse_prefixes,
 )
 
 
 def inspect(
-    target: str, *, base: str | None, json: NumberSink | None = None, picture: Path | None = None
+    target: str,
+    *,
+    base: str | None,
+    json: NumberSink | None = None,
+    picture: Path | None = None,
+    prefix: Sequence[str] = (),
 ) -> tuple[VectorGeometry, str]:
-    """Measure the vectors of the file or model `target`.
+    """Measure the vectors of the file or model `target`; `prefix` maps names of a model, as `OWN=BASE`.
 
     All numbers also go to `json`, a file or a function that takes their text, and a drawing to the file `picture`.
 
@@ -31,8 +38,8 @@ def inspect(
     a kind that is not drawn, and for models that do not align; and for NaN or Inf in any of them.
     """
     kind = determine_picture_kind(picture) if picture else None
-    config = load_target(target, base=base)
-    pool = open_target_pool(config, base=base)
+    config = load_target(target, base=base, prefixes=parse_prefixes(prefix))
+    pool = open_target_pool(config, base=base, takes_prefixes=True)
 
     geometry = replace(measure_geometry(pool), rounding=survey_rounding(pool))
     if json is not None:

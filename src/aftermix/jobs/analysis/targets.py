@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, VectorConfig, load_config, require
-from aftermix.errors import AftermixError, ConfigError, ManyProblemsError
+from aftermix.errors import AftermixError, ConfigError, ManyProblemsError, Problem
 from aftermix.files import format_json, write_json
 
+IN_FILE = re.compile(r"Add to `vectors\.[^`]*`: `prefix: (?P<map>\{[^`]*\})`")
+"""Advice that is for a file, on names that differ by their prefixes."""
 FORMATS = ("svg", "png")
 FILES = (".yaml", ".yml")
 NumberSink = Path | Callable[[str], object]
 """Place of all numbers of a result: a file of JSON, or a function that takes the document's text, in ASCII."""
 
 
-def load_target(target: str, *, base: str | None) -> Config:
+def parse_prefixes(pairs: Sequence[str]) -> dict[str, str] | None:
+    """The map in `OWN=BASE` pairs, a model's own prefix of tensor names and the base's; None for no pair.
+
+    >>> parse_prefixes(["model.=model.language_model.", "=head."])
+    {'model.': 'model.language_model.', '': 'head.'}
+    """
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(
+                "--prefix", f"expected OWN=BASE, found '{pair}'", "Write --prefix 'model.=language_model.'."
+            )
+    return {own: target for own, _, target in (pair.partition("=") for pair in pairs)} or None
+
+
+def load_target(target: str, *, base: str | None, prefixes: Mapping[str, str] | None = None) -> Config:
     """The file `target`, or the model `target` as the one vector of `base`.
 
     Raises :class:`AftermixError` unless base and vectors are named, and exactly once.
@@ -26,33 +44,53 @@ def load_target(target: str, *, base: str | None) -> Config:
     if Path(target).suffix in FILES:
         if base is not None:
             raise ConfigError("--base", f"{target} names its own base", "Leave --base out.")
+        if prefixes is not None:
+            raise ConfigError("--prefix", f"{target} names its own vectors", "Write `prefix` into it.")
         config = load_config(Path(target))
     elif base is None:
         raise ConfigError("--base", f"{target} is a model, whose vector needs a base", "Name it, or name a YAML file.")
     else:
-        config = Config(base=base, vectors={_derive_name(target): VectorConfig(model=target)})
+        vector = VectorConfig(model=target, prefix=dict(prefixes) if prefixes else None)
+        config = Config(base=base, vectors={_derive_name(target): vector})
     require(config, "base", "vectors")
     return config
 
 
-def open_target_pool(config: Config, *, base: str | None) -> ModelPool:
-    """The pool of what :func:`load_target` gave for a file, or for a model and its `base`. Raises as `open_pool`."""
+def open_target_pool(config: Config, *, base: str | None, takes_prefixes: bool = False) -> ModelPool:
+    """The pool of what :func:`load_target` gave for a file, or for a model and its `base`. Raises as `open_pool`.
+
+    `takes_prefixes` says that the command has the option `--prefix`, which other names are told by.
+    """
     if base is None:
         return open_pool(config)
-    with advise_on_vocabularies("Name a file instead, with base, vector and `merge: {vocabulary: base}`."):
+    remedy = "Name a file instead, with base, vector and `merge: {vocabulary: base}`."
+    with advise_on_vocabularies(remedy, takes_prefixes=takes_prefixes):
         return open_pool(config)
 
 
 @contextmanager
-def advise_on_vocabularies(remedy: str) -> Iterator[None]:
-    """Give other tokens than the base's this `remedy`, where there is no file that could settle `merge.vocabulary`."""
+def advise_on_vocabularies(remedy: str, *, takes_prefixes: bool = False) -> Iterator[None]:
+    """Give other tokens than the base's this `remedy`, where there is no file that could settle `merge.vocabulary`.
+
+    Other names than the base's are told by the option of the command, where it `takes_prefixes`.
+    """
     try:
         yield
     except AftermixError as error:
         problems = [replace(p, remedy=remedy) if p.where == "merge.vocabulary" else p for p in error.problems]
+        problems = [_advise_by_option(problem) if takes_prefixes else problem for problem in problems]
         if problems == list(error.problems):
             raise
         raise ManyProblemsError(problems) from error
+
+
+def _advise_by_option(problem: Problem) -> Problem:
+    """A problem whose remedy is a map of prefixes in a file, with the options that say the same."""
+    found = IN_FILE.search(problem.remedy)
+    if found is None:
+        return problem
+    options = " ".join(f"--prefix '{own}={target}'" for own, target in json.loads(found["map"]).items())
+    return replace(problem, remedy=problem.remedy.replace(found[0], f"Say `{options}`"))
 
 
 def determine_picture_kind(picture: Path) -> str:
