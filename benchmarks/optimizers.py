@@ -37,7 +37,6 @@ OPTIMIZERS: dict[str, Callable[[torch.optim.Optimizer], torch.optim.Optimizer]] 
     "merge_aware, gaussian": lambda base: MergeAware(base, distribution="gaussian"),
     "merge_aware, noise table": lambda base: MergeAware(base, noise="table"),
     "merge_aware, regenerate": lambda base: MergeAware(base, memory="regenerate"),
-    "merge_aware, own vector": lambda base: MergeAware(base, offset="own_vector"),
     "sam": SAM,
     "asam": ASAM,
 }

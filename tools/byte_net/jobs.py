@@ -28,7 +28,6 @@ def list_trainings() -> Iterator[Scenario]:
     yield train("train-merge_aware", {
         "plain": merge_aware(),
         "gaussian": merge_aware(distribution="gaussian", scale=1e-3, max_experts=3),
-        "own": merge_aware(offset="own_vector", base="sgd", momentum=0.5),
         "table": merge_aware(noise="table", memory="regenerate"),
         "pilot": merge_aware(scale="auto", pilot=f"{TIED}/b", location=1e-4, coefficients=[0.3, 0.7]),
     })  # fmt: skip

@@ -114,7 +114,7 @@ class OptimizerConfig(ConfigSection):
     exclude: tuple[str, ...] = ()
     """Tensors that the noise leaves where they are; patterns as in `merge.exclude`."""
     offset: Literal["paper", "own_vector"] = "paper"
-    """`own_vector` moves along the expert's own vector and imagines only the other experts'."""
+    """`own_vector` is refused where a training begins: it is known for the runs that began with it."""
     noise: Literal["fresh", "table"] = "fresh"
     """`table` is an approximation: stretches of one shared table of noise."""
     memory: Literal["copy", "regenerate"] = "copy"

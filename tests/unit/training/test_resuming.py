@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from aftermix.cli import cli
 from aftermix.config import Config, parse_config
 from aftermix.errors import AftermixError, RunFailedError
+from aftermix.jobs.train import expert_run
 from aftermix.jobs.train.command import train
 from aftermix.training import loop
 from aftermix.training.resuming import describe_differences
@@ -34,7 +35,9 @@ import aftermix.checkpoints.writer as writer
 from transformers import LlamaForCausalLM, LlamaTokenizer  # before the forks: slow to import
 from aftermix.config import parse_config
 from aftermix.jobs.train.command import train
+from aftermix.jobs.train import expert_run
 from aftermix.jobs.train.expert_run import _ExpertWriter
+expert_run._refuse_own_vector = lambda: None  # as versions that began with it
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -174,8 +177,10 @@ def config_in(world: Path, **options: Any) -> Config:
 @pytest.fixture(scope="module")
 def uninterrupted(world: Path) -> dict[str, dict[str, bytes]]:
     """What a run without a kill leaves."""
-    for kind, options in OPTIMIZERS.items():
-        train(config_in(world, **options), world / "whole" / kind)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(expert_run, "_refuse_own_vector", lambda: None)  # as versions that began with it
+        for kind, options in OPTIMIZERS.items():
+            train(config_in(world, **options), world / "whole" / kind)
     return {kind: everything(world / "whole" / kind) for kind in OPTIMIZERS}
 
 
@@ -212,6 +217,19 @@ def test_killed_and_started_again(
 def test_the_cases_differ(uninterrupted: dict[str, dict[str, bytes]]) -> None:
     """So that equality above says something: dropout, too, changes the weights."""
     assert len({files["cats/model.safetensors"] for files in uninterrupted.values()}) == len(OPTIMIZERS)
+
+
+@pytest.mark.usefixtures("uninterrupted")
+def test_no_run_begins_with_the_offset_that_trains_worse_experts(world: Path) -> None:
+    """Those that began with it go on (above), and finished ones are taken as they are."""
+    config = config_in(world, **OPTIMIZERS["own_vector"])
+    remedy = r"Use `offset: paper`, or leave it out; experts and unfinished runs that have it stay and go on\."
+    with pytest.raises(AftermixError, match=rf"train\.optimizer\.offset: `own_vector` trains worse .*{remedy}"):
+        train(config, world / "begun")
+    assert not list((world / "begun").glob("**/*.safetensors"))
+    said: list[str] = []
+    train(config, world / "whole/own_vector", log=said.append)
+    assert said == [f"cats: reused {world / 'whole/own_vector/cats'}, trained before by the same recipe"]
 
 
 def test_a_run_goes_on_with_the_noise_that_it_began_with(world: Path) -> None:

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import TrainConfig
-from aftermix.errors import CheckpointError, RunFailedError
+from aftermix.errors import CheckpointError, RunFailedError, TrainingError
 from aftermix.jobs.train.held_out_run import HeldOutRun
 from aftermix.jobs.train.noise_scale import FoundNoise, NoiseScalePlan, describe_noise
 from aftermix.jobs.train.time_estimate import TimeEstimate
@@ -99,7 +99,7 @@ def plan_run(
     """Plan the run that writes `folder`; checkpoints that an interrupted run wrote are not due again.
 
     Raises :class:`TrainingError` for a checkpoint that the run does not reach, one of another recipe that is in the
-    way, and an unfinished run of another recipe.
+    way, an unfinished run of another recipe, and a run that would begin with `offset: own_vector`.
     """
     wanted = settings.checkpoint_tokens
     lengths = packed.lengths.tolist()
@@ -112,7 +112,16 @@ def plan_run(
     earlier = resume.find_latest()
     if earlier is not None:
         resume = replace(resume, vector=earlier.vector)  # a run ends as it began
+    elif settings.optimizer.offset == "own_vector":
+        _refuse_own_vector()
     return ExpertPlan(name, folder, packed, recipe, record, due, resume, data={})
+
+
+def _refuse_own_vector() -> None:
+    """Raise :class:`TrainingError` for a training that would begin with the offset that makes worse experts."""
+    found = "`own_vector` trains worse experts, at home and merged (docs/lab-notes.md), and no training begins with it"
+    remedy = "Use `offset: paper`, or leave it out; experts and unfinished runs that have it stay and go on."
+    raise TrainingError("train.optimizer.offset", found, remedy)
 
 
 def make_trainable(model: Any, settings: TrainConfig, *, where: str = "train.lora") -> list[str]:

@@ -75,13 +75,20 @@ def build_mixture_section(record: FoundMixtureRecord | None) -> MixtureSection |
     )
 
 
+SECOND_ORDER = (
+    "The size of the second order is not known here: it takes a text of each domain and derivatives of the loss on it, "
+    "which `aftermix analyze FILE --curvature` measures for vectors with `calibration`."
+)
+
+
 def compose_first_order(record: FirstOrderRecord | None) -> str:
     """Warning of ratios whose experts were not trained alike; empty where they were."""
     if record is None:
         return ""
     if record.ratios is None:
         return f"Shares of a merge are data ratios of alike experts only: {record.note}."
-    return f"To first order a training moves as the merge does at weight x mean rate x steps: {record.note}."
+    moved = "To first order a training moves as the merge does at weight x mean rate x steps"
+    return f"{moved}: {record.note}. {SECOND_ORDER}"
 
 
 def _compose_lead(record: FoundMixtureRecord) -> str:

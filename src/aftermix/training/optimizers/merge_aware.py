@@ -47,15 +47,16 @@ class MergeAware(PerturbedOptimizer):
     element, so it does not depend on sharding; `scale` of a Gaussian is its standard deviation. With `scale` and
     `location` 0 (and `offset: paper`) a run equals the base optimizer's to the bit.
 
-    Options: `offset: own_vector` moves by `(a - 1)(theta - theta_0) + a sum_{j<K} z_j`, theta_0 being the weights now
-    (one more copy of them); `noise: table` is an approximation (:class:`TableNoise`); `memory: regenerate` draws the
-    noise again instead of keeping a copy of the weights, and needs float32 masters. `scale` may be a mapping by name:
-    what it lacks stays where it is, as do tensors that a pattern of `exclude` means. `named_parameters` (of the model)
-    keys the noise by name; without it, or names that `base` knows, it is keyed by position in the groups. `folded` are
-    the layers with adapters (:func:`~aftermix.training.optimizers.folded_weight.find_folded_weights`): in place of the
-    adapters' factors their folded weights `W + scale B A` move by what is asked. Warns once when rounding holds weights
-    of bfloat16 or float16 where they are: a twentieth of them against the perturbation, or most against the base's
-    step. Raises :class:`TrainingError` for options out of bounds.
+    Options: `noise: table` is an approximation (:class:`TableNoise`); `memory: regenerate` draws the noise again in
+    place of keeping a copy of the weights, and needs float32 masters. `scale` may be a mapping by name: what it lacks
+    stays where it is, as do tensors that a pattern of `exclude` means. `named_parameters` (of the model) keys the noise
+    by name; without it, or names that `base` knows, it is keyed by position in the groups. `folded` are the layers with
+    adapters (:func:`~aftermix.training.optimizers.folded_weight.find_folded_weights`): in place of the adapters'
+    factors their folded weights `W + scale B A` move by what is asked. `offset: own_vector` moves by
+    `(a - 1)(theta - theta_0) + a sum_{j<K} z_j`, theta_0 being the weights now: it makes worse experts, and is kept for
+    the runs that began with it. Warns once when rounding holds weights of bfloat16 or float16 where they are: a
+    twentieth of them against the perturbation, or most against the base's step. Raises :class:`TrainingError` for
+    options out of bounds.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ import pytest
 
 from aftermix.config import parse_config
 from aftermix.jobs.mixture.first_order import ExpertPace, build_first_order, note_unlike_trainings, read_paces
+from aftermix.report.sections.mixture import compose_first_order
 
 RECIPE: dict[str, Any] = {
     "learning_rate": 1.0e-3,
@@ -59,6 +60,14 @@ def test_ratios_follow_weight_times_rate_times_steps(
     assert found.ratios == pytest.approx(expected, abs=1e-4)
     assert sum((found.ratios or {}).values()) == pytest.approx(1)
     assert "experts were not trained alike (ja: 0.001, constant, 100 steps, 3,200 tokens; math: " in found.note
+
+
+def test_ratios_to_first_order_say_what_measures_the_second(tmp_path: Path) -> None:
+    paces = {"ja": read_pace(tmp_path / "ja"), "math": read_pace(tmp_path / "math", learning_rate=2e-3)}
+    text = compose_first_order(build_first_order(paces, {"ja": 0.5, "math": 0.5}))
+    assert "at weight x mean rate x steps: experts were not trained alike (ja: 0.001" in text
+    assert text.endswith("which `aftermix analyze FILE --curvature` measures for vectors with `calibration`.")
+    assert compose_first_order(None) == ""
 
 
 @pytest.mark.parametrize(
