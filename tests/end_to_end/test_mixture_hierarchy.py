@@ -358,10 +358,6 @@ def test_bad_trees_and_other_runs_are_refused_and_nothing_is_written(
     run = tmp_path / "run"
     with pytest.raises(AftermixError, match=r"mixture\.tree: 'e': is in no group"):
         mixture(config(tree={"left": ["b", "c"], "d": None}), run)
-    with pytest.raises(AftermixError, match="--from: is for a mixture without a tree"):
-        mixture(config(**TOP_DOWN), run, source=top_down)
-    with pytest.raises(AftermixError, match="is the run of a tree"):
-        mixture(config(), run, source=top_down)
     assert not run.exists()
     with pytest.raises(AftermixError, match=r"the file says otherwise in 'mixture\.tree\.left'"):
         mixture(config(**TOP_DOWN | {"tree": {"left": ["b", "c", "d"], "e": None}}), top_down, resume=True)

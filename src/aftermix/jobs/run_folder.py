@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Set
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,24 +255,36 @@ def refuse_other_vectors(source: Path, *, config: Config, pool: ModelPool, split
     Settings that either run searches are left out: they are compared trial by trial. So are those of tasks where the
     lock of `source` has their hashes, which :mod:`aftermix.jobs.search.score_lock` compares task by task.
     """
+    refuse_other_measuring(source, config=config, split=split)
+    _refuse_other_content(source, config=config, pool=pool)
+
+
+def refuse_other_measuring(
+    source: Path, *, config: Config, split: SplitRecord, shared: Mapping[str, str] | None = None
+) -> None:
+    """Raise :class:`SearchError` unless scores in `source` were measured as `config` says; contents are not compared.
+
+    With `shared`, the names in this file of vectors of `source`, only these vectors count.
+    """
     earlier = read_run_config(source)
     hashed = LockRecord.read(source / LOCK_FILE).evaluation is not None
     searched = {*earlier.search.over.settings, *config.search.over.settings}
-    theirs, ours = (_select_deciding_values(side, config, searched, hashed=hashed) for side in (earlier, config))
+    select = partial(_select_deciding_values, asking=config, searched=searched, hashed=hashed)
+    mine = None if shared is None else {name: name for name in shared.values()}
+    theirs, ours = select(earlier, names=shared), select(config, names=mine)
 
     for part in ours:
         refuse_difference(
             source, theirs.get(part), ours.get(part), complaint=f"scores were measured with another {part} in"
         )
-    _refuse_other_content(source, config=config, pool=pool)
 
     if hashed and _read_item_settings(earlier) == _read_item_settings(config):
         return
 
     # Only the items of tasks that are asked for count: further tasks do no harm.
     stored, wanted = SplitRecord.read(source / SPLIT_FILE).model_dump(), split.model_dump()
-    shared = {task: stored.get(task) for task in wanted}
-    refuse_difference(source, shared, wanted, complaint="scores were measured on other items of")
+    both = {task: stored.get(task) for task in wanted}
+    refuse_difference(source, both, wanted, complaint="scores were measured on other items of")
 
 
 def _refuse_other_content(run: Path, *, config: Config, pool: ModelPool) -> None:
@@ -322,9 +335,11 @@ def _read_item_settings(config: Config) -> ItemsConfig | None:
     return config.evaluate.items if config.evaluate else None
 
 
-def _select_deciding_values(config: Config, asking: Config, searched: Set[str], *, hashed: bool) -> dict[str, Any]:
+def _select_deciding_values(
+    config: Config, *, asking: Config, searched: Set[str], hashed: bool, names: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Values that decide a stored score of the tasks of `asking`, besides weights, items, `searched` settings, and
-    what the hashes of the lock tell where it is `hashed`.
+    what the hashes of the lock tell where it is `hashed`. With new `names` of vectors, those of no other.
     """
     values = select_comparable(_hide_places(config))
     wanted = {task.task for task in asking.evaluate.tasks} if asking.evaluate else set()
@@ -337,9 +352,10 @@ def _select_deciding_values(config: Config, asking: Config, searched: Set[str], 
     hidden = searched | ({"intra", "inter"} if searched else set())  # an unnamed pair holds its options inside
     merge = {key: value for key, value in values["merge"].items() if key not in hidden}
 
-    vectors = values["vectors"].items()
+    vectors = values["vectors"]
     parts = [part for part in ("role", "density", "ratio") if part not in searched]
-    own = {part: {name: vector.get(part) for name, vector in vectors} for part in parts}
+    shown = {name: name for name in vectors} if names is None else names
+    own = {part: {new: vectors[old].get(part) for old, new in shown.items()} for part in parts}
     return {"merge": merge, "evaluation": evaluate} | own
 
 

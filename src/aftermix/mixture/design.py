@@ -122,7 +122,10 @@ def _list_fixed_points(limits: ShareBounds, priors: Mapping[str, Mapping[str, fl
             found = f"has {prior_K[outside]:.4g} of '{limits.domains[outside]}', expected {low:.4g} to {high:.4g}"
             raise MixtureError(f"prior '{name}'", found, "Correct it, or widen the bounds.")
         yield f"prior {name}", prior_K
-    for name, row_K in zip(limits.domains, limits.nearest(np.eye(size)), strict=True):
+    # One that is allowed is taken as it is: the nearest has a rounding error of the others, whose merge is another.
+    corners_KK, allowed_K = np.eye(size), limits.admits(np.eye(size))
+    corners_KK[~allowed_K] = limits.nearest(np.eye(size))[~allowed_K]
+    for name, row_K in zip(limits.domains, corners_KK, strict=True):
         yield f"vertex {name}", row_K
 
 

@@ -66,7 +66,7 @@ def import_trials(
         raise SearchError(str(source / TRIALS_FILE), found, "Name a run that finished trials, or widen the ranges.")
 
     return [
-        _import(trial, number=number, source=source, tasks=tasks, objectives=objectives, with_select=with_select)
+        import_trial(trial, number=number, source=source, tasks=tasks, objectives=objectives, with_select=with_select)
         for number, trial in enumerate(inside)
     ]
 
@@ -94,9 +94,20 @@ def _refuse_other_vectors(trial: Trial, *, source: Path, space: SearchSpace) -> 
         raise SearchError(where, found, "Search anew: stored scores hold for the same vectors only.")
 
 
-def _import(
-    trial: Trial, *, number: int, source: Path, tasks: Sequence[str], objectives: ObjectiveSet, with_select: bool
+def import_trial(
+    trial: Trial,
+    *,
+    number: int,
+    source: Path,
+    tasks: Sequence[str],
+    objectives: ObjectiveSet,
+    with_select: bool,
+    run_name: str | None = None,
 ) -> ImportedTrial:
+    """A complete trial of the journal in `source` under another `number`; `run_name` says whose it is, in its origin.
+
+    Raises :class:`SearchError` for a task of `tasks` without stored scores.
+    """
     search = _read_stored(source, "search", trial.number, tasks)
     has_select = with_select and locate_items(source, "select", trial.number).exists()
     scores = average_scores(search)
@@ -108,7 +119,7 @@ def _import(
         objective=objectives.values(scores),
         feasible=objectives.feasible(scores),
         seconds={},
-        origin=f"{source.resolve().name}#{trial.number}",
+        origin=f"{run_name or source.resolve().name}#{trial.number}",
         strategy=None,
         batch=None,
         worker=None,

@@ -11,8 +11,6 @@ import numpy as np
 
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config, SearchConfig, require
-from aftermix.config.places import describe_weight
-from aftermix.errors import SearchError
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.evaluator import MergeEvaluator
@@ -20,6 +18,7 @@ from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.landscape import write_cosines, write_landscape
 from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
+from aftermix.jobs.mixture.earlier.merges import EarlierMerges
 from aftermix.jobs.mixture.points import PointSampler, build_design_record, read_fitted, refuse_equal_scores
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import MixtureResult
@@ -27,7 +26,6 @@ from aftermix.jobs.mixture.tree import search_tree
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
-from aftermix.jobs.search.earlier_run import import_comparable_trials
 from aftermix.jobs.search.run_inputs import RunInputs
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.report.page import write_report
@@ -59,9 +57,9 @@ def mixture(
     With a `tree`, the members of each of its groups are such a mixture, see :mod:`aftermix.jobs.mixture.tree`.
 
     Everything is checked before the folder is made. `resume` goes on with an unfinished run; `source` names an earlier
-    mixture run over the same vectors whose measured points stand in for those of the design, under this file's utility
-    and limits. `log` is told of vectors that may be of another base. Source: MergeMix, section 3;
-    docs/how-to/mixture.md.
+    mixture run whose merges stand in for points of the design where they are merges of these vectors, under this file's
+    utility and limits (:mod:`aftermix.jobs.mixture.earlier.vectors`). `log` is
+    told of vectors that may be of another base. Source: MergeMix, section 3; docs/how-to/mixture.md.
 
     One process works on a run, from its first write to the report. Raises :class:`AftermixError` with nothing written,
     and :class:`RunFailedError` once something is.
@@ -91,8 +89,6 @@ def _mix(
     config = run_folder.settle_search(config, resumed=run if resume else None)
     config = run_folder.settle_date(config, resumed=run if resume else None, source=source)
     config = run_folder.settle_items(config, resumed=run if resume else None, source=source)
-    if source is not None:
-        _refuse_tree(source, tree)
     if resume:
         run_folder.refuse_other_kind(run, mixture=True)
     else:
@@ -105,16 +101,16 @@ def _mix(
     if resume:
         _refuse_different(run, config, pool, split)
         source = run_folder.find_pending_source(run)
-    if source is not None:
-        _refuse_other_points(source, config, pool, problem=problem, split=split)
+    earlier = EarlierMerges.open(source, config, pool, problem=problem, split=split) if source is not None else None
 
     inputs.tell_split(objectives, log)
     evaluator, evaluation = inputs.open_evaluator(config, recipe, problem.space)
     imported: Sequence[ImportedTrial] = ()
-    if source is not None:
-        imported = import_comparable_trials(
-            source, evaluation, evaluator=evaluator, space=problem.space, objectives=objectives
+    if earlier is not None:
+        earlier = earlier.keep_tasks(
+            evaluation, evaluator.model_evaluator, tasks=evaluator.tasks, objectives=objectives
         )
+        imported = earlier.import_all(problem, objectives) if tree is None else ()
 
     # Everything has been checked: only now is the folder made.
     run_folder.open_run_folder(
@@ -131,7 +127,7 @@ def _mix(
     )
 
     if tree:
-        _write(evaluator, run, search_tree(evaluator, run, tree))
+        _write(evaluator, run, search_tree(evaluator, run, tree, earlier))
     else:
         _write(evaluator, run, _find_best(evaluator, run, problem, objectives=objectives, imported=imported))
 
@@ -206,31 +202,3 @@ def _list_orders(config: Config) -> dict[str, list[str] | str]:
     assert section is not None  # noqa: S101 - the run of a mixture; for the type checker
     tree = json.dumps(section.tree, ensure_ascii=False)
     return {"vectors": list(config.vectors), "mixture.priors": list(section.priors), "mixture.tree": tree}
-
-
-def _refuse_other_points(
-    source: Path, config: Config, pool: ModelPool, *, problem: MixtureProblem, split: SplitRecord
-) -> None:
-    """Raise :class:`SearchError` unless points measured by the run in `source` could be those of this mixture."""
-    run_folder.refuse_other_kind(source, mixture=True)
-    run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
-    _refuse_other_weights(source, run_folder.read_run_config(source), problem)
-
-
-def _refuse_tree(source: Path, tree: TreeProblem | None) -> None:
-    """Scores of a tree's groups are of mixtures within them, which are no points of another design."""
-    theirs = run_folder.read_run_config(source).mixture
-    if tree is not None:
-        remedy = "Leave it out: each group measures points of its own."
-        raise SearchError("--from", "is for a mixture without a tree", remedy)
-    if theirs is not None and theirs.tree is not None:
-        raise SearchError(str(source), "is the run of a tree", "Name the run of a mixture without one.")
-
-
-def _refuse_other_weights(source: Path, theirs: Config, problem: MixtureProblem) -> None:
-    """Instruction vectors stand at one weight in all merges, or scores are of other models."""
-    for name, weight in problem.instruction.items():
-        other = theirs.vectors[name].weight if name in theirs.vectors else None
-        if other is not None and other != weight:
-            found = f"scores were measured with '{name}' at {describe_weight(other)}, the file says {weight:g}"
-            raise SearchError(str(source), found, "Restore its weight, or measure anew without --from.")

@@ -187,14 +187,26 @@ class PointSampler:
 
     @property
     def planned(self) -> list[tuple[str, Floats]]:
-        """Kind and shares of the points of the design that are left to measure."""
-        design = self.problem.design
-        new = [
-            (kind, row_K)
-            for kind, row_K in zip(design.kinds, design.weights_NK, strict=True)
-            if not len(self.imported) or (np.abs(self.imported - row_K).max(axis=1) >= APART).all()
-        ]
-        return new[: max(0, self.problem.mixture.points - len(self.imported))]
+        """Kind and shares of the points of the design that are left to measure.
+
+        Imported mixtures take the places of points that, like all of them, give nothing to a domain of which they tell
+        nothing; points that give it a share are all measured.
+        """
+        design, known = self.problem.design, self.imported
+        rows = list(zip(design.kinds, design.weights_NK, strict=True))
+        untold_K = (known < APART).all(axis=0) if len(known) else np.zeros(len(self.problem.domains), dtype=bool)
+        room = sum((row_K[untold_K] < APART).all() for _, row_K in rows) - len(known)
+
+        left: list[tuple[str, Floats]] = []
+        for kind, row_K in rows:
+            if len(known) and (np.abs(known - row_K).max(axis=1) < APART).any():
+                continue
+            if (row_K[untold_K] >= APART).any():
+                left.append((kind, row_K))
+            elif room > 0:
+                left.append((kind, row_K))
+                room -= 1
+        return left
 
     @property
     def new_count(self) -> int:

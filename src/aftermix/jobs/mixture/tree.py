@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aftermix import progress
 from aftermix.config import SearchConfig
 from aftermix.errors import AftermixError, RunFailedError
 from aftermix.jobs import run_folder
@@ -25,6 +26,7 @@ from aftermix.jobs.compare.contest import compare_rivals
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.mixture.baselines import MixtureBaselines
+from aftermix.jobs.mixture.earlier.merges import EarlierMerges
 from aftermix.jobs.mixture.points import PointSampler, build_design_record, refuse_equal_scores
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import MixtureResult, describe_mixture, floors_met
@@ -49,6 +51,7 @@ from aftermix.runs.records import BEST_FILE, CandidateRecord, StageSeconds
 from aftermix.runs.trials import Suggestion, Trial
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.study import run_study
+from aftermix.search.warm_start import ImportedTrial
 
 EXPERTS = "experts"
 LEAST = 0.005
@@ -66,83 +69,110 @@ class GroupResult:
     select_s: float
 
 
-def search_tree(evaluator: MergeEvaluator, run: Path, tree: TreeProblem) -> TreeRecord:
-    """Search each group that has not been searched in `run`, write the experts asked for, and return `best.json`."""
-    inner = dict(tree.start)
+def search_tree(
+    evaluator: MergeEvaluator, run: Path, tree: TreeProblem, earlier: EarlierMerges | None = None
+) -> TreeRecord:
+    """Search each group that has not been searched in `run`, write the experts asked for, and return `best.json`.
+
+    Of `earlier` merges each group takes those that are points of its own.
+    """
+    inner, searches = dict(tree.start), GroupSearches(evaluator, run, tree, earlier)
     for group in tree.order:
-        inner[group.name] = read_stored_shares(run, group.name) or _settle_group(evaluator, run, tree, group, inner)
+        inner[group.name] = read_stored_shares(run, group.name) or searches.settle(group, inner)
     if tree.section.experts:
         _write_experts(evaluator, run, tree, inner)
     return _build_tree_record(evaluator, run, tree, inner)
 
 
-def _settle_group(
-    evaluator: MergeEvaluator, run: Path, tree: TreeProblem, group: TreeNode, inner: Inner
-) -> dict[str, float]:
-    """The shares of the group's members: those that its search finds, or its first ones where nothing can be told."""
-    level = _search_group(evaluator, run, tree, group, inner)
-    level.write(locate_level(run, group.name) / BEST_FILE)
-    return level.shares
+@dataclass(frozen=True)
+class GroupSearches:
+    """Searches in the groups of one tree."""
 
+    evaluator: MergeEvaluator
+    run: Path
+    tree: TreeProblem
+    earlier: EarlierMerges | None = None
 
-def _search_group(
-    evaluator: MergeEvaluator, run: Path, tree: TreeProblem, group: TreeNode, inner: Inner
-) -> LevelRecord:
-    """The result of the search in a group, or its first shares with the reason that there is nothing to find."""
-    keep = partial(LevelRecord, level=group.name)
-    if tree.is_top_down and find_share(tree.root, group.name, inner) < LEAST:
-        reason = f"has less than {LEAST:.1%} of the whole, so its shares are not searched"
-        return keep(shares=tree.keep_shares(group, inner), note=reason)
-    try:
-        problem = tree.build_problem(group, inner)
-    except AftermixError as error:
-        if tree.section.max_epochs is None:  # nothing else can differ from what was checked
-            raise
-        reason = f"the caps on epochs leave no choice: {error.problem.found}"
-        return keep(shares=tree.keep_shares(group, inner), note=reason)
+    def settle(self, group: TreeNode, inner: Inner) -> dict[str, float]:
+        """The shares of the group's members: those that its search finds, or its first ones where nothing tells."""
+        level = self._search(group, inner)
+        level.write(locate_level(self.run, group.name) / BEST_FILE)
+        return level.shares
 
-    folder = locate_level(run, group.name)
-    _build_level_design(problem, group).write(folder / DESIGN_FILE)
-    objectives = ObjectiveSet.build((problem.objective,), tasks=evaluator.tasks)
-    points = PointSampler(problem, np.zeros((0, len(problem.domains))), run=folder)
-
-    # A round needs scores that differ, so they are looked at before it.
-    for count in sorted({len(points.planned), points.new_count}):
-        trials = _measure_group(evaluator, points, folder, count=count)
-        if group.name == ROOT:
-            refuse_equal_scores(run, problem, trials)
-        elif _all_alike(problem, trials):
-            reason = "every mixture scored the same, so nothing tells its shares apart"
+    def _search(self, group: TreeNode, inner: Inner) -> LevelRecord:
+        """The result of the search in a group, or its first shares with the reason that there is nothing to find."""
+        tree, keep = self.tree, partial(LevelRecord, level=group.name)
+        if tree.is_top_down and find_share(tree.root, group.name, inner) < LEAST:
+            reason = f"has less than {LEAST:.1%} of the whole, so its shares are not searched"
+            return keep(shares=tree.keep_shares(group, inner), note=reason)
+        try:
+            problem = tree.build_problem(group, inner)
+        except AftermixError as error:
+            if tree.section.max_epochs is None:  # nothing else can differ from what was checked
+                raise
+            reason = f"the caps on epochs leave no choice: {error.problem.found}"
             return keep(shares=tree.keep_shares(group, inner), note=reason)
 
-    with _explain_failure(group.name, folder):
-        result = MixtureResult.fit(evaluator, folder, problem, objectives=objectives, trials=trials, cache_folder=run)
-        best = result.decide_winner()
-    return SearchedLevelRecord(level=group.name, shares=best.won.shares, note=None, **dict(best))
+        folder = locate_level(self.run, group.name)
+        _build_level_design(problem, group).write(folder / DESIGN_FILE)
+        objectives = ObjectiveSet.build((problem.objective,), tasks=self.evaluator.tasks)
+        imported = self._import_points(problem, folder, objectives)
+        known = [point.trial for point in imported] or [trial for trial in read_trials(folder) if trial.is_imported]
+        shares_NK = problem.compute_shares(known) if known else np.zeros((0, len(problem.domains)))
+        points = PointSampler(problem, shares_NK, run=folder)
 
+        # A round needs scores that differ, so they are looked at before it.
+        for count in sorted({len(points.planned), points.new_count}):
+            trials = self._measure(points, folder, imported, count=count)
+            if group.name == ROOT:
+                refuse_equal_scores(self.run, problem, trials)
+            elif _all_alike(problem, trials):
+                reason = "every mixture scored the same, so nothing tells its shares apart"
+                return keep(shares=tree.keep_shares(group, inner), note=reason)
 
-def _measure_group(evaluator: MergeEvaluator, points: PointSampler, folder: Path, *, count: int) -> list[Trial]:
-    """The trials of a group, of which the first `count` have ended."""
-    problem = points.problem
+        with _explain_failure(group.name, folder):
+            result = MixtureResult.fit(
+                self.evaluator, folder, problem, objectives=objectives, trials=trials, cache_folder=self.run
+            )
+            best = result.decide_winner()
+        return SearchedLevelRecord(level=group.name, shares=best.won.shares, note=None, **dict(best))
 
-    def propose(trials: Sequence[Trial], wanted: int) -> list[Suggestion]:
-        with _explain_failure(folder.name, folder):
-            return points.propose_batch(trials, wanted)
+    def _import_points(
+        self, problem: MixtureProblem, folder: Path, objectives: ObjectiveSet
+    ) -> Sequence[ImportedTrial]:
+        """Earlier merges that are points of a group which has measured none."""
+        if self.earlier is None or read_trials(folder):
+            return ()
+        imported = self.earlier.import_points(problem, objectives)
+        if imported:
+            progress.say(f"group '{folder.name}': {len(imported)} merges of {self.earlier.source} are not run again")
+        return imported
 
-    search = SearchConfig(
-        trials=count,
-        objective=(problem.objective,),
-        max_consecutive_failures=evaluator.config.search.max_consecutive_failures,
-    )
-    return run_study(
-        folder,
-        space=problem.space,
-        config=search,
-        tasks=evaluator.tasks,
-        measure=evaluator.evaluate,
-        propose=propose,
-        label=folder.name,
-    )
+    def _measure(
+        self, points: PointSampler, folder: Path, imported: Sequence[ImportedTrial], *, count: int
+    ) -> list[Trial]:
+        """The trials of a group, of which the first `count` new ones have ended."""
+        problem = points.problem
+
+        def propose(trials: Sequence[Trial], wanted: int) -> list[Suggestion]:
+            with _explain_failure(folder.name, folder):
+                return points.propose_batch(trials, wanted)
+
+        search = SearchConfig(
+            trials=count,
+            objective=(problem.objective,),
+            max_consecutive_failures=self.evaluator.config.search.max_consecutive_failures,
+        )
+        return run_study(
+            folder,
+            space=problem.space,
+            config=search,
+            tasks=self.evaluator.tasks,
+            measure=self.evaluator.evaluate,
+            imported=imported,
+            propose=propose,
+            label=folder.name,
+        )
 
 
 def _all_alike(problem: MixtureProblem, trials: list[Trial]) -> bool:

@@ -1,0 +1,1 @@
+"""`aftermix mixture --from`: merges of an earlier mixture run that are points of this one."""

@@ -1,0 +1,181 @@
+"""`aftermix mixture --from`: domains that come, go or are split, flat and in a tree; no known merge is run again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aftermix.config import load_config
+from aftermix.errors import AftermixError
+from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.mixture.command import mixture
+from conftest import make_family
+
+Family = Mapping[str, Path]
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """A base and experts a to e."""
+    return make_family(tmp_path_factory.mktemp("wide"), experts=tuple("abcde"))
+
+
+def write_file(folder: Path, wide: Family, tasks: Path, vectors: Mapping[str, str] | str, **asked: Any) -> Path:
+    """A mixture of experts, by name the model of the family."""
+    models = vectors if isinstance(vectors, Mapping) else {name: name for name in vectors}
+    values = {
+        "base": str(wide["base"]),
+        "vectors": {name: {"model": str(wide[model])} for name, model in models.items()},
+        "evaluate": {
+            "tasks": ["colours", "numbers"],
+            "include_path": str(tasks),
+            "items": {"search": 20, "select": 20},
+            "threads": 1,
+        },
+        "mixture": {"points": 8, "repeats": 0, "verify": 0, **asked},
+    }
+    path = folder / "aftermix.yaml"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def trials_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, wide: Family, tasks: Path) -> Path:
+    """Eight points of b and c."""
+    folder = tmp_path_factory.mktemp("first")
+    return mixture(load_config(write_file(folder, wide, tasks, "bc")), folder / "run")
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Splits of the merges that are measured, in order."""
+    splits, real = list[str](), MergeEvaluator.evaluate
+
+    def measure(self: MergeEvaluator, point: Any, split: Any) -> Any:
+        splits.append(split)
+        return real(self, point, split)
+
+    monkeypatch.setattr(MergeEvaluator, "evaluate", measure)
+    return splits
+
+
+def test_a_new_domain_reuses_every_earlier_merge_and_goes_on_after_an_interruption(
+    finished: Path,
+    tmp_path: Path,
+    wide: Family,
+    tasks: Path,
+    measured: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    shown: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config, run = load_config(write_file(tmp_path, wide, tasks, "bdc", points=12)), tmp_path / "run"
+    real = MergeEvaluator.evaluate
+
+    def measure(self: MergeEvaluator, point: Any, split: Any) -> Any:
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return real(self, point, split)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MergeEvaluator, "evaluate", measure)
+        with pytest.raises(KeyboardInterrupt):
+            mixture(config, run, source=finished)
+    told = "8 of 8 merges are points of this mixture and are not run again; of d they tell nothing"
+    assert f"--from {finished}: {told}" in capsys.readouterr().err
+    assert len(trials_of(run)) == 10
+
+    mixture(config, run, resume=True)
+    trials, old = trials_of(run), trials_of(finished)
+    assert [trial["origin"] for trial in trials[:8]] == [f"run#{number}" for number in range(8)]
+    for trial, before in zip(trials[:8], old, strict=True):
+        assert trial["weights"] == {**before["weights"], "d": 0.0}
+        assert trial["scores"] == before["scores"]
+
+    # What is measured is the part of the design in which the new domain has a share.
+    points = json.loads((run / "design.json").read_text())["points"]
+    wanted = [point["shares"] for point in points if point["shares"]["d"] >= 1e-3]
+    assert [trial["weights"] for trial in trials[8:]] == wanted
+    assert measured.count("search") == len(wanted) < 12
+    assert (run / "items" / "search" / "00003.safetensors").is_file()
+    assert json.loads((run / "best.json").read_text())["ratios"].keys() == {"b", "c", "d"}
+
+
+def test_a_split_domain_keeps_the_merges_without_it(
+    finished: Path,
+    tmp_path: Path,
+    wide: Family,
+    tasks: Path,
+    shown: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of eight mixtures of b and c, b alone has none of c."""
+    vectors = {"bee": "b", "c1": "d", "c2": "e"}
+    run = mixture(load_config(write_file(tmp_path, wide, tasks, vectors)), tmp_path / "run", source=finished)
+    first, *others = trials_of(run)
+    assert (first["weights"], first["origin"]) == ({"bee": 1.0, "c1": 0.0, "c2": 0.0}, "run#1")
+    assert len(others) == 7
+    assert not any("#" in trial["origin"] for trial in others)
+    told = capsys.readouterr().err
+    assert "1 of 8 merges are points of this mixture and are not run again" in told
+    assert "7 give a weight to 'c', which is no vector of this file; 'b' is 'bee' by now; of c1, c2 they tell" in told
+
+
+def test_a_run_without_a_merge_of_these_domains_is_refused(
+    finished: Path, tmp_path: Path, wide: Family, tasks: Path
+) -> None:
+    config = load_config(write_file(tmp_path, wide, tasks, "de"))
+    told = r"0 of 8 merges are points of this mixture and are not run again; . give a weight to 'b', which is no vector"
+    with pytest.raises(AftermixError, match=told):
+        mixture(config, tmp_path / "run", source=finished)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_group_of_a_tree_takes_the_merges_that_are_its_points_and_goes_on_after_an_interruption(
+    finished: Path,
+    tmp_path: Path,
+    wide: Family,
+    tasks: Path,
+    measured: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = {"tree": {"left": ["b", "c"], "d": None}, "direction": "bottom_up", "points": 5}
+    config, run = load_config(write_file(tmp_path, wide, tasks, "bcd", **asked)), tmp_path / "run"
+    real = MergeEvaluator.evaluate
+
+    def measure(self: MergeEvaluator, point: Any, split: Any) -> Any:
+        if measured.count("search") == 1:
+            raise KeyboardInterrupt
+        return real(self, point, split)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MergeEvaluator, "evaluate", measure)
+        with pytest.raises(KeyboardInterrupt):
+            mixture(config, run, source=finished)
+    left, whole = run / "levels" / "left", run / "levels" / "all"
+    assert [trial["origin"] for trial in trials_of(left)] == [f"run#{number}" for number in range(8)]
+    assert measured[-1] == "search"
+
+    mixture(config, run, resume=True)
+    trials = trials_of(whole)
+    assert len(trials) == 5
+    assert not any("#" in trial["origin"] for trial in trials)
+    assert measured.count("search") == 5
+
+    # A tree is a source too: of each journal those merges that are points of a group.
+    measured.clear()
+    again = mixture(config, tmp_path / "again", source=run)
+    origins = {trial["origin"] for trial in trials_of(again / "levels" / "left")}
+    assert origins >= {f"run/levels/left#{number}" for number in range(8)}
+    known = [trial["weights"] for folder in (left, whole) for trial in trials_of(folder)]
+    new = [trial for trial in trials_of(again / "levels" / "all") if "#" not in trial["origin"]]
+    assert not any(trial["weights"] in known for trial in new)
+    assert measured.count("search") == len(new)
