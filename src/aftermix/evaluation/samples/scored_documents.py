@@ -44,7 +44,7 @@ ScoredTasks = Mapping[str, ScoredTask]
 
 def hash_as_samples(document: Any) -> str:
     """`doc_hash` of lm-eval's samples."""
-    return hash_string(json.dumps(document, indent=2, default=handle_non_serializable, ensure_ascii=False))
+    return str(hash_string(json.dumps(document, indent=2, default=handle_non_serializable, ensure_ascii=False)))
 
 
 def read_value(metric: str, value: Any) -> tuple[float, float] | None:
