@@ -1,4 +1,4 @@
-"""`export`: a recipe for mergekit, or a data mixture for a trainer."""
+"""`export`: a recipe for mergekit, trials for Optuna's dashboard, or a data mixture for a trainer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ TRAINERS = (
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
-@click.option("--to", "target", required=True, type=click.Choice(["mergekit", *TRAINERS]), help="What is to read it.")
+@click.option(
+    "--to", "target", required=True, type=click.Choice(["mergekit", "optuna", *TRAINERS]), help="What is to read it."
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="New file or folder, by the tool.")
 @click.option("--data", type=NEW_FILE, multiple=True, help="File whose `train:` names data; once for each file.")
 @click.option("--dataset", metavar="NAME", help="Which mixture, where SOURCE is a file with several.")
@@ -28,18 +30,19 @@ TRAINERS = (
 @click.option("--sequence-length", "sequence_tokens", type=click.IntRange(min=1), help="Tokens of a sample of theirs.")
 @AS_JSON
 def export(source: Path, target: str, output: Path, as_json: bool, **options: Any) -> None:
-    """Write SOURCE for another tool: a recipe for mergekit, or the data mixture of a run or file for a trainer."""
-    from aftermix.api.commands.runs import export_ratios, export_recipe
+    """Write SOURCE for another tool: a recipe, the trials of a search, or the data mixture of a run or file."""
+    from aftermix.api.commands.runs import export_ratios, export_recipe, export_trials
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    if target == "mergekit":
+    if target in ("mergekit", "optuna"):
         if given:
-            raise click.UsageError("The options are for the mixtures of trainers; mergekit takes none of them.")
-        notes = export_recipe(source, output)
+            raise click.UsageError(f"The options are for the mixtures of trainers; {target} takes none of them.")
+        write, kind = (export_recipe, "recipe") if target == "mergekit" else (export_trials, "study")
+        notes = write(source, output)
         if as_json:
-            print_document({"recipe": str(output), "notes": notes})
+            print_document({kind: str(output), "notes": notes})
         else:
-            click.echo("\n".join([*notes, f"Recipe: {output}"]))
+            click.echo("\n".join([*notes, f"{kind.capitalize()}: {output}"]))
         return
 
     told: list[str] = []

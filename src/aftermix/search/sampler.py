@@ -1,4 +1,4 @@
-"""The next point to try, by Optuna's tree-structured Parzen estimator. The only file that imports Optuna.
+"""The next point to try, by Optuna's tree-structured Parzen estimator. No other file of a search imports Optuna.
 
 A suggestion is a pure function of the space, the settings, the trial's number and the trials before it: an in-memory
 study is rebuilt from the records each time and sampled with a generator seeded for this trial alone. A resumed search

@@ -77,6 +77,17 @@ def export_recipe(source: Path, output: Path) -> list[str]:
     return export_mergekit(source, output)
 
 
+def export_trials(run: Path, output: Path) -> list[str]:
+    """Write the trials of the search in `run` as a journal of Optuna, and return notes: `aftermix export --to optuna`.
+
+    Raises :class:`AftermixError`, with nothing written, for any other folder.
+    """
+    refuse_missing_extra("search", what="export --to optuna")
+    from aftermix.jobs.export.optuna_study import export_optuna
+
+    return export_optuna(run, output)
+
+
 def export_ratios(
     source: Path,
     output: Path,
