@@ -235,7 +235,8 @@ def test_the_same_shapes_with_other_heads_are_refused(name: str, key: str, tmp_p
     path.write_text(path.read_text().replace(f'"{key}": 2', f'"{key}": 4'))
     with pytest.raises(ManyProblemsError) as error:
         merge(made.config("ties", A), tmp_path / "merged")
-    assert str(error.value) == f"config.json: vector 'b' has {key} = 4, base has 2. Was it trained from this base?"
+    assert str(error.value).startswith(f"config.json: vector 'b' has {key} = 4, base has 2")
+    assert str(error.value).endswith(". Was it trained from this base?")
 
 
 @pytest.mark.parametrize("with_names", ["base", "a"])

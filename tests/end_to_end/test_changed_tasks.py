@@ -96,6 +96,7 @@ def test_a_search_goes_on_with_its_own_tasks_alone(
     assert [trial["origin"] for trial in trials] == ["base"]
 
 
+@pytest.mark.whole
 def test_a_mixture_and_its_verification_are_held_by_the_same_rule(
     place: Path, family: Family, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -175,6 +175,7 @@ def test_doctor_plan_and_search_refuse_the_same_row(family: Family, tasks: Path,
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.whole
 def test_a_mixture_has_rivals_too(family: Family, tasks: Path, tmp_path: Path, capsys: Any) -> None:
     rows = {"datamix": {"train": {"ratios": "found"}, "instruction": 0.5}, "even": {"weights": {"it": 0.5}}}
     file = write_file(tmp_path, family, tasks, rows)

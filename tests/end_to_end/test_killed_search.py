@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from aftermix.config import load_config
 from aftermix.jobs.search.command import search
 from support.forked import COMMAND, ForkedProcess, run_forked
@@ -56,6 +58,7 @@ def without_seconds(run: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
 
 
+@pytest.mark.whole
 def test_a_search_killed_thrice_reaches_the_same_result(
     tmp_path: Path, family: Mapping[str, Path], tasks: Path
 ) -> None:

@@ -109,6 +109,7 @@ def test_a_new_domain_reuses_every_earlier_merge_and_goes_on_after_an_interrupti
     assert json.loads((run / "best.json").read_text())["ratios"].keys() == {"b", "c", "d"}
 
 
+@pytest.mark.whole
 def test_a_split_domain_keeps_the_merges_without_it(
     finished: Path,
     tmp_path: Path,
@@ -139,6 +140,7 @@ def test_a_run_without_a_merge_of_these_domains_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.whole
 def test_every_group_of_a_tree_takes_the_merges_that_are_its_points_and_goes_on_after_an_interruption(
     finished: Path,
     tmp_path: Path,

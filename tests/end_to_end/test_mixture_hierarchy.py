@@ -81,7 +81,7 @@ def top_down(tmp_path_factory: pytest.TempPathFactory, wide: Family, tasks: Path
 TOP_DOWN = {"tree": FLAT, "priors": {"ours": {"b": 0.1, "c": 0.3, "d": 0.4, "e": 0.2}}, "bounds": {"left": (0.2, 0.8)}}
 
 
-@pytest.mark.parametrize("direction", ["bottom_up", "top_down"])
+@pytest.mark.parametrize("direction", [pytest.param("bottom_up", marks=pytest.mark.whole), "top_down"])
 def test_answers_of_every_point_of_every_group_are_kept(direction: str, request: pytest.FixtureRequest) -> None:
     run: Path = request.getfixturevalue(direction)
     table = read_requests(run)

@@ -153,6 +153,7 @@ def test_a_point_scores_the_same_on_every_split_whenever_it_is_measured(obim: Pa
         assert bench.evaluate(trial.point, "search").items == read_items(obim, "search", trial.number)
 
 
+@pytest.mark.whole
 def test_two_parts_of_a_search_over_settings_are_one(obim: Path, tmp_path: Path) -> None:
     file = obim.parent / "aftermix.yaml"
     short = changed(file, "short.yaml", lambda values: values["search"].update(trials=5))

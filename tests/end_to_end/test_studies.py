@@ -68,6 +68,7 @@ def run_study(name: str, world: Path, out: Path, *arguments: str) -> subprocess.
     return run_forked(program, *options, *arguments, folder=ROOT)
 
 
+@pytest.mark.whole
 def test_a_study_runs_from_an_empty_cache_and_again_without_measuring(world: Path, tmp_path: Path) -> None:
     first = run_study("methods", world, tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]

@@ -141,6 +141,7 @@ def test_a_merge_is_predicted_and_evaluated(world: Path, run: Path, capsys: pyte
     )
 
 
+@pytest.mark.whole
 def test_a_mixture_weighs_texts_and_is_compared_with_the_search(
     world: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,7 +52,7 @@ RECIPES = (
     "merge_method: linear\nmodels:\n- {model: a+b, parameters: {weight: 1}}\n- {model: {model: {path: c}}}\n",
     "merge_method: dare_ties\nbase_model: b\nparameters: {normalize: false, int8_mask: true, lambda: 0.5}\n"
     "models:\n- {model: a, parameters: {weight: [{filter: mlp, value: 0}, {value: 1}]}}\ntokenizer_source: base\n",
-    "merge_method: nuslerp\nslices:\n- sources:\n  - {model: a, layer_range: [0, 1]}\n",
+    "merge_method: arcee_fusion\nslices:\n- sources:\n  - {model: a, layer_range: [0, 1]}\n",
 )
 WORDS: tuple[Any, ...] = (
     "ties",

@@ -245,7 +245,7 @@ def test_many_keys_are_counted_in_one_pass() -> None:
         parse_yaml(text, where="f.yaml")
 
 
-@pytest.mark.parametrize("method", ["{a: 1}", "[ties]", "1", "nuslerp"])
+@pytest.mark.parametrize("method", ["{a: 1}", "[ties]", "1", "arcee_fusion"])
 def test_a_method_of_mergekit_that_is_no_name(method: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(f"merge_method: {method}")
     with pytest.raises(

@@ -15,6 +15,8 @@ from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 
 
 def read(folder: Path, *, mixture: bool = False, **search: Any) -> Config:
+    for name in ("base", "a", "b"):  # a model that is gone is looked for in the folders above, where others have theirs
+        (folder / name).mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = {
         "base": "./base",
         "vectors": {"a": {"model": "./a"}, "b": {"model": "./b"}},

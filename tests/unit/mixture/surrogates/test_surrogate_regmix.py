@@ -42,7 +42,8 @@ def first() -> Surrogate:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("draws", [1, pytest.param(2, marks=pytest.mark.whole)])
+@pytest.mark.whole
+@pytest.mark.parametrize("draws", [1, 2])
 def test_all_losses_and_the_mean_of_their_predictions(first: Surrogate, draws: int) -> None:
     test = table("test_pile_loss")
     correlations, inside = [], []

@@ -79,6 +79,7 @@ def test_two_sharded_processes_train_what_one_trains(make_config: Any, tmp_path:
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["cats", "cats-checkpoints", "report.html"]
 
 
+@pytest.mark.whole
 @needs_gloo
 def test_a_sharded_run_goes_on_to_the_bit(make_config: Any, tmp_path: Path, options: Any) -> None:
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(as_yaml_values(make_config(**options))))
