@@ -87,6 +87,20 @@ class Merged:
 
         return merge(self.config, Path(folder), log=log)
 
+    @preserve_process()
+    def save_adapter(
+        self, folder: str | Path, *, rank: int | None = None, log: Callable[[str], object] = lambda _: None
+    ) -> Path:
+        """Write a merge of LoRA adapters as the adapter `folder`, as `aftermix merge --as-adapter`, and return it.
+
+        No module gets more than `rank`. Ranks and errors are in its `adapter.json`. Raises :class:`AftermixError` with
+        nothing written.
+        """
+        from aftermix.jobs.merge.adapter import merge_as_adapter
+
+        merge_as_adapter(self.config, Path(folder), rank=rank, log=log)
+        return Path(folder)
+
     def _open_merger(self) -> Merger:
         return open_merger(self.config, open_pool(self.config), self._recipe)
 

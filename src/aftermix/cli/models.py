@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +21,9 @@ from aftermix.cli.options import (
     tell,
 )
 from aftermix.command_end import announce_resume, join_command
+
+if TYPE_CHECKING:
+    from aftermix.config import Config
 
 
 @click.command()
@@ -100,15 +104,18 @@ def calibrate(file: Path, output: Path, as_json: bool) -> None:
 @click.option("--push", "repo_id", metavar="REPO_ID", help="Upload the result to the hub under this name.")
 @PRIVATE
 @click.option("--check", is_flag=True, help="Hold every block of an exclusive merge against a second computation.")
+@click.option("--as-adapter", is_flag=True, help="Of LoRA adapters: write one adapter in place of a model.")
+@click.option("--rank", type=click.IntRange(min=1), help="Of --as-adapter: the highest; default all of the vectors'.")
 @AS_JSON
 def merge(
-    file: Path, output: Path, weights: str | None, repo_id: str | None, private: bool, check: bool, as_json: bool
+    file: Path, output: Path, weights: str | None, repo_id: str | None, private: bool, as_json: bool, **options: Any
 ) -> None:
     """Merge the vectors of FILE, a recipe of aftermix or of mergekit, or of a search's RUN into a model folder."""
-    from aftermix.api.commands.models import configure_merge, refuse_upload, upload_model, write_merge
+    from aftermix.api.commands.models import configure_merge, refuse_upload, upload_model
 
     if private and repo_id is None:
         raise click.UsageError("--private is for --push REPO_ID.")
+    _refuse_merge_options(**options)
 
     # An upload that could not succeed is refused before the merge and its libraries.
     config = configure_merge(file, weights=weights)
@@ -116,9 +123,9 @@ def merge(
         refuse_upload(repo_id)
 
     notes: list[str] = []
-    folder = write_merge(config, output, log=collect_lines(notes, choose_teller(as_json)), check=check)
+    adapter = _write_merge(config, output, log=collect_lines(notes, choose_teller(as_json)), **options)
     if not as_json:
-        click.echo(f"Model: {folder}")
+        click.echo(f"Model: {output}" if adapter is None else f"Adapter: {output}")
 
     address = None
     if repo_id is not None:
@@ -128,7 +135,26 @@ def merge(
         if not as_json:
             click.echo(f"Hub: {address}")
     if as_json:
-        print_document({"model": str(folder), "hub": address, "notes": notes})
+        print_document({"model": str(output), "hub": address, "notes": notes, "adapter": adapter})
+
+
+def _refuse_merge_options(*, check: bool, as_adapter: bool, rank: int | None) -> None:
+    if rank is not None and not as_adapter:
+        raise click.UsageError("--rank is for --as-adapter.")
+    if check and as_adapter:
+        raise click.UsageError("--check is for a model: leave out one of --check and --as-adapter.")
+
+
+def _write_merge(
+    config: Config, output: Path, *, log: Callable[[str], object], check: bool, as_adapter: bool, rank: int | None
+) -> dict[str, Any] | None:
+    """Write the merge; what an adapter's record says, None of a model."""
+    from aftermix.api.commands.models import write_adapter, write_merge
+
+    if as_adapter:
+        return write_adapter(config, output, rank=rank, log=log).model_dump()
+    write_merge(config, output, log=log, check=check)
+    return None
 
 
 @click.command()

@@ -8,6 +8,7 @@ from huggingface_hub import HfApi, ModelCard, get_token, is_offline_mode
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # loaded lazily, out of mypy's sight
 
+from aftermix.checkpoints.formats.lora.open import is_adapter
 from aftermix.checkpoints.formats.vector_file import is_vector
 from aftermix.command_end import join_command
 from aftermix.errors import CheckpointError, ConfigError, RunFailedError
@@ -75,7 +76,8 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
 def find_model_folder(folder: Path) -> Path:
     """The folder that is uploaded. Raises :class:`CheckpointError` for one without a model, or without a valid card."""
     model = folder / MODEL_FOLDER if (folder / BEST_FILE).is_file() else folder
-    if not is_vector(model) and not ((model / "config.json").is_file() and any(model.glob("*.safetensors"))):
+    whole = (model / "config.json").is_file() and any(model.glob("*.safetensors"))
+    if not (whole or is_vector(model) or is_adapter(model)):
         found = "expected a model, a stored vector or a finished run, found none of them"
         raise CheckpointError(str(model), found, "Name the output of `aftermix merge`, `search` or `diff`.")
 

@@ -12,6 +12,7 @@ from aftermix.extras import refuse_missing_extra
 if TYPE_CHECKING:
     from aftermix.checkpoints.formats.vector_file import VectorFacts
     from aftermix.config import Config
+    from aftermix.runs.merged.adapter_records import MergedAdapterRecord
     from aftermix.saliency.storage import StatisticsNote
 
 Log = Callable[[str], object]
@@ -42,6 +43,17 @@ def write_merge(config: Config, output: Path, *, log: Log, check: bool = False) 
     from aftermix.jobs.merge.command import merge
 
     return merge(config, output, log=log, check=check)
+
+
+def write_adapter(config: Config, output: Path, *, rank: int | None = None, log: Log) -> MergedAdapterRecord:
+    """Write the merge of `config`, whose vectors are LoRA adapters, as the new adapter `output`: `merge --as-adapter`.
+
+    Raises :class:`AftermixError` with nothing written.
+    """
+    prefetch_weights(config)
+    from aftermix.jobs.merge.adapter import merge_as_adapter
+
+    return merge_as_adapter(config, output, rank=rank, log=log)
 
 
 def average_checkpoints(

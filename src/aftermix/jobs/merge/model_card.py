@@ -129,6 +129,10 @@ def _show_code(use: ModelUse, name: str) -> str:
     calls = [f'{variable} = {each}.from_pretrained("{name}"{own})' for variable, each in classes.items()]
     blocks = [[f"from transformers import {', '.join(sorted(classes.values()))}", "", *calls]]
 
+    if use.library == "peft":
+        call = f'model = {use.model_class}.from_pretrained("{name}")'
+        blocks = [[f"from peft import {use.model_class}", "", call]]
+
     if use.library == "sentence-transformers":
         call = f'model = SentenceTransformer("{name}"{own})'
         blocks.insert(0, ["from sentence_transformers import SentenceTransformer", "", call])

@@ -39,6 +39,8 @@ class LowRank:
     b_OR: torch.Tensor
     scale: float
     transposed: bool
+    embedding: bool = False
+    """True for the factors of an embedding, which PEFT stores under names of their own."""
 
     def compute_rows(self, start: int, stop: int) -> torch.Tensor:
         """Rows `start` to `stop` of the tensor that is added to the base's."""

@@ -256,7 +256,7 @@ class _AdapterBuilder:
             self._refuse(info.name, "two modules of the adapter change it", FOLD)
 
         factors = a.reshape(stored_shapes[0]), b.reshape(stored_shapes[1])
-        change.low_rank = LowRank(*factors, self.settings.compute_scale(module), fitting[0])
+        change.low_rank = LowRank(*factors, self.settings.compute_scale(module), fitting[0], embedding)
 
     def _list_orientations(self, module: str, info: TensorInfo, *, embedding: bool) -> list[bool]:
         """Readings of W, True for (in, out): the shapes decide between the two, the first of them when both fit.

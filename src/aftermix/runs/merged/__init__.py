@@ -1,0 +1,1 @@
+"""Records of a merge beside its weights, where it is no model folder."""
