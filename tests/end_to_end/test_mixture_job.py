@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from aftermix.config import load_config
+from aftermix.config import load_config, parse_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.command import mixture
+from aftermix.jobs.plan import plan
 from conftest import run_cli
 from support.forked import run_forked
 from support.killed_mixture import KILLED
@@ -85,6 +86,22 @@ def test_every_point_is_a_merge_on_the_simplex(finished: Path) -> None:
     design = json.loads((finished / "design.json").read_text())
     assert design["domains"] == ["b", "c"]
     assert [point["shares"]["b"] for point in design["points"]] == [trial["weights"]["b"] for trial in trials]
+
+
+@pytest.mark.whole
+def test_the_papers_preset_merges_the_optimum_of_lightgbm_and_takes_it(
+    tmp_path: Path, family: Family, tasks: Path
+) -> None:
+    values = json.loads(write_file(tmp_path, family, tasks).read_text())
+    values["mixture"] = {"points": 8, "preset": "paper"}
+    config = parse_config(values, where="file", folder=tmp_path)
+    best = best_of(mixture(config, tmp_path / "run"))
+    assert {entry["choice"] for entry in best["surrogates"].values()} == {"lightgbm"}
+    assert [entry["name"] for entry in best["verified"]] == ["optimum"]
+    assert best["ratios"] == pytest.approx(best["optimum"]["shares"])
+    assert best["winner"]["point"] == "optimum"
+    assert len(list((tmp_path / "run" / "items" / "select").rglob("*.json"))) == 1
+    assert plan(config).measurements["select"] == 1
 
 
 def test_the_winner_is_the_best_verified_mixture(finished: Path) -> None:

@@ -53,6 +53,9 @@ def _priors(value: Any) -> Any:
 class MixtureConfig(ConfigSection):
     """The mixture of the experts' data, found by merging them (MergeMix, section 3)."""
 
+    preset: Literal["default", "paper"] = "default"
+    """`paper`: LightGBM alone learns one design, and the optimum that it promises is taken (MergeMix, section 3.2).
+    `default`: the regressor of least error out of fold, and the best of several verified mixtures."""
     points: Count = 40
     """Mixtures that are measured first: uniform, priors, each expert alone, and points that cover the rest."""
     rounds: tuple[Count, ...] = ()
@@ -89,6 +92,24 @@ class MixtureConfig(ConfigSection):
     """Settings that hold within a group instead."""
     experts: bool = False
     """Write each group's merge, its consolidated expert, too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paper_verifies_its_optimum_alone(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") == "paper":
+            return {"repeats": 0, "verify": 0} | values
+        return values
+
+    @model_validator(mode="after")
+    def _paper_has_one_design(self) -> MixtureConfig:
+        if self.preset == "paper":
+            rounds = any(level.rounds for level in self.levels.values())
+            given = {"rounds": self.rounds, "verify": self.verify, "pull": self.pull, "rounds in 'levels'": rounds}
+            contrary = [name for name, value in given.items() if value]
+            if contrary:
+                found = f"found {contrary[0]}; remove one of them"
+                raise ValueError(f"`preset: paper` measures one design and takes its optimum, {found}")
+        return self
 
     @model_validator(mode="after")
     def _levels_are_of_a_tree(self) -> MixtureConfig:

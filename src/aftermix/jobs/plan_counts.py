@@ -91,9 +91,14 @@ def count_mixture_measurements(config: Config) -> dict[Split, int]:
     whole = int(config.mixture is not None and config.mixture.tree is not None)
     return {
         "search": sum(problem.mixture.points + sum(problem.mixture.rounds) for problem in problems),
-        "select": whole + sum(2 + problem.mixture.verify + len(problem.design.repeats) for problem in problems),
+        "select": whole + sum(_count_verified(problem) + len(problem.design.repeats) for problem in problems),
         "test": 1 + compared,
     }
+
+
+def _count_verified(problem: MixtureProblem) -> int:
+    """The optimum, its neighbours and the best measured point; the paper's preset takes the first as it is."""
+    return 1 if problem.mixture.preset == "paper" else 2 + problem.mixture.verify
 
 
 def describe_mixtures(config: Config) -> str:

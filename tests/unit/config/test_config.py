@@ -78,6 +78,10 @@ def test_the_resolved_file_reads_back_to_the_same(tmp_path: Path) -> None:
         ("search: {trails: 3}", r"search\.trails: is not a known key\. This section takes: trials, startup, top"),
         ("search: {objective: {floors: {a: .nan}}}", r"floors\.a: .*finite number"),
         (
+            "mixture: {preset: paper, rounds: [5]}",
+            r"`preset: paper` measures one design and takes its optimum, found rounds; remove one of them",
+        ),
+        (
             "serach: {}",
             r"serach: is not a known key\. This section takes: base, vectors, merge, evaluate, search, train",
         ),

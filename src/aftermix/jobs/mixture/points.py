@@ -76,6 +76,7 @@ class FittedSurrogates:
             *map(_list_rows, (shares_NK, scores_NM)),
             seed=problem.mixture.seed,
             names=tuple(problem.columns),
+            only=problem.regressor,
             answered=_find_answers(run, problem, complete),
         )
         return FittedSurrogates(shares_NK, scores_NM, surrogate, responses)
@@ -88,14 +89,21 @@ class FittedSurrogates:
 
 @lru_cache(maxsize=KEPT_FITS)
 def _fit_surrogate(
-    shares_NK: Rows, scores_NM: Rows, *, seed: int, names: tuple[str, ...], answered: AnsweredPoints | None
+    shares_NK: Rows,
+    scores_NM: Rows,
+    *,
+    seed: int,
+    names: tuple[str, ...],
+    only: str | None,
+    answered: AnsweredPoints | None,
 ) -> tuple[Surrogate, dict[str, ItemResponse]]:
     """Surrogates of these numbers, kept: result, verification and landscape of one command fit the same."""
     responses: dict[str, ItemResponse] = {}
     if answered is not None:
         measured = read_numbered_tasks(answered.run, answered.numbers, names)
         responses = fit_item_responses(np.array(shares_NK), measured, seed=seed)
-    return Surrogate.fit(shares_NK, scores_NM, seed=seed, capabilities=names, responses=responses), responses
+    surrogate = Surrogate.fit(shares_NK, scores_NM, seed=seed, capabilities=names, responses=responses, only=only)
+    return surrogate, responses
 
 
 def _find_answers(run: Path | None, problem: MixtureProblem, complete: Sequence[Trial]) -> AnsweredPoints | None:

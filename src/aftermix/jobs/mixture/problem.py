@@ -26,6 +26,8 @@ from aftermix.search.space import SearchSpace
 # N points, K domains, T columns of scores
 
 UNIFORM, TOKENS = "uniform", "tokens"
+PAPER_REGRESSOR = "lightgbm"
+"""Regressor of every capability in MergeMix, section 3.2."""
 FittedScores = Literal["tasks", "capabilities"]
 """Scores that have a surrogate each: of tasks, aggregated afterwards; or, in runs of old, of whole capabilities."""
 
@@ -133,6 +135,11 @@ class MixtureProblem:
     def groups(self) -> Mapping[str, tuple[str, ...]]:
         """Columns of scores by capability."""
         return {name: (name,) for name in self.capabilities} if self.fitted == "capabilities" else self.capabilities
+
+    @property
+    def regressor(self) -> str | None:
+        """The regressor of all surrogates, of the paper's preset; None where each is chosen out of fold."""
+        return PAPER_REGRESSOR if self.mixture.preset == "paper" else None
 
     @property
     def space(self) -> SearchSpace:

@@ -67,7 +67,7 @@ class _RunTableMixture:
             [dict(zip(runs.scores, row_T, strict=True)) for row_T in runs.scores_NT.tolist()]
         )
         seed, names = problem.mixture.seed, list(problem.columns)
-        surrogate = Surrogate.fit(runs.shares_NK, scores_NT, seed=seed, capabilities=names)
+        surrogate = Surrogate.fit(runs.shares_NK, scores_NT, seed=seed, capabilities=names, only=problem.regressor)
         fitted = FittedSurrogates(runs.shares_NK, scores_NT, surrogate, {})
         return cls(runs, problem, fitted, problem.build_utility(scores_NT))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.surrogates.gaussian_process import GaussianProcess
+from aftermix.mixture.surrogates.mixing_law import LARGEST_LOG, LawCoefficients, fit_mixing_law
 
 # N points, C candidates, K domains, F features, S strengths
 
@@ -24,9 +25,7 @@ LOG_OFFSETS = (0.001, 0.003, 0.01, 0.1)
 STRENGTHS = np.logspace(-5, 3, 17)
 """Ridge penalties, on features that are not rescaled."""
 ASYMPTOTES = (0.02, 0.1, 0.3, 1.0, 3.0, 10.0)
-"""Distance beyond the extreme value where a log-linear surface may level off, in ranges of the values."""
-LARGEST_LOG = 50.0
-"""Beyond it an extrapolation is absurd anyway, and its exponential would overflow."""
+"""Distance beyond the extreme value where the start of a log-linear surface may level off, in ranges of the values."""
 TREES: dict[str, Any] = {
     "objective": "regression",
     "learning_rate": 0.1,
@@ -136,41 +135,42 @@ class LogRidge:
 
 @dataclass(frozen=True)
 class LogLinear:
-    """Data mixing law: `y = c + s exp(b + t' w)`, with `s` 1 or -1 and `c` outside the range of the values.
+    """Data mixing law: `y = a + s exp(t'w)`, with `s` 1 or -1 (`mixing_law.py`).
 
-    For each `s` and `c` it is a ridge of `log |y - c|` on `w`; the leave-one-out error of `y` chooses among them.
-    Source: Ye et al. 2025 (Data Mixing Laws), eq. 6; Olmix.
+    The fit starts where, for each `s` and each `a` outside the range of the values, a ridge of `log |y - a|` on `w` has
+    the smallest leave-one-out error of `y`. Source: Ye et al. 2025 (Data Mixing Laws), eq. 6; Olmix.
     """
 
     weights_NK: Floats
-    asymptote: float
-    sign: float
-    line: RidgeLine
+    law: LawCoefficients
 
     @classmethod
     def fit(cls, weights_NK: Floats, values_N: Floats) -> LogLinear:
-        """The best of both signs, `ASYMPTOTES` and `STRENGTHS`."""
-        span = float(np.ptp(values_N)) or 1.0
-        options = []
-        for sign in (1.0, -1.0):
-            extreme = float((sign * values_N).min())
-            for asymptote in (sign * (extreme - span * beyond) for beyond in ASYMPTOTES):
-                left_out_SN = predict_left_out(weights_NK, np.log(sign * (values_N - asymptote)))
-                errors_S = _sum_squares(asymptote + sign * np.exp(np.minimum(left_out_SN, LARGEST_LOG)) - values_N)
-                options += [(error, asymptote, sign, s) for error, s in zip(errors_S, STRENGTHS, strict=True)]
-        _, asymptote, sign, strength = min(options)
-        logs_N = np.log(sign * (values_N - asymptote))
-        return cls(weights_NK, asymptote, sign, RidgeLine.at(weights_NK, logs_N, strength))
+        """From the best of both signs, `ASYMPTOTES` and `STRENGTHS`."""
+        return cls(weights_NK, fit_mixing_law(weights_NK, values_N, _find_first_law(weights_NK, values_N)))
 
     def predict(self, candidates_CK: Floats) -> Floats:
         """(C,) expected values."""
-        return np.asarray(
-            self.asymptote + self.sign * np.exp(np.minimum(self.line.predict(candidates_CK), LARGEST_LOG))
-        )
+        return self.law.predict(candidates_CK)
 
     def refitted(self, values_N: Floats) -> LogLinear:
-        """Through other values; the asymptote is found again, since it must lie outside their range."""
+        """Through other values; the start is found again, since its asymptote must lie outside their range."""
         return LogLinear.fit(self.weights_NK, values_N)
+
+
+def _find_first_law(weights_NK: Floats, values_N: Floats) -> LawCoefficients:
+    """The law by a ridge through logarithms."""
+    span = float(np.ptp(values_N)) or 1.0
+    options = []
+    for sign in (1.0, -1.0):
+        extreme = float((sign * values_N).min())
+        for asymptote in (sign * (extreme - span * beyond) for beyond in ASYMPTOTES):
+            left_out_SN = predict_left_out(weights_NK, np.log(sign * (values_N - asymptote)))
+            errors_S = _sum_squares(asymptote + sign * np.exp(np.minimum(left_out_SN, LARGEST_LOG)) - values_N)
+            options += [(error, asymptote, sign, s) for error, s in zip(errors_S, STRENGTHS, strict=True)]
+    _, asymptote, sign, strength = min(options)
+    line = RidgeLine.at(weights_NK, np.log(sign * (values_N - asymptote)), strength)
+    return LawCoefficients(asymptote, sign, line.beta_F + line.intercept)
 
 
 REGRESSORS: dict[str, Fit] = {

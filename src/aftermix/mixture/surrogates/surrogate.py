@@ -87,12 +87,14 @@ class Surrogate:
         capabilities: Sequence[str] | None = None,
         larger_is_better: bool = True,
         responses: Mapping[str, ItemResponse] | None = None,
+        only: str | None = None,
     ) -> Surrogate:
         """Choose and fit one regressor for each column of `scores`.
 
         `weights` is (N, K), rows on the simplex; `scores` is (N, M). `capabilities` names the columns (default "0",
         "1", ...). `larger_is_better` matters to the regret and the optimism that are reported, not to the choice.
-        `responses` of items at these points, by capability, are regressors beside the others for theirs.
+        `responses` of items at these points, by capability, are regressors beside the others for theirs. `only` names
+        the regressor that is taken whatever the errors, which are reported all the same.
         Raises :class:`MixtureError` for rows off the simplex, numbers that are not finite, tables that do not match,
         and fewer points than domains.
         """
@@ -105,7 +107,7 @@ class Surrogate:
             folds_RN = draw_folds(weights_NK, seed=seed)
             out = {m: predict_held_out(weights_NK, scores_NM[:, m], folds_RN, by_items.get(names[m])) for m in varying}
             scores_by_capability = {m: _score_regressors(out[m], scores_NM[:, m], larger_is_better) for m in varying}
-            chosen = choose(scores_by_capability)
+            chosen = choose(scores_by_capability) if only is None else dict.fromkeys(varying, only)
             models = {
                 m: _fit_model(weights_NK, scores_NM[:, m], chosen[m], out[m], by_items.get(names[m])) for m in varying
             }

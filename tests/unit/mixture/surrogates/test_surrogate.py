@@ -12,7 +12,7 @@ from aftermix.errors import MixtureError
 from aftermix.mixture import Surrogate
 from aftermix.mixture.simplex import check_simplex
 from aftermix.mixture.surrogates.out_of_fold import CONSTANT, OutOfFold, choose, draw_folds, score_predictions
-from aftermix.mixture.surrogates.regressors import BLENDS, REGRESSORS
+from aftermix.mixture.surrogates.regressors import BLENDS, REGRESSORS, fit
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS
 
 DRAW = np.random.default_rng(0)
@@ -48,6 +48,15 @@ def test_every_regressor_is_reported_and_the_choice_is_among_them(fitted: Surrog
     assert peak["gaussian_process"].spearman > peak["log_linear"].spearman
     assert peak["gaussian_process"].rmse < 0.1 * peak["log_linear"].rmse
     assert fitted.choice[0].startswith("gaussian_process")
+
+
+def test_one_regressor_may_be_all_that_is_wanted() -> None:
+    """As MergeMix's LightGBM is; the figures of the others still tell what it costs."""
+    peak = smooth(WEIGHTS)[:, :1]
+    found = Surrogate.fit(WEIGHTS, peak, only="lightgbm")
+    assert (found.choice, found.report[0].choice) == (("lightgbm",), "lightgbm")
+    assert found.report[0].candidates["gaussian_process"].error < found.report[0].candidates["lightgbm"].error
+    np.testing.assert_array_equal(found.mean(WEIGHTS)[:, 0], fit("lightgbm", WEIGHTS, peak[:, 0]).predict(WEIGHTS))
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_one_other_folds() -> None:
