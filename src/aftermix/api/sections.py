@@ -19,8 +19,8 @@ WHERE = "arguments"
 RIVALS = "compare"
 IN_FILE = {("merge", "scale"): "lambda"}
 """Keys of the file that no keyword can be called, by section and the keyword that stands for them."""
-Ranges = Mapping[str, tuple[float, float]]
-"""Least and greatest merge weight by vector."""
+Ranges = Mapping[str, tuple[float, float] | Sequence[Mapping[str, Any]]]
+"""Least and greatest merge weight by vector, or the rules of its range."""
 
 
 def open_config(source: Config | str | Path) -> Config:

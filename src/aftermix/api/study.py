@@ -17,6 +17,7 @@ from aftermix.api.sections import Ranges, extend_config
 from aftermix.api.stored_run import tabulate_trials
 from aftermix.api.study_folder import StudyFolder
 from aftermix.api.told_answers import ToldAnswers, read_told
+from aftermix.config.places import place_weights
 from aftermix.errors import SearchError
 from aftermix.extras import refuse_missing_extra
 from aftermix.runs.answers.requests import REQUESTS_FILE, RequestTable, read_request_files, write_requests
@@ -331,4 +332,4 @@ class Study:
         from aftermix.jobs.search.settings import apply_settings
 
         config = apply_settings(self.config, point.settings)
-        return Merged(extend_config(config, {}, sections=[], weights=point.weights))
+        return Merged(extend_config(config, {}, sections=[], weights=place_weights(config.vectors, point.weights)))

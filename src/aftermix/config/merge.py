@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from aftermix.config.calibrate import CalibrationConfig, _calibration
 from aftermix.config.fields import ConfigSection, Finite, Name, Tokens
-from aftermix.config.places import PlacedNumber, PlacedShare, list_numbers
+from aftermix.config.places import PlacedNumber, PlacedRange, PlacedShare, RangeRule, list_numbers, list_range_rules
 
 SEARCH_EXCLUDE = ("kind:embeddings", "kind:head", "kind:positions")
 """Tensors that a search leaves at the base's values unless the recipe says otherwise (OptiMer, section 4.1)."""
@@ -21,9 +21,9 @@ class VectorConfig(ConfigSection):
     """Folder or hub name of the model."""
     weight: PlacedNumber = 1.0
     """Merge weight, used by `merge`: a number, or a list of rules by the place of a tensor in the model."""
-    range: tuple[Finite, Finite] | None = None
+    range: PlacedRange | None = None
     """Bounds of the merge weight in a search; equal ends hold it fixed. Default [0.3, 1.0] for an instruction vector
-    and [0, 1] for an expert."""
+    and [0, 1] for an expert. Or rules by the place of a tensor, each with a weight of its own."""
     role: Literal["instruction", "expert"] = "expert"
     """An instruction vector carries behaviour and no data: it gets no mixture ratio."""
     tokens: Tokens | None = None
@@ -39,11 +39,8 @@ class VectorConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _range_is_sound(self) -> VectorConfig:
-        if self.range is not None and not self.range[0] <= self.range[1]:
-            low, high = self.range
-            raise ValueError(f"range must be [low, high] with low <= high, found [{low:g}, {high:g}]")
         if self.range is not None and "weight" in self.model_fields_set:
-            low, high = self.range
+            low, high = self.bounds
             outside = [number for number in list_numbers(self.weight) if not low <= number <= high]
             if outside:
                 raise ValueError(f"weight must lie within range [{low:g}, {high:g}], found {outside[0]:g}")
@@ -51,8 +48,14 @@ class VectorConfig(ConfigSection):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The search interval of this vector's weight."""
-        return self.range or ((0.3, 1.0) if self.role == "instruction" else (0.0, 1.0))
+        """The search interval of this vector's weight; of rules the lowest and the highest end."""
+        if self.range is None:
+            return (0.3, 1.0) if self.role == "instruction" else (0.0, 1.0)
+        rules = list_range_rules(self.range)
+        if not rules:
+            low, high = (end for end in self.range if not isinstance(end, RangeRule))
+            return low, high
+        return min(rule.bounds[0] for rule in rules), max(rule.bounds[1] for rule in rules)
 
 
 def _check_template(value: str) -> str:

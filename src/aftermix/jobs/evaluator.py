@@ -14,6 +14,7 @@ from aftermix.checkpoints.model_files import find_tokenizer_folder, list_input_f
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, EvaluateConfig, SearchConfig, Split
+from aftermix.config.places import place_weights
 from aftermix.errors import printable
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.places import ItemPlaces
@@ -21,10 +22,11 @@ from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.search.baselines import BaselineMerge
 from aftermix.jobs.search.settings import apply_settings, leaves_vectors_as_they_are
+from aftermix.jobs.search.space_from_config import refuse_unfit_ranges
 from aftermix.merging.merge import Merger, stream_merged_tensors
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
 from aftermix.merging.prepared_gpu import ResidentVectors, move_to_device
-from aftermix.merging.recipe import MergeRecipe
+from aftermix.merging.recipe import MergeRecipe, Weights
 from aftermix.runs.answers.requests import RequestTable
 from aftermix.runs.input_records import SplitRecord, TaskSplitRecord
 from aftermix.runs.trials import ItemMeasurement, Point, Settings
@@ -150,6 +152,7 @@ class MergeEvaluator:
         started = perf_counter()
         inputs = InputStamps.take(list_input_files(pool))
         merger = open_merger(config, pool, recipe)
+        refuse_unfit_ranges(config, merger)
 
         once = leaves_vectors_as_they_are(recipe.method, space.settings)
         prepared = prepare_vectors(merger) if once else None
@@ -178,13 +181,14 @@ class MergeEvaluator:
             return self._evaluate(point, split) if places is None else self._evaluate(point, split, places)
 
     def _evaluate(self, point: Point, split: Split, places: ItemPlaces | None = None) -> ItemMeasurement:
+        weights = self.place_weights(point)
         if self.prepared is None:
             merger = self.build_merger(point.settings)
-            return self.model_evaluator.evaluate(stream_merged_tensors(merger, point.weights), split, places=places)
+            return self.model_evaluator.evaluate(stream_merged_tensors(merger, weights), split, places=places)
 
         # The vectors are as every point needs them: what is left is their combination, written into the living model.
         prepared = self.prepared.with_recipe(self.build_recipe(point.settings))
-        merged = prepared.stream_merged(point.weights, place=self.model_evaluator.engine.place)
+        merged = prepared.stream_merged(weights, place=self.model_evaluator.engine.place)
         return self.model_evaluator.evaluate(merged, split, unchanged=prepared.unchanged, places=places)
 
     def evaluate_baseline(self, baseline: BaselineMerge, split: Split) -> ItemMeasurement:
@@ -202,6 +206,10 @@ class MergeEvaluator:
         recipe = MergeRecipe.from_config(baseline.build_merge_config(self.config.merge), for_search=True)
         merger = Merger.build(self.merger.pool, recipe, vectors=tuple(baseline.weights))
         return self.model_evaluator.evaluate(stream_merged_tensors(merger, baseline.weights), split)
+
+    def place_weights(self, point: Point) -> Weights:
+        """The weight of each vector at `point`: a number, or rules by the place of a tensor."""
+        return place_weights(self.config.vectors, point.weights)
 
     def build_merger(self, settings: Settings) -> Merger:
         """The merge under the settings of one point; masks and noise are those of the file's seed."""

@@ -35,6 +35,7 @@ from aftermix.report.sections.mixture_tree import TreeSection, build_tree_sectio
 from aftermix.report.sections.proxies import build_proxy_section
 from aftermix.report.sections.shares import build_share_section, read_shares
 from aftermix.report.sections.verification import build_verification_section, read_verification
+from aftermix.report.tables import list_weights
 from aftermix.report.trials import find_nondominated, select_measured
 from aftermix.report.verdict import JudgedResult
 from aftermix.runs.mixture_records import MixtureRecord, TreeRecord
@@ -135,7 +136,7 @@ def _list_axes(run: RunContents) -> tuple[str, ...]:
     """Axes of the weight space: weights that were searched, and settings that are numbers."""
     settings = run.trials[0].settings if run.trials else {}
     numbers = [name for name, value in settings.items() if isinstance(value, int | float) and type(value) is not bool]
-    return (*(run.config.vectors if run.config.search.over.weights else ()), *numbers)
+    return (*(list_weights(run.config) if run.config.search.over.weights else ()), *numbers)
 
 
 def _draw_front(run: RunContents, context: ReportContext, winner: int | None) -> Markup | None:

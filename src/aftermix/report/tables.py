@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from aftermix.config import Config
+from aftermix.config.places import WeightDimension, list_dimensions
 from aftermix.files import shorten_path
 from aftermix.report.number_format import (
     DASH,
@@ -188,26 +190,35 @@ class VectorRow:
     ratio_percent: float | None = None
 
 
+def list_weights(config: Config) -> dict[str, WeightDimension]:
+    """The weights of a run by name: a vector's, or where they are searched by rules of its range those of the rules."""
+    if config.search.over.weights:
+        return list_dimensions(config.vectors)
+    return {name: WeightDimension(name, vector.bounds) for name, vector in config.vectors.items()}
+
+
 def build_vector_rows(run: RunContents) -> tuple[VectorRow, ...]:
     """Every vector in the file's order; all bars share one track, so that lengths compare."""
     weights = run.best.weights if run.best else {}
     ratios = (run.best.ratios if run.best else None) or {}
 
     # The track of the bars: it holds every bound and every weight.
-    bounds = [vector.bounds for vector in run.config.vectors.values()]
     searched = run.config.search.over.weights
+    dimensions = list_weights(run.config)
+    bounds = [dimension.bounds for dimension in dimensions.values()]
     low = min([low for low, _ in bounds] + list(weights.values()), default=0.0)
     high = max([high for _, high in bounds] + list(weights.values()), default=1.0)
 
     rows = []
-    for name, vector in run.config.vectors.items():
+    for name, dimension in dimensions.items():
+        vector = run.config.vectors[dimension.vector]
         rows.append(
             VectorRow(
                 name=name,
                 model=shorten_path(vector.model, run=run.folder),
                 role=vector.role,
                 tokens=format_tokens(vector.tokens),
-                range=" to ".join(format_weight(bound) for bound in vector.bounds) if searched else "not searched",
+                range=" to ".join(format_weight(bound) for bound in dimension.bounds) if searched else "not searched",
                 weight=format_weight(weights[name]) if name in weights else "",
                 bar=place_bar(weights[name], low, high) if name in weights else None,
                 ratio=format_percent(ratios[name]) if name in ratios else "",

@@ -44,6 +44,7 @@ def pack_response(
         "numbers": coordinates.numbers,
         "choices": {name: tuple(values) for name, values in (coordinates.choices or {}).items()},
         "kernel": _describe_kernel(model.process.kernel),
+        **({"placed": True} if coordinates.placed else {}),
         "tasks": {
             name: _describe_task(task, model.process) | {"sampling": model.left_out[name].sampling}
             for name, task in model.tasks.items()
@@ -68,6 +69,7 @@ def _unpack(description: Description, arrays: Arrays) -> tuple[ResponseModel, Me
         description["normalised"],
         tuple(description["numbers"]),
         dict(description["choices"]),
+        placed=description.get("placed", False),
     )
     merges = len(description["trials"])
     points = MergePoints(

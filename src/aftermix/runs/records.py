@@ -83,6 +83,17 @@ class SearchWinner(RunRecord):
     exclude: tuple[str, ...]
 
 
+class RangeRuleRecord(RunRecord):
+    """A rule of a vector's range."""
+
+    weight: str
+    """Name of its weight in `weights`."""
+    match: tuple[str, ...] | None
+    """Null where every tensor fits."""
+    range: Interval
+    """Equal ends where the weight is fixed."""
+
+
 class VectorRecord(RunRecord):
     """A distribution vector."""
 
@@ -90,6 +101,9 @@ class VectorRecord(RunRecord):
     role: Literal["instruction", "expert"]
     tokens: int | None
     range: Interval
+    """Of rules the lowest and the highest end."""
+    rules: tuple[RangeRuleRecord, ...] | None = None
+    """Absent where one weight holds for all tensors."""
 
 
 class ObjectiveRecord(RunRecord):

@@ -51,8 +51,9 @@ def list_prior_points(space: SearchSpace) -> list[Weights]:
 
 
 def _place_point(space: SearchSpace, instruction: float, experts: Weights) -> Weights:
-    shared = dict.fromkeys(space.instruction, instruction / max(len(space.instruction), 1))
-    return space.clip_weights({name: {**shared, **experts}.get(name, 0.0) for name in space.names})
+    """The point at which all weights of a vector are alike."""
+    weights = dict.fromkeys(space.instruction, instruction / max(len(space.instruction), 1)) | experts
+    return space.clip_weights({name: weights.get(space.find_vector(name), 0.0) for name in space.names})
 
 
 def _drop_repeats(points: list[Weights]) -> list[Weights]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aftermix.config import VectorConfig
+from aftermix.config.places import list_dimensions
 from aftermix.errors import SearchError
 from aftermix.runs.trials import Setting, Settings, Weights, quote_setting
 
@@ -100,7 +101,7 @@ class SearchSpace:
     """The box of merge weights, continuous and never rounded, times the settings of the merge that are searched."""
 
     bounds: Mapping[str, tuple[float, float]]
-    """Vector name -> (low, high); equal ends fix the weight."""
+    """Name of the weight -> (low, high); equal ends fix it. It is the vector's name, or that of a rule of its range."""
     instruction: tuple[str, ...] = ()
     """Vectors that carry instruction following rather than data."""
     settings: Mapping[str, Dimension] = field(default_factory=dict)
@@ -109,6 +110,8 @@ class SearchSpace:
     """Settings that are shares of one whole: together at most 1."""
     own: Settings = field(default_factory=dict)
     """The settings that hold without a search: what is tried first."""
+    vectors: Mapping[str, str] = field(default_factory=dict)
+    """Name of a rule's weight -> its vector."""
 
     def __post_init__(self) -> None:
         if not self.bounds:
@@ -117,24 +120,31 @@ class SearchSpace:
     @classmethod
     def from_vectors(cls, vectors: Mapping[str, VectorConfig]) -> SearchSpace:
         """The space of the weights in the file's `vectors:` section."""
+        dimensions = list_dimensions(vectors)
         return cls(
-            bounds={name: vector.bounds for name, vector in vectors.items()},
+            bounds={name: dimension.bounds for name, dimension in dimensions.items()},
             instruction=tuple(name for name, vector in vectors.items() if vector.role == "instruction"),
+            vectors={name: dimension.vector for name, dimension in dimensions.items() if dimension.is_placed},
         )
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All vectors, in the file's order."""
+        """All weights, in the file's order."""
         return tuple(self.bounds)
+
+    def find_vector(self, name: str) -> str:
+        """The vector of the weight called `name`."""
+        return self.vectors.get(name, name)
 
     @property
     def experts(self) -> tuple[str, ...]:
         """The vectors that carry data."""
-        return tuple(name for name in self.bounds if name not in self.instruction)
+        vectors = dict.fromkeys(map(self.find_vector, self.bounds))
+        return tuple(vector for vector in vectors if vector not in self.instruction)
 
     @property
     def searched_weights(self) -> tuple[str, ...]:
-        """The vectors whose weight is not fixed."""
+        """The weights that are not fixed."""
         return tuple(name for name, (low, high) in self.bounds.items() if low < high)
 
     @property
@@ -143,7 +153,7 @@ class SearchSpace:
         return len(self.searched_weights) + len(self.settings)
 
     def contains(self, weights: Weights, settings: Settings | None = None) -> bool:
-        """Say if a point names exactly these vectors and settings and lies within their bounds (both ends count)."""
+        """Say if a point names exactly these weights and settings and lies within their bounds (both ends count)."""
         if weights.keys() != self.bounds.keys() or (settings or {}).keys() != self.settings.keys():
             return False
         inside = all(low <= weights[name] <= high for name, (low, high) in self.bounds.items())

@@ -16,6 +16,7 @@ from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.safe_files import read_json
 from aftermix.config import Config, RivalTrainingConfig, SourceConfig
+from aftermix.config.places import list_range_rules
 from aftermix.errors import ConfigError, join_place
 from aftermix.jobs.verify.expert_training import adopt_training
 from aftermix.jobs.verify.training_file import find_sources, refuse_missing_data, training_config
@@ -92,6 +93,11 @@ def plan_training(config: Config, rival: RivalTrainingConfig, *, where: str) -> 
     if rival.ratios == FOUND and config.mixture is None and not config.search.over.weights:
         found = "asks for the ratios found, and `search.over.weights` is false"
         raise ConfigError(f"{where}.ratios", found, "Name ratios, or search the weights.")
+
+    placed = [name for name, vector in config.vectors.items() if list_range_rules(vector.range)]
+    if rival.ratios == FOUND and config.mixture is None and placed:
+        found = f"asks for the ratios found, and the weight of '{placed[0]}' depends on the place"
+        raise ConfigError(f"{where}.ratios", found, "Name ratios, or give the vector one range.")
 
     counts = {name: _count_expert_tokens(config, name) for name in experts}
     known = {name: count for name, count in counts.items() if count is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.pool import ModelPool, PoolExamination, examine_pool, refuse_non_finite
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config
+from aftermix.config.places import list_range_rules
 from aftermix.errors import AftermixError, Problem
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.doctor.own_function import describe_items, examine_function, name_own_tasks
@@ -40,7 +42,8 @@ from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.rounding import list_rounding_remarks
 from aftermix.jobs.merge.statistics import read_all_statistics
-from aftermix.jobs.search.space_from_config import build_space, describe_space
+from aftermix.jobs.search.space_from_config import build_space, describe_space, refuse_unfit_ranges
+from aftermix.merging.merge import Merger
 from aftermix.merging.methods import bind
 from aftermix.merging.recipe import MergeRecipe, check_weights
 from aftermix.merging.saliency import refuse_unmeasured
@@ -71,6 +74,7 @@ def doctor(
             diagnosis.problems += find_content_problems(checkpoint) if isinstance(checkpoint, VectorFile) else []
         if models.pool is not None:
             _examine_models(models.pool, config, job, diagnosis)
+            _check_ranges(models.pool, config, job, diagnosis)
         _check_sharing(config, models.pool, diagnosis)
 
     if config.evaluate is not None and config.evaluate.function is not None:
@@ -128,8 +132,18 @@ def _check_merge(config: Config, job: JobKind, diagnosis: ConfigDiagnosis) -> No
     if config.vectors and job == "merge":
         check_weights(recipe, {name: vector.weight for name, vector in config.vectors.items()})
 
-    if config.vectors and job == "search" and (config.search.over.settings or not config.search.over.weights):
+    placed = any(list_range_rules(vector.range) for vector in config.vectors.values())
+    if config.vectors and job == "search" and (config.search.over.settings or not config.search.over.weights or placed):
         diagnosis.facts.append(f"search over {describe_space(config, build_space(config))}")
+
+
+def _check_ranges(pool: ModelPool, config: Config, job: JobKind, diagnosis: ConfigDiagnosis) -> None:
+    """Ranges by place, against the tensors that the merges of a search move."""
+    if job != "search" or not any(list_range_rules(vector.range) for vector in config.vectors.values()):
+        return
+    with suppress(AftermixError):  # a recipe that fits neither file nor models has been told
+        merger = Merger(pool, MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True), ())
+        diagnosis.run_check(partial(refuse_unfit_ranges, config, merger))
 
 
 def _check_sharing(config: Config, pool: ModelPool | None, diagnosis: ConfigDiagnosis) -> None:

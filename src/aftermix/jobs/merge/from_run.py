@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aftermix.config import Config
+from aftermix.config.places import place_weights
 from aftermix.jobs.provenance import resolve_defaults
-from aftermix.jobs.search.named_weights import complete_weights
+from aftermix.jobs.search.named_weights import complete_point
 from aftermix.jobs.search.settings import apply_settings
 from aftermix.jobs.search.space_from_config import build_space, choose_run_settings
 from aftermix.merging.recipe import MergeRecipe
@@ -17,13 +18,14 @@ from aftermix.runs.reader import read_run
 def configure_run_merge(run: Path, weights: Mapping[str, float]) -> Config:
     """The configuration of the merge at `weights` of the run folder `run`.
 
-    A vector that is not named weighs 0; searched settings are those of the winner, or before there is one those that
-    the file has. The winner's own weights give the winner's model again. Raises :class:`AftermixError` for a folder
-    that is no run, and :class:`SearchError` for a vector that the run has not.
+    A vector, or a rule of its range, that is not named weighs 0; searched settings are those of the winner, or before
+    there is one those that the file has. The winner's own weights give the winner's model again. Raises
+    :class:`AftermixError` for a folder that is no run, and :class:`SearchError` for a vector that the run has not.
     """
     read = read_run(run)
-    full = complete_weights(weights, read.config.vectors)
-    settings = choose_run_settings(read, build_space(read.config))
+    space = build_space(read.config)
+    full = place_weights(read.config.vectors, complete_point(weights, space))
+    settings = choose_run_settings(read, space)
 
     config = apply_settings(read.config, settings)
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)

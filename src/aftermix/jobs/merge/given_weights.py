@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aftermix.config import Config
-from aftermix.config.places import Weight
+from aftermix.config.places import Weight, describe_range
 from aftermix.errors import Problem, join_place, refuse_if_any
 from aftermix.jobs.job_kind import JobKind
 
@@ -36,7 +36,7 @@ def refuse_missing_weights(config: Config, job: JobKind) -> None:
         [
             Problem(
                 join_place("vectors", name),
-                f"has a range, [{vector.bounds[0]:g}, {vector.bounds[1]:g}], and no weight to be merged at",
+                f"has a range, {describe_range(vector.range or vector.bounds)}, and no weight to be merged at",
                 REMEDIES.get(job, SEARCH_FOR_IT),
             )
             for name, vector in config.vectors.items()

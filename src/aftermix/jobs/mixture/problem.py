@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from aftermix.config import Config, MixtureConfig, Objective
-from aftermix.config.places import require_number
+from aftermix.config.places import list_range_rules, require_number
 from aftermix.errors import Problem, ask_meant, join_place
 from aftermix.jobs.mixture.faults import ProblemCollector
 from aftermix.mixture.bounds import ShareBounds
@@ -80,6 +80,7 @@ class MixtureProblem:
         """
         assert config.evaluate is not None  # noqa: S101 - the job requires it; for the type checker
         problems, domains = ProblemCollector(), list(embedding.members)
+        problems.add(*_find_placed_ranges(config))
 
         # Each part by itself: a fault in one does not hide those of the others.
         capabilities = _group_capabilities(section, [task.task for task in config.evaluate.tasks], problems)
@@ -197,6 +198,13 @@ class MixtureProblem:
         """The goal that is made largest: the utility, less the pull to a prior."""
         mixture = self.mixture
         return MixtureGoal.build(utility, self.bounds, prior=self.named_mixtures.get(mixture.toward), pull=mixture.pull)
+
+
+def _find_placed_ranges(config: Config) -> Iterator[Problem]:
+    for name, vector in config.vectors.items():
+        if list_range_rules(vector.range):
+            found = "depends on the place, and a mixture gives one weight to a vector: shares of data have no place"
+            yield Problem(join_place("vectors", name, "range"), found, "Remove it, or search: `aftermix search FILE`.")
 
 
 def _group_capabilities(

@@ -233,9 +233,10 @@ def _run_stages(
 def _write_result(evaluator: MergeEvaluator, run: Path, winner: Point, best: BestRecord) -> None:
     """Model, `best.json` and report; `best.json` comes after the model: a run that holds it has one to export."""
     merged, merger = evaluator.build_config(winner.settings), evaluator.build_merger(winner.settings)
-    recipe = format_recipe(merged, merger.recipe, winner.weights, folder=run / MODEL_FOLDER)
+    weights = evaluator.place_weights(winner)
+    recipe = format_recipe(merged, merger.recipe, weights, folder=run / MODEL_FOLDER)
     if not run_folder.clear_model(run, recipe):
         output = run / MODEL_FOLDER
-        write_model(merger, winner.weights, config=merged, output=output, inputs=evaluator.inputs, best=best)
+        write_model(merger, weights, config=merged, output=output, inputs=evaluator.inputs, best=best)
     best.write(run / BEST_FILE)
     write_report(run)

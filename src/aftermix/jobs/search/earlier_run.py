@@ -8,6 +8,8 @@ from typing import Any
 
 from aftermix import progress
 from aftermix.config import Config
+from aftermix.config.places import list_range_rules
+from aftermix.errors import SearchError, join_place
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.run_folder import read_run_config
 from aftermix.jobs.search.score_lock import describe_left_out, find_other_tasks, list_needed_tasks
@@ -35,6 +37,7 @@ def import_comparable_trials(
     line says so. Raises :class:`SearchError` as :func:`~aftermix.search.warm_start.import_trials` does, and for another
     tokenizer or chat template.
     """
+    _refuse_other_rules(source, evaluator.config)
     others = find_other_tasks(source, evaluation, chat=evaluator.model_evaluator.suite.chat)
     if others:
         progress.say(describe_left_out(source, others, objectives))
@@ -49,6 +52,19 @@ def import_comparable_trials(
         settings_of=_build_translation(read_run_config(source), evaluator.config, space),
         with_select=not others,
     )
+
+
+def _refuse_other_rules(source: Path, ours: Config) -> None:
+    """Weights of one name hold for the same tensors only where all rules before them are the same too."""
+    theirs = read_run_config(source)
+    for name in theirs.vectors.keys() & ours.vectors.keys():
+        before, now = (
+            [rule.match for rule in list_range_rules(config.vectors[name].range)] for config in (theirs, ours)
+        )
+        if before != now:
+            where = join_place("vectors", name, "range")
+            remedy = "Restore the rules, or search anew without --from."
+            raise SearchError(str(source), f"its weights are of other rules by the place than those of {where}", remedy)
 
 
 def _build_translation(theirs: Config, ours: Config, space: SearchSpace) -> Callable[[Settings], Settings | None]:

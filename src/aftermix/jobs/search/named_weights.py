@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from aftermix.errors import SearchError, ask_meant
+from aftermix.search.space import SearchSpace
 
 WHERE = "--weights"
 FORM = "Write NAME=NUMBER, separated by commas, e.g. ja=0.3,math=0.5."
@@ -47,6 +48,17 @@ def complete_weights(given: Mapping[str, float], vectors: Iterable[str], *, wher
         if not math.isfinite(weight):
             raise SearchError(where, f"expected a number as the weight of '{name}', found '{weight}'", FORM)
     return {name: float(given.get(name, 0.0)) for name in names}
+
+
+def complete_point(given: Mapping[str, float], space: SearchSpace) -> dict[str, float]:
+    """A number for each weight of `space`; a vector whose range has rules gives its own to all of them.
+
+    Raises as :func:`complete_weights` does.
+    """
+    rules = {vector: [name for name in space.vectors if space.vectors[name] == vector] for vector in given}
+    whole = {name: given[vector] for vector, names in rules.items() for name in names}
+    own = {name: weight for name, weight in given.items() if not rules[name]}
+    return complete_weights(whole | own, space.names)
 
 
 def _parse_number(name: str, text: str) -> float:

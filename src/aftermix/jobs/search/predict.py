@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aftermix.errors import SearchError
-from aftermix.jobs.search.named_weights import complete_weights
+from aftermix.jobs.search.named_weights import complete_point
 from aftermix.jobs.search.space_from_config import build_space, choose_run_settings
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.response.predictions import PredictedScores, predict_scores
@@ -57,7 +57,7 @@ def predict(run: Path, weights: Mapping[str, float]) -> PredictionRecord:
     read = read_run(run)
     config = read.config
     space = build_space(config)
-    full = complete_weights(weights, config.vectors)
+    full = complete_point(weights, space)
     model, coordinates = open_response(read, space)
 
     settings = choose_run_settings(read, space)

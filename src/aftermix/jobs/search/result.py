@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from aftermix.config import Config
+from aftermix.config.places import list_dimensions
 from aftermix.errors import SearchError
 from aftermix.jobs.compare.contest import compare_rivals
 from aftermix.jobs.evaluator import MergeEvaluator
@@ -29,6 +30,7 @@ from aftermix.runs.records import (
     BestRecord,
     CandidateRecord,
     ItemsRecord,
+    RangeRuleRecord,
     ScoresRecord,
     SearchWinner,
     StageSeconds,
@@ -128,15 +130,40 @@ def list_metrics(evaluator: MergeEvaluator) -> dict[str, str]:
 def build_vector_records(config: Config) -> dict[str, VectorRecord]:
     """`vectors` of `best.json`: model, role, tokens and range of each."""
     return {
-        name: VectorRecord(model=v.model, role=v.role, tokens=v.tokens, range=v.bounds)
+        name: VectorRecord(
+            model=v.model,
+            role=v.role,
+            tokens=v.tokens,
+            range=v.bounds,
+            **({"rules": rules} if (rules := list_rule_records(config, name)) else {}),
+        )
         for name, v in config.vectors.items()
     }
+
+
+def list_rule_records(config: Config, vector: str) -> tuple[RangeRuleRecord, ...]:
+    """The rules of the range of `vector`, where its weights are searched by them."""
+    if not config.search.over.weights:
+        return ()
+    return tuple(
+        RangeRuleRecord(weight=name, match=dimension.match, range=dimension.bounds)
+        for name, dimension in list_dimensions({vector: config.vectors[vector]}).items()
+        if dimension.is_placed
+    )
 
 
 def _compute_ratios(config: Config, weights: Weights) -> tuple[dict[str, float] | None, str | None]:
     """The ratios, or the reason that there are none."""
     if not config.search.over.weights:
         return None, "The weights were not searched, so no data ratio follows from them."
+
+    placed = [name for name in config.vectors if list_rule_records(config, name)]
+    if placed:
+        verb = "depends" if len(placed) == 1 else "depend"
+        return (
+            None,
+            f"The weight of {', '.join(placed)} {verb} on the place, so no data ratio follows from the weights.",
+        )
 
     data_vectors = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     try:

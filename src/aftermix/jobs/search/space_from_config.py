@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from aftermix.config import Config, MergeConfig, SearchedSettings
 from aftermix.config import Dimension as Given
-from aftermix.config.places import require_number
+from aftermix.config.places import list_range_rules, require_number
 from aftermix.errors import AftermixError, Problem, SearchError, join_place, refuse_if_any
 from aftermix.jobs.search.settings import SCALE, apply_settings, leaves_vectors_as_they_are
+from aftermix.merging.merge import Merger
 from aftermix.merging.recipe import MergeRecipe
+from aftermix.merging.rules.places import refuse_unfit_patterns
 from aftermix.runs.reader import RunContents
 from aftermix.runs.records import BestRecord
 from aftermix.runs.trials import Setting, Settings
@@ -39,7 +42,9 @@ def build_space(config: Config) -> SearchSpace:
         fixed = ", ".join(f"{name} at {low:g}" for name, (low, _) in space.bounds.items())
         raise SearchError("vectors", f"every range holds its weight fixed ({fixed})", "Give one of them a wider range.")
 
-    bounds = space.bounds if over.weights else {n: (_read_fixed(config, n),) * 2 for n in config.vectors}
+    if not over.weights:
+        fixed_weights = {name: _read_fixed(config, name) for name in config.vectors}
+        space = replace(space, bounds={name: (weight, weight) for name, weight in fixed_weights.items()}, vectors={})
     refuse_if_any(
         [problem for option, given in over.settings.items() for problem in _check_shape(option, given, config)]
     )
@@ -48,7 +53,18 @@ def build_space(config: Config) -> SearchSpace:
     refuse_if_any(list(dict.fromkeys(_find_misfits(config, settings))))
 
     shares = tuple(name for name in settings if name.startswith("ratio."))
-    return SearchSpace(bounds, space.instruction, settings, shares, read_own_settings(config, settings))
+    return replace(space, settings=settings, shares=shares, own=read_own_settings(config, settings))
+
+
+def refuse_unfit_ranges(config: Config, merger: Merger) -> None:
+    """Raise :class:`MergeError` for rules of a range that leave out a tensor that moves, or of which one moves none."""
+    if not config.search.over.weights:
+        return
+    for name, vector in config.vectors.items():
+        patterns = [rule.match for rule in list_range_rules(vector.range)]
+        if patterns:
+            moved = (merger.resolve_tied_name(info.name) for info in merger.pool.layout if merger.moves(info))
+            refuse_unfit_patterns(patterns, moved, where=join_place("vectors", name, "range"))
 
 
 def _read_fixed(config: Config, vector: str) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from aftermix.checkpoints.names import build_matcher
-from aftermix.config.places import PlaceRule, Weight, interpolate
+from aftermix.config.places import Patterns, PlaceRule, Weight, interpolate
 from aftermix.errors import MergeError
 from aftermix.merging.rules.exclusive import BLOCK_INDEX
 
@@ -58,6 +58,27 @@ class ModelPlaces:
             remedy = "End the list with a rule without `match`, or exclude the tensor."
             raise MergeError(where, f"no rule fits the tensor '{name}'", remedy)
         return interpolate(rule.value, self.depths[name]) if isinstance(rule.value, tuple) else float(rule.value)
+
+
+def refuse_unfit_patterns(patterns: Sequence[Patterns | None], names: Iterable[str], *, where: str) -> None:
+    """Raise :class:`MergeError` at `where` unless each of `names` has a rule, and each rule a tensor of its own.
+
+    A rule is given by its `patterns`, None where every tensor fits; of several that fit, the first holds.
+    """
+    tests = [_build_test(PlaceRule(match=match, value=0.0), where) for match in patterns]
+    used = set()
+    for name in names:
+        place = next((place for place, fits in enumerate(tests) if fits(name)), None)
+        if place is None:
+            remedy = "End the list with a rule without `match`, or exclude the tensor."
+            raise MergeError(where, f"no rule fits the tensor '{name}'", remedy)
+        used.add(place)
+
+    for place, match in enumerate(patterns):
+        if place not in used:
+            called = f"'{' or '.join(match)}'" if match else "the rule without `match`"
+            found = f"no tensor that the merge moves is left for {called}"
+            raise MergeError(where, found, "Correct the pattern, put it before those that fit more, or remove it.")
 
 
 def _match(names: Iterable[str]) -> list[tuple[str, Any]]:

@@ -150,9 +150,12 @@ def _tabulate_weights(best: RunResult) -> Table:
         table.add_column(column, justify="left" if column in ("vector", "role") else "right")
 
     ratios = best.ratios or {}
+    roles = {name: vector.role for name, vector in best.vectors.items()}
+    for vector in best.vectors.values():
+        roles |= {rule.weight: vector.role for rule in vector.rules or ()}
     for name, weight in best.weights.items():
         ratio = f"{ratios[name]:.1%}" if name in ratios else "-"
-        table.add_row(name, best.vectors[name].role, f"{weight:.3f}", ratio)
+        table.add_row(name, roles[name], f"{weight:.3f}", ratio)
     return table
 
 

@@ -11,6 +11,7 @@ from scipy.stats.qmc import Sobol
 from aftermix.config import Config
 from aftermix.config.places import require_number
 from aftermix.report.number_format import format_setting
+from aftermix.report.tables import list_weights
 from aftermix.report.trials import find_nondominated, select_measured
 from aftermix.response.surface.coordinates import Floats, MergeCoordinates, MergePoints
 from aftermix.runs.reader import RunContents
@@ -106,8 +107,7 @@ class DeskSpace:
 
 def build_desk_space(run: RunContents, coordinates: MergeCoordinates) -> DeskSpace:
     """The axes of a response in `coordinates`, each as wide as it was searched, and wide enough for every preset."""
-    vectors = {name: vector for name, vector in run.config.vectors.items() if name not in coordinates.vectors}
-    fixed = {name: require_number(vector.weight, where=name, who="a desk") for name, vector in vectors.items()}
+    fixed = _list_fixed_weights(run.config, coordinates)
     searched = _list_searched_axes(run.config, coordinates)
     presets = _list_presets(run, searched, fixed)
 
@@ -119,10 +119,18 @@ def build_desk_space(run: RunContents, coordinates: MergeCoordinates) -> DeskSpa
     return DeskSpace(coordinates, tuple(axes), tuple(presets), fixed)
 
 
+def _list_fixed_weights(config: Config, coordinates: MergeCoordinates) -> dict[str, float]:
+    """Weights that no slider moves: the file's own, or those that a range holds fixed."""
+    if config.search.over.weights:
+        dimensions = list_weights(config)
+        return {name: dimensions[name].bounds[0] for name in dimensions if name not in coordinates.vectors}
+    return {name: require_number(vector.weight, where=name, who="a desk") for name, vector in config.vectors.items()}
+
+
 def _list_searched_axes(config: Config, coordinates: MergeCoordinates) -> list[DeskAxis]:
-    axes = []
+    axes, dimensions = [], list_weights(config)
     for name in coordinates.vectors:
-        low, high = config.vectors[name].bounds
+        low, high = dimensions[name].bounds
         axes.append(DeskAxis("weight", name, low, high, low, high))
 
     for name in coordinates.numbers:
@@ -162,10 +170,10 @@ def _list_named_merges(run: RunContents) -> Iterator[_NamedMerge]:
     measured = select_measured(run.trials)
     settings = dict(best.settings) if best else dict(measured[0].settings) if measured else {}
 
-    names = list(run.config.vectors)
+    names = list(list_weights(run.config))
     if best:
         yield _NamedMerge("winner", dict(best.weights), settings, best.winner.trial)
-    yield _NamedMerge("uniform", dict.fromkeys(names, 1 / len(names)), settings)
+    yield _NamedMerge("uniform", dict.fromkeys(names, 1 / len(run.config.vectors)), settings)
     yield _NamedMerge("base", dict.fromkeys(names, 0.0), settings)
 
     if len(run.config.search.objective) > 1:

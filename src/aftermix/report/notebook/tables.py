@@ -10,7 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from aftermix.config import Config
-from aftermix.config.places import Weight, describe_weight
+from aftermix.config.places import Weight, describe_range, describe_weight, list_range_rules
 from aftermix.report.notebook.fragments import Cell, build_paragraph, build_table
 from aftermix.report.number_format import DASH, choose_scale, format_count, format_tokens, format_weight
 from aftermix.report.tables import ScoreCell, format_point
@@ -35,7 +35,12 @@ def tabulate_pool(config: Config) -> str:
     rows: list[list[Cell]] = [["base", _shorten_path(config.base), "", "", ""]] if config.base else []
     for name, vector in config.vectors.items():
         low, high = vector.bounds
-        bounds = f"{format_weight(low)} to {format_weight(high)}"
+        is_placed = bool(list_range_rules(vector.range))
+        bounds = (
+            describe_range(vector.range or vector.bounds)
+            if is_placed
+            else f"{format_weight(low)} to {format_weight(high)}"
+        )
         rows.append([name, _shorten_path(vector.model), vector.role, bounds, format_tokens(vector.tokens) or DASH])
     return build_table(["vector", "model", "role", "range", "tokens"], rows, texts=3)
 

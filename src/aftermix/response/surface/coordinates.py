@@ -50,18 +50,20 @@ class MergeCoordinates:
     """
 
     vectors: tuple[str, ...]
-    """Vectors whose weight is not fixed."""
+    """Weights that are not fixed, each of a vector or of a rule of its range."""
     normalised: bool = False
     """True for a method that divides by the sum of the weights."""
     numbers: tuple[str, ...] = ()
     """Settings that are numbers."""
     choices: Mapping[str, tuple[object, ...]] | None = None
     """Setting -> its choices."""
+    placed: bool = False
+    """True where weights depend on the place of a tensor: they sum up otherwise at each, and are left as they are."""
 
     @property
     def dimensions(self) -> int:
         """D, the number of coordinates with an order."""
-        return len(self.vectors) + bool(self.normalised) + len(self.numbers)
+        return len(self.vectors) + (self.normalised and not self.placed) + len(self.numbers)
 
     def locate(
         self, weights: Sequence[Mapping[str, float]], settings: Sequence[Mapping[str, object]] | None = None
@@ -82,7 +84,7 @@ class MergeCoordinates:
         return MergePoints(np.concatenate([self._shape_weights(raw_NV), number_NO], axis=1), choices_NS)
 
     def _shape_weights(self, raw_NV: Floats) -> Floats:
-        if not self.normalised:
+        if not self.normalised or self.placed:
             return raw_NV
         sums_N1 = np.maximum(np.abs(raw_NV).sum(axis=1, keepdims=True), SMALLEST_SUM)
         return np.concatenate([raw_NV / sums_N1, np.log(sums_N1)], axis=1)

@@ -69,6 +69,8 @@ class ResponseRecord(RunRecord):
     choices: dict[str, tuple[Setting, ...]]
     kernel: KernelRecord
     tasks: dict[str, TaskResponseRecord]
+    placed: bool | None = None
+    """True where weights depend on the place; else absent."""
 
 
 ResponseArrays = dict[str, NDArray[Any]]

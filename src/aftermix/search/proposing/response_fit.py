@@ -43,6 +43,7 @@ def build_coordinates(space: SearchSpace, *, normalised: bool) -> MergeCoordinat
         normalised=normalised,
         numbers=tuple(name for name, kind in space.settings.items() if not isinstance(kind, ChoiceSet)),
         choices={name: kind.values for name, kind in space.settings.items() if isinstance(kind, ChoiceSet)},
+        placed=bool(space.vectors),
     )
 
 
