@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from aftermix.evaluation.documents.canonical import encode_document
+from aftermix.evaluation.documents.canonical import digest_documents, encode_document
 from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.loading import BUILT_IN
 from aftermix.evaluation.requests import LeafRequests, compile_templates_once
@@ -39,18 +39,18 @@ def fingerprint_task(parts: Sequence[LeafRequests], metric: TaskMetric) -> TaskF
 
     `metric`, with all that it says of how items become the score, is hashed with the requests.
     """
-    requests, documents = hashlib.sha256(encode_document(asdict(metric)) + b"\n"), hashlib.sha256()
+    requests = hashlib.sha256(encode_document(asdict(metric)) + b"\n")
     with compile_templates_once(), own_generators():
         for part in parts:
             for item, group in zip(part.items, part.instances, strict=True):
                 asked = [[request.request_type, request.args, request.repeats] for request in group]
                 target = part.leaf.doc_to_target(group[0].doc)
                 requests.update(encode_document([item, asked, target]) + b"\n")
-                documents.update(encode_document(group[0].doc) + b"\n")
+        documents = digest_documents(group[0].doc for part in parts for group in part.instances)
 
     for leaf in {id(part.leaf): part.leaf for part in parts}.values():
         requests.update(encode_document([leaf.get_config("task"), _list_settings(leaf), _list_code(leaf)]) + b"\n")
-    return TaskFingerprint(f"sha256:{requests.hexdigest()}", f"sha256:{documents.hexdigest()}")
+    return TaskFingerprint(f"sha256:{requests.hexdigest()}", documents)
 
 
 def _list_settings(leaf: Any) -> list[Any]:

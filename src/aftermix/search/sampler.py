@@ -7,7 +7,8 @@ therefore proposes what the uninterrupted one would have, to the bit. Rebuilding
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -27,7 +28,8 @@ ATTEMPTS = 10
 """Suggestions looked at before one that was tried already is taken: in a space of choices and steps they repeat."""
 MARK = "~"
 """Before the name of a setting among Optuna's parameters; no vector's name begins with it."""
-_STATES = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL, "pruned": TrialState.PRUNED}
+TRIAL_STATES = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL, "pruned": TrialState.PRUNED}
+"""Optuna's state of a trial by ours."""
 
 
 def suggest(
@@ -59,11 +61,12 @@ def suggest(
 
     # The whole study is told again each time, so that no state but the records decides.
     avoided = [*running, *(trial.point for trial in trials if trial.state == "failed")]
-    study = _create_study(
-        directions=["maximize"] * len(objectives.goals),
-        sampler=_build_sampler(config, seed=derived_seed(config.seed, "sampler", number), avoided=len(avoided)),
-        pruner=optuna.pruners.NopPruner(),
-    )
+    with silence_optuna():
+        study = optuna.create_study(
+            directions=["maximize"] * len(objectives.goals),
+            sampler=_build_sampler(config, seed=derived_seed(config.seed, "sampler", number), avoided=len(avoided)),
+            pruner=optuna.pruners.NopPruner(),
+        )
     inside = [trial for trial in trials if space.contains(trial.weights, trial.settings)]
     study.add_trials([_freeze_trial(trial, space=space, objectives=objectives) for trial in inside])
     study.add_trials([_freeze_point(space, point, TrialState.RUNNING) for point in avoided])
@@ -77,12 +80,13 @@ def suggest(
     return Suggestion(point.weights, origin, point.settings, strategy)
 
 
-def _create_study(**options: Any) -> optuna.Study:
-    """A study in memory, of whose making nothing is told."""
+@contextmanager
+def silence_optuna() -> Iterator[None]:
+    """Have Optuna tell nothing but warnings meanwhile: it announces every study that is made."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        return optuna.create_study(**options)
+        yield
     finally:
         optuna.logging.set_verbosity(verbosity)
 
@@ -124,7 +128,7 @@ def build_tpe(config: SearchConfig, *, seed: int, avoided: int) -> optuna.sample
 def _freeze_trial(trial: Trial, *, space: SearchSpace, objectives: ObjectiveSet) -> FrozenTrial:
     """`trial` as Optuna keeps it: floors are constraints, a failure is a failure and no score."""
     if not trial.is_complete:
-        return _freeze_point(space, trial.point, _STATES[trial.state])
+        return _freeze_point(space, trial.point, TRIAL_STATES[trial.state])
     return _freeze_point(
         space,
         trial.point,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,14 @@ def encode_document(document: Any) -> bytes:
 def hash_document(document: Any) -> bytes:
     """16 bytes that tell documents apart."""
     return hashlib.blake2b(encode_document(document), digest_size=16).digest()
+
+
+def digest_documents(documents: Iterable[Any]) -> str:
+    """`sha256:HEX` of `documents` in order."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(encode_document(document) + b"\n")
+    return f"sha256:{digest.hexdigest()}"
 
 
 def drop_nulls(value: Any) -> Any:

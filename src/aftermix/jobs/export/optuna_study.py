@@ -19,9 +19,9 @@ from aftermix.jobs.search.space_from_config import build_space
 from aftermix.runs.reader import RunContents, read_run
 from aftermix.runs.trials import Setting, Trial
 from aftermix.search.objective import ObjectiveSet
+from aftermix.search.sampler import TRIAL_STATES, silence_optuna
 from aftermix.search.space import NumberRange, SearchSpace, format_setting
 
-STATES = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL, "pruned": TrialState.PRUNED}
 BEGIN = datetime(1970, 1, 1)
 """Start of the first trial: a run keeps how long its trials took, and no time of day."""
 
@@ -81,7 +81,7 @@ def _freeze_trial(
     made = optuna.trial.create_trial(
         params={**trial.weights, **settings},
         distributions={**ranges, **kinds},
-        state=STATES[trial.state],
+        state=TRIAL_STATES[trial.state],
         values=trial.values if trial.is_complete else None,
         constraints=objectives.constraints(trial.scores) if trial.is_complete else None,
         user_attrs={
@@ -112,15 +112,10 @@ def _describe_setting(space: SearchSpace, name: str, value: Setting) -> BaseDist
 
 
 def _write_study(name: str, objectives: ObjectiveSet, trials: Sequence[FrozenTrial], output: Path) -> None:
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with silence_optuna(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of named metrics, since 3.2
         storage = JournalStorage(JournalFileBackend(str(output)))
         directions = [StudyDirection.MAXIMIZE] * len(objectives.goals)
         study = optuna.create_study(study_name=name, storage=storage, directions=directions)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # since 3.2
-            study.set_metric_names([goal.name for goal in objectives.goals])
+        study.set_metric_names([goal.name for goal in objectives.goals])
         study.add_trials(trials)
-    finally:
-        optuna.logging.set_verbosity(verbosity)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -85,7 +84,7 @@ def _open_documents(config: Config, splits: Mapping[str, TaskSplitRecord], run: 
     if evaluate.function is not None:  # nobody else sees what the user's own function asks
         return lambda item: {"item": item}
 
-    from aftermix.evaluation.documents.canonical import encode_document
+    from aftermix.evaluation.documents.canonical import digest_documents
     from aftermix.evaluation.loading import load_tasks
     from aftermix.jobs.evaluate.opening import read_task_texts
 
@@ -105,11 +104,8 @@ def _open_documents(config: Config, splits: Mapping[str, TaskSplitRecord], run: 
 
     lock = LockRecord.read(run.folder / LOCK_FILE).evaluation if run.lock else None
     for task, locked in (lock.tasks if lock else {}).items():
-        digest = hashlib.sha256()
-        for split in SPLITS:
-            for item in getattr(splits[task], split):
-                digest.update(encode_document(find(item)) + b"\n")
-        if locked.documents != f"sha256:{digest.hexdigest()}":
+        items = [item for split in SPLITS for item in getattr(splits[task], split)]
+        if locked.documents != digest_documents(map(find, items)):
             found = f"its documents of task '{task}' are not those that lie there now"
             raise EvaluationError(str(run.folder), found, "Restore the data that the run was made on.")
     return find
