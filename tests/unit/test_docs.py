@@ -58,6 +58,13 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "train.optimizer.scale": config.ScaleConfig,
     "train.datasets.NAME": config.DatasetConfig,
     "train.sources.NAME": config.SourceConfig,
+    "The hardware file": config.HardwareConfig,
+    "hardware: gpu": config.GpuConfig,
+    "hardware: host": config.HostConfig,
+    "hardware: disk": config.DiskConfig,
+    "hardware: engine": config.EngineConfig,
+    "hardware: speed": config.SpeedConfig,
+    "hardware: work": config.WorkConfig,
 }
 """Heading of docs/configuration.md by the part of the file that it describes."""
 
@@ -207,8 +214,10 @@ def test_every_field_of_every_record_is_documented() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_yaml_example_is_accepted(page: Path) -> None:
     for info, content in fences(page.read_text(encoding="utf-8")):
-        assert not info.startswith("yaml") or info in ("yaml", "yaml lm-eval", "yaml mergekit"), info
-        if info.startswith("yaml "):
+        assert not info.startswith("yaml") or info in ("yaml", "yaml lm-eval", "yaml mergekit", "yaml hardware"), info
+        if info == "yaml hardware":
+            config.HardwareConfig.model_validate(parse_yaml(content, where=page.name))
+        elif info.startswith("yaml "):
             parse_yaml(content, where=page.name)
         elif info == "yaml":
             accept(parse_config(parse_yaml(content, where=page.name), where=page.name, folder=ROOT))

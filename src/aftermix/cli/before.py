@@ -38,12 +38,22 @@ def doctor(file: Path, as_json: bool) -> int:
 
 @click.command()
 @FILE
+@click.option(
+    "--hardware",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="YAML file of stated machines: plan by arithmetic, from the base's config.json alone.",
+)
 @AS_JSON
-def plan(file: Path, as_json: bool) -> None:
+def plan(file: Path, hardware: Path | None, as_json: bool) -> None:
     """Tell disk, memory, evaluations, tokens and time of FILE's job, before it runs."""
-    from aftermix.api.commands.checks import estimate_file
-    from aftermix.api.commands.documents import build_estimate
+    from aftermix.api.commands.checks import estimate_file, estimate_scale
+    from aftermix.api.commands.documents import build_estimate, build_scale_plan
+    from aftermix.api.commands.scale_text import describe_scale_plan
     from aftermix.api.commands.texts import describe_estimate
 
+    if hardware is not None:
+        planned = estimate_scale(file, hardware)
+        print_result(as_json, lambda: build_scale_plan(planned), lambda: describe_scale_plan(planned))
+        return
     needs = estimate_file(file)
     print_result(as_json, lambda: build_estimate(needs), lambda: describe_estimate(needs))

@@ -9,6 +9,16 @@ from aftermix.config.compare import RivalConfig, RivalTrainingConfig
 from aftermix.config.evaluate import CALLABLE, EvaluateConfig, ItemsConfig, PromptConfig, Split, TaskConfig
 from aftermix.config.fields import ConfigSection
 from aftermix.config.file import Config, as_yaml_values, explain_missing_section, load_config, parse_config, require
+from aftermix.config.machines.hardware import (
+    DiskConfig,
+    EngineConfig,
+    GpuConfig,
+    HardwareConfig,
+    HostConfig,
+    SpeedConfig,
+    WorkConfig,
+    load_hardware,
+)
 from aftermix.config.merge import SEARCH_EXCLUDE, MergeConfig, VectorConfig
 from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
 from aftermix.config.optimizer import OptimizerConfig, ScaleConfig
@@ -30,7 +40,12 @@ __all__ = [
     "ConfigSection",
     "DatasetConfig",
     "Dimension",
+    "DiskConfig",
+    "EngineConfig",
     "EvaluateConfig",
+    "GpuConfig",
+    "HardwareConfig",
+    "HostConfig",
     "ItemsConfig",
     "LevelConfig",
     "LoraConfig",
@@ -45,15 +60,18 @@ __all__ = [
     "SearchConfig",
     "SearchedSettings",
     "SourceConfig",
+    "SpeedConfig",
     "Split",
     "TaskConfig",
     "TrainConfig",
     "TrainedMixturesConfig",
     "UtilityConfig",
     "VectorConfig",
+    "WorkConfig",
     "as_yaml_values",
     "explain_missing_section",
     "load_config",
+    "load_hardware",
     "parse_config",
     "require",
 ]

@@ -86,12 +86,12 @@ def explain_missing_section(name: str) -> Problem:
     return Problem(name, "missing from the YAML file", f"Add `{name}:`; see docs/configuration.md.")
 
 
-def translate_error(where: str, detail: Any) -> Problem:
-    """One pydantic error in our words."""
+def translate_error(where: str, detail: Any, *, root: type[BaseModel] = Config) -> Problem:
+    """One pydantic error in our words, of a file whose whole is a `root`."""
     place = join_place("", *(part for part in detail["loc"] if not _is_tag(part))) or "top level"
     if detail["type"] == "extra_forbidden":
-        meant = find_meant_key(detail["loc"])
-        known = ", ".join(list_fields(detail["loc"][:-1]))
+        meant = find_meant_key(detail["loc"], root=root)
+        known = ", ".join(list_fields(detail["loc"][:-1], root=root))
         question = f" Did you mean `{meant}`?" if meant else ""
         return Problem(f"{where}: {place}", "is not a known key", f"This section takes: {known}.{question}")
     found, remedy = detail.get("input"), "See docs/configuration.md for this field."
@@ -114,15 +114,15 @@ def _is_tag(part: str | int) -> bool:
     return isinstance(part, str) and part.startswith("[") and part.endswith("]")
 
 
-def find_meant_key(loc: tuple[str | int, ...]) -> str | None:
+def find_meant_key(loc: tuple[str | int, ...], *, root: type[BaseModel] = Config) -> str | None:
     """The known key of its section that the unknown one at the end of `loc` is probably meant to be."""
-    return find_meant(loc[-1], list_fields(loc[:-1]))
+    return find_meant(loc[-1], list_fields(loc[:-1], root=root))
 
 
-def list_fields(loc: tuple[str | int, ...]) -> list[str]:
+def list_fields(loc: tuple[str | int, ...], *, root: type[BaseModel] = Config) -> list[str]:
     """Names of the fields of the section that `loc` points at, for error messages; of the last one on the way."""
-    section: type[BaseModel] = Config
-    kind: Any = Config
+    section: type[BaseModel] = root
+    kind: Any = root
     for part in loc:
         kind = _step_into(kind, part)
         section = _find_section(kind) or section

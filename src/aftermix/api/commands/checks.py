@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aftermix.config import Split
     from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
     from aftermix.jobs.plan import JobEstimate
+    from aftermix.jobs.scale.command import ScalePlan
 
 
 def write_first_file(base: str, experts: Sequence[str], output: Path) -> list[str]:
@@ -52,6 +53,20 @@ def estimate_file(file: Path) -> JobEstimate:
     from aftermix.jobs.plan import plan
 
     return plan(config)
+
+
+def estimate_scale(file: Path, hardware: Path) -> ScalePlan:
+    """Bytes, seconds and GPU hours of the job of `file` on the machines of `hardware`: `aftermix plan --hardware`.
+
+    Raises :class:`AftermixError` for faults of either file, and for machines on which the engine does not fit.
+    """
+    from aftermix.config import load_config, load_hardware
+
+    config, machines = load_config(file), load_hardware(hardware)
+    refuse_missing_extra("search", what="plan")
+    from aftermix.jobs.scale.command import plan_scale
+
+    return plan_scale(config, machines)
 
 
 def show_file_prompts(file: Path, *, split: Split, count: int) -> list[str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aftermix.errors import Problem
     from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
     from aftermix.jobs.plan import JobEstimate
+    from aftermix.jobs.scale.command import ScalePlan
     from aftermix.saliency.storage import StatisticsNote
 
 Document = Mapping[str, Any]
@@ -31,6 +32,17 @@ def build_diagnosis(diagnosis: ConfigDiagnosis) -> Document:
 def build_estimate(needs: JobEstimate) -> Document:
     """`plan`: every number that the text has, and `seconds` by split."""
     return asdict(needs) | {"remarks": _list_problems(needs.remarks), "seconds": needs.seconds}
+
+
+def build_scale_plan(plan: ScalePlan) -> Document:
+    """`plan --hardware`: every number of the plan; each phase with its GPU hours, each total with its share."""
+    values = asdict(plan)
+    values["times"] = [asdict(time) | {"gpu_hours": time.gpu_hours} for time in plan.times]
+    values["totals"] = [asdict(total) | {"share": total.share} for total in plan.totals]
+    values["rivals"] = [asdict(rival) | {"ratio": rival.ratio} for rival in plan.rivals]
+    if plan.point is not None:
+        values["point"] = asdict(plan.point) | {"swap_s": plan.point.swap_s, "seconds": plan.point.seconds}
+    return values
 
 
 def build_vector(facts: VectorFacts, output: Path) -> Document:

@@ -45,12 +45,12 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
     """Disk, memory, evaluations, tokens and time."""
     yield f"Parameters      {needs.parameters:,}"
     written = f"{needs.experts} experts" if needs.experts else "the merged model"
-    vectors = f", {_bytes(needs.vector_bytes)} for their vectors" if needs.vector_bytes else ""
-    yield f"Disk            {_bytes(needs.disk_bytes)} for {written}{vectors}"
+    vectors = f", {format_bytes(needs.vector_bytes)} for their vectors" if needs.vector_bytes else ""
+    yield f"Disk            {format_bytes(needs.disk_bytes)} for {written}{vectors}"
 
     fits = "fits" if needs.memory_bytes < needs.memory_free_bytes else "does NOT fit"
-    free = _bytes(needs.memory_free_bytes)
-    yield f"Peak memory     {_bytes(needs.memory_bytes)} besides the libraries ({fits} into the {free} that are free)"
+    peak, free = format_bytes(needs.memory_bytes), format_bytes(needs.memory_free_bytes)
+    yield f"Peak memory     {peak} besides the libraries ({fits} into the {free} that are free)"
 
     if needs.space:
         yield f"Space           {needs.space}"
@@ -64,7 +64,7 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
 
     seconds = needs.seconds
     for split, tokens in needs.tokens.items():
-        time = f", about {_time(seconds[split])}" if seconds else ""
+        time = f", about {format_time(seconds[split])}" if seconds else ""
         yield f"{split:<15} {needs.measurements[split]} evaluations, {tokens:,} tokens{time}"
 
     for name, text in (("Budget", needs.runs), ("Requests", needs.sharing)):
@@ -73,7 +73,7 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
     if needs.tokens_per_s:
         yield from _describe_speed(needs, needs.tokens_per_s)
         yield from _describe_contest(needs)
-        yield f"Total           about {_time(sum(seconds.values()) + needs.compared_s)}"
+        yield f"Total           about {format_time(sum(seconds.values()) + needs.compared_s)}"
     if needs.training:
         from aftermix.jobs.plan_counts import describe_training
 
@@ -93,20 +93,24 @@ def _describe_training_time(needs: JobEstimate) -> Iterator[str]:
         count = needs.training.get(name)
         if count is not None:
             known.append(count / speed)
-        told = f"about {_time(known[-1])}" if count is not None else f"about {_time(1e6 / speed)} a million tokens"
+        told = (
+            f"about {format_time(known[-1])}"
+            if count is not None
+            else f"about {format_time(1e6 / speed)} a million tokens"
+        )
         yield f"Time            {name}: {told} at {speed:,.0f} tokens/s"
 
     yield f"Speed           measured now on {needs.timed_step}; without reading data, checkpoints and held-out text"
     if needs.busy_cores > BUSY_CORES:
         yield f"Busy            other work keeps {needs.busy_cores:.1f} cores: alone, the job is faster than this"
     if len(known) == len(needs.training_speeds):
-        yield f"Total           about {_time(sum(known))}"
+        yield f"Total           about {format_time(sum(known))}"
 
 
 def _describe_verification(needs: JobEstimate, tokens: int) -> Iterator[str]:
     """Price of trained mixtures, and of models at the ratios of each method, beside what finds the ratios."""
     speed = needs.verification_tokens_per_s
-    time = f", about {_time(tokens / speed)} each at {speed:,.0f} tokens/s" if speed else ""
+    time = f", about {format_time(tokens / speed)} each at {speed:,.0f} tokens/s" if speed else ""
     yield f"--verify N      N x {tokens:,} tokens of training{time}"
     if needs.retrained_ratios:
         ratios = ", ".join(needs.retrained_ratios)
@@ -121,7 +125,7 @@ def _describe_contest(needs: JobEstimate) -> Iterator[str]:
         return
     rows = f"{needs.compared} model{'' if needs.compared == 1 else 's'} beside the winner, evaluations counted above"
     speed = needs.compared_tokens_per_s
-    time = f", about {_time(needs.compared_s)} at {speed:,.0f} tokens/s" if speed else ""
+    time = f", about {format_time(needs.compared_s)} at {speed:,.0f} tokens/s" if speed else ""
     yield f"Compare         {rows}" + (f"; {needs.compared_trainings}{time}" if needs.compared_trainings else "")
 
 
@@ -264,7 +268,8 @@ def _format_score(score: float, interval: Interval | None, scale: ScoreScale) ->
     return scale.format_plain(score, interval) if interval else f"{scale.format_plain(score)} [unknown]"
 
 
-def _bytes(count: float) -> str:
+def format_bytes(count: float) -> str:
+    """Bytes in units of 1,000 with three digits."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -272,7 +277,8 @@ def _bytes(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-def _time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
+    """Seconds up to two minutes, minutes up to two hours, then hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,1 @@
+"""Machines that a job is planned for, in a file of their own."""

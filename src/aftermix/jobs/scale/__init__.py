@@ -1,0 +1,1 @@
+"""The plan from a configuration alone: bytes, seconds and GPU hours by arithmetic, without a weight."""
