@@ -21,6 +21,7 @@ from aftermix.checkpoints.alignment.recorded_base import (
 )
 from aftermix.checkpoints.alignment.view import stores_difference
 from aftermix.checkpoints.companions.module_weights import ModuleWeights, examine_modules
+from aftermix.checkpoints.formats.distributed.naming import NameMap
 from aftermix.checkpoints.formats.trained_expert import build_trained_expert, find_own_vector, have_one_layout
 from aftermix.checkpoints.model import Model, Span, StoredDifference, TensorInfo
 from aftermix.checkpoints.names import build_matcher
@@ -163,11 +164,17 @@ def examine_pool(config: Config, *, whole: bool = False) -> PoolExamination:
     With `whole` the base is read, to compare all its values with those that experts record.
     """
     problems = list(_find_unreadable_patterns(config))
-    base = _try_open(config.base, problems) if config.base else None
+    base = _try_open(config.base, problems, names=config.tensor_names) if config.base else None
     vectors = {name: config.vectors[name] for name in sorted(config.vectors)}
     excluded = read_exclusions(config).named
     models = {
-        name: _try_open(vector.model, problems, base=select_reading_base(base, vector), excluded=excluded)
+        name: _try_open(
+            vector.model,
+            problems,
+            base=select_reading_base(base, vector),
+            excluded=excluded,
+            names=config.tensor_names,
+        )
         for name, vector in vectors.items()
     }
     records = _compare_records(base, models, config, whole=whole)
@@ -289,9 +296,10 @@ def _try_open(
     *,
     base: Model | None = None,
     excluded: Callable[[str], bool] = lambda _: False,
+    names: NameMap | None = None,
 ) -> Model | None:
     try:
-        return open_model(model, base=base, excluded=excluded)
+        return open_model(model, base=base, excluded=excluded, names=names)
     except AftermixError as error:
         problems.extend(error.problems)
     return None

@@ -49,6 +49,8 @@ def train(file: Path, output: Path, as_json: bool) -> None:
 @click.option("--by", type=click.Path(dir_okay=False, path_type=Path), help="File with the `evaluate:` of --best.")
 @click.option("--decay", type=click.Choice(["linear", "cosine", "1-sqrt"]), help="Weigh as this decay of the rate.")
 @click.option("--min-rate", type=click.FloatRange(0, 1), help="Rate at the end of --decay, of the peak; default 0.")
+@click.option("--names", type=click.Path(dir_okay=False, path_type=Path), help="File with `tensor_names:`, of DCP.")
+@click.option("--as-dcp", is_flag=True, help="Write a distributed checkpoint, under the names that training saved.")
 @AS_JSON
 def average(checkpoints: tuple[Path, ...], output: Path, as_json: bool, **options: Any) -> None:
     """Merge CHECKPOINTS of one training run (their folder, or several model folders) into a model folder."""

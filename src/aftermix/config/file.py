@@ -46,6 +46,8 @@ class Config(ConfigSection):
     compare: dict[Name, RivalConfig] = {}  # noqa: RUF012 - pydantic copies defaults
     """Models that the winner of a search or a mixture is compared with, by name."""
     calibrate: CalibrateConfig = CalibrateConfig()
+    tensor_names: dict[str, str | tuple[str, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
+    """Names of tensors in distributed checkpoints -> names in the model."""
 
     @classmethod
     def read(cls, file: str | Path) -> Config:
@@ -246,8 +248,9 @@ def as_yaml_values(config: Config) -> dict[str, Any]:
     for name, vector in config.vectors.items():
         if "weight" not in vector.model_fields_set:
             del values["vectors"][name]["weight"]  # a weight that nobody wrote need not lie within the range
-    if not config.compare:
-        del values["compare"]  # most files compare nothing
+    for key in ("compare", "tensor_names"):
+        if not getattr(config, key):
+            del values[key]  # most files have neither
     if config.evaluate is not None:
         # Item counts that the user wrote bind; defaults shrink for small tasks. Written out, they would all bind.
         values["evaluate"]["items"] = config.evaluate.items.model_dump(mode="json", exclude_unset=True)

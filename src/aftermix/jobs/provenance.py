@@ -118,7 +118,8 @@ def format_recipe(config: Config, recipe: MergeRecipe, weights: Weights, *, fold
     if "statistics" in merge:
         merge["statistics"] = relate_path(merge["statistics"], folder)
     base = {"base": relate_path(config.base, folder)} if config.base else {}
-    values = base | {"vectors": vectors, "merge": merge}
+    names = {own: name if isinstance(name, str) else list(name) for own, name in config.tensor_names.items()}
+    values = base | ({"tensor_names": names} if names else {}) | {"vectors": vectors, "merge": merge}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

@@ -49,6 +49,7 @@ compare:
   even: {weights: {ja: 0.5, math: 0.5}, instruction: tuned}
   mixed: {train: {ratios: {ja: 0.7, math: 0.3}, tokens: 5000, seeds: 2}}
 calibrate: {samples: 10, context: 128}
+tensor_names: {"decoder.layers.fc1[*]": ["layers.*.gate", "layers.*.up"]}
 """
 
 
@@ -59,7 +60,7 @@ def config() -> Config:
 
 def test_a_whole_file_is_a_pool_and_a_pool_a_whole_file(config: Config, tmp_path: Path) -> None:
     values = as_yaml_values(config)
-    assert {*SECTIONS, "base", "vectors", "compare"} == set(values) == set(Config.model_fields)
+    assert {*SECTIONS, "base", "vectors", "compare", "tensor_names"} == set(values) == set(Config.model_fields)
     pool = aftermix.Pool(values.pop("base"), values.pop("vectors"), **values)
     assert pool.config == config
 

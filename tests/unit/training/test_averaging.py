@@ -134,7 +134,7 @@ def test_what_cannot_be_averaged_is_refused(run: Path, make_config: Any, tmp_pat
         (
             [tmp_path],
             {},
-            r"holds no checkpoint \(no train.json or trainer_state.json in it or one level below\). Name",
+            r"holds no checkpoint \(no train.json, trainer_state.json or .metadata in it or one level below\). Name",
         ),
         ([run / "cats"], {}, r"expected at least two checkpoints, found 1. Train with `checkpoint_tokens`"),
         (

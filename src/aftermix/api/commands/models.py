@@ -65,20 +65,35 @@ def average_checkpoints(
     best: int | None = None,
     decay: Literal["linear", "cosine", "1-sqrt"] | None = None,
     min_rate: float | None = None,
+    names: Path | None = None,
+    as_dcp: bool = False,
     log: Log,
 ) -> Path:
     """Merge checkpoints of one run into the model folder `output` and return it: `aftermix average`.
 
-    `by` is the file whose `evaluate:` scores them for `best`. Raises :class:`AftermixError` with nothing written.
+    `by` is the file whose `evaluate:` scores them for `best`, `names` the one whose `tensor_names:` names tensors of
+    distributed checkpoints; `as_dcp` writes such a one again. Raises :class:`AftermixError` with nothing written.
     """
     if best is not None:
         refuse_missing_extra("search", what="average --best")
     from aftermix.config import load_config
 
     scored_by = load_config(by) if by else None
+    mapped = load_config(names).tensor_names if names else None
     from aftermix.jobs.average.command import average
 
-    return average(checkpoints, output, by=scored_by, last=last, best=best, decay=decay, min_rate=min_rate, log=log)
+    return average(
+        checkpoints,
+        output,
+        by=scored_by,
+        last=last,
+        best=best,
+        decay=decay,
+        min_rate=min_rate,
+        names=mapped,
+        as_dcp=as_dcp,
+        log=log,
+    )
 
 
 def store_vector(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -11,13 +11,16 @@ from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.writer import refuse_occupied
 from aftermix.config import Config, MergeConfig, VectorConfig, require
 from aftermix.errors import TrainingError
-from aftermix.files import write_json
+from aftermix.files import format_json, write_json
+from aftermix.jobs.average.distributed import average_as_dcp
 from aftermix.jobs.average.run_checkpoints import RunCheckpoint, find_checkpoints
 from aftermix.jobs.merge.command import merge
 from aftermix.training.averaging import compute_decay_weights
 from aftermix.training.schedules import DecayShape
 
 RESULT = "average.json"
+TensorNames = Mapping[str, str | tuple[str, ...]]
+"""`tensor_names` of a file."""
 
 
 def average(
@@ -29,13 +32,16 @@ def average(
     by: Config | None = None,
     decay: DecayShape | None = None,
     min_rate: float | None = None,
+    names: TensorNames | None = None,
+    as_dcp: bool = False,
     log: Callable[[str], object] = lambda _: None,
 ) -> Path:
     """Merge checkpoints of one run into the new model folder `output`, with its recipe and an `average.json`.
 
     `checkpoints` are model folders that `train` or transformers' Trainer wrote, or folders of these. All of them are
     taken, or the `last` few by tokens or steps, or the `best` few by the objective of `by` on its select items. They
-    have equal weights, or those of :func:`compute_decay_weights` down to `min_rate` (default 0).
+    have equal weights, or those of :func:`compute_decay_weights` down to `min_rate` (default 0). `names` is the map of
+    names for distributed checkpoints; with `as_dcp` the result is one, under the names that training saved.
     Raises :class:`AftermixError` before anything is written.
     """
     _refuse_useless(last=last, best=best, by=by, decay=decay, min_rate=min_rate)
@@ -43,7 +49,7 @@ def average(
     chosen = find_checkpoints(checkpoints)
 
     if best is not None and by is not None:
-        chosen = _choose_best(chosen, _check_count("--best", best, chosen), by, log)
+        chosen = _choose_best(chosen, _check_count("--best", best, chosen), by, names, log)
     elif last is not None:
         chosen = chosen[-_check_count("--last", last, chosen) :]
     if decay is not None:
@@ -53,14 +59,16 @@ def average(
     for checkpoint in weighted:
         log(f"{checkpoint.name}: weight {checkpoint.weight:.4f}")
 
-    folder = merge(_build_config([checkpoint for checkpoint in weighted if checkpoint.weight]), output, log=log)
     records = [
         {"folder": str(each.folder), each.unit: each.place, "weight": each.weight, "select": each.score}
         for each in weighted
     ]
-    write_json(
-        folder / RESULT, {"decay": decay, "min_rate": (min_rate or 0.0) if decay else None, "checkpoints": records}
-    )
+    result = {"decay": decay, "min_rate": (min_rate or 0.0) if decay else None, "checkpoints": records}
+    config = _build_config([checkpoint for checkpoint in weighted if checkpoint.weight], names)
+    if as_dcp:
+        return average_as_dcp(config, output, companions={RESULT: format_json(result).encode()})
+    folder = merge(config, output, log=log)
+    write_json(folder / RESULT, result)
     return folder
 
 
@@ -111,16 +119,20 @@ def _weigh_checkpoints(
     return [replace(checkpoint, weight=weight) for checkpoint, weight in zip(checkpoints, weights, strict=True)]
 
 
-def _build_config(checkpoints: Sequence[RunCheckpoint]) -> Config:
+def _build_config(checkpoints: Sequence[RunCheckpoint], names: TensorNames | None = None) -> Config:
     vectors = {
         checkpoint.name: VectorConfig(model=str(checkpoint.folder), weight=checkpoint.weight)
         for checkpoint in checkpoints
     }
-    return Config(vectors=vectors, merge=MergeConfig(method="linear"))
+    return Config(vectors=vectors, merge=MergeConfig(method="linear"), tensor_names=dict(names or {}))
 
 
 def _choose_best(
-    checkpoints: list[RunCheckpoint], count: int, by: Config, log: Callable[[str], object]
+    checkpoints: list[RunCheckpoint],
+    count: int,
+    by: Config,
+    names: TensorNames | None,
+    log: Callable[[str], object],
 ) -> list[RunCheckpoint]:
     """The `count` checkpoints with the highest objective on the select items, in order; ties go to the later one."""
     from aftermix.jobs.evaluate.opening import open_task_suite
@@ -137,7 +149,7 @@ def _choose_best(
     suite = open_task_suite(by.evaluate)
     objectives = ObjectiveSet.build(by.search.objective, tasks=list(suite.tasks))
 
-    config = _build_config(checkpoints)
+    config = _build_config(checkpoints, names)
     pool = open_pool(config)
     merger = Merger.build(pool, MergeRecipe.from_config(config.merge, vectors=config.vectors))
     evaluator = ModelEvaluator.open(pool, by.evaluate, suite)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
-from aftermix.checkpoints.safe_files import read_json
+from aftermix.checkpoints.formats.distributed.metadata import METADATA, is_distributed
+from aftermix.checkpoints.safe_files import holds_file, read_json
 from aftermix.errors import TrainingError
 from aftermix.training.resuming import describe_differences
 
 STATE_FILE = "trainer_state.json"
 """Beside every checkpoint of transformers' Trainer, and so of what is built on it (TRL, axolotl, LLaMA-Factory)."""
+STEP = re.compile(r"(?:^|[-_])(?:step|steps|iter|checkpoint|global_step)[-_]?0*(\d+)$")
+"""End of the name of a folder that a trainer names by its step: `step-1000`, `iter_0000100`."""
 WEIGHTS = ("*.safetensors", "*.bin")
 RATE_TOLERANCE = 1e-6
 """Rates of a log that differ by less, as a share, are one rate."""
@@ -91,12 +95,15 @@ def _find_model_folders(place: Path) -> list[Path]:
     if (place / TRAINING_FILE).is_file():
         return [place]
 
+    if is_distributed(place):
+        return [place]
     below = {path.parent for name in (TRAINING_FILE, STATE_FILE) for path in place.glob(f"*/{name}")}
+    below |= {path for path in place.iterdir() if STEP.search(path.name) and is_distributed(path)}
     folders = sorted(folder for folder in below if not folder.name.startswith("."))
     if (place / STATE_FILE).is_file() and any(path for pattern in WEIGHTS for path in place.glob(pattern)):
         folders.append(place)
     if not folders:
-        found = f"holds no checkpoint (no {TRAINING_FILE} or {STATE_FILE} in it or one level below)"
+        found = f"holds no checkpoint (no {TRAINING_FILE}, {STATE_FILE} or {METADATA} in it or one level below)"
         remedy = (
             "Name NAME-checkpoints of a run with `checkpoint_tokens`, the output folder of a Trainer, or their folders."
         )
@@ -109,6 +116,13 @@ def _read_checkpoint(folder: Path, *, by_steps: bool = False) -> RunCheckpoint:
     if (folder / TRAINING_FILE).is_file():
         record = read_json(folder / TRAINING_FILE, remedy="Name folders that `aftermix train` wrote.")
         return RunCheckpoint(folder.absolute(), int(record["tokens"]), "tokens", recipe=record["recipe"])
+
+    if not holds_file(folder / STATE_FILE):
+        step = STEP.search(folder.name)
+        if step is None:
+            found = f"has no {STATE_FILE}, and its name does not end with its step, as step-1000 or iter_0000100 do"
+            raise TrainingError(str(folder), found, "Rename it.")
+        return RunCheckpoint(folder.absolute(), int(step[1]), "steps")
 
     state = read_json(folder / STATE_FILE, remedy="Name folders that a Trainer wrote.")
     tokens, steps = state.get("num_input_tokens_seen") or 0, state.get("global_step")

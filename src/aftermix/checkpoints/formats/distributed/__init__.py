@@ -1,0 +1,1 @@
+"""Distributed checkpoints of PyTorch (DCP), of Megatron too, read as models and written again."""
