@@ -377,3 +377,46 @@ def test_a_group_whose_mixtures_all_score_the_same_tells_nothing(wide: Family, t
 
     assert mixture_tree._all_alike(setting, [trial(0, 0.5), trial(1, 0.5)])
     assert not mixture_tree._all_alike(setting, [trial(0, 0.5), trial(1, 0.6)])
+
+
+def test_verify_trains_mixtures_of_all_experts(
+    top_down: Path, tmp_path: Path, wide: Family, tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Points of all groups, one after another, are points of the mixture without groups."""
+    run, domains = Path(shutil.copytree(top_down, tmp_path / "run")), tuple(TOKENS)
+    for domain in domains:
+        rows = [json.dumps({"text": f"the sum of {domain} is even " * (2 + number % 3)}) for number in range(30)]
+        (tmp_path / f"{domain}.jsonl").write_text("\n".join(rows) + "\n")
+    values = json.loads(write_file(tmp_path, wide, tasks, **TOP_DOWN).read_text())
+    values["train"] = {"context": 16, "batch_size": 4, "learning_rate": 3e-2, "schedule": "constant", "threads": 1}
+    values["train"]["datasets"] = {name: {"data": f"{name}.jsonl", "tokens": 192} for name in domains}
+    (tmp_path / "aftermix.yaml").write_text(json.dumps(values))
+    file = tmp_path / "aftermix.yaml"
+    assert run_cli("mixture", file, "--resume", run, "--verify", 30) == 2
+    told = "expected at most the 21 mixtures of `mixture.points` and of the levels of its tree, found 30"
+    assert told in " ".join(capsys.readouterr().err.split())
+
+    assert run_cli("mixture", file, "--resume", run, "--verify", 3, "--seeds", 1) == 0
+    found, best = read(run / "verification.json"), read(run / "best.json")
+    assert "Trained at the ratios of each method" in capsys.readouterr().out
+    first, winner, third = found["mixtures"]
+    assert [first["point"], first["trial"], winner["point"]] == ["uniform", None, "winner"]
+    assert first["shares"] == pytest.approx(dict.fromkeys(domains, 0.25)), "though no group has such a point"
+    assert winner["shares"] == pytest.approx({name: best["ratios"][name] for name in domains})
+    uniform = next(entry for entry in best["baselines"] if entry["name"] == "uniform")
+    journal = [weights for level in ("all", "left", "right") for weights in weights_of(run, level)]
+    assert any(all(abs(third["shares"][name] - each[name]) < 1e-8 for name in domains) for each in journal)
+    assert third["point"].rsplit(" of ", 1)[1] in ("'all'", "'left'", "'right'")
+    assert first["merged"]["capabilities"] == uniform["test"]["capabilities"]
+    assert winner["merged"]["utility"] == best["test"]["utility"], "in units of the points of the whole"
+
+    assert [entry["method"] for entry in found["retrained"]] == [
+        "found", "uniform", "in proportion to tokens", "prior ours", "RegMix",
+    ]  # fmt: skip
+    assert [entry["name"] for entry in best["proxies"]] == ["merges", "surrogates", "null", "ensemble"]
+    assert {entry["trained"] for entry in best["proxies"]} == {3}
+    levels = [read(folder / "best.json") for folder in run.glob("levels/*")]
+    on_search = sum(level["points"]["measured"] for level in levels)
+    costs = {row["method"]: row for row in found["cost"]}
+    assert costs["mergemix"]["evaluated_tokens"] / costs["regmix"]["evaluated_tokens"] > on_search / 3
+    assert "Held against 3 trained mixtures" in (run / "report.html").read_text(encoding="utf-8")

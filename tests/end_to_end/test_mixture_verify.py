@@ -377,14 +377,10 @@ def test_what_is_lacking_is_told_before_the_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_tree_a_run_that_is_not_finished_and_options_without_verify(
+def test_a_run_that_is_not_finished_and_options_without_verify(
     finished: Path, tmp_path: Path, family: Family, tasks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = load_config(write_file(tmp_path, family, tasks))
-    assert config.mixture is not None
-    tree = config.mixture.model_copy(update={"tree": {"both": ["b", "c"]}})
-    with pytest.raises(AftermixError, match="--verify: expected a mixture without a tree"):
-        refuse_unverifiable(config.model_copy(update={"mixture": tree}), mixtures=3, tokens=None)
     assert refuse_unverifiable(config, mixtures=3, tokens=None) == 640
     assert refuse_unverifiable(config, mixtures=3, tokens=99) == 99
     run = Path(shutil.copytree(finished, tmp_path / "run"))

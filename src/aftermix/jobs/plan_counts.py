@@ -127,7 +127,7 @@ def list_training_tokens(config: Config) -> Mapping[str, int | None]:
 
 def read_verification_tokens(config: Config) -> int | None:
     """Tokens of each mixture that `aftermix mixture --verify N` trains; None where the file does not say."""
-    if config.train is None or config.mixture is None or config.mixture.tree is not None:
+    if config.train is None or config.mixture is None:
         return None
 
     domains = [name for name, vector in config.vectors.items() if vector.role == "expert"]
@@ -138,13 +138,14 @@ def read_verification_tokens(config: Config) -> int | None:
 
 
 def list_retrained_ratios(config: Config) -> tuple[str, ...]:
-    """Methods whose ratios `aftermix mixture --verify N --seeds S` trains at, without DoReMi; none of a tree.
+    """Methods whose ratios `aftermix mixture --verify N --seeds S` trains at, without DoReMi.
 
     Raises what the mixture itself would on its input.
     """
     if read_verification_tokens(config) is None:
         return ()
-    (problem,), _ = _list_problems(config)
+    tree = config.mixture is not None and config.mixture.tree is not None
+    problem = TreeProblem.from_config(config).flat_problem if tree else MixtureProblem.build_flat(config)
     plain = (LABELS.get(name, f"prior {name}") for name in problem.named_mixtures)
     return "found", *plain, "RegMix"
 

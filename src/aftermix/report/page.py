@@ -95,7 +95,7 @@ def render(
         charts=draw_charts(run, context),
         shares=build_share_section(shares),
         mixture=build_mixture_section(mixture),
-        proxies=build_proxy_section(mixture),
+        proxies=build_proxy_section(mixture or (run.best if isinstance(run.best, TreeRecord) else None)),
         tree=tree,
         verification=build_verification_section(verification),
         landscape=landscape,

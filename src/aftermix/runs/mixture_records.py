@@ -339,3 +339,5 @@ class TreeRecord(MergedMixtureRecord):
     seconds: StageSeconds
     compared: tuple[ComparedRecord, ...] | None = None
     """Absent where the file compares nothing."""
+    proxies: tuple[ProxyRecord, ...] | None = None
+    """Absent until mixtures were trained to verify it."""

@@ -20,6 +20,7 @@ from aftermix.jobs.mixture.points import name_fitted, read_fitted
 from aftermix.jobs.mixture.problem import TOKENS, UNIFORM, FittedScores, MixtureProblem
 from aftermix.mixture.bounds import ShareBounds
 from aftermix.mixture.simplex import name_shares, order_shares, share_by_tokens
+from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS
 from aftermix.mixture.tree import (
     ROOT,
     WHERE,
@@ -114,6 +115,25 @@ class TreeProblem:
             fitted=self.fitted,
             # How far caps bind within a group is not known before its share is, so no file can be held against it.
             stray_priors=group is not self.root,
+        )
+
+    @property
+    def flat_problem(self) -> MixtureProblem:
+        """All experts side by side: the groups' limits say nothing of it, caps on epochs do.
+
+        Raises :class:`AftermixError` for caps that leave no choice.
+        """
+        section = self.section
+        # Nobody measures its design, which has as many points as its checks ask for.
+        settled: dict[str, object] = {"points": FEWEST_POINTS + 2 + len(self.experts) + len(section.priors)}
+        settled |= {"tree": None, "levels": {}, "experts": False, "bounds": {}, "fixed": {}, "repeats": 0}
+        return MixtureProblem.from_config(
+            self.config,
+            section.model_copy(update=settled),
+            tokens=self.tokens,
+            embedding=GroupEmbedding.flat(self.experts),
+            fitted=self.fitted,
+            stray_priors=True,
         )
 
     def plan_problems(self) -> tuple[MixtureProblem, ...]:

@@ -13,6 +13,7 @@ from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.mixture.command import mixture
+from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.search.run_inputs import open_run_suite
 from aftermix.jobs.search.score_lock import build_evaluation_lock, refuse_other_scores
 from aftermix.jobs.verify.expert_training import adopt_training
@@ -21,7 +22,6 @@ from aftermix.jobs.verify.retrained_ratios import retrain_ratios
 from aftermix.jobs.verify.training_file import find_sources, read_expert_tokens, refuse_missing_data
 from aftermix.mixture.rank_consistency import FEWEST
 from aftermix.report.page import write_report
-from aftermix.runs.mixture_records import MixtureRecord
 from aftermix.runs.records import BEST_FILE
 from aftermix.runs.session import RunSession, open_session
 from aftermix.runs.verification_records import (
@@ -35,19 +35,19 @@ def refuse_unverifiable(config: Config, *, mixtures: int, tokens: int | None) ->
     """The tokens of each training, when `config` says all that a verification needs.
 
     Raises :class:`AftermixError` for fewer than three mixtures or more than are measured, a file without `train:`, a
-    domain without data or whose data is not there, experts without a rate and schedule in common, no number of tokens
-    or too small a one, and a tree of domains.
+    domain without data or whose data is not there, experts without a rate and schedule in common, and no number of
+    tokens or too small a one.
     """
     require(config, "base", "vectors", "evaluate", "mixture", "train")
     assert config.mixture is not None  # noqa: S101 - required above; for the type checker
     assert config.train is not None  # noqa: S101
 
-    if config.mixture.tree is not None:
-        raise MixtureError("--verify", "expected a mixture without a tree", "Verify a file that has all experts flat.")
     if mixtures < FEWEST:
         raise MixtureError("--verify", f"expected at least {FEWEST} mixtures, found {mixtures}", "Train more of them.")
-    if mixtures > config.mixture.points:
-        found = f"expected at most the {config.mixture.points} mixtures of `mixture.points`, found {mixtures}"
+    points = _count_points(config)
+    if mixtures > points:
+        groups = " and of the levels of its tree" if config.mixture.tree is not None else ""
+        found = f"expected at most the {points} mixtures of `mixture.points`{groups}, found {mixtures}"
         raise MixtureError("--verify", found, "Train fewer, or measure more points.")
 
     domains = [name for name, vector in config.vectors.items() if vector.role == "expert"]
@@ -59,6 +59,14 @@ def refuse_unverifiable(config: Config, *, mixtures: int, tokens: int | None) ->
         found = f"expected at least {needed:,} tokens, a sequence of `train.context` for each domain, found {tokens:,}"
         raise MixtureError("--verify", found, f"Lower `train.context`, or train on more: {OPTION}.")
     return tokens
+
+
+def _count_points(config: Config) -> int:
+    """Mixtures that the design measures, of all groups of a tree."""
+    assert config.mixture is not None  # noqa: S101 - required before; for the type checker
+    if config.mixture.tree is None:
+        return config.mixture.points
+    return sum(problem.mixture.points for problem in TreeProblem.from_config(config).plan_problems())
 
 
 def run_and_verify(
@@ -95,14 +103,14 @@ def verify(
 ) -> Path:
     """Train `mixtures` mixtures of the finished run in `run` for real and write RUN/verification.json, its path.
 
-    The mixtures are measured points of the run that lie far apart, uniform and the winner the first, single domains
-    the last; each is trained from the base on `tokens` tokens (by default those of the experts) by the settings of
-    `config.train`, at the rate and schedule of the experts, into RUN/trained. Merges and trained models are measured
-    on the run's test items, and their ranks and scales compared; the trained runs are what RegMix learns from, and with
-    `doremi` the uniform one is the reference of DoReMi. With `seeds` that many models are trained at the ratios of each
-    method too (`retrained_ratios.py`). Every finished training and measurement is kept, so the same
-    call goes on after an interruption. All but `train:` is taken from the run. Source: MergeMix, sections 4.2 and 4.3;
-    docs/mixture.md, "Consistency" and "Baselines". Raises :class:`AftermixError`, and
+    The mixtures are measured points of the run, or of all groups of its tree, that lie far apart, uniform and the
+    winner the first, single domains the last; each is trained from the base on `tokens` tokens (by default those of the
+    experts) by the settings of `config.train`, at the rate and schedule of the experts, into RUN/trained. Merges and
+    trained models are measured on the run's test items, and their ranks and scales compared; the trained runs are what
+    RegMix learns from, and with `doremi` the uniform one is the reference of DoReMi. With `seeds` that many models are
+    trained at the ratios of each method too (`retrained_ratios.py`). Every finished training and measurement is kept,
+    so the same call goes on after an interruption. All but `train:` is taken from the run. Source: MergeMix, sections
+    4.2 and 4.3; docs/mixture.md, "Consistency" and "Baselines". Raises :class:`AftermixError`, and
     :class:`RunFailedError` once a training may have begun.
     """
     with open_session(run, resume=True) as session:
@@ -142,9 +150,9 @@ def _verify(
         retrained = retrain_ratios(verification, record, seeds=seeds, log=log)
         record = record.model_copy(update={"retrained": retrained})
     record.write(run / VERIFICATION_FILE)
-    # A run of an earlier version says nothing of proxies, and stays as it is.
-    best = MixtureRecord.read(run / BEST_FILE)
-    if best.proxies is not None:
+    # A run of an earlier version says nothing of proxies, and stays as it is; a tree's says it once it is verified.
+    best = verification.finished.best
+    if best.proxies is not None or verification.finished.is_tree:
         best.model_copy(update={"proxies": record.proxies}).write(run / BEST_FILE)
     write_report(run)
 

@@ -8,35 +8,32 @@ from pathlib import Path
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.config import Config, Split
 from aftermix.jobs.evaluator import MergeEvaluator
-from aftermix.jobs.mixture.problem import MixtureProblem
+from aftermix.jobs.verify.finished_run import FinishedMixture
 from aftermix.mixture.cost import MANUAL_RUNS, list_mixture_costs
-from aftermix.runs.mixture_records import MixtureRecord
-from aftermix.runs.records import BEST_FILE
 from aftermix.runs.verification_records import MethodCostRecord
 
 
 def build_cost_record(
-    evaluator: MergeEvaluator, run: Path, problem: MixtureProblem, *, trained: int, tokens: int
+    evaluator: MergeEvaluator, finished: FinishedMixture, *, trained: int, tokens: int
 ) -> tuple[MethodCostRecord, ...]:
-    """The cost table of the finished run in `run`: `cost` in `verification.json`.
+    """The cost table of the `finished` run: `cost` in `verification.json`.
 
     MergeMix trains the experts and evaluates points on search and what it verifies on select items; RegMix trains
     `trained` mixtures of `tokens` tokens and evaluates each on search items; DoReMi trains reference and proxy, and
     evaluates the reference on the proxy's tokens; tuning by hand trains as often as in the paper. The test items are
     the report's, and count for none.
     """
-    best = MixtureRecord.read(run / BEST_FILE)
     per_search, per_select = _count_tokens(evaluator, "search"), _count_tokens(evaluator, "select")
 
-    on_select = len(best.verified) + len(best.noise.points)
+    on_search, on_select = finished.evaluated
     costs = list_mixture_costs(
         parameters=evaluator.merger.pool.parameters,
-        expert_tokens=[_count_expert_tokens(evaluator.config, name, tokens) for name in problem.domains],
+        expert_tokens=[_count_expert_tokens(evaluator.config, name, tokens) for name in finished.problem.domains],
         run_tokens=tokens,
         runs=trained,
         proxy_tokens=2 * tokens,
         evaluated={
-            "mergemix": best.points.measured * per_search + on_select * per_select,
+            "mergemix": on_search * per_search + on_select * per_select,
             "regmix": trained * per_search,
             "doremi": tokens,
             "manual": MANUAL_RUNS * per_search,

@@ -15,7 +15,7 @@ from aftermix.errors import MixtureError
 from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.baselines import MixtureBaselines
-from aftermix.jobs.mixture.points import FittedSurrogates, read_fitted
+from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.proxies import ExpertScores, ProxyComparison, build_worth, count_positions
 from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility
@@ -24,6 +24,7 @@ from aftermix.jobs.search.score_lock import (
 )
 from aftermix.jobs.verify.cost import build_cost_record
 from aftermix.jobs.verify.doremi import doremi_ratios
+from aftermix.jobs.verify.finished_run import FinishedMixture
 from aftermix.jobs.verify.trained_mixtures import (
     MixtureToTrain,
     TrainedMixture,
@@ -41,9 +42,7 @@ from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS, Surrogate
 from aftermix.mixture.utility import MixtureUtility
 from aftermix.runs.answers.reading import keeps_answers
 from aftermix.runs.item_scores import complete_scores
-from aftermix.runs.journal import read_trials
-from aftermix.runs.mixture_records import MixtureRecord, ProxyRecord
-from aftermix.runs.records import BEST_FILE
+from aftermix.runs.mixture_records import ProxyRecord
 from aftermix.runs.trials import ItemScores
 from aftermix.runs.verification_records import (
     ConsistencyByScoreRecord,
@@ -67,14 +66,22 @@ class MixtureVerification:
 
     config: Config
     run: Path
-    problem: MixtureProblem
+    finished: FinishedMixture
     evaluator: MergeEvaluator
     scorer: UtilityScorer
     """The run's utility, in units of its merged points."""
-    fitted: FittedSurrogates
-    """To the merges on search items."""
     tokens: int
     measured: Sequence[TrainedMixture]
+
+    @property
+    def problem(self) -> MixtureProblem:
+        """All experts side by side."""
+        return self.finished.problem
+
+    @property
+    def fitted(self) -> FittedSurrogates:
+        """Surrogates of the merges on search items."""
+        return self.finished.fitted
 
     @classmethod
     def train_and_measure(
@@ -90,10 +97,11 @@ class MixtureVerification:
     ) -> MixtureVerification:
         """Choose, train and measure."""
         assert config.train is not None  # noqa: S101 - required before; for the type checker
-        problem = MixtureProblem.build_flat(config, fitted=read_fitted(run))
-        trials = [trial for trial in read_trials(run) if trial.is_complete]
-        best = MixtureRecord.read(run / BEST_FILE)
-        chosen = choose_mixtures(problem, trials, best.weights, mixtures)
+        finished = FinishedMixture.read(config, run)
+        problem = finished.problem
+        chosen = choose_mixtures(
+            problem, finished.trials, finished.best.weights, mixtures, adds_uniform=finished.is_tree
+        )
 
         if config.train.schedule != "constant":
             log(f"train.schedule is {config.train.schedule}: merges stand for trainings at a constant rate")
@@ -110,10 +118,9 @@ class MixtureVerification:
         )
         objectives = ObjectiveSet.build((problem.objective,), tasks=list(suite.tasks))
 
-        fitted = FittedSurrogates.fit(problem, trials, run=run)
-        scorer = UtilityScorer(problem, objectives, problem.build_utility(fitted.scores_NM))
+        scorer = UtilityScorer(problem, objectives, finished.utility)
         measured = measure_mixtures(evaluator, run, scorer, chosen, folders)
-        return cls(config, run, problem, evaluator, scorer, fitted, tokens, measured)
+        return cls(config, run, finished, evaluator, scorer, tokens, measured)
 
     def build_record(self, *, doremi: bool, log: Callable[[str], None]) -> VerificationRecord:
         """`verification.json`."""
@@ -143,9 +150,7 @@ class MixtureVerification:
             plain=self._list_plain_mixtures(),
             regmix=self._run_regmix(),
             doremi=self._run_doremi(log) if doremi else None,
-            cost=build_cost_record(
-                self.evaluator, self.run, self.problem, trained=len(self.measured), tokens=self.tokens
-            ),
+            cost=build_cost_record(self.evaluator, self.finished, trained=len(self.measured), tokens=self.tokens),
         )
 
     def _describe_mixture(self, entry: TrainedMixture) -> TrainedMixtureRecord:
@@ -153,7 +158,7 @@ class MixtureVerification:
         return TrainedMixtureRecord(
             name=entry.chosen.name,
             point=entry.chosen.point,
-            trial=entry.chosen.trial,
+            trial=None if self.finished.is_tree else entry.chosen.trial,
             shares=name_shares(entry.chosen.shares_K.round(9), self.problem.domains),
             folder=str(entry.folder.relative_to(self.run)),
             tokens=record.tokens,

@@ -23,8 +23,7 @@ from aftermix.jobs.verify.mixture_verification import MixtureVerification
 from aftermix.jobs.verify.trained_mixtures import TrainedItems, measure_trained_model, read_train_record, train_mixtures
 from aftermix.mixture.simplex import Floats, name_shares, order_shares
 from aftermix.runs.json_record import Interval
-from aftermix.runs.mixture_records import MixtureRecord
-from aftermix.runs.records import BEST_FILE, UtilityScore
+from aftermix.runs.records import UtilityScore
 from aftermix.runs.verification_records import RetrainedModelRecord, RetrainedRatioRecord, VerificationRecord
 from aftermix.seeds import derived_seed
 
@@ -68,7 +67,7 @@ def retrain_ratios(
 def _list_ratios(verification: MixtureVerification, record: VerificationRecord) -> Iterator[MethodRatios]:
     """The winner's ratios first."""
     problem = verification.problem
-    ratios = MixtureRecord.read(verification.run / BEST_FILE).ratios
+    ratios = verification.finished.best.ratios
     yield MethodRatios(FOUND, order_shares(ratios, problem.domains, where=FOUND))
     for name, row_K in problem.named_mixtures.items():
         yield MethodRatios(LABELS.get(name, f"prior {name}"), row_K)

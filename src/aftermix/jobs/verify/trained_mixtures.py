@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -53,12 +52,18 @@ class MixtureToTrain:
 
 
 def choose_mixtures(
-    problem: MixtureProblem, trials: Sequence[Trial], winner: Mapping[str, float], count: int
+    problem: MixtureProblem,
+    trials: Sequence[Trial],
+    winner: Mapping[str, float],
+    count: int,
+    *,
+    adds_uniform: bool = False,
 ) -> list[MixtureToTrain]:
     """Of the measured mixtures, `count` that lie far apart: uniform, the winner, then the farthest.
 
     Vertices come last: there the merge is the expert itself, and ranks agree by construction. `winner` is the run's
-    result as shares. Raises :class:`MixtureError` when fewer were measured.
+    result as shares. With `adds_uniform` the uniform mixture is one of them though no point of a tree is; else the
+    nearest to it. Raises :class:`MixtureError` when fewer were measured.
     """
     seed = problem.mixture.seed
     complete = [trial for trial in trials if trial.is_complete]
@@ -70,20 +75,29 @@ def choose_mixtures(
 
     # The winner may be an optimum that no trial has measured.
     won_K = np.array([winner[name] for name in problem.domains])
-    apart_N = np.abs(rows_NK - won_K).max(axis=1)
-    best = int(apart_N.argmin())
-    if apart_N[best] > SAME:
-        best, text = len(candidates), " ".join(f"{share:.9f}" for share in won_K)
-        candidates.append(MixtureToTrain(f"winner-{derived_seed(0, text):016x}"[:15], "winner", None, won_K))
-        rows_NK = np.concatenate([rows_NK, won_K[None]])
+    even_K = np.full(len(won_K), 1 / len(won_K))
+    best = _find_or_add(candidates, won_K, "winner")
+    if adds_uniform:
+        _find_or_add(candidates, even_K, "uniform")
+    rows_NK = np.stack([candidate.shares_K for candidate in candidates])
 
-    uniform = int(np.abs(rows_NK - 1 / rows_NK.shape[1]).max(axis=1).argmin())
+    uniform = int(np.abs(rows_NK - even_K).max(axis=1).argmin())
     mixed = np.flatnonzero(rows_NK.max(axis=1) < 1 - SAME)
 
     first = [row for row in (uniform, best) if row in mixed]
     apart = mixed[spread_out(rows_NK[mixed], first=np.searchsorted(mixed, first).tolist(), count=len(mixed), seed=seed)]
     rows = spread_out(rows_NK, first=apart.tolist(), count=count, seed=seed)
     return [candidates[row] for row in rows]
+
+
+def _find_or_add(candidates: list[MixtureToTrain], shares_K: Floats, name: str) -> int:
+    """The place of these shares among the candidates, at their end if they are not there."""
+    apart = [float(np.abs(candidate.shares_K - shares_K).max()) for candidate in candidates]
+    if min(apart) <= SAME:
+        return int(np.argmin(apart))
+    text = " ".join(f"{share:.9f}" for share in shares_K)
+    candidates.append(MixtureToTrain(f"{name}-{derived_seed(0, text):016x}"[:15], name, None, shares_K))
+    return len(candidates) - 1
 
 
 def train_mixtures(
@@ -180,6 +194,6 @@ def _measure_trained(evaluator: MergeEvaluator, problem: MixtureProblem, folder:
         return evaluator.model_evaluator.evaluate(stream_merged_tensors(merger, {**weights, name: 1.0}), split)
 
 
-def _inherit_options(merge: MergeConfig) -> dict[str, Any]:
+def _inherit_options(merge: MergeConfig) -> dict[str, object]:
     """The options of the file's merge that hold for a trained model too."""
     return {"exclude": merge.exclude, "seed": merge.seed, "dtype": merge.dtype, "vocabulary": merge.vocabulary}

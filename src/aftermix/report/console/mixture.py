@@ -45,7 +45,7 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
             _tabulate_ratios(best),
         ]
     else:
-        tables = [_tabulate_compared(best), _tabulate_tree(best.tree)]
+        tables = [*_tabulate_proxies(best), _tabulate_compared(best), _tabulate_tree(best.tree)]
     for table in tables:
         console.print(table)
 
@@ -107,7 +107,7 @@ def _tabulate_verified(best: MixtureRecord) -> Table:
     return table
 
 
-def _tabulate_proxies(best: MixtureRecord) -> list[Table]:
+def _tabulate_proxies(best: MixtureRecord | TreeRecord) -> list[Table]:
     """Their worth or their agreement; nothing for a run that does not tell it."""
     section = build_proxy_section(best)
     if section is None:

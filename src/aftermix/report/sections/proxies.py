@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aftermix.report.number_format import format_count, format_tokens, format_weight
-from aftermix.runs.mixture_records import MixtureRecord, ProxyAgreementRecord, ProxyRecord
+from aftermix.runs.mixture_records import MixtureRecord, ProxyAgreementRecord, ProxyRecord, TreeRecord
 
 PROXIES = {
     "merges": "merges",
@@ -30,13 +30,13 @@ class ProxySection:
     rows: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def build_proxy_section(record: MixtureRecord | None) -> ProxySection | None:
+def build_proxy_section(record: MixtureRecord | TreeRecord | None) -> ProxySection | None:
     """The section on the proxies of `record`; None for a run that says nothing of them."""
     if record is None or not record.proxies:
         return None
     if record.proxies[0].trained:
         return _tell_worth(record.proxies)
-    return _tell_agreement(record.proxies, record.agreement)
+    return _tell_agreement(record.proxies, record.agreement if isinstance(record, MixtureRecord) else None)
 
 
 def _tell_worth(proxies: Sequence[ProxyRecord]) -> ProxySection:
