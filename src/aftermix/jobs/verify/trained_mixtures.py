@@ -184,7 +184,7 @@ def _measure_trained(evaluator: MergeEvaluator, problem: MixtureProblem, folder:
     """The trained model in place of the experts: at 1, beside the instruction vectors as in every merge of the run."""
     config, name = evaluator.config, folder.name
     fixed = {vector: config.vectors[vector] for vector in problem.instruction}
-    merge = MergeConfig.model_validate({"method": "task_arithmetic", **_inherit_options(config.merge)})
+    merge = _build_merge(config.merge)
     alone = config.model_copy(update={"vectors": {**fixed, name: VectorConfig(model=str(folder))}, "merge": merge})
 
     pool = open_pool(alone)
@@ -194,6 +194,12 @@ def _measure_trained(evaluator: MergeEvaluator, problem: MixtureProblem, folder:
         return evaluator.model_evaluator.evaluate(stream_merged_tensors(merger, {**weights, name: 1.0}), split)
 
 
-def _inherit_options(merge: MergeConfig) -> dict[str, object]:
-    """The options of the file's merge that hold for a trained model too."""
-    return {"exclude": merge.exclude, "seed": merge.seed, "dtype": merge.dtype, "vocabulary": merge.vocabulary}
+def _build_merge(merge: MergeConfig) -> MergeConfig:
+    """The merge that adds a trained model, with the options of the file's that hold for it too."""
+    return MergeConfig(
+        method="task_arithmetic",
+        exclude=merge.exclude,
+        seed=merge.seed,
+        dtype=merge.dtype,
+        vocabulary=merge.vocabulary,
+    )
