@@ -37,6 +37,10 @@ class Family:
     """Stored tensors that transformers mentions as unexpected, and loads without."""
     fused: bool = False
     """Whether the live model holds in one parameter what the checkpoint stores in several."""
+    further: Mapping[str, Any] = field(default_factory=dict)
+    """Inputs beside the tokens: shapes of real numbers, or whole numbers as lists."""
+    image_tokens: int = 0
+    """Number of tokens that stand for an image."""
 
 
 SMALL = {

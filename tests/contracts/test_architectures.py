@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,9 +25,13 @@ from aftermix.jobs.merge.command import merge
 from aftermix.merging.merge import Merger, stream_merged_tensors
 from aftermix.merging.prepared import prepare_vectors
 from aftermix.merging.recipe import MergeRecipe
-from contracts.families import FAMILIES, IMAGE_TOKEN, IMAGES, PAIRED, TOKENS, Family
+from contracts.families import CAUSAL, FAMILIES, IMAGE_TOKEN, IMAGES, PAIRED, TOKENS, Family
+from contracts.named_families import COMPARING, HEARING, NAMED, SEEING
 
 Tensors = Mapping[str, torch.Tensor]
+OFTEN = ("qwen3_5", "whisper")
+"""Families asked for by name that every run of the tests looks at."""
+EVERY = [*FAMILIES, *(name if name in OFTEN else pytest.param(name, marks=pytest.mark.whole) for name in NAMED)]
 HALF = {"ties": {"density": 0.5}}
 A, B = {"a": 0.6, "b": 0.4}, {"a": -0.5, "b": 1.0}
 
@@ -57,7 +62,8 @@ class Instance:
     def outputs(self, model: Any) -> torch.Tensor:
         """Logits of a fixed input."""
         with torch.no_grad():
-            return model.eval()(**_inputs(self.family)).logits.clone()
+            output = model.eval()(**_inputs(self.family))
+        return (output.logits_per_image if self.family.loader == COMPARING else output.logits).clone()
 
 
 def _inputs(family: Family) -> dict[str, torch.Tensor]:
@@ -65,12 +71,27 @@ def _inputs(family: Family) -> dict[str, torch.Tensor]:
     if family.loader == IMAGES:
         return pixels
     tokens = torch.tensor([[5, 9, 200, 31, 7, 64, 2, 11]])
+    if family.further:
+        return _further_inputs(family, tokens)
     if family.loader == PAIRED:
         return {"input_ids": tokens, "decoder_input_ids": tokens[:, 2:6]}
     if "vision_config" not in family.config:
         return {"input_ids": tokens}
     tokens[0, 2:6] = IMAGE_TOKEN
     return {"input_ids": tokens, "token_type_ids": (tokens == IMAGE_TOKEN).long(), **pixels}
+
+
+def _further_inputs(family: Family, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Tokens, those of an image among them, with what is seen or heard."""
+    tokens[0, 2 : 2 + family.image_tokens] = IMAGE_TOKEN
+    further = {
+        name: torch.linspace(-1, 1, math.prod(given)).reshape(given)
+        if isinstance(given, tuple)
+        else torch.tensor(given)
+        for name, given in family.further.items()
+    }
+    kinds = {"mm_token_type_ids": (tokens == IMAGE_TOKEN).long()} if len(further) > 1 else {}
+    return {"decoder_input_ids" if family.loader == HEARING else "input_ids": tokens, **further, **kinds}
 
 
 def _make(family: Family, folder: Path) -> Instance:
@@ -113,10 +134,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=EVERY)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Instance:
     """A base and experts a (sharded where the family is stored as transformers writes it) and b."""
-    return _make(FAMILIES[request.param], tmp_path_factory.mktemp(request.param))
+    return _make((FAMILIES | NAMED)[request.param], tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -240,10 +261,16 @@ def test_the_same_shapes_with_other_heads_are_refused(name: str, key: str, tmp_p
 
 
 @pytest.mark.parametrize("with_names", ["base", "a"])
-@pytest.mark.parametrize("name", ["t5", "bert", "gemma3_multimodal"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("t5", "bert", "gemma3_multimodal", "qwen3_5"),
+        *(pytest.param(name, marks=pytest.mark.whole) for name in ("modernbert", "whisper", "qwen3_vl", "gemma4")),
+    ],
+)
 def test_second_names_of_an_embedding_may_be_stored_or_not(name: str, with_names: str, tmp_path: Path) -> None:
     """Random masks are drawn once for all names, so they stay one tensor."""
-    made = _make(FAMILIES[name], tmp_path)
+    made = _make((FAMILIES | NAMED)[name], tmp_path)
     tensors = stored(made.folder / with_names)
     tensors |= {second: tensors[first].clone() for second, first in made.family.ties.items()}
     for file in (made.folder / with_names).glob("model*"):
@@ -304,7 +331,7 @@ def test_a_model_that_rescales_its_own_weights_is_refused(tmp_path: Path) -> Non
 def test_the_engine_scores_what_was_written(
     made: Instance, written: Mapping[str, Path], family: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    if not made.family.loader.endswith("CausalLM"):
+    if made.family.loader not in (CAUSAL, SEEING):
         pytest.skip("lm-eval has no tasks for it")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(family["base"] / name, tmp_path)
@@ -360,6 +387,8 @@ def test_a_search_leaves_embeddings_head_and_positions_at_the_base(made: Instanc
 
 def test_every_family_is_of_the_size_that_the_table_promises(made: Instance) -> None:
     assert 2_000 < open_pool(made.config("ties", A)).parameters < 50_000
-    assert (made.family.loader == IMAGES) or made.load("base").get_input_embeddings().weight.shape[0] == TOKENS
+    assert (made.family.loader in (IMAGES, COMPARING)) or made.load("base").get_input_embeddings().weight.shape[
+        0
+    ] == TOKENS
     names, live = set(stored(made.folder / "base")), set(made.load("base").state_dict())
     assert made.family.fused == any(name.endswith("gate_up_proj") for name in live - names)

@@ -12,8 +12,10 @@ from aftermix.errors import ConfigError, ask_meant
 KINDS: Mapping[str, str] = {
     "embeddings": r"(^|\.)(embed_tokens\w*|tok_embeddings|token_embedding|word_embeddings|token_type_embeddings?"
     r"|wte|embed_in|patch_embed\w*|(cls|class|mask)_(token|embedding))(\.|$)|(^|\.)(embeddings|shared)\.weight$",
-    "head": r"(^|\.)(lm_head|embed_out|final_logits_bias)(\.|$)|^(head|proj_out|score|classifier|cls)\.",
-    "positions": r"(^|\.)(embed_positions|position_embeddings?|pos_embed|wpe|rotary\w*|relative_attention_bias)(\.|$)",
+    "head": r"(^|\.)(lm_head|embed_out|final_logits_bias)(\.|$)|^(head|proj_out|score|classifier|cls)\."
+    r"|^decoder\.(weight|bias)$",
+    "positions": r"(^|\.)(embed_positions|position_embeddings?|positional_embedding\w*|pos_embed|wpe|rotary\w*"
+    r"|relative_attention_bias)(\.|$)",
 }
 """Names of whole parts, over the families of `transformers`, by what the tensor is for."""
 
@@ -39,6 +41,8 @@ UNUSUAL_HEADS = {
     "embed_in.weight": "embed_out.weight",
     "cls.predictions.bias": "cls.predictions.decoder.weight",
     "lm_head.dense.weight": "lm_head.decoder.weight",
+    "embeddings.tok_embeddings.weight": "decoder.weight",
+    "model.encoder.conv1.weight": "proj_out.weight",
 }
 """Name of a head that is not stored, by the end of a stored name which shows that it is not `lm_head`."""
 SHARED = "shared.weight"
@@ -134,7 +138,8 @@ def find_tied_head(names: Iterable[str], config: dict[str, Any]) -> dict[str, st
         name.removesuffix(SHARED) + copy: name for name in known if f".{name}".endswith(f".{SHARED}") for copy in COPIES
     }
     originals = [name for name in known if name.endswith(EMBEDDINGS) and name not in copies]
-    heads = sorted(name for name in known if name.endswith(HEADS))
+    guessed = {_guess_head_name(name, known) for name in originals}
+    heads = sorted(name for name in known if name.endswith(HEADS) or name in guessed)
     if not originals and len(heads) == 1:
         return _find_tied_embedding(heads[0], known, config)
     if len(originals) != 1:
@@ -167,8 +172,8 @@ def _guess_head_name(embedding: str, known: Iterable[str]) -> str:
     for sign, head in UNUSUAL_HEADS.items():
         if any(name.endswith(sign) for name in known):
             return head
-    outer, inner, _ = embedding.rpartition("model.embed_tokens.weight")
-    return f"{outer if inner else ''}lm_head.weight"
+    outer, inner, _ = f".{embedding}".rpartition(".model.embed_tokens.weight")
+    return f"{outer}.lm_head.weight".removeprefix(".") if inner else "lm_head.weight"
 
 
 def select_text_config(config: dict[str, Any]) -> dict[str, Any]:

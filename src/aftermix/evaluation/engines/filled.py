@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers.models.auto import modeling_auto
 
 from aftermix.checkpoints.model import Model, read_tensor
 from aftermix.errors import EvaluationError, describe_cause
@@ -15,14 +17,16 @@ from aftermix.evaluation.engines.live_weights import LiveWeights
 LoadingReport = dict[str, list[str]]
 
 
-def fill_model(model: Model, *, dtype: torch.dtype, maker: Any = AutoModelForCausalLM) -> tuple[Any, LoadingReport]:
-    """An empty model of the configuration of `model`, made by the class `maker`, filled with its tensors.
+def fill_model(model: Model, *, dtype: torch.dtype, maker: Any = None) -> tuple[Any, LoadingReport]:
+    """An empty model of the configuration of `model`, made by the class `maker` (by default that of its kind), filled
+    with its tensors.
 
     Also returned is what transformers would report: names of parameters that got no values, and of tensors that have no
     place. Raises :class:`EvaluationError` for an architecture that transformers does not know.
     """
     try:
-        made = _make_empty(maker, name_architecture(model), dtype)
+        architecture = name_architecture(model)
+        made = _make_empty(maker or choose_model_class(architecture, model), architecture, dtype)
     except (ValueError, KeyError, TypeError) as error:
         raise _explain_architecture(model, error) from error
 
@@ -37,6 +41,24 @@ def fill_model(model: Model, *, dtype: torch.dtype, maker: Any = AutoModelForCau
         "missing_keys": missing,
         "unexpected_keys": [n for n in model.tensors if weights.find_route(n) is None],
     }
+
+
+def choose_model_class(architecture: Any, model: Model) -> Any:
+    """The class that answers texts with all tensors of `model`, whose configuration is `architecture`.
+
+    It is the causal one. Models of text and images have another where transformers has no causal class of their kind,
+    or one that has no place for what sees and does not leave it aside by itself.
+    """
+    kind = architecture.model_type
+    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
+    seeing = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind)
+    if seeing is None or causal == seeing:
+        return AutoModelForCausalLM
+    if causal is None:
+        return AutoModelForImageTextToText
+    is_stored = (model.config.get("architectures") or [None])[0] == seeing
+    left_aside = getattr(getattr(transformers, str(causal), None), "_keys_to_ignore_on_load_unexpected", None)
+    return AutoModelForImageTextToText if is_stored and not left_aside else AutoModelForCausalLM
 
 
 def _make_empty(maker: Any, architecture: Any, dtype: torch.dtype) -> Any:

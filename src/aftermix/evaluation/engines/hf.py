@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from aftermix import progress
 from aftermix.checkpoints.formats.configuration import LEFTOVERS, TIE, find_declared_dtype
@@ -20,7 +20,7 @@ from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import EvaluateConfig
 from aftermix.devices import open_device
 from aftermix.errors import EvaluationError, describe_cause
-from aftermix.evaluation.engines.filled import fill_model, name_architecture
+from aftermix.evaluation.engines.filled import choose_model_class, fill_model, name_architecture
 from aftermix.evaluation.engines.live_model import HarnessModel
 from aftermix.evaluation.engines.live_weights import LiveWeights
 from aftermix.evaluation.own.scored_model import ScoredModel
@@ -120,7 +120,8 @@ def open_planning_model(source: Path | Model, *, tokenizer_folder: Path, config:
             architecture = _settle_architecture(_read_architecture(checkpoint.folder), checkpoint)
         else:
             architecture = name_architecture(checkpoint)
-        model = AutoModelForCausalLM.from_config(architecture, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        maker = choose_model_class(architecture, checkpoint)
+        model = maker.from_config(architecture, trust_remote_code=False)
         return _wrap_model(model, tokenizer, config)
 
 
@@ -154,8 +155,8 @@ def _settle_architecture(architecture: Any, checkpoint: Checkpoint) -> Any:
 
 
 def _load_model(checkpoint: Model, *, device: torch.device, dtype: str, named: Any = None) -> Any:
-    """The model, as the class that the user `named`, by default the causal one."""
-    folder, maker = checkpoint.folder, named or AutoModelForCausalLM
+    """The model, as the class that the user `named`, by default that of its kind."""
+    folder = checkpoint.folder
     if dtype == "auto":
         wanted: Any = torch.float32 if device.type == "cpu" else "auto"
     else:
@@ -163,11 +164,12 @@ def _load_model(checkpoint: Model, *, device: torch.device, dtype: str, named: A
 
     if not isinstance(checkpoint, Checkpoint):
         stored = _find_stored_type(checkpoint) if wanted == "auto" else wanted
-        made, filled = fill_model(checkpoint, dtype=stored, maker=maker)
+        made, filled = fill_model(checkpoint, dtype=stored, maker=named)
         _refuse_incomplete(checkpoint, filled, named)
         return made.to(device).eval()
 
     config = _settle_architecture(_read_architecture(folder), checkpoint)
+    maker = named or choose_model_class(config, checkpoint)
     if wanted == "auto":  # what the tensors are, where the file names another type
         wanted = find_declared_dtype(checkpoint.config) or wanted
     try:
