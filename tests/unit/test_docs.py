@@ -51,6 +51,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "compare.NAME": config.RivalConfig,
     "compare.NAME.train": config.RivalTrainingConfig,
     "calibrate": config.CalibrateConfig,
+    "iterate": config.IterateConfig,
     "train": config.TrainConfig,
     "train.mixtures": config.TrainedMixturesConfig,
     "train.lora": config.LoraConfig,

@@ -12,7 +12,7 @@ TIED = f"{WORLD}/tied"
 TEXTS = f"{WORLD}/texts"
 COMMANDS = (
     "init", "doctor", "plan", "train", "average", "diff", "inspect", "analyze", "calibrate", "merge", "push", "export",
-    "search", "predict", "compare", "mixture", "evaluate", "report", "landscape",
+    "search", "predict", "compare", "mixture", "iterate", "evaluate", "report", "landscape",
 )  # fmt: skip
 """A test holds them against the documentation's pages."""
 

@@ -11,6 +11,7 @@ import click
 from aftermix.cli.before import doctor, init, plan
 from aftermix.cli.exports import TRAINERS, export
 from aftermix.cli.models import average, calibrate, diff, merge, push, train
+from aftermix.cli.rounds import iterate
 from aftermix.cli.runs import compare, evaluate, landscape, mixture, predict, report, search
 from aftermix.cli.vectors import analyze, inspect
 from aftermix.command_end import run_guarded
@@ -30,7 +31,7 @@ def cli() -> None:
 for command in (
     *(init, doctor, plan),
     *(train, average, diff, inspect, analyze, calibrate, merge, push, export),
-    *(search, mixture, evaluate, predict, compare, report, landscape),
+    *(search, mixture, iterate, evaluate, predict, compare, report, landscape),
 ):
     cli.add_command(command)
 

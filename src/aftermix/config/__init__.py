@@ -22,6 +22,7 @@ from aftermix.config.machines.hardware import (
 from aftermix.config.merge import SEARCH_EXCLUDE, MergeConfig, VectorConfig
 from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
 from aftermix.config.optimizer import OptimizerConfig, ScaleConfig
+from aftermix.config.rounds.iterate import IterateConfig
 from aftermix.config.search import Dimension, Objective, SearchConfig, SearchedSettings
 from aftermix.config.train import (
     DatasetConfig,
@@ -47,6 +48,7 @@ __all__ = [
     "HardwareConfig",
     "HostConfig",
     "ItemsConfig",
+    "IterateConfig",
     "LevelConfig",
     "LoraConfig",
     "MergeConfig",

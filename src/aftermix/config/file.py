@@ -18,6 +18,7 @@ from aftermix.config.fields import ConfigSection, Name
 from aftermix.config.merge import MergeConfig, VectorConfig
 from aftermix.config.mixture import MixtureConfig
 from aftermix.config.optimizer import OptimizerConfig, ScaleConfig
+from aftermix.config.rounds.iterate import IterateConfig
 from aftermix.config.search import Dimension, SearchConfig, SearchedSettings
 from aftermix.config.train import TrainConfig
 from aftermix.errors import Problem, ask_meant, find_meant, join_place, refuse_if_any
@@ -45,6 +46,8 @@ class Config(ConfigSection):
     mixture: MixtureConfig | None = None
     compare: dict[Name, RivalConfig] = {}  # noqa: RUF012 - pydantic copies defaults
     """Models that the winner of a search or a mixture is compared with, by name."""
+    iterate: IterateConfig | None = None
+    """Rounds of training, search and merge."""
     calibrate: CalibrateConfig = CalibrateConfig()
     tensor_names: dict[str, str | tuple[str, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
     """Names of tensors in distributed checkpoints -> names in the model."""

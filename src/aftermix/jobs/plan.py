@@ -111,11 +111,20 @@ class JobEstimate:
     """Tokens of these."""
     compared_tokens_per_s: float | None = None
     """Speed of these, measured here and now."""
+    rounds: int = 0
+    """Rounds of `iterate`, each of which has these trainings and evaluations; 0 of one job alone."""
 
     @property
     def compared_s(self) -> float:
         """Estimated wall seconds of the trainings of compared models; 0 where there are none, or no speed is known."""
         return self.compared_tokens / self.compared_tokens_per_s if self.compared_tokens_per_s else 0.0
+
+    @property
+    def training_s(self) -> float | None:
+        """Estimated wall seconds of all experts; None where the tokens or the speed of one are not known."""
+        if self.training.keys() - self.training_speeds.keys() or None in self.training.values():
+            return None
+        return sum((count or 0) / self.training_speeds[name] for name, count in self.training.items())
 
     @property
     def seconds(self) -> dict[str, float]:

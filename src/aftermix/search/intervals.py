@@ -32,9 +32,16 @@ Interval = tuple[float, float]
 
 
 def bootstrap_mean(
-    items: Mapping[str, OptionalScores], *, weights: Mapping[str, float], seed: int, key: str = "objective"
+    items: Mapping[str, OptionalScores],
+    *,
+    weights: Mapping[str, float],
+    seed: int,
+    key: str = "objective",
+    confidence: float = CONFIDENCE,
 ) -> Interval:
-    """The 95% interval of `sum_t weights_t * score_t`, each score the mean over the task's items that have a value.
+    """The interval of `sum_t weights_t * score_t`, each score the mean over the task's items that have a value.
+
+    It is that of 95 %, or of `confidence`.
 
     Items are drawn within a task; within each leaf of a group whose leaves are weighted. Items with weights take these
     along: the score of a draw is a ratio of sums, as bits over bytes.
@@ -66,7 +73,7 @@ def bootstrap_mean(
         n_resamples=RESAMPLES,
         batch=BATCH,
         vectorized=True,
-        confidence_level=CONFIDENCE,
+        confidence_level=confidence,
         method="percentile",
         rng=generator(seed, "bootstrap", key),
     ).confidence_interval

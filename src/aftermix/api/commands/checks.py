@@ -50,6 +50,10 @@ def estimate_file(file: Path) -> JobEstimate:
 
     config = load_config(file)
     refuse_missing_extra("search", what="plan")
+    if config.iterate is not None:
+        from aftermix.jobs.iterate.plan import plan_rounds
+
+        return plan_rounds(config)
     from aftermix.jobs.plan import plan
 
     return plan(config)

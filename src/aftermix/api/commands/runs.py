@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from aftermix.extras import refuse_missing_extra
 
 if TYPE_CHECKING:
+    from aftermix.config import Config
     from aftermix.jobs.paired.command import ComparisonRecord
     from aftermix.jobs.paired.run_scores import HeldOut
     from aftermix.jobs.search.predict import PredictionRecord
+    from aftermix.runs.rounds.iterate_records import IterateRecord
 
 
 def predict_merge(run: Path, weights: str) -> PredictionRecord:
@@ -36,6 +38,18 @@ def compare_results(a: Path, b: Path, *, cluster: str | None = None, split: Held
     from aftermix.jobs.paired.command import compare_scores
 
     return compare_scores(a, b, cluster=cluster, split=split)
+
+
+def run_rounds(config: Config, run: Path, *, resume: bool = False, log: Callable[[str], None]) -> IterateRecord:
+    """Train, search and merge round after round in the folder `run`: `aftermix iterate`.
+
+    Raises :class:`AftermixError` with nothing written, and :class:`RunFailedError` once something is.
+    """
+    refuse_missing_extra("search", what="iterate")
+    refuse_missing_extra("train", what="iterate")
+    from aftermix.jobs.iterate.command import iterate
+
+    return iterate(config, run, resume=resume, log=log)
 
 
 def write_run_report(run: Path) -> Path:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aftermix.report.number_format import ScoreScale
     from aftermix.runs.json_record import Interval
     from aftermix.runs.records import ScoresRecord
+    from aftermix.runs.rounds.iterate_records import IterateRecord
     from aftermix.saliency.storage import StatisticsNote
 
 BUSY_CORES = 0.3
@@ -45,6 +46,7 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
     """Disk, memory, evaluations, tokens and time."""
     yield f"Parameters      {needs.parameters:,}"
     written = f"{needs.experts} experts" if needs.experts else "the merged model"
+    written = f"experts and merges of {needs.rounds} rounds" if needs.rounds else written
     vectors = f", {format_bytes(needs.vector_bytes)} for their vectors" if needs.vector_bytes else ""
     yield f"Disk            {format_bytes(needs.disk_bytes)} for {written}{vectors}"
 
@@ -81,7 +83,17 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
     yield from _describe_training_time(needs)
     if needs.verification_tokens:
         yield from _describe_verification(needs, needs.verification_tokens)
+    yield from _describe_rounds(needs)
     yield from (f"Note            {remark}" for remark in needs.remarks)
+
+
+def _describe_rounds(needs: JobEstimate) -> Iterator[str]:
+    """Number of the rounds of `iterate`, and their time together."""
+    if needs.rounds:
+        train_s = needs.training_s
+        total = needs.rounds * (sum(needs.seconds.values()) + (train_s or 0.0))
+        told = f"about {format_time(total)}" + ("" if train_s is not None else " and the trainings")
+        yield f"Rounds          at most {needs.rounds}, each with these trainings and evaluations: {told}"
 
 
 def _describe_training_time(needs: JobEstimate) -> Iterator[str]:
@@ -282,3 +294,11 @@ def format_time(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def describe_rounds(record: IterateRecord, run: Path) -> Iterator[str]:
+    """Describe why no round follows, and the model."""
+    reasons = {"rounds": "all rounds are done", "no sure gain": "the last round had no sure gain"}
+    yield f"Ended: {reasons[record.stopped or 'rounds']}"
+    place = record.model if not record.rounds or record.model == record.rounds[0].base else run / record.model
+    yield f"Model: {place}"

@@ -35,7 +35,7 @@ def read_run_scores(path: Path, split: HeldOut) -> dict[str, ScoredTask]:
     best = run.best
     if best is None or best.winner is None:
         raise EvaluationError(str(path), "has no winner yet", f"Finish it: `aftermix search --resume {path}`.")
-    items = read_items_file(_locate_winner(run, split), noun=f"the {split} item scores of the winner")
+    items = read_items_file(locate_winner_items(run, split), noun=f"the {split} item scores of the winner")
     splits = SplitRecord.read(path / SPLIT_FILE).tasks
     find = _open_documents(run.config, splits, run)
 
@@ -67,8 +67,8 @@ def _weigh(names: tuple[str, ...], scores: OptionalScores) -> list[tuple[str, fl
     return list(zip(names, scores, weighed, strict=True))
 
 
-def _locate_winner(run: RunContents, split: HeldOut) -> Path:
-    """The file of the winner's item scores."""
+def locate_winner_items(run: RunContents, split: HeldOut) -> Path:
+    """The file of the item scores of a finished run's winner."""
     best = run.best
     if isinstance(best, BestRecord):
         if split == "select":

@@ -1,0 +1,1 @@
+"""Sections of the file on jobs in a row."""
