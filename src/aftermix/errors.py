@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 LONGEST_TEXT = 2000
 """Characters of a part of a message: room for a long path and a list of names."""
@@ -181,6 +182,17 @@ class AftermixError(Exception):
         self.problem = Problem(where, found, remedy)
         self.problems: tuple[Problem, ...] = (self.problem,)
         super().__init__(str(self.problem))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Parts to pickle: a worker's error reaches the process that asked it as it was raised."""
+        return _restore_error, (type(self), self.args, self.__dict__)
+
+
+def _restore_error(kind: type[AftermixError], texts: tuple[object, ...], state: dict[str, Any]) -> AftermixError:
+    error = kind.__new__(kind, *texts)
+    error.args = texts
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(AftermixError):

@@ -11,7 +11,7 @@ from typing import Literal
 
 from aftermix.errors import AftermixError
 
-Extra = Literal["search", "train", "report", "plots", "lora", "gguf"]
+Extra = Literal["search", "train", "report", "plots", "lora", "gguf", "ray"]
 MODULES: dict[str, tuple[str, ...]] = {
     "search": (
         "accelerate",
@@ -31,6 +31,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "plots": ("plotly",),
     "lora": ("peft",),
     "gguf": ("gguf", "transformers"),
+    "ray": ("ray",),
 }
 """Modules of each extra of `pyproject.toml`, beside those of the extras that it takes in."""
 TAKES_IN: dict[str, tuple[str, ...]] = {"search": ("report",)}

@@ -14,13 +14,18 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Self
+from typing import IO, Self
+
+from aftermix.workers import processes
 
 COMMAND = "from aftermix.cli import main; main()"
 """The command line."""
+WORKER = processes.COMMAND
+"""A worker process."""
 SERVER_FILE = Path(__file__).with_name("fork_server.py")
 
 
@@ -32,6 +37,30 @@ def connect_server(process: int) -> socket.socket:
         command = [sys.executable, str(SERVER_FILE), str(theirs.fileno())]
         subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     return ours
+
+
+class ForkedWorker:
+    """A worker process from a fork: standard input is `channel`; started as :func:`launch_process` starts one."""
+
+    def __init__(self, channel: socket.socket, errors: IO[bytes], environment: Mapping[str, str]) -> None:
+        our_news, their_news = os.pipe()
+        self._news = os.fdopen(our_news, "rb")
+        with Path(os.devnull).open("wb") as nothing:
+            request = {"arguments": [WORKER], "folder": str(Path.cwd()), "environment": dict(environment)}
+            streams = [channel.fileno(), nothing.fileno(), errors.fileno(), their_news]
+            socket.send_fds(connect_server(os.getpid()), [json.dumps(request).encode()], streams)
+        os.close(their_news)
+        self.pid = int(self._news.readline())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code, negative for a signal; raise :class:`subprocess.TimeoutExpired` if it still runs."""
+        if not select.select([self._news], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired(WORKER, timeout or 0.0)
+        return int(self._news.readline())
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        os.kill(self.pid, signal.SIGKILL)
 
 
 class ForkedProcess:

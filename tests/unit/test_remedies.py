@@ -46,6 +46,7 @@ OTHER_OPTIONS = {
     "mixture/exports/trainers/ms_swift.py": "--model",
     "checkpoints/formats/gguf.py": "--merge",
     "report/notebook/run_charts.py": "--jp-layout-color --vscode-editor-background",
+    "workers/ray_actors.py": "--head",
     "mergekit/writing.py": "--random-seed --lora-merge-cache",
 }
 

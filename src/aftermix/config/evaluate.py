@@ -149,6 +149,13 @@ class EvaluateConfig(PromptConfig):
     """Type the engine computes in; `auto` is float32 on a CPU and the base's type on an accelerator."""
     threads: Threads = "auto"
     """CPU threads of the engine."""
+    workers: Count = 1
+    """Processes or actors that measure points at the same time, each with an engine of its own."""
+    cluster: Literal["ray"] | None = None
+    """`ray`: workers are actors of a Ray cluster; by default they are processes of this machine."""
+    gpus_per_worker: Count = 1
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which a measurement that has not ended is taken from its worker, which is replaced."""
     max_length: Count | None = None
     apply_chat_template: bool = False
     date: Day | None = None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -20,6 +20,7 @@ from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.places import ItemPlaces
 from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.jobs.merge.statistics import open_merger
+from aftermix.jobs.parallel.tasks import MeasureTask
 from aftermix.jobs.search.baselines import BaselineMerge
 from aftermix.jobs.search.settings import apply_settings, leaves_vectors_as_they_are
 from aftermix.jobs.search.space_from_config import refuse_unfit_ranges
@@ -32,6 +33,7 @@ from aftermix.runs.input_records import SplitRecord, TaskSplitRecord
 from aftermix.runs.trials import ItemMeasurement, Point, Settings
 from aftermix.search.choosing.elimination import deal_rounds
 from aftermix.search.space import SearchSpace
+from aftermix.workers.opening import WorkerSite, find_site
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,19 @@ def tell_warnings(suite: EvaluationSuite) -> None:
         progress.warn(printable(line))
 
 
+class MeasuringWorkers(Protocol):
+    """Other processes that have opened the same models and tasks."""
+
+    def announce(self, task: MeasureTask, split: Split, places: ItemPlaces | None = None) -> None:
+        """Begin a measurement that is soon asked for."""
+
+    def measure(self, task: MeasureTask, split: Split, places: ItemPlaces | None = None) -> ItemMeasurement:
+        """Wait for a measurement, announced or not."""
+
+
 @dataclass(frozen=True)
 class MergeEvaluator:
-    """Measuring device of a search: its configuration, its merge and a living model."""
+    """Measuring device of a search: its configuration, its merge and a living model, or workers that have such."""
 
     config: Config
     merger: Merger
@@ -133,6 +145,10 @@ class MergeEvaluator:
     prepare_s: float
     inputs: InputStamps
     """Of the models as they were opened: one that changes ends the run, whether or not it would be read again."""
+    site: WorkerSite | None = None
+    """Machine or cluster on which the file has measurements made; None where this process makes them."""
+    crew: MeasuringWorkers | None = None
+    """The workers there, once they are hired."""
 
     @staticmethod
     def open(
@@ -147,21 +163,49 @@ class MergeEvaluator:
     ) -> MergeEvaluator:
         """Prepare the vectors, unless `space` has settings that every trial would have to prepare them for, load the
         model, and rehearse with the base's weights (`threads` as in :meth:`ModelEvaluator.rehearse`).
+
+        Where the file asks for workers, these prepare the vectors, and CPU threads are shared out among them. Raises
+        :class:`AftermixError` where they cannot be had.
         """
         assert config.evaluate is not None  # noqa: S101 - a search requires it; for the type checker
         started = perf_counter()
+        site = find_site(config.evaluate)
         inputs = InputStamps.take(list_input_files(pool))
         merger = open_merger(config, pool, recipe)
         refuse_unfit_ranges(config, merger)
-
-        once = leaves_vectors_as_they_are(recipe.method, space.settings)
-        prepared = prepare_vectors(merger) if once else None
+        prepared = prepare_vectors(merger) if site is None and _prepares_once(recipe, space.settings) else None
 
         model_evaluator = ModelEvaluator.open(pool, config.evaluate, suite, keeps_answers=keeps_answers)
+        if site is not None and threads is None:
+            torch.set_num_threads(site.layout.threads)
         threads = model_evaluator.rehearse(config.evaluate, threads=threads)
         placed = move_to_device(prepared, model_evaluator.engine.lm.device) if prepared is not None else None
         seconds = perf_counter() - started
-        return MergeEvaluator(config, merger, placed, model_evaluator, threads, prepare_s=seconds, inputs=inputs)
+        return MergeEvaluator(config, merger, placed, model_evaluator, threads, seconds, inputs, site)
+
+    @staticmethod
+    def open_in_worker(
+        config: Config,
+        pool: ModelPool,
+        recipe: MergeRecipe,
+        *,
+        settings: Collection[str],
+        suite: EvaluationSuite,
+        threads: int,
+        keeps_answers: bool,
+        inputs: InputStamps | None,
+    ) -> MergeEvaluator:
+        """The same in a worker of a run that has rehearsed, and has taken the stamps of its `inputs`."""
+        assert config.evaluate is not None  # noqa: S101 - a search requires it; for the type checker
+        started = perf_counter()
+        inputs = inputs or InputStamps.take(list_input_files(pool))
+        merger = open_merger(config, pool, recipe)
+        prepared = prepare_vectors(merger) if _prepares_once(recipe, settings) else None
+
+        model_evaluator = ModelEvaluator.open(pool, config.evaluate, suite, keeps_answers=keeps_answers)
+        torch.set_num_threads(threads)
+        placed = move_to_device(prepared, model_evaluator.engine.lm.device) if prepared is not None else None
+        return MergeEvaluator(config, merger, placed, model_evaluator, threads, perf_counter() - started, inputs)
 
     def tabulate_requests(self) -> RequestTable | None:
         """The requests of a new run, whose answers it keeps; None where it can keep none."""
@@ -173,14 +217,39 @@ class MergeEvaluator:
         return list(self.model_evaluator.suite.tasks)
 
     def evaluate(self, point: Point, split: Split, places: ItemPlaces | None = None) -> ItemMeasurement:
-        """Score the merge at `point` on one split, or on its items at `places`.
+        """Score the merge at `point` on one split, or on its items at `places`. Raises as :meth:`measure`."""
+        return self.measure(MeasureTask.of_point(point), split, places)
+
+    def evaluate_baseline(self, baseline: BaselineMerge, split: Split) -> ItemMeasurement:
+        """Score a composition under its own method, every tensor given: it may differ where the search does not.
+
+        Raises as :meth:`measure`.
+        """
+        return self.measure(MeasureTask.of_baseline(baseline), split)
+
+    def measure(self, task: MeasureTask, split: Split, places: ItemPlaces | None = None) -> ItemMeasurement:
+        """Make a measurement here, or have it made by a worker.
 
         Raises :class:`InputFaultError` when an input has changed.
         """
+        if self.crew is not None:
+            return self.crew.measure(task, split, places)
         with self.inputs.watch():
-            return self._evaluate(point, split) if places is None else self._evaluate(point, split, places)
+            return task.make(self, split, places)
 
-    def _evaluate(self, point: Point, split: Split, places: ItemPlaces | None = None) -> ItemMeasurement:
+    def announce(self, task: MeasureTask, split: Split, places: ItemPlaces | None = None) -> None:
+        """Have workers, if there are any, begin a measurement that is soon asked for, and whose blocks are kept in the
+        journal that is open around the call.
+        """
+        if self.crew is not None:
+            self.crew.announce(task, split, places)
+
+    def announce_point(self, point: Point, split: Split, places: ItemPlaces | None = None) -> None:
+        """As :meth:`announce`, of the merge at `point`."""
+        self.announce(MeasureTask.of_point(point), split, places)
+
+    def measure_point(self, point: Point, split: Split, places: ItemPlaces | None) -> ItemMeasurement:
+        """Score the merge at `point` with the model of this process."""
         weights = self.place_weights(point)
         if self.prepared is None:
             merger = self.build_merger(point.settings)
@@ -191,15 +260,8 @@ class MergeEvaluator:
         merged = prepared.stream_merged(weights, place=self.model_evaluator.engine.place)
         return self.model_evaluator.evaluate(merged, split, unchanged=prepared.unchanged, places=places)
 
-    def evaluate_baseline(self, baseline: BaselineMerge, split: Split) -> ItemMeasurement:
-        """Score a composition under its own method, every tensor given: it may differ where the search does not.
-
-        Raises as :meth:`evaluate` does.
-        """
-        with self.inputs.watch():
-            return self._evaluate_baseline(baseline, split)
-
-    def _evaluate_baseline(self, baseline: BaselineMerge, split: Split) -> ItemMeasurement:
+    def measure_baseline(self, baseline: BaselineMerge, split: Split) -> ItemMeasurement:
+        """Score a composition with the model of this process."""
         if baseline.as_the_file:
             return self.model_evaluator.evaluate(stream_merged_tensors(self.merger, baseline.weights), split)
 
@@ -231,6 +293,11 @@ class MergeEvaluator:
     def build_config(self, settings: Settings) -> Config:
         """The configuration under the settings of one point."""
         return apply_settings(self.config, settings)
+
+
+def _prepares_once(recipe: MergeRecipe, settings: Collection[str]) -> bool:
+    """True if no setting that is searched decides what vectors keep."""
+    return leaves_vectors_as_they_are(recipe.method, settings)
 
 
 def build_split_record(suite: EvaluationSuite) -> SplitRecord:

@@ -24,6 +24,7 @@ from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.plan_counts import (
     MIXTURE,
     build_verification_settings,
+    count_at_once,
     count_mixture_measurements,
     count_runs,
     count_search_measurements,
@@ -44,6 +45,7 @@ from aftermix.search.objective import ObjectiveSet
 from aftermix.search.space import SearchSpace
 from aftermix.training.base_model import open_base
 from aftermix.training.trainer import uses_cuda
+from aftermix.workers.opening import find_site
 
 SAMPLE_S = 2.0
 """Seconds of a merge that are measured."""
@@ -71,6 +73,10 @@ class JobEstimate:
     tokens: Mapping[Split, int] = field(default_factory=dict)
     """Tokens through the model by split, over all its measurements."""
     tokens_per_s: float | None = None
+    workers: str = ""
+    """Workers that measure, and their devices; empty where the job measures by itself."""
+    at_once: Mapping[Split, float] = field(default_factory=dict)
+    """Evaluations by split that workers make in the time of one; none where the job measures by itself."""
     threads: int | None = None
     """CPU threads with which that was measured, and of a job that begins as busy as the machine is."""
     busy_cores: float = 0.0
@@ -132,7 +138,8 @@ class JobEstimate:
         if not self.tokens_per_s:
             return {}
         return {
-            split: tokens / self.tokens_per_s + self.combine_s * self.measurements[split]
+            split: (tokens / self.tokens_per_s + self.combine_s * self.measurements[split])
+            / self.at_once.get(split, 1.0)
             for split, tokens in self.tokens.items()
         }
 
@@ -223,6 +230,11 @@ def _plan_evaluations(
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
 
+    site = find_site(config.evaluate)
+    if site is not None:
+        site.leave()
+        torch.set_num_threads(site.layout.threads)
+    local = site.layout.workers if site is not None and site.cluster is None else 1
     suite = open_task_suite(config.evaluate)
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
     engine = suite.open_engine(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
@@ -244,8 +256,8 @@ def _plan_evaluations(
     return JobEstimate(
         parameters=pool.parameters,
         disk_bytes=disk * (1 + sum(models for models, _ in contest.trainings.values())),
-        memory_bytes=BYTES_PER_NUMBER * pool.parameters * (5 if contest.trainings else 1)
-        + (count_prepared_bytes(merger) if once else 0),
+        memory_bytes=BYTES_PER_NUMBER * pool.parameters * (4 * bool(contest.trainings) + local)
+        + (local * count_prepared_bytes(merger) if once else 0),
         memory_free_bytes=free,
         measurements=measurements,
         items=suite.count_items(),
@@ -253,6 +265,8 @@ def _plan_evaluations(
         cut_prompts=suite.count_cut_prompts(lm),
         tokens={split: count * measurements[split] for split, count in per_model.items()},
         tokens_per_s=suite.measure_speed(lm),
+        workers=site.layout.describe() if site is not None else "",
+        at_once=count_at_once(config, site.layout.workers, batches=space is not None) if site is not None else {},
         threads=threads,
         busy_cores=busy,
         sharing=suite.describe_sharing(lm),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from aftermix.config import Config, Split, TrainConfig
@@ -78,6 +79,17 @@ def count_runs(config: Config, *, trial: int, finalist: int) -> int:
     if search.budget_tokens is None:
         return search.trials
     return min(search.trials, build_budget(search, trial_tokens=trial, finalist_tokens=finalist).count_trials())
+
+
+def count_at_once(config: Config, workers: int, *, batches: bool) -> dict[Split, float]:
+    """Evaluations that `workers` make in the time of one: of a search (`batches`) a whole batch before the next.
+
+    >>> count_at_once(Config(), 3, batches=True)
+    {'search': 2.0, 'select': 3.0, 'test': 3.0}
+    """
+    batch = config.search.points_at_once
+    search = batch / math.ceil(batch / workers) if batches else float(workers)
+    return {"search": search, "select": float(workers), "test": float(workers)}
 
 
 def count_mixture_measurements(config: Config) -> dict[Split, int]:

@@ -43,7 +43,7 @@ GROWABLE = ("trials", "budget_tokens", "top", "baselines", "max_consecutive_fail
 """Search settings that may change on resume without making it another search."""
 PROPOSING = ("strategy", "batch", "startup")
 """Search settings that a file may leave to the run that it goes on with."""
-MACHINE = ("batch_size", "threads", "device")
+MACHINE = ("batch_size", "threads", "device", "workers", "cluster", "gpus_per_worker", "timeout_s")
 """Settings of the engine that depend on the machine at hand; they move scores by rounding at most."""
 KEPT_ALONE = ("reference_loglikelihood",)
 """Settings that decide what is kept beside a score, and not the score."""

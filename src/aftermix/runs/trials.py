@@ -162,6 +162,16 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class WorkerAttempt:
+    """The try that a measurement ended with: who made it, and which one it was."""
+
+    worker: int = 0
+    """Number of the process, from 0."""
+    attempt: int = 1
+    """Number of the try, from 1."""
+
+
+@dataclass(frozen=True)
 class ItemMeasurement:
     """Result of one evaluation of a merge: per-item scores by task, and wall seconds by phase."""
 
@@ -171,8 +181,12 @@ class ItemMeasurement:
     """Answers that the scores are of, request by request; None in runs that do not keep them."""
     tokens: int | None = None
     """Positions that the model computed for it, padding included; None where nobody counted."""
+    by: WorkerAttempt = WorkerAttempt()
 
 
+E = TypeVar("E", bound=Exception)
+Announce = Callable[[Point, Split], object]
+"""Tells that a merge is soon measured on a split: whoever measures several at a time begins."""
 Measure = Callable[[Point, Split], ItemMeasurement]
 """Scores the merge at this point on one split of the items."""
 
@@ -183,6 +197,18 @@ _LATER_KEYS = ("strategy", "batch", "worker", "attempt", "tokens")
 _ITEMS: TypeAdapter[dict[str, list[Finite | None] | ScoresRecords]] = TypeAdapter(
     dict[str, StoredScores], config=ConfigDict(allow_inf_nan=False)
 )
+
+
+def mark_attempt(error: E, by: WorkerAttempt) -> E:
+    """`error`, which a measurement ended with, with the try that it was."""
+    error.__dict__["measured_by"] = by
+    return error
+
+
+def read_attempt(error: Exception, *, otherwise: WorkerAttempt) -> WorkerAttempt:
+    """The try that ended with `error`, where it says so."""
+    by: WorkerAttempt = error.__dict__.get("measured_by", otherwise)
+    return by
 
 
 def describe_point(point: Point) -> str:

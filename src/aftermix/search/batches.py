@@ -70,14 +70,17 @@ class BatchQueue:
 
         None where nothing is proposed any more.
         """
+        return self.opened.popleft() if self.list_open(trials) else None
+
+    def list_open(self, trials: Sequence[Trial]) -> Sequence[ProposedPoint]:
+        """The points of the trials after `trials`, as far as they are proposed: what is left of one batch."""
         if not self.opened:
             self.opened.extend(self._propose(trials))
-            if not self.opened:
-                return None
-            if self.is_recorded:
-                journal.append_batch(self.folder, self.opened)
-            self.next_batch += 1
-        return self.opened.popleft()
+            if self.opened:
+                if self.is_recorded:
+                    journal.append_batch(self.folder, self.opened)
+                self.next_batch += 1
+        return tuple(self.opened)
 
     def _propose(self, trials: Sequence[Trial]) -> list[ProposedPoint]:
         suggestions = self.propose(trials, self.wanted)

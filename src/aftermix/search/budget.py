@@ -30,10 +30,10 @@ class TokenBudget:
     finalists_before: int = 0
     """Finalists of this run, when it was shorter, that have been measured already."""
 
-    def has_room(self, trials: Sequence[Trial]) -> bool:
-        """True if one more trial after `trials`, and the finalists after it, stay within the limit."""
+    def has_room(self, trials: Sequence[Trial], *, more: int = 1) -> bool:
+        """True if so many `more` trials after `trials`, and the finalists after them, stay within the limit."""
         spent = count_spent_tokens(trials, trial_tokens=self.trial_tokens)
-        return spent + self.trial_tokens + self._count_reserve(len(trials) + 1) <= self.limit
+        return spent + more * self.trial_tokens + self._count_reserve(len(trials) + more) <= self.limit
 
     def count_trials(self) -> int:
         """Trials that the limit gives, if each costs what is planned."""

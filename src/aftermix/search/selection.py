@@ -11,7 +11,16 @@ from aftermix.config import SearchConfig
 from aftermix.errors import RunFailedError
 from aftermix.runs.answers.blocks import discard_blocks, journal_blocks
 from aftermix.runs.journal import locate_items, read_items, write_items
-from aftermix.runs.trials import ItemScores, Measure, Setting, Trial, average_scores, check_items, describe_point
+from aftermix.runs.trials import (
+    Announce,
+    ItemScores,
+    Measure,
+    Setting,
+    Trial,
+    average_scores,
+    check_items,
+    describe_point,
+)
 from aftermix.search.choosing.finalists import MeasuredFinalist, SelectRounds
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.pareto import find_front, measure_distances_to_ideal, measure_spans
@@ -54,6 +63,7 @@ def choose_winner(
     config: SearchConfig,
     tasks: Sequence[str],
     measure: Measure,
+    announce: Announce | None = None,
     ranking: Sequence[int] | None = None,
     settled: bool = False,
     rounds: SelectRounds | None = None,
@@ -71,6 +81,8 @@ def choose_winner(
     the only one. With `rounds` candidates are measured round by round and dropped as :mod:`~.choosing.elimination`
     says; the winner is among those with all items.
 
+    `announce` is told of all candidates before the first of them is measured.
+
     Raises :class:`RunFailedError` if no trial is complete.
     """
     objectives = ObjectiveSet.build(config.objective, tasks=tasks)
@@ -83,7 +95,9 @@ def choose_winner(
         ranked = _follow_ranking(ranked, complete, ranking, place=config.top - 1)
     chosen = ranked[: 1 if settled else config.top]
     if rounds is None:
-        candidates = _measure_candidates(folder, chosen, objectives=objectives, tasks=tasks, measure=measure)
+        candidates = _measure_candidates(
+            folder, chosen, objectives=objectives, tasks=tasks, measure=measure, announce=announce
+        )
     else:
         candidates = [_build_finalist(folder, finalist, objectives) for finalist in rounds.settle(chosen)]
 
@@ -140,8 +154,20 @@ def _sort_descending(trial: Trial) -> tuple[float, int]:
 
 
 def _measure_candidates(
-    folder: Path, chosen: Sequence[Trial], *, objectives: ObjectiveSet, tasks: Sequence[str], measure: Measure
+    folder: Path,
+    chosen: Sequence[Trial],
+    *,
+    objectives: ObjectiveSet,
+    tasks: Sequence[str],
+    measure: Measure,
+    announce: Announce | None,
 ) -> list[SelectedTrial]:
+    paths = {trial.number: locate_items(folder, "select", trial.number) for trial in chosen}
+    for trial in chosen:
+        if announce is not None and not paths[trial.number].exists():
+            with journal_blocks(paths[trial.number], describe_point(trial.point)):
+                announce(trial.point, "select")
+
     with progress.counter(label="select", total=len(chosen), unit="candidate") as advance:
         candidates = []
         for trial in chosen:

@@ -25,6 +25,7 @@ from aftermix.runs.answers.blocks import journal_blocks
 from aftermix.runs.answers.candidate import KeptAnswers
 from aftermix.runs.answers.reading import read_kept_answers
 from aftermix.runs.trials import (
+    Announce,
     ItemMeasurement,
     ItemScores,
     Measure,
@@ -32,9 +33,11 @@ from aftermix.runs.trials import (
     ProposedPoint,
     Suggestion,
     Trial,
+    WorkerAttempt,
     average_scores,
     check_items,
     describe_point,
+    read_attempt,
 )
 from aftermix.search.batches import BatchQueue, ProposeBatch
 from aftermix.search.budget import TokenBudget
@@ -70,6 +73,7 @@ def run_study(
     propose: ProposeBatch | None = None,
     design: int | None = None,
     budget: TokenBudget | None = None,
+    announce: Announce | None = None,
     label: str = "search",
 ) -> list[Trial]:
     """Begin or resume the search whose journal lies in `folder`, and return all its trials.
@@ -81,6 +85,10 @@ def run_study(
 
     After `design` new trials, by default those of the sampler's first design, a search whose items all scored the same
     stops; one that hands in its own `propose` says if it has such a design.
+
+    `announce` is told of all points of a batch before the first of them is measured, so that they may be measured at
+    the same time; the journal has them in order all the same. Points that have been measured, and those for which the
+    budget may have no room, are left out.
 
     With a `budget` the search ends before the first trial for which that has no room, and the last batch may be left
     in part.
@@ -113,6 +121,9 @@ def run_study(
         while len(trials) < total and (budget is None or budget.has_room(trials)):
             if watched is not None and len(trials) >= watched:
                 _refuse_all_equal(folder, trials, objectives)
+            if announce is not None:
+                waiting = queue.list_open(trials)[: total - len(trials)]
+                _announce_batch(folder, trials, waiting, tasks=tasks, budget=budget, announce=announce)
             known = partial(_measure_once, folder, trials, tasks, measure)
             ended = _run_trial(queue, objectives=objectives, trials=trials, tasks=tasks, measure=known)
             if ended is None:
@@ -174,8 +185,7 @@ def _measure_once(
 
     An imported trial may lack the score of a task that has changed since.
     """
-    known = [trial for trial in trials if trial.is_complete and trial.scores.keys() >= set(tasks)]
-    same = next((trial for trial in known if trial.point == point), None)
+    same = _find_same(trials, tasks, point)
     if same is None:
         with journal_blocks(journal.locate_items(folder, "search", len(trials)), describe_point(point)):
             return measure(point, "search")
@@ -184,6 +194,34 @@ def _measure_once(
         return ItemMeasurement(journal.read_items(folder, "search", same.number), answers=answers, tokens=0)
     except AftermixError as error:  # a damaged file of the run says nothing of these weights
         raise InputFaultError(*error.problem.parts) from error
+
+
+def _find_same(trials: Sequence[Trial], tasks: Sequence[str], point: Point) -> Trial | None:
+    """The first trial that stood at `point` and has a score of every task."""
+    known = (trial for trial in trials if trial.is_complete and trial.scores.keys() >= set(tasks))
+    return next((trial for trial in known if trial.point == point), None)
+
+
+def _announce_batch(
+    folder: Path,
+    trials: Sequence[Trial],
+    waiting: Sequence[ProposedPoint],
+    *,
+    tasks: Sequence[str],
+    budget: TokenBudget | None,
+    announce: Announce,
+) -> None:
+    """Tell of the `waiting` points that will surely be measured; of equal ones only the first is."""
+    seen: list[Point] = []
+    for more, proposed in enumerate(waiting, 1):
+        point = proposed.point
+        if budget is not None and not budget.has_room(trials, more=more):
+            return
+        if point in seen or _find_same(trials, tasks, point) is not None:
+            continue
+        seen.append(point)
+        with journal_blocks(journal.locate_items(folder, "search", proposed.number), describe_point(point)):
+            announce(point, "search")
 
 
 def suggest_batch(
@@ -216,8 +254,11 @@ def _run_trial(
         return None
     stands = _list_origin(proposed, is_recorded=queue.is_recorded)
 
+    by = WorkerAttempt()
+
     try:
         measurement = measure(proposed.point)
+        by = measurement.by
         items = check_items(measurement.items, tasks=tasks, where=f"trial {number}")
     except (InputFaultError, OSError):
         raise  # a changed input or a full disk would fail every point: it says nothing of these weights
@@ -225,8 +266,10 @@ def _run_trial(
         _drop_frames(error)
         seconds = {"overhead": perf_counter() - started}
         reason = str(error) if isinstance(error, AftermixError) else describe_cause(error)
+        stands |= _list_attempt(read_attempt(error, otherwise=by), is_recorded=queue.is_recorded)
         return EndedTrial(Trial(number=number, state="failed", **stands, seconds=seconds, error=reason), fault=error)
 
+    stands |= _list_attempt(by, is_recorded=queue.is_recorded)
     scores = average_scores(items)
     spent = {phase: float(seconds) for phase, seconds in measurement.seconds.items()}
     trial = Trial(
@@ -246,8 +289,12 @@ def _list_origin(proposed: ProposedPoint, *, is_recorded: bool) -> dict[str, Any
     """Fields of the trial at `proposed` that are known before it is measured; a run of old has fewer."""
     fields: dict[str, Any] = {"weights": proposed.weights, "settings": proposed.settings, "origin": proposed.origin}
     if is_recorded:
-        fields |= {"strategy": proposed.strategy, "batch": proposed.batch, "worker": 0, "attempt": 1}
+        fields |= {"strategy": proposed.strategy, "batch": proposed.batch}
     return fields
+
+
+def _list_attempt(by: WorkerAttempt, *, is_recorded: bool) -> dict[str, int]:
+    return {"worker": by.worker, "attempt": by.attempt} if is_recorded else {}
 
 
 def _refuse_all_equal(folder: Path, trials: Sequence[Trial], objectives: ObjectiveSet) -> None:

@@ -11,9 +11,10 @@ import pytest
 from aftermix.config import Objective, SearchConfig
 from aftermix.errors import EvaluationError, InputFaultError, RunFailedError, SearchError
 from aftermix.runs import journal
+from aftermix.runs.answers import blocks
 from aftermix.runs.answers.candidate import TaskAnswers
 from aftermix.runs.answers.requests import SplitRequests, TaskRequests, write_requests
-from aftermix.runs.trials import ItemMeasurement, Suggestion
+from aftermix.runs.trials import ItemMeasurement, Suggestion, WorkerAttempt, mark_attempt
 from aftermix.search.space import SearchSpace
 from aftermix.search.study import describe_best, run_study
 
@@ -274,3 +275,50 @@ def test_damaged_answers_of_an_earlier_trial_stop_the_search_and_fail_no_trial(t
 
     path.write_bytes(content)
     assert [trial.state for trial in run(tmp_path, trials=2, **options)] == ["complete", "complete"]
+
+
+def announced_run(folder, **settings):
+    """A run, and the numbers of trials that were announced before each measurement."""
+    heard, log = [], []
+
+    def announce(point, split):
+        heard.append(blocks.find_journal().items.name)
+
+    def measured(point, split):
+        log.append(tuple(int(name.removesuffix(".json")) for name in heard))
+        heard.clear()
+        return measure(point, split)
+
+    config = SearchConfig(**{"trials": 7, "batch": 3, "startup": 3, **settings})
+    trials = run_study(folder, space=SPACE, config=config, tasks=TASKS, measure=measured, announce=announce)
+    return trials, log
+
+
+def test_all_points_of_a_batch_are_announced_before_the_first_is_measured(tmp_path):
+    trials, log = announced_run(tmp_path)
+    assert log == [(0, 1, 2), (1, 2), (2,), (3, 4, 5), (4, 5), (5,), (6,)]
+    assert points(trials) == points(run(tmp_path / "alone", trials=7, batch=3, startup=3))
+
+
+def test_a_point_that_was_measured_is_not_announced(tmp_path):
+    def propose(trials, wanted):
+        same = Suggestion({"it": 0.5, "ja": 0.5}, "sampler")
+        return [same, same, Suggestion({"it": 0.6, "ja": 0.5}, "sampler"), same]
+
+    heard = []
+    config = SearchConfig(trials=4)
+    options = {"config": config, "tasks": TASKS, "measure": measure, "propose": propose}
+    run_study(tmp_path, space=SPACE, **options, announce=lambda point, split: heard.append(point.weights["it"]))
+    assert heard == [0.5, 0.6, 0.6, 0.6]
+
+
+def test_the_worker_and_the_try_stand_in_the_journal(tmp_path):
+    def measured(point, split):
+        if point.weights["it"] > 0.9:
+            error = EvaluationError("trial", "cost 3 workers: each died", "Free memory.")
+            raise mark_attempt(error, WorkerAttempt(2, 3))
+        return replace(measure(point, split), by=WorkerAttempt(1, 2))
+
+    trials = run(tmp_path, measure=measured)
+    assert {(trial.state, trial.worker, trial.attempt) for trial in trials} == {("complete", 1, 2), ("failed", 2, 3)}
+    assert {trial.error for trial in trials} == {None, "trial: cost 3 workers: each died. Free memory."}

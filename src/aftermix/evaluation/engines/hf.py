@@ -100,6 +100,14 @@ class HuggingFaceEngine:
         """
         return self._weights.place(name) if self._weights is not None else None
 
+    def drop_weights(self) -> None:
+        """Free the memory of the weights, and keep what counts requests and tokens: it scores no more."""
+        self._weights = None
+        on_cuda = self.lm.device.type == "cuda"
+        self.lm.model.to("meta")
+        if on_cuda:
+            torch.cuda.empty_cache()
+
     def close(self) -> None:
         """Free the model's memory."""
         on_cuda = self._weights is not None and self.lm.device.type == "cuda"

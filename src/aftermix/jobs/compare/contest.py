@@ -20,11 +20,13 @@ import torch
 from aftermix import progress
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.config import Config, Split
+from aftermix.evaluation.places import ItemPlaces
 from aftermix.jobs.compare.rival_models import RivalModel
 from aftermix.jobs.compare.rival_plans import RivalPlan, plan_rivals, relabel_problems
 from aftermix.jobs.compare.rival_scores import RivalModelScores, RivalScoreKeeper, average_items
 from aftermix.jobs.compare.rival_training import read_recorded_tokens
 from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.parallel.tasks import MeasureTask
 from aftermix.jobs.search.baselines import BaselineMerge, list_single_weights
 from aftermix.jobs.search.score_cache import ScoreCache
 from aftermix.runs.records import (
@@ -83,8 +85,22 @@ class RivalContest:
         plans = plan_rivals(self.config)
         trained = {plan.name: self._train(plan, log) for plan in plans}
         torch.set_num_threads(self.evaluator.threads)  # a training may have taken others
+        measured = [plan for plan in plans if plan.training is None or trained[plan.name]]
+        models = {plan.name: self._list_models(plan, trained[plan.name]) for plan in measured}
+        for plan in plans:
+            self._announce(plan, models.get(plan.name, ()))
         shown = progress.bar(plans, label="Compared", unit="model")
-        return tuple(self._build_record(plan, trained[plan.name]) for plan in shown)
+        return tuple(self._build_record(plan, trained[plan.name], models.get(plan.name)) for plan in shown)
+
+    def _announce(self, plan: RivalPlan, models: Sequence[RivalModelScores]) -> None:
+        """Tell of the measurements of a row that are known beforehand."""
+        tried = list_tuned_weights(self.config, plan.instruction) if plan.instruction and plan.is_tuned else []
+        known = 0.0 if plan.instruction is None or plan.is_tuned else float(plan.config.instruction)
+        for model in models:
+            for weight in tried:
+                self.keeper.announce(model, plan.instruction, weight, "select")
+            if not tried:
+                self.keeper.announce(model, plan.instruction, known, "test")
 
     def _train(self, plan: RivalPlan, log: Callable[[str], None]) -> dict[int, Path]:
         """Folder by seed of the models of a row; none of a row that trains nothing."""
@@ -94,14 +110,15 @@ class RivalContest:
         with relabel_problems(plan.place):
             return plan.training.run(shares, self.run, log=log)
 
-    def _build_record(self, plan: RivalPlan, folders: Mapping[int, Path]) -> ComparedRecord:
-        if plan.training is not None and not folders:
+    def _build_record(
+        self, plan: RivalPlan, folders: Mapping[int, Path], models: Sequence[RivalModelScores] | None
+    ) -> ComparedRecord:
+        if models is None:
             nothing = ComparedCostRecord(tokens_trained=0, tokens_evaluated=0, seconds=0.0)
             return ComparedRecord(
                 name=plan.name, ratios=None, instruction=None, note=NO_RATIOS, test=None, difference=None, cost=nothing
             )
 
-        models = self._list_models(plan, folders)
         weight, tried = self._settle_weight(plan, models)
         tests = [self.keeper.measure(model, plan.instruction, weight, "test") for model in models]
         test = average_items(tests)
@@ -120,29 +137,22 @@ class RivalContest:
     def _list_models(self, plan: RivalPlan, folders: Mapping[int, Path]) -> list[RivalModelScores]:
         """Models of a row: one, or one for each training."""
         if plan.weights is not None:
-            return [RivalModelScores({"weights": dict(plan.weights)}, partial(self._measure_merge, plan))]
+            build = partial(self._build_merge_task, plan)
+            return [RivalModelScores({"weights": dict(plan.weights)}, build, self.evaluator)]
         named = [str(folder) for folder in folders.values()] or [str(plan.config.model)]
         models = []
         for name in named:
             with relabel_problems(plan.place):
                 model = RivalModel.open(self.config, self.evaluator.merger.pool, name)
-            measure = partial(self._measure_model, model, plan.instruction)
-            models.append(RivalModelScores({"files": model.identify()}, measure))
+            build = partial(_build_model_task, name, plan.instruction)
+            models.append(RivalModelScores({"files": model.identify()}, build, self.evaluator, model.take_stamps()))
         return models
 
-    def _measure_merge(self, plan: RivalPlan, weight: float, split: Split) -> ItemMeasurement:
+    def _build_merge_task(self, plan: RivalPlan, weight: float) -> MeasureTask:
         """A merge under the file's own method, the instruction vector at `weight` where the row says so."""
         weights = dict(plan.weights or {}) | ({plan.instruction: weight} if plan.instruction is not None else {})
         method = self.config.merge.method or "a pair"
-        return self.evaluator.evaluate_baseline(
-            BaselineMerge(plan.name, "compared", weights, method, as_the_file=True), split
-        )
-
-    def _measure_model(
-        self, model: RivalModel, instruction: str | None, weight: float, split: Split
-    ) -> ItemMeasurement:
-        with self.evaluator.inputs.watch(), model.watch():
-            return self.evaluator.model_evaluator.evaluate(model.stream(instruction, weight), split)
+        return MeasureTask.of_baseline(BaselineMerge(plan.name, "compared", weights, method, as_the_file=True))
 
     def _settle_weight(self, plan: RivalPlan, models: Sequence[RivalModelScores]) -> tuple[float, list[float]]:
         """The weight of the instruction vector, and those tried on select items; ties go to the lowest."""
@@ -224,6 +234,23 @@ def compare_rivals(
     if not evaluator.config.compare:
         return {}
     return {"compared": RivalContest(evaluator, run, judge, winner, ratios).build_records()}
+
+
+def _build_model_task(name: str, instruction: str | None, weight: float) -> MeasureTask:
+    """A finished model, the instruction vector at `weight` where the row says so."""
+    return MeasureTask(f"model {name} {instruction} {weight!r}", partial(_measure_model, name, instruction, weight))
+
+
+def _measure_model(
+    name: str,
+    instruction: str | None,
+    weight: float,
+    evaluator: MergeEvaluator,
+    split: Split,
+    places: ItemPlaces | None,
+) -> ItemMeasurement:
+    model = RivalModel.open(evaluator.config, evaluator.merger.pool, name)
+    return evaluator.model_evaluator.evaluate(model.stream(instruction, weight), split, places=places)
 
 
 def list_tuned_weights(config: Config, instruction: str) -> list[float]:

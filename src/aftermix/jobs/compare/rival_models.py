@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -56,9 +55,9 @@ class RivalModel:
         """Hash of each weight file by its name."""
         return hash_all_weights(self.pool.experts[KEY].files())
 
-    def watch(self) -> Any:
-        """Context in which a file of the model that changes is a fault."""
-        return InputStamps.take(list_input_files(self.pool)).watch()
+    def take_stamps(self) -> InputStamps:
+        """Stamps of the files of the model: one that changes is a fault."""
+        return InputStamps.take(list_input_files(self.pool))
 
     def stream(self, instruction: str | None, weight: float) -> Iterator[tuple[str, torch.Tensor]]:
         """The whole model, plus `weight` times the `instruction` vector where the file's merge leaves nothing out.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Split
+from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.parallel.tasks import MeasureTask
 from aftermix.jobs.search.score_cache import ScoreCache
 from aftermix.runs.item_scores import GroupScores, OptionalScores, WholeScore, average, complete_scores
 from aftermix.runs.json_record import read_record
@@ -20,11 +23,23 @@ from aftermix.runs.trials import ItemMeasurement, ItemScores
 
 @dataclass(frozen=True)
 class RivalModelScores:
-    """A model of a row: what its scores are of, and a way to measure it with the instruction vector at a weight."""
+    """A model of a row: what its scores are of, and the measurement of it with the instruction vector at a weight."""
 
     identity: object
     """Values of JSON: files by hash, or merge weights; rows of one identity share their scores."""
-    measure: Callable[[float, Split], ItemMeasurement]
+    build_task: Callable[[float], MeasureTask]
+    evaluator: MergeEvaluator
+    watched: InputStamps = field(default_factory=lambda: InputStamps({}))
+    """Files of the model, as they were when it was identified."""
+
+    def measure(self, weight: float, split: Split) -> ItemMeasurement:
+        """Measure it with the instruction vector at `weight`."""
+        with self.watched.watch():
+            return self.evaluator.measure(self.build_task(weight), split)
+
+    def announce(self, weight: float, split: Split) -> None:
+        """Tell that this is soon measured."""
+        self.evaluator.announce(self.build_task(weight), split)
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,10 @@ class RivalScoreKeeper:
         """Item scores on `split`, measured now or kept from before."""
         key = _build_key(model, instruction, weight)
         return self.cache.scores(key, split, partial(self._measure_timed, model, weight, key))
+
+    def announce(self, model: RivalModelScores, instruction: str | None, weight: float, split: Split) -> None:
+        """Tell that :meth:`measure` is soon asked for."""
+        self.cache.announce_scores(_build_key(model, instruction, weight), split, partial(model.announce, weight))
 
     def read_seconds(self, model: RivalModelScores, instruction: str | None, weight: float, split: Split) -> float:
         """Wall time that measuring took."""

@@ -26,7 +26,7 @@ from aftermix.checkpoints.model_files import (
 from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.pool import ModelPool, PoolExamination, examine_pool, refuse_non_finite
 from aftermix.checkpoints.reader import Checkpoint
-from aftermix.config import Config
+from aftermix.config import Config, EvaluateConfig
 from aftermix.config.places import list_range_rules
 from aftermix.errors import AftermixError, Problem
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
@@ -48,6 +48,7 @@ from aftermix.merging.methods import bind
 from aftermix.merging.recipe import MergeRecipe, check_weights
 from aftermix.merging.saliency import refuse_unmeasured
 from aftermix.saliency.storage import refuse_no_folder
+from aftermix.workers.opening import find_site
 
 
 def doctor(
@@ -77,10 +78,8 @@ def doctor(
             _check_ranges(models.pool, config, job, diagnosis)
         _check_sharing(config, models.pool, diagnosis)
 
-    if config.evaluate is not None and config.evaluate.function is not None:
-        diagnosis.run_check(lambda: examine_function(config, diagnosis))
-    elif config.evaluate is not None:
-        diagnosis.run_check(lambda: _check_tasks(config, job, _find_prompt_sources(models, config), diagnosis))
+    if config.evaluate is not None:
+        _check_evaluation(config, config.evaluate, job, models, diagnosis)
     if config.mixture is not None and config.vectors and config.evaluate is not None:
         diagnosis.run_check(lambda: _check_mixture(config, diagnosis))
     if config.compare and job in ("search", "mixture"):
@@ -94,6 +93,25 @@ def doctor(
         examine_training(config.train, base if isinstance(base, Checkpoint | DequantisedModel) else None, diagnosis)
     diagnosis.problems = list(dict.fromkeys(diagnosis.problems))  # several checks may meet one fault
     return diagnosis
+
+
+def _check_evaluation(
+    config: Config, evaluate: EvaluateConfig, job: JobKind, models: PoolExamination, diagnosis: ConfigDiagnosis
+) -> None:
+    if evaluate.function is not None:
+        diagnosis.run_check(lambda: examine_function(config, diagnosis))
+    else:
+        diagnosis.run_check(lambda: _check_tasks(config, job, _find_prompt_sources(models, config), diagnosis))
+    if job in ("search", "mixture"):
+        diagnosis.run_check(lambda: _check_workers(evaluate, diagnosis))
+
+
+def _check_workers(config: EvaluateConfig, diagnosis: ConfigDiagnosis) -> None:
+    """Devices of the workers, or why they cannot be had; nothing where the job measures by itself."""
+    site = find_site(config)
+    if site is not None:
+        site.leave()
+        diagnosis.facts.append(f"workers: {site.layout.describe()}")
 
 
 def _check_rivals(config: Config, pool: ModelPool | None, diagnosis: ConfigDiagnosis) -> None:

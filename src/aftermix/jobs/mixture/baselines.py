@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,12 @@ class MixtureBaselines:
             build_weights_key(weights), split, partial(self.evaluator.evaluate, Point(weights))
         )
 
+    def announce_all(self, mixtures: Iterable[Weights], split: Split) -> None:
+        """Tell that all of `mixtures` are soon measured on `split`."""
+        for weights in mixtures:
+            announce = partial(self.evaluator.announce_point, Point(weights))
+            self.score_cache.announce_scores(build_weights_key(weights), split, announce)
+
     def find_file(self, weights: Weights, split: Split) -> Path:
         """The file of the item scores of a merge that is measured."""
         self.measure_items(weights, split)
@@ -53,6 +59,7 @@ class MixtureBaselines:
     def build_records(self, winner: ItemScores, mixtures: list[NamedMixture]) -> tuple[BaselineRecord, ...]:
         """The mixtures that have to be beaten, on test items, as `baselines` of `best.json`."""
         measure_base = partial(self.evaluator.evaluate_baseline, BaselineMerge(BASE, BASE, {}))
+        self.announce_all([weights for _, _, weights in mixtures if weights is not None], "test")
         records = []
         for name, kind, weights in progress.bar(mixtures, label="Baselines", unit="model"):
             if weights is None:

@@ -24,6 +24,7 @@ from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import MixtureResult
 from aftermix.jobs.mixture.tree import search_tree
 from aftermix.jobs.mixture.tree_problem import TreeProblem
+from aftermix.jobs.parallel.crew import hire_workers
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 from aftermix.jobs.search.run_inputs import RunInputs
@@ -126,10 +127,11 @@ def _mix(
         design=tree.build_design_record() if tree else build_design_record(problem),
     )
 
-    if tree:
-        _write(evaluator, run, search_tree(evaluator, run, tree, earlier))
-    else:
-        _write(evaluator, run, _find_best(evaluator, run, problem, objectives=objectives, imported=imported))
+    with hire_workers(evaluator, run, problem.space, for_search=False) as measuring:
+        if tree:
+            _write(measuring, run, search_tree(measuring, run, tree, earlier))
+        else:
+            _write(measuring, run, _find_best(measuring, run, problem, objectives=objectives, imported=imported))
 
 
 def _find_best(
@@ -152,6 +154,7 @@ def _find_best(
         space=problem.space,
         tasks=evaluator.tasks,
         measure=evaluator.evaluate,
+        announce=evaluator.announce_point,
         imported=imported,
         propose=points.propose_batch,
         label="mixture",

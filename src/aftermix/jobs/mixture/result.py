@@ -177,8 +177,10 @@ class MixtureResult:
     def _measure_noise(self) -> NoiseRecord:
         """The anchors of the design, measured on select items too."""
         design, pairs = self.problem.design, {}
-        for place in design.repeats:
-            trial = self._find_trial(design.weights_NK[place])
+        found = [(place, self._find_trial(design.weights_NK[place])) for place in design.repeats]
+        anchors = [self.problem.compute_shares([trial])[0] for _, trial in found if trial is not None]
+        self.baselines.announce_all(map(self.problem.compute_weights, anchors), "select")
+        for place, trial in found:
             if trial is not None:
                 items = self._measure_items(self.problem.compute_shares([trial])[0], "select")
                 search_1M = self.utility.score_capabilities(self.problem.compute_scores([trial.scores]))
@@ -198,6 +200,7 @@ class MixtureResult:
         if place is not None and mixture.preset != "paper":
             wanted.append(("best measured", self.fitted.shares_NK[place]))
 
+        self.baselines.announce_all([self.problem.compute_weights(row_K) for _, row_K in wanted], "select")
         shown = progress.bar(wanted, label="verify", unit="merge")
         return [self._measure_mixture(name, row_K) for name, row_K in shown]
 

@@ -169,6 +169,7 @@ class GroupSearches:
             config=search,
             tasks=self.evaluator.tasks,
             measure=self.evaluator.evaluate,
+            announce=self.evaluator.announce_point,
             imported=imported,
             propose=propose,
             label=folder.name,

@@ -15,6 +15,7 @@ from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
+from aftermix.jobs.parallel.crew import hire_workers
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring, describe_rescoring, set_no_trials
@@ -126,7 +127,8 @@ def _search(
         requests=None if resume else evaluator.tabulate_requests(),
         source=source,
     )
-    _run_stages(evaluator, run, space=space, objectives=objectives, imported=imported, budget=budget)
+    with hire_workers(evaluator, run, space, for_search=True) as measuring:
+        _run_stages(measuring, run, space=space, objectives=objectives, imported=imported, budget=budget)
 
 
 def _settle_trials(
@@ -184,6 +186,7 @@ def _run_stages(
         config=config,
         tasks=tasks,
         measure=evaluator.evaluate,
+        announce=evaluator.announce_point,
         imported=imported,
         propose=stage.proposer.propose if responds else None,
         design=stage.proposer.startup if responds else None,
@@ -200,6 +203,7 @@ def _run_stages(
         config=config,
         tasks=tasks,
         measure=evaluator.evaluate,
+        announce=evaluator.announce_point,
         ranking=conclusion.ranking if responds else None,
         settled=conclusion.status == "flat" and responds,
         rounds=rounds,

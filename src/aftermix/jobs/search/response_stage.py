@@ -103,6 +103,7 @@ class ResponseStage:
             proposer.run,
             read_requests(proposer.run),
             measure=evaluator.evaluate,
+            announce=evaluator.announce_point,
             objectives=proposer.objectives,
             seed=proposer.config.seed,
         )

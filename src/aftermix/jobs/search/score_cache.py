@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from statistics import fmean
 from aftermix import progress
 from aftermix.config import Config, Split
 from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.parallel.tasks import MeasureTask
 from aftermix.jobs.search.baselines import PAPER_INSTRUCTION_WEIGHT as PAPER_WEIGHT
 from aftermix.jobs.search.baselines import (
     PROBE_WEIGHTS,
@@ -56,6 +57,13 @@ class ScoreCache:
         discard_blocks(path)
         return items
 
+    def announce_scores(self, name: str, split: Split, announce: Callable[[Split], object]) -> None:
+        """Let `announce` tell that :meth:`scores` is soon asked for, unless they are there."""
+        path = self.locate(name, split)
+        if not path.exists():
+            with journal_blocks(path, name):
+                announce(split)
+
     def locate(self, name: str, split: Split) -> Path:
         """The file of the item scores of what `name` stands for."""
         return self.run / "items" / split / "baselines" / f"{_build_slug(name)}.json"
@@ -79,12 +87,19 @@ class BaselineScorer:
         """Item scores of `baseline` on `split`, measured now or kept from before."""
         return self.score_cache.scores(baseline.name, split, partial(self.evaluator.evaluate_baseline, baseline))
 
+    def announce_all(self, baselines: Iterable[BaselineMerge], split: Split) -> None:
+        """Tell that all of `baselines` are soon measured on `split`."""
+        for baseline in baselines:
+            task = MeasureTask.of_baseline(baseline)
+            self.score_cache.announce_scores(baseline.name, split, partial(self.evaluator.announce, task))
+
     def measure_objective(self, baseline: BaselineMerge, split: Split) -> float:
         """Mean of the objectives of `baseline` on `split`."""
         return fmean(self.objectives.values(average_scores(self.measure_items(baseline, split))))
 
     def choose_best(self, candidates: Sequence[BaselineMerge], split: Split) -> BaselineMerge:
         """The candidate with the highest objective on `split`; ties go to the earlier one."""
+        self.announce_all(candidates, split)
         return max(candidates, key=lambda candidate: self.measure_objective(candidate, split))
 
 
@@ -92,6 +107,7 @@ def build_baseline_records(scorer: BaselineScorer, config: Config, winner: ItemS
     """Every baseline on the test items, and the winner's paired difference from it. As `baselines` in `best.json`."""
     baselines = list(list_fixed_baselines(config)) + _tune_baselines(scorer, config)
     seed = config.search.seed
+    scorer.announce_all(baselines, "test")
 
     records = []
     for baseline in progress.bar(baselines, label="Baselines", unit="model"):
@@ -115,6 +131,7 @@ def build_scan_record(scorer: BaselineScorer, config: Config) -> ScanRecord | No
     instruction = _find_instruction(config)
     if instruction is None:
         return None
+    scorer.announce_all(build_instruction_scan(instruction), "select")
     points = tuple(
         ScanPoint(weight=baseline.weights[instruction], select=scorer.measure_objective(baseline, "select"))
         for baseline in build_instruction_scan(instruction)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from aftermix import progress
@@ -142,13 +143,14 @@ def _verify(
     pool, suite = _open_tasks(config, run)
 
     session.go_on()
-    verification = MixtureVerification.train_and_measure(
-        config, run, pool, suite, mixtures=mixtures, tokens=tokens, log=log
-    )
-    record = verification.build_record(doremi=doremi, log=log)
-    if seeds:
-        retrained = retrain_ratios(verification, record, seeds=seeds, log=log)
-        record = record.model_copy(update={"retrained": retrained})
+    with ExitStack() as workers:
+        verification = MixtureVerification.train_and_measure(
+            config, run, pool, suite, mixtures=mixtures, tokens=tokens, workers=workers, log=log
+        )
+        record = verification.build_record(doremi=doremi, log=log)
+        if seeds:
+            retrained = retrain_ratios(verification, record, seeds=seeds, log=log)
+            record = record.model_copy(update={"retrained": retrained})
     record.write(run / VERIFICATION_FILE)
     # A run of an earlier version says nothing of proxies, and stays as it is; a tree's says it once it is verified.
     best = verification.finished.best

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.proxies import ExpertScores, ProxyComparison, build_worth, count_positions
 from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility
+from aftermix.jobs.parallel.crew import hire_workers
 from aftermix.jobs.search.score_lock import (
     read_threads,
 )
@@ -93,9 +95,10 @@ class MixtureVerification:
         *,
         mixtures: int,
         tokens: int,
+        workers: ExitStack,
         log: Callable[[str], None],
     ) -> MixtureVerification:
-        """Choose, train and measure."""
+        """Choose, train and measure; the workers that are hired for it leave with the stack `workers`."""
         assert config.train is not None  # noqa: S101 - required before; for the type checker
         finished = FinishedMixture.read(config, run)
         problem = finished.problem
@@ -116,6 +119,7 @@ class MixtureVerification:
         evaluator = MergeEvaluator.open(
             config, pool, recipe, space=problem.space, suite=suite, threads=threads, keeps_answers=keeps
         )
+        evaluator = workers.enter_context(hire_workers(evaluator, run, problem.space, for_search=False))
         objectives = ObjectiveSet.build((problem.objective,), tasks=list(suite.tasks))
 
         scorer = UtilityScorer(problem, objectives, finished.utility)

@@ -16,11 +16,14 @@ from aftermix.checkpoints.model_files import list_input_files
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, MergeConfig, Split, VectorConfig
+from aftermix.evaluation.places import ItemPlaces
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.baselines import MixtureBaselines
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.proxies import SAME
 from aftermix.jobs.mixture.scores import UtilityScorer
+from aftermix.jobs.parallel.tasks import MeasureTask
+from aftermix.jobs.parallel.training import train_at_once
 from aftermix.jobs.search.score_cache import ScoreCache
 from aftermix.jobs.train.command import train
 from aftermix.jobs.verify.training_file import training_config
@@ -111,11 +114,13 @@ def train_mixtures(
 ) -> dict[str, Path]:
     """Train each of `mixtures`, shares by name, on `tokens` tokens into RUN/trained; finished ones are reused.
 
-    Raises as `train` does.
+    Workers, where the file asks for them, train one each. Raises as `train` does.
     """
     if not mixtures:
         return {}
-    return train(training_config(config, domains=domains, mixtures=mixtures, tokens=tokens), run / FOLDER, log=log)
+    trained = training_config(config, domains=domains, mixtures=mixtures, tokens=tokens)
+    train_at_once(trained, run, run / FOLDER)
+    return train(trained, run / FOLDER, log=log)
 
 
 @dataclass(frozen=True)
@@ -151,10 +156,18 @@ def measure_mixtures(
     problem, baselines = scorer.problem, MixtureBaselines.open(evaluator, scorer, run)
     score_cache = ScoreCache(run, evaluator.tasks)
 
+    splits: tuple[Split, ...] = ("test", "search")
+    baselines.announce_all([problem.compute_weights(mixture.shares_K) for mixture in chosen], "test")
+    for mixture in chosen:
+        folder = folders[mixture.name]
+        for split in splits:
+            announce = partial(evaluator.announce, _build_task(problem, folder))
+            score_cache.announce_scores(_build_key(folder), split, announce)
+
     measured = []
     for mixture in progress.bar(chosen, label="trained mixtures", unit="model"):
         folder = folders[mixture.name]
-        key, measure = _build_key(folder), partial(_measure_trained, evaluator, problem, folder)
+        key, measure = _build_key(folder), partial(evaluator.measure, _build_task(problem, folder))
         merged = baselines.measure_items(problem.compute_weights(mixture.shares_K), "test")
         test, search = score_cache.scores(key, "test", measure), score_cache.scores(key, "search", measure)
         measured.append(TrainedMixture(mixture, folder, merged, test, search))
@@ -165,7 +178,7 @@ def measure_trained_model(
     evaluator: MergeEvaluator, problem: MixtureProblem, folder: Path, score_cache: ScoreCache
 ) -> TrainedItems:
     """A trained model on the test items, measured now or kept from before."""
-    measure = partial(_measure_trained, evaluator, problem, folder)
+    measure = partial(evaluator.measure, _build_task(problem, folder))
     return TrainedItems(folder, score_cache.scores(_build_key(folder), "test", measure))
 
 
@@ -180,18 +193,25 @@ def read_train_record(folder: Path) -> TrainingRecord:
     return TrainingRecord.read(folder / TRAINING_FILE)
 
 
-def _measure_trained(evaluator: MergeEvaluator, problem: MixtureProblem, folder: Path, split: Split) -> ItemMeasurement:
+def _build_task(problem: MixtureProblem, folder: Path) -> MeasureTask:
     """The trained model in place of the experts: at 1, beside the instruction vectors as in every merge of the run."""
+    return MeasureTask(f"{KIND} {folder}", partial(_measure_trained, dict(problem.instruction), folder.resolve()))
+
+
+def _measure_trained(
+    instruction: Mapping[str, float], folder: Path, evaluator: MergeEvaluator, split: Split, places: ItemPlaces | None
+) -> ItemMeasurement:
     config, name = evaluator.config, folder.name
-    fixed = {vector: config.vectors[vector] for vector in problem.instruction}
+    fixed = {vector: config.vectors[vector] for vector in instruction}
     merge = _build_merge(config.merge)
     alone = config.model_copy(update={"vectors": {**fixed, name: VectorConfig(model=str(folder))}, "merge": merge})
 
     pool = open_pool(alone)
     merger = Merger.build(pool, MergeRecipe.from_config(merge, vectors=alone.vectors))
-    weights = {vector: weight * config.merge.scale for vector, weight in problem.instruction.items()}
-    with evaluator.inputs.watch(), InputStamps.take(list_input_files(pool)).watch():
-        return evaluator.model_evaluator.evaluate(stream_merged_tensors(merger, {**weights, name: 1.0}), split)
+    weights = {vector: weight * config.merge.scale for vector, weight in instruction.items()}
+    with InputStamps.take(list_input_files(pool)).watch():
+        merged = stream_merged_tensors(merger, {**weights, name: 1.0})
+        return evaluator.model_evaluator.evaluate(merged, split, places=places)
 
 
 def _build_merge(merge: MergeConfig) -> MergeConfig:

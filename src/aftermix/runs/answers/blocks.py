@@ -38,12 +38,19 @@ PlanHash = Callable[[], str]
 class BlockJournal:
     """Finished blocks of the evaluation of one candidate on one split."""
 
-    folder: Path
+    items: Path
+    """File of the item scores that they lie beside."""
     candidate: str
     _last: float = field(default_factory=perf_counter)
     _waiting: list[tuple[PlanHash, int, MakeArrays]] = field(default_factory=list)
     _found: dict[str, dict[str, NDArray[Any]]] | None = None
     """By `PLAN/BLOCK`; None until the first question."""
+    _engine: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the blocks."""
+        return _locate_folder(self.items)
 
     def find(self, plan: PlanHash, number: int, *, engine: str) -> Arrays | None:
         """Arrays of a block that ended before the evaluation was stopped; None where it is to be computed."""
@@ -54,15 +61,20 @@ class BlockJournal:
     def keep(self, plan: PlanHash, number: int, arrays: MakeArrays, *, engine: str) -> None:
         """Keep a block that has ended. It is written now if the last file is old enough, or else with a later one."""
         self._waiting.append((plan, number, arrays))
-        if perf_counter() - self._last < LEAST_SECONDS:
-            return
+        self._engine = engine
+        if perf_counter() - self._last >= LEAST_SECONDS:
+            self.write_waiting()
 
+    def write_waiting(self) -> None:
+        """Write the blocks that ended since the last file, if there are any."""
+        if not self._waiting:
+            return
         tensors = {
             f"{of_plan()}/{block}/{name}": array
             for of_plan, block, held in self._waiting
             for name, array in held().items()
         }
-        place = {"candidate": self.candidate, "engine": engine, "sha256": _hash_arrays(tensors)}
+        place = {"candidate": self.candidate, "engine": self._engine, "sha256": _hash_arrays(tensors)}
         taken = [int(path.stem) for path in self.folder.glob("*.safetensors")]
         path = self.folder / f"{max(taken, default=-1) + 1:05d}.safetensors"
         write_atomically(path, save(tensors, metadata=place))
@@ -106,17 +118,19 @@ _journals: ContextVar[BlockJournal | None] = ContextVar("block_journals", defaul
 
 
 @contextmanager
-def journal_blocks(items: Path, candidate: str) -> Iterator[None]:
+def journal_blocks(items: Path, candidate: str, *, until_end: bool = False) -> Iterator[None]:
     """Let the evaluation in this block, whose item scores will be the file `items`, keep its blocks beside them.
 
     `candidate` says in words whose answers they are. Blocks that a stopped evaluation left are taken up. They stay
-    until :func:`discard_blocks`.
+    until :func:`discard_blocks`. With `until_end` the last ones are written, too: the scores are, but not at once.
     """
-    journal = BlockJournal(_locate_folder(items), candidate)
+    journal = BlockJournal(items, candidate)
     token = _journals.set(journal)
     try:
         yield
         journal.tell_unused()
+        if until_end:
+            journal.write_waiting()
     finally:
         _journals.reset(token)
 

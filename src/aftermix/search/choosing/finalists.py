@@ -21,6 +21,8 @@ from aftermix.search.objective import ObjectiveSet
 SPLIT: Split = "select"
 MeasurePlaces = Callable[[Point, Split, RoundPlaces | None], ItemMeasurement]
 """Scores the merge at this point on the items of a split at these places."""
+AnnouncePlaces = Callable[[Point, Split, RoundPlaces | None], object]
+"""Tells that such a measurement is soon asked for."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,22 @@ class SelectRounds:
     places: tuple[RoundPlaces, ...]
     measure: MeasurePlaces
     objectives: ObjectiveSet
+    announce: AnnouncePlaces | None = None
+    """Told of all measurements of a round before the first of them is made."""
 
     @staticmethod
     def deal(
-        run: Path, table: RequestTable, *, measure: MeasurePlaces, objectives: ObjectiveSet, seed: int
+        run: Path,
+        table: RequestTable,
+        *,
+        measure: MeasurePlaces,
+        announce: AnnouncePlaces | None = None,
+        objectives: ObjectiveSet,
+        seed: int,
     ) -> SelectRounds:
         """Deal out the select items of the run in `run`, whose requests are in `table`."""
         places = deal_rounds({task: requests.splits[SPLIT] for task, requests in table.items()}, seed=seed)
-        return SelectRounds(run, table, places, measure, objectives)
+        return SelectRounds(run, table, places, measure, objectives, announce)
 
     def settle(self, finalists: Sequence[Trial]) -> list[MeasuredFinalist]:
         """Measure all of `finalists`, dropping those that are surely beaten; whoever is left has all items.
@@ -68,6 +78,8 @@ class SelectRounds:
         alive = list(measured)
         with progress.counter(label=SPLIT, total=len(finalists) * len(self.places), unit="round") as advance:
             for number in range(1, len(self.places) + 1):
+                for trial in alive:
+                    measured[trial].announce_round(number)
                 for trial in alive:
                     measured[trial].measure_round(number)
                     advance(f"trial {trial}, round {number}")
@@ -96,6 +108,14 @@ class _Progress:
     def path(self) -> Path:
         """The file of its whole scores."""
         return locate_items(self.of.run, SPLIT, self.trial.number)
+
+    def announce_round(self, number: int) -> None:
+        """Tell that round `number` is next, unless its scores are there."""
+        announce, place = self.of.announce, locate_round(self.path, number)
+        if announce is None or self.path.exists() or place.exists():
+            return
+        with journal_blocks(self.path, describe_point(self.trial.point)):
+            announce(self.trial.point, SPLIT, self.of.places[number - 1])
 
     def measure_round(self, number: int) -> None:
         """Read the scores of round `number`, the next one, or measure them."""

@@ -10,6 +10,7 @@ import pytest
 from aftermix.config import Config, Split
 from aftermix.config.file import parse_config
 from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.parallel.tasks import MeasureTask
 from aftermix.jobs.plan_counts import count_search_measurements
 from aftermix.jobs.search.baselines import (
     PROBE_WEIGHTS,
@@ -34,6 +35,9 @@ def build_config(folder: Path, **vectors: dict[str, Any]) -> Config:
 
 class IdleEvaluator:
     """Refuses to measure: all that is asked for is kept."""
+
+    def announce(self, task: MeasureTask, split: Split) -> None:
+        raise AssertionError(f"{task.name} was to be measured on {split} items")
 
     def evaluate_baseline(self, baseline: BaselineMerge, split: Split) -> ItemMeasurement:
         raise AssertionError(f"{baseline.name} was to be measured on {split} items")

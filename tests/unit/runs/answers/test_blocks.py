@@ -35,7 +35,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, at_once: None) -> Path:
     """Two blocks of the candidate `a 0.5`, a file each."""
-    journal = BlockJournal(tmp_path / "00003.partial", "a 0.5")
+    journal = BlockJournal(tmp_path / "00003.json", "a 0.5")
     for number in range(2):
         journal.keep(plan, number, partial(make, number), engine=ENGINE)
     return journal.folder
@@ -43,7 +43,7 @@ def folder(tmp_path: Path, at_once: None) -> Path:
 
 def take_up(folder: Path, *, candidate: str = "a 0.5", engine: str = ENGINE) -> list[int]:
     """Numbers of the first three blocks that are there, with what they hold."""
-    journal = BlockJournal(folder, candidate)
+    journal = BlockJournal(folder.with_suffix(".json"), candidate)
     found = {number: journal.find(plan, number, engine=engine) for number in range(3)}
     assert all(np.array_equal(each["values"], make(number)["values"]) for number, each in found.items() if each)
     return [number for number, each in found.items() if each is not None]
@@ -55,14 +55,24 @@ def test_blocks_that_ended_are_taken_up(folder: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_short_evaluation_writes_nothing(tmp_path: Path) -> None:
-    journal = BlockJournal(tmp_path / "00003.partial", "a 0.5")
+    journal = BlockJournal(tmp_path / "00003.json", "a 0.5")
     for number in range(9):
         journal.keep(plan, number, partial(make, number), engine=ENGINE)
     assert not journal.folder.exists()
 
 
+def test_an_evaluation_whose_scores_wait_writes_its_last_blocks(tmp_path: Path) -> None:
+    items = tmp_path / "00003.json"
+    with blocks.journal_blocks(items, "a 0.5", until_end=True):
+        journal = blocks.find_journal()
+        assert journal is not None
+        journal.keep(plan, 0, partial(make, 0), engine=ENGINE)
+        journal.keep(plan, 1, partial(make, 1), engine=ENGINE)
+    assert take_up(items.with_suffix(".partial")) == [0, 1]
+
+
 def test_a_file_holds_all_blocks_since_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = BlockJournal(tmp_path / "00003.partial", "a 0.5")
+    journal = BlockJournal(tmp_path / "00003.json", "a 0.5")
     journal.keep(plan, 0, partial(make, 0), engine=ENGINE)
     monkeypatch.setattr(blocks, "LEAST_SECONDS", 0.0)
     journal.keep(plan, 1, partial(make, 1), engine=ENGINE)

@@ -1,0 +1,1 @@
+"""Workers of a run, as its folder tells of them."""

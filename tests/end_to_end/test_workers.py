@@ -1,0 +1,127 @@
+"""`aftermix search` with workers: killed, interrupted, resumed with another number of them, it is the same search."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from aftermix.config import Config, load_config
+from aftermix.jobs.search.command import search
+from aftermix.runs.workers.lost_attempts import read_lost_attempts
+from aftermix.workers import processes
+from aftermix.workers.processes import ProcessExecutor
+from support.forked import ForkedWorker
+
+OF_THE_CLOCK = ("seconds", "worker", "attempt")
+
+
+def read_file(folder: Path, family: Mapping[str, Path], tasks: Path, **evaluate: Any) -> Config:
+    values = {
+        "base": str(family["base"]),
+        "vectors": {"a": {"model": str(family["a"]), "role": "instruction"}, "b": {"model": str(family["b"])}},
+        "merge": {"method": "task_arithmetic"},
+        "evaluate": {
+            "tasks": ["colours", "numbers"],
+            "include_path": str(tasks),
+            "items": {"search": 12, "select": 12, "test": 12},
+            "threads": 1,
+            **evaluate,
+        },
+        "search": {"trials": 6, "batch": 3, "startup": 3, "strategy": "tpe", "top": 2, "baselines": False},
+    }
+    path = folder / f"{len(list(folder.iterdir()))}.json"
+    path.write_text(json.dumps(values))
+    return load_config(path)
+
+
+def list_trials(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in OF_THE_CLOCK} for line in lines]
+
+
+def list_attempts(run: Path) -> list[int]:
+    return [json.loads(line)["attempt"] for line in (run / "trials.jsonl").read_text().splitlines()]
+
+
+def read_measured(run: Path) -> dict[str, bytes]:
+    """Proposals, item scores and log-likelihoods, to the byte; no blocks are among them."""
+    found = [run / "proposals.jsonl", *(path for path in sorted((run / "items").rglob("*")) if path.is_file())]
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("workers")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, family: Mapping[str, Path], tasks: Path) -> Path:
+    """The search in one process."""
+    return search(read_file(folder, family, tasks), folder / "whole")
+
+
+@pytest.fixture
+def after_send(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int, int], object]], list[int]]:
+    """Have workers forked, and something done after each task that is sent: told its count and the worker's process.
+
+    The list is of all processes that were.
+    """
+
+    def install(act: Callable[[int, int], object]) -> list[int]:
+        sent, started = [0], []
+        send, start = ProcessExecutor.send, ProcessExecutor.start
+
+        def send_and_act(executor: ProcessExecutor, number: int, task: Any) -> None:
+            send(executor, number, task)
+            sent[0] += 1
+            act(sent[0], executor.processes[number])
+
+        def start_and_note(executor: ProcessExecutor, number: int) -> None:
+            start(executor, number)
+            started.append(executor.processes[number])
+
+        monkeypatch.setattr(ProcessExecutor, "send", send_and_act)
+        monkeypatch.setattr(ProcessExecutor, "start", start_and_note)
+        monkeypatch.setattr(processes, "launch_process", ForkedWorker)
+        return started
+
+    return install
+
+
+def test_workers_that_are_killed_change_nothing(
+    whole: Path, folder: Path, family: Mapping[str, Path], tasks: Path, after_send: Any
+) -> None:
+    def kill(count: int, process: int) -> None:
+        if count in (2, 4, 9):
+            os.kill(process, signal.SIGKILL)
+
+    started = after_send(kill)
+    run = search(read_file(folder, family, tasks, workers=2, timeout_s=300), folder / "killed")
+    assert list_trials(run) == list_trials(whole)
+    assert read_measured(run) == read_measured(whole)
+    lost = read_lost_attempts(run)
+    assert [each.reason for each in lost] == ["was ended by SIGKILL"] * 3
+    of_trials = [each for each in lost if each.label.startswith("search items of ")]
+    assert len(of_trials) == sum(attempt - 1 for attempt in list_attempts(run)) >= 2
+    assert len(started) == 5
+    assert not [each for each in started if psutil.pid_exists(each)]
+
+
+def test_an_interrupted_search_goes_on_with_other_workers(
+    whole: Path, folder: Path, family: Mapping[str, Path], tasks: Path, after_send: Any
+) -> None:
+    started = after_send(lambda count, _: signal.raise_signal(signal.SIGINT) if count == 4 else None)
+    run = folder / "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        search(read_file(folder, family, tasks, workers=2), run)
+    assert not [each for each in started if psutil.pid_exists(each)]
+    search(read_file(folder, family, tasks, timeout_s=300), run, resume=True)
+    assert list_trials(run) == list_trials(whole)
+    assert read_measured(run) == read_measured(whole)
