@@ -7,6 +7,8 @@ EXTRAS := $(VENV)/.installed-extras
 export HF_HUB_OFFLINE ?= 1
 export HF_DATASETS_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Where it is set, each of the many processes of the tests would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo example test test-all docs fuzz check format clean demo-clean
 

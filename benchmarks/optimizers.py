@@ -44,7 +44,13 @@ EXACT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 """Makes glibc give large tensors back at once: the peak is then of what is alive, not of gaps between it."""
 
 
-TINY = {"parameters": 1, "rounds": 2, "sequences": 1, "context": 8}
+TINY = {
+    "parameters": 1,
+    "rounds": 1,
+    "sequences": 1,
+    "context": 8,
+    "only": ["merge_aware", "merge_aware, regenerate", "asam"],
+}
 
 
 def llama(millions: int) -> LlamaForCausalLM:

@@ -77,6 +77,14 @@ def own_tasks_are_indexed_once() -> None:
     module.TaskIndex.build = staticmethod(build_once)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def environment_is_not_described() -> None:
+    """Leave out what lm-eval tells of the machine in its results: a list of all packages, by pip, in each call."""
+    from torch.utils import collect_env
+
+    collect_env.get_pretty_env_info = lambda: "left out by the tests"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def loaded_code_is_no_garbage() -> None:
     """Leave the modules loaded so far out of the search for garbage, which each training asks for several times."""

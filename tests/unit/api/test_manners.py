@@ -66,7 +66,8 @@ WORK = {
     "search": """
         items = {"search": 12, "select": 6, "test": 6}
         sections = {"tasks": ["colours"], "include_path": given["tasks"], "items": items}
-        run = aftermix.search(pool, output=given["output"], trials=5, startup=4, top=1, baselines=False, **sections)
+        study = {"trials": 5, "startup": 4, "top": 1, "baselines": False}
+        run = aftermix.search(pool, output=given["output"], threads=1, **study, **sections)
         assert len(run.trials) == 5 and run.report().is_file()
         assert run.predict({"a": 0.5}).inside
         aftermix.evaluate(pool, weights={"a": 0.5}, threads=1, **sections)
@@ -78,7 +79,7 @@ WORK = {
     "train": """
         open(given["output"] + ".txt", "w").write("one two three four five\\n" * 200)
         data = {"cats": {"data": given["output"] + ".txt", "tokens": 512}}
-        made = aftermix.train(pool, output=given["output"], datasets=data, context=32, batch_size=2, learning_rate=1e-3)
+        made = aftermix.train(pool, output=given["output"], datasets=data, context=32, batch_size=2, threads=1)
         assert set(made) == {"cats"}
     """,
 }

@@ -9,15 +9,14 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 
 from aftermix.config import Config, VectorConfig
 from aftermix.errors import AftermixError, CheckpointError
@@ -27,8 +26,10 @@ from aftermix.jobs.push import find_model_folder
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.runs.reader import read_best
 from aftermix.runs.records import ScoresRecord, TaskScore
+from conftest import run_cli
 
 Family = Mapping[str, Path]
+Command = Callable[..., subprocess.CompletedProcess[str]]
 FIXTURE = Path(__file__).parents[2] / "data" / "runs-0a1294b"
 TOKEN = "secret"  # noqa: S105
 
@@ -137,15 +138,29 @@ def hub() -> Iterator[Hub]:
     server.server_close()
 
 
-def aftermix(*arguments: str, home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own, with no login but what `settings` give."""
-    hidden = ("HF_", "HUGGING", "TRANSFORMERS_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    environment = {key: value for key, value in os.environ.items() if not key.upper().startswith(hidden)}
-    environment |= {"HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **settings}
-    code = "from aftermix.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=False
-    )
+@pytest.fixture
+def aftermix(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line with no login but what the settings of the call give, as environment variables."""
+
+    def run(*arguments: str, home: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+        for key in os.environ:
+            if key.upper().startswith(("HF_", "HUGGING", "TRANSFORMERS_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")):
+                monkeypatch.delenv(key)
+        for key, value in settings.items():
+            monkeypatch.setenv(key, value)
+        # What the client reads of its environment when it is imported.
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", settings.get("HF_HUB_OFFLINE") == "1")
+        monkeypatch.setattr(constants, "ENDPOINT", settings.get("HF_ENDPOINT", "http://127.0.0.1:9"))
+
+        capsys.readouterr()
+        code = run_cli(*arguments)
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run
 
 
 def recipe(folder: Path, family: Family, **vector: object) -> str:
@@ -155,7 +170,7 @@ def recipe(folder: Path, family: Family, **vector: object) -> str:
     return str(file)
 
 
-def test_a_merge_is_uploaded_with_its_card(hub: Hub, family: Family, tmp_path: Path) -> None:
+def test_a_merge_is_uploaded_with_its_card(aftermix: Command, hub: Hub, family: Family, tmp_path: Path) -> None:
     arguments = ["merge", recipe(tmp_path, family), "-o", str(tmp_path / "out"), "--push", "me/merged", "--private"]
     done = aftermix(*arguments, home=tmp_path / "home", HF_ENDPOINT=hub.address, HF_TOKEN=TOKEN)
     assert done.returncode == 0, done.stderr
@@ -168,7 +183,7 @@ def test_a_merge_is_uploaded_with_its_card(hub: Hub, family: Family, tmp_path: P
     assert hub.calls[0] == "GET /api/whoami-v2"  # asked before the merge
 
 
-def test_a_finished_run_uploads_its_model(hub: Hub, family: Family, tmp_path: Path) -> None:
+def test_a_finished_run_uploads_its_model(aftermix: Command, hub: Hub, family: Family, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "model").mkdir(parents=True)
     (run / "best.json").write_text("{}")
@@ -197,7 +212,7 @@ def test_a_finished_run_uploads_its_model(hub: Hub, family: Family, tmp_path: Pa
     ],
 )
 def test_a_merge_that_cannot_be_uploaded_does_not_begin(
-    name: str, settings: dict[str, str], message: str, hub: Hub, family: Family, tmp_path: Path
+    aftermix: Command, name: str, settings: dict[str, str], message: str, hub: Hub, family: Family, tmp_path: Path
 ) -> None:
     arguments = ["merge", recipe(tmp_path, family), "-o", str(tmp_path / "out"), "--push", name]
     done = aftermix(*arguments, home=tmp_path / "home", **{"HF_ENDPOINT": hub.address} | settings)
@@ -216,7 +231,9 @@ def uploadable(folder: Path, family: Family, card: str = "---\ntags: [merge]\n--
     return folder
 
 
-def test_an_upload_that_breaks_off_says_how_to_go_on(hub: Hub, family: Family, tmp_path: Path) -> None:
+def test_an_upload_that_breaks_off_says_how_to_go_on(
+    aftermix: Command, hub: Hub, family: Family, tmp_path: Path
+) -> None:
     model = uploadable(tmp_path / "m", family)
     hub.broken = True
     done = aftermix("push", str(model), "me/x", home=tmp_path, HF_ENDPOINT=hub.address, HF_TOKEN=TOKEN)
@@ -225,7 +242,9 @@ def test_an_upload_that_breaks_off_says_how_to_go_on(hub: Hub, family: Family, t
     assert f"The model is complete; upload it with `aftermix push {shlex.quote(str(model))} me/x`." in done.stderr
 
 
-def test_nothing_private_goes_into_a_public_repository(hub: Hub, family: Family, tmp_path: Path) -> None:
+def test_nothing_private_goes_into_a_public_repository(
+    aftermix: Command, hub: Hub, family: Family, tmp_path: Path
+) -> None:
     hub.public = True
     arguments = ["push", str(uploadable(tmp_path / "m", family)), "me/x", "--private"]
     done = aftermix(*arguments, home=tmp_path, HF_ENDPOINT=hub.address, HF_TOKEN=TOKEN)
@@ -234,7 +253,7 @@ def test_nothing_private_goes_into_a_public_repository(hub: Hub, family: Family,
     assert hub.files == {}
 
 
-def test_private_needs_push(family: Family, tmp_path: Path) -> None:
+def test_private_needs_push(aftermix: Command, family: Family, tmp_path: Path) -> None:
     done = aftermix("merge", recipe(tmp_path, family), "-o", str(tmp_path / "out"), "--private", home=tmp_path)
     assert done.returncode == 2
     assert "--private is for --push REPO_ID." in done.stderr
@@ -251,7 +270,7 @@ def test_only_models_with_a_card_are_uploaded(family: Family, tmp_path: Path) ->
         find_model_folder(uploadable(tmp_path / "m", family, card="---\n- a list\n---\n"))
 
 
-def test_a_stored_vector_is_uploaded_with_its_card(hub: Hub, family: Family, tmp_path: Path) -> None:
+def test_a_stored_vector_is_uploaded_with_its_card(aftermix: Command, hub: Hub, family: Family, tmp_path: Path) -> None:
     diff(str(family["b"]), base=str(family["base"]), output=tmp_path / "vector")
     done = aftermix("push", str(tmp_path / "vector"), "me/v", home=tmp_path, HF_ENDPOINT=hub.address, HF_TOKEN=TOKEN)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from transformers import DynamicCache
@@ -24,10 +24,13 @@ PROBE_LENGTH = 48
 """Longest sequence of the probe, where the model's own length is no less."""
 PROBE_ROWS = 3
 """Its batch size: its rows are then too many for one pass, and their beginning is cached."""
+CONTINUATIONS = 4
+"""Of each context of the probe; one of them is scored by itself, too."""
 SHARE_OF_EFFECT = 0.05
 """Part of another context's effect on a log-likelihood by which the probe may differ."""
 NEEDED = ("attention_mask", "position_ids", "past_key_values", "use_cache")
 WINDOWS = ("sliding_window", "attention_chunk_size")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,9 @@ def repeat_cache(cache: DynamicCache | None, rows: int) -> DynamicCache:
 def find_reason_against_trees(model: Any, *, max_length: int) -> str | None:
     """Words on why `model` cannot be run on trees: by its signature, and by a probe of few tokens; None where it can.
 
-    The probe scores continuations of made-up tokens by a tree, with a cached beginning, and each by itself: they may
-    differ by rounding, which is little beside what another context changes. A model without weights is believed.
+    The probe scores continuations of made-up tokens by a tree, with a cached beginning, and one of each context by
+    itself: they may differ by rounding, which is little beside what another context changes. A model without weights
+    is believed.
     """
     accepted = inspect.signature(model.forward).parameters
     missing = [name for name in NEEDED if name not in accepted]
@@ -111,8 +115,9 @@ def find_reason_against_trees(model: Any, *, max_length: int) -> str | None:
     plan = build_tree_plan(pairs, batch_size=PROBE_ROWS, max_length=length, device=model.device)
     try:
         with torch.inference_mode():
-            packed = TreeScorer(model, "logits_to_keep" in accepted).score(plan)
-            alone, changed = (_score_alone(model, each, length=length) for each in (pairs, other))
+            scorer = TreeScorer(model, "logits_to_keep" in accepted)
+            packed = _choose_one_of_each(scorer.score(plan))
+            alone, changed = (_score_alone(scorer, _choose_one_of_each(each), length=length) for each in (pairs, other))
     except Exception as error:  # whatever the model's own code makes of a mask and a cache
         return f"it cannot be run with a mask and a cache of ours ({type(error).__name__})"
 
@@ -155,10 +160,25 @@ def _make_pairs(vocabulary: int, *, length: int, shift: int) -> list[Pair]:
         start = [choose(100 * beginning + n + shift) for n in range(max(1, length - 10))]
         for context in range(12):
             middle = [*start, choose(500 + 40 * beginning + context + shift), choose(600 + context + shift)]
-            pairs += [(middle, [choose(700 + n), choose(800 + context + n), choose(900 + n)]) for n in range(4)]
+            pairs += [
+                (middle, [choose(700 + n), choose(800 + context + n), choose(900 + n)]) for n in range(CONTINUATIONS)
+            ]
     return pairs
 
 
-def _score_alone(model: Any, pairs: list[Pair], *, length: int) -> list[float]:
-    plan = build_scoring_plan(pairs, batch_size=PROBE_ROWS, max_length=length, device=model.device)
-    return [value for value, _ in score_plan(plan, lambda tokens, places: model(tokens).logits[:, places])]
+def _choose_one_of_each(values: Sequence[Item]) -> list[Item]:
+    """The entry of one continuation of each context, in turn the first, the second and so on."""
+    return [values[first + turn % CONTINUATIONS] for turn, first in enumerate(range(0, len(values), CONTINUATIONS))]
+
+
+def _score_alone(scorer: TreeScorer, pairs: Sequence[Pair], *, length: int) -> list[float]:
+    """Log-likelihoods by the model as it is, without a mask or a cache: all sequences are of one length."""
+
+    def compute_logits(tokens_BT: torch.Tensor, positions_P: torch.Tensor) -> torch.Tensor:
+        if scorer.keeps_logits:
+            logits_BPV: torch.Tensor = scorer.model(tokens_BT, logits_to_keep=positions_P).logits
+            return logits_BPV
+        return cast(torch.Tensor, scorer.model(tokens_BT).logits[:, positions_P])
+
+    plan = build_scoring_plan(pairs, batch_size=len(pairs), max_length=length, device=scorer.model.device)
+    return [value for value, _ in score_plan(plan, compute_logits)]
