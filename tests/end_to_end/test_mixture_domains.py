@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from aftermix.config import load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.command import mixture
+from aftermix.jobs.plan import plan
 from conftest import make_family
 
 Family = Mapping[str, Path]
@@ -78,7 +80,8 @@ def test_a_new_domain_reuses_every_earlier_merge_and_goes_on_after_an_interrupti
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     config, run = load_config(write_file(tmp_path, wide, tasks, "bdc", points=12)), tmp_path / "run"
-    real = MergeEvaluator.evaluate
+    real, planned = MergeEvaluator.evaluate, plan(config, source=finished)
+    assert planned.earlier == f"8 merges of {finished} are not run again"
 
     def measure(self: MergeEvaluator, point: Any, split: Any) -> Any:
         if len(measured) == 2:
@@ -104,7 +107,7 @@ def test_a_new_domain_reuses_every_earlier_merge_and_goes_on_after_an_interrupti
     points = json.loads((run / "design.json").read_text())["points"]
     wanted = [point["shares"] for point in points if point["shares"]["d"] >= 1e-3]
     assert [trial["weights"] for trial in trials[8:]] == wanted
-    assert measured.count("search") == len(wanted) < 12
+    assert measured.count("search") == len(wanted) == planned.measurements["search"] < 12
     assert (run / "items" / "search" / "00003.safetensors").is_file()
     assert json.loads((run / "best.json").read_text())["ratios"].keys() == {"b", "c", "d"}
 
@@ -128,6 +131,31 @@ def test_a_split_domain_keeps_the_merges_without_it(
     told = capsys.readouterr().err
     assert "1 of 8 merges are points of this mixture and are not run again" in told
     assert "7 give a weight to 'c', which is no vector of this file; 'b' is 'bee' by now; of c1, c2 they tell" in told
+
+
+def test_of_a_run_without_one_of_the_tasks_no_merge_is_taken_and_that_is_said(
+    finished: Path,
+    tmp_path: Path,
+    wide: Family,
+    tasks: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shown: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source, run = Path(shutil.copytree(finished, tmp_path / "before")), tmp_path / "run"
+    lock = json.loads((source / "lock.json").read_text())
+    del lock["evaluation"]["tasks"]["numbers"]
+    (source / "lock.json").write_text(json.dumps(lock))
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MergeEvaluator, "evaluate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        mixture(load_config(write_file(tmp_path, wide, tasks, "bc")), run, source=source)
+    told = "('numbers': the run has not measured it), and no trial: the objective needs 'numbers'"
+    assert told in capsys.readouterr().err
+    assert not (run / "trials.jsonl").exists()
 
 
 def test_a_run_without_a_merge_of_these_domains_is_refused(

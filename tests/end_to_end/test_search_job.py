@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
+from aftermix.jobs.plan import plan
 from aftermix.jobs.run_folder import read_run_config
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring
 from aftermix.jobs.search.command import search
@@ -247,6 +248,7 @@ def test_a_copy_under_another_objective_runs_no_new_trial(
     objective = {"tasks": {"numbers": 1.0}}
     copy = write_file(tmp_path, family, tasks, objective=objective, baselines=False)
     run = tmp_path / "copy"
+    assert plan(load_config(copy), source=finished).measurements["search"] == 0
     assert run_cli("search", copy, "-o", run, "--from", finished) == 0
     told = f"--from {finished}: 6 trials are scored anew and no merge is run; `--trials N` runs N more\n"
     assert told in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from aftermix.cli.options import AS_JSON, FILE, NEW_FILE, print_result
+from aftermix.cli.options import AS_JSON, FILE, FOLDER, NEW_FILE, print_result
 
 
 @click.command()
@@ -43,17 +43,20 @@ def doctor(file: Path, as_json: bool) -> int:
     type=click.Path(dir_okay=False, path_type=Path),
     help="YAML file of stated machines: plan by arithmetic, from the base's config.json alone.",
 )
+@click.option("--from", "source", type=FOLDER, help="Earlier run that the search or mixture will start from.")
 @AS_JSON
-def plan(file: Path, hardware: Path | None, as_json: bool) -> None:
+def plan(file: Path, hardware: Path | None, source: Path | None, as_json: bool) -> None:
     """Tell disk, memory, evaluations, tokens and time of FILE's job, before it runs."""
     from aftermix.api.commands.checks import estimate_file, estimate_scale
     from aftermix.api.commands.documents import build_estimate, build_scale_plan
     from aftermix.api.commands.scale_text import describe_scale_plan
     from aftermix.api.commands.texts import describe_estimate
 
+    if hardware is not None and source is not None:
+        raise click.UsageError("--hardware reckons without runs: leave it or --from out.")
     if hardware is not None:
         planned = estimate_scale(file, hardware)
         print_result(as_json, lambda: build_scale_plan(planned), lambda: describe_scale_plan(planned))
         return
-    needs = estimate_file(file)
+    needs = estimate_file(file, source=source)
     print_result(as_json, lambda: build_estimate(needs), lambda: describe_estimate(needs))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -12,8 +14,9 @@ import torch
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.model_files import find_tokenizer_folder
 from aftermix.checkpoints.pool import ModelPool, open_pool
+from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, Split, TrainConfig, require
-from aftermix.errors import AftermixError, Problem
+from aftermix.errors import AftermixError, ConfigError, Problem
 from aftermix.jobs.compare.checks import refuse_bad_rivals
 from aftermix.jobs.compare.contest_counts import count_contest
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
@@ -35,6 +38,7 @@ from aftermix.jobs.plan_counts import (
     list_training_tokens,
     read_verification_tokens,
 )
+from aftermix.jobs.plan_earlier import EarlierScores, count_earlier_scores, settle_source
 from aftermix.jobs.search.settings import leaves_vectors_as_they_are
 from aftermix.jobs.search.space_from_config import build_space, describe_space
 from aftermix.merging.blocks import BLOCK_ELEMENTS, LOOKAHEAD, list_block_spans
@@ -46,6 +50,9 @@ from aftermix.search.space import SearchSpace
 from aftermix.training.base_model import open_base
 from aftermix.training.trainer import uses_cuda
 from aftermix.workers.opening import find_site
+
+if TYPE_CHECKING:
+    from aftermix.jobs.evaluator import ModelEvaluator
 
 SAMPLE_S = 2.0
 """Seconds of a merge that are measured."""
@@ -68,6 +75,8 @@ class JobEstimate:
     """Task -> split -> items."""
     resolution: tuple[str, ...] = ()
     """Differences that the test items can tell, in words."""
+    earlier: str = ""
+    """Words on the merges that an earlier run gives, which are not counted."""
     cut_prompts: Mapping[str, Mapping[Split, int]] = field(default_factory=dict)
     """Task -> split -> requests that lose their beginning to the model's length."""
     tokens: Mapping[Split, int] = field(default_factory=dict)
@@ -144,19 +153,21 @@ class JobEstimate:
         }
 
 
-def plan(config: Config) -> JobEstimate:
+def plan(config: Config, *, source: Path | None = None) -> JobEstimate:
     """Plan the mixture of `config`, else its search, else its merge, else its training. Writes nothing.
 
-    The first for which the file has what is needed: `mixture`, `evaluate`, `vectors`, `train`. Raises what the job
-    itself would raise on its input.
+    `source` is an earlier run that a search or mixture starts from. The first for which the file has what is needed:
+    `mixture`, `evaluate`, `vectors`, `train`. Raises what the job itself would raise on its input.
     """
     job = find_job_kind(list_sections(config))
+    if source is not None and job not in ("search", "mixture"):
+        raise ConfigError("--from", f"is for a search or a mixture, and the file is of a {job}", "Leave it out.")
     if job == "train":
         return _plan_training(config)
 
     require(config, *dict.fromkeys(("vectors", *NEEDED[job])))
     refuse_missing_weights(config, job)
-    config = settle_tasks(config)
+    config = settle_source(settle_tasks(config), source)
     for_search = job == "search"
     pool = open_pool(config)
     space = build_space(config) if for_search else None
@@ -176,7 +187,7 @@ def plan(config: Config) -> JobEstimate:
         ranks = list_adapter_ranks(config)
         return JobEstimate(pool.parameters, disk, memory, free, training=tokens, adapter_ranks=ranks, remarks=remarks)
     refuse_bad_rivals(config, pool, checked=config.compare)
-    estimate = _plan_evaluations(config, pool, merger, space=space, disk=disk, free=free)
+    estimate = _plan_evaluations(config, pool, merger, space=space, disk=disk, free=free, source=source)
     return replace(estimate, remarks=(*remarks, *estimate.remarks))
 
 
@@ -220,7 +231,14 @@ def _plan_training(config: Config) -> JobEstimate:
 
 
 def _plan_evaluations(
-    config: Config, pool: ModelPool, merger: Merger, *, space: SearchSpace | None, disk: int, free: int
+    config: Config,
+    pool: ModelPool,
+    merger: Merger,
+    *,
+    space: SearchSpace | None,
+    disk: int,
+    free: int,
+    source: Path | None,
 ) -> JobEstimate:
     """A search through `space`, or a mixture, which has none."""
     from aftermix.evaluation.remarks import remark_on_warnings
@@ -248,6 +266,8 @@ def _plan_evaluations(
     cost = {"trial": evaluator.count_positions("search"), "finalist": evaluator.count_finalist_positions(config.search)}
     if space is not None:
         measurements |= {"search": count_runs(config, **cost)}
+    earlier = _count_earlier(source, config, merger, evaluator, space=space, threads=threads)
+    measurements["search"] = max(0, measurements["search"] - earlier.saved)
     splits: tuple[Split, ...] = ("search", "select", "test")
     once = leaves_vectors_as_they_are(merger.recipe.method, space.settings if space is not None else {})
     per_model = {split: sum(suite.count_tokens(split, lm).values()) for split in splits}
@@ -261,6 +281,7 @@ def _plan_evaluations(
         memory_free_bytes=free,
         measurements=measurements,
         items=suite.count_items(),
+        earlier=earlier.words,
         resolution=objectives.describe_resolution(count_answered_items(suite)),
         cut_prompts=suite.count_cut_prompts(lm),
         tokens={split: count * measurements[split] for split, count in per_model.items()},
@@ -286,6 +307,25 @@ def _plan_evaluations(
         compared_tokens=contest.tokens,
         compared_tokens_per_s=_measure_mixture_speed(config, lambda _: contest.settings),
     )
+
+
+def _count_earlier(
+    source: Path | None,
+    config: Config,
+    merger: Merger,
+    model: ModelEvaluator,
+    *,
+    space: SearchSpace | None,
+    threads: int,
+) -> EarlierScores:
+    """Merges that the run in `source` gives; none without one."""
+    from aftermix.jobs.evaluator import MergeEvaluator
+
+    if source is None:
+        return EarlierScores(0, 0, "")
+    unwatched = InputStamps.take(())
+    evaluator = MergeEvaluator(config, merger, None, model, threads, prepare_s=0.0, inputs=unwatched)
+    return count_earlier_scores(source, evaluator, space=space)
 
 
 def _measure_mixture_speed(config: Config, build: Callable[[Config], TrainConfig | None]) -> float | None:

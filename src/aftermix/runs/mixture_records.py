@@ -240,6 +240,8 @@ class TableSourceRecord(RunRecord):
     """Scores that the table has as losses; all figures have their sign changed."""
     left_alone: tuple[str, ...]
     """Columns that are neither shares nor scores."""
+    empty: dict[str, int] = {}  # noqa: RUF012 - pydantic copies defaults
+    """Runs with an empty cell by domain, which count as a share of 0; absent where there is none."""
 
 
 class TableRowRecord(RunRecord):

@@ -41,10 +41,10 @@ def diagnose_file(file: Path) -> ConfigDiagnosis:
     return doctor(usable.config, faults=usable.problems, written=usable.written)
 
 
-def estimate_file(file: Path) -> JobEstimate:
-    """Disk, memory, evaluations, tokens and time of the job of `file`: `aftermix plan`.
+def estimate_file(file: Path, *, source: Path | None = None) -> JobEstimate:
+    """Disk, memory, evaluations, tokens and time of the job of `file`, started from the run in `source` if any.
 
-    Raises :class:`AftermixError` as the job itself would.
+    `aftermix plan`.     Raises :class:`AftermixError` as the job itself would.
     """
     from aftermix.config import load_config
 
@@ -56,7 +56,7 @@ def estimate_file(file: Path) -> JobEstimate:
         return plan_rounds(config)
     from aftermix.jobs.plan import plan
 
-    return plan(config)
+    return plan(config, source=source)
 
 
 def estimate_scale(file: Path, hardware: Path) -> ScalePlan:

@@ -69,7 +69,8 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
         time = f", about {format_time(seconds[split])}" if seconds else ""
         yield f"{split:<15} {needs.measurements[split]} evaluations, {tokens:,} tokens{time}"
 
-    for name, text in (("Workers", needs.workers), ("Budget", needs.runs), ("Requests", needs.sharing)):
+    named = (("--from", needs.earlier), ("Workers", needs.workers), ("Budget", needs.runs), ("Requests", needs.sharing))
+    for name, text in named:
         if text:
             yield f"{name:<15} {text}"
     if needs.tokens_per_s:

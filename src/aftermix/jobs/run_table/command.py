@@ -117,6 +117,7 @@ def _describe_source(table: Path, runs: RunTable) -> TableSourceRecord:
         runs=len(runs.shares_NK),
         losses=tuple(sorted(runs.losses)),
         left_alone=runs.others,
+        **({"empty": dict(runs.empty)} if runs.empty else {}),
     )
 
 
@@ -149,7 +150,10 @@ def _refuse_unlike_domains(runs: RunTable, experts: list[str]) -> None:
     """Experts of a file are the domains of the table, or the file names none."""
     if experts and set(experts) != set(runs.domains):
         found = f"expected the domains of the table ({', '.join(runs.domains)}), found {', '.join(experts)}"
-        raise MixtureError("vectors", found, "Name the columns `share.NAME` after the vectors, or leave `vectors` out.")
+        lacking = [name for name in experts if name not in runs.domains]
+        remedy = "Name the columns `share.NAME` after the vectors, or leave `vectors` out"
+        added = f"; runs without '{lacking[0]}' get a column with empty cells, which count as 0" if lacking else ""
+        raise MixtureError("vectors", found, f"{remedy}{added}.")
 
 
 def _refuse_few(table: Path, runs: RunTable) -> None:

@@ -37,6 +37,7 @@ FIELDS = {
     "items": "number of items",
 }
 """Words for the fields of a task's record; the first that differs is told."""
+NOT_MEASURED = "the run has not measured it"
 
 
 def build_evaluation_lock(
@@ -134,7 +135,8 @@ def refuse_other_scores(run: Path, now: EvaluationLockRecord, *, chat: bool) -> 
 def find_other_tasks(source: Path, now: EvaluationLockRecord, *, chat: bool) -> dict[str, str]:
     """Task -> how it differs from that of the run in `source`, for every task of `now` whose stored scores do not hold.
 
-    Raises :class:`SearchError` for another tokenizer or chat template, with which no score holds.
+    A task that the run has not measured is one of them; a run without hashes tells nothing of either. Raises
+    :class:`SearchError` for another tokenizer or chat template, with which no score holds.
     """
     stored = LockRecord.read(source / LOCK_FILE).evaluation
     if stored is None:
@@ -142,16 +144,24 @@ def find_other_tasks(source: Path, now: EvaluationLockRecord, *, chat: bool) -> 
 
     remedy = "Restore it, or measure anew without --from."
     _refuse_other_texts(source, stored, now, chat=chat, remedy=remedy)
-    both = {name: (stored.tasks[name], task) for name, task in now.tasks.items() if name in stored.tasks}
-    differences = {name: _describe_difference(theirs, ours) for name, (theirs, ours) in both.items()}
+    differences = {
+        name: _describe_difference(stored.tasks[name], task) if name in stored.tasks else NOT_MEASURED
+        for name, task in now.tasks.items()
+    }
     return {name: text for name, text in differences.items() if text is not None}
 
 
-def describe_left_out(source: Path, others: dict[str, str], objectives: ObjectiveSet) -> str:
-    """One line on what is not taken from the run in `source`."""
+def describe_left_out(
+    source: Path, others: dict[str, str], objectives: ObjectiveSet, *, surrogates: bool = False
+) -> str:
+    """One line on what is not taken from the run in `source`; `surrogates` learn from the scores of all tasks."""
     needed = [task for task in others if task in list_needed_tasks(objectives)]
     differences = "; ".join(f"'{name}': {text}" for name, text in others.items())
-    taken = f"and no trial: the objective needs '{needed[0]}'" if needed else "the trials are taken without them"
+    if needed:
+        taken = f"and no trial: the objective needs '{needed[0]}'"
+    else:
+        needless = "the trials are taken without them"
+        taken = f"and no trial: '{next(iter(others))}' has a surrogate" if surrogates else needless
     return f"--from {source}: scores of another task are left out ({differences}), {taken}"
 
 

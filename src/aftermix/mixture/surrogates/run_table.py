@@ -1,14 +1,15 @@
 """A table of trained mixtures, anybody's: a row a run, its shares and what it scored.
 
 Columns `share.NAME` are shares of domains, `score.NAME` scores of which higher is better, `loss.NAME` losses, which are
-scores with the other sign. Others are left alone.
+scores with the other sign. Others are left alone. A run that had none of a domain's data, or was made before there was
+the domain, may have an empty cell: it lies on the face where that share is 0.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,13 +36,16 @@ class RunTable:
     """Scores that the table has as losses."""
     others: tuple[str, ...]
     """Columns that are neither."""
+    empty: Mapping[str, int]
+    """Runs with an empty cell by domain, of those that have one: a share of 0."""
 
     @classmethod
     def parse(cls, text: str, *, where: str) -> RunTable:
         """The table of a CSV with a header.
 
         Raises :class:`MixtureError` naming the line of `where`: for a table without shares or scores, a column that
-        stands twice, cells that are no finite numbers, and shares that are negative or do not sum to 1.
+        stands twice, cells that are no finite numbers, shares that are negative or do not sum to 1, and a domain of
+        which no run had anything.
         """
         rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
         header = [cell.strip().removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}") for cell in rows[0]] if rows else []
@@ -55,13 +59,17 @@ class RunTable:
         share_columns = [header.index(SHARE + name) for name in share_names]
         score_columns = [column for column, head in enumerate(header) if head.startswith((SCORE, LOSS))]
         signs_T = np.array([-1.0 if header[column].startswith(LOSS) else 1.0 for column in score_columns])
-        shares_NK = _read_numbers(rows[1:], share_columns, header, where)
+        counts = {name: _count_empty(rows[1:], column) for name, column in zip(share_names, share_columns, strict=True)}
+        filled = [[cell if cell.strip() else "0" for cell in row] for row in rows[1:]]
+        shares_NK = check_simplex(_read_numbers(filled, share_columns, header, where), where=where)
+        _refuse_unseen(share_names, shares_NK, where)
         return cls(
             domains=share_names,
-            shares_NK=check_simplex(shares_NK, where=where),
+            shares_NK=shares_NK,
             scores=score_names,
             scores_NT=_read_numbers(rows[1:], score_columns, header, where) * signs_T,
             losses=frozenset(_list_names(header, LOSS)),
+            empty={name: count for name, count in counts.items() if count},
             others=tuple(head for head in header if head and not head.startswith((SHARE, SCORE, LOSS))),
         )
 
@@ -74,6 +82,18 @@ def _refuse_header(header: Sequence[str], where: str) -> None:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise MixtureError(where, f"has two columns of '{twice[0]}'", "Keep one: a score, or a loss.")
+
+
+def _refuse_unseen(domains: Sequence[str], shares_NK: Floats, where: str) -> None:
+    """No run tells anything of a domain that none has trained on."""
+    unseen = [name for name, column_N in zip(domains, shares_NK.T, strict=True) if not column_N.any()]
+    if unseen:
+        found = f"no run has a share of '{unseen[0]}', so that nothing is known of it"
+        raise MixtureError(f"{where}, {SHARE}{unseen[0]}", found, "Add runs that have some, or leave the column out.")
+
+
+def _count_empty(rows: Sequence[Sequence[str]], column: int) -> int:
+    return sum(not row[column].strip() for row in rows)
 
 
 def _read_numbers(rows: Sequence[Sequence[str]], columns: Sequence[int], header: Sequence[str], where: str) -> Floats:

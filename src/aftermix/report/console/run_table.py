@@ -43,6 +43,9 @@ def list_run_table_notes(best: TableMixtureRecord) -> list[str]:
     lines += [f"'{name}' scored the same in all runs and does not count." for name in best.utility.left_out]
     if best.table.losses:
         lines.append(f"Losses, whose sign is changed in all figures: {', '.join(best.table.losses)}.")
+    if best.table.empty:
+        cells = ", ".join(f"{name} in {format_count(count, 'run')}" for name, count in best.table.empty.items())
+        lines.append(f"Empty shares count as 0: {cells}.")
     if best.table.left_alone:
         lines.append(f"Columns that are neither shares nor scores: {', '.join(best.table.left_alone)}.")
     if not best.optimum.floors_met:

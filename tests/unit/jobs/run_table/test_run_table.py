@@ -13,6 +13,7 @@ import pytest
 from aftermix.config import parse_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.run_table.command import mix_by_table
+from aftermix.mixture.surrogates.run_table import RunTable
 from aftermix.report.console.run_table import list_run_table_notes
 from aftermix.runs.mixture_records import TableMixtureRecord
 from conftest import run_cli
@@ -116,6 +117,28 @@ def test_a_training_takes_the_ratios(tmp_path: Path) -> None:
     datasets = {"mixed": {"mixture": str(file), "tokens": 1000}} | {name: f"{name}.jsonl" for name in BEST_NAMES}
     settings = TrainConfig.model_validate({"datasets": datasets})
     assert collect_sources("mixed", settings).ratios == pytest.approx(read(file)["ratios"])
+
+
+def test_runs_from_before_there_was_a_domain_lie_on_its_face() -> None:
+    """The RegMix table with empty cells where a run had nothing of a domain, and one column that no run has any of."""
+    with (REGMIX / "train_mixture_1m.csv").open(newline="") as stream:
+        header, *rows = [row[1:] for row in csv.reader(stream)][:41]
+    names = [f"share.{name.removeprefix('train_the_pile_')}" for name in header]
+
+    def parse_rows(cells: list[list[str]], *further: str) -> RunTable:
+        heads = [*names, *further, "score.a"]
+        return RunTable.parse("\n".join(",".join(row) for row in [heads, *([*row, "1"] for row in cells)]), where="t")
+
+    full = parse_rows(rows)
+    sparse = parse_rows([["" if float(cell) == 0 else cell for cell in row] for row in rows])
+    np.testing.assert_array_equal(sparse.shares_NK, full.shares_NK)
+    assert full.empty == {}
+    assert sparse.empty["arxiv"] == sum(float(row[names.index("share.arxiv")]) == 0 for row in rows) > 0
+    assert sum(sparse.empty.values()) == (full.shares_NK == 0).sum()
+    with pytest.raises(
+        AftermixError, match=r"t, share\.new: no run has a share of 'new', so that nothing is known of it"
+    ):
+        parse_rows([[*row, ""] for row in rows], "share.new")
 
 
 BEST_NAMES = ("ja", "math", "code")

@@ -70,8 +70,9 @@ def test_a_resume_names_the_task_that_has_changed(run: Path, field: str) -> None
 def test_the_same_tasks_go_on(run: Path) -> None:
     refuse_other_scores(run, evaluation(), chat=True)
     assert find_other_tasks(run, evaluation(), chat=True) == {}
-    # Fewer tasks are no others, and a new one is for the import to name.
-    assert find_other_tasks(run, evaluation(tasks={"numbers": task(), "new": task(items=3)}), chat=True) == {}
+    # Fewer tasks are no others; a new one is, for its scores are not there.
+    now = evaluation(tasks={"numbers": task(), "new": task(items=3)})
+    assert find_other_tasks(run, now, chat=True) == {"new": "the run has not measured it"}
 
 
 def test_another_tokenizer_is_refused_and_another_template_where_it_is_applied(run: Path) -> None:
@@ -106,3 +107,5 @@ def test_one_line_says_which_scores_and_trials_are_left_out(objective: dict[str,
         "--from runs/first: scores of another task are left out ('numbers': expected items 60, found 59), " + end
     )
     assert ("numbers" in list_needed_tasks(objectives)) == end.startswith("and")
+    line = describe_left_out(Path("runs/first"), {"numbers": "is new"}, objectives, surrogates=True)
+    assert line.endswith(end if end.startswith("and") else "and no trial: 'numbers' has a surrogate")

@@ -23,7 +23,7 @@ from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.mixture.earlier.vectors import VectorMatch, is_same_base, match_vectors
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.provenance import lock
-from aftermix.jobs.search.score_lock import describe_left_out, find_other_tasks, list_needed_tasks
+from aftermix.jobs.search.score_lock import describe_left_out, find_other_tasks
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.runs.input_records import LOCK_FILE, EvaluationLockRecord, LockRecord, SplitRecord
 from aftermix.runs.journal import TRIALS_FILE, read_trials
@@ -44,8 +44,7 @@ class EarlierMerges:
     tasks: tuple[str, ...]
     """Tasks whose stored scores hold."""
     holds: bool = True
-    """False where a task that the objective needs has changed: no merge is taken then."""
-    with_select: bool = True
+    """False where a task has changed, or is new: no merge is taken then, as every task has a surrogate."""
 
     @classmethod
     def open(
@@ -80,13 +79,12 @@ class EarlierMerges:
         tasks: Sequence[str],
         objectives: ObjectiveSet,
     ) -> EarlierMerges:
-        """These merges with the scores of tasks that `evaluation` describes; of others one line tells."""
+        """These merges; none, and one line says why, unless they have scores of all tasks of `evaluation`."""
         others = find_other_tasks(self.source, evaluation, chat=evaluator.suite.chat)
         if others:
-            progress.say(describe_left_out(self.source, others, objectives))
-        holds = not list_needed_tasks(objectives) & others.keys()
+            progress.say(describe_left_out(self.source, others, objectives, surrogates=True))
         kept = tuple(task for task in tasks if task not in others)
-        return replace(self, tasks=kept, holds=holds, with_select=not others)
+        return replace(self, tasks=kept, holds=not others)
 
     def list_points(self, problem: MixtureProblem) -> list[tuple[Path, Trial]]:
         """The merges that are points of `problem`, once each, with the folder of their journal."""
@@ -110,7 +108,7 @@ class EarlierMerges:
                 source=folder,
                 tasks=self.tasks,
                 objectives=objectives,
-                with_select=self.with_select,
+                with_select=True,
                 run_name=self._name_journal(folder),
             )
             for number, (folder, trial) in enumerate(self.list_points(problem))

@@ -1,0 +1,104 @@
+"""Merges of an earlier run that a job begun with `--from` would not run again, counted before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from aftermix.config import Config
+from aftermix.jobs import run_folder
+from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
+from aftermix.jobs.mixture.earlier.merges import EarlierMerges
+from aftermix.jobs.mixture.points import PointSampler
+from aftermix.jobs.mixture.problem import MixtureProblem
+from aftermix.jobs.mixture.tree_problem import TreeProblem
+from aftermix.jobs.provenance import resolve_defaults
+from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring
+from aftermix.jobs.search.earlier_run import import_comparable_trials
+from aftermix.jobs.search.score_lock import build_evaluation_lock
+from aftermix.search.objective import ObjectiveSet
+from aftermix.search.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class EarlierScores:
+    """Merges that an earlier run gives."""
+
+    taken: int
+    saved: int
+    """Evaluations on search items that a job without them would do."""
+    words: str
+
+
+def settle_source(config: Config, source: Path | None) -> Config:
+    """`config` with what a run started from `source` takes from it: day of the chat template, split of small tasks."""
+    if source is None:
+        return config
+    return run_folder.settle_items(
+        run_folder.settle_date(config, resumed=None, source=source), resumed=None, source=source
+    )
+
+
+def count_earlier_scores(source: Path, evaluator: MergeEvaluator, *, space: SearchSpace | None) -> EarlierScores:
+    """The merges of the run in `source` that the job of `evaluator` takes: a search through `space`, or a mixture.
+
+    Raises :class:`AftermixError` where the job would refuse it.
+    """
+    settled = run_folder.settle_search(resolve_defaults(evaluator.config, evaluator.merger.recipe), resumed=None)
+    evaluator = replace(evaluator, config=settled)
+    if space is None:
+        return _count_for_mixture(source, evaluator)
+
+    config, model = evaluator.config, evaluator.model_evaluator
+    split = build_split_record(model.suite)
+    run_folder.refuse_other_vectors(source, config=config, pool=evaluator.merger.pool, split=split)
+    objectives = ObjectiveSet.build(config.search.objective, tasks=evaluator.tasks)
+    evaluation = build_evaluation_lock(evaluator.merger.pool, model)
+    imported = import_comparable_trials(source, evaluation, evaluator=evaluator, space=space, objectives=objectives)
+    rescored = bool(imported) and asks_for_rescoring(config, source, space=space)
+    new = 0 if rescored else config.search.trials
+    words = f"{len(imported)} trials of {source} are scored anew, {new} are run"
+    return EarlierScores(len(imported), config.search.trials - new, words)
+
+
+def _count_for_mixture(source: Path, evaluator: MergeEvaluator) -> EarlierScores:
+    config, model = evaluator.config, evaluator.model_evaluator
+    assert config.mixture is not None  # noqa: S101 - the caller looked; for the type checker
+    tree = TreeProblem.from_config(config, fitted="tasks") if config.mixture.tree is not None else None
+    problem = tree.first_problem if tree else MixtureProblem.build_flat(config, fitted="tasks")
+
+    objectives = ObjectiveSet.build((problem.objective,), tasks=evaluator.tasks)
+    split, evaluation = build_split_record(model.suite), build_evaluation_lock(evaluator.merger.pool, model)
+    earlier = EarlierMerges.open(source, config, evaluator.merger.pool, problem=problem, split=split)
+    earlier = earlier.keep_tasks(evaluation, model, tasks=evaluator.tasks, objectives=objectives)
+    if tree is None:
+        earlier.import_all(problem, objectives)
+    groups = _list_known_groups(tree) if tree else {"": problem}
+
+    found = {name: [trial for _, trial in earlier.list_points(group)] for name, group in groups.items()}
+    taken = {name: len(trials) for name, trials in found.items()}
+    saved = 0
+    for name, group in groups.items():
+        known_NK = group.compute_shares(found[name]) if found[name] else np.zeros((0, len(group.domains)))
+        saved += len(group.design.kinds) - len(PointSampler(group, known_NK).planned)
+    return EarlierScores(sum(taken.values()), saved, _describe_taken(source, taken, tree))
+
+
+def _list_known_groups(tree: TreeProblem) -> dict[str, MixtureProblem]:
+    """Groups whose merges hang on no share that a search has to find first."""
+    if tree.is_top_down:
+        return {tree.root.name: tree.first_problem}
+    leaves = [group for group in tree.order if not any(member.is_group for member in group.members)]
+    return {group.name: tree.build_problem(group, tree.start) for group in leaves}
+
+
+def _describe_taken(source: Path, taken: Mapping[str, int], tree: TreeProblem | None) -> str:
+    told = f"{sum(taken.values())} merges of {source} are not run again"
+    if tree is None:
+        return told
+    rest = [group.name for group in tree.order if group.name not in taken]
+    later = f"; of {', '.join(rest)} it is known once shares of other groups are found" if rest else ""
+    return f"{told}, of {', '.join(f'{name} {count}' for name, count in taken.items())}{later}"
