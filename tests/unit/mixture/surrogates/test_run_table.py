@@ -40,7 +40,10 @@ def test_the_mark_that_spreadsheets_put_in_front_is_no_part_of_a_name() -> None:
         ("share.a,share.b,score.c\n", "expected a line for each run, found a header alone"),
         ("share.a,share.b,score.c\n0.5,0.5\n", "line 2: expected 3 cells as in the header, found 2"),
         ("share.a,share.b,score.c\n0.5,0.5,nan\n", r"line 2, score.c: expected a finite number, found 'nan'"),
-        ("share.a,share.b,score.c\n1,0,1\n0.5,,1\n", "row 1: expected shares of at least 0 that sum to 1, found a sum of 0.5"),
+        (
+            "share.a,share.b,score.c\n1,0,1\n0.5,,1\n",
+            "row 1: expected shares of at least 0 that sum to 1",
+        ),
         ("share.a,share.b,score.c\n0.5,0.8,1\n", "shares of at least 0 that sum to 1, found a sum of 1.3"),
         ("share.a,share.b,score.c\n1.2,-0.2,1\n", "a lowest share of -0.2"),
     ],
