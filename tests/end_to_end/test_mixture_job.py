@@ -93,13 +93,23 @@ def test_the_papers_preset_merges_the_optimum_of_lightgbm_and_takes_it(
     tmp_path: Path, family: Family, tasks: Path
 ) -> None:
     values = json.loads(write_file(tmp_path, family, tasks).read_text())
-    values["mixture"] = {"points": 8, "preset": "paper"}
+    values["mixture"] = {"points": 8, "preset": "paper", "second_order": True}
+    with pytest.raises(AftermixError, match=r"b\.calibration: missing, but `mixture\.second_order` is"):
+        mixture(parse_config(values, where="file", folder=tmp_path), tmp_path / "run")
+    for name, text in (("b", "the sum of the numbers is even "), ("c", "one of these is the answer ")):
+        (tmp_path / f"{name}.txt").write_text(text * 20)
+        values["vectors"][name]["calibration"] = f"{name}.txt"
+    values["calibrate"] = {"samples": 2, "context": 16}
     config = parse_config(values, where="file", folder=tmp_path)
     best = best_of(mixture(config, tmp_path / "run"))
     assert {entry["choice"] for entry in best["surrogates"].values()} == {"lightgbm"}
     assert [entry["name"] for entry in best["verified"]] == ["optimum"]
     assert best["ratios"] == pytest.approx(best["optimum"]["shares"])
     assert best["winner"]["point"] == "optimum"
+    second = best["second_order"]
+    assert second["tokens"].keys() == {"b", "c"}
+    assert abs(second["cross"] - second["own"]) - 1e-9 <= second["error"] <= second["cross"] + second["own"] + 1e-9
+    assert "To second order a training at these ratios" in (tmp_path / "run" / "report.html").read_text()
     assert len(list((tmp_path / "run" / "items" / "select").rglob("*.json"))) == 1
     assert plan(config).measurements["select"] == 1
 

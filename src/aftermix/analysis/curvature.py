@@ -96,6 +96,70 @@ def measure_curvature(
     ), gradients
 
 
+@dataclass(frozen=True)
+class SecondOrderError:
+    """Second-order difference of a training on a mixture from the merge of experts, over the way of first order.
+
+    With ratios `r`, a gradient descent whose rates add up to `t`, and the mixture's gradient `g = sum_k r_k g_k`,
+
+        cross = t / 2 |sum_{k != j} r_k r_j H_k g_j| / |g|
+        own   = t / 2 |sum_k (r_k^2 - r_k) H_k g_k| / |g|
+
+    and `whole` the same of the sum of both. Source: MergeMix, appendix B, equation 8.
+    """
+
+    whole: float
+    cross: float
+    own: float
+
+
+def measure_mixture_error(
+    loss: Loss,
+    parameters: Sequence[torch.Tensor],
+    domains: Sequence[CurvatureDomain],
+    gradients: Sequence[Direction],
+    *,
+    ratios_K: Floats,
+    reach: float,
+) -> SecondOrderError:
+    """The error at `ratios_K` after descent by `reach`, which is `t`; every domain is read twice. NaN without gradient.
+
+    `gradients` are those of :func:`measure_curvature`, on the host.
+    """
+    mean = _add_up(gradients, ratios_K)
+    length = measure_norm(mean)
+    if not length:
+        return SecondOrderError(float("nan"), float("nan"), float("nan"))
+
+    along = [part.to(held.device) for part, held in zip(mean, parameters, strict=True)]
+    shape = tuple(torch.zeros_like(part) for part in mean)
+    bent, own, squared = shape, shape, shape
+    for domain, gradient, ratio in zip(domains, gradients, ratios_K.tolist(), strict=True):
+        if ratio:
+            alone = [part.to(held.device) for part, held in zip(gradient, parameters, strict=True)]
+            by_mean, by_own = (multiply_hessian(loss, parameters, domain, step) for step in (along, alone))
+            bent = _move(bent, by_mean, ratio)
+            own, squared = _move(own, by_own, ratio), _move(squared, by_own, ratio**2)
+
+    scale = reach / 2 / length
+    return SecondOrderError(
+        whole=scale * measure_norm(_move(bent, own, -1.0)),
+        cross=scale * measure_norm(_move(bent, squared, -1.0)),
+        own=scale * measure_norm(_move(squared, own, -1.0)),
+    )
+
+
+def measure_reach(vector: Mapping[str, torch.Tensor], names: Sequence[str], gradient: Direction) -> float:
+    """`-v g / |g|^2`: the rates of a descent along `gradient` that add up to the part of `vector` which runs along it.
+
+    At least 0; NaN for a gradient of 0. Parameters are as in :func:`measure_descent_cosines`.
+    """
+    at = [(place, vector[name]) for place, name in enumerate(names) if name in vector]
+    along = multiply_inner(tuple(part for _, part in at), tuple(gradient[place] for place, _ in at))
+    squared = measure_norm(gradient) ** 2
+    return max(0.0, -along / squared) if squared else float("nan")
+
+
 def compute_gradient(
     loss: Loss, parameters: Sequence[torch.Tensor], domain: CurvatureDomain
 ) -> tuple[float, Direction]:
@@ -150,6 +214,18 @@ def multiply_inner(one: Direction, other: Direction) -> float:
 def measure_norm(direction: Direction) -> float:
     """L2 norm, added up in float64."""
     return float(np.sqrt(sum(float(part.to(torch.float64).square().sum()) for part in direction)))
+
+
+def _add_up(directions: Sequence[Direction], factors_K: Floats) -> Direction:
+    total = tuple(torch.zeros_like(part) for part in directions[0])
+    for direction, factor in zip(directions, factors_K.tolist(), strict=True):
+        total = _move(total, direction, factor)
+    return total
+
+
+def _move(start: Direction, step: Direction, factor: float) -> Direction:
+    """`start + factor * step`, where `start` lies."""
+    return tuple(held + factor * part.to(held.device) for held, part in zip(start, step, strict=True))
 
 
 def _add(total: Direction, parts: Sequence[torch.Tensor]) -> None:

@@ -215,6 +215,21 @@ class FirstOrderRecord(RunRecord):
     """Proportional to weight x mean rate x steps; null where these are not known, or do not tell it."""
 
 
+class SecondOrderRecord(RunRecord):
+    """Second-order difference of a training at the found ratios from the merge, over the way of first order."""
+
+    error: Finite | None
+    """Null where the mixture has no gradient, as the others are."""
+    cross: Finite | None
+    """Of domains that bend each other's gradients."""
+    own: Finite | None
+    """Of domains that bend their own."""
+    reach: Finite | None
+    """Rates of a gradient descent added up that goes as far as the vectors do along the gradients."""
+    tokens: dict[str, int]
+    """Predicted, of the text of each domain."""
+
+
 class MixtureRecord(FoundMixtureRecord):
     """`best.json` of a finished mixture without a tree."""
 
@@ -226,6 +241,8 @@ class MixtureRecord(FoundMixtureRecord):
     """Null where fewer than three measured points mix domains."""
     first_order: FirstOrderRecord | None = None
     """Null where experts were trained alike."""
+    second_order: SecondOrderRecord | None = None
+    """Absent where `mixture.second_order` does not ask for it."""
     compared: tuple[ComparedRecord, ...] | None = None
     """Absent where the file compares nothing."""
 

@@ -21,7 +21,9 @@ from aftermix.analysis.curvature import (
     compute_gradient,
     measure_curvature,
     measure_descent_cosines,
+    measure_mixture_error,
     measure_norm,
+    measure_reach,
     multiply_hessian,
 )
 from aftermix.config import Config, load_config
@@ -146,6 +148,39 @@ def test_a_quadratic_has_the_curvature_that_it_was_made_with() -> None:
     cosines = measure_descent_cosines(moved, ["w", "idle"], gradients)
     np.testing.assert_allclose(cosines[0], [1, 1 / math.sqrt(17)])
     assert np.isnan(cosines[1]).all()
+
+
+def test_the_second_order_error_is_what_parts_a_training_from_a_merge() -> None:
+    """Slow twin: descent on the mixture, and on each domain alone, step by step."""
+    draw = torch.Generator().manual_seed(1)
+    roots = [torch.randn(4, 4, generator=draw, dtype=torch.float64) for _ in range(3)]
+    bends, places = [root @ root.T for root in roots], torch.randn(3, 4, generator=draw, dtype=torch.float64)
+    weights = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+
+    def lose(domain: int, at: torch.Tensor) -> torch.Tensor:
+        return 0.5 * (at - places[domain]) @ bends[domain] @ (at - places[domain])
+
+    def descend(ratios: list[float]) -> torch.Tensor:
+        at = torch.zeros(4, dtype=torch.float64)
+        for _ in range(200):
+            at = at - 2e-6 * sum(r * bends[k] @ (at - places[k]) for k, r in enumerate(ratios))
+        return at
+
+    ratios = [0.5, 0.3, 0.2]
+    trained = descend(ratios)
+    merged = sum(r * descend([float(k == j) for j in range(3)]) for k, r in enumerate(ratios))
+    domains = [CurvatureDomain(str(k), [torch.zeros(1, k + 2, dtype=torch.long)]) for k in range(3)]
+    loss = lambda tokens: lose(tokens.shape[1] - 2, weights) * (tokens.shape[1] - 1)  # noqa: E731
+    gradients = [compute_gradient(loss, [weights], domain)[1] for domain in domains]
+    found = measure_mixture_error(loss, [weights], domains, gradients, ratios_K=np.array(ratios), reach=200 * 2e-6)
+    assert found.whole == pytest.approx(float((trained - merged).norm() / trained.norm()), rel=0.02)
+    assert abs(found.cross - found.own) <= found.whole <= found.cross + found.own
+
+    alone = measure_mixture_error(loss, [weights], domains, gradients, ratios_K=np.array([0.0, 1.0, 0.0]), reach=1.0)
+    assert (alone.whole, alone.cross, alone.own) == pytest.approx((0, 0, 0), abs=1e-12)
+    step = {"w": -0.25 * gradients[1][0]}
+    assert measure_reach(step, ["w"], gradients[1]) == pytest.approx(0.25)
+    assert measure_reach({"w": gradients[1][0]}, ["w"], gradients[1]) == 0
 
 
 def test_a_flat_domain_has_no_relative_curvature() -> None:

@@ -59,7 +59,7 @@ def _measure_derivatives(texts: DomainTexts, *, dtype: torch.dtype) -> DomainDer
 
     model.requires_grad_(requires_grad=True)
     names, parameters = zip(*model.named_parameters(), strict=True)
-    measured, gradients = _differentiate(_build_loss(model), parameters, domains, label=pool.frame.label)
+    measured, gradients = _differentiate(build_loss(model), parameters, domains, label=pool.frame.label)
 
     parameters_by_name = dict(zip(names, parameters, strict=True))
     vectors = (read_live_vector(pool, domain.name, live, parameters_by_name) for domain in domains)
@@ -75,7 +75,9 @@ def _measure_derivatives(texts: DomainTexts, *, dtype: torch.dtype) -> DomainDer
     )
 
 
-def _build_loss(model: Any) -> Loss:
+def build_loss(model: Any) -> Loss:
+    """The summed loss of batches under `model`, which has second derivatives."""
+
     def compute_loss(tokens_BT: torch.Tensor) -> torch.Tensor:
         # The fused kernels of attention have no second derivative.
         with sdpa_kernel(SDPBackend.MATH):

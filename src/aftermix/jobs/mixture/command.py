@@ -39,6 +39,9 @@ from aftermix.search.objective import ObjectiveSet
 from aftermix.search.study import run_study
 from aftermix.search.warm_start import ImportedTrial
 
+CHANGEABLE = {"verify", "experts", "second_order"}
+"""Keys of `mixture:` that a run which goes on may have otherwise."""
+
 
 def mixture(
     config: Config,
@@ -186,10 +189,10 @@ def _write(evaluator: MergeEvaluator, run: Path, best: MixtureRecord | TreeRecor
 
 
 def _refuse_different(run: Path, config: Config, pool: ModelPool, split: SplitRecord) -> None:
-    """Like a search's, and `mixture:` is the same but for `verify` and `experts`."""
+    """Like a search's, and `mixture:` is the same but for keys that change no point."""
     run_folder.refuse_different(run, config=config, pool=pool, split=split)
     theirs, ours = (
-        side.mixture.model_dump(mode="json", exclude={"verify", "experts"}) if side.mixture else {}
+        side.mixture.model_dump(mode="json", exclude=CHANGEABLE) if side.mixture else {}
         for side in (run_folder.read_run_config(run), config)
     )
     complaint = "the file says otherwise in"

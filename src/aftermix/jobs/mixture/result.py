@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from aftermix import progress
 from aftermix.config import Split
+from aftermix.jobs.analysis.second_order import measure_second_order
 from aftermix.jobs.compare.contest import compare_rivals
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.baselines import MixtureBaselines, list_named_mixtures
@@ -53,6 +54,7 @@ from aftermix.runs.mixture_records import (
     OutOfFoldRecord,
     PointCountsRecord,
     PredictedUtilityRecord,
+    SecondOrderRecord,
     SurrogateRecord,
     VerifiedMixtureRecord,
 )
@@ -134,7 +136,14 @@ class MixtureResult:
             agreement=agreement,
             first_order=build_first_order(read_paces(self.evaluator.config, self.problem.experts), best.ratios),
         )
+        record = record.model_copy(update=self._measure_second_order(best.ratios))
         return record.model_copy(update=compare_rivals(self.evaluator, self.run, self.scorer, test, best.ratios))
+
+    def _measure_second_order(self, ratios: Mapping[str, float]) -> dict[str, SecondOrderRecord]:
+        """The key of `best.json`, where the file asks for it."""
+        if not self.problem.mixture.second_order:
+            return {}
+        return {"second_order": measure_second_order(self.evaluator.config, ratios)}
 
     def decide_winner(self) -> FoundMixtureRecord:
         """Measure what decides the winner; all of `best.json` but the comparison on test items."""

@@ -52,8 +52,9 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
     print_compared(best, console=console)
     for note in list_level_notes(tree) if tree else ():
         console.print(note, markup=False)
-    if isinstance(best, MixtureRecord) and best.first_order:
-        console.print(compose_first_order(best.first_order), markup=False, highlight=False)
+    orders = compose_first_order(best.first_order, best.second_order) if isinstance(best, MixtureRecord) else ""
+    if orders:
+        console.print(orders, markup=False, highlight=False)
     for name in best.utility.left_out:
         console.print(f"'{name}' scored the same at all points and does not count.", markup=False)
     if best.points.failed:

@@ -14,6 +14,7 @@ from aftermix.runs.mixture_records import (
     FoundMixtureRecord,
     MixtureRecord,
     OutOfFoldRecord,
+    SecondOrderRecord,
 )
 
 
@@ -43,7 +44,8 @@ def build_mixture_section(record: FoundMixtureRecord | None) -> MixtureSection |
 
     names = dict.fromkeys(name for _, entry in record.surrogate_rows for name in entry.candidates)
     ends = record.optimum.share_intervals
-    first_order = record.first_order if isinstance(record, MixtureRecord) else None
+    whole = record if isinstance(record, MixtureRecord) else None
+    first_order = whole.first_order if whole else None
     moved = (first_order.ratios if first_order else None) or {}
     return MixtureSection(
         lead=_compose_lead(record),
@@ -56,7 +58,7 @@ def build_mixture_section(record: FoundMixtureRecord | None) -> MixtureSection |
             )
             for name, ratio in record.ratios.items()
         ),
-        first_order=compose_first_order(first_order),
+        first_order=compose_first_order(first_order, whole.second_order if whole else None),
         verified=tuple(
             (
                 entry.name,
@@ -76,19 +78,31 @@ def build_mixture_section(record: FoundMixtureRecord | None) -> MixtureSection |
 
 
 SECOND_ORDER = (
-    "The size of the second order is not known here: it takes a text of each domain and derivatives of the loss on it, "
-    "which `aftermix analyze FILE --curvature` measures for vectors with `calibration`."
+    "The size of the second order is not known here: `mixture.second_order` measures it where vectors have "
+    "`calibration`, a text of their domain."
 )
 
 
-def compose_first_order(record: FirstOrderRecord | None) -> str:
-    """Warning of ratios whose experts were not trained alike; empty where they were."""
+def compose_second_order(record: SecondOrderRecord | None) -> str:
+    """Sentence on how far a training and the merge part; empty where it was not asked for."""
     if record is None:
         return ""
+    if record.error is None or record.cross is None or record.own is None:
+        return "To second order nothing is known: the loss has no gradient at the base."
+    error, cross, own = (format_percent(value) for value in (record.error, record.cross, record.own))
+    told = f"To second order a training at these ratios and the merge part by {error} of the way that both go"
+    return f"{told} ({cross} by domains that bend each other's gradients, {own} by those that bend their own)."
+
+
+def compose_first_order(record: FirstOrderRecord | None, second: SecondOrderRecord | None = None) -> str:
+    """Warning of ratios whose experts were not trained alike, and what is known of the second order."""
+    known = compose_second_order(second)
+    if record is None:
+        return known
     if record.ratios is None:
-        return f"Shares of a merge are data ratios of alike experts only: {record.note}."
+        return f"Shares of a merge are data ratios of alike experts only: {record.note}. {known}".rstrip()
     moved = "To first order a training moves as the merge does at weight x mean rate x steps"
-    return f"{moved}: {record.note}. {SECOND_ORDER}"
+    return f"{moved}: {record.note}. {known or SECOND_ORDER}"
 
 
 def _compose_lead(record: FoundMixtureRecord) -> str:

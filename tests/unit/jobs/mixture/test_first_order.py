@@ -11,6 +11,7 @@ import pytest
 from aftermix.config import parse_config
 from aftermix.jobs.mixture.first_order import ExpertPace, build_first_order, note_unlike_trainings, read_paces
 from aftermix.report.sections.mixture import compose_first_order
+from aftermix.runs.mixture_records import SecondOrderRecord
 
 RECIPE: dict[str, Any] = {
     "learning_rate": 1.0e-3,
@@ -66,8 +67,13 @@ def test_ratios_to_first_order_say_what_measures_the_second(tmp_path: Path) -> N
     paces = {"ja": read_pace(tmp_path / "ja"), "math": read_pace(tmp_path / "math", learning_rate=2e-3)}
     text = compose_first_order(build_first_order(paces, {"ja": 0.5, "math": 0.5}))
     assert "at weight x mean rate x steps: experts were not trained alike (ja: 0.001" in text
-    assert text.endswith("which `aftermix analyze FILE --curvature` measures for vectors with `calibration`.")
+    assert text.endswith("`mixture.second_order` measures it where vectors have `calibration`, a text of their domain.")
     assert compose_first_order(None) == ""
+
+    second = SecondOrderRecord(error=0.12, cross=0.05, own=0.14, reach=0.2, tokens={"ja": 9, "math": 9})
+    told = "To second order a training at these ratios and the merge part by 12.0"
+    assert compose_first_order(None, second).startswith(told)
+    assert "The size of the second order" not in compose_first_order(build_first_order(paces, {"ja": 1.0}), second)
 
 
 @pytest.mark.parametrize(
