@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aftermix.api.pool import Pool
     from aftermix.api.stored_run import Run, open_run
     from aftermix.api.study import Study
-    from aftermix.api.work import evaluate, mixture, search, train
+    from aftermix.api.work import compare, evaluate, mixture, search, train
     from aftermix.config import Config
     from aftermix.errors import AftermixError
 
@@ -36,6 +36,7 @@ HOMES = {
     "Pool": "aftermix.api.pool",
     "Run": "aftermix.api.stored_run",
     "Study": "aftermix.api.study",
+    "compare": "aftermix.api.work",
     "evaluate": "aftermix.api.work",
     "open_run": "aftermix.api.stored_run",
     "train": "aftermix.api.work",
@@ -51,6 +52,7 @@ __all__ = [
     "Run",
     "Study",
     "__version__",
+    "compare",
     "evaluate",
     "mixture",
     "open_run",

@@ -11,7 +11,7 @@ from typing import Literal
 
 from aftermix.errors import AftermixError
 
-Extra = Literal["search", "train", "report", "plots", "lora", "gguf", "ray"]
+Extra = Literal["search", "train", "report", "plots", "lora", "gguf", "ray", "tensorboard", "trackio"]
 MODULES: dict[str, tuple[str, ...]] = {
     "search": (
         "accelerate",
@@ -32,6 +32,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "lora": ("peft",),
     "gguf": ("gguf", "transformers"),
     "ray": ("ray",),
+    "tensorboard": ("tensorboard",),
+    "trackio": ("trackio",),
 }
 """Modules of each extra of `pyproject.toml`, beside those of the extras that it takes in."""
 TAKES_IN: dict[str, tuple[str, ...]] = {"search": ("report",)}

@@ -52,6 +52,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "compare.NAME.train": config.RivalTrainingConfig,
     "calibrate": config.CalibrateConfig,
     "iterate": config.IterateConfig,
+    "track": config.TrackConfig,
     "train": config.TrainConfig,
     "train.mixtures": config.TrainedMixturesConfig,
     "train.lora": config.LoraConfig,

@@ -22,8 +22,8 @@ Family = Mapping[str, Path]
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 HIDDEN = sorted({name for extra in MODULES for name in list_modules(extra)})
-APART = ("ray",)
-"""Extras that are not among `all`: one machine has no use for them."""
+APART = ("ray", "tensorboard", "trackio")
+"""Extras that are not among `all`: one machine has no use for them, and a user for one of the trackers."""
 PACKAGES = {"sklearn": "scikit-learn"}
 RUN = """
 import json, sys

@@ -24,6 +24,8 @@ from aftermix.runs.input_records import CONFIG_FILE
 
 if TYPE_CHECKING:
     from aftermix.api.shown_scores import MeasuredScores
+    from aftermix.jobs.paired.command import ComparisonRecord
+    from aftermix.jobs.paired.run_scores import HeldOut
 
 Source = Pool | Config | str | Path
 """A pool, a configuration, or the path of a file."""
@@ -156,6 +158,24 @@ def evaluate(
 
         config = extend_config(_configure(source), named, sections=["evaluate", "merge", "search"], weights=weights)
         return MeasuredScores.model_validate(job(config, split=split).model_dump(exclude_unset=True))
+
+
+def compare(
+    a: Run | str | Path, b: Run | str | Path, *, cluster: str | None = None, split: HeldOut = "test"
+) -> ComparisonRecord:
+    """Hold the scores of `a` against those of `b`, document by document, with a paired test: `aftermix compare`. ::
+
+        found = aftermix.compare("runs/first", "runs/second")
+        found.tasks["quiz"].difference, found.tasks["quiz"].interval
+
+    Each is a run (opened or its folder), whose winner counts, or a file or folder of lm-eval's samples. Documents of
+    one value of the field `cluster` are drawn together; `split` is that of runs. Raises :class:`AftermixError` for what
+    cannot be read, and where no document is of both.
+    """
+    from aftermix.api.commands.runs import compare_results
+
+    ours, theirs = (side.path if isinstance(side, Run) else Path(side) for side in (a, b))
+    return compare_results(ours, theirs, cluster=cluster, split=split)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from aftermix.config.mixture import LevelConfig, MixtureConfig, UtilityConfig
 from aftermix.config.optimizer import OptimizerConfig, ScaleConfig
 from aftermix.config.rounds.iterate import IterateConfig
 from aftermix.config.search import Dimension, Objective, SearchConfig, SearchedSettings
+from aftermix.config.tracking.track import TrackConfig
 from aftermix.config.train import (
     DatasetConfig,
     LoraConfig,
@@ -65,6 +66,7 @@ __all__ = [
     "SpeedConfig",
     "Split",
     "TaskConfig",
+    "TrackConfig",
     "TrainConfig",
     "TrainedMixturesConfig",
     "UtilityConfig",

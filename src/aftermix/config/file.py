@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from aftermix.config.calibrate import CalibrateConfig
 from aftermix.config.compare import RivalConfig
@@ -20,6 +20,7 @@ from aftermix.config.mixture import MixtureConfig
 from aftermix.config.optimizer import OptimizerConfig, ScaleConfig
 from aftermix.config.rounds.iterate import IterateConfig
 from aftermix.config.search import Dimension, SearchConfig, SearchedSettings
+from aftermix.config.tracking.track import TrackConfig, build_track_section
 from aftermix.config.train import TrainConfig
 from aftermix.errors import Problem, ask_meant, find_meant, join_place, refuse_if_any
 from aftermix.files import normalise_path, write_atomically
@@ -49,6 +50,8 @@ class Config(ConfigSection):
     iterate: IterateConfig | None = None
     """Rounds of training, search and merge."""
     calibrate: CalibrateConfig = CalibrateConfig()
+    track: Annotated[TrackConfig | None, BeforeValidator(build_track_section)] = None
+    """Trackers that are told the numbers of a job."""
     tensor_names: dict[str, str | tuple[str, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
     """Names of tensors in distributed checkpoints -> names in the model."""
 

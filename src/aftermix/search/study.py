@@ -75,6 +75,7 @@ def run_study(
     budget: TokenBudget | None = None,
     announce: Announce | None = None,
     label: str = "search",
+    after_trial: Callable[[Trial], object] = lambda _: None,
 ) -> list[Trial]:
     """Begin or resume the search whose journal lies in `folder`, and return all its trials.
 
@@ -132,6 +133,7 @@ def run_study(
             # Written down before it counts: a killed search loses no ended trial.
             journal.append_trial(folder, ended.trial, ended.items, answers=ended.answers)
             trials.append(ended.trial)
+            after_trial(ended.trial)
             advance(describe_best(trials, objectives))
 
             fault = ended.fault

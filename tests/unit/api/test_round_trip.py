@@ -13,7 +13,7 @@ from aftermix.api.sections import IN_FILE, extend_config, place_options
 from aftermix.config import Config, as_yaml_values, parse_config
 from aftermix.config.file import list_fields
 
-SECTIONS = ("merge", "evaluate", "search", "train", "mixture", "iterate", "calibrate")
+SECTIONS = ("merge", "evaluate", "search", "train", "mixture", "iterate", "track", "calibrate")
 FILE = """
 base: /m/base
 vectors:
@@ -49,6 +49,7 @@ compare:
   even: {weights: {ja: 0.5, math: 0.5}, instruction: tuned}
   mixed: {train: {ratios: {ja: 0.7, math: 0.3}, tokens: 5000, seeds: 2}}
 calibrate: {samples: 10, context: 128}
+track: {to: [tensorboard], project: p}
 iterate: {rounds: 2, ranges: {ja: [0.1, 0.9]}}
 tensor_names: {"decoder.layers.fc1[*]": ["layers.*.gate", "layers.*.up"]}
 """

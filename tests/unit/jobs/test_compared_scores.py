@@ -14,6 +14,7 @@ import pytest
 from lm_eval.loggers import EvaluationTracker
 from scipy import stats
 
+import aftermix
 from aftermix.errors import EvaluationError
 from aftermix.evaluation.samples.scored_documents import hash_as_samples
 from aftermix.jobs.paired.command import compare_scores
@@ -55,6 +56,13 @@ def written(tmp_path_factory: pytest.TempPathFactory, untied_family: Family, tas
         for task, of_task in samples.items():
             tracker.save_results_samples(task_name=task, samples=of_task)
     return {side: folder / side for side in ("a", "b")}
+
+
+def test_from_python(written: dict[str, Path]) -> None:
+    found = aftermix.compare(written["a"], str(written["b"]))
+    assert found == compare_scores(written["a"], written["b"])
+    row = found.tasks["colours"]
+    assert row.difference == pytest.approx(row.a - row.b)
 
 
 def read(folder: Path, task: str) -> Samples:

@@ -43,7 +43,7 @@ def check_iteration(config: Config) -> IterateConfig:
 
 def build_training_file(config: Config, base: str) -> Config:
     """The training of a round from the model `base`."""
-    return Config(base=base, train=config.train, tensor_names=config.tensor_names)
+    return Config(base=base, train=config.train, track=config.track, tensor_names=config.tensor_names)
 
 
 def build_search_file(config: Config, base: str, experts: Mapping[str, Path | str]) -> Config:

@@ -28,6 +28,7 @@ from aftermix.jobs.parallel.crew import hire_workers
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
 from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 from aftermix.jobs.search.run_inputs import RunInputs
+from aftermix.jobs.tracking.tracker import open_tracker, refuse_missing_trackers
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.input_records import SplitRecord
@@ -79,6 +80,7 @@ def _mix(
     """Check all inputs, make or reopen the folder, and find the best mixture."""
     run = session.run
     require(config, *NEEDED["mixture"])
+    refuse_missing_trackers(config.track)
     if not resume:  # a run that began at weights goes on at them
         refuse_missing_weights(config, "mixture")
     config = settle_tasks(config, resumed=run if resume else None)
@@ -164,10 +166,11 @@ def _find_best(
     )
 
     # A round needs scores that differ, so they are looked at before it.
-    for count in sorted({len(points.planned), points.new_count}):
-        asked = SearchConfig(trials=count, objective=(problem.objective,), max_consecutive_failures=failures)
-        trials = study(config=asked)
-        refuse_equal_scores(run, problem, trials)
+    with open_tracker(evaluator.config.track, run, name="mixture") as tracker:
+        for count in sorted({len(points.planned), points.new_count}):
+            asked = SearchConfig(trials=count, objective=(problem.objective,), max_consecutive_failures=failures)
+            trials = study(config=asked, after_trial=tracker.note_trial)
+            refuse_equal_scores(run, problem, trials)
 
     result = MixtureResult.fit(evaluator, run, problem, objectives=objectives, trials=trials)
     best = result.build_record()

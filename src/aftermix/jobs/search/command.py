@@ -24,6 +24,7 @@ from aftermix.jobs.search.response_stage import ResponseStage, refuse_fine_preci
 from aftermix.jobs.search.result import build_best_record, complete_certificate
 from aftermix.jobs.search.run_inputs import RunInputs
 from aftermix.jobs.search.space_from_config import build_space
+from aftermix.jobs.tracking.tracker import open_tracker, refuse_missing_trackers
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
@@ -77,6 +78,7 @@ def _search(
     """Check all inputs, make or reopen the folder, and run the stages."""
     run = session.run
     require(config, *NEEDED["search"])
+    refuse_missing_trackers(config.track)
     if config.search.trials == 0 and source is None and not resume:
         remedy = "Raise it, or start from the trials of an earlier run: --from RUN."
         raise ConfigError("search.trials", "is 0, so there is nothing to choose from", remedy)
@@ -180,18 +182,20 @@ def _run_stages(
     config, tasks = evaluator.config.search, evaluator.tasks
     stage = ResponseStage.open(evaluator, run, space=space, objectives=objectives)
     responds = stage.proposes
-    trials = run_study(
-        run,
-        space=space,
-        config=config,
-        tasks=tasks,
-        measure=evaluator.evaluate,
-        announce=evaluator.announce_point,
-        imported=imported,
-        propose=stage.proposer.propose if responds else None,
-        design=stage.proposer.startup if responds else None,
-        budget=budget,
-    )
+    with open_tracker(evaluator.config.track, run, name="search") as tracker:
+        trials = run_study(
+            run,
+            space=space,
+            config=config,
+            tasks=tasks,
+            measure=evaluator.evaluate,
+            announce=evaluator.announce_point,
+            imported=imported,
+            propose=stage.proposer.propose if responds else None,
+            design=stage.proposer.startup if responds else None,
+            budget=budget,
+            after_trial=tracker.note_trial,
+        )
 
     # Trials outside the ranges tell the response something, and are not chosen.
     conclusion = stage.conclude(trials)

@@ -17,6 +17,7 @@ from aftermix.config import Config, DatasetConfig, TrainConfig, VectorConfig, re
 from aftermix.devices import set_environment_aside
 from aftermix.errors import AftermixError, Problem, TrainingError, join_place, refuse_if_any
 from aftermix.jobs.job_kind import NEEDED, refuse_no_dataset
+from aftermix.jobs.tracking.tracker import open_tracker, refuse_missing_trackers
 from aftermix.jobs.train.console_lines import describe_chat_stops, describe_datasets
 from aftermix.jobs.train.expert_data import (
     DatasetBuilder,
@@ -57,6 +58,7 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
         raise TrainingError("train", "missing from the YAML file", "Add `base:` and `train:`.")
 
     refuse_no_dataset(settings)
+    refuse_missing_trackers(config.track)
     set_environment_aside(log)
     base = open_base(locate(base_name), label=base_name)
     for note in base.notes:
@@ -79,7 +81,8 @@ def train(config: Config, output: Path, *, log: Callable[[str], None] | None = N
             for line in plan.said:
                 log(f"{plan.name}: {line}")
         for plan in plans:
-            train_expert(plan, settings.settle_for(plan.name), base, log=log)
+            with open_tracker(config.track, output, name=plan.name) as tracker:
+                train_expert(plan, settings.settle_for(plan.name), base, tracker=tracker, log=log)
             if plan.held_out is not None and read_process_index() == 0:
                 from aftermix.report.training.page import write_training_report  # matplotlib takes a second to import
 

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import TrainConfig
 from aftermix.errors import CheckpointError, RunFailedError, TrainingError
+from aftermix.jobs.tracking.tracker import JobTracker
 from aftermix.jobs.train.held_out_run import HeldOutRun
 from aftermix.jobs.train.noise_scale import FoundNoise, NoiseScalePlan, describe_noise
 from aftermix.jobs.train.time_estimate import TimeEstimate
@@ -136,7 +137,9 @@ def make_trainable(model: Any, settings: TrainConfig, *, where: str = "train.lor
     return add_adapters(model, settings.lora, seed=settings.seed, where=where)
 
 
-def train_expert(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, *, log: Callable[[str], None]) -> None:
+def train_expert(
+    plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, *, tracker: JobTracker, log: Callable[[str], None]
+) -> None:
     """Train the expert of `plan` and write its folder; go on where an interrupted run of the same recipe stopped.
 
     `settings` are those of this expert (:meth:`TrainConfig.settle_for`).
@@ -146,7 +149,8 @@ def train_expert(plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, *, l
     if earlier is not None:
         log(f"{plan.name}: goes on after step {earlier.step} of {plan.recipe.count_steps(len(plan.packed))}")
 
-    vector = _train_and_write(plan, settings, base, TimeEstimate(plan.count_step_tokens(), _speak_for(plan, log)))
+    estimate = TimeEstimate(plan.count_step_tokens(), _speak_for(plan, log))
+    vector = _train_and_write(plan, settings, base, estimate, tracker)
     plan.resume.remove()  # only here: whatever fails before may be mended, and the run goes on
     log(f"{plan.name}: wrote {plan.folder}")
     if vector is not None and vector.rounding_lost:
@@ -160,7 +164,7 @@ def _speak_for(plan: ExpertPlan, log: Callable[[str], None]) -> Callable[[str], 
 
 
 def _train_and_write(
-    plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, estimate: TimeEstimate
+    plan: ExpertPlan, settings: TrainConfig, base: Checkpoint, estimate: TimeEstimate, tracker: JobTracker
 ) -> OwnVectorRecord | None:
     """Train and write the expert; the process that writes tells what its stored type rounded."""
     model = load_base(base)
@@ -172,6 +176,7 @@ def _train_and_write(
 
     def after_step(step: int, losses: Sequence[float]) -> None:
         estimate.note_step(step)
+        tracker.note_step(step, losses, held_out=curve.measured if curve is not None else ())
         writer.write_if_due(step, losses)
 
     done = train_one(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from aftermix.errors import AftermixError
 from aftermix.jobs.iterate import command
 from aftermix.jobs.iterate.gain import RoundGain, measure_gain
 from aftermix.jobs.iterate.plan import plan_rounds
+from aftermix.jobs.tracking.tensorboard_writer import TensorBoardWriter
 from aftermix.search.intervals import bootstrap_mean
 from conftest import run_cli
 from support.training_world import SENTENCES
@@ -62,20 +65,36 @@ def parse(values: dict[str, Any]) -> Config:
     return parse_config(values, where="aftermix.yaml", folder=Path("/"))
 
 
+class ToldNumbers(dict[str, list[int]]):
+    """A tracker in the place of TensorBoard's: steps by folder and name of a number."""
+
+    def open(self, folder: Path) -> Any:
+        def write(values: dict[str, float], step: int) -> None:
+            for name in values:
+                self.setdefault(f"{folder.parent.parent.name}/{folder.name}/{name}", []).append(step)
+
+        return SimpleNamespace(write=write, close=lambda: None)
+
+
 def test_rounds_that_gain_go_on_and_resume(
-    make_file: MakeFile, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    make_file: MakeFile, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, run = tmp_path / "aftermix.yaml", tmp_path / "run"
-    file.write_text(yaml.safe_dump(make_file(iterate={"rounds": 1})))
+    file, run, told = tmp_path / "aftermix.yaml", tmp_path / "run", ToldNumbers()
+    monkeypatch.setitem(sys.modules, "tensorboard", ModuleType("tensorboard"))
+    monkeypatch.setattr(TensorBoardWriter, "open", told.open)
+    file.write_text(yaml.safe_dump(make_file(iterate={"rounds": 1}, track="tensorboard")))
     assert run_cli("iterate", file, "-o", run, "--json") == 0
     first = json.loads(capfd.readouterr().out)
     assert first["stopped"] == "rounds"
     assert first["rounds"][0]["accepted"]
     assert first["model"] == "rounds/01/run/model"
+    assert told["run/search/objective"] == told["run/search/weights/cats"] == [0, 1]
+    assert told["experts/cats/loss"] == list(range(1, 11))
+    assert told["experts/birds/loss"] == list(range(1, 6))
 
     # Another round from the merge of the first, whose files stay as they are.
     before = (run / "rounds/01/run/best.json").stat().st_mtime_ns
-    file.write_text(yaml.safe_dump(make_file(iterate={"rounds": 2})))
+    file.write_text(yaml.safe_dump(make_file(iterate={"rounds": 2}, track="tensorboard")))
     assert run_cli("iterate", file, "--resume", run, "--json") == 0
     second = json.loads(capfd.readouterr().out)
     assert [done["base"] for done in second["rounds"]] == [first["rounds"][0]["base"], first["model"]]
@@ -109,7 +128,7 @@ def check_gain(run: Path, done: dict[str, Any]) -> None:
 
 
 def check_refusals(make_file: MakeFile, run: Path) -> None:
-    other = parse(make_file(merge={"exclude": ["norm"]}, iterate=None))
+    other = parse(make_file(merge={"exclude": ["norm"]}, iterate=None, track="tensorboard"))
     with pytest.raises(AftermixError, match="was begun with another file: `merge` differs. Name a new folder by -o"):
         command.iterate(other, run, resume=True)
 

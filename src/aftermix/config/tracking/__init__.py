@@ -1,0 +1,1 @@
+"""`track:` of the file."""

@@ -1,0 +1,1 @@
+"""Numbers of a running job, handed to TensorBoard or trackio where the file names them."""
