@@ -27,9 +27,25 @@ def settle_calls(conversation: ConversationText) -> ConversationText:
 
     placed = [(f"{conversation.where}, message {number}", each) for number, each in enumerate(conversation.messages, 1)]
     read = [_read_calls(where, message) for where, message in placed]
-    as_objects = conversation.exchange_messages([_change_arguments(message, _parse_json) for message in read])
-    as_text = conversation.exchange_messages([_change_arguments(message, _write_json) for message in read])
+    as_objects, as_text = (
+        _fill_contents(conversation.exchange_messages([_change_arguments(message, change) for message in read]))
+        for change in (_parse_json, _write_json)
+    )
     return as_objects if _writes_objects(as_objects, as_text) else as_text
+
+
+def _fill_contents(conversation: ConversationText) -> ConversationText:
+    """The conversation with empty words beside calls that have none, where its template refuses it for the lack."""
+    bare = [bool(message.get("tool_calls")) and message.get("content") is None for message in conversation.messages]
+    if not any(bare) or conversation.render_or_none() is not None:
+        return conversation
+    filled = conversation.exchange_messages(
+        [
+            {**message, "content": ""} if lacks else message
+            for message, lacks in zip(conversation.messages, bare, strict=True)
+        ]
+    )
+    return filled if filled.render_or_none() is not None else conversation
 
 
 def read_tools(where: str, value: Any) -> list[RecordFields]:

@@ -62,6 +62,18 @@ def test_text_that_is_no_object_stays_and_none_is_none(arguments: Any, written: 
     assert shown == f'<|assistant|>\n[\n<call>{{"name": "w", "arguments": {written}}}</call><end>\n]'
 
 
+@pytest.mark.parametrize("arguments", [ARGUMENTS, WRITTEN])
+def test_a_call_without_words_has_empty_ones_where_the_template_asks_for_them(arguments: Any) -> None:
+    """Qwen3's looks into the content of every message, and OpenAI's interface gives null beside a call."""
+    tokenizer = build_chat_tokenizer("{% for m in messages %}{{ m.content.strip()[:0] }}{% endfor %}" + CHATML)
+    call = said("assistant", tool_calls=[called("weather", arguments)])
+    shown = show_messages(
+        tokenizer, said("user", "Weather?"), call, said("tool", "Rain."), said("assistant", "It rains.")
+    )
+    assert shown.startswith('<|user|>\nWeather?<end>\n<|assistant|>\n[\n<call>{"name": "weather", "arguments": {"town"')
+    assert shown.endswith("Rain.<end>\n<|assistant|>\n[It rains.<end>\n]")
+
+
 def test_calls_that_cannot_be_read() -> None:
     tokenizer = build_chat_tokenizer(CHATML)
     broken = said("assistant", tool_calls=[called("w", '{"town": "Bonn"')])
