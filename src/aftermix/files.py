@@ -8,6 +8,7 @@ import json
 import mmap
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,16 @@ def shorten_path(path: str, *, run: Path | None = None) -> str:
 
 
 def relate_path(path: str, folder: Path) -> str:
-    """`path` for a file in `folder`: relative to it where both lie in the working directory, so that all can move.
+    """`path` for a file in `folder`: relative to it where both lie in one project, so that all can move.
 
-    Other absolute paths are only normalised, and what is no absolute path, as a hub name, is left as it is.
+    That is the working directory, or any folder that is neither the root, nor one in it, nor the home of a user or of
+    temporary files. Other absolute paths are only normalised, and what is no absolute path, as a hub name, is left as
+    it is.
     """
     if not Path(path).is_absolute():
         return path
     plain, real = normalise_path(Path(path)), folder.resolve()
-    if not any(_holds(here, plain) and _holds(here, real) for here in _list_here()):
+    if not any(_holds(here, plain) and _holds(here, real) for here in (*_list_here(), *_find_project(plain, real))):
         return plain.as_posix()
     related = Path(os.path.relpath(plain, real)).as_posix()
     return related if related.startswith(".") else f"./{related}"  # a bare name would be one of the hub
@@ -135,6 +138,13 @@ def _list_here() -> list[Path]:
         return [Path.cwd()]
     except OSError:
         return []
+
+
+def _find_project(*paths: Path) -> list[Path]:
+    """The lowest folder that holds all of `paths`, as far as it is one that people move as a whole."""
+    common = Path(os.path.commonpath(paths))
+    shared = {Path(os.environ.get("HOME", "/")), Path(tempfile.gettempdir())}
+    return [common] if len(common.parts) > 2 and common not in shared else []
 
 
 def _holds(root: Path, path: Path) -> bool:

@@ -77,6 +77,17 @@ def test_a_file_names_a_neighbour_by_the_way_there(project: Path, model: str, fo
     assert written == expected
 
 
+def test_a_file_elsewhere_names_what_lies_in_its_own_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the command runs; not by the home of a user, which nobody moves, nor by the root."""
+    monkeypatch.chdir("/")
+    assert relate_path(f"{tmp_path}/models/base", tmp_path / "out") == "../models/base"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert relate_path(f"{tmp_path}/models/base", tmp_path / "out") == f"{tmp_path}/models/base"
+    assert relate_path(f"{tmp_path}/project/base", tmp_path / "project/runs/out") == "../../base"
+    for folder in ("/data/out", "/elsewhere/out"):
+        assert relate_path("/data/base", Path(folder)) == "/data/base"
+
+
 def read(folder: Path, **paths: str) -> Config:
     models: dict[str, Any] = {"ja": {"model": paths.get("ja", "../../experts/ja"), "weight": 0.5}}
     values = {"base": paths.get("base", "../../models/base"), "vectors": models}
@@ -96,8 +107,9 @@ def test_a_recipe_is_relative_and_reads_back_to_the_same_models(project: Path, t
     again = parse_config(values, where="aftermix.yaml", folder=model)
     assert (again.base, again.vectors["ja"].model) == (config.base, config.vectors["ja"].model)
 
-    outside = yaml.safe_load(recipe_of(config, tmp_path / "out"))
-    assert outside["base"] == config.base
+    beside = yaml.safe_load(recipe_of(config, tmp_path / "out"))
+    assert beside["base"] == "../project/models/base"
+    assert yaml.safe_load(recipe_of(config, Path("/elsewhere/out")))["base"] == config.base
     hub = yaml.safe_load(recipe_of(read(project, base="google/gemma-3-270m"), model))
     assert hub["base"] == "google/gemma-3-270m"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -205,8 +205,11 @@ def read_tokenizer(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def list_companion_remarks(pool: ModelPool) -> list[Problem]:
-    """Problems of the files beside the weights: what a server of the result would miss."""
+def list_companion_remarks(pool: ModelPool, *, refused: Collection[str] = ()) -> list[Problem]:
+    """Problems of the files beside the weights: what a server of the result would miss.
+
+    Vectors whose vocabulary is `refused` are told of elsewhere.
+    """
     owner = find_tokenizer_folder(pool)
     notes = []
     if not _list_tokenizer_files(owner):
@@ -223,7 +226,9 @@ def list_companion_remarks(pool: ModelPool) -> list[Problem]:
     if missing and not find_added_stops(pool):
         remedy = f"Add them to `eos_token_id` in {owner / GENERATION}."
         notes.append(Problem(GENERATION, describe_missing_stops(missing), remedy))
-    return notes + list_vocabulary_remarks(pool.frame, pool.experts, pool.vocabulary)
+    return notes + list_vocabulary_remarks(
+        pool.frame, {name: expert for name, expert in pool.experts.items() if name not in refused}, pool.vocabulary
+    )
 
 
 def writes_text(config: Mapping[str, Any]) -> bool:

@@ -144,6 +144,8 @@ class PoolExamination:
     """There when every model could be opened."""
     opened: tuple[Model, ...]
     problems: list[Problem]
+    unlike: frozenset[str] = frozenset()
+    """Vectors that are refused for their vocabulary."""
 
 
 def open_pool(config: Config) -> ModelPool:
@@ -205,7 +207,7 @@ def examine_pool(config: Config, *, whole: bool = False) -> PoolExamination:
         records.lineages,
         modules,
     )
-    return PoolExamination(pool if complete else None, opened, problems)
+    return PoolExamination(pool if complete else None, opened, problems, alignment.unlike)
 
 
 @dataclass

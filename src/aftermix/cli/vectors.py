@@ -47,10 +47,17 @@ def inspect(
 @BASE
 @NUMBERS
 @PICTURE
+@PREFIX
 @click.option("--curvature", is_flag=True, help="Instead, derivatives of each domain's loss at FILE's base.")
 @click.option("--robustness", is_flag=True, help="Instead, losses around FILE's base: how its vectors bear merging.")
 def analyze(
-    target: str, base: str | None, json_file: Path | None, picture: Path | None, curvature: bool, robustness: bool
+    target: str,
+    base: str | None,
+    json_file: Path | None,
+    picture: Path | None,
+    curvature: bool,
+    robustness: bool,
+    prefix: tuple[str, ...],
 ) -> None:
     """Fit Laplace and Gaussian to the entries of the vectors of FILE, or of MODEL minus its base."""
     from aftermix.api.commands.texts import print_derivatives, print_fits, print_robustness
@@ -59,6 +66,8 @@ def analyze(
     if curvature and robustness:
         raise click.UsageError("--curvature and --robustness are two analyses: give one of them.")
     sink, prints_tables = _choose_sink(json_file), json_file != STANDARD_OUTPUT
+    if (curvature or robustness) and prefix:
+        raise click.UsageError("--prefix is for MODEL, and these analyses need a FILE: write `prefix` into it.")
     if robustness:
         findings, label = forecast_robustness(target, base=base, json=sink, picture=picture)
         if prints_tables:
@@ -70,7 +79,7 @@ def analyze(
             print_derivatives(derivatives, base=label)
         return
 
-    fits, name = fit_distributions(target, base=base, json=sink, picture=picture)
+    fits, name = fit_distributions(target, base=base, json=sink, picture=picture, prefix=prefix)
     if prints_tables:
         print_fits(fits, base=name)
 

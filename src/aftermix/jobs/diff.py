@@ -14,7 +14,7 @@ from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.vector_writer import VectorWriter
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import Problem, refuse_if_any
-from aftermix.jobs.analysis.targets import advise_on_vocabularies, parse_prefixes
+from aftermix.jobs.analysis.targets import advise_on_options, parse_prefixes
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.model_card import choose_public_name, list_hub_names
 
@@ -32,7 +32,7 @@ def diff(
     Raises :class:`AftermixError`, with nothing written, when the two do not align or hold NaN or Inf.
     """
     vector = VectorConfig(model=expert, prefix=parse_prefixes(prefix))
-    with advise_on_vocabularies(UNLIKE_TOKENS, takes_prefixes=True):
+    with advise_on_options(UNLIKE_TOKENS):
         pool = open_pool(Config(base=base, vectors={VECTOR: vector}))
     refuse_output(output, pool)
     refuse_if_any(list(_find_moved_modules(pool)))

@@ -206,7 +206,7 @@ def refuse_different(run: Path, *, config: Config, pool: ModelPool, split: Split
     theirs, ours = _hide_places(read_run_config(run), instead_of=config), _hide_places(config)
     complaint = "the file says otherwise in"
     refuse_difference(run, select_comparable(theirs), select_comparable(ours), complaint=complaint)
-    _refuse_other_content(run, config=config, pool=pool)
+    refuse_other_content(run, config=config, pool=pool)
     refuse_difference(
         run, SplitRecord.read(run / SPLIT_FILE).model_dump(), split.model_dump(), complaint="other items now make up"
     )
@@ -256,7 +256,7 @@ def refuse_other_vectors(source: Path, *, config: Config, pool: ModelPool, split
     lock of `source` has their hashes, which :mod:`aftermix.jobs.search.score_lock` compares task by task.
     """
     refuse_other_measuring(source, config=config, split=split)
-    _refuse_other_content(source, config=config, pool=pool)
+    refuse_other_content(source, config=config, pool=pool)
 
 
 def refuse_other_measuring(
@@ -287,7 +287,7 @@ def refuse_other_measuring(
     refuse_difference(source, both, wanted, complaint="scores were measured on other items of")
 
 
-def _refuse_other_content(run: Path, *, config: Config, pool: ModelPool) -> None:
+def refuse_other_content(run: Path, *, config: Config, pool: ModelPool) -> None:
     """Refuse models or statistics that are not, by hash, those of `run`."""
     stored, now = (record.model_dump() for record in (LockRecord.read(run / LOCK_FILE), lock(pool, config)))
     theirs, ours = (_nest_inputs(record["inputs"]) for record in (stored, now))

@@ -83,6 +83,17 @@ def test_a_model_may_lie_elsewhere_and_must_be_the_same(project: Path, tmp_path:
         refuse_different(run, config=config, pool=open_pool(config), split=SPLIT)
 
 
+def test_a_merge_of_a_moved_run_is_of_the_same_models(project: Path, tmp_path: Path) -> None:
+    begin(project)
+    moved = tmp_path / "moved"
+    project.rename(moved)
+    configure_run_merge(moved / "runs" / "first", {"b": 0.5})
+    shutil.rmtree(moved / "models" / "b")
+    shutil.copytree(moved / "models" / "c", moved / "models" / "b")
+    with pytest.raises(SearchError, match=r"another content now lies in 'vectors\.b\.files"):
+        configure_run_merge(moved / "runs" / "first", {"b": 0.5})
+
+
 def test_a_run_moved_alone_goes_on_with_the_models_where_they_were(project: Path, tmp_path: Path) -> None:
     run, config = begin(project), read_file(project)
     run.rename(tmp_path / "alone")

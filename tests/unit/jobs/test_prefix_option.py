@@ -39,7 +39,7 @@ def run(*arguments: object) -> str:
     return str(result.exception) if result.exception else result.output
 
 
-@pytest.mark.parametrize("command", ["diff", "inspect"])
+@pytest.mark.parametrize("command", ["diff", "inspect", "analyze"])
 def test_the_option_that_the_message_names_is_taken(command: str, tmp_path: Path) -> None:
     base = write_model(tmp_path / "base", BASE, shift=0.0)
     expert = write_model(tmp_path / "expert", RENAMED, shift=0.5)
@@ -55,6 +55,15 @@ def test_the_option_that_the_message_names_is_taken(command: str, tmp_path: Path
         assert {
             name.removeprefix("values."): float(values.float().mean()) for name, values in stored.items()
         } == pytest.approx(dict.fromkeys(load_file(base / "model.safetensors"), 0.5), abs=0.01)
+
+
+def test_a_target_that_is_not_there_is_told_before_its_base_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "expert").mkdir()
+    for command in ("inspect", "analyze"):
+        told = run(command, tmp_path / "expret")
+        assert told.startswith(f"{tmp_path / 'expret'}: there is no such file or folder. Correct it; ")
+        assert "Did you mean" in told
+    assert "is a model, whose vector needs a base" in run("inspect", tmp_path / "expert")
 
 
 def test_what_is_no_map_and_what_a_file_says_itself_are_refused(tmp_path: Path) -> None:

@@ -41,16 +41,23 @@ def inspect_vectors(
 
 
 def fit_distributions(
-    target: str, *, base: str | None, json: NumberSink | None = None, picture: Path | None = None
+    target: str,
+    *,
+    base: str | None,
+    json: NumberSink | None = None,
+    picture: Path | None = None,
+    prefix: Sequence[str] = (),
 ) -> tuple[dict[str, VectorFit], str]:
     """Laplace and Gaussian fitted to the entries of the vectors: `aftermix analyze`.
+
+    `prefix` maps tensor names of a model to those of its base, as `OWN=BASE`.
 
     Raises :class:`AftermixError` for models that do not align.
     """
     refuse_missing_extra("report", what="analyze")
     from aftermix.jobs.analysis.analyze import analyze
 
-    return analyze(target, base=base, json=json, picture=picture)
+    return analyze(target, base=base, json=json, picture=picture, prefix=prefix)
 
 
 def measure_derivatives(

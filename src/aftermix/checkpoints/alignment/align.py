@@ -43,6 +43,8 @@ class AlignedModels:
     base: Model | None
     experts: dict[str, Model]
     problems: list[Problem]
+    unlike: frozenset[str] = frozenset()
+    """Vectors that are refused for their vocabulary."""
 
 
 def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> AlignedModels:
@@ -98,7 +100,7 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
             problems += find_learned_integers(frame, expert, vector=name, excluded=exclusions.everywhere)
             if config.vectors[name].role == "instruction" and policy is None and name not in unified.problems:
                 problems += find_tokens_without_rows(frame, expert, name)
-    return AlignedModels(unified.base, unified.experts, problems)
+    return AlignedModels(unified.base, unified.experts, problems, frozenset(unified.problems))
 
 
 def select_reading_base(base: Model | None, vector: VectorConfig) -> Model | None:

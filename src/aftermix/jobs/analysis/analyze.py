@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,19 @@ from aftermix.jobs.analysis.targets import (
     hand_over,
     load_target,
     open_target_pool,
+    parse_prefixes,
 )
 
 
 def analyze(
-    target: str, *, base: str | None, json: NumberSink | None = None, picture: Path | None = None
+    target: str,
+    *,
+    base: str | None,
+    json: NumberSink | None = None,
+    picture: Path | None = None,
+    prefix: Sequence[str] = (),
 ) -> tuple[dict[str, VectorFit], str]:
-    """Fit the vectors of the file or model `target`.
+    """Fit the vectors of the file or model `target`; `prefix` maps names of a model, as `OWN=BASE`.
 
     All numbers also go to `json`, a file or a function that takes their text, and a drawing to the file `picture`.
 
@@ -29,7 +36,7 @@ def analyze(
     that do not align; and for NaN or Inf in any of them.
     """
     kind = determine_picture_kind(picture) if picture else None
-    config = load_target(target, base=base)
+    config = load_target(target, base=base, prefixes=parse_prefixes(prefix))
     pool = open_target_pool(config, base=base)
 
     fits = fit_vectors(pool)

@@ -39,7 +39,7 @@ def inspect(
     """
     kind = determine_picture_kind(picture) if picture else None
     config = load_target(target, base=base, prefixes=parse_prefixes(prefix))
-    pool = open_target_pool(config, base=base, takes_prefixes=True)
+    pool = open_target_pool(config, base=base)
 
     geometry = replace(measure_geometry(pool), rounding=survey_rounding(pool))
     if json is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, VectorConfig, load_config, require
-from aftermix.errors import AftermixError, ConfigError, ManyProblemsError, Problem
+from aftermix.errors import AftermixError, ConfigError, ManyProblemsError, Problem, ask_meant_path
 from aftermix.files import format_json, write_json
 
 IN_FILE = re.compile(r"Add to `vectors\.[^`]*`: `prefix: (?P<map>\{[^`]*\})`")
@@ -48,6 +48,9 @@ def load_target(target: str, *, base: str | None, prefixes: Mapping[str, str] | 
             raise ConfigError("--prefix", f"{target} names its own vectors", "Write `prefix` into it.")
         config = load_config(Path(target))
     elif base is None:
+        if not Path(target).exists():
+            remedy = ask_meant_path("Correct it; to a model of the hub name the base: `--base BASE`.", Path(target))
+            raise ConfigError(target, "there is no such file or folder", remedy)
         raise ConfigError("--base", f"{target} is a model, whose vector needs a base", "Name it, or name a YAML file.")
     else:
         vector = VectorConfig(model=target, prefix=dict(prefixes) if prefixes else None)
@@ -56,29 +59,26 @@ def load_target(target: str, *, base: str | None, prefixes: Mapping[str, str] | 
     return config
 
 
-def open_target_pool(config: Config, *, base: str | None, takes_prefixes: bool = False) -> ModelPool:
-    """The pool of what :func:`load_target` gave for a file, or for a model and its `base`. Raises as `open_pool`.
-
-    `takes_prefixes` says that the command has the option `--prefix`, which other names are told by.
-    """
+def open_target_pool(config: Config, *, base: str | None) -> ModelPool:
+    """The pool of what :func:`load_target` gave for a file, or for a model and its `base`. Raises as `open_pool`."""
     if base is None:
         return open_pool(config)
     remedy = "Name a file instead, with base, vector and `merge: {vocabulary: base}`."
-    with advise_on_vocabularies(remedy, takes_prefixes=takes_prefixes):
+    with advise_on_options(remedy):
         return open_pool(config)
 
 
 @contextmanager
-def advise_on_vocabularies(remedy: str, *, takes_prefixes: bool = False) -> Iterator[None]:
+def advise_on_options(remedy: str) -> Iterator[None]:
     """Give other tokens than the base's this `remedy`, where there is no file that could settle `merge.vocabulary`.
 
-    Other names than the base's are told by the option of the command, where it `takes_prefixes`.
+    Other names than the base's are told by the option `--prefix` of the command.
     """
     try:
         yield
     except AftermixError as error:
         problems = [replace(p, remedy=remedy) if p.where == "merge.vocabulary" else p for p in error.problems]
-        problems = [_advise_by_option(problem) if takes_prefixes else problem for problem in problems]
+        problems = [_advise_by_option(problem) for problem in problems]
         if problems == list(error.problems):
             raise
         raise ManyProblemsError(problems) from error

@@ -28,7 +28,7 @@ from aftermix.checkpoints.pool import ModelPool, PoolExamination, examine_pool, 
 from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, EvaluateConfig
 from aftermix.config.places import list_range_rules
-from aftermix.errors import AftermixError, Problem
+from aftermix.errors import AftermixError, Problem, refuse_if_any
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.doctor.own_function import describe_items, examine_function, name_own_tasks
 from aftermix.jobs.job_kind import (
@@ -41,6 +41,7 @@ from aftermix.jobs.job_kind import (
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.rounding import list_rounding_remarks
+from aftermix.jobs.merge.sentence_modules import find_unscored_modules
 from aftermix.jobs.merge.statistics import read_all_statistics
 from aftermix.jobs.search.space_from_config import build_space, describe_space, refuse_unfit_ranges
 from aftermix.merging.merge import Merger
@@ -74,6 +75,7 @@ def doctor(
             diagnosis.problems += list(_find_non_finite(checkpoint))
             diagnosis.problems += find_content_problems(checkpoint) if isinstance(checkpoint, VectorFile) else []
         if models.pool is not None:
+            diagnosis.notes += list_companion_remarks(models.pool, refused=models.unlike)
             _examine_models(models.pool, config, job, diagnosis)
             _check_ranges(models.pool, config, job, diagnosis)
         _check_sharing(config, models.pool, diagnosis)
@@ -209,7 +211,7 @@ def _examine_models(pool: ModelPool, config: Config, job: JobKind, diagnosis: Co
     for name, expert in pool.experts.items():
         if pool.base is not None:
             diagnosis.notes += list_remarks(pool.base, expert, vector=name)
-    diagnosis.notes += [*list_companion_remarks(pool), *list_kinship_remarks(pool)]
+    diagnosis.notes += list_kinship_remarks(pool)
     diagnosis.notes += list_rounding_remarks(pool, getattr(torch, config.merge.dtype) if config.merge.dtype else None)
 
     if has_language_head(pool.frame.config):
@@ -223,6 +225,8 @@ def _examine_models(pool: ModelPool, config: Config, job: JobKind, diagnosis: Co
         diagnosis.facts.append(f"exclude '{pattern}': {count} tensors keep the base's values")
 
     diagnosis.facts += [*describe_alignment(pool.base, pool.experts), *describe_left_out(pool), *describe_stops(pool)]
+    if job in ("search", "mixture"):
+        diagnosis.run_check(lambda: refuse_if_any(find_unscored_modules(pool, config.merge)))
     diagnosis.facts += [f"module {module.name}: {len(module.base.tensors)} tensors, merged" for module in pool.modules]
     diagnosis.facts += [f"vector '{name}' {rounding}" for name, rounding in survey_rounding(pool).items()]
     if any(vector.calibration for vector in config.vectors.values()):

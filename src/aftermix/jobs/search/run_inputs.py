@@ -8,13 +8,14 @@ from pathlib import Path
 
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, EvaluateConfig
-from aftermix.errors import SearchError, printable
+from aftermix.errors import SearchError, printable, refuse_if_any
 from aftermix.evaluation.suites.contract import EvaluationSuite, count_answered_items
 from aftermix.jobs.compare.checks import refuse_bad_rivals
 from aftermix.jobs.evaluate.opening import open_task_suite
 from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.kinship import list_kinship_remarks
+from aftermix.jobs.merge.sentence_modules import find_unscored_modules
 from aftermix.jobs.run_folder import read_run_config
 from aftermix.jobs.search.score_lock import (
     build_evaluation_lock,
@@ -68,6 +69,7 @@ class RunInputs:
         pool = open_pool(config)
         if not resume:
             refuse_output(run, pool)
+            refuse_if_any(find_unscored_modules(pool, config.merge))
         refuse_bad_rivals(config, pool, checked=_list_checked_rivals(config, run) if resume else ())
         for remark in list_kinship_remarks(pool):
             log(str(remark))

@@ -290,6 +290,11 @@ def test_excluded_embeddings_are_a_note(models: Family) -> None:
     assert [fact for fact in found.facts if fact.startswith(told)]
     assert "tokens differ" in refusal(config(models, x="other", exclude=("embed_tokens",)))
 
+    # A vector that is refused for its tokens is not told that they do not matter.
+    found = doctor(config(models, x="other"))
+    assert [problem.where for problem in found.problems] == ["merge.vocabulary"]
+    assert not [note for note in found.notes if "The embeddings are excluded" in str(note)]
+
 
 def test_baselines_of_a_search_would_merge_excluded_embeddings(models: Family) -> None:
     from aftermix.config import SearchConfig

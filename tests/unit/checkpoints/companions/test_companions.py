@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from aftermix.checkpoints.companions.rules import MAX_FILE_BYTES, list_unwanted_patterns
 from aftermix.checkpoints.companions.selection import select_companions
+from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError
 from aftermix.jobs.diff import diff
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
+from aftermix.jobs.merge.sentence_modules import find_unscored_modules
 from support.own_world import make_encoders
 
 Family = dict[str, Path]
@@ -180,6 +182,21 @@ def test_weights_of_sentence_modules_are_merged_as_the_model_is(tmp_path: Path) 
     (family["b"] / DENSE).unlink()
     alone = load_file(merge(config, tmp_path / "alone") / DENSE)
     assert torch.allclose(alone["linear.bias"], ours["linear.bias"] / 2 + theirs[0]["linear.bias"] / 2, atol=1e-6)
+
+
+def test_a_search_refuses_a_module_that_it_would_merge_and_not_score(tmp_path: Path) -> None:
+    family = make_sentence_models(tmp_path)
+    config = make_config(**family)
+    problems = find_unscored_modules(open_pool(config), config.merge)
+    assert [problem.where for problem in problems] == [str(family[name] / "2_Dense") for name in ("a", "b")]
+    assert str(problems[0]).endswith(
+        "2_Dense of vector 'a' differs from the base's, and a search does not score it. Keep the base's: "
+        '`exclude: ["kind:embeddings", "kind:head", "kind:positions", "2_Dense/*"]`, or merge by weights.'
+    )
+    assert find_unscored_modules(open_pool(config), MergeConfig(exclude=("2_Dense/*",))) == []
+    for name in ("a", "b"):
+        (family[name] / DENSE).write_bytes((family["base"] / DENSE).read_bytes())
+    assert find_unscored_modules(open_pool(config), config.merge) == []
 
 
 def test_sentence_modules_that_cannot_be_merged_are_refused_by_name(tmp_path: Path) -> None:
