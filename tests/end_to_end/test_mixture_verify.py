@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,11 @@ from aftermix.errors import AftermixError
 from aftermix.jobs.verify.command import refuse_unverifiable, run_and_verify, verify
 from aftermix.jobs.verify.doremi import doremi_ratios
 from aftermix.report.console.mixture import print_mixture
+from aftermix.runs.workers.lost_attempts import read_lost_attempts
+from aftermix.workers import processes
+from aftermix.workers.processes import ProcessExecutor
 from conftest import run_cli
-from support.forked import run_forked
+from support.forked import ForkedWorker, run_forked
 
 Family = Mapping[str, Path]
 TRAIN = {
@@ -103,6 +108,43 @@ def test_mixtures_are_trained_in_the_shares_of_measured_points(finished: Path) -
         if one["trial"] is not None:
             assert one["shares"]["b"] == pytest.approx(trials[one["trial"]]["weights"]["b"])
     assert not (finished / "trained" / ".tokens").exists()
+
+
+@pytest.mark.whole
+def test_workers_measure_and_train_the_same(
+    finished: Path, tmp_path: Path, family: Family, tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is killed in the middle of a point, another as it trains."""
+    send, sent = ProcessExecutor.send, list[str]()
+
+    def send_and_kill(executor: ProcessExecutor, number: int, task: Any) -> None:
+        send(executor, number, task)
+        sent.append(type(task).__name__)
+        if len(sent) == 3 or sent.count("TrainingOrder") == 2:
+            os.kill(executor.processes[number], signal.SIGKILL)
+
+    monkeypatch.setattr(ProcessExecutor, "send", send_and_kill)
+    monkeypatch.setattr(processes, "launch_process", ForkedWorker)
+    file = write_file(tmp_path, family, tasks)
+    values = json.loads(file.read_text())
+    values["evaluate"]["workers"] = 2
+    file.write_text(json.dumps(values))
+    run = run_and_verify(load_config(file), tmp_path / "run", mixtures=3).parent
+
+    of_the_clock = {"seconds", "worker", "attempt"}
+    lines = [
+        [
+            {key: value for key, value in json.loads(line).items() if key not in of_the_clock}
+            for line in (each / "trials.jsonl").read_text().splitlines()
+        ]
+        for each in (run, finished)
+    ]
+    assert lines[0] == lines[1]
+    assert sorted(each.label.split()[0] for each in read_lost_attempts(run)) == ["search", "training"]
+    ours, theirs = verification_of(run), verification_of(finished)
+    assert {key for key in ours if ours[key] != theirs[key]} == {"doremi"}
+    for weights in (finished / "trained").glob("*/model.safetensors"):
+        assert (run / weights.relative_to(finished)).read_bytes() == weights.read_bytes()
 
 
 def test_experts_of_unlike_rates_are_refused_before_anything_runs(

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from aftermix.jobs.search.command import search
 from aftermix.runs.workers.lost_attempts import read_lost_attempts
 from aftermix.workers import processes
 from aftermix.workers.processes import ProcessExecutor
+from aftermix.workers.ray_actors import RayExecutor
 from support.forked import ForkedWorker
 
 OF_THE_CLOCK = ("seconds", "worker", "attempt")
@@ -125,3 +127,26 @@ def test_an_interrupted_search_goes_on_with_other_workers(
     search(read_file(folder, family, tasks, timeout_s=300), run, resume=True)
     assert list_trials(run) == list_trials(whole)
     assert read_measured(run) == read_measured(whole)
+
+
+@pytest.mark.whole
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'aftermix[ray]'")
+def test_actors_of_ray_that_are_killed_change_nothing(
+    whole: Path, folder: Path, family: Mapping[str, Path], tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, found = RayExecutor.send, list[int]()
+
+    def send_and_kill(executor: RayExecutor, number: int, task: Any) -> None:
+        process = executor.find_process(number)
+        found.append(process)
+        send(executor, number, task)
+        if len(found) in (2, 5):
+            os.kill(process, signal.SIGKILL)
+
+    monkeypatch.setattr(RayExecutor, "send", send_and_kill)
+    run = search(read_file(folder, family, tasks, workers=2, cluster="ray"), folder / "ray")
+    assert list_trials(run) == list_trials(whole)
+    assert read_measured(run) == read_measured(whole)
+    assert len(read_lost_attempts(run)) == 2
+    assert sum(list_attempts(run)) >= 6
+    assert not [each for each in found if psutil.pid_exists(each)]
