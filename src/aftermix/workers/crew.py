@@ -82,11 +82,14 @@ class WorkerCrew:
         self._tasks: dict[Hashable, _Task] = {}
         self._places = {number: _Place() for number in range(workers)}
         self._told: set[str] = set()
-        for number in self._places:
-            executor.start(number)
+        self._has_begun = False
 
     def submit(self, key: Hashable, payload: Any, *, label: str) -> None:
-        """Queue the task `payload`, unless one of this `key` is there already."""
+        """Queue the task `payload`, unless one of this `key` is there already. The first one has all workers start."""
+        if not self._has_begun:
+            self._has_begun = True
+            for number in self._places:
+                self._executor.start(number)
         if key not in self._tasks:
             self._tasks[key] = task = _Task(key, label, payload)
             self._queue.append(task)

@@ -134,6 +134,8 @@ class RayExecutor:
         if not numbers:
             return []
         ready, _ = ray.wait(list(numbers), num_returns=1, timeout=timeout_s)
+        if ready:  # with it all others that are there: none of them is overdue
+            ready, _ = ray.wait(list(numbers), num_returns=len(numbers), timeout=0)
         return [self._receive(numbers[reference], reference) for reference in ready]
 
     def kill(self, number: int) -> None:

@@ -274,3 +274,16 @@ def test_a_budget_is_held_against_two_trials_and_the_first_design(search_file: d
     for changed in ({"budget_tokens": enough}, {"startup": 2}, {"strategy": "random"}, {"trials": 2}):
         held = {**search_file, "search": {**search_file["search"], **changed}}
         assert [note for note in examine(tmp_path, held).notes if note.where == "search.budget_tokens"] == []
+
+
+def test_places_of_workers_are_told_and_planned(search_file: dict[str, Any], tmp_path: Path) -> None:
+    search_file["evaluate"] |= {"workers": 3, "device": "cpu", "threads": 1}
+    search_file["search"] = {"batch": 4, "trials": 8}
+    told = "3 processes of this machine, 1 CPU thread each, on the CPU"
+    assert f"workers: {told}" in examine(tmp_path, search_file).facts
+    needs = plan(load_config(write(tmp_path, search_file)))
+    assert (needs.workers, needs.at_once) == (told, {"search": 2.0, "select": 3.0, "test": 3.0})
+    alone = needs.tokens["test"] / (needs.tokens_per_s or 0.0) + needs.combine_s * needs.measurements["test"]
+    assert needs.seconds["test"] == pytest.approx(alone / 3)
+    search_file["evaluate"] |= {"device": "cuda:1"}
+    assert list_problems(tmp_path, search_file)[-1].startswith("evaluate.device: expected auto, cpu or cuda")
