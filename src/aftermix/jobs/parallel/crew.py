@@ -33,7 +33,7 @@ class MeasuringCrew:
         that is open here.
         """
         journal = find_journal()
-        blocks = None if journal is None else (journal.items, journal.candidate)
+        blocks = None if journal is None else (journal.items.absolute(), journal.candidate)
         order = TaskOrder(task, split, places, blocks)
         label = journal.items.stem if journal is not None else task.name
         self._crew.submit(order.key, order, label=f"{split} items of {label}")

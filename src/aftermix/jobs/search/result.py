@@ -13,6 +13,7 @@ from aftermix.config.places import list_dimensions
 from aftermix.errors import SearchError
 from aftermix.jobs.compare.contest import compare_rivals
 from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.search.baselines import list_fixed_baselines
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.mixture.ratios import convert_weights
@@ -63,8 +64,11 @@ def build_best_record(
     score_cache = ScoreCache(run, evaluator.tasks)
 
     winner = chosen.winner.trial
-    test = score_cache.scores(f"winner trial {winner.number}", "test", partial(evaluator.evaluate, winner.point))
+    name, measure = f"winner trial {winner.number}", partial(evaluator.evaluate, winner.point)
     scorer, compared = BaselineScorer(evaluator, score_cache, objectives), config.search.baselines
+    score_cache.announce_scores(name, "test", partial(evaluator.announce_point, winner.point))
+    scorer.announce_all(list_fixed_baselines(config) if compared else (), "test")
+    test = score_cache.scores(name, "test", measure)
     recipe = evaluator.build_merger(winner.settings).recipe
     ratios, ratios_note = _compute_ratios(config, winner.weights)
 
