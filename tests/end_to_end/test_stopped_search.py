@@ -63,28 +63,28 @@ def change_at(monkeypatch: pytest.MonkeyPatch, call: str, change: Callable[[], N
     """Let `change` happen at a measurement: "search 2" is the third trial; "select", "test", "baseline", "model"."""
     kind, _, number = call.partition(" ")
     calls: list[str] = []
-    evaluate, evaluate_baseline = MergeEvaluator._evaluate, MergeEvaluator._evaluate_baseline
+    measure_point, measure_baseline = MergeEvaluator.measure_point, MergeEvaluator.measure_baseline
 
     def count(found: str) -> None:
         calls.append(found)
         if found == kind and calls.count(found) == int(number or 0) + 1:
             change()
 
-    def watched(self: MergeEvaluator, point: Any, split: Any) -> Any:
+    def watched(self: MergeEvaluator, point: Any, split: Any, places: Any) -> Any:
         count(split)
-        return evaluate(self, point, split)
+        return measure_point(self, point, split, places)
 
     def watched_baseline(self: MergeEvaluator, baseline: Any, split: Any) -> Any:
         count("baseline")
-        return evaluate_baseline(self, baseline, split)
+        return measure_baseline(self, baseline, split)
 
     def write(*arguments: Any, **options: Any) -> Path:
         count("model")
         return write_model(*arguments, **options)
 
     monkeypatch.setattr(search_command, "write_model", write)
-    monkeypatch.setattr(MergeEvaluator, "_evaluate", watched)
-    monkeypatch.setattr(MergeEvaluator, "_evaluate_baseline", watched_baseline)
+    monkeypatch.setattr(MergeEvaluator, "measure_point", watched)
+    monkeypatch.setattr(MergeEvaluator, "measure_baseline", watched_baseline)
 
 
 JOURNAL, SHARDS = "aftermix.runs.journal.append_line", "aftermix.checkpoints.writer.write_shards"
