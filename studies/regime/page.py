@@ -21,12 +21,17 @@ def write_page(results: Path) -> None:
     training, sharing = (json.loads((results / f"{name}.json").read_text()) for name in ("training", "sharing"))
     parts = [
         (HERE / "introduction.md").read_text(encoding="utf-8").rstrip(),
-        f"## Training\n\n`{training['command']}`. {training['machine']}.",
+        f"## Training\n\n{describe_command('--variants adamw WAY')} {training['machine']}.",
         build_table(training["rows"], ["best", "beyond", "home"]),
-        f"## Sharing a merge out\n\n`{sharing['command']}`. {sharing['machine']}.",
+        f"## Sharing a merge out\n\n{describe_command('--variants adamw')} {sharing['machine']}.",
         build_table(sharing["rows"], ["best"]),
     ]
     write_atomically(results.parent / "README.md", "\n\n".join(parts) + "\n")
+
+
+def describe_command(options: str) -> str:
+    """The command that trains and measures the figures of a row, for each pair of a world and a seed that it is of."""
+    return f"A row: `python -m studies.regime.run {options}`; one pair of it with `--world WORLD --seed SEED`."
 
 
 def build_table(rows: Sequence[Row], figures: Sequence[str]) -> str:

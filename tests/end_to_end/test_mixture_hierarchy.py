@@ -390,6 +390,7 @@ def test_verify_trains_mixtures_of_all_experts(
     values = json.loads(write_file(tmp_path, wide, tasks, **TOP_DOWN).read_text())
     values["train"] = {"context": 16, "batch_size": 4, "learning_rate": 3e-2, "schedule": "constant", "threads": 1}
     values["train"]["datasets"] = {name: {"data": f"{name}.jsonl", "tokens": 192} for name in domains}
+    values["compare"] = {"sibling": {"model": str(wide["b"])}, "even": {"weights": {"a": 0.5, "b": 0.5, "d": 0.5}}}
     (tmp_path / "aftermix.yaml").write_text(json.dumps(values))
     file = tmp_path / "aftermix.yaml"
     assert run_cli("mixture", file, "--resume", run, "--verify", 30) == 2
@@ -420,3 +421,10 @@ def test_verify_trains_mixtures_of_all_experts(
     costs = {row["method"]: row for row in found["cost"]}
     assert costs["mergemix"]["evaluated_tokens"] / costs["regmix"]["evaluated_tokens"] > on_search / 3
     assert "Held against 3 trained mixtures" in (run / "report.html").read_text(encoding="utf-8")
+
+    # Rivals of the whole mixture stand on the same test items, in its utility.
+    assert [row["name"] for row in best["compared"]] == ["sibling", "even"]
+    for row in best["compared"]:
+        apart = best["test"]["utility"]["value"] - row["test"]["utility"]["value"]
+        assert row["difference"]["utility"]["value"] == pytest.approx(apart)
+        assert row["test"]["capabilities"].keys() == set(TASKS)

@@ -197,6 +197,7 @@ def _plan_training(config: Config) -> JobEstimate:
     assert config.base is not None  # noqa: S101 - required above; for the type checker
     assert config.train is not None  # noqa: S101
     refuse_no_dataset(config.train)
+    from aftermix.jobs.train.expert_run import refuse_own_vector
     from aftermix.jobs.train.speed import STEPS, count_step_sequences, measure_training_speeds
 
     base = open_base(locate(config.base), label=config.base)
@@ -204,6 +205,7 @@ def _plan_training(config: Config) -> JobEstimate:
     speeds: dict[str, float] = {}
     remarks: tuple[Problem, ...] = ()
     try:
+        refuse_own_vector(config.train)
         speeds = measure_training_speeds(config.train, base)
     except AftermixError as error:  # what the training will refuse leaves disk, memory and tokens to be told
         remarks = error.problems

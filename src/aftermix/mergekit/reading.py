@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aftermix.config import Config, load_config, parse_config
+from aftermix.config import Config, parse_config
 from aftermix.config.partial_file import PartialConfig, parse_partial_config
 from aftermix.config.places import dump_weight
 from aftermix.errors import AftermixError, ConfigError, refuse_if_any
@@ -77,6 +77,9 @@ DTYPES = ("bfloat16", "float16", "float32")
 def load_recipe(path: Path) -> Config:
     """The configuration in the file at `path`: ours, or mergekit's, which a `merge_method` gives away.
 
+    A merge measures nothing: an `evaluate:` whose tasks are still to be named, as `aftermix init` writes it, is left
+    out.
+
     Raises :class:`ConfigError` for a folder, and what the reader of either raises.
     """
     if path.is_dir():
@@ -85,7 +88,17 @@ def load_recipe(path: Path) -> Config:
         )
         raise ConfigError(str(path), "expected a file, found a folder", remedy)
     values = read_yaml(path)
-    return read_mergekit(values, where=path.name) if "merge_method" in values else load_config(path)
+    if "merge_method" in values:
+        return read_mergekit(values, where=path.name)
+    return parse_config(_leave_out_unnamed_tasks(values), where=path.name, folder=path.parent)
+
+
+def _leave_out_unnamed_tasks(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` without an `evaluate:` that names no task and no function."""
+    section = values.get("evaluate")
+    if not isinstance(section, dict) or section.get("function") is not None or section.get("tasks"):
+        return values
+    return {name: value for name, value in values.items() if name != "evaluate"}
 
 
 def load_partial_recipe(path: Path) -> PartialConfig:

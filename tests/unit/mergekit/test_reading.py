@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aftermix.config import Config, MergeConfig, VectorConfig
+from aftermix.config import Config, MergeConfig, VectorConfig, load_config
 from aftermix.config.places import dump_weight
 from aftermix.errors import AftermixError, ConfigError, ManyProblemsError
 from aftermix.jobs.doctor.command import doctor
-from aftermix.mergekit.reading import load_partial_recipe, read_mergekit, read_partial_mergekit
+from aftermix.mergekit.reading import load_partial_recipe, load_recipe, read_mergekit, read_partial_mergekit
 from aftermix.mergekit.settings import MergekitSetting, settle
 from aftermix.mergekit.sources import SHARED
 from aftermix.merging.methods import bind
@@ -40,6 +40,21 @@ def faults(values: Mapping[str, Any]) -> list[str]:
         read_mergekit(values, where="r.yaml")
     error = caught.value
     return [str(problem) for problem in (error.problems if isinstance(error, ManyProblemsError) else [error.problem])]
+
+
+def test_a_merge_takes_a_file_whose_tasks_are_still_to_be_named(tmp_path: Path) -> None:
+    """As `aftermix init` writes it; a search of the file is refused, and a merge of one with other faults."""
+    file, vectors = tmp_path / "aftermix.yaml", "base: b\nvectors: {v: {model: m, weight: 1.0}}\n"
+    file.write_text(vectors + "evaluate: {tasks: [], items: {search: 10}}\n")
+    config = load_recipe(file)
+    assert config.evaluate is None
+    assert config.vectors["v"].weight == 1.0
+    told = r"evaluate\.tasks: .*expected at least 1 of them, found 0"
+    with pytest.raises(ManyProblemsError, match=told):
+        load_config(file)
+    file.write_text(vectors + "evaluate: {tasks: [a, a]}\n")
+    with pytest.raises(ManyProblemsError, match="task 'a' is named twice"):
+        load_recipe(file)
 
 
 def test_a_recipe_says_the_same_here() -> None:

@@ -14,7 +14,7 @@ from aftermix.config import SourceConfig, TrainConfig
 from aftermix.errors import join_place
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.train.expert_data import collect_sources
-from aftermix.jobs.train.expert_run import make_trainable
+from aftermix.jobs.train.expert_run import make_trainable, refuse_own_vector
 from aftermix.training.base_model import (
     build_empty_model,
     load_tokenizer,
@@ -36,6 +36,7 @@ def examine_training(settings: TrainConfig, opened: Model | None, diagnosis: Con
     Of each dataset the first examples are read and encoded: all of it is read by the training itself.
     """
     diagnosis.run_check(lambda: uses_cuda(settings.device))
+    diagnosis.run_check(lambda: refuse_own_vector(settings))
     base = diagnosis.run_check(lambda: open_base(opened.folder, label=opened.label)) if opened is not None else None
     model = diagnosis.run_check(lambda: build_empty_model(base)) if base is not None else None
     tokenizer = diagnosis.run_check(lambda: load_tokenizer(base.folder)) if base is not None else None

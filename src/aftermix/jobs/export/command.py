@@ -13,6 +13,7 @@ from aftermix.command_end import join_command
 from aftermix.config import Config
 from aftermix.errors import AftermixError, ConfigError, Problem, join_place, refuse_if_any
 from aftermix.files import write_atomically
+from aftermix.jobs.export.output_place import refuse_output
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.mergekit.reading import load_recipe
 from aftermix.mergekit.writing import translate_to_mergekit
@@ -28,10 +29,7 @@ def export_mergekit(source: Path, output: Path) -> list[str]:
     `source` is a YAML file, a run folder (its winner) or a merged model's folder. Nothing is written when mergekit
     cannot express the recipe. Raises :class:`AftermixError`.
     """
-    if output.exists():
-        raise ConfigError(str(output), "exists", "Name a new file.")
-    if not output.parent.is_dir():
-        raise ConfigError(str(output.parent), "is no folder", "Make it, or name another place.")
+    refuse_output(output, is_file=True)
 
     config = load_recipe(find_recipe_file(source))
     refuse_missing_weights(config, "merge")

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aftermix.checkpoints.hub import locate
-from aftermix.checkpoints.writer import refuse_occupied, stage_folder
+from aftermix.checkpoints.writer import stage_folder
 from aftermix.config import Config, DatasetConfig, TrainConfig, load_config
 from aftermix.errors import AftermixError, ConfigError, ask_meant
 from aftermix.files import write_atomically
 from aftermix.jobs.export.data_files import NamedDataFiles
 from aftermix.jobs.export.domain_counts import CACHE, DomainCounter
+from aftermix.jobs.export.output_place import refuse_output
 from aftermix.jobs.export.ratio_spread import RatioSpread, read_spread
 from aftermix.jobs.run_folder import read_run_config
 from aftermix.jobs.train.expert_data import DatasetSources, collect_sources
@@ -77,7 +78,7 @@ def export_mixture(
     """
     options = options or ExportOptions()
     _refuse_numbers(options)
-    _refuse_output(output, is_file=to == "csv")
+    refuse_output(output, is_file=to == "csv")
 
     mixture = _find_mixture(source, options)
     cache = (Path(mixture.cache) if mixture.cache else output.absolute().parent) / CACHE
@@ -106,15 +107,6 @@ def _refuse_numbers(options: ExportOptions) -> None:
         raise ConfigError("--tokens", f"expected a number of tokens, found {options.tokens}", "Name one, as 2e9.")
     if options.max_epochs is not None and not options.max_epochs > 0:
         raise ConfigError("--max-epochs", f"expected more than 0, found {options.max_epochs}", "Name a number, as 4.")
-
-
-def _refuse_output(output: Path, *, is_file: bool) -> None:
-    if not output.absolute().parent.is_dir():
-        raise ConfigError(str(output.parent), "is no folder", "Make it, or name another place.")
-    if not is_file:
-        refuse_occupied(output)
-    elif output.exists():
-        raise ConfigError(str(output), "exists", "Name a new file.")
 
 
 def _find_mixture(source: Path, options: ExportOptions) -> _MixtureToExport:

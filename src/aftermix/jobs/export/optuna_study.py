@@ -15,6 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from aftermix.errors import ConfigError
+from aftermix.jobs.export.output_place import refuse_output
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.runs.reader import RunContents, read_run
 from aftermix.runs.trials import Setting, Trial
@@ -36,10 +37,7 @@ def export_optuna(run: Path, output: Path) -> list[str]:
     Raises :class:`AftermixError`, with nothing written, for a folder that is no run of a search, a run without an ended
     trial, and an output that exists.
     """
-    if output.exists():
-        raise ConfigError(str(output), "exists", "Name a new file.")
-    if not output.parent.is_dir():
-        raise ConfigError(str(output.parent), "is no folder", "Make it, or name another place.")
+    refuse_output(output, is_file=True)
     contents = read_run(run)
     if contents.config.mixture is not None:
         found = "is the run of a mixture, whose points are a design on the simplex and no trials"

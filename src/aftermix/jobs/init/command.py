@@ -12,8 +12,8 @@ import yaml
 
 from aftermix.checkpoints.model import Model
 from aftermix.config import VectorConfig
-from aftermix.errors import ConfigError
 from aftermix.files import write_atomically
+from aftermix.jobs.export.output_place import refuse_output
 from aftermix.jobs.init.found_models import FoundModel, find_models
 
 TASK_NAME = re.compile(r"^task:[ \t]*['\"]?([^\s'\"#]+)['\"]?[ \t]*(#.*)?$", re.MULTILINE)
@@ -39,8 +39,7 @@ def init(base: str, experts: Sequence[str], output: Path) -> list[str]:
     are read. Raises :class:`ConfigError` where `output` exists, and :class:`AftermixError` for models that cannot be
     opened.
     """
-    if output.exists():
-        raise ConfigError(str(output), "exists", "Name another file with -o, or remove it.")
+    refuse_output(output, is_file=True, makes_parents=True)
     found_base, found = find_models(base, experts)
     tasks = find_local_tasks(output.parent)
     write_atomically(output, format_first_file(found_base, found, tasks, folder=output.parent))

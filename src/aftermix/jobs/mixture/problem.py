@@ -235,7 +235,7 @@ def _find_missing(section: MixtureConfig, domains: Sequence[str], tokens: Mappin
     if section.max_epochs is not None:
         for name in missing:
             found = "missing, but `mixture.max_epochs` caps the repeats of its data"
-            yield Problem(join_place("vectors", name, "tokens"), found, "Add it: how many tokens the expert was trained on.")
+            yield Problem(join_place("vectors", name, "tokens"), found, "Add how many the expert was trained on.")
 
     if section.pull and section.toward == TOKENS and missing:
         found = f"expected the tokens of every expert, found none of {', '.join(missing)}"

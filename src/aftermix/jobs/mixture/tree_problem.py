@@ -298,7 +298,7 @@ class TreeProblem:
         for name in self.experts:
             if name not in self.tokens:
                 found = "missing, but `mixture.max_epochs` caps the repeats of its data"
-                yield Problem(join_place("vectors", name, "tokens"), found, "Add it: how many tokens the expert was trained on.")
+                yield Problem(join_place("vectors", name, "tokens"), found, "Add how many the expert was trained on.")
 
     def _find_faulty_levels(self) -> list[Problem]:
         """Faults of any group, and of the caps of the whole; what is said of all groups is told once."""

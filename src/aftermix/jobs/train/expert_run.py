@@ -113,13 +113,15 @@ def plan_run(
     earlier = resume.find_latest()
     if earlier is not None:
         resume = replace(resume, vector=earlier.vector)  # a run ends as it began
-    elif settings.optimizer.offset == "own_vector":
-        _refuse_own_vector()
+    else:
+        refuse_own_vector(settings)
     return ExpertPlan(name, folder, packed, recipe, record, due, resume, data={})
 
 
-def _refuse_own_vector() -> None:
+def refuse_own_vector(settings: TrainConfig) -> None:
     """Raise :class:`TrainingError` for a training that would begin with the offset that makes worse experts."""
+    if settings.optimizer.offset != "own_vector":
+        return
     found = "`own_vector` trains worse experts, at home and merged (docs/lab-notes.md), and no training begins with it"
     remedy = "Use `offset: paper`, or leave it out; experts and unfinished runs that have it stay and go on."
     raise TrainingError("train.optimizer.offset", found, remedy)

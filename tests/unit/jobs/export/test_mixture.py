@@ -227,7 +227,10 @@ def test_data_that_is_not_there_or_unreadable(world: ExportWorld, tmp_path: Path
 def test_too_little_data_and_occupied_outputs(tmp_path: Path, export: Export) -> None:
     assert "a budget of 9,000,000 tokens needs more than the" in refused(export, tokens=9_000_000)
     (tmp_path / "out").write_text("here before")
-    assert "out: exists. Name a new file." in refused(export)
+    assert (
+        "out: exists. Name a new file with -o, or remove this one yourself: a file is never written over."
+        in refused(export)
+    )
     assert "exists and is not empty" in refused(export, to="trl")
     assert (tmp_path / "out").read_text() == "here before"
 

@@ -91,7 +91,11 @@ def test_what_is_no_search_is_refused_and_nothing_is_written(tmp_path: Path) -> 
         ),
         (fresh, tmp_path / "a.log", r"fresh: has no ended trial. Let the search run first"),
         (tmp_path / "no", tmp_path / "a.log", r"no: expected a run folder, found no such folder"),
-        (RUNS / "search", taken, r"taken.log: exists. Name a new file"),
+        (
+            RUNS / "search",
+            taken,
+            r"taken.log: exists. Name a new file with -o, or remove this one yourself",
+        ),
         (RUNS / "search", tmp_path / "no/a.log", r"no: is no folder. Make it, or name another place"),
     ]
     for run, output, message in cases:

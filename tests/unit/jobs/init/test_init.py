@@ -74,7 +74,7 @@ def test_an_existing_file_and_missing_models_are_refused(folder: Path, capsys: p
     write_first_file(folder)
     before = (folder / "file.yaml").read_text()
     assert run_cli("init", folder / "m/base", folder / "m/base-ja", "-o", folder / "file.yaml") == 2
-    assert "file.yaml: exists. Name another file with -o" in capsys.readouterr().err
+    assert "file.yaml: exists. Name a new file with -o" in capsys.readouterr().err
     assert (folder / "file.yaml").read_text() == before
 
     assert run_cli("init", folder / "m/base", folder / "m/no", folder / "m/none", "-o", folder / "new.yaml") == 2

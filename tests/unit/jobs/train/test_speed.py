@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aftermix.api.commands.texts import describe_estimate
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.plan import plan
 from aftermix.jobs.train import speed
 
@@ -65,6 +66,7 @@ def test_a_timed_step_is_no_longer_than_a_real_one_nor_than_the_sample(
     [
         ({"context": 100}, "a context of 100 is beyond the model's 64 positions"),
         ({"freeze": ["nothing"]}, "'nothing' matches no parameter"),
+        ({"optimizer": {"name": "merge_aware", "offset": "own_vector"}}, "`own_vector` trains worse experts"),
     ],
 )
 def test_what_the_training_will_refuse_stands_in_the_place_of_its_time(
@@ -74,3 +76,4 @@ def test_what_the_training_will_refuse_stands_in_the_place_of_its_time(
     assert found.training_speeds == {}
     assert [told in str(remark) for remark in found.remarks] == [True]
     assert not [line for line in describe_estimate(found) if line.startswith("Time")]
+    assert [told in str(problem) for problem in doctor(make_config(**options)).problems] == [True]
