@@ -75,11 +75,13 @@ def test_the_plan_of_a_tree_sums_over_its_groups(family: Family, tasks: Path, tm
     vectors = {name: {"model": str(family[name])} for name in ("a", "b", "c")}
     asked = {"points": 9, "repeats": 1, "verify": 2, "tree": {"left": ["a", "b"], "c": None}}
     asked["levels"] = {"left": {"points": 5, "rounds": [3, 1]}}
-    found = plan(load_config(write_file(tmp_path, family, tasks, vectors=vectors, mixture=asked)))
+    train = {"datasets": {name: {"data": f"{name}.txt", "tokens": 5e4} for name in "abc"}}
+    found = plan(load_config(write_file(tmp_path, family, tasks, vectors=vectors, mixture=asked, train=train)))
     # Test: uniform, groups as at first, three experts alone, and the base, beside the winner.
     assert found.measurements == {"search": 9 + 5 + 3 + 1, "select": 2 * (2 + 2 + 1) + 1, "test": 1 + 6}
     assert found.space == "mixtures of 2 members: left, c; 2 members: a, b"
-    assert found.verification_tokens is None
+    assert found.verification_tokens == 50_000
+    assert found.retrained_ratios == ("found", "uniform", "RegMix"), "of all experts side by side"
 
 
 def test_tokens_of_training_are_told(
