@@ -36,7 +36,8 @@ class RayCluster:
             else:
                 ray.init(address="local", num_cpus=cpus, **options)
         except Exception as error:
-            raise _build_refusal(address, describe_cause(error)) from error
+            cause = describe_cause(error).partition(" Traceback")[0]
+            raise _build_refusal(address, cause.rstrip(": "), answers=bool(address)) from error
 
     def count_resources(self) -> Mapping[str, float]:
         """Resources of the cluster in all: `CPU`, `GPU` and more."""
@@ -64,9 +65,11 @@ def refuse_unreachable(address: str | None) -> None:
         raise _build_refusal(address, error.strerror or str(error)) from error
 
 
-def _build_refusal(address: str | None, cause: str) -> EvaluationError:
+def _build_refusal(address: str | None, cause: str, *, answers: bool = False) -> EvaluationError:
     where = f"{ADDRESS}={address}" if address else "a cluster of this machine"
     remedy = "Start one by `ray start --head`, correct the address, or leave `cluster` out."
+    if answers:
+        remedy = "Something answers there: look whether it is Ray of the same version, and set its `RAY_AUTH_TOKEN`."
     return EvaluationError("evaluate.cluster", f"expected a cluster of Ray at {where}, found none ({cause})", remedy)
 
 
