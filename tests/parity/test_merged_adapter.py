@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from aftermix.config import Config
 from aftermix.errors import AftermixError
@@ -138,9 +139,35 @@ def test_lower_rank_tells_its_error(untied_family: Family, tmp_path: Path) -> No
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
     return load_file(folder / "model.safetensors")
+
+
+def test_names_are_those_of_the_adapters(untied_family: Family, tmp_path: Path) -> None:
+    """A base that stores its tensors under another prefix than the model that PEFT wraps."""
+    from safetensors.torch import save_file
+
+    base = untied_family["base"]
+    vectors = {
+        name: {"model": save_adapter(base, tmp_path / name, seed=seed, target_modules=["q_proj", "o_proj"])}
+        for seed, name in enumerate("xy")
+    }
+    (tmp_path / "base").mkdir()
+    moved = {f"language_model.{name}": tensor for name, tensor in read_tensors(base).items()}
+    save_file(moved, tmp_path / "base" / "model.safetensors")
+    (tmp_path / "base" / "config.json").write_bytes((base / "config.json").read_bytes())
+    config = Config.model_validate({"base": str(tmp_path / "base"), "vectors": vectors})
+    assert merge_as_adapter(config, tmp_path / "out").exact
+    stored = [load_file(tmp_path / name / "adapter_model.safetensors").keys() for name in ("x", "out")]
+    assert stored[0] == stored[1]
+
+    # What is read again is the sum.
+    again = {"sum": {"model": str(tmp_path / "out"), "weight": 1.0}}
+    dense = [
+        read_tensors(merge(config.model_copy(update={"vectors": each}), tmp_path / name))
+        for name, each in (("of-two", config.vectors), ("of-sum", Config.model_validate({"vectors": again}).vectors))
+    ]
+    for name, tensor in dense[0].items():
+        torch.testing.assert_close(tensor, dense[1][name], rtol=1e-5, atol=1e-6)
 
 
 def test_refused_by_name(untied_family: Family, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from aftermix.config.places import list_range_rules
 from aftermix.errors import AftermixError, Problem, refuse_if_any
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
 from aftermix.jobs.doctor.own_function import describe_items, examine_function, name_own_tasks
+from aftermix.jobs.iterate.round_files import check_iteration
 from aftermix.jobs.job_kind import (
     JobKind,
     find_job_kind,
@@ -44,6 +45,7 @@ from aftermix.jobs.merge.rounding import list_rounding_remarks
 from aftermix.jobs.merge.sentence_modules import find_unscored_modules
 from aftermix.jobs.merge.statistics import read_all_statistics
 from aftermix.jobs.search.space_from_config import build_space, describe_space, refuse_unfit_ranges
+from aftermix.jobs.tracking.tracker import refuse_missing_trackers
 from aftermix.merging.merge import Merger
 from aftermix.merging.methods import bind
 from aftermix.merging.recipe import MergeRecipe, check_weights
@@ -86,6 +88,9 @@ def doctor(
         diagnosis.run_check(lambda: _check_mixture(config, diagnosis))
     if config.compare and job in ("search", "mixture"):
         diagnosis.run_check(lambda: _check_rivals(config, models.pool, diagnosis))
+    if config.iterate is not None:
+        diagnosis.run_check(lambda: check_iteration(config))
+    diagnosis.run_check(lambda: refuse_missing_trackers(config.track))
     if config.train is not None:
         if job == "train":
             diagnosis.run_check(partial(refuse_no_dataset, config.train))

@@ -15,7 +15,8 @@ import yaml
 
 from aftermix.api.commands.texts import describe_estimate
 from aftermix.config import Config, parse_config
-from aftermix.errors import AftermixError
+from aftermix.errors import AftermixError, RunFailedError
+from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.iterate import command
 from aftermix.jobs.iterate.gain import RoundGain, measure_gain
 from aftermix.jobs.iterate.plan import plan_rounds
@@ -82,7 +83,10 @@ def test_rounds_that_gain_go_on_and_resume(
     file, run, told = tmp_path / "aftermix.yaml", tmp_path / "run", ToldNumbers()
     monkeypatch.setitem(sys.modules, "tensorboard", ModuleType("tensorboard"))
     monkeypatch.setattr(TensorBoardWriter, "open", told.open)
-    file.write_text(yaml.safe_dump(make_file(iterate={"rounds": 1}, track="tensorboard")))
+    alone = make_file()["train"]
+    del alone["datasets"]["birds"]  # a second expert would make it twice as long
+    more: dict[str, Any] = {"train": alone, "track": "tensorboard"}
+    file.write_text(yaml.safe_dump(make_file(iterate={"rounds": 1}, **more)))
     assert run_cli("iterate", file, "-o", run, "--json") == 0
     first = json.loads(capfd.readouterr().out)
     assert first["stopped"] == "rounds"
@@ -90,11 +94,10 @@ def test_rounds_that_gain_go_on_and_resume(
     assert first["model"] == "rounds/01/run/model"
     assert told["run/search/objective"] == told["run/search/weights/cats"] == [0, 1]
     assert told["experts/cats/loss"] == list(range(1, 11))
-    assert told["experts/birds/loss"] == list(range(1, 6))
 
     # Another round from the merge of the first, whose files stay as they are.
     before = (run / "rounds/01/run/best.json").stat().st_mtime_ns
-    file.write_text(yaml.safe_dump(make_file(iterate={"rounds": 2}, track="tensorboard")))
+    file.write_text(yaml.safe_dump(make_file(iterate={"rounds": 2}, **more)))
     assert run_cli("iterate", file, "--resume", run, "--json") == 0
     second = json.loads(capfd.readouterr().out)
     assert [done["base"] for done in second["rounds"]] == [first["rounds"][0]["base"], first["model"]]
@@ -106,7 +109,9 @@ def test_rounds_that_gain_go_on_and_resume(
     assert record["base"] == str(run / first["model"])
 
     check_gain(run / "rounds/01/run", second["rounds"][0])
-    check_refusals(make_file, run)
+    other = parse(make_file(merge={"exclude": ["norm"]}, iterate=None, **more))
+    with pytest.raises(AftermixError, match="was begun with another file: `merge` differs. Name a new folder by -o"):
+        command.iterate(other, run, resume=True)
 
 
 def check_gain(run: Path, done: dict[str, Any]) -> None:
@@ -127,12 +132,6 @@ def check_gain(run: Path, done: dict[str, Any]) -> None:
     np.testing.assert_allclose(found.interval, np.quantile(means, [0.05, 0.95]), atol=0.15 * np.ptp(means))
 
 
-def check_refusals(make_file: MakeFile, run: Path) -> None:
-    other = parse(make_file(merge={"exclude": ["norm"]}, iterate=None, track="tensorboard"))
-    with pytest.raises(AftermixError, match="was begun with another file: `merge` differs. Name a new folder by -o"):
-        command.iterate(other, run, resume=True)
-
-
 def test_a_round_without_a_sure_gain_is_the_last(
     make_file: MakeFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +148,45 @@ def test_a_round_without_a_sure_gain_is_the_last(
     assert lines[1] == "round 1: 50.0 -> 60.0, gain 10.0 [2.0, 20.0] (90 %), accepted"
     assert lines[3] == "round 2: 60.0 -> 61.0, gain 1.0 [0.0, 2.0] (90 %), no sure gain: the last"
     assert command.iterate(parse(make_file(iterate={"rounds": 9})), tmp_path / "run", resume=True) == record
+
+
+def test_a_stopped_round_goes_on(make_file: MakeFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is raised in a round is a stop; the same command goes on with the search that was begun."""
+    begun: list[bool] = []
+
+    def search(_: Config, folder: Path, *, resume: bool, **__: Any) -> Path:
+        begun.append(resume)
+        if not resume:
+            folder.mkdir(parents=True)
+            (folder / "config.yaml").write_text("")
+            raise AftermixError("search", "the disk is full", "Free space.")
+        return folder
+
+    monkeypatch.setattr(command, "train", lambda _, folder, **__: {"cats": folder / "cats"})
+    monkeypatch.setattr(command, "search", search)
+    monkeypatch.setattr(command, "measure_gain", lambda _: RoundGain(0.5, 0.6, 0.1, (0.02, 0.2)))
+    config = parse(make_file(iterate={"rounds": 1}))
+    with pytest.raises(RunFailedError, match="the disk is full"):
+        command.iterate(config, tmp_path / "run")
+    assert command.iterate(config, tmp_path / "run", resume=True).stopped == "rounds"
+    assert begun == [False, True]
+
+
+@pytest.mark.whole
+def test_rounds_of_mixtures(make_file: MakeFile, tmp_path: Path) -> None:
+    """A round of a mixture gains by the mean of raw scores."""
+    texts = {"text": str(tmp_path / "held-out.jsonl")}
+    evaluate = {"tasks": [{"name": name, **texts} for name in ("notes", "more")], "items": {"search": 8, "select": 8}}
+    config = parse(make_file(evaluate=evaluate, mixture={"points": 6}, iterate={"rounds": 1}))
+    record = command.iterate(config, tmp_path / "run")
+    assert record.rounds[0].accepted
+    best = json.loads((tmp_path / "run/rounds/01/run/best.json").read_text())
+    assert record.rounds[0].score == pytest.approx(best["test"]["objective"][0], abs=1e-9)
+
+
+def test_doctor_tells_what_a_round_refuses(make_file: MakeFile) -> None:
+    found = doctor(parse(make_file(search={"baselines": False}, track="trackio")))
+    assert "search.baselines: is false, and the base of each round is measured as a baseline" in str(found.problems[0])
 
 
 def test_plan_prices_a_round(make_file: MakeFile, tmp_path: Path) -> None:

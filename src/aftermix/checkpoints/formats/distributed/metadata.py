@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def read_stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor that `.metadata` in `folder` names, by key; what is no tensor (counters, settings) is passed over.
 
     Raises :class:`CheckpointError` or :class:`ManyProblemsError` for a file that is missing, cut short, damaged or
-    names what it must not, for chunks that do not cover their tensor, and for transformed (compressed) ones.
+    names what it must not, and for transformed (compressed) tensors.
     """
     file = folder / METADATA
     try:
@@ -71,7 +71,7 @@ def read_stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise CheckpointError(str(file), f"is damaged ({error})", COPY) from error
 
-    refuse_if_any(_shorten([*_find_missing_files(tensors), *_find_uncovered(file, tensors)]))
+    refuse_if_any(_shorten(list(_find_missing_files(tensors))))
     return tensors
 
 
@@ -157,9 +157,16 @@ def _find_missing_files(tensors: Mapping[str, StoredTensor]) -> Iterator[Problem
             yield Problem(str(file), f"expected at least {end} bytes, found {size}", COPY)
 
 
-def _find_uncovered(file: Path, tensors: Mapping[str, StoredTensor]) -> Iterator[Problem]:
-    """Tensors whose chunks leave their bounds, or do not add up to them."""
-    for tensor in tensors.values():
+def refuse_uncovered(folder: Path, tensors: Iterable[StoredTensor]) -> None:
+    """Raise :class:`ManyProblemsError` for tensors whose chunks leave their bounds, or do not add up to them.
+
+    The state of an optimizer may be stored so, flattened over its ranks.
+    """
+    refuse_if_any(_shorten(list(_find_uncovered(folder / METADATA, tensors))))
+
+
+def _find_uncovered(file: Path, tensors: Iterable[StoredTensor]) -> Iterator[Problem]:
+    for tensor in tensors:
         total = sum(math.prod(chunk.sizes) for chunk in tensor.chunks)
         inside = all(
             len(chunk.offsets) == len(chunk.sizes) == len(tensor.shape)

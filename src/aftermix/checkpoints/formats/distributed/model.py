@@ -23,6 +23,7 @@ from aftermix.checkpoints.formats.distributed.metadata import (
     StoredTensor,
     is_distributed,
     read_stored_tensors,
+    refuse_uncovered,
 )
 from aftermix.checkpoints.formats.distributed.naming import LISTED, NamedParts, NameMap, TensorPart, name_tensors
 from aftermix.checkpoints.model import Model, Span, TensorInfo, hold_equal
@@ -174,8 +175,9 @@ def open_distributed(
     """Open the checkpoint in `home`; no tensor is read but a tied head that is stored beside its embedding.
 
     The configuration is its own, that of the folder above, or the base's. `names` is the map of the file. Raises as
-    :func:`~aftermix.checkpoints.formats.distributed.metadata.read_stored_tensors`, and :class:`CheckpointError` for one
-    without a configuration, unless it is not needed, and without a tensor of a model.
+    :func:`~aftermix.checkpoints.formats.distributed.metadata.read_stored_tensors`, and :class:`AftermixError` for
+    chunks that do not cover a tensor, for a checkpoint without a configuration, unless it is not needed, and for one
+    without a tensor of a model.
     """
     stored = read_stored_tensors(home)
     named = name_tensors(stored, names or {}, known=base.has if base is not None else lambda _: False)
@@ -184,6 +186,8 @@ def open_distributed(
             f", first '{named.unnamed[0]}'" if named.unnamed else ""
         )
         raise CheckpointError(label, found, "Correct `tensor_names`, which says what a tensor is called in the model.")
+
+    refuse_uncovered(home, {part.stored.key: part.stored for part in named.parts.values()}.values())
 
     folder = next((each for each in (home, *home.parents[:2]) if holds_file(each / CONFIG)), None)
     if folder is None and base is None and needs_config:

@@ -90,6 +90,22 @@ def test_chunks_of_two_ranks_are_the_model(family: Family, tmp_path: Path) -> No
         assert model.read_block(name, (3, 17)).equal(tensor.reshape(-1)[3:17])
 
 
+def test_the_state_of_an_optimizer_may_lie_as_it_likes(tmp_path: Path) -> None:
+    """Flattened over the ranks, it does not cover the shape that is told."""
+    folder = save_chunked(tmp_path / "x", {"w": torch.ones(4, 6)})
+    root = pickle.loads((folder / ".metadata").read_bytes())  # noqa: S301 - the test's own
+    own = root.state_dict_metadata["model.w"]
+    other = metadata.TensorStorageMetadata(own.properties, torch.Size([24]), own.chunks)
+    root.state_dict_metadata["optimizer.m"] = other
+    root.storage_data |= {
+        metadata.MetadataIndex("optimizer.m", key.offset): place for key, place in root.storage_data.items()
+    }
+    (folder / ".metadata").write_bytes(pickle.dumps(root))
+    model = open_distributed(folder, label="x", needs_config=False)
+    assert list(model.tensors) == ["w"]
+    assert model.describe_storage()[1] == "has 1 tensors of its training, left out: optimizer.m"
+
+
 def test_a_merge_of_it_is_that_of_the_folder(family: Family, tmp_path: Path) -> None:
     state = {"model": read_model(family["a"]), "optimizer": {"state": {"m": torch.ones(3)}}, "step": 7}
     trained = save_single(tmp_path / "checkpoint-7" / "pytorch_model_fsdp_0", state).parent
