@@ -207,6 +207,10 @@ class InputFaultError(CheckpointError):
     """An input is no longer what it was when it was opened, or holds no numbers: no merge of it is to blame."""
 
 
+class EngineFaultError(InputFaultError):
+    """An engine does not hold the weights that it was handed: no merge is to blame, and every score would be wrong."""
+
+
 class MergeError(AftermixError):
     """A merge method, its options or its operands are unusable."""
 

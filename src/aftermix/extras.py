@@ -11,7 +11,7 @@ from typing import Literal
 
 from aftermix.errors import AftermixError
 
-Extra = Literal["search", "train", "report", "plots", "lora", "gguf", "ray", "tensorboard", "trackio"]
+Extra = Literal["search", "train", "report", "plots", "lora", "gguf", "ray", "tensorboard", "trackio", "vllm"]
 MODULES: dict[str, tuple[str, ...]] = {
     "search": (
         "accelerate",
@@ -34,9 +34,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ray": ("ray",),
     "tensorboard": ("tensorboard",),
     "trackio": ("trackio",),
+    "vllm": ("vllm",),
 }
 """Modules of each extra of `pyproject.toml`, beside those of the extras that it takes in."""
-TAKES_IN: dict[str, tuple[str, ...]] = {"search": ("report",)}
+TAKES_IN: dict[str, tuple[str, ...]] = {"search": ("report",), "vllm": ("search",)}
 
 
 def refuse_missing_extra(extra: Extra, *, what: str) -> None:

@@ -22,8 +22,10 @@ Family = Mapping[str, Path]
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 HIDDEN = sorted({name for extra in MODULES for name in list_modules(extra)})
-APART = ("ray", "tensorboard", "trackio")
-"""Extras that are not among `all`: one machine has no use for them, and a user for one of the trackers."""
+APART = ("ray", "tensorboard", "trackio", "vllm")
+"""Extras that are not among `all`: one machine has no use for them, a user for one of the trackers,
+and vLLM for an environment of its own.
+"""
 PACKAGES = {"sklearn": "scikit-learn"}
 RUN = """
 import json, sys

@@ -141,7 +141,8 @@ class EvaluateConfig(PromptConfig):
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Few-shot examples of every task; by default each task's own setting."""
     items: ItemsConfig = ItemsConfig()
-    engine: Literal["hf"] = "hf"
+    engine: Literal["hf", "vllm"] = "hf"
+    """`hf`: transformers in this process; `vllm`: vLLM in processes of its own, where merges are made, too."""
     batch_size: Count = 8
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, ..."""
@@ -194,6 +195,8 @@ class EvaluateConfig(PromptConfig):
             if self.model_class is not None:
                 raise ValueError("`model_class` is for one's own `function`, and there is none beside it")
             return self
+        if self.engine != "hf":
+            raise ValueError(f"`engine: {self.engine}` cannot stand beside `function`, which is handed a live model")
         asked = [*PromptConfig.model_fields, "include_path", "num_fewshot", "max_length", "date", "unsafe_code"]
         written = [key for key in asked if getattr(self, key) not in (None, False)]
         of_tasks = sorted({key for task in self.tasks for key in task.model_dump(exclude_none=True) if key != "task"})

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import pickle
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
 import torch
 
 from aftermix import progress
-from aftermix.checkpoints.model_files import find_tokenizer_folder, list_input_files
+from aftermix.checkpoints.model_files import list_input_files
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, EvaluateConfig, SearchConfig, Split
 from aftermix.config.places import place_weights
 from aftermix.errors import printable
-from aftermix.evaluation.engines.hf import HuggingFaceEngine
+from aftermix.evaluation.engines.vllm.engine import VllmEngine
 from aftermix.evaluation.places import ItemPlaces
 from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.jobs.merge.statistics import open_merger
+from aftermix.jobs.orders.engines import Engine, open_engine
+from aftermix.jobs.orders.opened import MergeOrder, OpenedMerges, OpeningPlan, plan_opening
+from aftermix.jobs.orders.order import BaselineOrder, PointOrder
 from aftermix.jobs.parallel.tasks import MeasureTask
 from aftermix.jobs.search.baselines import BaselineMerge
-from aftermix.jobs.search.settings import apply_settings, leaves_vectors_as_they_are
 from aftermix.jobs.search.space_from_config import refuse_unfit_ranges
-from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.merge import Merger
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
 from aftermix.merging.prepared_gpu import ResidentVectors, move_to_device
 from aftermix.merging.recipe import MergeRecipe, Weights
@@ -40,24 +44,29 @@ from aftermix.workers.opening import WorkerSite, find_site
 class ModelEvaluator:
     """An engine that holds the base's weights at first, and the tasks it is scored on."""
 
-    engine: HuggingFaceEngine
+    engine: Engine
     suite: EvaluationSuite
     wants_answers: bool = False
     """True if measurements come with the answers that they are of, where these have any."""
 
     @staticmethod
     def open(
-        pool: ModelPool, config: EvaluateConfig, suite: EvaluationSuite, *, keeps_answers: bool = False
+        pool: ModelPool,
+        config: EvaluateConfig,
+        suite: EvaluationSuite,
+        *,
+        keeps_answers: bool = False,
+        opening: OpeningPlan | None = None,
     ) -> ModelEvaluator:
-        """Load the frame's model, with the tokenizer that the result will have.
+        """Load the frame's model, with the tokenizer that the result will have; an engine that runs in processes of its
+        own opens there what `opening` says.
 
         The user is told what is to be known of the tasks.
         """
         for remark in suite.remarks:
             progress.warn(str(remark))
         tell_warnings(suite)
-        engine = suite.open_engine(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config)
-        return ModelEvaluator(engine, suite, keeps_answers)
+        return ModelEvaluator(open_engine(pool, config, suite, opening), suite, keeps_answers)
 
     @property
     def keeps_answers(self) -> bool:
@@ -71,7 +80,16 @@ class ModelEvaluator:
         Raises :class:`EvaluationError` naming an item that cannot be answered or scored.
         """
         self.suite.rehearse(self.engine, config, threads)
-        return torch.get_num_threads()
+        return self.engine.threads if isinstance(self.engine, VllmEngine) else torch.get_num_threads()
+
+    def measure(
+        self, order: MergeOrder, merges: OpenedMerges, split: Split, *, places: ItemPlaces | None = None
+    ) -> ItemMeasurement:
+        """Score the merge that `order` asks for: made of `merges`, or by an engine that makes merges where it runs."""
+        if isinstance(self.engine, VllmEngine):
+            return self._measure(partial(self.engine.exchange, pickle.dumps(order)), split, places)
+        merged = order.stream(merges, self.engine.place)
+        return self.evaluate(merged.tensors, split, unchanged=merged.unchanged, places=places)
 
     def evaluate(
         self,
@@ -85,8 +103,11 @@ class ModelEvaluator:
 
         With `places` only the items there are scored.
         """
+        return self._measure(partial(self.engine.load, tensors, unchanged=unchanged), split, places)
+
+    def _measure(self, fill: Callable[[], None], split: Split, places: ItemPlaces | None) -> ItemMeasurement:
         started, lm = perf_counter(), self.engine.lm
-        self.engine.load(tensors, unchanged=unchanged)
+        fill()
         loaded, before = perf_counter(), lm.computed_positions
 
         measured = self.suite.evaluate(self.engine.lm, split, keep=self.keeps_answers, places=places)
@@ -173,9 +194,14 @@ class MergeEvaluator:
         inputs = InputStamps.take(list_input_files(pool))
         merger = open_merger(config, pool, recipe)
         refuse_unfit_ranges(config, merger)
-        prepared = prepare_vectors(merger) if site is None and _prepares_once(recipe, space.settings) else None
+        # Workers, and an engine that runs in processes of its own, prepare the vectors there.
+        opening = plan_opening(config, recipe, space.settings)
+        here = opening.prepares and site is None and config.evaluate.engine == "hf"
+        prepared = prepare_vectors(merger) if here else None
 
-        model_evaluator = ModelEvaluator.open(pool, config.evaluate, suite, keeps_answers=keeps_answers)
+        model_evaluator = ModelEvaluator.open(
+            pool, config.evaluate, suite, keeps_answers=keeps_answers, opening=opening
+        )
         if site is not None and threads is None:
             torch.set_num_threads(site.layout.threads)
         threads = model_evaluator.rehearse(config.evaluate, threads=threads)
@@ -200,9 +226,12 @@ class MergeEvaluator:
         started = perf_counter()
         inputs = inputs or InputStamps.take(list_input_files(pool))
         merger = open_merger(config, pool, recipe)
-        prepared = prepare_vectors(merger) if _prepares_once(recipe, settings) else None
+        opening = plan_opening(config, recipe, settings)
+        prepared = prepare_vectors(merger) if opening.prepares and config.evaluate.engine == "hf" else None
 
-        model_evaluator = ModelEvaluator.open(pool, config.evaluate, suite, keeps_answers=keeps_answers)
+        model_evaluator = ModelEvaluator.open(
+            pool, config.evaluate, suite, keeps_answers=keeps_answers, opening=opening
+        )
         torch.set_num_threads(threads)
         placed = move_to_device(prepared, model_evaluator.engine.lm.device) if prepared is not None else None
         return MergeEvaluator(config, merger, placed, model_evaluator, threads, perf_counter() - started, inputs)
@@ -250,54 +279,28 @@ class MergeEvaluator:
 
     def measure_point(self, point: Point, split: Split, places: ItemPlaces | None) -> ItemMeasurement:
         """Score the merge at `point` with the model of this process."""
-        weights = self.place_weights(point)
-        if self.prepared is None:
-            merger = self.build_merger(point.settings)
-            return self.model_evaluator.evaluate(stream_merged_tensors(merger, weights), split, places=places)
-
-        # The vectors are as every point needs them: what is left is their combination, written into the living model.
-        prepared = self.prepared.with_recipe(self.build_recipe(point.settings))
-        merged = prepared.stream_merged(weights, place=self.model_evaluator.engine.place)
-        return self.model_evaluator.evaluate(merged, split, unchanged=prepared.unchanged, places=places)
+        return self.model_evaluator.measure(PointOrder(point), self.merges, split, places=places)
 
     def measure_baseline(self, baseline: BaselineMerge, split: Split) -> ItemMeasurement:
         """Score a composition with the model of this process."""
-        if baseline.as_the_file:
-            return self.model_evaluator.evaluate(stream_merged_tensors(self.merger, baseline.weights), split)
+        return self.model_evaluator.measure(BaselineOrder(baseline), self.merges, split)
 
-        recipe = MergeRecipe.from_config(baseline.build_merge_config(self.config.merge), for_search=True)
-        merger = Merger.build(self.merger.pool, recipe, vectors=tuple(baseline.weights))
-        return self.model_evaluator.evaluate(stream_merged_tensors(merger, baseline.weights), split)
+    @property
+    def merges(self) -> OpenedMerges:
+        """The merge of the file with its settings, as this process has opened it."""
+        return OpenedMerges(self.config, self.merger, self.prepared)
 
     def place_weights(self, point: Point) -> Weights:
         """The weight of each vector at `point`: a number, or rules by the place of a tensor."""
         return place_weights(self.config.vectors, point.weights)
 
     def build_merger(self, settings: Settings) -> Merger:
-        """The merge under the settings of one point; masks and noise are those of the file's seed."""
-        if not settings:
-            return self.merger
-
-        recipe = self.build_recipe(settings)
-        if self.prepared is not None:
-            return self.prepared.with_recipe(recipe).merger
-        return Merger.build(self.merger.pool, recipe, statistics=self.merger.statistics)
-
-    def build_recipe(self, settings: Settings) -> MergeRecipe:
-        """The recipe under the settings of one point."""
-        if not settings:
-            return self.merger.recipe
-        config = self.build_config(settings)
-        return MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
+        """As :meth:`OpenedMerges.build_merger`."""
+        return self.merges.build_merger(settings)
 
     def build_config(self, settings: Settings) -> Config:
-        """The configuration under the settings of one point."""
-        return apply_settings(self.config, settings)
-
-
-def _prepares_once(recipe: MergeRecipe, settings: Collection[str]) -> bool:
-    """True if no setting that is searched decides what vectors keep."""
-    return leaves_vectors_as_they_are(recipe.method, settings)
+        """As :meth:`OpenedMerges.build_config`."""
+        return self.merges.build_config(settings)
 
 
 def build_split_record(suite: EvaluationSuite) -> SplitRecord:

@@ -12,7 +12,6 @@ import psutil
 import torch
 
 from aftermix.checkpoints.hub import locate
-from aftermix.checkpoints.model_files import find_tokenizer_folder
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, Split, TrainConfig, require
@@ -39,7 +38,6 @@ from aftermix.jobs.plan_counts import (
     read_verification_tokens,
 )
 from aftermix.jobs.plan_earlier import EarlierScores, count_earlier_scores, settle_source
-from aftermix.jobs.search.settings import leaves_vectors_as_they_are
 from aftermix.jobs.search.space_from_config import build_space, describe_space
 from aftermix.merging.blocks import BLOCK_ELEMENTS, LOOKAHEAD, list_block_spans
 from aftermix.merging.merge import Merger, stream_merged_tensors
@@ -90,6 +88,8 @@ class JobEstimate:
     """CPU threads with which that was measured, and of a job that begins as busy as the machine is."""
     busy_cores: float = 0.0
     """Cores' worth of work that other processes do."""
+    engine: str = ""
+    """The engine and its version."""
     sharing: str = ""
     """Words on beginnings that requests share."""
     runs: str = ""
@@ -243,10 +243,13 @@ def _plan_evaluations(
     source: Path | None,
 ) -> JobEstimate:
     """A search through `space`, or a mixture, which has none."""
+    from aftermix.evaluation.engines.vllm.installed import describe_engine
     from aftermix.evaluation.remarks import remark_on_warnings
     from aftermix.evaluation.suites.contract import count_answered_items
     from aftermix.jobs.evaluate.opening import open_task_suite
     from aftermix.jobs.evaluator import ModelEvaluator
+    from aftermix.jobs.orders.engines import open_engine
+    from aftermix.jobs.orders.opened import plan_opening
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
 
@@ -257,7 +260,8 @@ def _plan_evaluations(
     local = site.layout.workers if site is not None and site.cluster is None else 1
     suite = open_task_suite(config.evaluate)
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
-    engine = suite.open_engine(pool.frame, tokenizer_folder=find_tokenizer_folder(pool), config=config.evaluate)
+    opening = plan_opening(config, merger.recipe, space.settings if space is not None else {})
+    engine = open_engine(pool, config.evaluate, suite, opening)
     lm, busy = engine.lm, _measure_busy_cores()
     evaluator = ModelEvaluator(engine, suite, wants_answers=True)
     threads = evaluator.rehearse(config.evaluate)
@@ -271,7 +275,7 @@ def _plan_evaluations(
     earlier = _count_earlier(source, config, merger, evaluator, space=space, threads=threads)
     measurements["search"] = max(0, measurements["search"] - earlier.saved)
     splits: tuple[Split, ...] = ("search", "select", "test")
-    once = leaves_vectors_as_they_are(merger.recipe.method, space.settings if space is not None else {})
+    once = opening.prepares
     per_model = {split: sum(suite.count_tokens(split, lm).values()) for split in splits}
     remarks = (*suite.remarks, *remark_on_warnings(suite.take_warnings()))
 
@@ -292,6 +296,7 @@ def _plan_evaluations(
         at_once=count_at_once(config, site.layout.workers, batches=space is not None) if site is not None else {},
         threads=threads,
         busy_cores=busy,
+        engine=describe_engine(config.evaluate.engine),
         sharing=suite.describe_sharing(lm),
         runs=describe_runs(config, suite.count_items(), **cost) if space is not None else "",
         combine_s=_measure_combine_s(merger)

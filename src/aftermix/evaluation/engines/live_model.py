@@ -33,10 +33,9 @@ from aftermix.evaluation.engines.generation import (
     refuse_clashing_options,
     unpack_answers,
 )
-from aftermix.evaluation.engines.plan_choice import ChosenPlan, choose_plan
+from aftermix.evaluation.engines.plan_choice import ChosenPlan, RequestPlan, choose_plan
 from aftermix.evaluation.engines.positions import PositionCounter
 from aftermix.evaluation.engines.prefix_tree import Pair
-from aftermix.evaluation.engines.tree_plan import TreePlan
 from aftermix.evaluation.engines.tree_scoring import TreeScorer, find_reason_against_trees, find_window
 from aftermix.evaluation.kept.references import REFERENCE
 from aftermix.evaluation.loading import THINK_END
@@ -86,6 +85,11 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
     def reference_loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
         """As :meth:`loglikelihood`, for texts that decide no score: NaN where a broken model gives no number."""
         return self._score_plan(self.find_scoring_plan(requests).plan, decides=False)
+
+    def score_pairs(self, pairs: Sequence[Pair]) -> list[float]:
+        """Log-likelihoods of continuations in tokens, outside any plan that is kept."""
+        with torch.inference_mode():
+            return [value for value, _ in self._run_plan(self._plan_pairs(pairs, batch_size=len(pairs)).plan)]
 
     def can_score(self, context: str, continuation: str) -> bool:
         """Tell whether the model can be asked for the log-likelihood of `continuation` after `context`."""
@@ -181,7 +185,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         """
         scored = [request for request in requests if request.request_type == "loglikelihood"]
         generated = [request for request in requests if request.request_type == "generate_until"]
-        plans: list[ScoringPlan | TreePlan | GenerationPlan] = [self.find_scoring_plan(scored).plan] if scored else []
+        plans: list[RequestPlan | GenerationPlan] = [self.find_scoring_plan(scored).plan] if scored else []
         plans += [self.find_generation_plan(generated)] if generated else []
         return sum(plan.truncated for plan in plans)
 
@@ -199,7 +203,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             else:
                 self.loglikelihood_rolling(of_kind[:1], disable_tqdm=True)
 
-    def _score_plan(self, plan: ScoringPlan | TreePlan, *, decides: bool = True) -> list[tuple[float, bool]]:
+    def _score_plan(self, plan: RequestPlan, *, decides: bool = True) -> list[tuple[float, bool]]:
         with torch.inference_mode():
             answers = self._run_plan(plan)
         is_finite = [math.isfinite(value) for value, _ in answers]
@@ -218,10 +222,10 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             return answers
         return [answer if finite else (math.nan, answer[1]) for finite, answer in zip(is_finite, answers, strict=True)]
 
-    def _run_plan(self, plan: ScoringPlan | TreePlan) -> list[tuple[float, bool]]:
-        if isinstance(plan, TreePlan):
-            return self._scorer.score(plan, engine=self.describe_engine())
-        return score_plan(plan, self._compute_logits, engine=self.describe_engine())
+    def _run_plan(self, plan: Any) -> list[tuple[float, bool]]:
+        if isinstance(plan, ScoringPlan):
+            return score_plan(plan, self._compute_logits, engine=self.describe_engine())
+        return self._scorer.score(plan, engine=self.describe_engine())
 
     def _compute_logits(self, tokens_BT: torch.Tensor, positions_P: torch.Tensor) -> torch.Tensor:
         if self._keeps_logits:

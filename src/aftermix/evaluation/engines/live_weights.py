@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -122,6 +122,21 @@ class LiveWeights:
             return None
         self.mark(self.find_slot(name, route), changed=True)
         return live.view(-1)
+
+    def name_stored(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Those of `tensors` that have a place, under their own names; then parameters that share the place of one.
+
+        An engine that loads checkpoints by itself then needs not know that a head is tied to an embedding.
+        """
+        routes = {name: self.find_route(name) for name in tensors}
+        placed = {name: route for name, route in routes.items() if route is not None}
+        yield from ((name, tensors[name]) for name in placed)
+
+        targets = {route.target for route in placed.values()}
+        shared = {(self._live[target].data_ptr(), *self._live[target].shape) for target in targets}
+        for target, live in self._live.items():
+            if target not in targets and (live.data_ptr(), *live.shape) in shared:
+                yield target, live
 
     def copy(self, target: str, tensor: torch.Tensor) -> str | None:
         """Copy into the parameter `target`, unless it was written there; what is wrong, if it does not fit."""

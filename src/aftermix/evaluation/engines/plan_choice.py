@@ -15,17 +15,21 @@ from aftermix.evaluation.engines.batches import ScoringPlan, build_scoring_plan,
 from aftermix.evaluation.engines.prefix_tree import Pair, build_prefix_tree
 from aftermix.evaluation.engines.tree_layout import lay_out_tree
 from aftermix.evaluation.engines.tree_plan import TreePlan, pack_tree_plan
+from aftermix.evaluation.engines.vllm.plans import SequencePlan
 
 MOST_POSITIONS = 0.65
 """Part of the positions of plain batches that a tree may have: in small models a masked position takes up to 1.4 times
 as long as a plain one (`benchmarks/evaluate_cases.py`), and a tree is to be slower in no case."""
 
 
+RequestPlan = ScoringPlan | TreePlan | SequencePlan
+
+
 @dataclass(frozen=True)
 class ChosenPlan:
     """The plan that requests are run by, and what is to be known of the other one."""
 
-    plan: ScoringPlan | TreePlan
+    plan: RequestPlan
     plain_positions: int
     """Positions that plain batches compute."""
     reason: str = ""

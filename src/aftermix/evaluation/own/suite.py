@@ -20,6 +20,7 @@ from aftermix.errors import Problem
 from aftermix.evaluation.documents.canonical import encode_document
 from aftermix.evaluation.documents.generators import own_generators
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
+from aftermix.evaluation.engines.vllm.engine import VllmEngine
 from aftermix.evaluation.fingerprints import TaskFingerprint, hash_texts
 from aftermix.evaluation.harness import SuiteScores
 from aftermix.evaluation.items import SPLITS, TaskItems
@@ -131,7 +132,7 @@ class OwnSuite:
         self._engines.append(engine)
         return engine
 
-    def rehearse(self, engine: HuggingFaceEngine, config: EvaluateConfig, threads: int | None) -> None:
+    def rehearse(self, engine: HuggingFaceEngine | VllmEngine, config: EvaluateConfig, threads: int | None) -> None:
         """Score the first items of each task alone, then all of them together, and hold the two against each other.
 
         The number of threads is the file's, else that of the run that goes on (`threads`), else what torch has. Raises

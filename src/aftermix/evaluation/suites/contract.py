@@ -11,6 +11,7 @@ from aftermix.checkpoints.model import Model
 from aftermix.config import EvaluateConfig, Split
 from aftermix.errors import Problem
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
+from aftermix.evaluation.engines.vllm.engine import VllmEngine
 from aftermix.evaluation.fingerprints import TaskFingerprint
 from aftermix.evaluation.harness import SuiteScores
 from aftermix.evaluation.items import SPLITS, TaskItems
@@ -64,7 +65,7 @@ class EvaluationSuite(Protocol):
     def open_engine(self, source: Model, *, tokenizer_folder: Path, config: EvaluateConfig) -> HuggingFaceEngine:
         """The model `source`, alive, with what this evaluation needs around it."""
 
-    def rehearse(self, engine: HuggingFaceEngine, config: EvaluateConfig, threads: int | None) -> None:
+    def rehearse(self, engine: HuggingFaceEngine | VllmEngine, config: EvaluateConfig, threads: int | None) -> None:
         """Try the scoring with the weights that the model has, and settle the number of threads (`threads`: of a run
         that goes on). Raises :class:`EvaluationError` for what cannot be scored, and not as the fault of a trial.
         """

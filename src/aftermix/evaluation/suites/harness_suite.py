@@ -15,6 +15,7 @@ from aftermix.devices import choose_threads
 from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.engines.plan_choice import describe_choices
 from aftermix.evaluation.engines.positions import count_request_positions
+from aftermix.evaluation.engines.vllm.engine import VllmEngine
 from aftermix.evaluation.harness import TaskSuite
 from aftermix.evaluation.items import SPLITS
 from aftermix.evaluation.places import ItemPlaces
@@ -53,12 +54,14 @@ class HarnessSuite(TaskSuite):
         """The causal model `source`, alive."""
         return HuggingFaceEngine.open(source, tokenizer_folder=tokenizer_folder, config=config)
 
-    def rehearse(self, engine: HuggingFaceEngine, config: EvaluateConfig, threads: int | None) -> None:
+    def rehearse(self, engine: HuggingFaceEngine | VllmEngine, config: EvaluateConfig, threads: int | None) -> None:
         """Score the first items; of one CPU thread and all, the faster by three batches, unless it is settled."""
         import torch
 
         lm = engine.lm
         score_first_items(self, lm)
+        if engine.runs_apart:  # its threads are bound as it starts
+            return
         if config.threads == "auto" and threads is not None:
             torch.set_num_threads(threads)
         elif config.threads == "auto" and lm.device.type == "cpu":

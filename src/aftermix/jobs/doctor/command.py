@@ -108,6 +108,7 @@ def _check_evaluation(
     if evaluate.function is not None:
         diagnosis.run_check(lambda: examine_function(config, diagnosis))
     else:
+        diagnosis.run_check(lambda: _check_engine(config, diagnosis))
         diagnosis.run_check(lambda: _check_tasks(config, job, _find_prompt_sources(models, config), diagnosis))
     if job in ("search", "mixture"):
         diagnosis.run_check(lambda: _check_workers(evaluate, diagnosis))
@@ -244,6 +245,13 @@ def _check_calibration(pool: ModelPool, config: Config, diagnosis: ConfigDiagnos
     for plan in plan_calibration(config, pool):
         data = plan.data
         diagnosis.facts.append(f"calibrate {plan.vector}: {data.samples} of {data.texts} texts, {data.tokens} tokens")
+
+
+def _check_engine(config: Config, diagnosis: ConfigDiagnosis) -> None:
+    from aftermix.evaluation.engines.vllm.installed import describe_engine
+
+    assert config.evaluate is not None  # noqa: S101 - the caller looked
+    diagnosis.facts.append(f"engine {describe_engine(config.evaluate.engine)}")
 
 
 def _check_tasks(config: Config, job: JobKind, sources: tuple[Model, Path] | None, diagnosis: ConfigDiagnosis) -> None:

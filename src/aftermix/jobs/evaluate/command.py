@@ -12,7 +12,8 @@ from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.job_kind import NEEDED
 from aftermix.jobs.merge.given_weights import read_given_weights
 from aftermix.jobs.merge.statistics import open_merger
-from aftermix.merging.merge import stream_merged_tensors
+from aftermix.jobs.orders.opened import OpenedMerges, OpeningPlan
+from aftermix.jobs.orders.order import FileOrder
 from aftermix.merging.recipe import MergeRecipe, check_weights
 from aftermix.runs.records import ScoresRecord
 from aftermix.runs.trials import check_items
@@ -38,10 +39,11 @@ def evaluate(config: Config, *, split: Split) -> ScoresRecord:
     suite = open_task_suite(config.evaluate)
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
 
-    merger = open_merger(config, pool, recipe)
-    evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
+    merges = OpenedMerges(config, open_merger(config, pool, recipe), None)
+    opening = OpeningPlan(config, for_search=False)
+    evaluator = ModelEvaluator.open(pool, config.evaluate, suite, opening=opening)
     evaluator.rehearse(config.evaluate)
-    measurement = evaluator.evaluate(stream_merged_tensors(merger, weights), split)
+    measurement = evaluator.measure(FileOrder(weights), merges, split)
     items = check_items(measurement.items, tasks=list(suite.tasks), where=f"{split} items")
     summary = summarise(items, objectives=objectives, seed=config.search.seed)
     return _add_cut_prompts(summary, suite.count_cut_prompts(evaluator.engine.lm, (split,)), split)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from aftermix.config import EvaluateConfig, TaskConfig
 from aftermix.errors import AftermixError, EvaluationError, Problem, refuse_if_any
+from aftermix.evaluation.engines.vllm.installed import refuse_unrun_vllm
 from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.evaluation.suites.opening import open_suite
 
@@ -21,8 +22,10 @@ SET_FIELD = "Set `field:` of the task to the field with the text; conversations 
 def open_task_suite(config: EvaluateConfig, *, equal_rows_together: bool = True) -> EvaluationSuite:
     """As :func:`~aftermix.evaluation.suites.opening.open_suite`, texts read from their files.
 
-    Raises :class:`AftermixError` for these, too.
+    Raises :class:`AftermixError` for these, too, and for an engine that cannot be used.
     """
+    if config.engine == "vllm":
+        refuse_unrun_vllm()
     return open_suite(config, equal_rows_together=equal_rows_together, texts=read_task_texts(config))
 
 

@@ -15,6 +15,7 @@ from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.mixture.command import mixture
 from aftermix.jobs.mixture.tree_problem import TreeProblem
+from aftermix.jobs.orders.opened import OpeningPlan
 from aftermix.jobs.search.run_inputs import open_run_suite
 from aftermix.jobs.search.score_lock import build_evaluation_lock, refuse_other_scores
 from aftermix.jobs.verify.expert_training import adopt_training
@@ -165,7 +166,7 @@ def _open_tasks(config: Config, run: Path) -> tuple[ModelPool, EvaluationSuite]:
     pool = open_pool(config)
     suite = open_run_suite(config.evaluate, run)
 
-    evaluator = ModelEvaluator.open(pool, config.evaluate, suite)
+    evaluator = ModelEvaluator.open(pool, config.evaluate, suite, opening=OpeningPlan(config))
     try:
         refuse_other_scores(run, build_evaluation_lock(pool, evaluator), chat=suite.chat)
     finally:

@@ -22,13 +22,12 @@ from aftermix.jobs.mixture.baselines import MixtureBaselines
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.proxies import SAME
 from aftermix.jobs.mixture.scores import UtilityScorer
+from aftermix.jobs.orders.order import OtherVectorsOrder
 from aftermix.jobs.parallel.tasks import MeasureTask
 from aftermix.jobs.parallel.training import train_at_once
 from aftermix.jobs.search.score_cache import ScoreCache
 from aftermix.jobs.train.command import train
 from aftermix.jobs.verify.training_file import training_config
-from aftermix.merging.merge import Merger, stream_merged_tensors
-from aftermix.merging.recipe import MergeRecipe
 from aftermix.mixture.rank_consistency import spread_out
 from aftermix.mixture.simplex import Floats
 from aftermix.runs.trials import ItemMeasurement, ItemScores, Trial
@@ -207,11 +206,10 @@ def _measure_trained(
     alone = config.model_copy(update={"vectors": {**fixed, name: VectorConfig(model=str(folder))}, "merge": merge})
 
     pool = open_pool(alone)
-    merger = Merger.build(pool, MergeRecipe.from_config(merge, vectors=alone.vectors))
     weights = {vector: weight * config.merge.scale for vector, weight in instruction.items()}
+    order = OtherVectorsOrder(alone, {**weights, name: 1.0})
     with InputStamps.take(list_input_files(pool)).watch():
-        merged = stream_merged_tensors(merger, {**weights, name: 1.0})
-        return evaluator.model_evaluator.evaluate(merged, split, places=places)
+        return evaluator.model_evaluator.measure(order, evaluator.merges, split, places=places)
 
 
 def _build_merge(merge: MergeConfig) -> MergeConfig:
