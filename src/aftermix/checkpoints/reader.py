@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from aftermix.checkpoints.formats.weight_files import SINGLE, WeightFiles, find_weight_files
+from aftermix.checkpoints.formats.weight_files import SHOWN, SINGLE, WeightFiles, find_weight_files
 from aftermix.checkpoints.model import Span, TensorInfo, hold_equal
 from aftermix.checkpoints.names import find_tied_head
-from aftermix.checkpoints.safe_files import Stamp, read_json, refuse_changed_file, take_stamp
+from aftermix.checkpoints.safe_files import Stamp, holds_file, read_json, refuse_changed_file, take_stamp
 from aftermix.errors import CheckpointError, InputFaultError
 
 COMPARE_AFTER_S = 0.02
@@ -149,6 +149,7 @@ def open_checkpoint(folder: Path, *, label: str | None = None) -> Checkpoint:
     if not folder.is_dir():
         raise CheckpointError(label, "is not a folder", "Name a Hugging Face model folder, or a hub name.")
 
+    _refuse_folder_of_models(folder, label)
     config = read_json(folder / "config.json", remedy="Copy the model's config.json into the folder.")
     weights = find_weight_files(folder, config, label=label)
     tensors: dict[str, TensorInfo] = {}
@@ -167,6 +168,16 @@ def open_checkpoint(folder: Path, *, label: str | None = None) -> Checkpoint:
     unindexed = frozenset(tensors.keys() - weights.index.keys() if weights.index else ())
     notes = weights.describe()
     return Checkpoint(folder, label, dict(sorted(tensors.items())), config, unindexed, notes, _stamps=stamps)
+
+
+def _refuse_folder_of_models(folder: Path, label: str) -> None:
+    """Raise :class:`CheckpointError` for a folder without a model that holds others, as trainers leave it."""
+    if (folder / "config.json").exists():
+        return
+    inner = sorted(path.parent.name for path in folder.glob("*/config.json") if holds_file(path))
+    if inner and not any(folder.glob("*.safetensors")):
+        found = f"holds no model, but folders of models: {', '.join(inner[:SHOWN])}{', ...' if inner[SHOWN:] else ''}"
+        raise CheckpointError(label, found, f"Name one of them: {Path(label) / inner[-1]}.")
 
 
 def _refuse_disagreement(weights: WeightFiles, tensors: Mapping[str, TensorInfo], copies: list[TensorInfo]) -> None:

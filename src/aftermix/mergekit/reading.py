@@ -90,6 +90,9 @@ def load_recipe(path: Path) -> Config:
     values = read_yaml(path)
     if "merge_method" in values:
         return read_mergekit(values, where=path.name)
+    if {"gate_mode", "experts"} & values.keys():
+        found = "is a recipe of mergekit-moe, which builds a mixture of experts from dense models"
+        raise ConfigError(path.name, found, "Build it with `mergekit-moe`; a merge has the architecture of its models.")
     return parse_config(_leave_out_unnamed_tasks(values), where=path.name, folder=path.parent)
 
 

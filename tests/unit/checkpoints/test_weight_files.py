@@ -141,6 +141,31 @@ def test_weights_that_transformers_does_not_find_are_refused(name: str, copied: 
         open_checkpoint(expert)
 
 
+def test_shards_without_their_index_are_read_if_all_are_there(copied: Copy, family: Family, tmp_path: Path) -> None:
+    expert = copied("a")
+    (expert / INDEX).unlink()
+    found, lines = merged(family["base"], expert, tmp_path / "out")
+    wanted = {name: tensor for file in shards(family["a"]) for name, tensor in load_file(file).items()}
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name].float(), tensor.float()) for name, tensor in wanted.items())
+    told = f"has no {INDEX}: its {len(shards(expert))} shards are all there, and read; transformers needs it"
+    assert any(told in line for line in lines)
+
+    shards(expert)[1].unlink()
+    with pytest.raises(CheckpointError, match="which transformers does not load by itself"):
+        open_checkpoint(expert)
+
+
+def test_a_folder_of_checkpoints_is_told_from_a_model(copied: Copy, tmp_path: Path) -> None:
+    expert = copied("b")
+    for step in (5, 10):
+        shutil.copytree(expert, tmp_path / "run" / f"checkpoint-{step}")
+    with pytest.raises(
+        CheckpointError, match=r"holds no model, but folders of models: checkpoint-10, checkpoint-5\. Name"
+    ):
+        open_checkpoint(tmp_path / "run")
+
+
 def test_pickled_weights_go_before_a_variant(copied: Copy) -> None:
     expert = copied("b")
     (expert / SINGLE).rename(expert / "model.fp16.safetensors")

@@ -518,3 +518,10 @@ def test_a_recipe_and_its_models_are_one_round(family: Family, tmp_path: Path) -
         "r.yaml: models[1].parameters.weight",
         str(tmp_path / "gone"),
     ]
+
+
+def test_a_recipe_for_a_mixture_of_experts_is_told_by_its_kind(tmp_path: Path) -> None:
+    file = tmp_path / "moe.yml"
+    file.write_text("base_model: a\ngate_mode: cheap_embed\nexperts:\n- {source_model: b, positive_prompts: [math]}\n")
+    with pytest.raises(ConfigError, match="moe.yml: is a recipe of mergekit-moe, which builds a mixture of experts"):
+        load_recipe(file)

@@ -1,11 +1,13 @@
 """The files of a folder that are its weights: those which transformers loads, whatever else lies beside them.
 
 In this order: the file that `transformers_weights` in `config.json` names, `model.safetensors`, the shards of
-`model.safetensors.index.json`. What else in the folder looks like weights is named, and not read.
+`model.safetensors.index.json`; and where that index alone is missing, the shards, which say how many they are. What
+else in the folder looks like weights is named, and not read.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ INDEX_END = ".safetensors.index.json"
 RIVALS = ("model*.safetensors", "model*.json", "pytorch_model*.bin", "consolidated*.safetensors")
 """Names that weights of a whole model have, by one writer or another."""
 ADAPTER = "adapter_model.safetensors"
+SHARD = re.compile(r"^model-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors$")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 SHOWN = 3
 
@@ -36,10 +39,14 @@ class WeightFiles:
     """File by tensor name; empty for a single file."""
     rivals: tuple[str, ...]
     """Names of files that look like weights too."""
+    shards: tuple[Path, ...] = ()
+    """The files of a model in shards without an index, of which `chosen` is the first."""
 
     @property
     def files(self) -> list[Path]:
         """The files of tensors, in order of name."""
+        if self.shards:
+            return list(self.shards)
         return sorted(set(self.index.values())) if self.index else [self.chosen]
 
     def describe(self) -> tuple[str, ...]:
@@ -48,7 +55,12 @@ class WeightFiles:
         more = f" and {len(rivals) - SHOWN} more" if len(rivals) > SHOWN else ""
         listed = f"{', '.join(rivals[:SHOWN])}{more}"
 
-        lines = [f"is read from {self.chosen.name}, as transformers reads it, and not from {listed}"] if rivals else []
+        lines = []
+        if self.shards:
+            lines.append(
+                f"has no {INDEX}: its {len(self.shards)} shards are all there, and read; transformers needs it"
+            )
+        lines += [f"is read from {self.chosen.name}, as transformers reads it, and not from {listed}"] if rivals else []
         if ADAPTER in self.rivals:
             lines.append(f"has {ADAPTER} beside its weights, which is not applied; transformers applies it under PEFT")
         return tuple(lines)
@@ -60,13 +72,26 @@ def find_weight_files(folder: Path, config: Mapping[str, Any], *, label: str) ->
     Raises :class:`CheckpointError` where there are none that are read, for an index whose files are not all there, and
     for one that leads out of the folder.
     """
-    chosen = _choose(folder, config, label)
+    shards = _find_complete_shards(folder) if config.get(NAMED) is None else ()
+    chosen = shards[0] if shards else _choose(folder, config, label)
     index = _read_weight_map(chosen) if chosen.name.endswith(INDEX_END) else {}
 
-    read = {chosen.name, *(file.name for file in index.values())}
+    read = {chosen.name, *(file.name for file in (*index.values(), *shards))}
     rivals = {path.name for pattern in (*RIVALS, ADAPTER) for path in folder.glob(pattern) if holds_file(path)} - read
     rivals = {name for name in rivals if _is_rival(folder / name, read)}
-    return WeightFiles(chosen, index, tuple(sorted(rivals)))
+    return WeightFiles(chosen, index, tuple(sorted(rivals)), shards)
+
+
+def _find_complete_shards(folder: Path) -> tuple[Path, ...]:
+    """The shards of a folder without a single file and an index, if all that one of them counts are there."""
+    if holds_file(folder / SINGLE) or (folder / INDEX).exists():
+        return ()
+    found = {path.name: path for path in folder.glob("model-*.safetensors") if holds_file(path)}
+    matches = [match for name in sorted(found) if (match := SHARD.match(name))]
+    counts = {match["count"] for match in matches}
+    if len(counts) != 1 or [int(match["number"]) for match in matches] != [*range(1, int(*counts) + 1)]:
+        return ()
+    return tuple(found[match.string] for match in matches)
 
 
 def _choose(folder: Path, config: Mapping[str, Any], label: str) -> Path:

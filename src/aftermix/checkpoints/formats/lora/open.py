@@ -42,6 +42,7 @@ from aftermix.errors import CheckpointError, Problem, refuse_if_any
 
 PICKLED = "adapter_model.bin"
 NEW_ROWS = "new_embeddings.safetensors"
+TRAINED_WHOLE = ("non_lora_trainables.bin", "mm_projector.bin")
 CONV1D_MODELS = ("gpt2", "openai-gpt", "decision_transformer", "imagegpt")
 CONV1D_LAYERS = ("c_attn", "q_attn", "c_proj", "c_fc")
 PARTNERS = ((A, B), (B, A), (EMBEDDING_A, EMBEDDING_B), (EMBEDDING_B, EMBEDDING_A), (BIAS, B))
@@ -70,7 +71,7 @@ def open_adapter(
         remedy = "Name its base as `base:` and the adapter under `vectors:`."
         raise CheckpointError(label, "is a LoRA adapter, which is nothing without its base", remedy)
 
-    refuse_if_any(_find_unused_rows(folder, label))
+    refuse_if_any([*_find_unused_rows(folder, label), *_find_pickled_parts(folder, label)])
     stored = _read_stored(folder, label)
     empty = [name for name, tensor in stored.items() if tensor.numel() == 0]
     refuse_if_any(describe_ungathered(empty, where=label, owner="the adapter"))
@@ -123,6 +124,16 @@ def _find_unused_rows(folder: Path, label: str) -> list[Problem]:
     found = f"has {NEW_ROWS} beside its weights, rows of added tokens that PEFT does not read and no base has"
     remedy = f"{RESIZE} Where the added tokens are not wanted, remove that file."
     return [Problem(label, found, remedy)]
+
+
+def _find_pickled_parts(folder: Path, label: str) -> list[Problem]:
+    """Weights that were trained whole beside the adapter, as LLaVA's scripts save a projector."""
+    names = [name for name in TRAINED_WHOLE if holds_file(folder / name)]
+    if not names:
+        return []
+    found = f"has {names[0]} beside its weights, pickled, with parts that were trained whole"
+    remedy = "Fold both by the script that belongs to them, save that, and name the result."
+    return [Problem(label, found, f"{remedy} Where these parts are not wanted, remove that file.")]
 
 
 def _read_stored(folder: Path, label: str) -> dict[str, torch.Tensor]:

@@ -130,6 +130,13 @@ def test_rows_that_nothing_names_are_refused_with_what_to_do(
     with pytest.raises(AftermixError, match=r"has new_embeddings.safetensors beside its weights, rows of added tokens"):
         merge(make_config(untied_family["base"], plain), tmp_path / "out")
 
+    (plain / "new_embeddings.safetensors").unlink()
+    torch.save({}, plain / "non_lora_trainables.bin")
+    with pytest.raises(
+        AftermixError, match=r"has non_lora_trainables.bin beside its weights, pickled, with parts that"
+    ):
+        merge(make_config(untied_family["base"], plain), tmp_path / "out")
+
 
 def test_an_adapter_in_a_subfolder_is_found_and_said(untied_family: Family, tmp_path: Path) -> None:
     parent = tmp_path / "parent"
