@@ -97,9 +97,13 @@ def test_the_papers_preset_merges_the_optimum_of_lightgbm_and_takes_it(
     with pytest.raises(AftermixError, match=r"b\.calibration: missing, but `mixture\.second_order` is"):
         mixture(parse_config(values, where="file", folder=tmp_path), tmp_path / "run")
     for name, text in (("b", "the sum of the numbers is even "), ("c", "one of these is the answer ")):
-        (tmp_path / f"{name}.txt").write_text(text * 20)
-        values["vectors"][name]["calibration"] = f"{name}.txt"
-    values["calibrate"] = {"samples": 2, "context": 16}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": text * 20}) + "\n")
+        values["vectors"][name]["calibration"] = f"{name}.jsonl"
+    values["calibrate"] = {"samples": 1, "context": 16}
+    with pytest.raises(AftermixError, match="text 1: expected at most 16 tokens, found"):
+        mixture(parse_config(values, where="file", folder=tmp_path), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    values["calibrate"]["long_texts"] = "cut"
     config = parse_config(values, where="file", folder=tmp_path)
     best = best_of(mixture(config, tmp_path / "run"))
     assert {entry["choice"] for entry in best["surrogates"].values()} == {"lightgbm"}

@@ -20,6 +20,11 @@ from aftermix.runs.mixture_records import SecondOrderRecord
 REASON = "the second order is that of the loss on its text"
 
 
+def refuse_unfit_texts(config: Config) -> None:
+    """Raise what :func:`measure_second_order` would of the texts, before hours of work."""
+    open_domain_texts(config, reason=REASON)
+
+
 def measure_second_order(config: Config, ratios: Mapping[str, float]) -> SecondOrderRecord:
     """The second-order error of the mixture `ratios` of the experts of `config`, on their `calibration` texts.
 

@@ -12,6 +12,7 @@ import numpy as np
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config, SearchConfig, require
 from aftermix.jobs import run_folder
+from aftermix.jobs.analysis.second_order import refuse_unfit_texts
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.job_kind import NEEDED
@@ -100,6 +101,8 @@ def _mix(
     else:
         refuse_occupied_run(run, config=config, mixture=True)
 
+    if problem.mixture.second_order:
+        refuse_unfit_texts(config)
     inputs = RunInputs.open(config, run, resume=resume, log=log)
     pool, split = inputs.pool, inputs.split
     objectives = ObjectiveSet.build((problem.objective,), tasks=list(inputs.suite.tasks))

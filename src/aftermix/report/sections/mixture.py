@@ -89,9 +89,11 @@ def compose_second_order(record: SecondOrderRecord | None) -> str:
         return ""
     if record.error is None or record.cross is None or record.own is None:
         return "To second order nothing is known: the loss has no gradient at the base."
+    beyond = record.error >= 1
     error, cross, own = (format_percent(value) for value in (record.error, record.cross, record.own))
     told = f"To second order a training at these ratios and the merge part by {error} of the way that both go"
-    return f"{told} ({cross} by domains that bend each other's gradients, {own} by those that bend their own)."
+    told = f"{told} ({cross} by domains that bend each other's gradients, {own} by those that bend their own)."
+    return f"{told} As much as that says that experts went farther than first order reaches." if beyond else told
 
 
 def compose_first_order(record: FirstOrderRecord | None, second: SecondOrderRecord | None = None) -> str:

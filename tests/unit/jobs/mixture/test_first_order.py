@@ -73,6 +73,8 @@ def test_ratios_to_first_order_say_what_measures_the_second(tmp_path: Path) -> N
     second = SecondOrderRecord(error=0.12, cross=0.05, own=0.14, reach=0.2, tokens={"ja": 9, "math": 9})
     told = "To second order a training at these ratios and the merge part by 12.0"
     assert compose_first_order(None, second).startswith(told)
+    far = second.model_copy(update={"error": 1.61})
+    assert compose_first_order(None, far).endswith("says that experts went farther than first order reaches.")
     assert "The size of the second order" not in compose_first_order(build_first_order(paces, {"ja": 1.0}), second)
 
 
