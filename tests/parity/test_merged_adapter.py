@@ -135,7 +135,12 @@ def test_lower_rank_tells_its_error(untied_family: Family, tmp_path: Path) -> No
         expected = float((values[number:].sum() / values.sum()).sqrt())
         assert record.modules[name].relative_error == pytest.approx(expected, rel=1e-4)
         assert record.modules[name].rank == number
-        assert f"relative error {record.relative_error:.2%} in all, at most" in lines[0]
+        assert f"relative error {record.relative_error:.2%} in all, at most" in lines[-1]
+
+    rounded = config.merge.model_copy(update={"dtype": "bfloat16", "method": "task_arithmetic"})
+    record = merge_as_adapter(config.model_copy(update={"merge": rounded}), tmp_path / "rounded")
+    assert not record.exact
+    assert 1e-4 < record.relative_error < 1e-2
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -199,7 +204,7 @@ def test_command(untied_family: Family, tmp_path: Path, capfd: pytest.CaptureFix
     document = json.loads(capfd.readouterr().out)
     assert document["adapter"]["exact"]
     line = "adapter: 2 modules with factors, rank 4: exact, the factors of the vectors side by side"
-    assert document["notes"] == [line]
+    assert document["notes"] == ["vector 'x' is a LoRA adapter: rank 4, 2 tensors moved", line]
     assert find_model_folder(tmp_path / "out") == tmp_path / "out"
     assert "AutoPeftModelForCausalLM.from_pretrained" in (tmp_path / "out" / "README.md").read_text()
     assert run_cli("merge", tmp_path / "a.yaml", "-o", tmp_path / "other", "--rank", "3") == 2

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from aftermix.checkpoints.alignment.align import describe_alignment
 from aftermix.checkpoints.companions.model_use import ModelUse, find_model_use
 from aftermix.checkpoints.companions.rules import TOKENIZER, fits
 from aftermix.checkpoints.formats.lora.adapter import WEIGHTS, LoraAdapter, TensorChange, compute_matrix_shape
@@ -75,6 +76,8 @@ def merge_as_adapter(
     refuse_output(output, pool)
     merger = open_merger(config, pool, recipe)
     merger.refuse_unfit_weights(weights)
+    for line in describe_alignment(pool.base, pool.experts):
+        log(line)
     job = _AdapterMerge(merger, weights, _list_adapters(merger, weights, rank=rank), rank)
 
     content = job.build()
