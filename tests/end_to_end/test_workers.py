@@ -150,3 +150,54 @@ def test_actors_of_ray_that_are_killed_change_nothing(
     assert len(read_lost_attempts(run)) == 2
     assert sum(list_attempts(run)) >= 6
     assert not [each for each in found if psutil.pid_exists(each)]
+
+
+KILLER = """
+import os, signal
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+def items():
+    return {"signs": list(range(9))}
+
+def score(model, tokenizer, items):
+    weights = next(value for name, value in model.named_parameters() if "q_proj" in name).flatten()[:9]
+    found = repr(weights.tolist())
+    for name in ("base", "victim"):
+        try:
+            with (HERE / name).open("x") as file:
+                file.write(found)
+        except FileExistsError:
+            pass
+        if (HERE / name).read_text() == found:
+            break
+    else:
+        name = "other"
+    if name == "victim":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"signs": {"scores": [float(weights[item] > 0) for item in items["signs"]]}}
+"""
+"""A scorer that dies of the first merge that it is given."""
+
+
+@pytest.mark.whole
+def test_a_point_that_kills_three_workers_has_failed_and_the_search_goes_on(
+    tmp_path: Path, family: Mapping[str, Path], tasks: Path, after_send: Any
+) -> None:
+    after_send(lambda count, process: None)
+    (tmp_path / "killer.py").write_text(KILLER)
+    file = read_file(tmp_path, family, tasks)
+    evaluate = {"function": str(tmp_path / "killer.py:score"), "workers": 2, "threads": 1, "items": {"search": 3}}
+    config = Config.model_validate(file.model_dump(by_alias=True) | {"evaluate": evaluate})
+    run = search(config, tmp_path / "run")
+
+    lines = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
+    (failed,) = [line for line in lines if line["state"] == "failed"]
+    number, worker = failed["number"], failed["worker"]
+    assert len(lines) == 6
+    assert failed["attempt"] == 3
+    assert failed["error"].startswith(f"search items of {number:05d}: cost 3 workers: worker ")
+    lost = read_lost_attempts(run)
+    assert [(each.attempt, each.reason) for each in lost] == [(n, "was ended by SIGKILL") for n in (1, 2, 3)]
+    assert lost[-1].worker == worker
