@@ -179,7 +179,10 @@ def test_every_group_of_a_tree_takes_the_merges_that_are_its_points_and_goes_on_
 ) -> None:
     asked = {"tree": {"left": ["b", "c"], "d": None}, "direction": "bottom_up", "points": 5}
     config, run = load_config(write_file(tmp_path, wide, tasks, "bcd", **asked)), tmp_path / "run"
-    real = MergeEvaluator.evaluate
+    real, planned = MergeEvaluator.evaluate, plan(config, source=finished)
+    told = f"8 merges of {finished} are not run again, of left 8; of all it is known once shares of other groups"
+    assert planned.earlier == f"{told} are found"
+    assert planned.measurements["search"] == 5, "those of the whole"
 
     def measure(self: MergeEvaluator, point: Any, split: Any) -> Any:
         if measured.count("search") == 1:
