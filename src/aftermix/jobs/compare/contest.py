@@ -21,7 +21,7 @@ from aftermix import progress
 from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.config import Config, Split
 from aftermix.evaluation.places import ItemPlaces
-from aftermix.jobs.compare.rival_models import RivalModel
+from aftermix.jobs.compare.rival_models import RivalModel, RivalOrder
 from aftermix.jobs.compare.rival_plans import RivalPlan, plan_rivals, relabel_problems
 from aftermix.jobs.compare.rival_scores import RivalModelScores, RivalScoreKeeper, average_items
 from aftermix.jobs.compare.rival_training import read_recorded_tokens
@@ -249,8 +249,8 @@ def _measure_model(
     split: Split,
     places: ItemPlaces | None,
 ) -> ItemMeasurement:
-    model = RivalModel.open(evaluator.config, evaluator.merger.pool, name)
-    return evaluator.model_evaluator.evaluate(model.stream(instruction, weight), split, places=places)
+    order = RivalOrder(name, instruction, weight)
+    return evaluator.model_evaluator.measure(order, evaluator.merges, split, places=places)
 
 
 def list_tuned_weights(config: Config, instruction: str) -> list[float]:

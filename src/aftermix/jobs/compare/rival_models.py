@@ -15,6 +15,7 @@ from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError
+from aftermix.jobs.orders.opened import MergedTensors, OpenedMerges, Place
 from aftermix.merging.merge import Merger, stream_merged_tensors
 from aftermix.merging.recipe import MergeRecipe
 
@@ -84,3 +85,18 @@ class RivalModel:
         common = {"method": "task_arithmetic", "exclude": exclude, "seed": self.merge.seed, "dtype": self.merge.dtype}
         merge = MergeConfig.model_validate(common | {"vocabulary": self.merge.vocabulary})
         return Merger.build(self.pool, MergeRecipe.from_config(merge), vectors=vectors)
+
+
+@dataclass(frozen=True)
+class RivalOrder:
+    """The finished model called `model`, plus `weight` times the `instruction` vector."""
+
+    model: str
+    instruction: str | None
+    weight: float
+
+    def stream(self, merges: OpenedMerges, place: Place) -> MergedTensors:
+        """As :meth:`RivalModel.stream`, of a model that is opened anew."""
+        del place
+        rival = RivalModel.open(merges.config, merges.merger.pool, self.model)
+        return MergedTensors(rival.stream(self.instruction, self.weight))

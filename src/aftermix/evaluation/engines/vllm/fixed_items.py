@@ -25,6 +25,8 @@ TEXTS = (
 )
 SCORED = 6
 """Tokens that are scored of an item of several."""
+SHORT = 16
+"""Tokens before these, at least."""
 TIMES, LEAST = 5.0, 0.02
 """Limit of the difference a token: so many times that of the start, and at least so many nats."""
 MOST_AT_START = 0.1
@@ -32,11 +34,14 @@ MOST_AT_START = 0.1
 
 
 def build_fixed_items(tokenizer: Any, *, block: int, max_length: int) -> list[Pair]:
-    """Contexts and continuations in tokens; contexts are longer than a `block` of the cache where they may be."""
+    """Contexts and continuations in tokens; where one token is scored, after more than a `block` of the cache, if the
+    model is long enough.
+    """
     pairs: list[Pair] = []
     for number, text in enumerate(TEXTS):
         scored = 1 if number % 2 == 0 else SCORED
-        length = max(1, min(block + 3 + number, max_length - SCORED))
+        wanted = (block if scored == 1 else SHORT) + 3 + number
+        length = max(1, min(wanted, max_length - SCORED))
         tokens: list[int] = tokenizer.encode(text, add_special_tokens=False)
         repeated = (tokens * (1 + (length + scored) // len(tokens)))[: length + scored]
         pairs.append((repeated[:length], repeated[length:]))
