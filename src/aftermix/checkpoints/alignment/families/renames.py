@@ -1,10 +1,11 @@
-"""Tensors that transformers renames when it loads them: a file of an earlier version, and one saved since.
+"""Tensors that are called otherwise in a file of an earlier version, or within what a trainer wrapped a model in.
 
 | in the one file | in the other |
 |---|---|
 | `LayerNorm.gamma`, `LayerNorm.beta` | `LayerNorm.weight`, `LayerNorm.bias` |
 | `weight_g`, `weight_v` (weight norm) | `parametrizations.weight.original0`, `original1` |
 | `embed_out` (GPT-NeoX) | `lm_head` |
+| `X` (of a base) | `module.X`, `_orig_mod.X`, `_fsdp_wrapped_module.X` (of a wrapped expert that was saved so) |
 | `encoder.layer.N.attention.attention.query` and the like (vision transformers) | `layers.N.attention.q_proj` ... |
 
 Whichever of the two writes which, the result has the base's names.
@@ -13,7 +14,7 @@ Whichever of the two writes which, the result has the base's names.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +22,8 @@ import torch
 from aftermix.checkpoints.alignment.view import BlockReader, ModelView
 from aftermix.checkpoints.model import Model, Span
 
+WRAPPERS = re.compile(r"^module\.|(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""Parts of a name that DDP, `torch.compile`, FSDP and checkpointing add. A base keeps them: its result would, too."""
 RENAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(old), new)
     for old, new in (
@@ -66,8 +69,8 @@ def modernise_name(name: str) -> str:
 
 def build_renamed_view(base: Model, expert: Model) -> Model:
     """`expert` under the base's spelling of what loaders rename; itself where nothing is called otherwise."""
-    lacking = _index_names(name for name in base.tensors if not expert.has(name))
-    surplus = _index_names(name for name in expert.tensors if not base.has(name))
+    lacking = _index_names({name: name for name in base.tensors if not expert.has(name)})
+    surplus = _index_names({name: WRAPPERS.sub("", name) for name in expert.tensors if not base.has(name)})
     source = {lacking[modern]: surplus[modern] for modern in lacking.keys() & surplus.keys()}
     if not source:
         return expert
@@ -76,13 +79,14 @@ def build_renamed_view(base: Model, expert: Model) -> Model:
     tensors = {target.get(own, own): replace(info, name=target.get(own, own)) for own, info in expert.tensors.items()}
     alias = {target.get(own, own): target.get(stored, stored) for own, stored in expert.alias.items()}
     first = min(source)
-    note = f"has {len(source)} tensors under names that transformers renames, first {source[first]} for {first}"
+    who = "a trainer's wrapper gives them" if WRAPPERS.search(source[first]) else "transformers renames"
+    note = f"has {len(source)} tensors under names that {who}, first {source[first]} for {first}"
     return RenamedView(expert, base, dict(sorted(tensors.items())), alias, (note,), dict(sorted(source.items())))
 
 
-def _index_names(names: Iterable[str]) -> dict[str, str]:
-    """Name by its modern form, of the names that alone have it."""
+def _index_names(names: Mapping[str, str]) -> dict[str, str]:
+    """Name by its modern form, of the names (and what each is taken for) that alone have it."""
     found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(modernise_name(name), []).append(name)
+    for name, plain in names.items():
+        found.setdefault(modernise_name(plain), []).append(name)
     return {modern: several[0] for modern, several in found.items() if len(several) == 1}

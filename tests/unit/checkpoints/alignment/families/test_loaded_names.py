@@ -52,6 +52,30 @@ def test_layer_norms_of_earlier_files_are_those_of_later_ones(older: str, tmp_pa
     assert any("under names that transformers renames, first " in line for line in lines)
 
 
+def test_names_that_a_trainers_wrapper_lengthens_are_those_of_the_base(
+    copied: Callable[[str], Path], family: Family, tmp_path: Path
+) -> None:
+    expert, wrapped = copied("b"), {"layers.1.": "layers.1._checkpoint_wrapped_module.", "model.": "model._orig_mod."}
+
+    def wrap(name: str) -> str:
+        for plain, longer in wrapped.items():
+            name = name.replace(plain, longer)
+        return f"module.{name}"
+
+    rewrite(expert, lambda tensors: {wrap(name): tensor for name, tensor in tensors.items()})
+    lines: list[str] = []
+    found = merge(make_config(family["base"], x=expert), tmp_path / "out", log=lines.append) / WEIGHTS
+    plain = merge(make_config(family["base"], x=family["b"]), tmp_path / "plain") / WEIGHTS
+    assert found.read_bytes() == plain.read_bytes()
+    assert any(
+        "under names that a trainer's wrapper gives them, first module.model._orig_mod." in line for line in lines
+    )
+
+    # A base would keep such names in the result, which nothing loads.
+    with pytest.raises(AftermixError, match="has no such tensor, the base does"):
+        merge(make_config(expert, x=family["base"]), tmp_path / "never")
+
+
 def test_names_of_weight_norm_and_of_vision_transformers_are_known() -> None:
     assert modernise_name("encoder.pos_conv_embed.conv.weight_v").endswith("conv.parametrizations.weight.original1")
     assert modernise_name("vit.encoder.layer.3.attention.attention.key.bias") == "vit.layers.3.attention.k_proj.bias"
