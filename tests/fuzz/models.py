@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
+import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import torch.distributed.checkpoint as dcp
 
 from aftermix.checkpoints.alignment.mismatches import list_remarks
 from aftermix.checkpoints.model import Model, read_tensor
@@ -18,7 +23,7 @@ from aftermix.errors import refuse_if_any
 from aftermix.jobs.merge.command import merge
 from fuzz.draw import Draw, as_json
 from fuzz.oracle import Violation, check
-from fuzz.place import CONFIG, INDEX, SHARDS, place, sharded_files, single_file
+from fuzz.place import CONFIG, INDEX, SHARDS, place, shard_tensors, sharded_files, single_file
 
 READ_AT_MOST = 1 << 20
 DTYPES = ("F32", "BF16", "F16", "F64", "I64", "I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F4", "C64", "f32", "")
@@ -108,6 +113,28 @@ def _odd_entries(draw: Draw, folder: Path) -> list[str]:
     elif kind == 8:
         odd.symlink_to(place().outside / "config.json")
     return [odd.name, f"./{odd.name}", f"{odd.name}/model.safetensors", f"../0/{odd.name}"]
+
+
+@cache
+def distributed_files() -> dict[str, bytes]:
+    """The tiny model as a distributed checkpoint of one rank."""
+    with tempfile.TemporaryDirectory() as folder:
+        state = {"model": shard_tensors(0) | shard_tensors(1), "step": 3}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is one process alone
+            dcp.save(state, checkpoint_id=folder, no_dist=True)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def distributed(data: bytes) -> None:
+    """`data` is the `.metadata` of a distributed checkpoint, or damages a sound one, or the file of its rank."""
+    draw, files = Draw(data), {"config.json": as_json(CONFIG), **distributed_files()}
+    victim = draw.pick((".metadata", ".metadata", "__0_0.distcp"))
+    edited = bytearray(files[victim])
+    for _ in range(1 + draw.below(6)):
+        edited[(draw.byte() * 256 + draw.byte()) % len(edited)] = draw.byte()
+    files[victim] = draw.rest() if draw.rarely() else draw.damaged(bytes(edited))
+    _read(place().fill(files))
 
 
 def folder_entries(data: bytes) -> None:

@@ -25,6 +25,7 @@ TARGETS = {
     "header_json": Target(models.header_json),
     "index": Target(models.index),
     "folder_entries": Target(models.folder_entries),
+    "distributed": Target(models.distributed),
     "config_json": Target(models.config_json),
     "merge_job": Target(models.merge_job, share=0.1),
     "adapter": Target(differences.adapter),

@@ -110,6 +110,9 @@ def _read_tensor(
             found = f"has no place for the chunk of '{key}' at {offsets}"
             raise CheckpointError(str(folder / METADATA), found, COPY)
         chunks.append(_read_chunk(folder, key, offsets, sizes, place))
+        if chunks[-1].length < (needed := math.prod(sizes) * dtype.itemsize):
+            found = f"expected at least {needed} bytes for a chunk of {sizes} of {dtype}, found {chunks[-1].length}"
+            raise CheckpointError(f"{folder / METADATA}: {key}", found, COPY)
 
     mappings = root.read("planner_data")
     path = mappings.get(key) if isinstance(mappings, dict) else None

@@ -258,6 +258,11 @@ def grow(entries: dict[str, Any]) -> dict[str, Any]:
     return {"model.w": metadata.TensorStorageMetadata(properties, torch.Size([5, 6]), chunks)}
 
 
+def widen(entries: dict[str, Any]) -> dict[str, Any]:
+    chunks = [metadata.ChunkStorageMetadata(torch.Size([0, 0]), torch.Size([2, 3000]))]
+    return {"model.w": metadata.TensorStorageMetadata(entries["model.w"].properties, torch.Size([2, 3000]), chunks)}
+
+
 def swap(entries: dict[str, Any]) -> dict[str, Any]:
     own = entries["model.w"]
     return {
@@ -282,6 +287,10 @@ def swap(entries: dict[str, Any]) -> dict[str, Any]:
             r"model.w: expected a chunk of \(2, 5\) of torch.float16.* found \(2",
         ),
         (change("state_dict_metadata", lambda _: {}), r"x: expected tensors of a model, found 0 others"),
+        (
+            change("state_dict_metadata", widen),
+            r"model.w: expected at least \d+ bytes for a chunk of \(2, 3000\) of tor",
+        ),
         (change("planner_data", lambda _: {"model.w": (["a"],)}), r"is damaged \(the path of 'model.w' is"),
     ],
 )
