@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -64,6 +65,17 @@ def square(task: Task) -> int:
 def find_process(_: Any) -> int:
     """The process that works."""
     return os.getpid()
+
+
+def start_child(_: Any) -> int:
+    """A process that the worker starts, and that waits for ever."""
+    return subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"]).pid
+
+
+def open_children(plan: Any) -> Callable[[Any], int]:
+    """Every task starts a process."""
+    del plan
+    return start_child
 
 
 def open_processes(plan: Any) -> Callable[[Any], int]:

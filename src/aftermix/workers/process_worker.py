@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import sys
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -45,4 +46,6 @@ def _receive_all(connection: Connection[Any, Any], messages: SimpleQueue[bytes])
         while True:
             messages.put(connection.recv_bytes())
     finally:
+        if os.getpgrp() == os.getpid():  # the processes that an engine started end with it
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)

@@ -127,7 +127,7 @@ class ProcessExecutor:
         return event
 
     def _end(self, worker: _Worker) -> str:
-        """Make sure that the process has ended, and say how it did."""
+        """Make sure that the process and those that it started have ended, and say how it did."""
         code: int | None = None
         try:
             code = worker.process.wait(0.2)  # it ends by itself where its end of the socket is closed
@@ -135,6 +135,8 @@ class ProcessExecutor:
             worker.process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.process.wait(END_S)
+        with contextlib.suppress(OSError):  # its session is gone with it, or it never led one
+            os.killpg(worker.process.pid, signal.SIGKILL)
         worker.connection.close()
         with worker.errors as errors:
             return _describe_end(code, errors)

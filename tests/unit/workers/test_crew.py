@@ -21,7 +21,7 @@ from aftermix.errors import EvaluationError, SearchError, describe_cause
 from aftermix.workers.crew import LostAttempt, WorkerCrew
 from aftermix.workers.executor import WorkerExecutor, Workplace
 from aftermix.workers.processes import ProcessExecutor
-from support.toy_workers import open_processes, open_squares
+from support.toy_workers import open_children, open_processes, open_squares
 
 OpenExecutor = Callable[[Workplace], WorkerExecutor]
 WITHOUT_RAY = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'aftermix[ray]'")
@@ -138,6 +138,15 @@ def test_no_process_is_left(open_executor: OpenExecutor) -> None:
     workers = [psutil.Process(crew.take(number).value) for number in range(2)]
     crew.close()
     assert not psutil.wait_procs(workers, timeout=20)[1]
+
+
+def test_processes_that_a_worker_started_end_with_it() -> None:
+    executor = ProcessExecutor(Workplace(open_children, None, ({"PYTHONPATH": os.pathsep.join(sys.path)},)))
+    crew = WorkerCrew(executor, 1)
+    crew.submit(0, None, label="")
+    child = psutil.Process(crew.take(0).value)
+    crew.close()
+    assert not psutil.wait_procs([child], timeout=20)[1]
 
 
 ORPHANS = """
