@@ -108,10 +108,15 @@ class ProcessExecutor:
         """Kill worker `number`, if there is one, and wait until it has ended."""
         worker = self._workers.pop(number, None)
         if worker is not None:
+            with contextlib.suppress(OSError):  # it has ended already
+                worker.process.kill()
             self._end(worker)
 
     def close(self) -> None:
         """Kill all of them."""
+        for worker in self._workers.values():
+            with contextlib.suppress(OSError):
+                worker.process.kill()
         for number in list(self._workers):
             self.kill(number)
 
