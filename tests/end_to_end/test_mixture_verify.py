@@ -260,6 +260,10 @@ def test_models_are_trained_at_the_ratios_of_each_method(
     assert entries["DoReMi"]["difference"]["value"] == pytest.approx(np.mean(np.subtract(ours, theirs)))
     assert entries["found"]["difference"] is None
 
+    # A run that goes on without it still says what the trained mixtures made of the proxies.
+    assert run_cli("mixture", "--resume", run) == 0
+    assert json.loads((run / "best.json").read_text())["proxies"] == found["proxies"]
+
 
 def test_baselines_and_cost(finished: Path) -> None:
     found = verification_of(finished)

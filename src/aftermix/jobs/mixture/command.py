@@ -34,9 +34,11 @@ from aftermix.merging.recipe import MergeRecipe
 from aftermix.report.page import write_report
 from aftermix.runs.input_records import SplitRecord
 from aftermix.runs.journal import read_trials
+from aftermix.runs.json_record import read_record
 from aftermix.runs.mixture_records import MixtureRecord, TreeRecord
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
 from aftermix.runs.session import RunSession, open_session
+from aftermix.runs.verification_records import VERIFICATION_FILE, VerificationRecord
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.study import run_study
 from aftermix.search.warm_start import ImportedTrial
@@ -190,8 +192,16 @@ def _write(evaluator: MergeEvaluator, run: Path, best: MixtureRecord | TreeRecor
     ):
         write_model(evaluator.merger, weights, config=evaluator.config, output=output, inputs=inputs, best=best)
     write_cosines(run, evaluator.merger.pool)
-    best.write(run / BEST_FILE)
+    _take_worth(run, best).write(run / BEST_FILE)
     write_report(run)
+
+
+def _take_worth(run: Path, best: MixtureRecord | TreeRecord) -> MixtureRecord | TreeRecord:
+    """`best` with the worth of its proxies, where mixtures of the run were trained before."""
+    verified = read_record(run / VERIFICATION_FILE, VerificationRecord)
+    if verified is None or verified.proxies is None:
+        return best
+    return best.model_copy(update={"proxies": verified.proxies})
 
 
 def _refuse_different(run: Path, config: Config, pool: ModelPool, split: SplitRecord) -> None:
