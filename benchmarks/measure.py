@@ -95,6 +95,20 @@ def machine() -> str:
     return f"{now:%Y-%m-%d}, {model}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
+def describe_machine(threads: float) -> str:
+    """The machine, threads and load, as a sentence."""
+    return f"{machine()}, {threads} threads, load {os.getloadavg()[0]:.1f}."
+
+
+def forget_files(files: list[str]) -> None:
+    """Ask the system to drop the files from its cache."""
+    for name in files:
+        handle = os.open(name, os.O_RDONLY)
+        os.fsync(handle)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
+
+
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []

@@ -40,6 +40,8 @@ class HostConfig(ConfigSection):
     memory_gb: Positive = 2000
     memory_gb_s: Positive = 400
     """Bandwidth of host memory, which the GPUs of a host share."""
+    merge_gb_s: Positive = 50
+    """Checkpoints that its cores merge in a second, or prepare with what is kept, if the disk does not hold them up."""
 
 
 class DiskConfig(ConfigSection):
@@ -66,8 +68,8 @@ class EngineConfig(ConfigSection):
     """Positions of one pass, for the activations."""
     swap: Literal["whole", "sliced"] = "whole"
     """Tensors that each GPU of an engine is given for a merge: all in full, or its own slice alone."""
-    vectors_per: Literal["host", "engine"] = "host"
-    """Owner of a copy of the prepared vectors: the engines of a host together, or each for itself."""
+    vectors_per: Literal["engine", "host"] = "engine"
+    """Owner of a copy of the prepared vectors: each engine for itself, as workers do, or those of a host together."""
 
 
 class SpeedConfig(ConfigSection):

@@ -26,12 +26,12 @@ GATHERED_BYTES = 4
 ACTIVATION_BYTES = 2
 LOGIT_COPIES = 8
 """Bytes of a logit in training: it and its gradient in float32."""
-LINE_BYTES, WEIGHT_BYTES, TASK_BYTES = 400, 50, 35
+LINE_BYTES, WEIGHT_BYTES, TASK_BYTES = 340, 26, 30
 """Of a line of the journal: its own, and those of each vector and task."""
-SCORE_BYTES = 8
-"""Of an item's score in `items/`."""
-LIKELIHOOD_BYTES = 5
-"""Of a request: float32 and one byte."""
+SCORE_BYTES, SCORES_BYTES = 9, 18
+"""Of an item's score in `items/`, and of a task's list of them."""
+LIKELIHOOD_BYTES, HEADER_BYTES = 5, 150
+"""Of a request: float32 and one byte; and of a task in the header of the file."""
 ANSWER_BYTES = 2
 """Of a generated token, compressed."""
 MERGE_THREADS = 16
@@ -111,11 +111,14 @@ def _list_record_holdings(work: Workload) -> Iterator[Holding]:
     """Files of the run that grow with the measurements."""
     line = LINE_BYTES + WEIGHT_BYTES * work.vectors + TASK_BYTES * work.tasks
     measured = [(work.measurements[split], split) for split in SPLITS]
+    lists = work.tasks * sum(count for count, _ in measured)
     items = sum(count * work.items[split] for count, split in measured)
     requests = sum(count * work.count_requests(split) for count, split in measured)
     generated = sum(count * work.count_generated(split) for count, split in measured)
-    yield Holding("search", "disk", "journal and item scores", line * work.measurements["search"] + SCORE_BYTES * items)
-    yield Holding("search", "disk", "kept log-likelihoods", LIKELIHOOD_BYTES * requests)
+    journal = line * work.measurements["search"] + SCORE_BYTES * items + SCORES_BYTES * lists
+    yield Holding("search", "disk", "journal and item scores", journal)
+    kept = LIKELIHOOD_BYTES * requests + HEADER_BYTES * lists
+    yield Holding("search", "disk", "kept log-likelihoods", kept)
     yield Holding("search", "disk", "kept answers", ANSWER_BYTES * generated)
 
 

@@ -51,6 +51,11 @@ def _explain_exchange(setup: EngineSetup, point: PointTime) -> Iterator[str]:
             f"Prepared vectors ({needed / GB:,.0f} GB on each host) exceed half of its memory ({room:,.0f} GB): they "
             f"lie in a scratch file, and an exchange of weights waits {point.read_s:,.0f} s for the disk"
         )
+    if placement.copies == 1 and layout.engines_per_host > 1 and placement.place == "host":
+        yield (
+            f"One copy of the prepared vectors serves {layout.engines_per_host} engines of a host; workers hold "
+            "one each, which is planned with `engine.vectors_per: engine`"
+        )
     yield f"The exchange of weights is {point.swap_s / point.seconds:.1%} of a point"
     if hardware.engine.swap == "whole" and layout.gpus > 1 and placement.read_bytes:
         yield (

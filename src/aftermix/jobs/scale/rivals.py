@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from aftermix.jobs.scale.setup import EngineSetup
 from aftermix.jobs.scale.times import HOUR_S, count_waves, time_point, time_preparation
 
+PAPER_SEARCH_GPU_HOURS, PAPER_MIXING_GPU_HOURS = 8 * 8.6, 8 * 128.9
+"""OptiMer, section 5.1: 100 trials, and one training on mixed data, of 27 B parameters on eight H200."""
+
 
 @dataclass(frozen=True)
 class RivalHours:

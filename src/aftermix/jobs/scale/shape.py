@@ -105,8 +105,11 @@ def count_shape(model: str, *, moves: Callable[[str], bool]) -> ModelShape:
         found = f"`num_hidden_layers` is {layers:,}, expected 1 to {MOST_LAYERS:,}"
         raise EvaluationError(f"{model}/{CONFIG}", found, "Check that it is the model's own file.")
 
-    tensors = _build_tensors(model, architecture)
-    return measure_shape(model, tensors, text, stored=find_declared_dtype(values) or torch.bfloat16, moves=moves)
+    tensors, stored = _build_tensors(model, architecture), find_declared_dtype(values) or torch.bfloat16
+    try:
+        return measure_shape(model, tensors, text, stored=stored, moves=moves)
+    except (AttributeError, TypeError, ArithmeticError) as error:  # no heads, no vocabulary: nothing that generates
+        raise _refuse_architecture(model, error) from error
 
 
 def read_configuration(model: str) -> Any:
@@ -144,7 +147,7 @@ def _open_architecture(model: str, values: Any) -> Any:
 
     try:
         return AutoConfig.for_model(**{key: value for key, value in values.items() if key != "auto_map"})
-    except (ValueError, KeyError, TypeError, StrictDataclassError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, StrictDataclassError) as error:
         raise _refuse_architecture(model, error) from error
 
 
@@ -160,7 +163,7 @@ def _build_tensors(model: str, architecture: Any) -> Any:
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(architecture, trust_remote_code=False)  # type: ignore[no-untyped-call]
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise _refuse_architecture(model, error) from error
 
 

@@ -111,17 +111,21 @@ def time_preparation(setup: EngineSetup) -> PhaseTime:
     placement, hardware = setup.placement, setup.hardware
     count = setup.work.vectors + 1 if placement.prepared_bytes else 1
     written = placement.copies * placement.prepared_bytes if placement.place == "disk" else 0
-    seconds = _time_disk(hardware, count * setup.shape.file_bytes + written)
+    read, made = count * setup.shape.file_bytes, placement.copies * placement.prepared_bytes
+    seconds = _time_files(hardware, read=read, written=written, made=made)
     words = "every host reads base and vectors once" if placement.prepared_bytes else "every host reads the base once"
     return PhaseTime("prepare", seconds, hardware.gpus, words + (" and writes its scratch file" if written else ""))
 
 
 def time_merge(shape: ModelShape, hardware: HardwareConfig, work: Workload) -> Iterator[PhaseTime]:
-    """The merge that is written, as fast as the disk; nothing where no vector is named."""
+    """The merge that is written, as fast as disk and cores; nothing where no vector is named."""
     if work.vectors:
         words = "base and vectors read, the model written, by one host without GPUs"
-        yield PhaseTime("merge", _time_disk(hardware, (work.vectors + 2) * shape.file_bytes), 0, words)
+        seconds = _time_files(hardware, read=(work.vectors + 1) * shape.file_bytes, written=shape.file_bytes)
+        yield PhaseTime("merge", seconds, 0, words)
 
 
-def _time_disk(hardware: HardwareConfig, nbytes: int) -> float:
-    return nbytes / (hardware.disk.gb_s * 1e9 * hardware.speed.bandwidth_share)
+def _time_files(hardware: HardwareConfig, *, read: int, written: int, made: int = 0) -> float:
+    """Seconds of the disk, or those of the cores if longer, which take in `read` and leave `made` in memory."""
+    disk_s = (read + written) / (hardware.disk.gb_s * 1e9 * hardware.speed.bandwidth_share)
+    return max(disk_s, (read + made) / (hardware.host.merge_gb_s * 1e9))

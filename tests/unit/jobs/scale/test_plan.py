@@ -38,7 +38,7 @@ MACHINES = {
     "gpu": {"memory_gb": 0.15, "hbm_gb_s": 100, "link_gb_s": 2, "tflops": 10},
     "host": {"gpus": 4, "memory_gb": 4, "memory_gb_s": 20},
     "disk": {"free_gb": 10, "gb_s": 1},
-    "engine": {"gpus": 2, "batch_tokens": 100},
+    "engine": {"gpus": 2, "batch_tokens": 100, "vectors_per": "host"},
     "speed": {"score": 1000, "generate": 100, "train": 500, "bandwidth_share": 0.5},
     "work": {"prompt_tokens": 90, "generated_tokens": 10},
 }
@@ -91,6 +91,10 @@ def test_bytes_and_seconds_are_sums_by_hand(base: Path) -> None:
     assert times["train"].seconds == pytest.approx(1e6 / (4 * 500))
     assert times["prepare"].seconds == pytest.approx(3 * 2 * P / 0.5e9)
     assert times["merge"].seconds == pytest.approx(4 * 2 * P / 0.5e9)
+    slow = plan_scale(read(base), machines(host={"merge_gb_s": 0.01}))
+    seconds = {time.phase: time.seconds for time in slow.times}
+    assert seconds["merge"] == pytest.approx(3 * 2 * P / 0.01e9)
+    assert seconds["prepare"] == pytest.approx((3 * 2 * P + 2 * 4 * P) / 0.01e9)
     (rival,) = plan.rivals
     assert rival.mixing == pytest.approx(4 * (2e6 / (4 * 500) + plan.point.score_s + plan.point.generate_s) / 3600)
     assert rival.search == pytest.approx(times["prepare"].gpu_hours + times["search"].gpu_hours)

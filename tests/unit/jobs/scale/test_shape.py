@@ -83,6 +83,8 @@ def test_published_models_have_their_published_sizes(name: str, parameters: int,
     ("values", "text"),
     [
         ({"model_type": "nobody"}, "its architecture cannot be planned"),
+        ({"model_type": "mamba", "num_hidden_layers": 1, "hidden_size": 8, "vocab_size": 9}, "cannot be planned"),
+        (DENSE | {"num_attention_heads": 0}, "cannot be planned"),
         (DENSE | {"num_hidden_layers": 10**9}, "`num_hidden_layers` is 1,000,000,000, expected 1 to 10,000"),
         ([1], "expected a mapping"),
     ],
