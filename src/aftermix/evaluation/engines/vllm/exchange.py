@@ -91,7 +91,8 @@ class MergeReceiver:
             self.reference.load(_keep(tensors, given), unchanged=unchanged)
             frame = self.source.frame
             given |= {name: read_tensor(frame, name) for name in unchanged if name not in given}
-            self.waiting = list(self.reference.name_stored(given))
+            stored = self.reference.name_stored(given)
+            self.waiting = [(name, tensor) for name, tensor in stored if name in given or _has_place(self.model, name)]
         self.made = number
         found: list[float] = self.reference.lm.score_pairs(self.items)
         return found
@@ -121,6 +122,15 @@ class MergeWorker:
         """Number of the merge that the live model holds, parameters that got no values, and threads of the process."""
         receiver: MergeReceiver = self.weight_transfer_engine.receiver
         return {"held": receiver.held, "missing": receiver.missing, "threads": torch.get_num_threads()}
+
+
+def _has_place(model: Any, name: str) -> bool:
+    """True if a module of `model` takes what is called `name`: not every tied head is one in vLLM."""
+    try:
+        model.get_submodule(name.rpartition(".")[0])
+    except AttributeError:
+        return False
+    return True
 
 
 def _keep(tensors: NamedTensors, given: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
