@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto import modeling_auto
 
@@ -15,6 +16,8 @@ from aftermix.errors import EvaluationError, describe_cause
 from aftermix.evaluation.engines.live_weights import LiveWeights
 
 LoadingReport = dict[str, list[str]]
+BAD_ARCHITECTURE = (ValueError, KeyError, TypeError, ArithmeticError, StrictDataclassError)
+"""Errors of transformers about a configuration that it does not know, or whose numbers do not go together."""
 
 
 def fill_model(model: Model, *, dtype: torch.dtype, maker: Any = None) -> tuple[Any, LoadingReport]:
@@ -27,7 +30,7 @@ def fill_model(model: Model, *, dtype: torch.dtype, maker: Any = None) -> tuple[
     try:
         architecture = name_architecture(model)
         made = _make_empty(maker or choose_model_class(architecture, model), architecture, dtype)
-    except (ValueError, KeyError, TypeError) as error:
+    except BAD_ARCHITECTURE as error:
         raise _explain_architecture(model, error) from error
 
     # A parameter that stays NaN was in no file.
@@ -74,7 +77,7 @@ def name_architecture(model: Model) -> Any:
     """
     try:
         return AutoConfig.for_model(**model.config)
-    except (ValueError, KeyError, TypeError) as error:
+    except BAD_ARCHITECTURE as error:
         raise _explain_architecture(model, error) from error
 
 

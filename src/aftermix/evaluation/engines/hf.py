@@ -20,7 +20,7 @@ from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import EvaluateConfig
 from aftermix.devices import open_device
 from aftermix.errors import EvaluationError, describe_cause
-from aftermix.evaluation.engines.filled import choose_model_class, fill_model, name_architecture
+from aftermix.evaluation.engines.filled import BAD_ARCHITECTURE, choose_model_class, fill_model, name_architecture
 from aftermix.evaluation.engines.live_model import HarnessModel
 from aftermix.evaluation.engines.live_weights import LiveWeights
 from aftermix.evaluation.own.scored_model import ScoredModel
@@ -155,7 +155,7 @@ def _wrap_model(model: Any, tokenizer: Any, config: EvaluateConfig) -> HarnessMo
 def _read_architecture(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, **NO_CODE)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, *BAD_ARCHITECTURE) as error:
         raise EvaluationError(
             str(folder),
             f"its architecture cannot be evaluated ({describe_cause(error)})",
@@ -272,7 +272,7 @@ def _find_tokenizer(folder: Path) -> Any:
     try:
         with quiet():
             return AutoTokenizer.from_pretrained(folder, **NO_CODE)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, *BAD_ARCHITECTURE) as error:
         remedy = "Copy the tokenizer's files into the model folder."
         raise EvaluationError(str(folder), f"has no usable tokenizer ({describe_cause(error)})", remedy) from error
 
@@ -281,7 +281,7 @@ def _load_tokenizer(folder: Path, *, chat: bool) -> Any:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, *BAD_ARCHITECTURE) as error:
         raise EvaluationError(
             str(folder),
             f"has no usable tokenizer ({describe_cause(error)})",

@@ -142,12 +142,13 @@ def _fetch_configuration(model: str) -> Path:
 
 
 def _open_architecture(model: str, values: Any) -> Any:
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
+
+    from aftermix.evaluation.engines.filled import BAD_ARCHITECTURE
 
     try:
         return AutoConfig.for_model(**{key: value for key, value in values.items() if key != "auto_map"})
-    except (ValueError, KeyError, TypeError, ArithmeticError, StrictDataclassError) as error:
+    except BAD_ARCHITECTURE as error:
         raise _refuse_architecture(model, error) from error
 
 

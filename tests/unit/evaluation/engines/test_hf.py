@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,23 @@ def test_a_chat_template_must_be_there(opened: Any, model_a: Path, tokenizer_fol
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(EvaluationError, match="has no chat template"):
         opened(model_a, tokenizer=folder, apply_chat_template=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"hidden_size": 33}, "is not a multiple of the number of attention heads"),
+        ({"num_hidden_layers": "two"}, "'two'"),
+    ],
+)
+def test_a_configuration_that_contradicts_itself_is_refused(
+    opened: Any, model_a: Path, tokenizer_folder: Path, tmp_path: Path, values: dict[str, Any], reason: str
+) -> None:
+    broken = Path(shutil.copytree(model_a, tmp_path / "broken"))
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | values))
+    with pytest.raises(EvaluationError, match=f"broken: its architecture cannot be evaluated .*{reason}"):
+        opened(broken)
 
 
 def test_a_closed_engine_says_so(opened: Any, model_a: Path) -> None:
