@@ -104,7 +104,7 @@ class VllmEngine:
         """Open the models in the engine's processes, put in the first weights, and find the limit of the check."""
         reference = config.model_copy(update={"device": "cpu", "dtype": kind, "threads": "auto", "engine": "hf"})
         evaluate = reference.model_dump(mode="json", exclude_none=True, exclude={"items"})
-        settings = {"opener": opener, "plan": plan, "evaluate": evaluate}
+        settings = {"opener": opener, "plan": plan, "evaluate": evaluate, "owner": os.getpid()}
         items = [[list(context), list(continuation)] for context, continuation in self._items]
         self._call("init_weight_transfer_engine", {**settings, "items": items})
 

@@ -5,13 +5,18 @@ vLLM imports this file in each of its processes, by the name of :class:`MergeWor
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any, Protocol
 
+import psutil
 import torch
 
 from aftermix.checkpoints.model import Model, read_tensor
@@ -49,6 +54,8 @@ class ReceiverSettings:
     plan: bytes
     evaluate: dict[str, Any]
     """`evaluate` of the file, for the Hugging Face engine that the check asks."""
+    owner: int
+    """Number of the process that began the engine, with which it ends."""
     items: list[list[list[int]]]
     """Fixed items, each a context and a continuation in tokens."""
 
@@ -69,6 +76,7 @@ class MergeReceiver:
     """
 
     def __init__(self, model: Any, settings: ReceiverSettings) -> None:
+        Thread(target=_end_with, args=(psutil.Process(settings.owner), os.getppid()), daemon=True).start()
         module, _, name = settings.opener.partition(":")
         self.source: MergeSource = getattr(importlib.import_module(module), name)(settings.plan)
         self.items: list[Pair] = [(context, continuation) for context, continuation in settings.items]
@@ -122,6 +130,19 @@ class MergeWorker:
         """Number of the merge that the live model holds, parameters that got no values, and threads of the process."""
         receiver: MergeReceiver = self.weight_transfer_engine.receiver
         return {"held": receiver.held, "missing": receiver.missing, "threads": torch.get_num_threads()}
+
+
+def _end_with(owner: psutil.Process, parent: int) -> None:
+    """Wait for the end of `owner`, however it came, and end this process and the `parent` that vLLM put between them.
+
+    vLLM's processes outlive a process that is killed, and would keep its accelerator.
+    """
+    with contextlib.suppress(psutil.Error):
+        owner.wait()
+    if parent != owner.pid:
+        with contextlib.suppress(OSError):
+            os.kill(parent, signal.SIGKILL)
+    os._exit(1)
 
 
 def _has_place(model: Any, name: str) -> bool:
