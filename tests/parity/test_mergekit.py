@@ -92,6 +92,12 @@ def excluding(build: Build) -> Build:
     return filtered
 
 
+def stacking(family: Family) -> dict[str, Any]:
+    ranges = ([0, 2], [1, 2], [0, 1])
+    slices = [{"sources": [{"model": str(family["a"]), "layer_range": each}]} for each in ranges]
+    return {"merge_method": "passthrough", "slices": slices, "dtype": "bfloat16"}
+
+
 GRADIENT = [0, 0.5, 0.3, 0.7, 1]
 FILTERED = [{"filter": "self_attn", "value": GRADIENT}, {"filter": "mlp", "value": [1, 0.25]}, {"value": 0.5}]
 
@@ -128,6 +134,7 @@ CASES: dict[str, tuple[Build, str]] = {
     "linear-negative": (recipe("linear", weights=(0.1, 0.7, -0.25)), SINGLE_BIT),
     "linear-with-base": (with_base_among_models, SINGLE_BIT),
     "linear-out-dtype": (changed(recipe("linear"), out_dtype="float16"), SINGLE_BIT),
+    "passthrough": (stacking, SINGLE_BIT),
     "ties": (recipe("ties", **HALF), THRESHOLD),
     "ties-defaults": (recipe("ties"), SINGLE_BIT),
     "ties-equal-weights": (recipe("ties", weights=(0.3, 0.3, 0.3), **HALF), THRESHOLD),

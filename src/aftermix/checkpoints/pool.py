@@ -22,6 +22,7 @@ from aftermix.checkpoints.alignment.recorded_base import (
 from aftermix.checkpoints.alignment.view import stores_difference
 from aftermix.checkpoints.companions.module_weights import ModuleWeights, examine_modules
 from aftermix.checkpoints.formats.distributed.naming import NameMap
+from aftermix.checkpoints.formats.stacked.model import stack_blocks
 from aftermix.checkpoints.formats.trained_expert import build_trained_expert, find_own_vector, have_one_layout
 from aftermix.checkpoints.model import Model, Span, StoredDifference, TensorInfo
 from aftermix.checkpoints.names import build_matcher
@@ -179,6 +180,7 @@ def examine_pool(config: Config, *, whole: bool = False) -> PoolExamination:
         )
         for name, vector in vectors.items()
     }
+    models = _stack_models(models, config, problems)
     records = _compare_records(base, models, config, whole=whole)
     problems += records.problems.values()
     models = _take_own_vectors(base, models, config, records, problems)
@@ -208,6 +210,27 @@ def examine_pool(config: Config, *, whole: bool = False) -> PoolExamination:
         modules,
     )
     return PoolExamination(pool if complete else None, opened, problems, alignment.unlike)
+
+
+def _stack_models(
+    models: Mapping[str, Model | None], config: Config, problems: list[Problem]
+) -> dict[str, Model | None]:
+    """The models, those with `layers` as stacks of their blocks; a vector has the blocks of its base."""
+    stacked = dict(models)
+    for name, vector in config.vectors.items():
+        model, where = models[name], f"vectors.{name}.layers"
+        if vector.layers is None or model is None:
+            continue
+        if config.base:
+            found = "stacks blocks, and a vector has those of its base"
+            problems.append(Problem(where, found, "Remove `base:`, and merge models themselves (`method: linear`)."))
+            continue
+        try:
+            stacked[name] = stack_blocks(model, vector.layers, where=where)
+        except AftermixError as error:
+            problems.extend(error.problems)
+            stacked[name] = None
+    return stacked
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError, model_validator
 
 from aftermix.config.calibrate import CalibrateConfig
 from aftermix.config.compare import RivalConfig
@@ -54,6 +54,13 @@ class Config(ConfigSection):
     """Trackers that are told the numbers of a job."""
     tensor_names: dict[str, str | tuple[str, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
     """Names of tensors in distributed checkpoints -> names in the model."""
+
+    @model_validator(mode="after")
+    def _stacks_are_merged_alone(self) -> Config:
+        stacked = sorted(name for name, vector in self.vectors.items() if vector.layers is not None)
+        if stacked and (self.evaluate is not None or self.mixture is not None):
+            raise ValueError(f"vectors.{stacked[0]}.layers is for a merge: merge first, then measure the result")
+        return self
 
     @classmethod
     def read(cls, file: str | Path) -> Config:

@@ -32,6 +32,8 @@ class VectorConfig(ConfigSection):
     """Share of every tensor that this vector gets in an exclusive merge; by default equal shares."""
     prefix: Annotated[dict[str, str], Field(min_length=1)] | None = None
     """The base's prefix of tensor names by the model's own; the longest that fits a name holds."""
+    layers: Annotated[list[tuple[int, int]], Field(min_length=1)] | None = None
+    """Blocks of the model that are taken, as half-open ranges, stacked in this order; only without a base."""
     density: PlacedShare | None = None
     """Density of this vector, or rules by the place of a tensor; by default that of the method, for all vectors."""
     calibration: Annotated[CalibrationConfig | None, BeforeValidator(_calibration)] = None

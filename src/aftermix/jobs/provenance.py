@@ -118,6 +118,7 @@ def format_recipe(config: Config, recipe: MergeRecipe, weights: Weights, *, fold
         | ({"density": dump_weight(vector.density)} if vector.density is not None else {})
         | ({"ratio": vector.ratio} if vector.ratio is not None else {})
         | ({"prefix": dict(vector.prefix)} if vector.prefix else {})
+        | ({"layers": [list(each) for each in vector.layers]} if vector.layers else {})
         for name, vector in config.vectors.items()
     }
 

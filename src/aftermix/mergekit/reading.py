@@ -17,6 +17,7 @@ from aftermix.config import Config, parse_config
 from aftermix.config.partial_file import PartialConfig, parse_partial_config
 from aftermix.config.places import dump_weight
 from aftermix.errors import AftermixError, ConfigError, refuse_if_any
+from aftermix.mergekit.passthrough import read_passthrough
 from aftermix.mergekit.references import name_vectors, parse_reference
 from aftermix.mergekit.settings import MergekitSetting, Scope, settle, write_pattern
 from aftermix.mergekit.sources import (
@@ -163,6 +164,8 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
         needed = "the model that it starts from" if method == "slerp" else "the base of its vectors"
         reading.refuse("base_model", f"{method} needs {needed}", "Add `base_model: PATH`.")
 
+    if method == "passthrough":
+        return _build_stack(reading, base)
     sources = read_sources(reading, method, base)
     shared = _read_shared(reading, method)
     if method in OPTIONS:
@@ -174,6 +177,18 @@ def read_mergekit(values: Mapping[str, Any], *, where: str) -> Config:
     refuse_if_any(reading.problems)
     content = {"vectors": vectors, "merge": merge} | ({"base": base} if base else {})
     return parse_config(content, where=where, folder=Path.cwd())
+
+
+def _build_stack(reading: RecipeReading, base: str | None) -> Config:
+    """The configuration of blocks of one model that are stacked: the model itself at weight 1."""
+    vectors = read_passthrough(reading, base)
+    instruction = _find_tokenizer_model(reading, base)
+    if instruction is not None and instruction not in [vector["model"] for vector in vectors.values()]:
+        reading.refuse("tokenizer_source", f"'{instruction}' is not the model of the slices", "Remove it.")
+    merge = {"compat": "mergekit", "method": "linear", **_translate_types(reading), **_translate_files(reading)}
+
+    refuse_if_any(reading.problems)
+    return parse_config({"vectors": vectors, "merge": merge}, where=reading.where, folder=Path.cwd())
 
 
 def _describe_method(method: Any) -> tuple[str, str]:
@@ -227,13 +242,11 @@ def _translate_merge(
         merge |= _translate_nuslerp(reading, sources, shared)
     else:
         merge |= _translate_method(reading, method, sources, shared)
-    computed, dtype = _choose_dtypes(reading)
     excluded = _list_exclusions(method, sources)
     return (
         merge
         | ({"lambda": shared["lambda"]} if shared["lambda"] != 1 else {})
-        | ({"dtype": dtype} if dtype else {})
-        | ({"operand_dtype": computed} if computed not in (None, "float32") else {})
+        | _translate_types(reading)
         | ({"exclude": excluded} if excluded else {})
         | _translate_files(reading)
     )
@@ -278,6 +291,14 @@ def _translate_nuslerp(
         remedy = "Leave `nuslerp_flatten` true and `nuslerp_row_wise` false."
         reading.refuse("parameters", "ask for an angle by row; here a tensor has one", remedy)
     return {"method": "nuslerp" if reading.values.get("base_model") is None else "nuslerp_deltas"}
+
+
+def _translate_types(reading: RecipeReading) -> dict[str, Any]:
+    """The type that operands are rounded to, and the stored one, where the recipe names them."""
+    computed, dtype = _choose_dtypes(reading)
+    return ({"dtype": dtype} if dtype else {}) | (
+        {"operand_dtype": computed} if computed not in (None, "float32") else {}
+    )
 
 
 def _translate_files(reading: RecipeReading) -> dict[str, Any]:

@@ -33,11 +33,12 @@ TAKEN = SHARED | {
     "breadcrumbs_ties": ON_DELTAS,
     "nuslerp": ("nuslerp_flatten", "nuslerp_row_wise"),
     "sce": ("int8_mask", "select_topk"),
+    "passthrough": (),
 }
 """The same with those that are read alone."""
 ON_MODELS = ("linear", "slerp", "karcher")
 """Methods of which the base is an operand."""
-WITHOUT_BASE = ("linear", "karcher", "nuslerp")
+WITHOUT_BASE = ("linear", "karcher", "nuslerp", "passthrough")
 """Methods that may do without a base."""
 DENSE = ("ties", "dare_linear", "dare_ties", "della", "della_linear", "breadcrumbs", "breadcrumbs_ties")
 """Methods with a density."""

@@ -191,6 +191,9 @@ def _check_vectors(config: Config, bound: BoundMethod) -> Iterator[Problem]:
         yield Problem(
             join_place("vectors", name, "prefix"), "mergekit maps no names", "Store the model under the base's names."
         )
+    for name in sorted(name for name, vector in config.vectors.items() if vector.layers):
+        found = "is written by hand in mergekit, as `passthrough` with `slices`"
+        yield Problem(join_place("vectors", name, "layers"), found, "Merge the stack here, and name the result.")
 
 
 def _check_options(config: Config, bound: BoundMethod) -> Iterator[Problem]:

@@ -204,7 +204,7 @@ def test_one_slice_over_all_layers_is_a_plain_merge(family: Family) -> None:
             {"merge_method": "arcee_fusion"},
             "r.yaml: merge_method: 'arcee_fusion' does not give here what it gives in mergekit. "
             "The same in both: linear, task_arithmetic, ties, dare_linear, dare_ties, slerp, karcher, model_stock. "
-            "Read alone: della, della_linear, breadcrumbs, breadcrumbs_ties, nuslerp, sce.",
+            "Read alone: della, della_linear, breadcrumbs, breadcrumbs_ties, nuslerp, sce, passthrough.",
         ),
         (
             {"merge_method": "della", "parameters": {"density": 0.9}},
@@ -467,7 +467,7 @@ def test_whatever_a_recipe_holds_it_is_read_or_refused(values: dict[str, Any]) -
 def test_a_misspelt_method_is_asked_after() -> None:
     known = (
         "The same in both: linear, task_arithmetic, ties, dare_linear, dare_ties, slerp, karcher, model_stock. "
-        "Read alone: della, della_linear, breadcrumbs, breadcrumbs_ties, nuslerp, sce."
+        "Read alone: della, della_linear, breadcrumbs, breadcrumbs_ties, nuslerp, sce, passthrough."
     )
     for method, meant in (("dare-ties", "dare_ties"), ("TIES", "ties"), ("task-arithmetic", "task_arithmetic")):
         told = f"r.yaml: merge_method: there is no method '{method}'. Did you mean '{meant}'? {known}"
