@@ -142,7 +142,7 @@ def test_the_picture_is_reproducible_and_holds_both_fits(family: Mapping[str, Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"target": "model", "base": None}, "--base: model is a model, whose vector needs a base"),
+        ({"target": ".", "base": None}, "--base: . is a model, whose vector needs a base"),
         ({"target": "model", "base": "b", "picture": Path("x.gif")}, "expected a name that ends in .svg or .png"),
     ],
 )
