@@ -35,13 +35,6 @@ def scripts() -> dict[str, list[Path]]:
 
 
 SCRIPTS = scripts()
-RETESTS = ("studies/mergemix", "studies/obim", "studies/mergopt", "studies/regime")
-"""Studies of which each takes as long as a hundred tests: they run in `make test-all`."""
-
-
-def list_marks(folder: str) -> list[pytest.MarkDecorator]:
-    """Marks of the scripts in a folder."""
-    return [pytest.mark.whole] if folder in RETESTS else []
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +56,7 @@ def test_scripts_are_found() -> None:
     assert {"examples/demo", "examples/smollm2", "studies/world", "studies/obim", "benchmarks"} <= set(SCRIPTS)
 
 
-@pytest.mark.parametrize("folder", [pytest.param(each, marks=list_marks(each)) for each in SCRIPTS])
+@pytest.mark.parametrize("folder", SCRIPTS)
 def test_every_script_runs_on_tiny_input(
     folder: str, scratch: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
