@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -23,7 +24,13 @@ from aftermix.evaluation.places import ItemPlaces
 from aftermix.evaluation.suites.contract import EvaluationSuite
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.orders.engines import Engine, open_engine
-from aftermix.jobs.orders.opened import MergeOrder, OpenedMerges, OpeningPlan, plan_opening
+from aftermix.jobs.orders.opened import (
+    MergeOrder,
+    OpenedMerges,
+    OpeningPlan,
+    plan_opening,
+    prepare_opened_vectors,
+)
 from aftermix.jobs.orders.order import BaselineOrder, PointOrder
 from aftermix.jobs.parallel.tasks import MeasureTask
 from aftermix.jobs.search.baselines import BaselineMerge
@@ -220,14 +227,19 @@ class MergeEvaluator:
         threads: int,
         keeps_answers: bool,
         inputs: InputStamps | None,
+        shared: Path | None = None,
     ) -> MergeEvaluator:
-        """The same in a worker of a run that has rehearsed, and has taken the stamps of its `inputs`."""
+        """The same in a worker of a run that has rehearsed, and has taken the stamps of its `inputs`.
+
+        Prepared vectors are in the folder `shared`, if the worker shares them with others.
+        """
         assert config.evaluate is not None  # noqa: S101 - a search requires it; for the type checker
         started = perf_counter()
         inputs = inputs or InputStamps.take(list_input_files(pool))
         merger = open_merger(config, pool, recipe)
-        opening = plan_opening(config, recipe, settings)
-        prepared = prepare_vectors(merger) if opening.prepares and config.evaluate.engine == "hf" else None
+        opening = replace(plan_opening(config, recipe, settings), shared=shared)
+        here = opening.prepares and config.evaluate.engine == "hf"
+        prepared = prepare_opened_vectors(merger, opening) if here else None
 
         model_evaluator = ModelEvaluator.open(
             pool, config.evaluate, suite, keeps_answers=keeps_answers, opening=opening

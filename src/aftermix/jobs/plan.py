@@ -283,7 +283,7 @@ def _plan_evaluations(
         parameters=pool.parameters,
         disk_bytes=disk * (1 + sum(models for models, _ in contest.trainings.values())),
         memory_bytes=BYTES_PER_NUMBER * pool.parameters * (4 * bool(contest.trainings) + local)
-        + (local * count_prepared_bytes(merger) if once else 0),
+        + (count_prepared_bytes(merger) if once else 0),
         memory_free_bytes=free,
         measurements=measurements,
         items=suite.count_items(),

@@ -87,6 +87,8 @@ class PreparedVectors:
     largest: dict[str, LargestMagnitudes]
     """By tensor, what tells beforehand that no trial can overflow."""
     scratch: tempfile.TemporaryDirectory[str] | None = None
+    is_mapped: bool = False
+    """True where the kept tensors are those of a file."""
     facts: dict[tuple[str, ...], Any] = field(default_factory=dict)
     """By the name of a tensor and the vectors in use, what the inter rule has seen of them."""
 
@@ -189,22 +191,31 @@ def prepare_vectors(merger: Merger, *, memory_bytes: int | None = None, scratch:
 
     `memory_bytes` defaults to half of the memory that is free now. Raises :class:`CheckpointError` for unusable input.
     """
-    moved = tuple(info for info in merger.pool.layout if merger.moves(info))
-    for info in merger.pool.layout:
-        if not merger.moves(info):  # checked here, since the result holds them and nothing else reads them
-            for span in list_block_spans(info.shape):
-                merger.read_unmoved(info, span)
+    moved = list_moved(merger)
 
     # Memory as far as it goes; one scratch file for all where it does not.
     budget = int(psutil.virtual_memory().available * MEMORY_SHARE) if memory_bytes is None else memory_bytes
-    largest: dict[str, LargestMagnitudes] = {}
     if count_prepared_bytes(merger) <= budget:
+        largest: dict[str, LargestMagnitudes] = {}
         kept = dict(_prepare(merger, moved, largest, label="Preparing vectors"))
         return PreparedVectors(merger, moved, kept, largest)
 
     folder = tempfile.TemporaryDirectory(prefix="aftermix-prepared-", dir=scratch)
-    _spill(merger, moved, largest, Path(folder.name))
-    return PreparedVectors(merger, moved, _map_tensors(merger, moved, Path(folder.name)), largest, folder)
+    largest = spill_vectors(merger, moved, Path(folder.name), label="Preparing vectors (on disk)")
+    kept = map_tensors(merger, moved, Path(folder.name))
+    return PreparedVectors(merger, moved, kept, largest, folder, is_mapped=True)
+
+
+def list_moved(merger: Merger) -> tuple[TensorInfo, ...]:
+    """Tensors that `merger` moves.
+
+    The others are checked for NaN and Inf here, since the result holds them and nothing else reads them.
+    """
+    for info in merger.pool.layout:
+        if not merger.moves(info):
+            for span in list_block_spans(info.shape):
+                merger.read_unmoved(info, span)
+    return tuple(info for info in merger.pool.layout if merger.moves(info))
 
 
 def _prepare(
@@ -255,17 +266,23 @@ def _prune_tensor(
     return kept, largest
 
 
-def _spill(merger: Merger, moved: tuple[TensorInfo, ...], largest: dict[str, LargestMagnitudes], folder: Path) -> None:
+def spill_vectors(
+    merger: Merger, moved: tuple[TensorInfo, ...], folder: Path, *, label: str = "Preparing vectors"
+) -> dict[str, LargestMagnitudes]:
+    """Write the kept tensors of every vector into `folder`, and return what tells that no trial can overflow."""
     layout = [
         TensorSpec(f"{v}/{info.name}", (info.elements,), choose_working_type(info.dtype))
         for info in moved
         for v in merger.vectors
     ]
-    prepared = _prepare(merger, moved, largest, label="Preparing vectors (on disk)")
+    largest: dict[str, LargestMagnitudes] = {}
+    prepared = _prepare(merger, moved, largest, label=label)
     tensors = ((f"{vector}/{name}", kept[vector]) for name, kept in prepared for vector in merger.vectors)
     write_shards(folder, stream_whole_tensors(tensors), [layout])
+    return largest
 
 
-def _map_tensors(merger: Merger, moved: tuple[TensorInfo, ...], folder: Path) -> dict[str, KeptTensors]:
+def map_tensors(merger: Merger, moved: tuple[TensorInfo, ...], folder: Path) -> dict[str, KeptTensors]:
+    """The kept tensors in `folder`, memory-mapped."""
     with safe_open(str(folder / SINGLE), framework="pt") as handle:
         return {info.name: {v: handle.get_tensor(f"{v}/{info.name}") for v in merger.vectors} for info in moved}

@@ -95,7 +95,7 @@ def move_to_device(prepared: PreparedVectors, device: torch.device) -> PreparedV
     def place_tensor(tensor: torch.Tensor) -> torch.Tensor:
         if fits:
             return tensor.to(device)
-        return tensor if prepared.scratch is not None else tensor.pin_memory()  # what is on disk stays there
+        return tensor if prepared.is_mapped else tensor.pin_memory()  # what is in a file stays there
 
     kept = {name: {v: place_tensor(tensor) for v, tensor in tensors.items()} for name, tensors in prepared.kept.items()}
     return ResidentVectors(prepared, device, {name: place_tensor(tensor) for name, tensor in base.items()}, kept)

@@ -68,7 +68,7 @@ class EngineConfig(ConfigSection):
     """Positions of one pass, for the activations."""
     swap: Literal["whole", "sliced"] = "whole"
     """Tensors that each GPU of an engine is given for a merge: all in full, or its own slice alone."""
-    vectors_per: Literal["engine", "host"] = "engine"
+    vectors_per: Literal["engine", "host"] = "host"
     """Owner of a copy of the prepared vectors: each engine for itself, as workers do, or those of a host together."""
 
 

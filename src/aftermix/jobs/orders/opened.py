@@ -20,6 +20,7 @@ from aftermix.merging.merge import Merger
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
 from aftermix.merging.prepared_gpu import ResidentVectors
 from aftermix.merging.recipe import MergeRecipe
+from aftermix.merging.sharing.vectors import prepare_shared_vectors
 from aftermix.runs.trials import Settings
 
 Place = Callable[[str], torch.Tensor | None]
@@ -85,11 +86,18 @@ class OpeningPlan:
     """False where nothing is left out by default, as in a merge of its own."""
     prepares: bool = False
     """True where vectors are prepared once."""
+    shared: Path | None = None
+    """Folder of prepared vectors that processes of this machine have in common; None where each has its own."""
 
 
 def plan_opening(config: Config, recipe: MergeRecipe, settings: Iterable[str]) -> OpeningPlan:
     """The opening for a search over the settings of those names: prepared, unless each point needs the vectors anew."""
     return OpeningPlan(config, prepares=leaves_vectors_as_they_are(recipe.method, settings))
+
+
+def prepare_opened_vectors(merger: Merger, opening: OpeningPlan) -> PreparedVectors:
+    """The vectors, prepared for this process or shared with others."""
+    return prepare_vectors(merger) if opening.shared is None else prepare_shared_vectors(merger, opening.shared)
 
 
 @dataclass(frozen=True)
@@ -121,4 +129,4 @@ def open_in_engine(plan: bytes) -> EngineMerges:
     config = asked.config
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=asked.for_search)
     merger = open_merger(config, open_pool(config), recipe)
-    return EngineMerges(OpenedMerges(config, merger, prepare_vectors(merger) if asked.prepares else None))
+    return EngineMerges(OpenedMerges(config, merger, prepare_opened_vectors(merger, asked) if asked.prepares else None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,11 @@ from aftermix import progress
 from aftermix.config import Split
 from aftermix.evaluation.places import ItemPlaces
 from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.orders.opened import plan_opening
 from aftermix.jobs.parallel.tasks import MeasureTask, TaskOrder
 from aftermix.jobs.parallel.worker import EvaluatorPlan, open_evaluator
+from aftermix.merging.prepared import count_prepared_bytes
+from aftermix.merging.sharing.vectors import share_vectors
 from aftermix.runs.answers.blocks import find_journal
 from aftermix.runs.answers.reading import keeps_answers
 from aftermix.runs.trials import ItemMeasurement, WorkerAttempt, mark_attempt
@@ -20,6 +23,7 @@ from aftermix.runs.workers.lost_attempts import LostAttemptRecord, note_lost_att
 from aftermix.search.space import SearchSpace
 from aftermix.workers.crew import LostAttempt, WorkerCrew
 from aftermix.workers.executor import Workplace
+from aftermix.workers.opening import WorkerSite
 
 
 class MeasuringCrew:
@@ -65,27 +69,39 @@ def hire_workers(
         yield evaluator
         return
 
-    plan = EvaluatorPlan(
-        config=evaluator.config,
-        run=run.resolve(),
-        settings=tuple(space.settings),
-        for_search=for_search,
-        threads=evaluator.threads,
-        keeps_answers=keeps_answers(run),
-        inputs=None if site.cluster is not None else evaluator.inputs,
-    )
-    place = Workplace(open_evaluator, plan, site.layout.build_environments(evaluator.threads))
-    evaluator.model_evaluator.engine.drop_weights()
-    progress.say(f"workers: {site.layout.describe()}")
+    with _open_shared_folder(evaluator, site, space) as shared:
+        plan = EvaluatorPlan(
+            config=evaluator.config,
+            run=run.resolve(),
+            settings=tuple(space.settings),
+            for_search=for_search,
+            threads=evaluator.threads,
+            keeps_answers=keeps_answers(run),
+            inputs=None if site.cluster is not None else evaluator.inputs,
+            shared=shared,
+        )
+        place = Workplace(open_evaluator, plan, site.layout.build_environments(evaluator.threads))
+        evaluator.model_evaluator.engine.drop_weights()
+        progress.say(f"workers: {site.layout.describe()}")
 
-    def note(lost: LostAttempt) -> None:
-        note_lost_attempt(run, LostAttemptRecord(**vars(lost)))
+        def note(lost: LostAttempt) -> None:
+            note_lost_attempt(run, LostAttemptRecord(**vars(lost)))
 
-    assert evaluator.config.evaluate is not None  # noqa: S101 - a run has it; for the type checker
-    executor = site.open_executor(place)
-    try:
-        timeout_s = evaluator.config.evaluate.timeout_s
-        crew = WorkerCrew(executor, place.workers, timeout_s=timeout_s, note=note)
-        yield replace(evaluator, crew=MeasuringCrew(crew))
-    finally:
-        executor.close()
+        assert evaluator.config.evaluate is not None  # noqa: S101 - a run has it; for the type checker
+        executor = site.open_executor(place)
+        try:
+            timeout_s = evaluator.config.evaluate.timeout_s
+            crew = WorkerCrew(executor, place.workers, timeout_s=timeout_s, note=note)
+            yield replace(evaluator, crew=MeasuringCrew(crew))
+        finally:
+            executor.close()
+
+
+def _open_shared_folder(
+    evaluator: MergeEvaluator, site: WorkerSite, space: SearchSpace
+) -> AbstractContextManager[Path | None]:
+    """The folder of vectors that several workers of this machine have in common; None where each prepares its own."""
+    opening = plan_opening(evaluator.config, evaluator.merger.recipe, space.settings)
+    if site.cluster is not None or site.layout.workers == 1 or not opening.prepares:
+        return nullcontext()
+    return share_vectors(count_prepared_bytes(evaluator.merger))

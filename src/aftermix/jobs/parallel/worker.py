@@ -36,6 +36,8 @@ class EvaluatorPlan:
     keeps_answers: bool
     inputs: InputStamps | None
     """Of the models as the run opened them; None where this machine may see other numbers of the same files."""
+    shared: Path | None = None
+    """Folder of prepared vectors that the workers of this machine have in common."""
 
 
 def open_evaluator(plan: EvaluatorPlan) -> Callable[[TaskOrder], ItemMeasurement]:
@@ -55,6 +57,7 @@ def open_evaluator(plan: EvaluatorPlan) -> Callable[[TaskOrder], ItemMeasurement
         threads=plan.threads,
         keeps_answers=plan.keeps_answers,
         inputs=plan.inputs,
+        shared=plan.shared,
     )
 
     def measure(order: TaskOrder) -> ItemMeasurement:

@@ -53,8 +53,8 @@ def _explain_exchange(setup: EngineSetup, point: PointTime) -> Iterator[str]:
         )
     if placement.copies == 1 and layout.engines_per_host > 1 and placement.place == "host":
         yield (
-            f"One copy of the prepared vectors serves {layout.engines_per_host} engines of a host; workers hold "
-            "one each, which is planned with `engine.vectors_per: engine`"
+            f"One copy of the prepared vectors serves {layout.engines_per_host} engines of a host, as "
+            "worker processes share it; actors of Ray hold one each, planned with `engine.vectors_per: engine`"
         )
     yield f"The exchange of weights is {point.swap_s / point.seconds:.1%} of a point"
     if hardware.engine.swap == "whole" and layout.gpus > 1 and placement.read_bytes:

@@ -1,0 +1,1 @@
+"""Prepared vectors that several processes of one machine have in common."""
