@@ -30,22 +30,18 @@ from aftermix.checkpoints.formats.lora.factors import (
 )
 from aftermix.checkpoints.formats.lora.writer import BIAS, PeftTensors
 from aftermix.checkpoints.model import TensorInfo, hold_equal, read_tensor
-from aftermix.checkpoints.model_files import list_input_files, read_companion_files
-from aftermix.checkpoints.pool import ModelPool, open_pool
-from aftermix.checkpoints.safe_files import InputStamps
+from aftermix.checkpoints.model_files import read_companion_files
+from aftermix.checkpoints.pool import ModelPool
 from aftermix.checkpoints.writer import follow_links, stage_folder
-from aftermix.config import Config, require
+from aftermix.config import Config
 from aftermix.errors import Problem, join_place, refuse_if_any
-from aftermix.jobs.job_kind import NEEDED
-from aftermix.jobs.merge.command import refuse_output
-from aftermix.jobs.merge.given_weights import read_given_weights
+from aftermix.jobs.merge.command import open_given_merge
 from aftermix.jobs.merge.merged_tensor import compute_merged_difference, compute_merged_tensor, read_base_tensor
 from aftermix.jobs.merge.model_card import build_model_card
-from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.provenance import format_recipe, lock
 from aftermix.merging.blocks import start_threads
 from aftermix.merging.merge import Merger
-from aftermix.merging.recipe import MergeRecipe, Weights, check_weights
+from aftermix.merging.recipe import Weights
 from aftermix.merging.rules.inter import weighted_mean, weighted_sum
 from aftermix.merging.rules.intra import keep_all
 from aftermix.runs.input_records import LOCK_FILE
@@ -66,17 +62,9 @@ def merge_as_adapter(
     No module gets more than `rank`; without it, as many as its vectors have together. Raises :class:`AftermixError`,
     with nothing written, for a vector that is no adapter, and for DoRA in an exact sum.
     """
-    require(config, *NEEDED["merge"])
-    weights = read_given_weights(config)
-    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
-    check_weights(recipe, weights)
-
-    pool = open_pool(config)
-    inputs = InputStamps.take(list_input_files(pool))
-    refuse_output(output, pool)
-    merger = open_merger(config, pool, recipe)
+    merger, weights, inputs = open_given_merge(config, output)
     merger.refuse_unfit_weights(weights)
-    for line in describe_alignment(pool.base, pool.experts):
+    for line in describe_alignment(merger.pool.base, merger.pool.experts):
         log(line)
     job = _AdapterMerge(merger, weights, _list_adapters(merger, weights, rank=rank), rank)
 

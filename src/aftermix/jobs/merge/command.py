@@ -49,16 +49,8 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
     Everything is checked before the first weight is read. Raises :class:`AftermixError`, with nothing written, on bad
     input.
     """
-    require(config, *NEEDED["merge"])
-    weights = read_given_weights(config)
-    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
-    check_weights(recipe, weights)
-
-    pool = open_pool(config)
-    inputs = InputStamps.take(list_input_files(pool))
-    refuse_output(output, pool)
-
-    merger = open_merger(config, pool, recipe)
+    merger, weights, inputs = open_given_merge(config, output)
+    pool, recipe = merger.pool, merger.recipe
     checked = ExclusiveCheck(merger, weights) if check else None
     settings = [
         remark
@@ -78,6 +70,22 @@ def merge(config: Config, output: Path, *, log: Callable[[str], object] = lambda
     if checked is not None:
         log(checked.summarise())
     return folder
+
+
+def open_given_merge(config: Config, output: Path) -> tuple[Merger, Weights, InputStamps]:
+    """The merge of `config`, to be written to `output`, its weights, and stamps of the models that it reads.
+
+    No weight is read. Raises :class:`AftermixError` on bad input.
+    """
+    require(config, *NEEDED["merge"])
+    weights = read_given_weights(config)
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
+    check_weights(recipe, weights)
+
+    pool = open_pool(config)
+    inputs = InputStamps.take(list_input_files(pool))
+    refuse_output(output, pool)
+    return open_merger(config, pool, recipe), weights, inputs
 
 
 def write_model(
