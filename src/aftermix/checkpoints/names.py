@@ -56,6 +56,9 @@ EMBEDDING_BY_LAYERS = {
 COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 """Further names of :data:`SHARED`, the embedding that the two halves of a model have in common."""
 
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+"""Keys of the number of layers in the configuration of a language model."""
+
 COMPUTED = re.compile(
     r"(^|\.)(\w*inv_freq|(cos|sin|cos_sin)(_cached?)?|freqs_(cis|cos|sin)|(rope|rotary\w*)\.freqs|masked_bias|causal_mask"
     r"|attn_mask|position_ids|token_type_ids|relative_position_index|num_batches_tracked)$"
@@ -180,6 +183,11 @@ def select_text_config(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration of the language model: a part of a multimodal one, or all of it."""
     nested = config.get("text_config")
     return nested if isinstance(nested, dict) else config
+
+
+def count_layers(text: Mapping[str, Any]) -> int | None:
+    """Number of layers in the configuration of a language model; None where it says none."""
+    return next((text[key] for key in LAYER_COUNTS if type(text.get(key)) is int), None)
 
 
 def is_computed(name: str, shape: tuple[int, ...]) -> bool:

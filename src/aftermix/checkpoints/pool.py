@@ -221,10 +221,12 @@ def _stack_models(
         model, where = models[name], f"vectors.{name}.layers"
         if vector.layers is None or model is None:
             continue
+
         if config.base:
             found = "stacks blocks, and a vector has those of its base"
             problems.append(Problem(where, found, "Remove `base:`, and merge models themselves (`method: linear`)."))
             continue
+
         try:
             stacked[name] = stack_blocks(model, vector.layers, where=where)
         except AftermixError as error:

@@ -14,7 +14,7 @@ import torch
 from aftermix.checkpoints.hub import locate
 from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.checkpoints.safe_files import InputStamps
-from aftermix.config import Config, Split, TrainConfig, require
+from aftermix.config import Config, EvaluateConfig, Split, TrainConfig, require
 from aftermix.errors import AftermixError, ConfigError, Problem
 from aftermix.jobs.compare.checks import refuse_bad_rivals
 from aftermix.jobs.compare.contest_counts import count_contest
@@ -47,6 +47,7 @@ from aftermix.search.objective import ObjectiveSet
 from aftermix.search.space import SearchSpace
 from aftermix.training.base_model import open_base
 from aftermix.training.trainer import uses_cuda
+from aftermix.workers.layout import WorkerLayout
 from aftermix.workers.opening import find_site
 
 if TYPE_CHECKING:
@@ -253,11 +254,8 @@ def _plan_evaluations(
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
 
-    site = find_site(config.evaluate)
-    if site is not None:
-        site.leave()
-        torch.set_num_threads(site.layout.threads)
-    local = site.layout.workers if site is not None and site.cluster is None else 1
+    layout = _settle_workers(config.evaluate)
+    local = layout.workers if layout is not None and layout.cluster is None else 1
     suite = open_task_suite(config.evaluate)
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
     opening = plan_opening(config, merger.recipe, space.settings if space is not None else {})
@@ -275,7 +273,6 @@ def _plan_evaluations(
     earlier = _count_earlier(source, config, merger, evaluator, space=space, threads=threads)
     measurements["search"] = max(0, measurements["search"] - earlier.saved)
     splits: tuple[Split, ...] = ("search", "select", "test")
-    once = opening.prepares
     per_model = {split: sum(suite.count_tokens(split, lm).values()) for split in splits}
     remarks = (*suite.remarks, *remark_on_warnings(suite.take_warnings()))
 
@@ -283,7 +280,7 @@ def _plan_evaluations(
         parameters=pool.parameters,
         disk_bytes=disk * (1 + sum(models for models, _ in contest.trainings.values())),
         memory_bytes=BYTES_PER_NUMBER * pool.parameters * (4 * bool(contest.trainings) + local)
-        + (count_prepared_bytes(merger) if once else 0),
+        + (count_prepared_bytes(merger) if opening.prepares else 0),
         memory_free_bytes=free,
         measurements=measurements,
         items=suite.count_items(),
@@ -292,15 +289,15 @@ def _plan_evaluations(
         cut_prompts=suite.count_cut_prompts(lm),
         tokens={split: count * measurements[split] for split, count in per_model.items()},
         tokens_per_s=suite.measure_speed(lm),
-        workers=site.layout.describe() if site is not None else "",
-        at_once=count_at_once(config, site.layout.workers, batches=space is not None) if site is not None else {},
+        workers=layout.describe() if layout is not None else "",
+        at_once=count_at_once(config, layout.workers, batches=space is not None) if layout is not None else {},
         threads=threads,
         busy_cores=busy,
         engine=describe_engine(config.evaluate.engine),
         sharing=suite.describe_sharing(lm),
         runs=describe_runs(config, suite.count_items(), **cost) if space is not None else "",
         combine_s=_measure_combine_s(merger)
-        if once and not merger.recipe.method.surveys_tensors
+        if opening.prepares and not merger.recipe.method.surveys_tensors
         else _measure_merge_s(merger),
         space=describe_space(config, space) if space is not None else describe_mixtures(config),
         training=list_training_tokens(config),
@@ -314,6 +311,16 @@ def _plan_evaluations(
         compared_tokens=contest.tokens,
         compared_tokens_per_s=_measure_mixture_speed(config, lambda _: contest.settings),
     )
+
+
+def _settle_workers(config: EvaluateConfig) -> WorkerLayout | None:
+    """Workers that would measure, and what they run on; this process then computes with the threads of one of them."""
+    site = find_site(config)
+    if site is None:
+        return None
+    site.leave()
+    torch.set_num_threads(site.layout.threads)
+    return site.layout
 
 
 def _count_earlier(

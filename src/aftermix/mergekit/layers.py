@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from aftermix.checkpoints.hub import locate
+from aftermix.checkpoints.names import count_layers
 from aftermix.checkpoints.safe_files import read_json
 from aftermix.errors import CheckpointError, ConfigError
 
-KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
-
-def count_layers(model: str) -> int:
+def read_layer_count(model: str) -> int:
     """Number of layers in the configuration of `model`. Raises :class:`CheckpointError`, :class:`ConfigError`."""
     folder = locate(model)
     try:
@@ -20,7 +19,6 @@ def count_layers(model: str) -> int:
 
     nested = config.get("text_config")
     for part in (config, nested if isinstance(nested, dict) else {}):
-        for key in KEYS:
-            if isinstance(part.get(key), int):
-                return int(part[key])
+        if (count := count_layers(part)) is not None:
+            return count
     raise ConfigError(model, "does not say how many layers it has", "List it under `models`.")

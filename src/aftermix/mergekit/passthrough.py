@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,7 @@ ONE_MODEL = "All slices are of one model here: stack those of several with merge
 
 def read_passthrough(reading: RecipeReading, base: str | None) -> dict[str, Any]:
     """The section `vectors`: the one model, with the ranges of its blocks. What does not fit is kept in `reading`."""
-    if reading.values.get("parameters"):
-        reading.refuse("parameters", "scale tensors", "Remove them: blocks are stacked as they are.")
+    _refuse_scales(reading, "parameters", reading.values)
     taken = list(_list_slices(reading))
     models = list(dict.fromkeys(model for model, _ in taken))
     if len(models) > 1:
@@ -50,8 +49,7 @@ def _list_slices(reading: RecipeReading) -> Iterator[tuple[str, list[int] | None
             continue
         known = ("model", "parameters") if given == ["models"] else ("model", "parameters", "layer_range")
         reading.refuse_unknown(place, source, known, owner="An entry")
-        if source.get("parameters"):
-            reading.refuse(f"{place}.parameters", "scale tensors", "Remove them: blocks are stacked as they are.")
+        _refuse_scales(reading, f"{place}.parameters", source)
         read = partial(parse_reference, source.get("model"), where=f"{reading.where}: {place}.model")
         model, layers = reading.attempt(read), source.get("layer_range")
         if given == ["slices"] and not (isinstance(layers, list) and [type(end) for end in layers] == [int, int]):
@@ -66,7 +64,12 @@ def _read_only_source(reading: RecipeReading, place: str, entry: Any) -> Any:
     if not isinstance(entry, dict):
         return None
     reading.refuse_unknown(place, entry, ("sources", "parameters"), owner="A slice")
-    if entry.get("parameters"):
-        reading.refuse(f"{place}.parameters", "scale tensors", "Remove them: blocks are stacked as they are.")
+    _refuse_scales(reading, f"{place}.parameters", entry)
     sources = entry.get("sources")
     return sources[0] if isinstance(sources, list) and len(sources) == 1 else None
+
+
+def _refuse_scales(reading: RecipeReading, place: str, entry: Mapping[str, Any]) -> None:
+    """Keep the problem of an entry with parameters, which stand at `place`: those of this method are scales."""
+    if entry.get("parameters"):
+        reading.refuse(place, "scale tensors", "Remove them: blocks are stacked as they are.")

@@ -9,7 +9,7 @@ from typing import Any
 
 from aftermix.config.places import Weight, list_numbers
 from aftermix.errors import AftermixError, Problem, ask_meant
-from aftermix.mergekit.layers import count_layers
+from aftermix.mergekit.layers import read_layer_count
 from aftermix.mergekit.references import parse_reference
 from aftermix.mergekit.settings import MergekitSetting, Scope, settle
 from aftermix.mergekit.weightless import OPTIONS
@@ -217,7 +217,7 @@ def _read_only_slice(reading: RecipeReading, outer: list[Scope]) -> tuple[Any, l
 
 
 def _check_layers(reading: RecipeReading, place: str, model: str, layers: Any) -> None:
-    layer_count = reading.attempt(lambda: count_layers(model))
+    layer_count = reading.attempt(lambda: read_layer_count(model))
     if layer_count is not None and layers != [0, layer_count]:
         reading.refuse(
             place, f"is {layers}, and '{model}' has the layers [0, {layer_count}]", "Take all layers of each model."

@@ -182,8 +182,8 @@ def _open_blocks(info: TensorInfo, tensor: torch.Tensor) -> TensorBlocks:
 
 def count_prepared_bytes(merger: Merger) -> int:
     """Size in bytes of all kept tensors in their working types."""
-    moved = [info for info in merger.pool.layout if merger.moves(info)]
-    return len(merger.vectors) * sum(info.elements * choose_working_type(info.dtype).itemsize for info in moved)
+    sizes = (info.elements * choose_working_type(info.dtype).itemsize for info in list_moved(merger))
+    return len(merger.vectors) * sum(sizes)
 
 
 def prepare_vectors(merger: Merger, *, memory_bytes: int | None = None, scratch: Path | None = None) -> PreparedVectors:
@@ -207,14 +207,7 @@ def prepare_vectors(merger: Merger, *, memory_bytes: int | None = None, scratch:
 
 
 def list_moved(merger: Merger) -> tuple[TensorInfo, ...]:
-    """Tensors that `merger` moves.
-
-    The others are checked for NaN and Inf here, since the result holds them and nothing else reads them.
-    """
-    for info in merger.pool.layout:
-        if not merger.moves(info):
-            for span in list_block_spans(info.shape):
-                merger.read_unmoved(info, span)
+    """Tensors that `merger` moves."""
     return tuple(info for info in merger.pool.layout if merger.moves(info))
 
 
@@ -222,6 +215,11 @@ def _prepare(
     merger: Merger, moved: tuple[TensorInfo, ...], largest: dict[str, LargestMagnitudes], *, label: str
 ) -> Iterator[tuple[str, KeptTensors]]:
     """Kept tensors by tensor name; `largest` is filled on the way."""
+    for info in merger.pool.layout:
+        if not merger.moves(info):  # checked here, since the result holds them and nothing else reads them
+            for span in list_block_spans(info.shape):
+                merger.read_unmoved(info, span)
+
     threads = torch.get_num_threads()
     with start_threads(threads) as pool:
         for info in bar(moved, label=label, unit="tensor"):

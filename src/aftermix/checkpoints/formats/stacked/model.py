@@ -16,11 +16,9 @@ import torch
 
 from aftermix.checkpoints.alignment.families.unloaded import STACK
 from aftermix.checkpoints.model import Model, Span, TensorInfo, describe_storage
-from aftermix.checkpoints.names import select_text_config
+from aftermix.checkpoints.names import LAYER_COUNTS, count_layers, select_text_config
 from aftermix.errors import CheckpointError
 
-COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-"""Keys of the number of blocks."""
 NUMBERED = ("mlp_only_layers",)
 """Keys that list numbers of blocks."""
 PERIODS = {
@@ -61,9 +59,9 @@ class StackedModel:
         """The source's configuration for so many blocks; what it lists block by block goes with its block."""
         config = deepcopy(self.source.config)
         text = select_text_config(config)
-        count = count_blocks(text)
+        count = count_layers(text)
         for key, value in text.items():
-            if key in COUNTS:
+            if key in LAYER_COUNTS:
                 text[key] = len(self.taken)
             elif key in NUMBERED and value:
                 text[key] = [number for number, block in enumerate(self.taken) if block in value]
@@ -117,12 +115,7 @@ class StackedModel:
         return [f"is a stack of {len(self.taken)} blocks of {self._count()}", *describe_storage(self.source)]
 
     def _count(self) -> int:
-        return count_blocks(select_text_config(self.source.config)) or 0
-
-
-def count_blocks(text: dict[str, Any]) -> int | None:
-    """Number of blocks in the configuration of a language model; None where it says none."""
-    return next((text[key] for key in COUNTS if type(text.get(key)) is int), None)
+        return count_layers(select_text_config(self.source.config)) or 0
 
 
 def stack_blocks(source: Model, ranges: Sequence[tuple[int, int]], *, where: str) -> StackedModel:
@@ -132,16 +125,18 @@ def stack_blocks(source: Model, ranges: Sequence[tuple[int, int]], *, where: str
     their names, and one of which a rule over its number says what a block is: a block would be read as another kind.
     """
     text = select_text_config(source.config)
-    count = count_blocks(text)
+    count = count_layers(text)
     numbers = {int(match[1]) for name in source.tensors if (match := STACK.match(name))}
     if count is None or not set(range(count)) <= numbers:
         found = f"expected blocks by number in '{source.label}', found {len(numbers)} of {count}"
         raise CheckpointError(where, found, "Take a decoder whose tensors are named `model.layers.N`, or leave it out.")
+
     outside = [(start, stop) for start, stop in ranges if not 0 <= start < stop <= count]
     if outside:
         start, stop = outside[0]
         found = f"expected 0 <= start < end <= {count}, the blocks of '{source.label}', found [{start}, {stop}]"
         raise CheckpointError(where, found, "Correct the range; its end is not taken.")
+
     ruled = [
         key
         for key, alike in PERIODS.items()
@@ -150,4 +145,5 @@ def stack_blocks(source: Model, ranges: Sequence[tuple[int, int]], *, where: str
     if ruled:
         found = f"the kind of a block of '{source.label}' follows from its number (`{ruled[0]}: {text[ruled[0]]}`)"
         raise CheckpointError(where, found, "Such blocks cannot be stacked in another order.")
+
     return StackedModel(source, tuple(block for start, stop in ranges for block in range(start, stop)))
