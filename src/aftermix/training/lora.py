@@ -1,11 +1,16 @@
-"""Low-rank adapters: trained in place of the weights, and folded into them when the expert is written."""
+"""Low-rank adapters: trained in place of the weights, folded into them when the expert is written, and kept beside."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
+from safetensors.torch import save
 
+from aftermix.checkpoints.formats.lora.adapter import WEIGHTS
+from aftermix.checkpoints.formats.lora.config import CONFIG
+from aftermix.checkpoints.formats.lora.names import ROOT
 from aftermix.checkpoints.names import build_matcher
 from aftermix.config import LoraConfig
 from aftermix.errors import TrainingError
@@ -15,6 +20,8 @@ from aftermix.seeds import derived_seed
 ADAPTER = "default"
 BASE_LAYER = "base_layer."
 SHOWN = 3
+ADAPTER_FOLDER = "adapter"
+"""Folder of an expert with its adapters as PEFT stores them."""
 
 
 def add_adapters(model: Any, config: LoraConfig, *, seed: int, where: str = "train.lora") -> list[str]:
@@ -61,6 +68,26 @@ def fold_adapters(model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch
             change = (high @ low) * modules[layer].scaling[ADAPTER]
             tensors[plain] = tensor.float() + (change.T if modules[layer].fan_in_fan_out else change)
     return tensors
+
+
+def format_adapter(model: Any, state: dict[str, torch.Tensor], *, base: str) -> dict[str, bytes]:
+    """The files of the adapters in `state` as PEFT stores them, by their path in the expert's folder.
+
+    Factors are those that were trained, in float32; `base` is what their settings call the base.
+    """
+    factors = {
+        f"{ROOT}{name.replace(f'.{ADAPTER}.', '.')}": tensor.detach().cpu().contiguous()
+        for name, tensor in state.items()
+        if ".lora_" in name
+    }
+    told = {"base_model_name_or_path": base, "inference_mode": True, "task_type": "CAUSAL_LM"}
+    settings = model.peft_config[ADAPTER].to_dict() | told
+    values = {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(settings.items())}
+
+    return {
+        f"{ADAPTER_FOLDER}/{WEIGHTS}": save(factors, metadata={"format": "pt"}),
+        f"{ADAPTER_FOLDER}/{CONFIG}": (json.dumps(values, indent=2) + "\n").encode(),
+    }
 
 
 def _import_peft(where: str) -> Any:

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
-from aftermix.config import LoraConfig
+from aftermix.config import Config, LoraConfig, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, TrainingError
 from aftermix.jobs.doctor.command import doctor
+from aftermix.jobs.merge.command import merge
 from aftermix.jobs.train.command import train
 from aftermix.training.distributed.processes import gather_state
 from aftermix.training.lora import add_adapters, fold_adapters
@@ -102,6 +103,32 @@ def test_an_expert_from_adapters_is_a_whole_model(make_config: Any, base_folder:
     assert not torch.equal(early[name], expert[name])
     again = train(make_config(**options), tmp_path / "again")["cats"]
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_the_adapter_lies_beside_the_expert_as_peft_stores_it(
+    make_config: Any, base_folder: Path, tmp_path: Path
+) -> None:
+    """peft applies it to the base and has the expert's outputs; merged at weight 1 it is the expert before rounding."""
+    lora = {"rank": 4, "alpha": 6.0, "targets": ["self_attn", "up_proj"]}
+    config = make_config(lora=lora, dtype="float32", vector="none", checkpoint_tokens=256)
+    expert = train(config, tmp_path / "out")["cats"]
+    assert (tmp_path / "out/cats-checkpoints/tokens-000000000256/adapter/adapter_model.safetensors").is_file()
+
+    ids = torch.arange(1, 13).view(2, 6)
+    base, whole = (AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32) for place in (base_folder, expert))
+    with torch.no_grad():
+        before, expected = (each(input_ids=ids).logits for each in (base, whole))
+        adapted = peft.PeftModel.from_pretrained(base, expert / "adapter").eval()(input_ids=ids).logits
+    assert float((expected - before).abs().max()) > 1e-3
+    torch.testing.assert_close(adapted, expected, atol=2e-6, rtol=0)
+
+    settings = json.loads((expert / "adapter/adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(base_folder)
+    vectors = {"v": VectorConfig(model=str(expert / "adapter"), weight=1.0)}
+    merge(Config(base=str(base_folder), vectors=vectors, merge=MergeConfig(dtype="float32")), tmp_path / "merged")
+    merged, trained = (load_file(place / "model.safetensors") for place in (tmp_path / "merged", expert))
+    for name, tensor in trained.items():
+        torch.testing.assert_close(merged[name], tensor, atol=1e-7, rtol=0)
 
 
 @pytest.mark.parametrize(

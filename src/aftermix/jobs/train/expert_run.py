@@ -246,12 +246,13 @@ class _ExpertWriter:
         if read_process_index() != 0:
             return None
 
+        companions: dict[str, bytes] = {}
         if self.settings.lora is not None:
-            from aftermix.training.lora import fold_adapters
+            from aftermix.training.lora import fold_adapters, format_adapter
 
+            companions |= format_adapter(self.model, state, base=self.base.label)
             state = fold_adapters(self.model, state)
         record = self._build_record(tokens=tokens, losses=losses).model_copy(update=more)
-        companions: dict[str, bytes] = {}
         if self.curve is not None and self.plan.held_out is not None:
             measured = self.curve.measured
             record = record.model_copy(update={"held_out": self.plan.held_out.build_record(measured)})
