@@ -111,7 +111,9 @@ def test_the_adapter_lies_beside_the_expert_as_peft_stores_it(
     """peft applies it to the base and has the expert's outputs; merged at weight 1 it is the expert before rounding."""
     lora = {"rank": 4, "alpha": 6.0, "targets": ["self_attn", "up_proj"]}
     config = make_config(lora=lora, dtype="float32", vector="none", checkpoint_tokens=256)
-    expert = train(config, tmp_path / "out")["cats"]
+    told: list[str] = []
+    expert = train(config, tmp_path / "out", log=told.append)["cats"]
+    assert not [line for line in told if "rounding lost" in line]  # float32 rounds nothing of note
     assert (tmp_path / "out/cats-checkpoints/tokens-000000000256/adapter/adapter_model.safetensors").is_file()
 
     ids = torch.arange(1, 13).view(2, 6)
@@ -207,3 +209,10 @@ def test_faults_of_a_datasets_own_adapters_have_its_place(
     diagnosis = doctor(make_config(datasets=datasets))
     assert [str(problem) for problem in diagnosis.problems if re.match(message, str(problem))]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_rounded_expert_without_vector_is_told_where_its_change_lies(make_config: Any, tmp_path: Path) -> None:
+    told: list[str] = []
+    train(make_config(lora={"rank": 2}, vector="none"), tmp_path / "out", log=told.append)
+    (line,) = [line for line in told if "rounding lost" in line]
+    assert line.endswith("of its entries from the weights that serve; adapter/ has them")

@@ -33,6 +33,7 @@ from aftermix.training.data.packing import PackedTokens
 from aftermix.training.distributed.processes import count_processes, gather_state, read_process_index, wait_for_all
 from aftermix.training.expert import is_already_trained, write_expert
 from aftermix.training.held_out.curve import HeldOutCurve
+from aftermix.training.lora import ADAPTER_FOLDER, add_adapters, fold_adapters, format_adapter
 from aftermix.training.resuming import ResumePoints
 from aftermix.training.trainer import TrainingRecipe, average_last_losses, train_one
 from aftermix.training.vectors.own_vector import describe_rounding, parse_vector_type
@@ -134,8 +135,6 @@ def make_trainable(model: Any, settings: TrainConfig, *, where: str = "train.lor
     """
     if settings.lora is None:
         return freeze(model, settings.freeze)
-    from aftermix.training.lora import add_adapters  # peft is an extra
-
     return add_adapters(model, settings.lora, seed=settings.seed, where=where)
 
 
@@ -156,7 +155,8 @@ def train_expert(
     plan.resume.remove()  # only here: whatever fails before may be mended, and the run goes on
     log(f"{plan.name}: wrote {plan.folder}")
     if vector is not None and vector.rounding_lost:
-        log(f"{plan.name}: {describe_rounding(vector)}")
+        adapters = ADAPTER_FOLDER if settings.lora is not None else None
+        log(f"{plan.name}: {describe_rounding(vector, adapters=adapters)}")
     wait_for_all()
     gc.collect()  # the Trainer leaves reference cycles, and the next expert needs the room
 
@@ -248,8 +248,6 @@ class _ExpertWriter:
 
         companions: dict[str, bytes] = {}
         if self.settings.lora is not None:
-            from aftermix.training.lora import fold_adapters, format_adapter
-
             companions |= format_adapter(self.model, state, base=self.base.label)
             state = fold_adapters(self.model, state)
         record = self._build_record(tokens=tokens, losses=losses).model_copy(update=more)

@@ -66,9 +66,11 @@ def parse_vector_type(name: str) -> VectorType | None:
     return None if name == "none" else "float32" if name == "float32" else "bfloat16"
 
 
-def describe_rounding(vector: OwnVectorRecord) -> str:
-    """Describe how much the stored weights of an expert lost of its vector."""
+def describe_rounding(vector: OwnVectorRecord, *, adapters: str | None = None) -> str:
+    """Describe how much the stored weights of an expert lost of its vector; `adapters` names a folder that has it."""
     lost = f"rounding lost {vector.rounding_lost:.1%} of the vector's norm and {vector.unmoved:.1%} of its entries"
+    if vector.file is None and adapters is not None:
+        return f"{lost} from the weights that serve; {adapters}/ has them"
     if vector.file is None:
         return f"{lost}; `train.vector: bfloat16` keeps them"
     return f"{lost} from the weights that serve; {vector.file} has them ({vector.dtype})"
