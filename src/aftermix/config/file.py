@@ -109,16 +109,20 @@ def translate_error(where: str, detail: Any, *, root: type[BaseModel] = Config) 
         known = ", ".join(list_fields(detail["loc"][:-1], root=root))
         question = f" Did you mean `{meant}`?" if meant else ""
         return Problem(f"{where}: {place}", "is not a known key", f"This section takes: {known}.{question}")
+
     found, remedy = detail.get("input"), "See docs/configuration.md for this field."
     if detail["type"] == "literal_error":
         remedy = ask_meant(remedy, found, re.findall(r"'([^']+)'", detail["ctx"]["expected"]))
+
     shown = f"{found!r}" if isinstance(found, str | int | float | bool) or found is None else type(found).__name__
     if isinstance(found, float) and not math.isfinite(found):
         shown = str(found)
+
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "too_short":
         least, shown = detail["ctx"]["min_length"], str(detail["ctx"]["actual_length"])
         message = f"expected at least {least} of them"
+
     # A section that contradicts itself has said what is wrong; that it is a mapping tells nothing more.
     text = message if isinstance(found, dict) and detail["type"] == "value_error" else f"{message}, found {shown}"
     return Problem(f"{where}: {place}", text, remedy)

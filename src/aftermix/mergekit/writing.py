@@ -180,6 +180,7 @@ def _check_vectors(config: Config, bound: BoundMethod) -> Iterator[Problem]:
         yield Problem("base", f"{bound.name} needs the base of its vectors", "Add `base: PATH`.")
     if config.merge.vocabulary is not None:
         yield Problem("merge.vocabulary", "mergekit aligns tokens by rules of its own", "Remove it.")
+
     placed = [(name, key) for name in sorted(config.vectors) for key in ("weight", "density")]
     for name, key in placed:
         rules = getattr(config.vectors[name], key)
@@ -187,10 +188,12 @@ def _check_vectors(config: Config, bound: BoundMethod) -> Iterator[Problem]:
         if other := next((part for part in parts if not is_part_of_names(part)), None):
             found = f"'{other}' is a pattern; mergekit's filters are parts of names"
             yield Problem(join_place("vectors", name, key), found, "Name parts of names.")
+
     for name in sorted(name for name, vector in config.vectors.items() if vector.prefix):
         yield Problem(
             join_place("vectors", name, "prefix"), "mergekit maps no names", "Store the model under the base's names."
         )
+
     for name in sorted(name for name, vector in config.vectors.items() if vector.layers):
         found = "is written by hand in mergekit, as `passthrough` with `slices`"
         yield Problem(join_place("vectors", name, "layers"), found, "Merge the stack here, and name the result.")

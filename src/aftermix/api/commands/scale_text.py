@@ -21,9 +21,11 @@ def describe_scale_plan(plan: ScalePlan) -> Iterator[str]:
     yield from _describe_engines(plan)
     yield from _describe_bytes(plan)
     yield from _describe_point(plan)
+
     for time in plan.times:
         hours = f", {time.gpu_hours:,.1f} GPU hours" if time.gpus else ""
         yield f"{f'Time {time.phase}':<15} {format_time(time.seconds)}{hours}: {time.words}"
+
     for rival in plan.rivals:
         yield (
             f"Ratios of {rival.datasets:<5} {rival.search:,.1f} GPU hours of search, {rival.mixing:,.1f} of one "
@@ -31,6 +33,7 @@ def describe_scale_plan(plan: ScalePlan) -> Iterator[str]:
         )
     if plan.rivals:
         yield from _describe_paper()
+
     yield from (f"First to fail   {limit}" for limit in plan.limits)
     for start in range(0, len(plan.assumptions), ASSUMPTIONS_A_LINE):
         yield f"Assumed         {', '.join(plan.assumptions[start : start + ASSUMPTIONS_A_LINE])}"

@@ -55,6 +55,7 @@ def load_target(target: str, *, base: str | None, prefixes: Mapping[str, str] | 
     else:
         vector = VectorConfig(model=target, prefix=dict(prefixes) if prefixes else None)
         config = Config(base=base, vectors={_derive_name(target): vector})
+
     require(config, "base", "vectors")
     return config
 

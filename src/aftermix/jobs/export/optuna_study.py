@@ -76,6 +76,7 @@ def _freeze_trial(
     settings = {f"settings.{name}": _show_setting(space, name, value) for name, value in trial.settings.items()}
     ranges = {name: _describe_weight(space, name, weight) for name, weight in trial.weights.items()}
     kinds = {f"settings.{name}": _describe_setting(space, name, value) for name, value in trial.settings.items()}
+
     made = optuna.trial.create_trial(
         params={**trial.weights, **settings},
         distributions={**ranges, **kinds},
@@ -87,6 +88,7 @@ def _freeze_trial(
             **{key: getattr(trial, key) for key in ("origin", "strategy", "error") if getattr(trial, key) is not None},
         },
     )
+
     made.datetime_start, made.datetime_complete = begin, end
     return made
 

@@ -17,8 +17,10 @@ def plan_rounds(config: Config) -> JobEstimate:
     section = check_iteration(config)
     assert config.base is not None  # noqa: S101 - checked above; for the type checker
     assert config.train is not None  # noqa: S101
+
     training = plan(build_training_file(config, config.base))
     found = plan(build_search_file(config, config.base, dict.fromkeys(config.train.datasets, config.base)))
+
     return replace(
         found,
         disk_bytes=section.rounds * (training.disk_bytes + found.disk_bytes),

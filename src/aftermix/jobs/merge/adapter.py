@@ -265,6 +265,7 @@ def _is_tied(job: _AdapterMerge, info: TensorInfo) -> bool:
 def _list_adapters(merger: Merger, weights: Weights, *, rank: int | None) -> dict[str, LoraAdapter]:
     """The vectors in use as adapters. Raises :class:`ManyProblemsError` naming each that is none, or not exact."""
     problems, adapters = [], {}
+
     for vector in merger.vectors:
         if weights.get(vector, 0.0) == 0.0:
             continue
@@ -278,6 +279,7 @@ def _list_adapters(merger: Merger, weights: Weights, *, rank: int | None) -> dic
             problems.append(Problem(where, found, remedy))
         else:
             adapters[vector] = expert
+
     if not adapters and not problems:
         problems.append(Problem("vectors", "all weigh 0, so that nothing is left to write", "Give a weight."))
     refuse_if_any(problems)

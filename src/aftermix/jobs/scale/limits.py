@@ -44,6 +44,7 @@ def _describe_total(total: MemoryTotal, holdings: Sequence[Holding], verdict: st
 def _explain_exchange(setup: EngineSetup, point: PointTime) -> Iterator[str]:
     """The vectors that memory does not hold, and the share of a point that is no evaluation."""
     hardware, layout, placement = setup.hardware, setup.layout, setup.placement
+
     if placement.place == "disk":
         needed = placement.copies * placement.prepared_bytes
         room = MEMORY_SHARE * hardware.host.memory_gb
@@ -51,12 +52,15 @@ def _explain_exchange(setup: EngineSetup, point: PointTime) -> Iterator[str]:
             f"Prepared vectors ({needed / GB:,.0f} GB on each host) exceed half of its memory ({room:,.0f} GB): they "
             f"lie in a scratch file, and an exchange of weights waits {point.read_s:,.0f} s for the disk"
         )
+
     if placement.copies == 1 and layout.engines_per_host > 1 and placement.place == "host":
         yield (
             f"One copy of the prepared vectors serves {layout.engines_per_host} engines of a host, as "
             "worker processes share it; actors of Ray hold one each, planned with `engine.vectors_per: engine`"
         )
+
     yield f"The exchange of weights is {point.swap_s / point.seconds:.1%} of a point"
+
     if hardware.engine.swap == "whole" and layout.gpus > 1 and placement.read_bytes:
         yield (
             f"Each of an engine's {layout.gpus} GPUs takes in every tensor in full; `engine.swap: sliced` would be "

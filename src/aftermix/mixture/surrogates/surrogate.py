@@ -102,6 +102,7 @@ class Surrogate:
         names, by_items = _check_names(capabilities, scores_NM), dict(responses or {})
         _refuse_too_few(weights_NK, scores_NM)
         varying = [m for m, column_N in enumerate(scores_NM.T) if not is_constant(column_N)]
+
         # Small matrices: threads only cost, and with them the last bits would hang on their number.
         with _open_thread_controller().limit(limits=1):
             folds_RN = draw_folds(weights_NK, seed=seed)
@@ -111,14 +112,17 @@ class Surrogate:
             models = {
                 m: _fit_model(weights_NK, scores_NM[:, m], chosen[m], out[m], by_items.get(names[m])) for m in varying
             }
+
         choice = tuple(chosen.get(m, CONSTANT) for m in range(len(names)))
         report = tuple(
             CapabilityReport(name, choice[m], scores_by_capability.get(m, {})) for m, name in enumerate(names)
         )
+
         residuals_NM, held_out_RNM = np.zeros_like(scores_NM), np.tile(scores_NM, (len(folds_RN), 1, 1))
         for m in varying:
             held_out_RNM[:, :, m] = out[m].predicted[chosen[m]]
             residuals_NM[:, m] = scores_NM[:, m] - out[m].predicted[chosen[m]].mean(axis=0)
+
         ordered = tuple(models.get(m) for m in range(len(names)))
         return cls(names, choice, report, weights_NK, scores_NM, residuals_NM, held_out_RNM, ordered)
 

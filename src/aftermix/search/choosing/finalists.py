@@ -75,7 +75,9 @@ class SelectRounds:
         rule = EliminationRule.build(
             self.objectives, self.table, split=SPLIT, finalists=len(finalists), rounds=len(self.places)
         )
+
         alive = list(measured)
+
         with progress.counter(label=SPLIT, total=len(finalists) * len(self.places), unit="round") as advance:
             for number in range(1, len(self.places) + 1):
                 for trial in alive:
@@ -86,6 +88,7 @@ class SelectRounds:
                 if number < len(self.places):
                     beaten = rule.list_beaten({trial: measured[trial].join() for trial in alive})
                     alive = [trial for trial in alive if trial not in beaten]
+
         return [measured[trial.number].conclude(is_dropped=trial.number not in alive) for trial in finalists]
 
 

@@ -52,21 +52,25 @@ def name_tensors(stored: Mapping[str, StoredTensor], names: NameMap, *, known: C
     """
     found, problems = NamedParts(), []
     rules = [NameRule.parse(own, targets) for own, targets in names.items()]
+
     for tensor in stored.values():
         name = _read_name(tensor)
         if name is None:
             found.states.append(tensor.key)
             continue
+
         named = next((rule.apply(tensor, values) for rule in rules if (values := rule.match(name)) is not None), None)
         if named is None and rules and not known(name):
             found.unnamed.append(tensor.key)
             continue
+
         for target, part in named or [(name, TensorPart(tensor, 0, tensor.shape))]:
             if target in found.parts:
                 other = found.parts[target].stored.key
                 remedy = "Correct `tensor_names`." if rules else "Give each its own name by `tensor_names`."
                 problems.append(Problem(target, f"two tensors have this name: {other} and {tensor.key}", remedy))
             found.parts[target] = part
+
     refuse_if_any(problems[:LISTED])
     return found
 

@@ -78,6 +78,7 @@ class PeftTensors:
         """The content of `adapter_config.json`."""
         common = Counter(self.ranks.values()).most_common(1)[0][0] if self.ranks else 1
         pattern = _shorten_ranks({module: rank for module, rank in self.ranks.items() if rank != common}, self.ranks)
+
         settings = {
             "alpha_pattern": pattern,
             "base_model_name_or_path": base_model,
@@ -96,6 +97,7 @@ class PeftTensors:
             "use_dora": False,
             "use_rslora": False,
         }
+
         return (json.dumps(settings, indent=2) + "\n").encode()
 
     def _list_names(self, stored: str) -> list[str]:
