@@ -47,7 +47,7 @@ def prepare_demo_ties(folder: Path, tiny: bool) -> Config:
 def prepare_demo_generated(folder: Path, tiny: bool) -> Config:
     """The same vectors; the model writes how the text goes on, and its beginning must be the true one."""
     domains = TINY_DOMAINS if tiny else DOMAINS
-    tasks = folder / "demo_generated" / "tasks"
+    tasks = (folder / "demo_generated" / "tasks").resolve()
     names = [write_generated_tasks(DEMO / "tasks", tasks, domain) for domain in domains]
     return _configure_demo(folder, tiny, {"evaluate": {"tasks": names, "include_path": str(tasks), "batch_size": 64}})
 
