@@ -45,11 +45,15 @@ Budget = tuple[str, int, float]
 
 
 def replay_budgets(
-    open_world: OpenWorld, pool: RecordedPool, seeds: int, budgets: Sequence[tuple[int, float]]
+    open_world: OpenWorld,
+    pool: RecordedPool,
+    seeds: int,
+    budgets: Sequence[tuple[int, float]],
+    strategies: Sequence[str],
 ) -> dict[Budget, np.ndarray]:
     """Test score of the winner minus that of the base, in points, over the seeds."""
     gains: dict[Budget, list[float]] = {}
-    strategies = [name for name in STRATEGIES if name not in list_missing()]
+    strategies = [name for name in strategies if name not in list_missing()]
     for seed in range(seeds):
         unseen = SeenItems.draw(pool, max(share for _, share in BUDGETS), seed=seed)
         for runs, share in budgets:
@@ -161,6 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pools", nargs="+", default=["demo"], help="names, or paths of files")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--coverage", type=int, default=500, help="replays of the certificate in the finite world")
     parser.add_argument("--emulated-coverage", type=int, default=50, help="the same in the continuous world")
@@ -184,7 +189,7 @@ def main() -> None:
                 print_coverage(pool, world, certified, found)
         for world, open_world in worlds.items():
             if world in options.parts:
-                print_budgets(pool, world, replay_budgets(open_world, pool, options.seeds, budgets))
+                print_budgets(pool, world, replay_budgets(open_world, pool, options.seeds, budgets, options.strategies))
 
 
 if __name__ == "__main__":

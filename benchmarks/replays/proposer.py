@@ -13,7 +13,6 @@ from aftermix.config import SearchConfig
 from aftermix.response.certificate import MergeCertificate
 from aftermix.response.response_model import LEAST_MERGES, ResponseModel
 from aftermix.runs.trials import Point, Suggestion, Trial
-from aftermix.search.proposing.first_design import list_first_design
 from aftermix.search.proposing.response_fit import FittedResponse, PredictedCandidates, drop_jumps, locate_points
 from aftermix.search.proposing.response_proposer import ResponseProposer
 from aftermix.search.study import suggest_batch
@@ -66,8 +65,7 @@ class ReplayProposer(ResponseProposer):
     @cached_property
     def design(self) -> list[Suggestion]:
         """The product's first design."""
-        with_axes = not self.coordinates.normalised
-        return list_first_design(self.space, self.startup, seed=self.config.seed, with_axes=with_axes)
+        return self.list_design(self.startup)
 
     def propose(self, trials: Sequence[Trial], wanted: int) -> list[Suggestion]:
         """The next of the first design, whose nearest merges a finite world runs; then as the product does."""
@@ -97,8 +95,8 @@ class ReplayProposer(ResponseProposer):
         return False
 
     def choose_winner(self, fitted: FittedResponse | None, trials: Sequence[Trial]) -> Trial:
-        """The trial that the product ranks first: by tempered scores; by the metric where the response tells little."""
-        if fitted is None or not fitted.is_useful:
+        """The trial that the product ranks first: by tempered scores; by the metric where nothing is fitted."""
+        if fitted is None:
             return max(trials, key=lambda trial: trial.values)
         return fitted.trials[fitted.rank_trials()[0]]
 

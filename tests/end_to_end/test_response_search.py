@@ -49,11 +49,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, family: Family, tasks: Pa
     return search(load_config(write_file(folder, family, tasks)), folder / "run")
 
 
-def test_the_first_design_has_base_priors_and_single_vectors(finished: Path) -> None:
+def test_a_short_first_design_has_base_priors_and_scattered_merges(finished: Path) -> None:
     first = read_trials(finished)[:7]
     assert first[0]["origin"] == "base"
     assert first[0]["weights"] == {"a": 0.0, "b": 0.0}
-    assert {"prior", "single"} <= {trial["origin"] for trial in first}
+    assert {trial["origin"] for trial in first} == {"base", "prior", "startup"}
     assert {trial["strategy"] for trial in first} == {"response"}
     # Base and vector a alone lie outside the range of b: looked at, and never chosen.
     outside = [trial for trial in first if not 0.2 <= trial["weights"]["b"] <= 0.8]

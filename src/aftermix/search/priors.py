@@ -20,15 +20,24 @@ def list_first_points(space: SearchSpace) -> list[Point]:
     prior weights alone.
     """
     points = [Point(weights, space.choose_start()) for weights in list_prior_points(space)]
-    first = points[0]
-    others = [
+    return points + _vary_choices(space, points[0])
+
+
+def list_unlike_points(space: SearchSpace) -> list[Point]:
+    """The first prior weights and the even ones; then, at the first, each other choice of each setting."""
+    points = [Point(weights, space.choose_start()) for weights in _drop_repeats(_list_unlike_weights(space))]
+    return points + _vary_choices(space, points[0])
+
+
+def _vary_choices(space: SearchSpace, first: Point) -> list[Point]:
+    """`first` with each other choice of each setting."""
+    return [
         Point(first.weights, first.settings | {name: value})
         for name, kind in space.settings.items()
         if isinstance(kind, ChoiceSet)
         for value in kind.values
         if value != first.settings[name]
     ]
-    return points + others
 
 
 def list_prior_points(space: SearchSpace) -> list[Weights]:
@@ -45,9 +54,18 @@ def list_prior_points(space: SearchSpace) -> list[Weights]:
         for instruction in scan
     ]
     if experts:
-        points.append(_place_point(space, INSTRUCTION_DEFAULT, dict.fromkeys(experts, 1 / len(experts))))
+        points.append(_place_even(space))
         points += [_place_point(space, INSTRUCTION_DEFAULT, {expert: 1.0}) for expert in experts]
     return _drop_repeats(points)
+
+
+def _list_unlike_weights(space: SearchSpace) -> list[Weights]:
+    """The scan has weights that are near each other: its first point stands for all."""
+    return [list_prior_points(space)[0], *([_place_even(space)] if space.experts else [])]
+
+
+def _place_even(space: SearchSpace) -> Weights:
+    return _place_point(space, INSTRUCTION_DEFAULT, dict.fromkeys(space.experts, 1 / len(space.experts)))
 
 
 def _place_point(space: SearchSpace, instruction: float, experts: Weights) -> Weights:

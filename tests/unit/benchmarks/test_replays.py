@@ -105,13 +105,13 @@ def test_a_replay_begins_with_the_product_s_first_design(kind: str) -> None:
     world = open_world(kind)
     proposer = ReplayProposer.open(world, 11, seed=0)
     trials = proposer.run_all()
-    design = list_first_design(world.space, 8, seed=0)
+    design = list_first_design(world.space, 5, seed=0, is_short=True)
     assert len(trials) == 11
     assert len(set(proposer.taken)) == 11
-    assert [trial.origin for trial in trials[:8]] == [suggestion.origin for suggestion in design]
+    assert [trial.origin for trial in trials[:5]] == [suggestion.origin for suggestion in design]
     if kind == "continuous":
-        assert [trial.point for trial in trials[:8]] == [suggestion.point for suggestion in design]
-    assert all(trial.origin in ("sampled optimum", "sampler") for trial in trials[8:])
+        assert [trial.point for trial in trials[:5]] == [suggestion.point for suggestion in design]
+    assert all(trial.origin in ("sampled optimum", "sampler") for trial in trials[5:])
 
 
 def test_a_method_that_divides_has_no_axes_in_its_design() -> None:
@@ -166,7 +166,8 @@ def test_a_replay_is_judged_against_the_base() -> None:
 
 def test_a_certificate_speaks_of_all_merges_of_its_world() -> None:
     found = certify_replay(open_world("finite"), 10, 0)
-    assert len(found.points) == MERGES
+    places = {tuple(point.weights.values()) for point in found.points}
+    assert len(places) == len(np.unique(POOL.weights_MV, axis=0))  # of two vectors even ones are there twice
     assert found.certificate.bound >= found.certificate.bound_items_fixed >= 0
 
     count = count_coverage(POOL, lambda items: FiniteWorld(POOL, items), 2, 10, share=0.5)

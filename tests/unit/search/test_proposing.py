@@ -81,10 +81,34 @@ def test_a_design_without_axes_is_for_methods_that_jump_there() -> None:
     assert origins == {"prior", "startup"}
 
 
-@pytest.mark.parametrize(("dimensions", "count"), [(1, 8), (3, 8), (5, 12), (10, 22)])
-def test_a_first_design_grows_with_the_dimensions(dimensions: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("dimensions", "trials", "count"),
+    [
+        *((dimensions, 100, count) for dimensions, count in ((1, 8), (3, 8), (5, 12), (10, 22))),
+        *((5, trials, count) for trials, count in ((30, 12), (20, 8), (12, 6), (10, 6), (1, 6))),
+        (1, 5, 4),
+    ],
+)
+def test_a_first_design_grows_with_the_dimensions_and_leaves_trials_to_propose(
+    dimensions: int, trials: int, count: int
+) -> None:
     space = SearchSpace({f"v{number}": (0.0, 1.0) for number in range(dimensions)})
-    assert count_first_design(space) == count
+    assert count_first_design(space, trials) == count
+
+
+def test_a_short_design_has_two_unlike_priors_and_no_single_vector() -> None:
+    design = list_first_design(BOX, 6, seed=0, is_short=True)
+    assert [each.origin for each in design] == ["base", "prior", "prior", "startup", "startup", "startup"]
+    assert [each.weights for each in design[1:3]] == [
+        {"it": 0.6, "ja": 0.15, "math": 0.15},
+        {"it": 0.6, "ja": 0.5, "math": 0.5},
+    ]
+    assert {each.origin for each in list_first_design(BOX, 6, seed=0, is_short=True, with_axes=False)} == {
+        "prior",
+        "startup",
+    }
+    seen = {each.settings["sign"] for each in list_first_design(MIXED, 6, seed=0, is_short=True)}
+    assert seen == {"total", "majority", "none"}
 
 
 def test_a_paired_error_is_that_of_the_differences() -> None:

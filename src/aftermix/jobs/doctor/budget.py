@@ -34,7 +34,7 @@ def _count_design(config: Config) -> int:
     """Merges of the first design; 0 for random points, which are one long design."""
     search = config.search
     if search.strategy == "response" and search.startup is None:
-        return count_first_design(build_space(config))
+        return count_first_design(build_space(config), search.trials)
     return 0 if search.strategy == "random" else search.startup_trials
 
 

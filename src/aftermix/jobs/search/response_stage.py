@@ -43,17 +43,17 @@ class ResponseConclusion:
     """None in runs without answers, and with too few."""
     response: ResponseSummaryRecord | None = None
     predicted: PredictedCandidates | None = None
-    """None where the response predicts too little to rank trials."""
+    """None where the response predicts too little of merges that were not run."""
     places: tuple[int, ...] = ()
-    """Fitted trials within the ranges, from the best down."""
+    """Fitted trials within the ranges, from the best down by their own tempered scores."""
     status: CertificateStatus = "trials"
 
     @property
     def ranking(self) -> tuple[int, ...] | None:
         """Numbers of the trials from the best down; None where they cannot be ranked."""
-        if self.predicted is None:
+        if self.fitted is None or not self.places:
             return None
-        return tuple(self.predicted.fitted.trials[place].number for place in self.places)
+        return tuple(self.fitted.trials[place].number for place in self.places)
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,12 @@ class ResponseStage:
 
         write_response(fitted)
         summary = summarise_response(fitted)
-        places = fitted.rank_trials()
-        if not fitted.is_useful or not proposer.objectives.is_single or not places:
+        if not proposer.objectives.is_single:
             return ResponseConclusion(runs, fitted, summary)
+        # A merge that was run needs no prediction: its own margins rank it, whatever they tell of others.
+        places = fitted.rank_trials()
+        if not fitted.is_useful or not places:
+            return ResponseConclusion(runs, fitted, summary, places=tuple(places))
 
         predicted = PredictedCandidates.predict(fitted, seed=proposer.config.seed, number=len(trials))
         flat = self._find_flat_prior(predicted, places)

@@ -96,9 +96,16 @@ class FittedResponse:
         errors = [self.calibrate(goal) for goal in self.objectives.goals]
         return all(error.rmse < LEAST_GAIN * error.rmse_mean for error in errors)
 
-    def smooth_objective(self, trial: int, goal: TaskGoal) -> float:
-        """One objective at the fitted trial of this place, as the tempered scores of its measurement give it."""
-        return float(sum(share * self.model.left_out[task].smooth_N[trial] for task, share in goal.shares.items()))
+    def read_scores(self, place: int) -> dict[str, float]:
+        """The task scores that rank the fitted trial of this place.
+
+        Tempered ones of choices, which hold on new items. Of what is written the metric: a likelier reference is no
+        better answer, and what a merge's metric is off that line is for the most part the merge's own.
+        """
+        return {
+            name: float((scores.measured_N if self.model.tasks[name].items is None else scores.smooth_N)[place])
+            for name, scores in self.model.left_out.items()
+        }
 
     def rank_trials(self) -> list[int]:
         """Places of the fitted trials within the ranges that meet the floors, best first; of the mean of objectives.
@@ -110,9 +117,8 @@ class FittedResponse:
         ]
 
         def order(place: int) -> tuple[float, float, int]:
-            smooth = {task: float(scores.smooth_N[place]) for task, scores in self.model.left_out.items()}
-            values = [self.smooth_objective(place, goal) for goal in self.objectives.goals]
-            return self.objectives.violation(smooth), -float(np.mean(values)), place
+            scores = self.read_scores(place)
+            return self.objectives.violation(scores), -float(np.mean(self.objectives.values(scores))), place
 
         return sorted(inside, key=order)
 

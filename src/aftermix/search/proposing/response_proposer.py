@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,13 +20,15 @@ from aftermix.runs.answers.reading import read_requests
 from aftermix.runs.trials import Point, Suggestion, Trial
 from aftermix.search.batches import ProposeBatch
 from aftermix.search.objective import ObjectiveSet
-from aftermix.search.proposing.first_design import count_first_design, list_first_design
+from aftermix.search.proposing.first_design import count_first_design, count_full_design, list_first_design
 from aftermix.search.proposing.response_fit import FittedResponse, PredictedCandidates
 from aftermix.search.space import SearchSpace
 from aftermix.seeds import generator
 
 LEAST_SHARE = 0.5
 """Share of the objective that tasks of choices must hold: scores alone are as noisy to a process as to a sampler."""
+LATE_SHARE = 1 / 3
+"""Share of the trials left that a batch of a search of few trials takes at the most: the last see the most scores."""
 FRONT_POINTS = 5
 """Last trials of a search for several objectives: points of the front as it is predicted then."""
 SPARE_DRAWS = 16
@@ -53,7 +56,23 @@ class ResponseProposer:
     @property
     def startup(self) -> int:
         """Merges of the first design."""
-        return count_first_design(self.space) if self.config.startup is None else self.config.startup
+        stated = self.config.startup
+        return count_first_design(self.space, self.config.trials) if stated is None else stated
+
+    def list_design(self, count: int) -> list[Suggestion]:
+        """The first `count` merges of the first design, and of what would follow in it."""
+        return list_first_design(
+            self.space,
+            count,
+            seed=self.config.seed,
+            with_axes=not self.coordinates.normalised,
+            is_short=self.is_short,
+        )
+
+    @property
+    def is_short(self) -> bool:
+        """True where the trials are too few for a full design, and each batch has to count."""
+        return self.startup < count_full_design(self.space)
 
     def propose(self, trials: Sequence[Trial], wanted: int, running: Sequence[Point] = ()) -> list[Suggestion]:
         """The next batch; none where the winner is settled to the precision that is asked for.
@@ -64,16 +83,16 @@ class ResponseProposer:
         tried = [*(trial.point for trial in trials), *running]
         ended = sum(trial.is_complete for trial in trials) + len(running)
         if ended < self.startup:
-            design = list_first_design(
-                self.space, self.startup + number, seed=self.config.seed, with_axes=not self.coordinates.normalised
-            )
-            untried = [suggestion for suggestion in design if suggestion.point not in tried]
+            untried = [each for each in self.list_design(self.startup + number) if each.point not in tried]
             if untried:  # a space of few choices may have no more points than were tried
                 return [
                     _name_point(suggestion.point, suggestion.origin)
                     for suggestion in untried[: min(wanted, self.startup - ended)]
                 ]
 
+        left = self.config.trials - sum(not trial.is_imported for trial in trials)
+        if self.is_short and self.ends:
+            wanted = min(wanted, max(1, math.ceil(LATE_SHARE * left)))
         fitted = self.fit(trials)
         if fitted is None or not fitted.is_useful:
             progress.warn(f"Trials {number} to {number + wanted - 1} are TPE's: {UNPREDICTED}")
@@ -86,7 +105,6 @@ class ResponseProposer:
         predicted = self.predict(fitted, trials)
         if self.is_settled(predicted):
             return []
-        left = self.config.trials - sum(not trial.is_imported for trial in trials)
         if not self.objectives.is_single and left <= FRONT_POINTS:
             return self._propose_front(predicted, left)
         if not self.objectives.is_single:
