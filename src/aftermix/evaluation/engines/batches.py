@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import compress
+from itertools import compress, pairwise
 
 import torch
 
 from aftermix.evaluation.blocks.plan_blocks import hash_plan
 from aftermix.evaluation.blocks.scored_passes import PassAnswers, score_passes
 from aftermix.evaluation.engines.prefix_tree import Pair
+
+CACHED_LOGITS = 2**18
+"""Logits that stay in the cache of a CPU core while several functions read them."""
 
 
 @dataclass(frozen=True)
@@ -156,15 +159,34 @@ def score_plan(plan: ScoringPlan, logits_of: Logits, *, engine: str = "") -> lis
 def _run_batches(plan: ScoringPlan, logits_of: Logits, wanted: Sequence[bool]) -> Iterator[PassAnswers]:
     for batch in compress(plan.batches, wanted):
         logits_SV = logits_of(batch.tokens_BT, batch.positions_P)[batch.row_S, batch.column_S]
-        chosen_S = torch.log_softmax(logits_SV, dim=-1, dtype=torch.float32).gather(1, batch.target_S[:, None])[:, 0]
-        yield PassAnswers(chosen_S.tolist(), is_greedy(logits_SV, batch.target_S))
+        yield answer_targets(logits_SV, torch.arange(len(logits_SV), device=logits_SV.device), batch.target_S)
 
 
-def is_greedy(logits_SV: torch.Tensor, target_S: torch.Tensor) -> list[bool]:
+def answer_targets(logits_SV: torch.Tensor, entry_Q: torch.Tensor, target_Q: torch.Tensor) -> PassAnswers:
+    """Log-probabilities of targets, and whether each is the first of the largest logits; `entry_Q`: rows, ascending.
+
+    On a CPU a few rows are taken at a time, which are still in its cache when they are read again.
+    """
+    rows, vocabulary = logits_SV.shape
+    at_once = max(1, CACHED_LOGITS // vocabulary if logits_SV.device.type == "cpu" else rows)
+    starts = range(0, rows, at_once)
+    bounds = torch.searchsorted(entry_Q, torch.tensor([*starts, rows], device=entry_Q.device)).tolist()
+
+    answers = PassAnswers([], [])
+    for start, (first, last) in zip(starts, pairwise(bounds), strict=True):
+        some_SV = logits_SV[start : start + at_once]
+        of_some_Q, targets_Q = entry_Q[first:last] - start, target_Q[first:last]
+        log_SV = torch.log_softmax(some_SV, dim=-1, dtype=torch.float32)
+        answers.values.extend(log_SV[of_some_Q, targets_Q].tolist())
+        answers.greedy.extend(is_greedy(some_SV, of_some_Q, targets_Q))
+    return answers
+
+
+def is_greedy(logits_SV: torch.Tensor, entry_Q: torch.Tensor, target_Q: torch.Tensor) -> list[bool]:
     """Say of each target if it is the first of the largest logits."""
     # Most targets are not the largest, and finding a maximum is cheaper than finding where it is.
-    largest_S = logits_SV.gather(1, target_S[:, None])[:, 0] == logits_SV.amax(dim=-1)
-    if bool(largest_S.any()):
-        largest_S[largest_S.clone()] = logits_SV[largest_S].argmax(dim=-1) == target_S[largest_S]
-    greedy: list[bool] = largest_S.tolist()
+    largest_Q = logits_SV[entry_Q, target_Q] == logits_SV.amax(dim=-1)[entry_Q]
+    if bool(largest_Q.any()):
+        largest_Q[largest_Q.clone()] = logits_SV[entry_Q[largest_Q]].argmax(dim=-1) == target_Q[largest_Q]
+    greedy: list[bool] = largest_Q.tolist()
     return greedy

@@ -12,8 +12,10 @@ from aftermix.evaluation.engines.prefix_tree import PrefixTree
 
 LEAST_SAVED = 32
 """Positions that a cached beginning must save: a forward pass of its own costs about as much."""
-LEAST_ROW = 256
-"""Tokens that a row may hold in any case."""
+LEAST_ROW = 128
+"""Tokens that a row may hold in any case: longer ones compute more masked scores, shorter ones repeat more tokens."""
+LONGER_ROW = 256
+"""The same where a pass has no room for two rows: one then fills it better."""
 ROW_LENGTHS = 1.5
 """Tokens of a row, in lengths of the longest request; more of them would see each other's masked scores in vain."""
 LEAST_FILLED = 0.9
@@ -51,8 +53,9 @@ class StageLayout:
 def lay_out_tree(tree: PrefixTree, *, batch_size: int) -> StageLayout:
     """Share the nodes out among passes; one holds at most the tokens of `batch_size` of the longest sequences."""
     budget = batch_size * tree.depth
-    limit = min(budget, max(int(ROW_LENGTHS * tree.depth), LEAST_ROW))
-    return _TreePlanner(tree, budget=budget, limit=limit).plan_stage(-1, lead=[], cached=0)
+    least = LEAST_ROW if budget >= 2 * LEAST_ROW else LONGER_ROW
+    limit = min(budget, max(int(ROW_LENGTHS * tree.depth), least))
+    return _TreePlanner(tree, budget=budget, limit=limit, least=least).plan_stage(-1, lead=[], cached=0)
 
 
 def fill_rows(rows: Sequence[Sequence[int]], capacity: int) -> list[Row]:
@@ -82,6 +85,8 @@ class _TreePlanner:
     """Most tokens of a pass, cached ones included."""
     limit: int
     """Most tokens of a row, unless it is one sequence."""
+    least: int
+    """Tokens that a row may hold in any case."""
 
     def plan_stage(self, node: int, *, lead: Row, cached: int) -> StageLayout:
         """The stage whose cache ends with `node`."""
@@ -94,7 +99,7 @@ class _TreePlanner:
             else:
                 rows.append([*beginning, *(n for child in children for n in range(child, int(self.tree.end_N[child])))])
 
-        filled = fill_rows(rows, min(max(LEAST_ROW, *map(len, rows)), limit)) if rows else []
+        filled = fill_rows(rows, min(max(self.least, *map(len, rows)), limit)) if rows else []
         batches = tuple(self._share_out(filled, cached))
         stages = tuple(self.plan_stage(row[-1], lead=row, cached=cached + len(row)) for row in deeper)
         return StageLayout(lead, cached, batches, stages)

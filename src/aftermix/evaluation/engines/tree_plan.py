@@ -44,6 +44,10 @@ class TreeBatch:
         """Positions that the pass computes, padding included."""
         return self.tokens_BT.numel()
 
+    def select_scored(self, values_BTX: torch.Tensor) -> torch.Tensor:
+        """(S, X) those of the scored nodes among values of all tokens or of the kept ones."""
+        return values_BTX[:, -self.kept :][self.row_S, self.column_S]
+
     def build_mask(self, cached: int, dtype: torch.dtype) -> torch.Tensor:
         """(B, 1, T, P + T) additive mask: 0 for what a token sees, the least number of `dtype` for all else."""
         first_BT1, first_B1T = self.first_BT[:, :, None], self.first_BT[:, None, :]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -16,7 +17,7 @@ import torch
 from transformers import DynamicCache
 
 from aftermix.evaluation.blocks.scored_passes import PassAnswers, score_passes
-from aftermix.evaluation.engines.batches import build_scoring_plan, is_greedy, score_plan
+from aftermix.evaluation.engines.batches import answer_targets, build_scoring_plan, score_plan
 from aftermix.evaluation.engines.prefix_tree import Pair
 from aftermix.evaluation.engines.tree_plan import TreeBatch, TreePlan, TreeStage, build_tree_plan
 
@@ -73,19 +74,50 @@ class TreeScorer:
         """Answers for the batch's targets; with `grow`, `cache` takes its tokens."""
         cached = cache.get_seq_length() if cache is not None else 0
         options: dict[str, Any] = {"logits_to_keep": batch.kept} if self.keeps_logits else {}
-        logits_BKV = self.model(
-            batch.tokens_BT,
-            attention_mask=batch.build_mask(cached, self.model.dtype),
-            position_ids=batch.positions_BT,
-            past_key_values=cache,
-            use_cache=cache is not None or grow,
-            **options,
-        ).logits[:, -batch.kept :]
+        with gather_before_head(self.model, batch) as gathered:
+            logits = self.model(
+                batch.tokens_BT,
+                attention_mask=batch.build_mask(cached, self.model.dtype),
+                position_ids=batch.positions_BT,
+                past_key_values=cache,
+                use_cache=cache is not None or grow,
+                **options,
+            ).logits
 
-        logits_SV = logits_BKV[batch.row_S, batch.column_S]
-        log_SV = torch.log_softmax(logits_SV, dim=-1, dtype=torch.float32)
-        values = log_SV[batch.entry_Q, batch.target_Q].tolist()
-        return PassAnswers(values, is_greedy(logits_SV[batch.entry_Q], batch.target_Q))
+        logits_SV = logits[0] if gathered.is_done else batch.select_scored(logits)
+        return answer_targets(logits_SV, batch.entry_Q, batch.target_Q)
+
+
+@dataclass
+class HeadGather:
+    """Note of the tokens that a pass gives to the head of its model."""
+
+    is_done: bool = False
+    """True where it was the scored nodes alone."""
+
+
+@contextmanager
+def gather_before_head(model: Any, batch: TreeBatch) -> Iterator[HeadGather]:
+    """Within the block the model's head gets the S scored nodes of `batch` as (1, S) in place of all kept positions.
+
+    A head that is no module of its own, or is given anything else, is left as it is.
+    """
+    head, gathered = model.get_output_embeddings(), HeadGather()
+    rows, length = batch.tokens_BT.shape
+
+    def gather(_head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        hidden = inputs[0] if inputs else None
+        if not isinstance(hidden, torch.Tensor) or hidden.shape[:-1] not in ((rows, batch.kept), (rows, length)):
+            return None
+        gathered.is_done = True
+        return (batch.select_scored(hidden)[None], *inputs[1:])
+
+    handle = head.register_forward_pre_hook(gather) if isinstance(head, torch.nn.Module) else None
+    try:
+        yield gathered
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 def repeat_cache(cache: DynamicCache | None, rows: int) -> DynamicCache:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from aftermix.evaluation.engines.batches import Pair, build_scoring_plan, score_plan
+from aftermix.evaluation.engines.batches import CACHED_LOGITS, Pair, answer_targets, build_scoring_plan, score_plan
 
 TOKENS = st.lists(st.integers(0, 9), min_size=1, max_size=12)
 CPU = torch.device("cpu")
@@ -70,3 +70,15 @@ def test_of_equal_logits_the_first_is_greedy() -> None:
     answers = score_plan(plan, lambda tokens, positions: torch.zeros(1, 1, 3))
     assert [greedy for _, greedy in answers] == [True, False]
     assert answers[0][0] == pytest.approx(-1.0986123)
+
+
+def test_targets_are_answered_a_few_rows_at_a_time_as_all_at_once() -> None:
+    # Two rows at a time, the last by itself; a row without a target, one with three, and a tie for the largest.
+    logits_SV = torch.randn(5, CACHED_LOGITS // 2, generator=torch.Generator().manual_seed(0))
+    logits_SV[4, [7, 9]] = 50.0
+    entry_Q, target_Q = torch.tensor([0, 1, 1, 1, 3, 4, 4]), torch.tensor([3, 0, 5, 0, 8, 9, 7])
+    target_Q[2] = logits_SV[1].argmax()
+    found = answer_targets(logits_SV, entry_Q, target_Q)
+    assert found.values == torch.log_softmax(logits_SV, -1)[entry_Q, target_Q].tolist()
+    assert found.greedy == [False, False, True, False, False, False, True]
+    assert answer_targets(logits_SV[:0], entry_Q[:0], target_Q[:0]) == type(found)([], [])

@@ -64,6 +64,26 @@ def test_a_tree_scores_as_each_request_alone(
         assert greedy == expected_greedy
 
 
+def test_the_head_is_run_on_scored_tokens_alone(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs: list[Pair] = [([1, 2, 3, n], [10 + choice, 5]) for n in range(6) for choice in range(2)]
+    plan = build_tree_plan(pairs, batch_size=4, max_length=60, device=CPU)
+    shapes: list[tuple[int, ...]] = []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape[:-1])))
+    with torch.no_grad():
+        found = TreeScorer(model, keeps_logits=True).score(plan)
+    handle.remove()
+    assert shapes == [(1, len(batch.row_S)) for batch in plan.passes]
+    assert not head._forward_pre_hooks
+
+    # A model that names no head is asked for the logits of all kept tokens.
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    with torch.no_grad():
+        whole = TreeScorer(model, keeps_logits=True).score(plan)
+    assert [greedy for _, greedy in whole] == [greedy for _, greedy in found]
+    assert [value for value, _ in whole] == pytest.approx([value for value, _ in found], abs=1e-5)
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_every_family_scores_the_same_by_a_tree_or_says_why_not(name: str) -> None:
     family = FAMILIES[name]
