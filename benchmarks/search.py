@@ -65,7 +65,12 @@ class MeasuredSearch:
     def shares(self) -> str:
         """Shares of the wall time, in words."""
         merging, scoring = self.share("combine"), self.share("evaluate")
-        return f"{merging:.1%} merging, {scoring:.1%} scoring, {1 - merging - scoring:.1%} start, end and the rest"
+        held_out = (self.best.seconds.select + self.best.seconds.test) / self.cost.wall_s
+        rest = 1 - merging - scoring - held_out
+        return (
+            f"{merging:.1%} merging, {scoring:.1%} scoring, {held_out:.1%} select and test items, "
+            f"{rest:.1%} start, proposals, end"
+        )
 
     def share(self, phase: str) -> float:
         """Share of a phase of the trials in the wall time."""

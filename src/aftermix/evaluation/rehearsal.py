@@ -25,7 +25,12 @@ def count_cut_prompts(suite: TaskSuite, lm: Any, *, splits: Sequence[Split] = SP
     """Task -> split -> requests whose prompt exceeds the length of `lm` and loses its beginning; none: no entry."""
     counts: dict[str, dict[Split, int]] = {}
     for split in splits:
-        for task, instances in suite.list_requests(split, lm).items():
+        by_task = suite.list_requests(split, lm)
+        together = [instance for instances in by_task.values() for instance in instances]
+        # A split that was scored has a plan already; where nothing of it is cut, no task needs one of its own.
+        if lm.has_planned(together) and not lm.count_cut_prompts(together):
+            continue
+        for task, instances in by_task.items():
             cut = lm.count_cut_prompts(instances)
             if cut:
                 counts.setdefault(task, {})[split] = cut

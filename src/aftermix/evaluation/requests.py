@@ -167,3 +167,9 @@ def compile_templates_once() -> Iterator[None]:
         yield
     finally:
         environment.from_string = original
+
+
+def locate_request(request: Any) -> str:
+    """Task and item of a request of lm-eval; items are numbered from 0 in the order of the task's documents."""
+    task, item = getattr(request, "task_name", None), getattr(request, "doc_id", None)
+    return "" if task is None or item is None else f"task '{task}', item {item}: "

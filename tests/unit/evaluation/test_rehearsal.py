@@ -55,6 +55,19 @@ def test_prompts_that_fit_are_not_listed(tasks: Path, model_a: Path, opened: Any
     assert count_cut_prompts(TaskSuite.build(config), opened(model_a, config).lm) == {}
 
 
+def test_a_split_that_was_scored_is_counted_by_its_plan(
+    tasks: Path, model_a: Path, opened: Any, config_of: Any
+) -> None:
+    for options, cut in (({"num_fewshot": 0}, 0), ({"num_fewshot": 2, "max_length": 48}, 4)):
+        config = config_of(tasks, "colours", **options)
+        suite, lm = TaskSuite.build(config), opened(model_a, config).lm
+        suite.evaluate(lm, "search")
+        plans = len(lm._plans)
+        count = cut * suite.count_items()["colours"]["search"]
+        assert count_cut_prompts(suite, lm, splits=("search",)) == ({"colours": {"search": count}} if cut else {})
+        assert len(lm._plans) == plans
+
+
 def test_first_items_are_scored_and_leave_no_trace(tasks: Path, model_a: Path, opened: Any, config_of: Any) -> None:
     config = config_of(tasks, "colours", "write_colour", {"task": "continue_colour", "metric": "acc"})
     untouched = TaskSuite.build(config).evaluate(opened(model_a, config).lm, "search")

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from transformers import GenerationConfig, StoppingCriteria
 
 from aftermix.errors import EvaluationError, describe_cause
 from aftermix.evaluation.blocks.plan_blocks import hash_plan
+from aftermix.evaluation.loading import THINK_END
 from aftermix.runs.answers.blocks import Arrays
 
 
@@ -86,6 +88,30 @@ class GenerationPlan:
     def most_tokens(self) -> int:
         """Prompt tokens, and every answer at its longest."""
         return self.prompt_tokens + sum(len(batch.requests) * batch.settings.max_new_tokens for batch in self.batches)
+
+
+def settle_generation(request: Any, *, default: int, max_length: int, end: str | None) -> GenerationSettings:
+    """Stop texts, length (without its own, `default`) and options of all requests that are continued as `request` is.
+
+    `end` is the text that ends a turn. Raises :class:`EvaluationError` for answers that leave no room for a prompt, and
+    as :func:`refuse_clashing_options`.
+    """
+    given = dict(request.args[1])
+    think_end = given.pop(THINK_END, None)
+    options = dict(normalize_gen_kwargs(given, default))
+    stops = handle_stop_sequences(options.pop("until", None), eos=end)
+    max_new_tokens = int(options.pop("max_gen_toks"))
+    if max_new_tokens >= max_length:
+        raise EvaluationError(
+            f"task '{request.task_name}'",
+            f"generates up to {max_new_tokens} tokens, but the model's length is {max_length}",
+            "Lower the task's `max_gen_toks`, or raise `evaluate.max_length`.",
+        )
+
+    if not options["do_sample"]:
+        options.pop("temperature", None)
+    refuse_clashing_options(options, task=request.task_name)
+    return GenerationSettings(tuple(stop for stop in stops if stop), max_new_tokens, options, think_end)
 
 
 def refuse_clashing_options(options: Mapping[str, Any], *, task: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import postprocess_generated_text
 from transformers import StoppingCriteriaList
 
 from aftermix.errors import EvaluationError
@@ -30,7 +30,7 @@ from aftermix.evaluation.engines.generation import (
     PromptBatch,
     StopOnText,
     pack_answers,
-    refuse_clashing_options,
+    settle_generation,
     unpack_answers,
 )
 from aftermix.evaluation.engines.plan_choice import ChosenPlan, RequestPlan, choose_plan
@@ -38,7 +38,7 @@ from aftermix.evaluation.engines.positions import PositionCounter
 from aftermix.evaluation.engines.prefix_tree import Pair
 from aftermix.evaluation.engines.tree_scoring import TreeScorer, find_reason_against_trees, find_window
 from aftermix.evaluation.kept.references import REFERENCE
-from aftermix.evaluation.loading import THINK_END
+from aftermix.evaluation.requests import locate_request
 from aftermix.terminal import set_template_date
 
 SAMPLING_SEED = 1234
@@ -46,6 +46,8 @@ SAMPLING_SEED = 1234
 BRIEF_TOKENS = 8
 """Longest answer of a run that is made for its time."""
 KEPT_PLANS = 32
+ENCODED = 8
+"""Texts whose tokens are kept for the next request."""
 Plan = TypeVar("Plan")
 
 
@@ -62,6 +64,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
     def __init__(
         self, model: Any, tokenizer: Any, *, batch_size: int, max_length: int | None, date: str | None = None
     ) -> None:
+        self._encoded: dict[tuple[Any, ...], list[int]] = {}
         super().__init__(
             pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size, max_length=max_length
         )
@@ -178,6 +181,10 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
             text: str = super().apply_chat_template(chat_history, add_generation_prompt)
         return text
 
+    def has_planned(self, requests: Sequence[Any]) -> bool:
+        """True where a plan of exactly these requests is there."""
+        return tuple(map(id, requests)) in self._plans
+
     def count_cut_prompts(self, requests: Sequence[Any]) -> int:
         """Number of `requests` whose prompt exceeds the model's length and loses its beginning; no output is computed.
 
@@ -265,7 +272,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         """The plan by which log-likelihoods of `requests` are computed; computes none."""
 
         def make() -> ChosenPlan:
-            pairs = [self.tokenise_pair(*request.args, place=_locate_request(request)) for request in requests]
+            pairs = [self.tokenise_pair(*request.args, place=locate_request(request)) for request in requests]
             return self._plan_pairs(pairs, batch_size=self.batch_size)
 
         return self._keep_plan(requests, make)
@@ -295,6 +302,17 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
                 "Correct the task's choices, or raise `evaluate.max_length`.",
             )
         return context_tokens, continuation_tokens
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None
+    ) -> list[int]:
+        """Tokens of `string`, as lm-eval has them; the context that an item's choices share is tokenised once."""
+        key = (string, add_special_tokens, left_truncate_len)
+        if key not in self._encoded:
+            if len(self._encoded) >= ENCODED:
+                self._encoded.clear()
+            self._encoded[key] = super().tok_encode(string, add_special_tokens, left_truncate_len)
+        return [*self._encoded[key]]
 
     def find_windows(self, requests: Sequence[Any]) -> TextWindows:
         """The windows in which whole texts are scored, planned once."""
@@ -341,23 +359,8 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     def _settle_generation(self, request: Any) -> GenerationSettings:
         """Stop texts, length and options of all requests that are continued as `request` is."""
-        given = dict(request.args[1])
-        think_end = given.pop(THINK_END, None)
-        options = dict(normalize_gen_kwargs(given, self.max_gen_toks))
         end = None if self.eot_token_id is None else self.tok_decode(self.eot_token_id, skip_special_tokens=False)
-        stops = handle_stop_sequences(options.pop("until", None), eos=end)
-        max_new_tokens = int(options.pop("max_gen_toks"))
-        if max_new_tokens >= self.max_length:
-            raise EvaluationError(
-                f"task '{request.task_name}'",
-                f"generates up to {max_new_tokens} tokens, but the model's length is {self.max_length}",
-                "Lower the task's `max_gen_toks`, or raise `evaluate.max_length`.",
-            )
-
-        if not options["do_sample"]:
-            options.pop("temperature", None)
-        refuse_clashing_options(options, task=request.task_name)
-        return GenerationSettings(tuple(stop for stop in stops if stop), max_new_tokens, options, think_end)
+        return settle_generation(request, default=self.max_gen_toks, max_length=self.max_length, end=end)
 
     def _prompt_batch(
         self, requests: Sequence[Any], indices: Sequence[int], settings: GenerationSettings
@@ -392,9 +395,3 @@ class HarnessModel(HFLM):  # type: ignore[misc]  # lm-eval has no types
         self._plans.move_to_end(key)
         plan: Plan = self._plans[key][1]
         return plan
-
-
-def _locate_request(request: Any) -> str:
-    """Task and item of a request of lm-eval; items are numbered from 0 in the order of the task's documents."""
-    task, item = getattr(request, "task_name", None), getattr(request, "doc_id", None)
-    return "" if task is None or item is None else f"task '{task}', item {item}: "

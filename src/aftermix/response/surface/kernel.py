@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from aftermix.response.surface.coordinates import Floats, MergePoints
 
@@ -65,7 +66,7 @@ class ResponseKernel:
         theirs_MD = theirs.numbers_ND * np.exp(-self.lengths_D)
 
         # Differences, not the expanded square: cancellation would make close points differ.
-        square_NM = ((ours_ND[:, None] - theirs_MD[None]) ** 2).sum(axis=2)
+        square_NM = cdist(ours_ND, theirs_MD, "sqeuclidean")
         return ours_ND @ theirs_MD.T, np.exp(-0.5 * square_NM)
 
     def slope_measured(self, points: MergePoints, parts_NN: Floats) -> Floats:
