@@ -88,12 +88,21 @@ def test_a_search_goes_on_with_its_own_tasks_alone(
     best = json.loads((place / "without" / "best.json").read_text())
     assert {task for entry in best["candidates"] for task in entry["select"]["tasks"]} == {"colours", "numbers"}
 
-    # Where it needs them, every trial is new.
+    # Where it needs them, the trials are scored on that task alone.
     both = write_file(place, family, search=search)
     assert run_cli("search", both, "-o", place / "anew", "--from", run) == 0
-    assert "and no trial: the objective needs 'numbers'" in capsys.readouterr().err
-    trials = [json.loads(line) for line in (place / "anew" / "trials.jsonl").read_text().splitlines()]
-    assert [trial["origin"] for trial in trials] == ["base"]
+    said = capsys.readouterr()
+    assert f"--from {run}: 2 trials are scored on 'numbers' alone (expected documents sha256:" in said.err
+    journals = [(each / "trials.jsonl").read_text().splitlines() for each in (place / "anew", run)]
+    trials, old = ([json.loads(line) for line in lines] for lines in journals)
+    assert [trial["origin"] for trial in trials] == ["run#0", "run#1", "sampler"]
+    for trial, before in zip(trials, old, strict=False):
+        assert trial["scores"]["colours"] == before["scores"]["colours"]
+        assert 0 < trial["tokens"] < before["tokens"]
+    reused = json.loads((place / "anew" / "best.json").read_text())["reused"]
+    tokens = trials[0]["tokens"] + trials[1]["tokens"]
+    assert reused == {"merges": 2, "failed": 0, "tasks": ["numbers"], "tokens": tokens}
+    assert "2 merges of an earlier run were scored on numbers alone" in said.out
 
 
 @pytest.mark.whole

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
@@ -133,8 +135,20 @@ def test_a_split_domain_keeps_the_merges_without_it(
     assert "7 give a weight to 'c', which is no vector of this file; 'b' is 'bee' by now; of c1, c2 they tell" in told
 
 
-def test_of_a_run_without_one_of_the_tasks_no_merge_is_taken_and_that_is_said(
+@pytest.fixture(scope="module")
+def of_colours(tmp_path_factory: pytest.TempPathFactory, wide: Family, tasks: Path) -> Path:
+    """Eight points of b and c, measured on colours alone."""
+    folder = tmp_path_factory.mktemp("colours")
+    file = write_file(folder, wide, tasks, "bc")
+    values = json.loads(file.read_text())
+    values["evaluate"]["tasks"] = ["colours"]
+    file.write_text(json.dumps(values))
+    return mixture(load_config(file), folder / "run")
+
+
+def test_merges_of_a_run_without_one_of_the_tasks_are_scored_on_it_alone(
     finished: Path,
+    of_colours: Path,
     tmp_path: Path,
     wide: Family,
     tasks: Path,
@@ -142,9 +156,65 @@ def test_of_a_run_without_one_of_the_tasks_no_merge_is_taken_and_that_is_said(
     shown: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    source, run = Path(shutil.copytree(finished, tmp_path / "before")), tmp_path / "run"
+    config, run = load_config(write_file(tmp_path, wide, tasks, "bc")), tmp_path / "run"
+    use = "8 merges of {} are scored on 'numbers' alone (the run has not measured it)"
+    planned, whole = plan(config, source=of_colours), plan(config)
+    assert (planned.earlier, planned.rescored, planned.measurements["search"]) == (use.format(of_colours), 8, 0)
+    assert 0 < planned.tokens["search"] < whole.tokens["search"]
+
+    asked, real = list[Any](), MergeEvaluator.evaluate
+
+    def measure(self: MergeEvaluator, point: Any, split: Any, places: Any = None) -> Any:
+        if len(asked) == 3:
+            asked.append(None)
+            raise KeyboardInterrupt
+        asked.append(places and {task: len(of_task) for task, of_task in places.items()})
+        return real(self, point, split, places)
+
+    monkeypatch.setattr(MergeEvaluator, "evaluate", measure)
+    with pytest.raises(KeyboardInterrupt):
+        mixture(config, run, source=of_colours)
+    told = "8 of 8 merges are points of this mixture and are scored on 'numbers' alone (the run has not measured it)"
+    assert f"--from {of_colours}: {told}" in capsys.readouterr().err
+    assert not (run / "trials.jsonl").exists()
+    assert len(trials_of(run / "reused")) == 3
+
+    mixture(config, run, resume=True)
+    assert [each for each in asked if each] == [{"colours": 0, "numbers": 20}] * 8
+
+    # What comes out is what measuring all of it would have given, answers included.
+    trials, old = trials_of(run), trials_of(finished)
+    assert [trial["origin"] for trial in trials] == [f"run#{number}" for number in range(8)]
+    for trial, alone in zip(trials, old, strict=True):
+        assert (trial["weights"], trial["scores"]) == (alone["weights"], alone["scores"])
+        assert trial["objective"] == alone["objective"]
+        assert 0 < trial["tokens"] < alone["tokens"]
+        items = f"items/search/{trial['number']:05d}"
+        assert json.loads((run / f"{items}.json").read_text()) == json.loads((finished / f"{items}.json").read_text())
+        ours, theirs = (load_file(each / f"{items}.safetensors") for each in (run, finished))
+        assert ours.keys() == theirs.keys()
+        assert all(np.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+
+    best = json.loads((run / "best.json").read_text())
+    tokens = sum(trial["tokens"] for trial in trials)
+    assert best["reused"] == {"merges": 8, "failed": 0, "tasks": ["numbers"], "tokens": tokens}
+    assert best["points"] == {"measured": 8, "failed": 0}
+    assert "reused" not in json.loads((finished / "best.json").read_text())
+    assert "8 merges of an earlier run were scored on numbers alone" in (run / "report.html").read_text()
+
+
+def test_of_a_run_all_of_whose_tasks_are_others_no_merge_is_taken_and_that_is_said(
+    of_colours: Path,
+    tmp_path: Path,
+    wide: Family,
+    tasks: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shown: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source, run = Path(shutil.copytree(of_colours, tmp_path / "before")), tmp_path / "run"
     lock = json.loads((source / "lock.json").read_text())
-    del lock["evaluation"]["tasks"]["numbers"]
+    lock["evaluation"]["tasks"]["colours"]["items"] = 7
     (source / "lock.json").write_text(json.dumps(lock))
 
     def stop(*_: Any) -> Any:
@@ -153,9 +223,10 @@ def test_of_a_run_without_one_of_the_tasks_no_merge_is_taken_and_that_is_said(
     monkeypatch.setattr(MergeEvaluator, "evaluate", stop)
     with pytest.raises(KeyboardInterrupt):
         mixture(load_config(write_file(tmp_path, wide, tasks, "bc")), run, source=source)
-    told = "('numbers': the run has not measured it), and no trial: the objective needs 'numbers'"
+    told = "'numbers': the run has not measured it), and no trial: the objective needs 'colours'"
     assert told in capsys.readouterr().err
     assert not (run / "trials.jsonl").exists()
+    assert not (run / "reused").exists()
 
 
 def test_a_run_without_a_merge_of_these_domains_is_refused(

@@ -251,7 +251,7 @@ def test_a_copy_under_another_objective_runs_no_new_trial(
     run = tmp_path / "copy"
     assert plan(load_config(copy), source=finished).measurements["search"] == 0
     assert run_cli("search", copy, "-o", run, "--from", finished) == 0
-    told = f"--from {finished}: 6 trials are scored anew and no merge is run; `--trials N` runs N more\n"
+    told = f"--from {finished}: 6 trials are scored anew and no new merge is run; `--trials N` runs N more\n"
     assert told in capsys.readouterr().err
     assert [trial["origin"] for trial in trials_of(run)] == [f"run#{number}" for number in range(6)]
     assert read_yaml(run / "config.yaml")["search"]["trials"] == 0

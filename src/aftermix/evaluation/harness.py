@@ -199,7 +199,7 @@ class TaskSuite:
             with quiet(self.heard):
                 collect_answers(lm, flat)
                 scored = {
-                    task: score_task(task, parts, self.primary[task], in_part=places is not None)
+                    task: score_task(task, parts, self.primary[task], in_part=not self._is_whole(task, split, places))
                     for task, parts in by_task.items()
                 }
                 truncated = getattr(lm, "truncated_requests", 0) - truncated
@@ -234,9 +234,13 @@ class TaskSuite:
     def _spread(
         self, task: str, scores: list[float | None], split: Split, places: ItemPlaces | None
     ) -> list[float | None]:
-        if places is None:
+        if places is None or self._is_whole(task, split, places):
             return scores
         return spread_scores(scores, self._requests[split][task], places[task], self.primary[task])
+
+    def _is_whole(self, task: str, split: Split, places: ItemPlaces | None) -> bool:
+        """True if all items of the task are asked, whose scores are then as without places."""
+        return places is None or len(places[task]) == len(self.tasks[task].of(split))
 
     def _collect_kept(self, lm: Any, split: Split, places: ItemPlaces | None) -> KeptAnswers:
         """The answers that stand in the requests now, and those to references, which are asked for here."""

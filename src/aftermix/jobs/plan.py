@@ -76,6 +76,8 @@ class JobEstimate:
     """Differences that the test items can tell, in words."""
     earlier: str = ""
     """Words on the merges that an earlier run gives, which are not counted."""
+    rescored: int = 0
+    """Those of them that are scored on further tasks alone; their tokens and time are counted."""
     cut_prompts: Mapping[str, Mapping[Split, int]] = field(default_factory=dict)
     """Task -> split -> requests that lose their beginning to the model's length."""
     tokens: Mapping[Split, int] = field(default_factory=dict)
@@ -142,13 +144,18 @@ class JobEstimate:
             return None
         return sum((count or 0) / self.training_speeds[name] for name, count in self.training.items())
 
+    def _count_rescored(self, split: Split) -> int:
+        return self.rescored if split == "search" else 0
+
     @property
     def seconds(self) -> dict[str, float]:
         """Estimated wall seconds by split, combining included."""
         if not self.tokens_per_s:
             return {}
         return {
-            split: (tokens / self.tokens_per_s + self.combine_s * self.measurements[split])
+            split: (
+                tokens / self.tokens_per_s + self.combine_s * (self.measurements[split] + self._count_rescored(split))
+            )
             / self.at_once.get(split, 1.0)
             for split, tokens in self.tokens.items()
         }
@@ -273,7 +280,8 @@ def _plan_evaluations(
     earlier = _count_earlier(source, config, merger, evaluator, space=space, threads=threads)
     measurements["search"] = max(0, measurements["search"] - earlier.saved)
     splits: tuple[Split, ...] = ("search", "select", "test")
-    per_model = {split: sum(suite.count_tokens(split, lm).values()) for split in splits}
+    tokens = {split: sum(suite.count_tokens(split, lm).values()) * measurements[split] for split in splits}
+    tokens["search"] += earlier.rescored_tokens
     remarks = (*suite.remarks, *remark_on_warnings(suite.take_warnings()))
 
     return JobEstimate(
@@ -285,9 +293,10 @@ def _plan_evaluations(
         measurements=measurements,
         items=suite.count_items(),
         earlier=earlier.words,
+        rescored=earlier.rescored,
         resolution=objectives.describe_resolution(count_answered_items(suite)),
         cut_prompts=suite.count_cut_prompts(lm),
-        tokens={split: count * measurements[split] for split, count in per_model.items()},
+        tokens=tokens,
         tokens_per_s=suite.measure_speed(lm),
         workers=layout.describe() if layout is not None else "",
         at_once=count_at_once(config, layout.workers, batches=space is not None) if layout is not None else {},

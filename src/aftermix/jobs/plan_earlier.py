@@ -1,8 +1,8 @@
-"""Merges of an earlier run that a job begun with `--from` would not run again, counted before it begins."""
+"""Merges of an earlier run that a job begun with `--from` takes, and what it measures of them, before it begins."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,12 +10,13 @@ import numpy as np
 
 from aftermix.config import Config
 from aftermix.jobs import run_folder
-from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
+from aftermix.jobs.evaluator import MergeEvaluator, ModelEvaluator, build_split_record
 from aftermix.jobs.mixture.earlier.merges import EarlierMerges
 from aftermix.jobs.mixture.points import PointSampler
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.provenance import resolve_defaults
+from aftermix.jobs.search.beginning.missing_tasks import SPLIT
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring
 from aftermix.jobs.search.earlier_run import import_comparable_trials
 from aftermix.jobs.search.score_lock import build_evaluation_lock
@@ -31,6 +32,17 @@ class EarlierScores:
     saved: int
     """Evaluations on search items that a job without them would do."""
     words: str
+    rescored: int = 0
+    """Merges that are scored on tasks which the earlier run has no scores of."""
+    rescored_tokens: int = 0
+    """Tokens of that."""
+
+    def add_missing(self, tasks: Collection[str], model: ModelEvaluator) -> EarlierScores:
+        """These merges, scored on `tasks` alone where there are any."""
+        if not tasks or not self.taken:
+            return self
+        tokens = model.suite.count_tokens(SPLIT, model.engine.lm)
+        return replace(self, rescored=self.taken, rescored_tokens=self.taken * sum(tokens[task] for task in tasks))
 
 
 def settle_source(config: Config, source: Path | None) -> Config:
@@ -57,11 +69,12 @@ def count_earlier_scores(source: Path, evaluator: MergeEvaluator, *, space: Sear
     run_folder.refuse_other_vectors(source, config=config, pool=evaluator.merger.pool, split=split)
     objectives = ObjectiveSet.build(config.search.objective, tasks=evaluator.tasks)
     evaluation = build_evaluation_lock(evaluator.merger.pool, model)
-    imported = import_comparable_trials(source, evaluation, evaluator=evaluator, space=space, objectives=objectives)
-    rescored = bool(imported) and asks_for_rescoring(config, source, space=space)
-    new = 0 if rescored else config.search.trials
-    words = f"{len(imported)} trials of {source} are scored anew, {new} are run"
-    return EarlierScores(len(imported), config.search.trials - new, words)
+    earlier = import_comparable_trials(source, evaluation, evaluator=evaluator, space=space, objectives=objectives)
+    taken = len(earlier.trials)
+    new = 0 if taken and asks_for_rescoring(config, source, space=space) else config.search.trials
+    words = f"{taken} trials of {source} are {earlier.use}, {new} are run"
+    scores = EarlierScores(taken, config.search.trials - new, words)
+    return scores.add_missing(earlier.missing, model)
 
 
 def _count_for_mixture(source: Path, evaluator: MergeEvaluator) -> EarlierScores:
@@ -84,7 +97,8 @@ def _count_for_mixture(source: Path, evaluator: MergeEvaluator) -> EarlierScores
     for name, group in groups.items():
         known_NK = group.compute_shares(found[name]) if found[name] else np.zeros((0, len(group.domains)))
         saved += len(group.design.kinds) - len(PointSampler(group, known_NK).planned)
-    return EarlierScores(sum(taken.values()), saved, _describe_taken(source, taken, tree))
+    words = _describe_taken(source, taken, tree, use=earlier.describe_use())
+    return EarlierScores(sum(taken.values()), saved, words).add_missing(earlier.missing, model)
 
 
 def _list_known_groups(tree: TreeProblem) -> dict[str, MixtureProblem]:
@@ -95,8 +109,8 @@ def _list_known_groups(tree: TreeProblem) -> dict[str, MixtureProblem]:
     return {group.name: tree.build_problem(group, tree.start) for group in leaves}
 
 
-def _describe_taken(source: Path, taken: Mapping[str, int], tree: TreeProblem | None) -> str:
-    told = f"{sum(taken.values())} merges of {source} are not run again"
+def _describe_taken(source: Path, taken: Mapping[str, int], tree: TreeProblem | None, *, use: str) -> str:
+    told = f"{sum(taken.values())} merges of {source} are {use}"
     if tree is None:
         return told
     rest = [group.name for group in tree.order if group.name not in taken]

@@ -13,6 +13,7 @@ from aftermix.report.certificate_text import describe_certificate
 from aftermix.report.elimination_text import describe_elimination
 from aftermix.report.number_format import ScoreScale, choose_scale, format_count, format_setting
 from aftermix.report.optimism_text import describe_expected_optimism, describe_fall
+from aftermix.report.reused_text import compose_reused
 from aftermix.report.sections.compared import compose_rival_lead
 from aftermix.report.sections.mixture import is_mixture
 from aftermix.report.sections.mixture_tree import count_searched_groups
@@ -215,7 +216,7 @@ def _describe_progress(run: RunContents, scale: ScoreScale) -> str:
         top = max(feasible, key=lambda trial: trial.objective or ())
         score = scale.format((top.objective or (0.0,))[0])
         parts.append(f"best on the search items so far {score} (trial {top.number})")
-    return "; ".join(parts) + "."
+    return f"{'; '.join(parts)}. {compose_reused(run.best.reused if run.best else None)}".rstrip()
 
 
 def _list_merge_facts(run: RunContents) -> tuple[tuple[str, str], ...]:

@@ -15,6 +15,7 @@ from aftermix.runs.records import (
     ItemsRecord,
     MixtureScoresRecord,
     ObjectiveRecord,
+    ReusedRecord,
     ScanRecord,
     StageSeconds,
     VectorRecord,
@@ -245,6 +246,8 @@ class MixtureRecord(FoundMixtureRecord):
     """Absent where `mixture.second_order` does not ask for it."""
     compared: tuple[ComparedRecord, ...] | None = None
     """Absent where the file compares nothing."""
+    reused: ReusedRecord | None = None
+    """Absent where no merge of an earlier run was scored on further tasks."""
 
 
 class TableSourceRecord(RunRecord):
@@ -327,6 +330,9 @@ class LevelRecord(RunRecord):
 class SearchedLevelRecord(FoundMixtureRecord, LevelRecord):
     """`best.json` of a group that was searched; the keys of :class:`LevelRecord` come first, as its last base."""
 
+    reused: ReusedRecord | None = None
+    """Absent where no merge of an earlier run was scored on further tasks."""
+
 
 class TreeGroupRecord(RunRecord):
     """A group of the tree with those below it: shares within it and of the whole, and how sure they are."""
@@ -360,3 +366,5 @@ class TreeRecord(MergedMixtureRecord):
     """Absent where the file compares nothing."""
     proxies: tuple[ProxyRecord, ...] | None = None
     """Absent until mixtures were trained to verify it."""
+    reused: ReusedRecord | None = None
+    """Of all groups. Absent where no merge of an earlier run was scored on further tasks."""

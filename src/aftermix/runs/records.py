@@ -230,6 +230,17 @@ class ItemsRecord(RunRecord):
     tasks: dict[str, TaskItemCounts]
 
 
+class ReusedRecord(RunRecord):
+    """Merges of an earlier run that were scored on further tasks alone, and the price of that."""
+
+    merges: int
+    failed: int
+    """Of these not one score was taken."""
+    tasks: tuple[str, ...]
+    tokens: int
+    """Positions that the model computed."""
+
+
 class StageSeconds(RunRecord):
     """Wall time of each stage of the job, of the search by phase."""
 
@@ -271,3 +282,5 @@ class BestRecord(RunRecord):
     """Absent in runs of earlier versions, without a response, of several objectives, and where splits overlap."""
     compared: tuple[ComparedRecord, ...] | None = None
     """Absent where the file compares nothing."""
+    reused: ReusedRecord | None = None
+    """Absent where no merge of an earlier run was scored on further tasks."""

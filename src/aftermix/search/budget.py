@@ -70,6 +70,9 @@ def build_budget(
 
 
 def count_spent_tokens(trials: Sequence[Trial], *, trial_tokens: int) -> int:
-    """Tokens of the trials of this run: as counted, and as planned for one that failed, of which nothing is known."""
-    own = [trial for trial in trials if not trial.is_imported]
+    """Tokens of the trials of this run: as counted, and as planned for one that failed, of which nothing is known.
+
+    Of those of an earlier run what it took to score them on further tasks.
+    """
+    own = [trial for trial in trials if not trial.is_imported or trial.tokens is not None]
     return sum(trial_tokens if trial.tokens is None else trial.tokens for trial in own)

@@ -1,7 +1,8 @@
 """Another objective over the same vectors: trials of an earlier run, scored anew from what they stored.
 
-No model runs. The caller makes sure that vectors, merge method and items are those of the earlier run, and says under
-which settings of this search a stored trial's merge would be made.
+No model runs, but for tasks that the earlier run has no scores of: these are measured apart, and joined to what it has.
+The caller makes sure that vectors, merge method and items are those of the earlier run, and says under which settings
+of this search a stored trial's merge would be made.
 """
 
 from __future__ import annotations
@@ -12,12 +13,21 @@ from pathlib import Path
 
 from aftermix.config import Split
 from aftermix.errors import SearchError
-from aftermix.runs.answers.candidate import KeptAnswers
-from aftermix.runs.answers.reading import take_answers
+from aftermix.runs.answers.candidate import KeptAnswers, locate_arrays, read_answers
+from aftermix.runs.answers.reading import read_requests, take_answers
 from aftermix.runs.journal import TRIALS_FILE, locate_items, read_items, read_trials
 from aftermix.runs.trials import ItemScores, Settings, Trial, average_scores, check_items
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class ScoredPart:
+    """Scores of a merge on some tasks alone, a trial of the journal in `folder`."""
+
+    folder: Path
+    trial: Trial
+    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class ImportedTrial:
     """The other run."""
     source_number: int
     """Number of the trial there."""
+    part: ScoredPart | None = None
+    """Scores of the tasks that the other run has not."""
 
 
 def import_trials(
@@ -39,11 +51,11 @@ def import_trials(
     *,
     space: SearchSpace,
     tasks: Sequence[str],
-    objectives: ObjectiveSet,
+    objectives: ObjectiveSet | None,
     settings_of: Callable[[Settings], Settings | None] = dict,
     with_select: bool = True,
 ) -> list[ImportedTrial]:
-    """The complete trials of the run in `source` that lie within `space`, numbered from 0, under `objectives`.
+    """The complete trials of the run in `source` that lie within `space`, numbered from 0, under `objectives`, if any.
 
     They keep their weights and scores; `origin` becomes `RUN#n`, `seconds` is empty, for they cost nothing here.
     `settings_of` gives the settings of this search for those of a stored trial, None where none make its merge.
@@ -84,7 +96,18 @@ def group_by_split(imported: Sequence[ImportedTrial]) -> dict[tuple[Split, int],
 def find_answers(imported: Sequence[ImportedTrial], run: Path, split: Split, number: int) -> KeptAnswers | None:
     """Answers of imported trial `number`, where its run kept them and `run` keeps those to the same requests."""
     trial = imported[number]
-    return take_answers(trial.source, split, trial.source_number, run=run)
+    part = trial.part
+    answers = take_answers(trial.source, split, trial.source_number, run=run, without=part.tasks if part else ())
+    if part is None or answers is None:
+        return answers
+
+    # Those of the other tasks lie with the measurement that has their scores.
+    items, ours = locate_items(part.folder, split, part.trial.number), read_requests(run)
+    if not locate_arrays(items).is_file():
+        return None
+    noun = f"the log-likelihoods of {items.stem}"
+    own = read_answers(items, {task: ours[task] for task in part.tasks}, split, noun=noun)
+    return {task: own[task] if task in own else answers[task] for task in ours}
 
 
 def _refuse_other_vectors(trial: Trial, *, source: Path, space: SearchSpace) -> None:
@@ -100,13 +123,14 @@ def import_trial(
     number: int,
     source: Path,
     tasks: Sequence[str],
-    objectives: ObjectiveSet,
+    objectives: ObjectiveSet | None,
     with_select: bool,
     run_name: str | None = None,
 ) -> ImportedTrial:
     """A complete trial of the journal in `source` under another `number`; `run_name` says whose it is, in its origin.
 
-    Raises :class:`SearchError` for a task of `tasks` without stored scores.
+    Without `objectives` it has none: those of tasks whose scores :func:`complete_trial` joins to these. Raises
+    :class:`SearchError` for a task of `tasks` without stored scores.
     """
     search = _read_stored(source, "search", trial.number, tasks)
     has_select = with_select and locate_items(source, "select", trial.number).exists()
@@ -116,8 +140,8 @@ def import_trial(
         trial,
         number=number,
         scores=scores,
-        objective=objectives.values(scores),
-        feasible=objectives.feasible(scores),
+        objective=objectives.values(scores) if objectives else None,
+        feasible=objectives is not None and objectives.feasible(scores),
         seconds={},
         origin=f"{run_name or source.resolve().name}#{trial.number}",
         strategy=None,
@@ -128,6 +152,25 @@ def import_trial(
     )
     select = _read_stored(source, "select", trial.number, tasks) if has_select else None
     return ImportedTrial(rescored, search, select, source, trial.number)
+
+
+def complete_trial(
+    imported: ImportedTrial, part: ScoredPart, *, number: int, tasks: Sequence[str], objectives: ObjectiveSet
+) -> ImportedTrial:
+    """`imported` under another `number`, with scores of all `tasks`: those of `part` measured there, and its cost."""
+    measured = read_items(part.folder, "search", part.trial.number)
+    search = {task: measured[task] if task in part.tasks else imported.search[task] for task in tasks}
+    scores = average_scores(search)
+    trial = replace(
+        imported.trial,
+        number=number,
+        scores=scores,
+        objective=objectives.values(scores),
+        feasible=objectives.feasible(scores),
+        seconds=part.trial.seconds,
+        tokens=part.trial.tokens,
+    )
+    return replace(imported, trial=trial, search=search, select=None, part=part)
 
 
 def _read_stored(source: Path, split: Split, number: int, tasks: Sequence[str]) -> ItemScores:

@@ -74,9 +74,10 @@ def test_what_was_measured_counts_and_not_what_was_planned(tmp_path: Path) -> No
     assert len(run(tmp_path, budget, measured=7)) == 11  # answers that end early leave room: 77 + 20 + 10 is above
 
 
-def test_failed_trials_count_as_planned_and_imported_ones_not_at_all() -> None:
-    trials = [trial(0, 50, origin="run#3"), trial(1, 7), trial(2, None), trial(3, 0)]
+def test_failed_trials_count_as_planned_and_imported_ones_by_what_was_measured_of_them_now() -> None:
+    trials = [trial(0, None, origin="run#3"), trial(1, 7), trial(2, None), trial(3, 0)]
     assert count_spent_tokens(trials, trial_tokens=10) == 17
+    assert count_spent_tokens([*trials, trial(4, 5, origin="run#4")], trial_tokens=10) == 22
 
 
 def test_finalists_of_a_shorter_run_are_paid_already() -> None:

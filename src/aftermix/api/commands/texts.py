@@ -67,7 +67,8 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
     seconds = needs.seconds
     for split, tokens in needs.tokens.items():
         time = f", about {format_time(seconds[split])}" if seconds else ""
-        yield f"{split:<15} {needs.measurements[split]} evaluations, {tokens:,} tokens{time}"
+        further = f" and {needs.rescored} of some tasks" if split == "search" and needs.rescored else ""
+        yield f"{split:<15} {needs.measurements[split]} evaluations{further}, {tokens:,} tokens{time}"
 
     lines = {"--from": needs.earlier, "Workers": needs.workers, "Engine": needs.engine}
     for name, text in {**lines, "Budget": needs.runs, "Requests": needs.sharing}.items():

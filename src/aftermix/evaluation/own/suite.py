@@ -165,10 +165,14 @@ class OwnSuite:
         that it reads is not there.
         """
         before = lm.computed_positions
-        asked = None if self.ids is None else {task: self._place(split, task, places) for task in self.tasks}
-        results = self._score(lm, split, asked)
+        asked = {task: ids for task in self.tasks if (ids := self._place(split, task, places)) or places is None}
+        results = self._score(lm, split, None if self.ids is None else asked)
+        scores: dict[str, list[float | None]] = {
+            task: [None] * len(items.of(split)) for task, items in self.tasks.items() if task not in asked
+        }
+        scores |= {task: self._spread_scores(split, task, result, places) for task, result in results.items()}
         return SuiteScores(
-            items={task: self._spread_scores(split, task, result, places) for task, result in results.items()},
+            items=scores,
             metrics={},
             tokens=lm.computed_positions - before,
             answers=self._collect_answers(split, results, places) if keep and self._known.table is not None else None,

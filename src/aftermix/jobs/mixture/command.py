@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from aftermix.report.page import write_report
 from aftermix.runs.input_records import SplitRecord
 from aftermix.runs.journal import read_trials
 from aftermix.runs.json_record import read_record
-from aftermix.runs.mixture_records import MixtureRecord, TreeRecord
+from aftermix.runs.mixture_records import MixtureDesignRecord, MixtureRecord, TreeRecord
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER
 from aftermix.runs.session import RunSession, open_session
 from aftermix.runs.verification_records import VERIFICATION_FILE, VerificationRecord
@@ -66,8 +67,8 @@ def mixture(
 
     Everything is checked before the folder is made. `resume` goes on with an unfinished run; `source` names an earlier
     mixture run whose merges stand in for points of the design where they are merges of these vectors, under this file's
-    utility and limits (:mod:`aftermix.jobs.mixture.earlier.vectors`). `log` is
-    told of vectors that may be of another base. Source: MergeMix, section 3; docs/how-to/mixture.md.
+    utility and limits (:mod:`aftermix.jobs.mixture.earlier.vectors`); on tasks that it has no scores of they are scored
+    now. `log` is told of vectors that may be of another base. Source: MergeMix, section 3; docs/how-to/mixture.md.
 
     One process works on a run, from its first write to the report. Raises :class:`AftermixError` with nothing written,
     and :class:`RunFailedError` once something is.
@@ -77,34 +78,58 @@ def mixture(
     return run
 
 
+@dataclass(frozen=True)
+class CheckedMixture:
+    """File of a mixture that has passed every check which needs no model."""
+
+    config: Config
+    """With all that is left to a run settled."""
+    recipe: MergeRecipe
+    problem: MixtureProblem
+    """Of the whole; of a tree as long as nothing is known."""
+    tree: TreeProblem | None
+
+    @classmethod
+    def from_config(cls, config: Config, run: Path, *, resume: bool, source: Path | None) -> CheckedMixture:
+        """Check `config` for the run in `run`, which goes on with `resume`, or starts from that in `source`."""
+        require(config, *NEEDED["mixture"])
+        refuse_missing_trackers(config.track)
+        if not resume:  # a run that began at weights goes on at them
+            refuse_missing_weights(config, "mixture")
+        resumed = run if resume else None
+        config = settle_tasks(config, resumed=resumed)
+        recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
+
+        assert config.mixture is not None  # noqa: S101 - required above; for the type checker
+        fitted = read_fitted(run) if resume else "tasks"
+        tree = TreeProblem.from_config(config, fitted=fitted) if config.mixture.tree is not None else None
+        problem = tree.first_problem if tree else MixtureProblem.build_flat(config, fitted=fitted)
+
+        config = resolve_defaults(config, recipe)
+        config = run_folder.settle_search(config, resumed=resumed)
+        config = run_folder.settle_date(config, resumed=resumed, source=source)
+        config = run_folder.settle_items(config, resumed=resumed, source=source)
+        if resume:
+            run_folder.refuse_other_kind(run, mixture=True)
+        else:
+            refuse_occupied_run(run, config=config, mixture=True)
+
+        if problem.mixture.second_order:
+            refuse_unfit_texts(config)
+        return cls(config, recipe, problem, tree)
+
+    def build_design_record(self) -> MixtureDesignRecord:
+        """`design.json` of the run."""
+        return self.tree.build_design_record() if self.tree else build_design_record(self.problem)
+
+
 def _mix(
     config: Config, session: RunSession, *, resume: bool, source: Path | None, log: Callable[[str], object]
 ) -> None:
     """Check all inputs, make or reopen the folder, and find the best mixture."""
     run = session.run
-    require(config, *NEEDED["mixture"])
-    refuse_missing_trackers(config.track)
-    if not resume:  # a run that began at weights goes on at them
-        refuse_missing_weights(config, "mixture")
-    config = settle_tasks(config, resumed=run if resume else None)
-    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors)
-
-    assert config.mixture is not None  # noqa: S101 - required above; for the type checker
-    fitted = read_fitted(run) if resume else "tasks"
-    tree = TreeProblem.from_config(config, fitted=fitted) if config.mixture.tree is not None else None
-    problem = tree.first_problem if tree else MixtureProblem.build_flat(config, fitted=fitted)
-
-    config = resolve_defaults(config, recipe)
-    config = run_folder.settle_search(config, resumed=run if resume else None)
-    config = run_folder.settle_date(config, resumed=run if resume else None, source=source)
-    config = run_folder.settle_items(config, resumed=run if resume else None, source=source)
-    if resume:
-        run_folder.refuse_other_kind(run, mixture=True)
-    else:
-        refuse_occupied_run(run, config=config, mixture=True)
-
-    if problem.mixture.second_order:
-        refuse_unfit_texts(config)
+    checked = CheckedMixture.from_config(config, run, resume=resume, source=source)
+    config, problem, tree = checked.config, checked.problem, checked.tree
     inputs = RunInputs.open(config, run, resume=resume, log=log)
     pool, split = inputs.pool, inputs.split
     objectives = ObjectiveSet.build((problem.objective,), tasks=list(inputs.suite.tasks))
@@ -115,7 +140,7 @@ def _mix(
     earlier = EarlierMerges.open(source, config, pool, problem=problem, split=split) if source is not None else None
 
     inputs.tell_split(objectives, log)
-    evaluator, evaluation = inputs.open_evaluator(config, recipe, problem.space)
+    evaluator, evaluation = inputs.open_evaluator(config, checked.recipe, problem.space)
     imported: Sequence[ImportedTrial] = ()
     if earlier is not None:
         earlier = earlier.keep_tasks(
@@ -134,14 +159,16 @@ def _mix(
         evaluation=evaluation,
         requests=None if resume else evaluator.tabulate_requests(),
         source=source,
-        design=tree.build_design_record() if tree else build_design_record(problem),
+        design=checked.build_design_record(),
     )
 
     with hire_workers(evaluator, run, problem.space, for_search=False) as measuring:
         if tree:
             _write(measuring, run, search_tree(measuring, run, tree, earlier))
-        else:
-            _write(measuring, run, _find_best(measuring, run, problem, objectives=objectives, imported=imported))
+            return
+        if earlier is not None:
+            imported = earlier.complete(imported, measuring, run, problem=problem, objectives=objectives)
+        _write(measuring, run, _find_best(measuring, run, problem, objectives=objectives, imported=imported))
 
 
 def _find_best(

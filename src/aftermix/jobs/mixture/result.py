@@ -19,6 +19,7 @@ from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.proxies import SAME, ExpertScores, ProxyComparison, count_positions
 from aftermix.jobs.mixture.scores import UtilityScorer, describe_utility, estimate_noise
+from aftermix.jobs.search.beginning.missing_tasks import read_reused
 from aftermix.jobs.search.result import (
     build_vector_records,
     count_items,
@@ -136,7 +137,7 @@ class MixtureResult:
             agreement=agreement,
             first_order=build_first_order(read_paces(self.evaluator.config, self.problem.experts), best.ratios),
         )
-        record = record.model_copy(update=self._measure_second_order(best.ratios))
+        record = record.model_copy(update={**read_reused(self.run), **self._measure_second_order(best.ratios)})
         return record.model_copy(update=compare_rivals(self.evaluator, self.run, self.scorer, test, best.ratios))
 
     def _measure_second_order(self, ratios: Mapping[str, float]) -> dict[str, SecondOrderRecord]:

@@ -33,6 +33,7 @@ from aftermix.jobs.mixture.result import MixtureResult, describe_mixture, floors
 from aftermix.jobs.mixture.scores import UtilityScorer
 from aftermix.jobs.mixture.tree_problem import TreeProblem, read_stored_shares
 from aftermix.jobs.provenance import format_recipe
+from aftermix.jobs.search.beginning.missing_tasks import read_reused, sum_reused
 from aftermix.jobs.search.result import read_earlier_seconds, sum_by_phase
 from aftermix.mixture.simplex import name_shares
 from aftermix.mixture.tree import ROOT, Inner, TreeNode, find_share, multiply_shares
@@ -135,7 +136,8 @@ class GroupSearches:
                 self.evaluator, folder, problem, objectives=objectives, trials=trials, cache_folder=self.run
             )
             best = result.decide_winner()
-        return SearchedLevelRecord(level=group.name, shares=best.won.shares, note=None, **dict(best))
+        level = SearchedLevelRecord(level=group.name, shares=best.won.shares, note=None, **dict(best))
+        return level.model_copy(update=read_reused(folder))
 
     def _import_points(
         self, problem: MixtureProblem, folder: Path, objectives: ObjectiveSet
@@ -145,8 +147,9 @@ class GroupSearches:
             return ()
         imported = self.earlier.import_points(problem, objectives)
         if imported:
-            progress.say(f"group '{folder.name}': {len(imported)} merges of {self.earlier.source} are not run again")
-        return imported
+            use = self.earlier.describe_use()
+            progress.say(f"group '{folder.name}': {len(imported)} merges of {self.earlier.source} are {use}")
+        return self.earlier.complete(imported, self.evaluator, folder, problem=problem, objectives=objectives)
 
     def _measure(
         self, points: PointSampler, folder: Path, imported: Sequence[ImportedTrial], *, count: int
@@ -233,6 +236,7 @@ def _build_tree_record(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, 
     select_summary = scorer.summarise_items(select)
     candidate = CandidateRecord(trial=None, weights=weights, settings={}, search=None, select=select_summary)
     described = describe_mixture(evaluator, scorer, weights, trial=None, point="tree")
+    reused = sum_reused(locate_level(run, group.name) for group in tree.groups)
     record = TreeRecord(
         **dict(described),
         direction=tree.section.direction,
@@ -249,7 +253,7 @@ def _build_tree_record(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, 
         baselines=baselines,
         seconds=_sum_seconds(mixture_baselines, list(results.values()), before=before),
     )
-    return record.model_copy(update=compare_rivals(evaluator, run, scorer, test, described.ratios))
+    return record.model_copy(update={**reused, **compare_rivals(evaluator, run, scorer, test, described.ratios)})
 
 
 def _sum_seconds(

@@ -17,9 +17,10 @@ from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.parallel.crew import hire_workers
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
+from aftermix.jobs.search.beginning.missing_tasks import MissingTaskScorer
 from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring, describe_rescoring, set_no_trials
-from aftermix.jobs.search.earlier_run import import_comparable_trials
+from aftermix.jobs.search.earlier_run import ComparableTrials, import_comparable_trials
 from aftermix.jobs.search.response_stage import ResponseStage, refuse_fine_precision
 from aftermix.jobs.search.result import build_best_record, complete_certificate
 from aftermix.jobs.search.run_inputs import RunInputs
@@ -54,7 +55,8 @@ def search(
 
     Everything is checked before the folder is made: configuration, checkpoints and their values, tasks, items,
     objective. `resume` goes on with an unfinished (or longer) run; `source` names an earlier run over the same vectors
-    whose trials are re-scored under this file's objective at no model cost and start the search; none is run after them
+    whose trials are re-scored under this file's objective and start the search, at no model cost but on tasks that it
+    has no scores of; none is run after them
     where the file is a copy of that run's (:func:`asks_for_rescoring`), unless `trials_stated` says that its number is
     meant for this run. `log` is told of vectors that may be of another base.
 
@@ -109,13 +111,13 @@ def _search(
 
     inputs.tell_split(objectives, log)
     evaluator, evaluation = inputs.open_evaluator(config, recipe, space)
-    imported: Sequence[ImportedTrial] = ()
+    earlier = ComparableTrials()
     if source is not None:
-        imported = import_comparable_trials(source, evaluation, evaluator=evaluator, space=space, objectives=objectives)
+        earlier = import_comparable_trials(source, evaluation, evaluator=evaluator, space=space, objectives=objectives)
 
     # A run that goes on runs none where none was asked for at its beginning.
     if not trials_stated and not (resume and run_folder.read_run_config(run).search.trials):
-        evaluator = _settle_trials(evaluator, run, source, imported, space=space, log=log)
+        evaluator = _settle_trials(evaluator, run, source, earlier, space=space, log=log)
     budget = _open_budget(evaluator, run)
     # The folder is made last: whatever is refused leaves nothing behind.
     run_folder.open_run_folder(
@@ -130,6 +132,8 @@ def _search(
         source=source,
     )
     with hire_workers(evaluator, run, space, for_search=True) as measuring:
+        scorer = MissingTaskScorer(measuring, tuple(earlier.missing), objectives, space)
+        imported = scorer.complete(run, earlier.trials) if earlier.missing else earlier.trials
         _run_stages(measuring, run, space=space, objectives=objectives, imported=imported, budget=budget)
 
 
@@ -137,18 +141,18 @@ def _settle_trials(
     evaluator: MergeEvaluator,
     run: Path,
     source: Path | None,
-    imported: Sequence[ImportedTrial],
+    comparable: ComparableTrials,
     *,
     space: SearchSpace,
     log: Callable[[str], object],
 ) -> MergeEvaluator:
     """The evaluator of a search that runs no new trial where its file is a copy of that of the run it started from."""
     earlier = source if source is not None else run_folder.read_source(run)
-    taken = len(imported) or sum(trial.is_imported for trial in read_trials(run))
+    taken = len(comparable.trials) or sum(trial.is_imported for trial in read_trials(run))
     if earlier is None or not taken or not asks_for_rescoring(evaluator.config, earlier, space=space):
         return evaluator
 
-    log(describe_rescoring(earlier, taken))
+    log(describe_rescoring(earlier, taken, use=comparable.use))
     return replace(evaluator, config=set_no_trials(evaluator.config))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from aftermix.config.places import list_range_rules
 from aftermix.errors import SearchError, join_place
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.run_folder import read_run_config
+from aftermix.jobs.search.beginning.missing_tasks import describe_missing
 from aftermix.jobs.search.score_lock import describe_left_out, find_other_tasks, list_needed_tasks
 from aftermix.jobs.search.settings import apply_settings
 from aftermix.jobs.search.space_from_config import read_own_settings
@@ -23,6 +25,20 @@ from aftermix.search.space import SearchSpace
 from aftermix.search.warm_start import ImportedTrial, import_trials
 
 
+@dataclass(frozen=True)
+class ComparableTrials:
+    """Trials of an earlier run with those of their scores that hold."""
+
+    trials: Sequence[ImportedTrial] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Task that they have to be scored on -> the reason why stored scores do not do; they have no objective before."""
+
+    @property
+    def use(self) -> str:
+        """`scored anew`, or on which tasks."""
+        return describe_missing(self.missing) if self.missing else "scored anew"
+
+
 def import_comparable_trials(
     source: Path,
     evaluation: EvaluationLockRecord,
@@ -30,28 +46,36 @@ def import_comparable_trials(
     evaluator: MergeEvaluator,
     space: SearchSpace,
     objectives: ObjectiveSet,
-) -> list[ImportedTrial]:
+) -> ComparableTrials:
     """Trials of the run in `source` with those of their scores that are of the tasks that `evaluation` describes.
 
-    Scores of a task that has changed are left out, and every trial with them where the objective needs that task; one
-    line says so. Raises :class:`SearchError` as :func:`~aftermix.search.warm_start.import_trials` does, and for another
-    tokenizer or chat template.
+    Scores of a task that has changed are left out. Where the objective needs such a task, or one that the run has not
+    measured, its scores are missing; where no score holds at all, no trial is taken. One line says so.
+
+    Raises :class:`SearchError` as :func:`~aftermix.search.warm_start.import_trials` does, and for another tokenizer or
+    chat template.
     """
     _refuse_other_rules(source, evaluator.config)
     others = find_other_tasks(source, evaluation, chat=evaluator.model_evaluator.suite.chat)
-    if others:
+    held = [task for task in evaluator.tasks if task not in others]
+    missing = others if list_needed_tasks(objectives) & others.keys() else {}
+    if others and not (missing and held):
         progress.say(describe_left_out(source, others, objectives))
-    if list_needed_tasks(objectives) & others.keys():
-        return []
+    if not held:
+        return ComparableTrials()
 
-    return import_trials(
+    trials = import_trials(
         source,
         space=space,
-        tasks=[task for task in evaluator.tasks if task not in others],
-        objectives=objectives,
+        tasks=held,
+        objectives=None if missing else objectives,
         settings_of=_build_translation(read_run_config(source), evaluator.config, space),
         with_select=not others,
     )
+    comparable = ComparableTrials(trials, missing)
+    if missing:
+        progress.say(f"--from {source}: {len(trials)} trials are {comparable.use}")
+    return comparable
 
 
 def _refuse_other_rules(source: Path, ours: Config) -> None:

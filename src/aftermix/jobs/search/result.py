@@ -14,6 +14,7 @@ from aftermix.errors import SearchError
 from aftermix.jobs.compare.contest import compare_rivals
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.search.baselines import list_fixed_baselines
+from aftermix.jobs.search.beginning.missing_tasks import read_reused
 from aftermix.jobs.search.score_cache import BaselineScorer, ScoreCache, build_baseline_records, build_scan_record
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.mixture.ratios import convert_weights
@@ -98,7 +99,8 @@ def build_best_record(
     elimination = _build_elimination(evaluator, chosen, rounds) if rounds is not None else None
     known = {"response": response, "elimination": elimination, "optimism": optimism}
     rivals = compare_rivals(evaluator, run, ObjectiveJudge(objectives, seed), test, ratios)
-    return best.model_copy(update={key: value for key, value in known.items() if value is not None} | rivals)
+    known = {key: value for key, value in known.items() if value is not None}
+    return best.model_copy(update={**known, **rivals, **read_reused(run)})
 
 
 @dataclass(frozen=True)

@@ -151,17 +151,11 @@ def find_other_tasks(source: Path, now: EvaluationLockRecord, *, chat: bool) -> 
     return {name: text for name, text in differences.items() if text is not None}
 
 
-def describe_left_out(
-    source: Path, others: dict[str, str], objectives: ObjectiveSet, *, surrogates: bool = False
-) -> str:
-    """One line on what is not taken from the run in `source`; `surrogates` learn from the scores of all tasks."""
+def describe_left_out(source: Path, others: Mapping[str, str], objectives: ObjectiveSet) -> str:
+    """One line on what is not taken from the run in `source`."""
     needed = [task for task in others if task in list_needed_tasks(objectives)]
     differences = "; ".join(f"'{name}': {text}" for name, text in others.items())
-    if needed:
-        taken = f"and no trial: the objective needs '{needed[0]}'"
-    else:
-        needless = "the trials are taken without them"
-        taken = f"and no trial: '{next(iter(others))}' has a surrogate" if surrogates else needless
+    taken = f"and no trial: the objective needs '{needed[0]}'" if needed else "the trials are taken without them"
     return f"--from {source}: scores of another task are left out ({differences}), {taken}"
 
 

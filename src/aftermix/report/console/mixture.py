@@ -10,6 +10,7 @@ from rich.table import Table
 from aftermix.errors import AftermixError
 from aftermix.report.console.search import print_compared, print_rival_lead, tabulate_models
 from aftermix.report.console.verification import print_verification
+from aftermix.report.reused_text import compose_reused
 from aftermix.report.sections.mixture import compose_first_order
 from aftermix.report.sections.mixture_tree import list_level_notes, list_tree_rows
 from aftermix.report.sections.proxies import build_proxy_section
@@ -55,6 +56,8 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
     orders = compose_first_order(best.first_order, best.second_order) if isinstance(best, MixtureRecord) else ""
     if orders:
         console.print(orders, markup=False, highlight=False)
+    if best.reused is not None:
+        console.print(compose_reused(best.reused), markup=False, highlight=False)
     for name in best.utility.left_out:
         console.print(f"'{name}' scored the same at all points and does not count.", markup=False)
     if best.points.failed:

@@ -13,6 +13,7 @@ from aftermix.report.certificate_text import describe_certificate
 from aftermix.report.elimination_text import describe_elimination
 from aftermix.report.number_format import POINTS, ScoreScale, choose_scale, format_setting
 from aftermix.report.optimism_text import describe_expected_optimism
+from aftermix.report.reused_text import compose_reused
 from aftermix.report.sections.compared import build_compared_section, compose_rival_lead
 from aftermix.report.verdict import JudgedResult, judge_result, name_objectives
 from aftermix.runs.reader import RunResult, read_best
@@ -41,6 +42,8 @@ def print_result(run: Path, *, console: Console | None = None) -> None:
         console.print(elimination, highlight=False)
     if optimism := describe_expected_optimism(best, _choose_objective_scale(best)):
         console.print(optimism, highlight=False)
+    if best.reused is not None:
+        console.print(compose_reused(best.reused), markup=False, highlight=False)
     if not best.floors_met:
         console.print("No candidate meets every floor on the select items; this one breaks them least.")
     console.print(

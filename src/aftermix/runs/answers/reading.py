@@ -5,6 +5,7 @@ A run keeps answers if `items/requests.json` is there. Runs of earlier versions 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -57,15 +58,18 @@ def read_kept_answers(run: Path, split: Split, number: int) -> KeptAnswers | Non
     return read_answers(locate_items(run, split, number), read_requests(run), split, noun=_describe(split, number))
 
 
-def take_answers(source: Path, split: Split, number: int, *, run: Path) -> KeptAnswers | None:
+def take_answers(
+    source: Path, split: Split, number: int, *, run: Path, without: Collection[str] = ()
+) -> KeptAnswers | None:
     """Answers of trial `number` of the run in `source`, if they are of the same requests as those of `run`.
 
-    None where either keeps none, or a task of `run` is another there.
+    None where either keeps none, or a task of `run` is another there; tasks `without` which it is are left out.
     """
     if not (keeps_answers(run) and has_answers(source, split, number)):
         return None
 
-    ours, theirs = read_requests(run), read_requests(source)
+    ours = {task: requests for task, requests in read_requests(run).items() if task not in without}
+    theirs = read_requests(source)
     if any(task not in theirs or theirs[task] != requests for task, requests in ours.items()):
         return None
     answers = read_kept_answers(source, split, number)

@@ -107,5 +107,3 @@ def test_one_line_says_which_scores_and_trials_are_left_out(objective: dict[str,
         "--from runs/first: scores of another task are left out ('numbers': expected items 60, found 59), " + end
     )
     assert ("numbers" in list_needed_tasks(objectives)) == end.startswith("and")
-    line = describe_left_out(Path("runs/first"), {"numbers": "is new"}, objectives, surrogates=True)
-    assert line.endswith(end if end.startswith("and") else "and no trial: 'numbers' has a surrogate")

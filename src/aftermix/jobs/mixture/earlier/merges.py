@@ -1,14 +1,15 @@
 """`EarlierMerges`: merges that an earlier mixture run has measured, as points of this mixture or of a tree's group.
 
 A merge is a point of a problem if its weights are those that some mixture of the problem's members stands for. No known
-point is run again; which merges are taken, and why others are not, is told.
+point is run again, but on tasks that the earlier run has no scores of; which merges are taken, and why others are not,
+is told.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ from aftermix.config import Config
 from aftermix.config.places import describe_weight
 from aftermix.errors import SearchError
 from aftermix.jobs import run_folder
-from aftermix.jobs.evaluator import ModelEvaluator
+from aftermix.jobs.evaluator import MergeEvaluator, ModelEvaluator
 from aftermix.jobs.mixture.earlier.vectors import VectorMatch, is_same_base, match_vectors
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.provenance import lock
+from aftermix.jobs.search.beginning.missing_tasks import MissingTaskScorer, describe_missing
 from aftermix.jobs.search.score_lock import describe_left_out, find_other_tasks
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.runs.input_records import LOCK_FILE, EvaluationLockRecord, LockRecord, SplitRecord
@@ -43,8 +45,10 @@ class EarlierMerges:
     match: VectorMatch
     tasks: tuple[str, ...]
     """Tasks whose stored scores hold."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Further task -> the reason why its scores do not: merges that are taken are scored on it."""
     holds: bool = True
-    """False where a task has changed, or is new: no merge is taken then, as every task has a surrogate."""
+    """False where no stored score holds: no merge is taken then."""
 
     @classmethod
     def open(
@@ -79,12 +83,12 @@ class EarlierMerges:
         tasks: Sequence[str],
         objectives: ObjectiveSet,
     ) -> EarlierMerges:
-        """These merges; none, and one line says why, unless they have scores of all tasks of `evaluation`."""
+        """These merges with the tasks of `evaluation` that they have scores of; where that is none, a line says so."""
         others = find_other_tasks(self.source, evaluation, chat=evaluator.suite.chat)
-        if others:
-            progress.say(describe_left_out(self.source, others, objectives, surrogates=True))
         kept = tuple(task for task in tasks if task not in others)
-        return replace(self, tasks=kept, holds=not others)
+        if not kept:
+            progress.say(describe_left_out(self.source, others, objectives))
+        return replace(self, tasks=kept, missing=others, holds=bool(kept))
 
     def list_points(self, problem: MixtureProblem) -> list[tuple[Path, Trial]]:
         """The merges that are points of `problem`, once each, with the folder of their journal."""
@@ -99,16 +103,19 @@ class EarlierMerges:
         return found
 
     def import_points(self, problem: MixtureProblem, objectives: ObjectiveSet) -> list[ImportedTrial]:
-        """The points of `problem` as trials of a study, numbered from 0. Raises :class:`SearchError` for a task whose
-        scores the run has not."""
+        """The points of `problem` as trials of a study, numbered from 0, and without an objective where scores are
+        missing.
+
+        Raises :class:`SearchError` for a task whose scores the run has not, although its lock has it.
+        """
         return [
             import_trial(
                 trial,
                 number=number,
                 source=folder,
                 tasks=self.tasks,
-                objectives=objectives,
-                with_select=True,
+                objectives=None if self.missing else objectives,
+                with_select=not self.missing,
                 run_name=self._name_journal(folder),
             )
             for number, (folder, trial) in enumerate(self.list_points(problem))
@@ -119,15 +126,35 @@ class EarlierMerges:
         imported = self.import_points(problem, objectives)
         if self.holds and not imported:
             _refuse(self.source, self.describe(problem), "Name another run, or measure anew without --from.")
-        if self.holds and (len(imported) < len(list(self._list_merges())) or not self.match.is_whole):
+        is_partial = len(imported) < len(list(self._list_merges())) or not self.match.is_whole
+        if self.holds and (is_partial or self.missing):
             progress.say(f"--from {self.source}: {self.describe(problem)}")
         return imported
 
+    def complete(
+        self,
+        imported: Sequence[ImportedTrial],
+        evaluator: MergeEvaluator,
+        folder: Path,
+        *,
+        problem: MixtureProblem,
+        objectives: ObjectiveSet,
+    ) -> Sequence[ImportedTrial]:
+        """The points of `problem` with scores of all tasks, for the journal in `folder`: the missing ones are measured.
+
+        Raises as :meth:`~aftermix.jobs.search.beginning.missing_tasks.MissingTaskScorer.complete` does.
+        """
+        if not self.missing or not imported:
+            return imported
+        scorer = MissingTaskScorer(evaluator, tuple(self.missing), objectives, problem.space)
+        return scorer.complete(folder, imported)
+
     def describe(self, problem: MixtureProblem) -> str:
-        """`25 of 40 merges are taken; 15 give a weight to 'code', which is no vector of this file; new here: py, js`"""
+        """`25 of 40 merges are points of this mixture and are not run again; 15 give a weight to 'code', which is no
+        vector of this file; of py, js they tell nothing`"""
         merges, taken = [trial for _, trial in self._list_merges()], len(self.list_points(problem))
         lost = Counter(name for trial in merges if (name := self.match.find_obstacle(trial.weights)) is not None)
-        told = [f"{taken} of {len(merges)} merges are points of this mixture and are not run again"]
+        told = [f"{taken} of {len(merges)} merges are points of this mixture and are {self.describe_use()}"]
         told += [f"{count} give a weight to '{name}', which {self.match.gone[name]}" for name, count in lost.items()]
 
         rest = len(merges) - taken - sum(lost.values())
@@ -135,6 +162,10 @@ class EarlierMerges:
         renamed = [f"'{there}' is '{here}' by now" for there, here in self.match.same.items() if there != here]
         new = ", ".join(name for name in self.match.new if name in problem.experts)
         return "; ".join([*told, *renamed, *([f"of {new} they tell nothing"] if new else [])])
+
+    def describe_use(self) -> str:
+        """`not run again`, or on which tasks."""
+        return describe_missing(self.missing) if self.missing else "not run again"
 
     def _list_merges(self) -> Iterator[tuple[Path, Trial]]:
         """Complete trials by journal: of the run, and of the groups of a tree."""

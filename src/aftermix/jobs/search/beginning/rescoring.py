@@ -34,7 +34,7 @@ def set_no_trials(config: Config) -> Config:
     return config.model_copy(update={"search": config.search.model_copy(update={"trials": 0})})
 
 
-def describe_rescoring(source: Path, count: int) -> str:
+def describe_rescoring(source: Path, count: int, *, use: str) -> str:
     """Say that `count` trials of the run in `source` are scored anew, that none is run, and how to have more."""
     noun = "trial is" if count == 1 else "trials are"
-    return f"--from {source}: {count} {noun} scored anew and no merge is run; `--trials N` runs N more"
+    return f"--from {source}: {count} {noun} {use} and no new merge is run; `--trials N` runs N more"
