@@ -203,6 +203,41 @@ def test_merges_of_a_run_without_one_of_the_tasks_are_scored_on_it_alone(
     assert "8 merges of an earlier run were scored on numbers alone" in (run / "report.html").read_text()
 
 
+@pytest.mark.whole
+def test_the_groups_of_a_tree_score_their_merges_on_it_and_leave_out_one_that_fails(
+    of_colours: Path,
+    tmp_path: Path,
+    wide: Family,
+    tasks: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shown: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = {"tree": {"left": ["b", "c"], "d": None}, "direction": "bottom_up", "points": 5}
+    real = MergeEvaluator.evaluate
+
+    def measure(self: MergeEvaluator, point: Any, split: Any, places: Any = None) -> Any:
+        if places is not None and point.weights["b"] == 1.0:
+            raise ValueError("no number")
+        return real(self, point, split, places)
+
+    monkeypatch.setattr(MergeEvaluator, "evaluate", measure)
+    run = mixture(load_config(write_file(tmp_path, wide, tasks, "bcd", **asked)), tmp_path / "run", source=of_colours)
+    told = capsys.readouterr().err
+    assert f"group 'left': 8 merges of {of_colours} are scored on 'numbers' alone (the run has not measured it)" in told
+    assert "1 merge failed on numbers and is left out, the last with: ValueError: no number" in told
+
+    left, whole = run / "levels" / "left", run / "levels" / "all"
+    trials = trials_of(left)
+    assert [trial["number"] for trial in trials] == list(range(7))
+    assert {trial["origin"] for trial in trials} == {f"run#{number}" for number in range(8) if number != 1}
+    assert all(trial["scores"].keys() == {"colours", "numbers"} for trial in trials)
+    reused = {"merges": 7, "failed": 1, "tasks": ["numbers"], "tokens": sum(trial["tokens"] for trial in trials)}
+    assert json.loads((left / "best.json").read_text())["reused"] == reused
+    assert json.loads((run / "best.json").read_text())["reused"] == reused
+    assert "reused" not in json.loads((whole / "best.json").read_text())
+
+
 def test_of_a_run_all_of_whose_tasks_are_others_no_merge_is_taken_and_that_is_said(
     of_colours: Path,
     tmp_path: Path,

@@ -345,6 +345,7 @@ def test_doctor_tells_the_groups_and_their_faults(tmp_path: Path, wide: Family, 
     good = doctor(load_config(write_file(tmp_path, wide, tasks, tree=FLAT)))
     assert good.problems == []
     assert "mixture group 'left': 7 points; at first b 0.25, c 0.75" in good.facts
+    assert any(fact.startswith("second order: not known; `mixture.second_order` measures it") for fact in good.facts)
     bad = doctor(load_config(write_file(tmp_path, wide, tasks, tree=FLAT, bounds={"b": (0.6, 1), "c": (0.6, 1)})))
     assert [problem.where for problem in bad.problems] == ["group 'left': mixture.bounds"]
 
@@ -391,6 +392,11 @@ def test_verify_trains_mixtures_of_all_experts(
     values["train"] = {"context": 16, "batch_size": 4, "learning_rate": 3e-2, "schedule": "constant", "threads": 1}
     values["train"]["datasets"] = {name: {"data": f"{name}.jsonl", "tokens": 192} for name in domains}
     values["compare"] = {"sibling": {"model": str(wide["b"])}, "even": {"weights": {"a": 0.5, "b": 0.5, "d": 0.5}}}
+    # The second order hangs on nothing that was measured: a finished run has it with texts that are named now.
+    values["calibrate"] = {"samples": 1, "context": 16, "long_texts": "cut"}
+    values["mixture"]["second_order"] = True
+    for domain in domains:
+        values["vectors"][domain]["calibration"] = f"{domain}.jsonl"
     (tmp_path / "aftermix.yaml").write_text(json.dumps(values))
     file = tmp_path / "aftermix.yaml"
     assert run_cli("mixture", file, "--resume", run, "--verify", 30) == 2
@@ -414,13 +420,20 @@ def test_verify_trains_mixtures_of_all_experts(
     assert [entry["method"] for entry in found["retrained"]] == [
         "found", "uniform", "in proportion to tokens", "prior ours", "RegMix",
     ]  # fmt: skip
-    assert [entry["name"] for entry in best["proxies"]] == ["merges", "surrogates", "null", "ensemble"]
+    assert 0.2 - 1e-9 <= found["regmix"]["ratios"]["b"] + found["regmix"]["ratios"]["c"] <= 0.8 + 1e-9
+    assert [entry["name"] for entry in best["proxies"]] == ["merges", "surrogates", "response", "null", "ensemble"]
     assert {entry["trained"] for entry in best["proxies"]} == {3}
     levels = [read(folder / "best.json") for folder in run.glob("levels/*")]
     on_search = sum(level["points"]["measured"] for level in levels)
     costs = {row["method"]: row for row in found["cost"]}
     assert costs["mergemix"]["evaluated_tokens"] / costs["regmix"]["evaluated_tokens"] > on_search / 3
-    assert "Held against 3 trained mixtures" in (run / "report.html").read_text(encoding="utf-8")
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Held against 3 trained mixtures" in page
+    second = best["second_order"]
+    assert second["tokens"].keys() == set(domains)
+    assert abs(second["cross"] - second["own"]) - 1e-9 <= second["error"] <= second["cross"] + second["own"] + 1e-9
+    assert best["first_order"]["note"] == "nothing is known of how b, c, d, e were trained"
+    assert "b, c, d, e were trained. To second order a training at these ratios and the merge part by" in page
 
     # Rivals of the whole mixture stand on the same test items, in its utility.
     assert [row["name"] for row in best["compared"]] == ["sibling", "even"]

@@ -85,7 +85,7 @@ class MixtureConfig(ConfigSection):
     seed: Annotated[int, Field(ge=0)] = 0
     second_order: bool = False
     """Measure by how much a training at the ratios and the merge part to second order, on the `calibration` text of
-    every expert."""
+    every expert; of a tree at the ratios of the whole."""
     tree: Any = None
     """Groups of experts, and of groups: each a list of members, or a mapping where a name without value is an expert.
     Read by :mod:`aftermix.mixture.tree`, which knows the experts."""
@@ -121,12 +121,6 @@ class MixtureConfig(ConfigSection):
             given = [name for name, default in defaults.items() if getattr(self, name) != default]
             if given:
                 raise ValueError(f"'{given[0]}' is about the groups of a 'tree', and there is none")
-        return self
-
-    @model_validator(mode="after")
-    def _second_order_is_of_one_mixture(self) -> MixtureConfig:
-        if self.second_order and self.tree is not None:
-            raise ValueError("'second_order' is told of a mixture without a 'tree'; `aftermix analyze --curvature` is")
         return self
 
     @model_validator(mode="after")

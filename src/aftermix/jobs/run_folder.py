@@ -367,6 +367,9 @@ def select_comparable(config: Config) -> dict[str, Any]:
 
     values["search"] = {key: value for key, value in values["search"].items() if key not in GROWABLE}
     values.pop("train", None)
+    values.pop("calibrate", None)  # what is measured on texts counts by its own hash: the statistics of a merge
+    for vector in values.get("vectors", {}).values():
+        vector.pop("calibration", None)
     values.pop("compare", None)  # rows are measured beside a winner that is chosen without them
     values.pop("mixture", None)  # no part of a search; a mixture run compares its own
     return values

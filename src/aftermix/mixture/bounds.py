@@ -71,18 +71,23 @@ class ShareBounds:
         return np.asarray(inside_CK.all(axis=1))
 
     def nearest(self, weights_CK: Floats) -> Floats:
-        """(C, K) the nearest allowed mixture of each row, in Euclidean distance.
+        """(C, K) the nearest allowed mixture of each row, in Euclidean distance."""
+        return move_between(weights_CK, self.low_K, self.high_K)
 
-        Formula: `clip(w - t, low, high)` with the `t` that makes the sum 1, found by halving.
-        """
-        below_C = (weights_CK - self.high_K).min(axis=1) - 1
-        above_C = (weights_CK - self.low_K).max(axis=1) + 1
-        for _ in range(HALVINGS):
-            middle_C = (below_C + above_C) / 2
-            sums_C = np.clip(weights_CK - middle_C[:, None], self.low_K, self.high_K).sum(axis=1)
-            below_C = np.where(sums_C > 1, middle_C, below_C)
-            above_C = np.where(sums_C > 1, above_C, middle_C)
-        return np.asarray(np.clip(weights_CK - above_C[:, None], self.low_K, self.high_K))
+
+def move_between(weights_CK: Floats, low: Floats, high: Floats) -> Floats:
+    """(C, K) the nearest mixture of each row between `low` and `high`, (K,) or (C, K), in Euclidean distance.
+
+    Formula: `clip(w - t, low, high)` with the `t` that makes the sum 1, found by halving.
+    """
+    below_C = (weights_CK - high).min(axis=1) - 1
+    above_C = (weights_CK - low).max(axis=1) + 1
+    for _ in range(HALVINGS):
+        middle_C = (below_C + above_C) / 2
+        sums_C = np.clip(weights_CK - middle_C[:, None], low, high).sum(axis=1)
+        below_C = np.where(sums_C > 1, middle_C, below_C)
+        above_C = np.where(sums_C > 1, above_C, middle_C)
+    return np.asarray(np.clip(weights_CK - above_C[:, None], low, high))
 
 
 def _collect_limits(

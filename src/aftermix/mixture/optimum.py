@@ -16,6 +16,7 @@ from aftermix.errors import MixtureError
 from aftermix.mixture.bounds import ShareBounds
 from aftermix.mixture.simplex import Floats, check_simplex, name_shares
 from aftermix.mixture.surrogates.surrogate import Surrogate
+from aftermix.mixture.tree import MixtureLimits
 from aftermix.mixture.utility import MixtureUtility
 from aftermix.seeds import generator
 
@@ -117,7 +118,7 @@ class MixtureGoal:
 
 
 def find_optimum(
-    surrogate: Surrogate, goal: MixtureGoal, bounds: ShareBounds, *, seed: int = 0, candidates: int = CANDIDATES
+    surrogate: Surrogate, goal: MixtureGoal, bounds: MixtureLimits, *, seed: int = 0, candidates: int = CANDIDATES
 ) -> MixtureOptimum:
     """The best mixture within `bounds`; deterministic by `seed`.
 
@@ -241,7 +242,7 @@ def choose_next_points(
     return _choose_apart(value_C, pool_CK, surrogate.weights_NK, count=count, distance=distance)
 
 
-def sample_mixtures(bounds: ShareBounds, *, count: int, seed: int) -> Floats:
+def sample_mixtures(bounds: MixtureLimits, *, count: int, seed: int) -> Floats:
     """(`count`, K) allowed mixtures, a third each of Dirichlet draws that are even, sparse and very sparse."""
     draw = generator(seed, "mixture candidates")
     size = len(bounds.domains)
@@ -274,7 +275,7 @@ def _choose_apart(value_C: Floats, pool_CK: Floats, taken_TK: Floats, *, count: 
     return np.reshape(np.array(chosen), (-1, pool_CK.shape[1]))
 
 
-def _average_near_best(value: Value, pool_CK: Floats, bounds: ShareBounds, *, starts: int) -> tuple[Floats, int]:
+def _average_near_best(value: Value, pool_CK: Floats, bounds: MixtureLimits, *, starts: int) -> tuple[Floats, int]:
     """The mean of the near best mixtures, and how many they are."""
     value_C = value(pool_CK)
     seen, values = [pool_CK], [value_C]
@@ -294,7 +295,7 @@ def _average_near_best(value: Value, pool_CK: Floats, bounds: ShareBounds, *, st
     return (mean_K, len(alike_CK)) if value(mean_K[None])[0] >= least else (best_K, 1)
 
 
-def _climb(value: Value, start_K: Floats, start_value: float, bounds: ShareBounds) -> Iterator[tuple[Floats, Floats]]:
+def _climb(value: Value, start_K: Floats, start_value: float, bounds: MixtureLimits) -> Iterator[tuple[Floats, Floats]]:
     """Yield what is tried on the way up: every transfer of one step from a domain to another, the best one taken."""
     here_K, here = start_K, start_value
     for step in STEPS:
@@ -309,8 +310,8 @@ def _climb(value: Value, start_K: Floats, start_value: float, bounds: ShareBound
             here_K, here = tried_PK[int(value_P.argmax())], float(value_P.max())
 
 
-def _list_transfers(here_K: Floats, step: float, bounds: ShareBounds) -> Floats:
-    """(P, K) mixtures after one transfer of up to `step`, as far as the bounds let both domains go."""
+def _list_transfers(here_K: Floats, step: float, bounds: MixtureLimits) -> Floats:
+    """(P, K) allowed mixtures after one transfer of up to `step`, as far as the bounds let both domains go."""
     given_K = np.minimum(step, here_K - bounds.low_K)
     taken_K = np.minimum(step, bounds.high_K - here_K)
     amount_KK = np.minimum(given_K[:, None], taken_K[None])
@@ -320,14 +321,14 @@ def _list_transfers(here_K: Floats, step: float, bounds: ShareBounds) -> Floats:
     rows_P = np.arange(len(source_P))
     moved_PK[rows_P, source_P] -= amount_KK[source_P, target_P]
     moved_PK[rows_P, target_P] += amount_KK[source_P, target_P]
-    return moved_PK
+    return moved_PK[bounds.admits(moved_PK)]
 
 
 def _build_value(surrogate: Surrogate, goal: MixtureGoal) -> Value:
     return lambda weights_CK: goal.values(weights_CK, surrogate.mean(weights_CK))
 
 
-def _move_within(weights_CK: Floats, bounds: ShareBounds) -> Floats:
+def _move_within(weights_CK: Floats, bounds: MixtureLimits) -> Floats:
     """Each mixture as it is, or the nearest allowed one."""
     inside_C = bounds.admits(weights_CK)
     return weights_CK if inside_C.all() else np.where(inside_C[:, None], weights_CK, bounds.nearest(weights_CK))
@@ -342,7 +343,7 @@ def _take_interval(draws: Floats) -> Floats:
     return np.asarray(np.quantile(draws, [tail, 1 - tail], axis=0))
 
 
-def _refuse_strangers(surrogate: Surrogate, utility: MixtureUtility, bounds: ShareBounds) -> None:
+def _refuse_strangers(surrogate: Surrogate, utility: MixtureUtility, bounds: MixtureLimits) -> None:
     if surrogate.capabilities != utility.columns:
         found = f"expected the surrogate's ({', '.join(surrogate.capabilities)}), found {', '.join(utility.columns)}"
         raise MixtureError("utility's capabilities", found, "Build both from the same columns of scores.")

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from aftermix.errors import MixtureError
-from aftermix.mixture.bounds import ShareBounds
 from aftermix.mixture.simplex import Floats, check_simplex, check_table, order_shares, share_by_tokens
 from aftermix.mixture.surrogates.regressors import BoostedTrees
 from aftermix.mixture.surrogates.surrogate import is_constant
+from aftermix.mixture.tree import MixtureLimits
 from aftermix.mixture.utility import MixtureUtility
 from aftermix.seeds import generator
 
@@ -58,7 +58,7 @@ def find_regmix(
     utility: MixtureUtility,
     *,
     prior_K: Floats,
-    bounds: ShareBounds | None = None,
+    bounds: MixtureLimits | None = None,
     seed: int = 0,
     candidates: int = CANDIDATES,
     top: int = TOP,
@@ -93,7 +93,7 @@ def find_regmix(
     return np.asarray(drawn_CK[best_C].mean(axis=0))
 
 
-def _draw_candidates(prior_K: Floats, bounds: ShareBounds | None, *, seed: int, count: int, fewest: int) -> Floats:
+def _draw_candidates(prior_K: Floats, bounds: MixtureLimits | None, *, seed: int, count: int, fewest: int) -> Floats:
     """Mixtures around the prior that lie within the bounds; where fewer than `fewest` do, the nearest ones of all."""
     strength_K = np.maximum(np.asarray(prior_K, np.float64), LOWEST_PRIOR)
     drawn_CK = generator(seed, "regmix").dirichlet(strength_K, size=count)

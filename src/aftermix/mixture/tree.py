@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aftermix.config.fields import LONGEST_NAME, NAME_PATTERN
 from aftermix.errors import Problem, join_place, refuse_if_any
+from aftermix.mixture.bounds import TOLERANCE, ShareBounds, move_between
 from aftermix.mixture.simplex import Floats, name_shares
 
-# N points, K members of a group, L experts (leaves of the tree)
+# N points, K members of a group, L experts (leaves of the tree); of limits C candidates, K experts, M members
 
 ROOT = "all"
 """Name of the group of all."""
@@ -220,6 +222,90 @@ class GroupEmbedding:
         """
         mine_LK = (self.weights_KL > 0).T.astype(np.float64)
         return np.asarray((weights_NL @ mine_LK) / self.weights_KL.sum(axis=1))
+
+
+@dataclass(frozen=True)
+class TreeBounds:
+    """Mixtures of all experts that keep to the limits of every group: a share of the members' own in each.
+
+    A group with the share s of the whole gives its member k the share `s x_k`, with `low_k <= x_k <= high_k`; a group
+    without a share keeps to any limits. `capacity` caps the share of an expert in the whole, as in :func:`limit_share`.
+    """
+
+    root: TreeNode
+    domains: tuple[str, ...]
+    """All experts, in the file's order."""
+    limits: Mapping[str, tuple[float, float]]
+    """By member of some group, its lowest and highest share there; all of it where there is none."""
+    capacity: Mapping[str, float]
+    """By expert; none where nothing caps them."""
+
+    low_K: Floats
+    """Nothing: what an expert has at least hangs on the share of its group."""
+    high_K: Floats
+    """All that the caps leave of the whole."""
+
+    @classmethod
+    def build(
+        cls,
+        root: TreeNode,
+        domains: Sequence[str],
+        *,
+        limits: Mapping[str, tuple[float, float]],
+        capacity: Mapping[str, float],
+    ) -> TreeBounds:
+        """The limits of a tree that has been checked."""
+        high_K = np.array([min(1.0, capacity.get(name, 1.0)) for name in domains])
+        return cls(root, tuple(domains), limits, capacity, np.zeros(len(domains)), high_K)
+
+    def admits(self, weights_CK: Floats) -> NDArray[np.bool_]:
+        """(C,) whether each mixture keeps to all limits."""
+        inside_C = np.asarray((weights_CK <= self.high_K + TOLERANCE).all(axis=1))
+        for group in self.root.groups():
+            sums_CM = self._sum_members(group, weights_CK)
+            share_C1 = sums_CM.sum(axis=1, keepdims=True)
+            low_M, high_M = self._list_limits(group)
+            inside_CM = (sums_CM >= low_M * share_C1 - TOLERANCE) & (sums_CM <= high_M * share_C1 + TOLERANCE)
+            inside_C &= inside_CM.all(axis=1)
+        return inside_C
+
+    def nearest(self, weights_CK: Floats) -> Floats:
+        """(C, K) an allowed mixture near each row: from the whole down, shares in each group are moved to the nearest
+        allowed ones, those of a group that has nothing from equal ones."""
+        moved_CK = np.zeros(np.shape(weights_CK))
+        self._move_group(self.root, weights_CK, np.ones(len(weights_CK)), moved_CK)
+        return moved_CK
+
+    def _move_group(self, group: TreeNode, weights_CK: Floats, share_C: Floats, moved_CK: Floats) -> None:
+        """Write the shares of the experts of `group`, which has `share_C` of the whole, into `moved_CK`."""
+        sums_CM = self._sum_members(group, weights_CK)
+        total_C1 = sums_CM.sum(axis=1, keepdims=True)
+        inner_CM = np.where(total_C1 > 0, sums_CM / np.where(total_C1 > 0, total_C1, 1.0), 1 / len(group.members))
+
+        low_M, high_M = self._list_limits(group)
+        full = {name: self.capacity.get(name, 1.0) for name in group.experts}
+        caps_M = np.array([limit_share(member, self.limits, full) for member in group.members])
+        high_CM = np.minimum(high_M, caps_M / np.maximum(share_C, TOLERANCE)[:, None])
+        inner_CM = move_between(inner_CM, low_M, high_CM)
+        for place, member in enumerate(group.members):
+            share_member_C = share_C * inner_CM[:, place]
+            if member.is_group:
+                self._move_group(member, weights_CK, share_member_C, moved_CK)
+            else:
+                moved_CK[:, self.domains.index(member.name)] = share_member_C
+
+    def _sum_members(self, group: TreeNode, weights_CK: Floats) -> Floats:
+        """(C, M) share of the whole of each member of `group`."""
+        columns = [[self.domains.index(name) for name in member.experts] for member in group.members]
+        return np.stack([weights_CK[:, places].sum(axis=1) for places in columns], axis=1)
+
+    def _list_limits(self, group: TreeNode) -> tuple[Floats, Floats]:
+        low_M, high_M = np.array([self.limits.get(member.name, (0.0, 1.0)) for member in group.members]).T
+        return low_M, high_M
+
+
+MixtureLimits = ShareBounds | TreeBounds
+"""Limits of the mixtures that are looked through."""
 
 
 def limit_share(node: TreeNode, limits: Mapping[str, tuple[float, float]], capacity: Mapping[str, float]) -> float:

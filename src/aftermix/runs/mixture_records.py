@@ -366,5 +366,9 @@ class TreeRecord(MergedMixtureRecord):
     """Absent where the file compares nothing."""
     proxies: tuple[ProxyRecord, ...] | None = None
     """Absent until mixtures were trained to verify it."""
+    first_order: FirstOrderRecord | None = None
+    """Null where experts were trained alike; absent from runs of earlier versions."""
+    second_order: SecondOrderRecord | None = None
+    """Of the whole. Absent where `mixture.second_order` does not ask for it."""
     reused: ReusedRecord | None = None
     """Of all groups. Absent where no merge of an earlier run was scored on further tasks."""

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from aftermix.errors import AftermixError
 from aftermix.mixture.tree import (
     GroupEmbedding,
+    TreeBounds,
     TreeNode,
     find_share,
     limit_share,
@@ -166,6 +167,37 @@ def test_the_most_that_caps_and_bounds_allow_is_that_of_a_linear_program(tree: T
         m.name: (float(draw.uniform(0, 0.2)), float(draw.uniform(0.6, 1))) for m in members if draw.random() < 0.5
     }
     assert limit_share(tree, limits, capacity) == pytest.approx(_program(tree, limits, capacity), abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees(), st.integers(0, 1000))
+def test_a_mixture_is_moved_to_one_that_keeps_to_the_limits_of_all_groups(tree: TreeNode, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    experts, members = tree.experts, [member for group in tree.groups() for member in group.members]
+    limits = {
+        m.name: (float(draw.uniform(0, 0.2)), float(draw.uniform(0.6, 1))) for m in members if draw.random() < 0.5
+    }
+    capacity = {name: float(draw.uniform(0.2, 1)) for name in experts} if draw.random() < 0.5 else {}
+    assume(limit_share(tree, limits, {name: capacity.get(name, 1.0) for name in experts}) == 1.0)
+    bounds = TreeBounds.build(tree, experts, limits=limits, capacity=capacity)
+
+    mixtures = draw.dirichlet(np.full(len(experts), 0.3), size=40)
+    mixtures[0] = np.eye(len(experts))[0]  # gives most groups nothing
+    moved = bounds.nearest(mixtures)
+    assert np.allclose(moved.sum(axis=1), 1)
+    assert bounds.admits(moved).all()
+    assert np.allclose(bounds.nearest(moved), moved, atol=1e-6)
+
+    # Group by group, as shares within each.
+    for row, is_inside in zip(mixtures, bounds.admits(mixtures), strict=True):
+        shares = dict(zip(experts, row, strict=True))
+        kept = all(shares[name] <= cap for name, cap in capacity.items())
+        for group in tree.groups():
+            inner = share_within(group, shares) or {}
+            for name, share in inner.items():
+                low, high = limits.get(name, (0.0, 1.0))
+                kept &= low <= share <= high
+        assert kept == is_inside
 
 
 def _program(tree: TreeNode, limits: dict[str, tuple[float, float]], capacity: dict[str, float]) -> float:

@@ -17,12 +17,21 @@ from aftermix.jobs.analysis.curvature import build_loss
 from aftermix.jobs.analysis.live_base import open_domain_texts, read_live_vector
 from aftermix.runs.mixture_records import SecondOrderRecord
 
+BESIDE_GRADIENTS = 12
+"""Models' worth of memory besides the gradients: the base, its vector, three sums, and two products on the way."""
 REASON = "the second order is that of the loss on its text"
 
 
 def refuse_unfit_texts(config: Config) -> None:
     """Raise what :func:`measure_second_order` would of the texts, before hours of work."""
     open_domain_texts(config, reason=REASON)
+
+
+def count_needed_bytes(config: Config) -> int:
+    """Bytes of memory that :func:`measure_second_order` takes: the base in float32, a gradient of each expert, and what
+    a Hessian-vector product and its sums hold."""
+    texts = open_domain_texts(config, reason=REASON)
+    return torch.float32.itemsize * texts.pool.parameters * (len(texts.domains) + BESIDE_GRADIENTS)
 
 
 def measure_second_order(config: Config, ratios: Mapping[str, float]) -> SecondOrderRecord:

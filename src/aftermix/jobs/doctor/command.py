@@ -59,8 +59,9 @@ def doctor(
 ) -> ConfigDiagnosis:
     """Examine everything that the job of `config` reads: checkpoints, every value in them, options, tasks, data.
 
-    Nothing is written and no model is run. The job after a clean diagnosis is refused nothing of its input. Of a file
-    with `faults` of its own, `config` is what could be read of it, and `written` names the sections that it has.
+    Nothing is written, and no model is run unless `mixture.second_order` asks for it. The job after a clean diagnosis
+    is refused nothing of its input. Of a file with `faults` of its own, `config` is what could be read of it, and
+    `written` names the sections that it has.
     """
     diagnosis = ConfigDiagnosis(problems=list(faults))
     sections = list_sections(config) if written is None else frozenset(written)
@@ -135,17 +136,24 @@ def _check_rivals(config: Config, pool: ModelPool | None, diagnosis: ConfigDiagn
 
 
 def _check_mixture(config: Config, diagnosis: ConfigDiagnosis) -> None:
+    from aftermix.jobs.doctor.second_order import describe_second_order
     from aftermix.jobs.mixture.first_order import note_unlike_trainings
     from aftermix.jobs.mixture.problem import MixtureProblem
     from aftermix.jobs.mixture.tree_problem import TreeProblem  # here, since it loads what fits surrogates
+    from aftermix.mixture.simplex import name_shares
+    from aftermix.mixture.tree import multiply_shares
 
     note = note_unlike_trainings(config)
     diagnosis.notes += [note] if note else []
     if config.mixture is not None and config.mixture.tree is not None:
-        diagnosis.facts += list(TreeProblem.from_config(config).describe_groups())
+        tree = TreeProblem.from_config(config)
+        diagnosis.facts += list(tree.describe_groups())
+        diagnosis.facts.append(describe_second_order(config, multiply_shares(tree.root, tree.start)))
         return
 
     problem = MixtureProblem.build_flat(config)
+    first = name_shares(problem.design.weights_NK[0], problem.domains)
+    diagnosis.facts.append(describe_second_order(config, first))
     rounds = "".join(f", then {count}" for count in problem.mixture.rounds)
     limits = zip(problem.domains, problem.bounds.low_K, problem.bounds.high_K, strict=True)
     shares = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, low, high in limits)

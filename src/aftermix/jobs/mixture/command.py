@@ -114,7 +114,7 @@ class CheckedMixture:
         else:
             refuse_occupied_run(run, config=config, mixture=True)
 
-        if problem.mixture.second_order:
+        if config.mixture is not None and config.mixture.second_order:
             refuse_unfit_texts(config)
         return cls(config, recipe, problem, tree)
 

@@ -1,4 +1,4 @@
-"""Trainings of a mixture's experts: merge weights are data ratios only where the experts were trained alike.
+"""Orders of a mixture's ratios: to first order, merge weights are data ratios only of experts that were trained alike.
 
 A merge moves the base by `sum_k w_k v_k`, and to first order `v_k = h_k S_k g_k`: the mean rate of expert k, its steps,
 and the mean direction of a step on its data. A training on a mixture moves the base by `h S sum_k r_k g_k`. The same
@@ -7,7 +7,8 @@ move has the ratios
     r_k = w_k h_k S_k / sum_j w_j h_j S_j,
 
 the weights themselves where all experts have one `h_k S_k`. Steps are tokens at one batch size. Source: MergeMix,
-section 3.3 and its protocol in 3.1, whose experts are alike.
+section 3.3 and its protocol in 3.1, whose experts are alike. The second order is that of
+:mod:`aftermix.jobs.analysis.second_order`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.safe_files import read_json
 from aftermix.config import Config
 from aftermix.errors import Problem
+from aftermix.jobs.analysis.second_order import measure_second_order
 from aftermix.jobs.verify.expert_training import ExpertTraining
-from aftermix.runs.mixture_records import FirstOrderRecord
+from aftermix.runs.mixture_records import FirstOrderRecord, SecondOrderRecord
 from aftermix.training.schedules import SCHEDULES, compute_mean_factor
 
 LEVEL = 1.02
@@ -103,6 +105,14 @@ def build_first_order(paces: Mapping[str, ExpertPace | None], ratios: Mapping[st
         note=f"experts were not trained alike ({told})",
         ratios={name: value / total for name, value in moved.items()} if total > 0 else None,
     )
+
+
+def build_orders(config: Config, ratios: Mapping[str, float]) -> dict[str, FirstOrderRecord | SecondOrderRecord | None]:
+    """The keys of `best.json` on the `ratios` of all experts; the second order where the file asks for it."""
+    first = build_first_order(read_paces(config, list(ratios)), ratios)
+    if config.mixture is None or not config.mixture.second_order:
+        return {"first_order": first}
+    return {"first_order": first, "second_order": measure_second_order(config, ratios)}
 
 
 def note_unlike_trainings(config: Config) -> Problem | None:

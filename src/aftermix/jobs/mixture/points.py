@@ -5,7 +5,7 @@ The design is one batch of points, and so is each round.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from aftermix.runs.answers.reading import has_answers
 from aftermix.runs.mixture_records import DESIGN_FILE, DesignPointRecord, MixtureDesignRecord
 from aftermix.runs.records import BEST_FILE
 from aftermix.runs.trials import Suggestion, Trial
-from aftermix.search.proposing.measured_tasks import read_numbered_tasks
+from aftermix.search.proposing.measured_tasks import TrialPlace, read_placed_tasks
 
 DISTANCES = (0.05, 0.02, 0.01, 0.002)
 """Least distances between points of a round, in total variation: the first at which there are enough."""
@@ -33,15 +33,6 @@ KEPT_FITS = 8
 """Fits that a process remembers."""
 
 Rows = tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
-class AnsweredPoints:
-    """Measured points of a run whose answers are kept."""
-
-    run: Path
-    numbers: tuple[int, ...]
-    """Of their trials."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +47,13 @@ class FittedSurrogates:
     """Of the items of each task that has one."""
 
     @staticmethod
-    def fit(problem: MixtureProblem, trials: Sequence[Trial], *, run: Path | None = None) -> FittedSurrogates:
+    def fit(
+        problem: MixtureProblem, trials: Sequence[Trial], *, run: Path | None = None, places: Sequence[TrialPlace] = ()
+    ) -> FittedSurrogates:
         """Surrogates of the complete trials, where `run` keeps their answers with the response of its items.
 
-        Raises :class:`RunFailedError` when too few are complete.
+        Trials of several journals have their `places` instead, one each, and are all complete. Raises
+        :class:`RunFailedError` when too few are complete.
         """
         complete = [trial for trial in trials if trial.is_complete]
         needed = max(FEWEST_POINTS, len(problem.domains))
@@ -77,7 +71,7 @@ class FittedSurrogates:
             seed=problem.mixture.seed,
             names=tuple(problem.columns),
             only=problem.regressor,
-            answered=_find_answers(run, problem, complete),
+            answered=_find_answers(problem, places or [(run, trial.number) for trial in complete if run is not None]),
         )
         return FittedSurrogates(shares_NK, scores_NM, surrogate, responses)
 
@@ -95,35 +89,44 @@ def _fit_surrogate(
     seed: int,
     names: tuple[str, ...],
     only: str | None,
-    answered: AnsweredPoints | None,
+    answered: tuple[TrialPlace, ...],
 ) -> tuple[Surrogate, dict[str, ItemResponse]]:
     """Surrogates of these numbers, kept: result, verification and landscape of one command fit the same."""
     responses: dict[str, ItemResponse] = {}
-    if answered is not None:
-        measured = read_numbered_tasks(answered.run, answered.numbers, names)
+    if answered:
+        measured = read_placed_tasks(answered, names)
         responses = fit_item_responses(np.array(shares_NK), measured, seed=seed)
     surrogate = Surrogate.fit(shares_NK, scores_NM, seed=seed, capabilities=names, responses=responses, only=only)
     return surrogate, responses
 
 
-def _find_answers(run: Path | None, problem: MixtureProblem, complete: Sequence[Trial]) -> AnsweredPoints | None:
-    """The points, if the run has answers of all, and each surrogate is of one task.
+def _find_answers(problem: MixtureProblem, places: Sequence[TrialPlace]) -> tuple[TrialPlace, ...]:
+    """The points, if the answers of all are there, and each surrogate is of one task; else none.
 
     A run that ended by an earlier version keeps to the regressors that it chose from.
     """
-    if run is None or any(tasks != (name,) for name, tasks in problem.columns.items()) or not _offers_response(run):
-        return None
-    numbers = tuple(trial.number for trial in complete)
-    return AnsweredPoints(run, numbers) if all(has_answers(run, "search", number) for number in numbers) else None
+    if any(tasks != (name,) for name, tasks in problem.columns.items()):
+        return ()
+    is_there = all(has_answers(folder, "search", number) for folder, number in places)
+    return tuple(places) if is_there and _offer_response({folder for folder, _ in places}) else ()
 
 
-def _offers_response(run: Path) -> bool:
-    """True unless `run` has ended without the response among its surrogates."""
-    if not (run / BEST_FILE).is_file():
-        return True
-    found = read_json(run / BEST_FILE, remedy="Name a run folder.").get("surrogates") or {}
+def _offer_response(folders: Iterable[Path]) -> bool:
+    """True unless the run, or all groups of a tree, ended without the response among the regressors.
+
+    A small group has too few points for it, whatever the version.
+    """
+    ended = [names for folder in folders if (names := _list_regressors(folder))]
+    return not ended or any(RESPONSE in names for names in ended)
+
+
+def _list_regressors(folder: Path) -> set[str]:
+    """Regressors that the ended run, or group, in `folder` chose from; none of one that goes on, or fitted none."""
+    if not (folder / BEST_FILE).is_file():
+        return set()
+    found = read_json(folder / BEST_FILE, remedy="Name a run folder.").get("surrogates") or {}
     entries = [entry for each in found.values() for entry in (each, *(each.get("tasks") or {}).values())]
-    return any(RESPONSE in entry["candidates"] for entry in entries)
+    return {name for entry in entries for name in entry["candidates"]}
 
 
 def _list_rows(table: Floats) -> Rows:

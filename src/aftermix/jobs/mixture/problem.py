@@ -84,7 +84,7 @@ class MixtureProblem:
 
         # Each part by itself: a fault in one does not hide those of the others.
         capabilities = _group_capabilities(section, [task.task for task in config.evaluate.tasks], problems)
-        problems.add(*_find_missing(section, domains, tokens), *_find_textless(config, section))
+        problems.add(*_find_missing(section, domains, tokens), *find_textless(config, section))
         with problems.collect("mixture"):
             _refuse_utility(section, list(capabilities))
         bounds = None
@@ -250,7 +250,7 @@ def _find_missing(section: MixtureConfig, domains: Sequence[str], tokens: Mappin
         yield Problem("mixture.points", found, "Measure more points.")
 
 
-def _find_textless(config: Config, section: MixtureConfig) -> Iterator[Problem]:
+def find_textless(config: Config, section: MixtureConfig) -> Iterator[Problem]:
     """Experts without the text that the second order is measured on."""
     for name, vector in config.vectors.items() if section.second_order else ():
         if vector.role == "expert" and vector.calibration is None:

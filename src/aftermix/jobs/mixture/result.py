@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,11 +10,10 @@ import numpy as np
 
 from aftermix import progress
 from aftermix.config import Split
-from aftermix.jobs.analysis.second_order import measure_second_order
 from aftermix.jobs.compare.contest import compare_rivals
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.baselines import MixtureBaselines, list_named_mixtures
-from aftermix.jobs.mixture.first_order import build_first_order, read_paces
+from aftermix.jobs.mixture.first_order import build_orders
 from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.proxies import SAME, ExpertScores, ProxyComparison, count_positions
@@ -55,7 +54,6 @@ from aftermix.runs.mixture_records import (
     OutOfFoldRecord,
     PointCountsRecord,
     PredictedUtilityRecord,
-    SecondOrderRecord,
     SurrogateRecord,
     VerifiedMixtureRecord,
 )
@@ -126,25 +124,22 @@ class MixtureResult:
         best = self.decide_winner()
         test = self.baselines.measure_items(best.weights, "test")
         baselines = self.baselines.build_records(test, list(list_named_mixtures(self.problem)))
-        test_s = best.seconds.test + self.baselines.score_cache.seconds.get("test", 0.0)
-        seconds = best.seconds.model_copy(update={"test": test_s})
+
+        # Experts alone are among the baselines: what proxies make of them costs nothing more.
         proxies, agreement = self._compare_proxies().build_agreement(self.fitted)
+        test_s = best.seconds.test + self.baselines.score_cache.seconds.get("test", 0.0)
         record = MixtureRecord(
-            **dict(best) | {"seconds": seconds},
+            **dict(best) | {"seconds": best.seconds.model_copy(update={"test": test_s})},
             test=self.scorer.summarise_items(test),
             baselines=baselines,
             proxies=proxies,
             agreement=agreement,
-            first_order=build_first_order(read_paces(self.evaluator.config, self.problem.experts), best.ratios),
         )
-        record = record.model_copy(update={**read_reused(self.run), **self._measure_second_order(best.ratios)})
-        return record.model_copy(update=compare_rivals(self.evaluator, self.run, self.scorer, test, best.ratios))
 
-    def _measure_second_order(self, ratios: Mapping[str, float]) -> dict[str, SecondOrderRecord]:
-        """The key of `best.json`, where the file asks for it."""
-        if not self.problem.mixture.second_order:
-            return {}
-        return {"second_order": measure_second_order(self.evaluator.config, ratios)}
+        # Keys that only some runs have.
+        orders = build_orders(self.evaluator.config, best.ratios)
+        rivals = compare_rivals(self.evaluator, self.run, self.scorer, test, best.ratios)
+        return record.model_copy(update={**read_reused(self.run), **orders, **rivals})
 
     def decide_winner(self) -> FoundMixtureRecord:
         """Measure what decides the winner; all of `best.json` but the comparison on test items."""
@@ -321,10 +316,12 @@ def describe_mixture(
 ) -> MergedMixtureRecord:
     """Beginning of any mixture's `best.json`: the winner, its merge, its vectors and the tasks that judged it."""
     problem, recipe = scorer.problem, evaluator.merger.recipe
+    winner = MixtureWinnerRecord(
+        trial=trial, point=point, method=recipe.method.name, options=list_options(recipe), exclude=recipe.exclude
+    )
+
     return MergedMixtureRecord(
-        winner=MixtureWinnerRecord(
-            trial=trial, point=point, method=recipe.method.name, options=list_options(recipe), exclude=recipe.exclude
-        ),
+        winner=winner,
         weights=weights,
         settings={},
         ratios=convert_weights(weights, problem.experts),

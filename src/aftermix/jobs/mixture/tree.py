@@ -27,6 +27,7 @@ from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.mixture.baselines import MixtureBaselines
 from aftermix.jobs.mixture.earlier.merges import EarlierMerges
+from aftermix.jobs.mixture.first_order import build_orders
 from aftermix.jobs.mixture.points import PointSampler, build_design_record, refuse_equal_scores
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.result import MixtureResult, describe_mixture, floors_met
@@ -236,7 +237,6 @@ def _build_tree_record(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, 
     select_summary = scorer.summarise_items(select)
     candidate = CandidateRecord(trial=None, weights=weights, settings={}, search=None, select=select_summary)
     described = describe_mixture(evaluator, scorer, weights, trial=None, point="tree")
-    reused = sum_reused(locate_level(run, group.name) for group in tree.groups)
     record = TreeRecord(
         **dict(described),
         direction=tree.section.direction,
@@ -253,7 +253,11 @@ def _build_tree_record(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, 
         baselines=baselines,
         seconds=_sum_seconds(mixture_baselines, list(results.values()), before=before),
     )
-    return record.model_copy(update={**reused, **compare_rivals(evaluator, run, scorer, test, described.ratios)})
+    # Keys that only some runs have.
+    reused = sum_reused(locate_level(run, group.name) for group in tree.groups)
+    orders = build_orders(evaluator.config, described.ratios)
+    rivals = compare_rivals(evaluator, run, scorer, test, described.ratios)
+    return record.model_copy(update={**reused, **orders, **rivals})
 
 
 def _sum_seconds(

@@ -17,7 +17,7 @@ from aftermix.errors import AftermixError, Problem, ask_meant, join_place, refus
 from aftermix.jobs.mixture.baselines import BASE, LABELS, NamedMixture
 from aftermix.jobs.mixture.faults import ProblemCollector
 from aftermix.jobs.mixture.points import name_fitted, read_fitted
-from aftermix.jobs.mixture.problem import TOKENS, UNIFORM, FittedScores, MixtureProblem
+from aftermix.jobs.mixture.problem import TOKENS, UNIFORM, FittedScores, MixtureProblem, find_textless
 from aftermix.mixture.bounds import ShareBounds
 from aftermix.mixture.simplex import name_shares, order_shares, share_by_tokens
 from aftermix.mixture.surrogates.surrogate import FEWEST_POINTS
@@ -26,6 +26,7 @@ from aftermix.mixture.tree import (
     WHERE,
     GroupEmbedding,
     Inner,
+    TreeBounds,
     TreeNode,
     find_share,
     limit_share,
@@ -61,6 +62,7 @@ class TreeProblem:
         experts = [name for name, vector in config.vectors.items() if vector.role == "expert"]
         tree = cls(config, parse_tree(_require_section(config).tree, experts), {}, fitted)
         problems = [*tree._find_unknown_names(), *tree._find_faulty_priors(), *tree._find_faulty_caps()]
+        problems += find_textless(config, tree.section)
         refuse_if_any(problems or tree._find_faulty_levels())
         return cls(config, tree.root, tree._find_start(), fitted)
 
@@ -119,7 +121,7 @@ class TreeProblem:
 
     @property
     def flat_problem(self) -> MixtureProblem:
-        """All experts side by side: the groups' limits say nothing of it, caps on epochs do.
+        """All experts side by side; of its own it has no limits but the caps on epochs, see :meth:`build_limits`.
 
         Raises :class:`AftermixError` for caps that leave no choice.
         """
@@ -135,6 +137,11 @@ class TreeProblem:
             fitted=self.fitted,
             stray_priors=True,
         )
+
+    def build_limits(self) -> TreeBounds:
+        """The limits of all groups and the caps on epochs, for mixtures of all experts side by side."""
+        limits, capacity = self._list_limits(), self._list_capacities()
+        return TreeBounds.build(self.root, self.experts, limits=limits, capacity=capacity)
 
     def plan_problems(self) -> tuple[MixtureProblem, ...]:
         """The groups' problems in the order of the search, whatever shares are found on the way."""
@@ -208,6 +215,7 @@ class TreeProblem:
         free = section.toward in section.priors and section.toward not in priors
         settled = {"toward": UNIFORM, "pull": 0.0} if free else {}
         settled |= {"budget_tokens": None, "max_epochs": None, "tree": None, "levels": {}, "experts": False}
+        settled["second_order"] = False  # told of the whole
 
         return section.model_copy(
             update={
@@ -257,15 +265,24 @@ class TreeProblem:
 
     def _limit_shares(self, group: TreeNode, share: float) -> dict[str, float] | None:
         """Largest share of each member in a group that has `share` of the whole; None without a cap on epochs."""
-        section = self.section
-        if section.max_epochs is None or section.budget_tokens is None:
+        limits, capacity = self._list_limits(), self._list_capacities()
+        if not capacity:
             return None
-
-        capacity = {name: section.max_epochs * count / section.budget_tokens for name, count in self.tokens.items()}
-        limits = {**section.bounds, **{name: (fixed, fixed) for name, fixed in section.fixed.items()}}
         return {
             member.name: limit_share(member, limits, capacity) / max(share, LEAST_CAPPED) for member in group.members
         }
+
+    def _list_limits(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest share of a member in its group, of those that have limits."""
+        section = self.section
+        return {**section.bounds, **{name: (fixed, fixed) for name, fixed in section.fixed.items()}}
+
+    def _list_capacities(self) -> dict[str, float]:
+        """The most of the whole that an expert may have, where epochs are capped; else none."""
+        section = self.section
+        if section.max_epochs is None or section.budget_tokens is None:
+            return {}
+        return {name: section.max_epochs * count / section.budget_tokens for name, count in self.tokens.items()}
 
     def _find_unknown_names(self) -> Iterator[Problem]:
         """Names of no group and no expert."""

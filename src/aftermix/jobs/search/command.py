@@ -79,22 +79,8 @@ def _search(
 ) -> None:
     """Check all inputs, make or reopen the folder, and run the stages."""
     run = session.run
-    require(config, *NEEDED["search"])
-    refuse_missing_trackers(config.track)
-    if config.search.trials == 0 and source is None and not resume:
-        remedy = "Raise it, or start from the trials of an earlier run: --from RUN."
-        raise ConfigError("search.trials", "is 0, so there is nothing to choose from", remedy)
-
-    if not resume:  # a run that began at weights goes on at them
-        refuse_missing_weights(config, "search")
-    config = settle_tasks(config, resumed=run if resume else None)
-    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
-    config = resolve_defaults(config, recipe)
-    config = run_folder.settle_search(config, resumed=run if resume else None)
-    config = run_folder.settle_date(config, resumed=run if resume else None, source=source)
-    config = run_folder.settle_items(config, resumed=run if resume else None, source=source)
+    config, recipe = _settle_config(config, run, resume=resume, source=source)
     space = build_space(config)
-
     if not resume:
         refuse_occupied_run(run, config=config, mixture=False)
     inputs = RunInputs.open(config, run, resume=resume, log=log)
@@ -135,6 +121,26 @@ def _search(
         scorer = MissingTaskScorer(measuring, tuple(earlier.missing), objectives, space)
         imported = scorer.complete(run, earlier.trials) if earlier.missing else earlier.trials
         _run_stages(measuring, run, space=space, objectives=objectives, imported=imported, budget=budget)
+
+
+def _settle_config(config: Config, run: Path, *, resume: bool, source: Path | None) -> tuple[Config, MergeRecipe]:
+    """The file with all that is left to a run settled, and its merge; raises for what is wrong before models open."""
+    require(config, *NEEDED["search"])
+    refuse_missing_trackers(config.track)
+    if config.search.trials == 0 and source is None and not resume:
+        remedy = "Raise it, or start from the trials of an earlier run: --from RUN."
+        raise ConfigError("search.trials", "is 0, so there is nothing to choose from", remedy)
+
+    if not resume:  # a run that began at weights goes on at them
+        refuse_missing_weights(config, "search")
+    resumed = run if resume else None
+    config = settle_tasks(config, resumed=resumed)
+    recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
+
+    config = resolve_defaults(config, recipe)
+    config = run_folder.settle_search(config, resumed=resumed)
+    config = run_folder.settle_date(config, resumed=resumed, source=source)
+    return run_folder.settle_items(config, resumed=resumed, source=source), recipe
 
 
 def _settle_trials(

@@ -229,7 +229,7 @@ class MixtureVerification:
                 scores_NT,
                 utility,
                 prior_K=problem.named_mixtures[prior],
-                bounds=problem.bounds,
+                bounds=self.finished.limits,
                 seed=seed,
             )
         except MixtureError as error:
@@ -247,7 +247,7 @@ class MixtureVerification:
             return None
         names, seed = list(problem.columns), problem.mixture.seed
         fitted = Surrogate.fit(weights_NK, scores_NT, seed=seed, capabilities=names)
-        return find_optimum(fitted, problem.build_goal(utility), problem.bounds, seed=seed).shares
+        return find_optimum(fitted, problem.build_goal(utility), self.finished.limits, seed=seed).shares
 
     def _run_doremi(self, log: Callable[[str], None]) -> DoremiRecord:
         """DoReMi on the same data, its reference the model trained on the most even mixture."""

@@ -11,7 +11,7 @@ from aftermix.errors import AftermixError
 from aftermix.report.console.search import print_compared, print_rival_lead, tabulate_models
 from aftermix.report.console.verification import print_verification
 from aftermix.report.reused_text import compose_reused
-from aftermix.report.sections.mixture import compose_first_order
+from aftermix.report.sections.mixture import compose_first_order, compose_tree_orders
 from aftermix.report.sections.mixture_tree import list_level_notes, list_tree_rows
 from aftermix.report.sections.proxies import build_proxy_section
 from aftermix.runs.json_record import Interval
@@ -53,8 +53,7 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
     print_compared(best, console=console)
     for note in list_level_notes(tree) if tree else ():
         console.print(note, markup=False)
-    orders = compose_first_order(best.first_order, best.second_order) if isinstance(best, MixtureRecord) else ""
-    if orders:
+    if orders := _compose_orders(best):
         console.print(orders, markup=False, highlight=False)
     if best.reused is not None:
         console.print(compose_reused(best.reused), markup=False, highlight=False)
@@ -71,6 +70,14 @@ def print_mixture(run: Path, *, console: Console | None = None) -> None:
         markup=False,
         highlight=False,
         soft_wrap=True,
+    )
+
+
+def _compose_orders(best: MixtureRecord | TreeRecord) -> str:
+    return (
+        compose_tree_orders(best)
+        if isinstance(best, TreeRecord)
+        else compose_first_order(best.first_order, best.second_order)
     )
 
 

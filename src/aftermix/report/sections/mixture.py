@@ -15,6 +15,7 @@ from aftermix.runs.mixture_records import (
     MixtureRecord,
     OutOfFoldRecord,
     SecondOrderRecord,
+    TreeRecord,
 )
 
 
@@ -105,6 +106,15 @@ def compose_first_order(record: FirstOrderRecord | None, second: SecondOrderReco
         return f"Shares of a merge are data ratios of alike experts only: {record.note}. {known}".rstrip()
     moved = "To first order a training moves as the merge does at weight x mean rate x steps"
     return f"{moved}: {record.note}. {known or SECOND_ORDER}"
+
+
+def compose_tree_orders(record: TreeRecord) -> str:
+    """What :func:`compose_first_order` says, with the ratios to first order, which no column of a tree has."""
+    told, moved = compose_first_order(record.first_order, record.second_order), record.first_order
+    if moved is None or moved.ratios is None:
+        return told
+    ratios = ", ".join(f"{name} {format_percent(ratio)}" for name, ratio in moved.ratios.items())
+    return f"{told} Ratios to first order: {ratios}."
 
 
 def _compose_lead(record: FoundMixtureRecord) -> str:

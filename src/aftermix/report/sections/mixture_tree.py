@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aftermix.report.number_format import format_count, format_percent
-from aftermix.report.sections.mixture import MixtureSection, build_mixture_section
+from aftermix.report.sections.mixture import MixtureSection, build_mixture_section, compose_tree_orders
 from aftermix.runs.json_record import read_record
 from aftermix.runs.mixture_records import SearchedLevelRecord, TreeDesignRecord, TreeGroupRecord, TreeRecord
 from aftermix.runs.reader import locate_level, read_design
@@ -41,6 +41,8 @@ class TreeSection:
 
     lead: str
     rows: tuple[TreeRow, ...]
+    orders: str
+    """On ratios of first order, and how far the second goes; empty where there is nothing to say."""
     levels: tuple[LevelSection, ...]
 
 
@@ -60,6 +62,7 @@ def build_tree_section(run: Path, record: TreeRecord) -> TreeSection:
     return TreeSection(
         lead=f"{order}, {groups}. Ratios are products down the tree.",
         rows=tuple(list_tree_rows(record.tree)),
+        orders=compose_tree_orders(record),
         levels=tuple(_build_level_section(run, group) for group in _list_groups(record.tree)),
     )
 

@@ -20,6 +20,10 @@ from aftermix.runs.trials import ItemScores, Trial
 # N trials, R requests, I items
 
 
+TrialPlace = tuple[Path, int]
+"""Folder of a journal, and the number of a trial in it."""
+
+
 def list_answered_trials(run: Path, trials: Sequence[Trial], tasks: Sequence[str]) -> list[Trial]:
     """The complete trials whose scores and log-likelihoods of all `tasks` are there."""
     return [
@@ -43,9 +47,16 @@ def read_numbered_tasks(
     run: Path, numbers: Sequence[int], tasks: Sequence[str], *, split: Split = "search"
 ) -> dict[str, TaskMeasurements]:
     """As :func:`read_measured_tasks`, by the numbers of the trials."""
-    requests = read_requests(run)
-    scores = [journal.read_items(run, split, number) for number in numbers]
-    answers = [read_loglikelihoods(run, split, number) for number in numbers]
+    return read_placed_tasks([(run, number) for number in numbers], tasks, split=split)
+
+
+def read_placed_tasks(
+    places: Sequence[TrialPlace], tasks: Sequence[str], *, split: Split = "search"
+) -> dict[str, TaskMeasurements]:
+    """As :func:`read_measured_tasks`, of trials in several journals of one run."""
+    requests = read_requests(places[0][0])
+    scores = [journal.read_items(folder, split, number) for folder, number in places]
+    answers = [read_loglikelihoods(folder, split, number) for folder, number in places]
     return {
         task: build_measurements(
             requests[task], split, [items[task] for items in scores], np.stack([each[task] for each in answers])

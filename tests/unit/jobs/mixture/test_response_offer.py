@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aftermix.jobs.mixture.points import _offers_response
+from aftermix.jobs.mixture.points import _offer_response
 
 PLAIN: dict[str, Any] = {"choice": "ridge", "candidates": {"ridge": {}, "lightgbm": {}}}
 WITH: dict[str, Any] = {"choice": "ridge", "candidates": {"ridge": {}, "response": {}}}
@@ -21,13 +21,19 @@ CONSTANT: dict[str, Any] = {"choice": "constant", "candidates": {}}
         ({"ja": PLAIN, "math": PLAIN}, False),
         ({"ja": PLAIN, "math": WITH}, True),
         ({"ja": {**PLAIN, "choice": "mean of tasks", "tasks": {"a": WITH, "b": PLAIN}}}, True),
-        ({"ja": CONSTANT}, False),
-        (None, False),
+        ({"ja": CONSTANT}, True),
+        ({"ja": CONSTANT, "math": PLAIN}, False),
+        (None, True),  # a group that was not searched to the end chose from nothing
     ],
 )
 def test_a_run_that_ended_without_it_is_fitted_again_as_it_was(
     tmp_path: Path, surrogates: dict[str, Any] | None, offered: bool
 ) -> None:
-    assert _offers_response(tmp_path)  # it has not ended
+    assert _offer_response([tmp_path])  # it has not ended
     (tmp_path / "best.json").write_text(json.dumps({} if surrogates is None else {"surrogates": surrogates}))
-    assert _offers_response(tmp_path) is offered
+    assert _offer_response([tmp_path]) is offered
+
+    # One group of a tree that had it is enough: others may have too few points.
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group" / "best.json").write_text(json.dumps({"surrogates": {"ja": WITH}}))
+    assert _offer_response([tmp_path, tmp_path / "group"])

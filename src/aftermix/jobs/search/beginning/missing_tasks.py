@@ -49,8 +49,11 @@ class MissingTaskScorer:
 
         failed = [trial for trial in ended.values() if trial.error]
         if failed:
-            left = f"{len(failed)} merges failed on {', '.join(self.tasks)} and are left out, the last with: "
-            progress.say(f"{left}{failed[-1].error}")
+            noun, verb = ("merge", "is") if len(failed) == 1 else ("merges", "are")
+            told = f"{len(failed)} {noun} failed on {', '.join(self.tasks)} and {verb} left out"
+            progress.say(f"{told}, the last with: {failed[-1].error}")
+
+        # Whoever is left takes the number that the journal begins with.
         return [
             complete_trial(
                 each,
