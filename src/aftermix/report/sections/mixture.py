@@ -109,7 +109,7 @@ def compose_first_order(record: FirstOrderRecord | None, second: SecondOrderReco
 
 
 def compose_tree_orders(record: TreeRecord) -> str:
-    """What :func:`compose_first_order` says, with the ratios to first order, which no column of a tree has."""
+    """Sentences of :func:`compose_first_order`, and the ratios to first order, which no column of a tree has."""
     told, moved = compose_first_order(record.first_order, record.second_order), record.first_order
     if moved is None or moved.ratios is None:
         return told
