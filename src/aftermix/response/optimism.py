@@ -2,14 +2,17 @@
 
 A repetition measures the same merges on as many documents, drawn anew from those that the tasks have:
 
-    truth_t(n)  = sum_i p_ti E_ti(w_n) + e_t(n)
-    soft_t(n)   = sum_i q_ti E_ti(w_n) + e_t(n)
-    metric_t(n) = soft_t(n) + c_t z_t + d_t z_t(n)
+    truth_t(n)  = S_t(n) + e_t(n) + d_t z_t(n)
+    soft_t(n)   = S_t(n) + e_t(n) + sum_i (q_ti - p_ti) E_ti(n)
+    metric_t(n) = truth_t(n) + sum_i (q_ti - p_ti) s_ti(n)
 
-with `E_ti(w_n)` the expected metric of item i at measured merge n, `p` the items' shares and `q` those of the drawn
-documents; `e_t` the error that the response leaves there, drawn jointly; and normal `z`: the metric scatters by `d_t`
-about its expectation from merge to merge, and by `c_t` for all merges of a repetition alike. Search and select items
-are drawn each by themselves. The fitted response stands as it is: nothing is fitted in a repetition.
+with `E_ti(n)` the expected metric of item i at measured merge n and `s_ti(n)` the metric that was measured there, `p`
+the items' shares and `q` those of the drawn documents: one drawing moves both, and what documents favour in expectation
+their answers favour more, which are more clear-cut.
+`S_t(n)` is the score that the expectations give, drawn together by what their drawing explains; `e_t` the error that
+the response leaves there, drawn jointly; `d_t` the merges' own deviation from the line of expectations, and `z` normal.
+Search and select items are drawn each by themselves. The fitted response stands as it is: nothing is fitted in a
+repetition.
 """
 
 from __future__ import annotations
@@ -31,17 +34,19 @@ REPETITIONS = 200
 class SimulatedTask:
     """One task as its repetitions are drawn."""
 
+    scores_N: Floats
+    """The score of each merge, without what the drawing of the items has moved it by."""
     expected_NI: Floats
+    metric_NI: Floats
+    """The metric as it was measured."""
     shares_I: Floats
     documents_I: Integers
     error_NN: Floats
     """Root of the covariance of what the response leaves open at the merges."""
     degrees: float
     """Of Student's distribution, for that error."""
-    common: float
-    """Deviation of a score on the search items about its expectation, for all merges alike."""
-    scatter: float
-    """The same from merge to merge."""
+    own: float
+    """Deviation of a merge's metric from what is expected of it, on whatever documents."""
     select_ratio: float
     """Select items over search items."""
     is_soft: bool
@@ -120,16 +125,13 @@ def choose_winners(repeated: Mapping[str, RepeatedScores], rule: ChoiceRule) -> 
 def _repeat_task(task: SimulatedTask, rng: np.random.Generator) -> RepeatedScores:
     merges = len(task.expected_NI)
     tails_B1 = np.sqrt(task.degrees / rng.chisquare(task.degrees, (REPETITIONS, 1)))
-    error_BN = tails_B1 * (rng.standard_normal((REPETITIONS, merges)) @ task.error_NN.T)
-    truth_BN = (task.expected_NI @ task.shares_I) + error_BN
+    score_BN = task.scores_N + tails_B1 * (rng.standard_normal((REPETITIONS, merges)) @ task.error_NN.T)
+    truth_BN = score_BN + task.own * rng.standard_normal((REPETITIONS, merges))
 
-    soft, metric = [], []
-    for ratio in (1.0, task.select_ratio):
-        soft.append(_draw_shares(task, ratio, rng) @ task.expected_NI.T + error_BN)
-        together_B1, apart_BN = rng.standard_normal((REPETITIONS, 1)), rng.standard_normal((REPETITIONS, merges))
-        noise_BN = task.common * together_B1 + task.scatter * apart_BN
-        metric.append(soft[-1] + noise_BN / np.sqrt(ratio))
-    return RepeatedScores(truth_BN, soft[0] if task.is_soft else metric[0], metric[0], metric[1])
+    search_BI, select_BI = (_draw_shares(task, ratio, rng) - task.shares_I for ratio in (1.0, task.select_ratio))
+    soft_BN = score_BN + search_BI @ task.expected_NI.T
+    search_BN, select_BN = (truth_BN + moved_BI @ task.metric_NI.T for moved_BI in (search_BI, select_BI))
+    return RepeatedScores(truth_BN, soft_BN if task.is_soft else search_BN, search_BN, select_BN)
 
 
 def _draw_shares(task: SimulatedTask, ratio: float, rng: np.random.Generator) -> Floats:

@@ -26,20 +26,29 @@ NOISE = 0.02
 
 
 def build_task(expected: Any, **changes: Any) -> SimulatedTask:
-    """A task of 100 items with these expected scores of merges, and nothing but noise from merge to merge."""
+    """A task of 100 items with these scores of merges, whose items are off them by noise alone."""
     merges = len(expected)
+    scores_N = np.array(expected, float)
     values: dict[str, Any] = {
-        "expected_NI": np.tile(np.array(expected, float)[:, None], 100),
+        "scores_N": scores_N,
+        "expected_NI": np.tile(scores_N[:, None], 100),
+        "metric_NI": scores_N[:, None] + draw_noise(merges),
         "shares_I": np.full(100, 0.01),
         "documents_I": np.arange(100),
         "error_NN": np.zeros((merges, merges)),
         "degrees": 5.0,
-        "common": 0.0,
-        "scatter": NOISE,
+        "own": 0.0,
         "select_ratio": 1.0,
         "is_soft": False,
     }
     return SimulatedTask(**(values | changes))
+
+
+def draw_noise(merges: int) -> np.ndarray:
+    """(N, 100) noise of items, by which the mean of 100 drawn ones is off by `NOISE`; unlike from merge to merge."""
+    drawn_NI = np.random.default_rng(merges).standard_normal((merges, 100))
+    drawn_NI -= drawn_NI.mean(axis=1, keepdims=True)
+    return NOISE * 10 * drawn_NI / drawn_NI.std(axis=1, keepdims=True)
 
 
 def build_rule(merges: int, *, finalists: int = 1, floors: Mapping[str, float] | None = None) -> ChoiceRule:
@@ -73,7 +82,7 @@ def test_finalists_are_flattered_on_select_items_by_their_number() -> None:
 
 
 def test_noise_that_all_merges_share_flatters_none() -> None:
-    shared = simulate(build_task([0.5] * 10, scatter=0.0, common=NOISE), build_rule(10))
+    shared = simulate(build_task([0.5] * 10, metric_NI=np.tile(draw_noise(1), (10, 1))), build_rule(10))
     assert shared.search.mean == pytest.approx(0, abs=3 * NOISE / np.sqrt(200))
     assert shared.search.deviation == pytest.approx(NOISE, rel=0.2)
 
@@ -91,11 +100,21 @@ def test_of_documents_that_differ_the_drawn_ones_flatter() -> None:
     """
     expected = np.zeros((2, 100))
     expected[0, :50], expected[1, 50:] = 1.0, 1.0
-    found = simulate(build_task([0, 0], expected_NI=expected, scatter=0.0), build_rule(2))
+    found = simulate(build_task([0.5, 0.5], expected_NI=expected, metric_NI=expected), build_rule(2))
     assert found.search.mean == pytest.approx(0.05 * np.sqrt(2 / np.pi), rel=0.2)
     # Documents of ten items each are ten in all.
-    grouped = build_task([0, 0], expected_NI=expected, scatter=0.0, documents_I=np.arange(100) // 10)
+    grouped = build_task([0.5, 0.5], expected_NI=expected, metric_NI=expected, documents_I=np.arange(100) // 10)
     assert simulate(grouped, build_rule(2)).search.mean == pytest.approx(0.05 * np.sqrt(20 / np.pi), rel=0.25)
+
+    # Who ranks by expectations of half the size is flattered by the whole size of the answers.
+    softer = build_task([0.5, 0.5], expected_NI=0.25 + 0.5 * expected, metric_NI=expected, is_soft=True)
+    assert simulate(softer, build_rule(2)).search.mean == pytest.approx(0.05 * np.sqrt(2 / np.pi), rel=0.2)
+
+
+def test_what_is_a_merge_s_own_flatters_none() -> None:
+    still = build_task([0.5] * 10, metric_NI=np.full((10, 100), 0.5), own=NOISE)
+    found = simulate(still, build_rule(10, finalists=3))
+    assert (found.search.mean, found.select.mean) == pytest.approx((0, 0), abs=1e-12)
 
 
 def choose_slowly(repeated: Mapping[str, RepeatedScores], rule: ChoiceRule, repetition: int) -> int:
@@ -120,16 +139,15 @@ def test_winners_are_those_of_the_slow_twin(finalists: int, floors: dict[str, fl
     assert choose_winners(repeated, rule).tolist() == expected
 
 
-def test_the_noise_of_a_real_response_is_that_of_its_residuals() -> None:
+def test_a_real_response_is_repeated_with_the_answers_that_it_is_fitted_to() -> None:
     design = list_design(2, 12)
     measured = ParabolaWorld().measure(design)
     model = ResponseModel.fit(place_merges(design), measured, seed=0)
     root = np.zeros((12, 12))
     task = simulate_task(model, "task0", measured["task0"], root_NN=root, select_ratio=2.0, by_response=True)
 
-    residual = measured["task0"].scores_NI - model.tasks["task0"].predict_items(model.points)
-    assert task.scatter == pytest.approx(residual.mean(axis=1).std(ddof=1))
-    assert task.scatter**2 + task.common**2 == pytest.approx(float((residual**2).sum(axis=1).mean()) / 150**2, rel=1e-4)
+    assert np.array_equal(task.metric_NI, measured["task0"].scores_NI)
+    assert task.own == model.calibrate({"task0": 1.0}).line_deviation
     assert task.is_soft
     found = simulate(task, build_rule(12, finalists=3))
     assert -0.005 < found.select.mean < found.search.deviation
@@ -140,15 +158,14 @@ def test_merges_that_differ_by_their_documents_alone_are_alike() -> None:
     """Noise about one score is taken off; what stands out of it stays, so that a repetition spreads as was measured."""
     rng, shares, documents = np.random.default_rng(0), np.full(200, 1 / 200), np.arange(200)
     noise = shrink_merges(0.5 + 0.3 * rng.standard_normal((40, 200)), shares, documents)
-    assert (noise @ shares).std() < 0.3 * 0.3 / np.sqrt(200)
+    assert noise.std() < 0.3 * 0.3 / np.sqrt(200)
 
     effects = np.linspace(-0.2, 0.2, 40)
     apart = 0.5 + effects[:, None] + 0.3 * rng.standard_normal((40, 200))
     shrunk = shrink_merges(apart, shares, documents)
-    assert (shrunk @ shares).var(ddof=1) == pytest.approx(effects.var(ddof=1), rel=0.1)
-    assert np.ptp((apart - shrunk), axis=1) == pytest.approx(0, abs=1e-9)  # a merge moves as a whole
+    assert shrunk.var(ddof=1) == pytest.approx(effects.var(ddof=1), rel=0.1)
 
     # Items of one document are one drawing: ten of each leave a tenth of the documents.
     alike = np.repeat(0.5 + 0.3 * rng.standard_normal((40, 20)), 10, axis=1)
-    assert (shrink_merges(alike, shares, documents // 10) @ shares).std() < 0.5 * (alike @ shares).std()
-    assert (shrink_merges(alike, shares, documents) @ shares).std() > 0.8 * (alike @ shares).std()
+    assert shrink_merges(alike, shares, documents // 10).std() < 0.5 * (alike @ shares).std()
+    assert shrink_merges(alike, shares, documents).std() > 0.8 * (alike @ shares).std()

@@ -74,34 +74,29 @@ def simulate_task(
     select_ratio: float,
     by_response: bool,
 ) -> SimulatedTask:
-    """The task `name` of `model`, whose noise is that of the metric about what is expected of the items.
+    """The task `name` of `model` as it was measured at the merges of the model.
 
-    From merge to merge it is the deviation of the scores' residuals; the rest of what the items scatter by themselves
-    is common to all merges.
+    Merges are ranked by what is expected of their items where these are choices and the search goes `by_response`, else
+    by the metric.
     """
     task, calibration = model.tasks[name], model.calibrate({name: 1.0})
-    predicted_NI = task.predict_items(model.points).astype(np.float64)
-    # Merges seem to differ by more than they do: the drawing of the items is in their scores already.
-    expected_NI = shrink_merges(predicted_NI, task.shares_I, task.documents_I)
-
-    residual_NI = measured.scores_NI - predicted_NI
-    scatter = float((residual_NI @ task.shares_I).std(ddof=1))
-    total = _sum_squares(residual_NI * task.shares_I, task.documents_I)
+    expected_NI = task.predict_items(model.points).astype(np.float64)
     return SimulatedTask(
+        scores_N=shrink_merges(expected_NI, task.shares_I, task.documents_I),
         expected_NI=expected_NI,
+        metric_NI=measured.scores_NI.astype(np.float64),
         shares_I=task.shares_I,
         documents_I=task.documents_I,
         error_NN=calibration.scale * root_NN,
         degrees=calibration.degrees,
-        common=float(np.sqrt(max(0.0, total - scatter**2))),
-        scatter=scatter,
+        own=calibration.line_deviation,
         select_ratio=select_ratio,
-        is_soft=by_response and task.tempered is not None,
+        is_soft=by_response and task.items is not None,
     )
 
 
 def shrink_merges(expected_NI: Floats, shares_I: Floats, documents_I: Integers) -> Floats:
-    """Expected metrics whose scores differ from merge to merge by as much as other documents would show.
+    """(N,) scores of the expected metrics, which differ from merge to merge by as much as other documents would show.
 
     With `V` the variance of the scores over merges and `s` that of a score's departure from the mean of all merges over
     drawings of documents, departures are scaled by `sqrt(max(0, 1 - s / V))`: a repetition, which adds `s`, then has
@@ -112,7 +107,7 @@ def shrink_merges(expected_NI: Floats, shares_I: Floats, documents_I: Integers) 
     sampling = _sum_squares((departure_NI - departure_N[:, None]) * shares_I, documents_I)
     spread = float(departure_N.var(ddof=1))
     kept = np.sqrt(max(0.0, 1 - sampling / spread)) if spread > 0 else 1.0
-    return np.asarray(expected_NI - (1 - kept) * departure_N[:, None])
+    return np.asarray(expected_NI @ shares_I - (1 - kept) * departure_N)
 
 
 def _sum_squares(weighted_NI: Floats, documents_I: Integers) -> float:
