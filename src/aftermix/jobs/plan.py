@@ -102,7 +102,7 @@ class JobEstimate:
     space: str = ""
     """Dimensions that are searched, and what they make a trial do."""
     vector_bytes: int = 0
-    """Disk for the vectors beside the models of a training."""
+    """Disk for the vectors and adapters beside the models of a training."""
     experts: int = 0
     """Models that a training writes; 0 where one merged model is written."""
     training: Mapping[str, int | None] = field(default_factory=dict)
@@ -207,6 +207,7 @@ def _plan_training(config: Config) -> JobEstimate:
     refuse_no_dataset(config.train)
     from aftermix.jobs.train.expert_run import refuse_own_vector
     from aftermix.jobs.train.speed import STEPS, count_step_sequences, measure_training_speeds
+    from aftermix.jobs.train.vector_disk import count_vector_bytes
 
     base = open_base(locate(config.base), label=config.base)
     uses_cuda(config.train.device)
@@ -221,18 +222,17 @@ def _plan_training(config: Config) -> JobEstimate:
     tensors = [info for name, info in base.tensors.items() if name not in base.alias]
     parameters = sum(info.elements for info in tensors)
     tokens = list_training_tokens(config)
-    vector = config.train.vector if config.train is not None else "none"
-    width = 0 if vector == "none" else getattr(torch, vector).itemsize
+    ranks = list_adapter_ranks(config)
 
     return JobEstimate(
         parameters=parameters,
         disk_bytes=len(tokens) * sum(info.nbytes for info in tensors),
-        vector_bytes=len(tokens) * sum(width * info.elements for info in tensors if info.mergeable),
+        vector_bytes=count_vector_bytes(tensors, tokens, ranks, vector=config.train.vector),
         memory_bytes=4 * BYTES_PER_NUMBER * parameters,
         memory_free_bytes=psutil.virtual_memory().available,
         experts=len(tokens),
         training=tokens,
-        adapter_ranks=list_adapter_ranks(config),
+        adapter_ranks=ranks,
         training_speeds=speeds,
         remarks=remarks,
         timed_step=f"{STEPS - 1} steps of {count_step_sequences(config.train)} x {config.train.context:,} tokens",

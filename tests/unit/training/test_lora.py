@@ -17,6 +17,7 @@ from aftermix.config import Config, LoraConfig, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, TrainingError
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
+from aftermix.jobs.plan import plan
 from aftermix.jobs.train.command import train
 from aftermix.training.distributed.processes import gather_state
 from aftermix.training.lora import add_adapters, fold_adapters
@@ -216,3 +217,17 @@ def test_a_rounded_expert_without_vector_is_told_where_its_change_lies(make_conf
     train(make_config(lora={"rank": 2}, vector="none"), tmp_path / "out", log=told.append)
     (line,) = [line for line in told if "rounding lost" in line]
     assert line.endswith("of its entries from the weights that serve; adapter/ has them")
+
+
+def test_a_plan_counts_what_lies_beside_the_experts(make_config: Any, corpus: Path, tmp_path: Path) -> None:
+    """Of every expert the bytes of its vector and of its adapter, but for the headers of the files."""
+    data = {"data": str(corpus), "tokens": 128}
+    config = make_config(datasets={"full": {**data, "lora": None}, "low": {**data, "lora": {"rank": 2}}})
+    written = train(config, tmp_path / "out")
+    files = [
+        *written["low"].glob("adapter/*.safetensors"),
+        *(folder / "vector.safetensors" for folder in written.values()),
+    ]
+    tensors = [tensor for file in files for tensor in load_file(file).values()]
+    assert len(files) == 3
+    assert plan(config).vector_bytes == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
