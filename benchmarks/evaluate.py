@@ -44,7 +44,26 @@ SHOTS = {
     "5 fixed": {"num_fewshot": 5, "fewshot_config": {"sampler": "first_n"}},
     "5 drawn": {"num_fewshot": 5},
 }
-LARGE = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "num_attention_heads": 16}
+LARGE: dict[str, dict[str, Any]] = {
+    "random-300M": {
+        "vocab_size": 4096,
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+    },
+    # The shape of SmolLM2-135M, whose head is a fifth of it.
+    "random-135M": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
+}
+"""Models of random weights, by name."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +95,17 @@ def name_task(shots: str) -> str:
 
 
 def find_model(name: str, folder: Path) -> Path:
-    """The folder of a model by its name: `demo`, `random-300M`, or a folder's own."""
+    """The folder of a model by its name: `demo`, one of `LARGE`, or a folder's own."""
     if name == "demo":
         return DEMO / "base"
-    if name != "random-300M":
+    if name not in LARGE:
         return Path(name)
 
     from transformers import LlamaConfig, LlamaForCausalLM
 
     if not (folder / name).is_dir():
         torch.manual_seed(0)
-        LlamaForCausalLM(LlamaConfig(vocab_size=4096, **LARGE)).save_pretrained(folder / name)
+        LlamaForCausalLM(LlamaConfig(**LARGE[name])).save_pretrained(folder / name)
         for file in (DEMO / "base").glob("tokenizer*"):
             shutil.copy(file, folder / name)
     return folder / name
@@ -185,7 +204,8 @@ def _count_positions(lm: Any, score: Callable[[], list[Any]]) -> tuple[int, list
 def main() -> None:
     """Print a row for each model and way of showing examples."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["demo"], help="demo, random-300M or folders (default: demo)")
+    names = ", ".join(LARGE)
+    parser.add_argument("--models", nargs="+", default=["demo"], help=f"demo, {names} or folders (default: demo)")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for tasks and made models")
     parser.add_argument("--items", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
