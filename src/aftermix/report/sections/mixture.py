@@ -90,6 +90,8 @@ def compose_second_order(record: SecondOrderRecord | None) -> str:
         return ""
     if record.error is None or record.cross is None or record.own is None:
         return "To second order nothing is known: the loss has no gradient at the base."
+    if not record.reach:
+        return "To second order nothing is known: no vector runs down the gradient of its domain's loss."
     beyond = record.error >= 1
     error, cross, own = (format_percent(value) for value in (record.error, record.cross, record.own))
     told = f"To second order a training at these ratios and the merge part by {error} of the way that both go"

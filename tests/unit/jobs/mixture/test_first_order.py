@@ -75,6 +75,8 @@ def test_ratios_to_first_order_say_what_measures_the_second(tmp_path: Path) -> N
     assert compose_first_order(None, second).startswith(told)
     far = second.model_copy(update={"error": 1.61})
     assert compose_first_order(None, far).endswith("says that experts went farther than first order reaches.")
+    still = compose_first_order(None, second.model_copy(update={"reach": 0.0}))
+    assert still == "To second order nothing is known: no vector runs down the gradient of its domain's loss."
     assert "The size of the second order" not in compose_first_order(build_first_order(paces, {"ja": 1.0}), second)
 
 
