@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from aftermix import progress
+from aftermix.blas_threads import hold_one_thread
 from aftermix.config import SearchConfig
 from aftermix.errors import SearchError
 from aftermix.jobs.evaluator import MergeEvaluator
@@ -108,6 +109,7 @@ class ResponseStage:
             seed=proposer.config.seed,
         )
 
+    @hold_one_thread()
     def conclude(self, trials: Sequence[Trial]) -> ResponseConclusion:
         """Fit once more, store the model in the run, and rank the trials by it."""
         run, proposer = self.proposer.run, self.proposer
@@ -134,6 +136,7 @@ class ResponseStage:
         status: CertificateStatus = "met" if is_met else "trials"
         return ResponseConclusion(runs, fitted, summary, predicted, tuple(places), status)
 
+    @hold_one_thread()
     def certify(self, conclusion: ResponseConclusion, winner: int) -> CertificateRecord:
         """The certificate of trial number `winner`; it says where the search stopped and no more without a model."""
         predicted, ranking = conclusion.predicted, conclusion.ranking
@@ -158,6 +161,7 @@ class ResponseStage:
             items_factor=certificate.items_factor,
         )
 
+    @hold_one_thread()
     def measure_optimism(self, conclusion: ResponseConclusion, *, responds: bool) -> OptimismRecord | None:
         """The optimism of a search that asks the response for its points, or does not (`responds`).
 

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from threadpoolctl import ThreadpoolController
 
+from aftermix.blas_threads import hold_one_thread
 from aftermix.errors import MixtureError
 from aftermix.mixture.simplex import Floats, check_distinct, check_simplex, check_table
 from aftermix.mixture.surrogates.gaussian_process import GaussianProcess
@@ -103,8 +102,7 @@ class Surrogate:
         _refuse_too_few(weights_NK, scores_NM)
         varying = [m for m, column_N in enumerate(scores_NM.T) if not is_constant(column_N)]
 
-        # Small matrices: threads only cost, and with them the last bits would hang on their number.
-        with _open_thread_controller().limit(limits=1):
+        with hold_one_thread():
             folds_RN = draw_folds(weights_NK, seed=seed)
             out = {m: predict_held_out(weights_NK, scores_NM[:, m], folds_RN, by_items.get(names[m])) for m in varying}
             scores_by_capability = {m: _score_regressors(out[m], scores_NM[:, m], larger_is_better) for m in varying}
@@ -133,7 +131,7 @@ class Surrogate:
         """
         candidates_CK = self._checked(candidates)
         std_CM = np.zeros((len(candidates_CK), len(self.capabilities)))
-        with _open_thread_controller().limit(limits=1):
+        with hold_one_thread():
             for m, model in enumerate(self.models):
                 if model is not None:
                     std_CM[:, m] = model.std(candidates_CK)
@@ -143,7 +141,7 @@ class Surrogate:
         """(C, M) expected scores of (C, K) `candidates`, in about half the time of `predict`."""
         candidates_CK = self._checked(candidates)
         mean_CM = np.tile(self.scores_NM[0], (len(candidates_CK), 1))
-        with _open_thread_controller().limit(limits=1):
+        with hold_one_thread():
             for m, model in enumerate(self.models):
                 if model is not None:
                     mean_CM[:, m] = model.regressor.predict(candidates_CK)
@@ -163,7 +161,7 @@ class Surrogate:
             yield self._through(fitted_NM + centred_NM[rows_N])
 
     def _through(self, scores_NM: Floats) -> Surrogate:
-        with _open_thread_controller().limit(limits=1):
+        with hold_one_thread():
             models = tuple(
                 model and replace(model, regressor=model.regressor.refitted(scores_NM[:, m]))
                 for m, model in enumerate(self.models)
@@ -177,12 +175,6 @@ class Surrogate:
             told = f"expected {expected} domains as in the fit, found {found}"
             raise MixtureError("candidates", told, "Give one column for each domain, in the same order.")
         return candidates_CK
-
-
-@cache
-def _open_thread_controller() -> ThreadpoolController:
-    # Once: it asks every loaded library.
-    return ThreadpoolController()
 
 
 def is_constant(values_N: Floats) -> bool:

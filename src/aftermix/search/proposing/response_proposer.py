@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from aftermix import progress
+from aftermix.blas_threads import hold_one_thread
 from aftermix.config import SearchConfig
 from aftermix.response.draws import draw_objective
 from aftermix.response.proposals import choose_sampled_optima, find_front
@@ -74,6 +75,7 @@ class ResponseProposer:
         """True where the trials are too few for a full design, and each batch has to count."""
         return self.startup < count_full_design(self.space)
 
+    @hold_one_thread()
     def propose(self, trials: Sequence[Trial], wanted: int, running: Sequence[Point] = ()) -> list[Suggestion]:
         """The next batch; none where the winner is settled to the precision that is asked for.
 
