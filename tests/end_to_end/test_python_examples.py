@@ -70,7 +70,7 @@ def test_the_examples_of_the_pages_run(names: dict[str, Any]) -> None:
         exec(block, names)  # noqa: S102 - our own page
 
     assert names["run"].best is not None
-    assert len(names["run"].trials) == 8
+    assert 4 <= len(names["run"].trials) <= 8  # it ends where no merge can be told to be better
     assert Path("models/found/model.safetensors").is_file()
 
 

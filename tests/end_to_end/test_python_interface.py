@@ -33,6 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, pool: aftermix.Pool, tasks: Pa
         threads=1,
         ranges={"b": (0.2, 0.8)},
         trials=8,
+        startup=8,
         top=2,
         baselines=False,
     )

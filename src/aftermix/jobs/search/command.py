@@ -202,7 +202,7 @@ def _run_stages(
             announce=evaluator.announce_point,
             imported=imported,
             propose=stage.proposer.propose if responds else None,
-            design=stage.proposer.startup if responds else None,
+            design=stage.proposer.full_design if responds else None,
             budget=budget,
             after_trial=tracker.note_trial,
         )

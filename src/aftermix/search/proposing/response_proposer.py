@@ -60,6 +60,11 @@ class ResponseProposer:
         stated = self.config.startup
         return count_first_design(self.space, self.config.trials) if stated is None else stated
 
+    @property
+    def full_design(self) -> int:
+        """Merges that show whether there is anything to choose by: those of a full design, or more that are stated."""
+        return max(self.startup, count_full_design(self.space))
+
     def list_design(self, count: int) -> list[Suggestion]:
         """The first `count` merges of the first design, and of what would follow in it."""
         return list_first_design(
