@@ -80,12 +80,8 @@ class ReplayedEnd:
         return replace(self, merges=merges, model=fitted.model)
 
     def rank(self) -> np.ndarray:
-        """Places of the merges from the best down, by tempered scores of choices and the metric of what is written."""
-        scores = {
-            name: each.measured_N if self.model.tasks[name].items is None else each.smooth_N
-            for name, each in self.model.left_out.items()
-        }
-        return np.argsort(-sum_weighted(scores, self.search.shares), kind="stable")
+        """Places of the merges from the best down, by the scores that rank them in the product."""
+        return np.argsort(-sum_weighted(self.model.list_ranking_scores(), self.search.shares), kind="stable")
 
 
 def eliminate(end: ReplayedEnd, finalists: int, seed: int) -> tuple[float, int, int]:

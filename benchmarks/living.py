@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.measure import describe_machine
 from benchmarks.pools.worlds import prepare_smollm2
 from benchmarks.tiny import parse_options
-from examples.demo.seeds import HERE, TINY_NAMES, read_file, shrink_training
+from examples.demo.seeds import HERE, TINY_NAMES, place_experts, read_file, shrink_training
 
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config
@@ -105,11 +105,7 @@ def prepare_demo_search(experts: Path, tiny: bool) -> dict[str, Any]:
     found = train(_parse(shrink_training(training) if tiny else training), experts)
     if tiny:
         values["evaluate"]["tasks"] = values["evaluate"]["tasks"][: len(TINY_NAMES) - 1]
-    values["vectors"] = {
-        name: {**vector, "model": str(found[name].resolve())}
-        for name, vector in values["vectors"].items()
-        if name in found
-    }
+    values["vectors"] = place_experts(values["vectors"], found)
     return values
 
 
@@ -299,7 +295,7 @@ def _parse(values: dict[str, Any]) -> Config:
 def main() -> None:
     """Run the searches that are not done, and print what all of them came to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--world", choices=["demo", "smollm2", "tiny"], default="demo")
+    parser.add_argument("--world", choices=list(WORLDS), default="demo")
     parser.add_argument("--experts", type=Path, help="folder of the experts (default: the world's own)")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: the world's own")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/living"), help="default: %(default)s")

@@ -88,11 +88,7 @@ def run_seed(seed: int, folder: Path, *, tiny: bool) -> SeedResult:
     experts = train(_parse(shrink_training(values) if tiny else values), folder / "experts")
 
     values = read_file("aftermix.yaml")
-    values["vectors"] = {
-        name: {**vector, "model": str(experts[name].resolve())}
-        for name, vector in values["vectors"].items()
-        if name in experts
-    }
+    values["vectors"] = place_experts(values["vectors"], experts)
     values["evaluate"]["items"] |= {"seed": seed}
     # Five baselines are wanted here, a third of all that a search measures.
     values["search"] |= {"seed": seed, "baselines": False}
@@ -171,6 +167,13 @@ def shrink_search(values: dict[str, Any]) -> dict[str, Any]:
     items = {**values["evaluate"]["items"], "search": 6, "select": 4, "test": 6}
     evaluate = {**values["evaluate"], "tasks": values["evaluate"]["tasks"][:2], "items": items}
     return {**values, "evaluate": evaluate, "search": {**values["search"], "trials": 3, "top": 1}}
+
+
+def place_experts(vectors: Mapping[str, Any], experts: Mapping[str, Path]) -> dict[str, Any]:
+    """The `vectors` of a file that have an expert, each with the expert's folder as its model."""
+    return {
+        name: {**vector, "model": str(experts[name].resolve())} for name, vector in vectors.items() if name in experts
+    }
 
 
 def read_file(name: str) -> dict[str, Any]:

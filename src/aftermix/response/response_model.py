@@ -89,6 +89,17 @@ class ResponseModel:
         sampling = sum(weight**2 * self.left_out[name].sampling for name, weight in weights.items())
         return calibrate_score(predicted_N, measured_N, smooth_N, self.variances_N, sampling=sampling)
 
+    def list_ranking_scores(self) -> dict[str, Floats]:
+        """Task -> (N,) scores that rank the measured merges.
+
+        Tempered ones of choices, which hold on new items. Of what is written the metric: a likelier reference is no
+        better answer, and what a merge's metric is off that line is for the most part the merge's own.
+        """
+        return {
+            name: scores.measured_N if self.tasks[name].items is None else scores.smooth_N
+            for name, scores in self.left_out.items()
+        }
+
     def predict(self, candidates: MergePoints) -> dict[str, Floats]:
         """Task -> (C,) expected score at the candidates."""
         return {name: task.predict(candidates) for name, task in self.tasks.items()}

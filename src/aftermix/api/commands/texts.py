@@ -199,6 +199,7 @@ def describe_comparison(found: ComparisonRecord) -> Iterator[str]:
     """Lines for the terminal: for every task and metric both scores, their difference, its interval and p."""
     yield f"A: {found.a}"
     yield f"B: {found.b}"
+
     for task, entry in found.tasks.items():
         for metric, each in entry.metrics.items():
             interval = f"[{each.interval[0]:+.4f}, {each.interval[1]:+.4f}]" if each.interval else "(one cluster)"
@@ -207,13 +208,16 @@ def describe_comparison(found: ComparisonRecord) -> Iterator[str]:
             counted = f"{each.documents:,} documents{of_clusters}"
             scores = f"A {each.a:.4f}  B {each.b:.4f}  A - B {each.difference:+.4f} {interval}{p}"
             yield f"{task} {metric}: {scores}  on {counted}"
+
             for noun, counts in (("not in the other", each.unmatched), ("without a value", each.without_value)):
                 if counts.a or counts.b:
                     yield f"  {noun}: {counts.a:,} documents of A, {counts.b:,} of B"
+
         if entry.prompts_differ:
             yield f"  asked with other prompts: {entry.prompts_differ:,} documents"
         if entry.not_compared:
             yield f"  not compared: {', '.join(entry.not_compared)}"
+
     for side, tasks in (("A", found.only_a), ("B", found.only_b)):
         if tasks:
             yield f"in {side} alone: {', '.join(tasks)}"

@@ -96,17 +96,6 @@ class FittedResponse:
         errors = [self.calibrate(goal) for goal in self.objectives.goals]
         return all(error.rmse < LEAST_GAIN * error.rmse_mean for error in errors)
 
-    def read_scores(self, place: int) -> dict[str, float]:
-        """The task scores that rank the fitted trial of this place.
-
-        Tempered ones of choices, which hold on new items. Of what is written the metric: a likelier reference is no
-        better answer, and what a merge's metric is off that line is for the most part the merge's own.
-        """
-        return {
-            name: float((scores.measured_N if self.model.tasks[name].items is None else scores.smooth_N)[place])
-            for name, scores in self.model.left_out.items()
-        }
-
     def rank_trials(self) -> list[int]:
         """Places of the fitted trials within the ranges that meet the floors, best first; of the mean of objectives.
 
@@ -115,9 +104,10 @@ class FittedResponse:
         inside = [
             place for place, trial in enumerate(self.trials) if self.space.contains(trial.weights, trial.settings)
         ]
+        ranking = self.model.list_ranking_scores()
 
         def order(place: int) -> tuple[float, float, int]:
-            scores = self.read_scores(place)
+            scores = {name: float(scores_N[place]) for name, scores_N in ranking.items()}
             return self.objectives.violation(scores), -float(np.mean(self.objectives.values(scores))), place
 
         return sorted(inside, key=order)
