@@ -27,6 +27,9 @@ NOT_HEEDED = (
 )
 """Environment variables that change arithmetic; a launcher sets some of them from the user's default file."""
 NOT_HEEDED_PREFIXES = ("ACCELERATE_DYNAMO_", "ACCELERATE_FP8_")
+SETTLING_S = 0.2
+"""A batch that takes less is run again until so many seconds have passed: a few milliseconds of another program, or of
+threads that wake up, must not decide."""
 NEUTRAL = ("", "0", "no", "none", "false", "default", "strict")
 """Values that ask for nothing, as a launcher sets them."""
 
@@ -70,8 +73,9 @@ def choose_threads(batches: Sequence[Callable[[], object]]) -> int:
     """The number of CPU threads, one or all, under which most of `batches` take less time; torch is left at it.
 
     All is what torch has when this is called. Each batch is run under both numbers, in changing order, after a first
-    run of one that is not timed. Several threads wait for each other at every small operation: beside other processes,
-    or for a small model, one is faster, up to 25 times on two busy cores. With one core, or no batch, nothing is run.
+    run of one that is not timed; what is short is run for :data:`SETTLING_S` seconds each time. Several threads wait
+    for each other at every small operation: beside other processes, or for a small model, one is faster, up to 25 times
+    on two busy cores. With one core, or no batch, nothing is run.
     """
     every = torch.get_num_threads()
     if every == 1 or not batches:
@@ -90,7 +94,11 @@ def choose_threads(batches: Sequence[Callable[[], object]]) -> int:
 
 
 def _time_batch(run_batch: Callable[[], object], threads: int) -> float:
+    """Seconds of one run under `threads`, the mean of those that fit in the time."""
     torch.set_num_threads(threads)
-    started = perf_counter()
-    run_batch()
-    return perf_counter() - started
+    started, runs, passed = perf_counter(), 0, 0.0
+    while passed < SETTLING_S:
+        run_batch()
+        runs += 1
+        passed = perf_counter() - started
+    return passed / runs

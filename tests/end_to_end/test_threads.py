@@ -64,6 +64,23 @@ def test_most_batches_decide(monkeypatch: pytest.MonkeyPatch, costs: list[Mappin
     assert clock.ran == [(0, 2), (0, 1), (0, 2), (1, 2), (1, 1), (2, 1), (2, 2)]
 
 
+class WakingClock(Clock):
+    """Two threads take 0.05 s to wake up: the first run under them costs so much more."""
+
+    def run(self, number: int) -> None:
+        wakes = torch.get_num_threads() == 2 and self.ran[-1:] == [(number, 1)]
+        super().run(number)
+        self.seconds += 0.05 * wakes
+
+
+def test_short_batches_are_timed_by_the_mean_of_their_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = WakingClock({1: 0.06, 2: 0.04})
+    monkeypatch.setattr(devices, "perf_counter", lambda: clock.seconds)
+    # Of one run each, 0.09 s under two threads would lose; the four runs that fill 0.2 s take 0.0525 s each.
+    assert choose_threads(clock.batches()) == 2
+    assert clock.ran == [(0, 2), *[(0, 1)] * 4, *[(0, 2)] * 4]
+
+
 def test_one_core_and_no_batch_need_no_measurement() -> None:
     assert choose_threads([]) == 2
     torch.set_num_threads(1)
