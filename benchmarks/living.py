@@ -127,9 +127,9 @@ WORLDS: Mapping[str, LivingWorld] = {
         prepare=prepare_smollm2_search,
         experts=Path("runs/pools"),
         seeds=(0,),
-        plans=(LivingPlan("tpe", 40, 30), LivingPlan("response", 12, 30)),
-        select=30,
-        test=200,
+        plans=(LivingPlan("tpe", 30, 20), LivingPlan("response", 10, 20)),
+        select=20,
+        test=100,
     ),
     "tiny": LivingWorld(
         prepare=prepare_demo_search,
