@@ -29,7 +29,7 @@ from tiny import parse_options
 
 from aftermix.cli import cli
 from aftermix.config import Config, load_config, parse_config
-from aftermix.jobs.run_folder import write_config
+from aftermix.jobs.run_folder.opening import write_config
 from aftermix.runs.input_records import SPLIT_FILE, SplitRecord
 from aftermix.runs.journal import read_items_file, read_trials
 from aftermix.runs.reader import read_best

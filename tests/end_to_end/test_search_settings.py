@@ -138,7 +138,7 @@ def test_a_point_scores_the_same_on_every_split_whenever_it_is_measured(obim: Pa
     from aftermix.checkpoints.pool import open_pool
     from aftermix.evaluation.suites.harness_suite import HarnessSuite
     from aftermix.jobs.evaluator import MergeEvaluator
-    from aftermix.jobs.run_folder import read_run_config
+    from aftermix.jobs.run_folder.opening import read_run_config
     from aftermix.jobs.search.space_from_config import build_space
     from aftermix.merging.recipe import MergeRecipe
     from aftermix.runs.journal import read_items, read_trials
@@ -246,7 +246,7 @@ def test_settings_of_the_combination_leave_the_prepared_vectors_as_they_are(
     from aftermix.checkpoints.pool import open_pool
     from aftermix.evaluation.suites.harness_suite import HarnessSuite
     from aftermix.jobs.evaluator import MergeEvaluator
-    from aftermix.jobs.run_folder import read_run_config
+    from aftermix.jobs.run_folder.opening import read_run_config
     from aftermix.jobs.search.space_from_config import build_space
     from aftermix.merging.merge import stream_merged_tensors
     from aftermix.merging.recipe import MergeRecipe

@@ -13,7 +13,7 @@ from aftermix.jobs.mixture.command import build_design_record
 from aftermix.jobs.mixture.points import FittedSurrogates
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import TreeProblem, build_level_problem
-from aftermix.jobs.run_folder import write_config
+from aftermix.jobs.run_folder.opening import write_config
 from aftermix.mixture.optimum import find_optimum, predict_mixture
 from aftermix.runs.journal import read_trials
 from aftermix.runs.mixture_records import MixtureRecord, MomentsRecord, OptimumRecord, SearchedLevelRecord

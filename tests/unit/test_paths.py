@@ -11,7 +11,7 @@ import yaml
 from aftermix.config import Config, parse_config
 from aftermix.files import normalise_path, relate_path, shorten_path
 from aftermix.jobs.provenance import format_recipe
-from aftermix.jobs.run_folder import clear_model
+from aftermix.jobs.run_folder.opening import clear_model
 from aftermix.merging.recipe import MergeRecipe
 from conftest import run_cli
 

@@ -22,7 +22,7 @@ def read_job_config(file: Path | None, run: Path, *, search: Mapping[str, Any] |
 
         config = prefetch_weights(load_config(file))
     else:
-        from aftermix.jobs.run_folder import read_run_config
+        from aftermix.jobs.run_folder.opening import read_run_config
 
         config = read_run_config(run)
     if not search:

@@ -21,7 +21,8 @@ from aftermix.files import write_atomically
 from aftermix.jobs.mixture.points import FittedSurrogates, read_fitted
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import build_level_problem
-from aftermix.jobs.run_folder import read_run_config, refuse_other_kind
+from aftermix.jobs.run_folder.comparison import refuse_other_kind
+from aftermix.jobs.run_folder.opening import read_run_config
 from aftermix.mixture.optimum import predict_mixture
 from aftermix.mixture.simplex import Floats
 from aftermix.mixture.utility import MixtureUtility

@@ -37,7 +37,8 @@ from aftermix.jobs.plan_counts import (
     list_training_tokens,
     read_verification_tokens,
 )
-from aftermix.jobs.plan_earlier import EarlierScores, count_earlier_scores, settle_source
+from aftermix.jobs.plan_earlier import EarlierScores, count_earlier_scores
+from aftermix.jobs.run_folder.settling import settle_for_run
 from aftermix.jobs.search.space_from_config import build_space, describe_space
 from aftermix.merging.blocks import BLOCK_ELEMENTS, LOOKAHEAD, list_block_spans
 from aftermix.merging.merge import Merger, stream_merged_tensors
@@ -175,7 +176,7 @@ def plan(config: Config, *, source: Path | None = None) -> JobEstimate:
 
     require(config, *dict.fromkeys(("vectors", *NEEDED[job])))
     refuse_missing_weights(config, job)
-    config = settle_source(settle_tasks(config), source)
+    config = settle_for_run(settle_tasks(config), resumed=None, source=source)
     for_search = job == "search"
     pool = open_pool(config)
     space = build_space(config) if for_search else None

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from aftermix.config import Config
-from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator, ModelEvaluator, build_split_record
 from aftermix.jobs.mixture.earlier.merges import EarlierMerges
 from aftermix.jobs.mixture.points import PointSampler
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.provenance import resolve_defaults
+from aftermix.jobs.run_folder.comparison import refuse_other_vectors
 from aftermix.jobs.search.beginning.missing_tasks import SPLIT
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring
 from aftermix.jobs.search.earlier_run import import_comparable_trials
@@ -45,28 +44,18 @@ class EarlierScores:
         return replace(self, rescored=self.taken, rescored_tokens=self.taken * sum(tokens[task] for task in tasks))
 
 
-def settle_source(config: Config, source: Path | None) -> Config:
-    """`config` with what a run started from `source` takes from it: day of the chat template, split of small tasks."""
-    if source is None:
-        return config
-    return run_folder.settle_items(
-        run_folder.settle_date(config, resumed=None, source=source), resumed=None, source=source
-    )
-
-
 def count_earlier_scores(source: Path, evaluator: MergeEvaluator, *, space: SearchSpace | None) -> EarlierScores:
     """The merges of the run in `source` that the job of `evaluator` takes: a search through `space`, or a mixture.
 
     Raises :class:`AftermixError` where the job would refuse it.
     """
-    settled = run_folder.settle_search(resolve_defaults(evaluator.config, evaluator.merger.recipe), resumed=None)
-    evaluator = replace(evaluator, config=settled)
+    evaluator = replace(evaluator, config=resolve_defaults(evaluator.config, evaluator.merger.recipe))
     if space is None:
         return _count_for_mixture(source, evaluator)
 
     config, model = evaluator.config, evaluator.model_evaluator
     split = build_split_record(model.suite)
-    run_folder.refuse_other_vectors(source, config=config, pool=evaluator.merger.pool, split=split)
+    refuse_other_vectors(source, config=config, pool=evaluator.merger.pool, split=split)
     objectives = ObjectiveSet.build(config.search.objective, tasks=evaluator.tasks)
     evaluation = build_evaluation_lock(evaluator.merger.pool, model)
     earlier = import_comparable_trials(source, evaluation, evaluator=evaluator, space=space, objectives=objectives)

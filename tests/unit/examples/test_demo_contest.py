@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aftermix.config import load_config
 from aftermix.jobs.compare.rival_plans import plan_rivals
-from aftermix.jobs.run_folder import select_comparable
+from aftermix.jobs.run_folder.comparison import select_comparable
 
 DEMO = Path(__file__).parents[3] / "examples" / "demo"
 

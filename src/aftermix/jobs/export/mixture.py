@@ -16,7 +16,7 @@ from aftermix.jobs.export.data_files import NamedDataFiles
 from aftermix.jobs.export.domain_counts import CACHE, DomainCounter
 from aftermix.jobs.export.output_place import refuse_output
 from aftermix.jobs.export.ratio_spread import RatioSpread, read_spread
-from aftermix.jobs.run_folder import read_run_config
+from aftermix.jobs.run_folder.opening import read_run_config
 from aftermix.jobs.train.expert_data import DatasetSources, collect_sources
 from aftermix.mixture.exports.consumers import CONSUMERS
 from aftermix.mixture.exports.domain_data import DomainData

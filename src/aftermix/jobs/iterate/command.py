@@ -14,7 +14,7 @@ from aftermix.errors import SearchError
 from aftermix.jobs.iterate.gain import RoundGain, measure_gain
 from aftermix.jobs.iterate.round_files import build_search_file, build_training_file, check_iteration
 from aftermix.jobs.mixture.command import mixture
-from aftermix.jobs.run_folder import read_run_config
+from aftermix.jobs.run_folder.opening import read_run_config
 from aftermix.jobs.search.command import search
 from aftermix.jobs.train.command import train
 from aftermix.report.number_format import choose_scale

@@ -10,7 +10,7 @@ from aftermix.config import Config
 from aftermix.config.places import place_weights
 from aftermix.files import follow_moved_paths
 from aftermix.jobs.provenance import resolve_defaults
-from aftermix.jobs.run_folder import refuse_other_content
+from aftermix.jobs.run_folder.comparison import refuse_other_content
 from aftermix.jobs.search.named_weights import complete_point
 from aftermix.jobs.search.settings import apply_settings
 from aftermix.jobs.search.space_from_config import build_space, choose_run_settings

@@ -12,7 +12,6 @@ import numpy as np
 
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config, SearchConfig, require
-from aftermix.jobs import run_folder
 from aftermix.jobs.analysis.second_order import refuse_unfit_texts
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.evaluator import MergeEvaluator
@@ -28,6 +27,9 @@ from aftermix.jobs.mixture.tree import search_tree
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.parallel.crew import hire_workers
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
+from aftermix.jobs.run_folder.comparison import refuse_difference, refuse_different, refuse_other_kind
+from aftermix.jobs.run_folder.opening import clear_model, find_pending_source, open_run_folder, read_run_config
+from aftermix.jobs.run_folder.settling import settle_for_run
 from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 from aftermix.jobs.search.run_inputs import RunInputs
 from aftermix.jobs.tracking.tracker import open_tracker, refuse_missing_trackers
@@ -105,12 +107,9 @@ class CheckedMixture:
         tree = TreeProblem.from_config(config, fitted=fitted) if config.mixture.tree is not None else None
         problem = tree.first_problem if tree else MixtureProblem.build_flat(config, fitted=fitted)
 
-        config = resolve_defaults(config, recipe)
-        config = run_folder.settle_search(config, resumed=resumed)
-        config = run_folder.settle_date(config, resumed=resumed, source=source)
-        config = run_folder.settle_items(config, resumed=resumed, source=source)
+        config = settle_for_run(resolve_defaults(config, recipe), resumed=resumed, source=source)
         if resume:
-            run_folder.refuse_other_kind(run, mixture=True)
+            refuse_other_kind(run, mixture=True)
         else:
             refuse_occupied_run(run, config=config, mixture=True)
 
@@ -135,8 +134,8 @@ def _mix(
     objectives = ObjectiveSet.build((problem.objective,), tasks=list(inputs.suite.tasks))
 
     if resume:
-        _refuse_different(run, config, pool, split)
-        source = run_folder.find_pending_source(run)
+        _refuse_other_mixture(run, config, pool, split)
+        source = find_pending_source(run)
     earlier = EarlierMerges.open(source, config, pool, problem=problem, split=split) if source is not None else None
 
     inputs.tell_split(objectives, log)
@@ -149,7 +148,7 @@ def _mix(
         imported = earlier.import_all(problem, objectives) if tree is None else ()
 
     # Everything has been checked: only now is the folder made.
-    run_folder.open_run_folder(
+    open_run_folder(
         session,
         resume=resume,
         config=config,
@@ -214,9 +213,7 @@ def _write(evaluator: MergeEvaluator, run: Path, best: MixtureRecord | TreeRecor
     """Model, result and report."""
     weights, inputs = best.weights, evaluator.inputs
     output = run / MODEL_FOLDER
-    if not run_folder.clear_model(
-        run, format_recipe(evaluator.config, evaluator.merger.recipe, weights, folder=output)
-    ):
+    if not clear_model(run, format_recipe(evaluator.config, evaluator.merger.recipe, weights, folder=output)):
         write_model(evaluator.merger, weights, config=evaluator.config, output=output, inputs=inputs, best=best)
     write_cosines(run, evaluator.merger.pool)
     _take_worth(run, best).write(run / BEST_FILE)
@@ -231,18 +228,18 @@ def _take_worth(run: Path, best: MixtureRecord | TreeRecord) -> MixtureRecord | 
     return best.model_copy(update={"proxies": verified.proxies})
 
 
-def _refuse_different(run: Path, config: Config, pool: ModelPool, split: SplitRecord) -> None:
+def _refuse_other_mixture(run: Path, config: Config, pool: ModelPool, split: SplitRecord) -> None:
     """Like a search's, and `mixture:` is the same but for keys that change no point."""
-    run_folder.refuse_different(run, config=config, pool=pool, split=split)
+    refuse_different(run, config=config, pool=pool, split=split)
     theirs, ours = (
         side.mixture.model_dump(mode="json", exclude=CHANGEABLE) if side.mixture else {}
-        for side in (run_folder.read_run_config(run), config)
+        for side in (read_run_config(run), config)
     )
     complaint = "the file says otherwise in"
-    run_folder.refuse_difference(run, {"mixture": theirs}, {"mixture": ours}, complaint=complaint)
+    refuse_difference(run, {"mixture": theirs}, {"mixture": ours}, complaint=complaint)
 
-    before, now = _list_orders(run_folder.read_run_config(run)), _list_orders(config)
-    run_folder.refuse_difference(run, before, now, complaint="the file has another order in")
+    before, now = _list_orders(read_run_config(run)), _list_orders(config)
+    refuse_difference(run, before, now, complaint="the file has another order in")
 
 
 def _list_orders(config: Config) -> dict[str, list[str] | str]:

@@ -21,7 +21,6 @@ import numpy as np
 from aftermix import progress
 from aftermix.config import SearchConfig
 from aftermix.errors import AftermixError, RunFailedError
-from aftermix.jobs import run_folder
 from aftermix.jobs.compare.contest import compare_rivals
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.merge.command import write_model
@@ -34,6 +33,7 @@ from aftermix.jobs.mixture.result import MixtureResult, describe_mixture, floors
 from aftermix.jobs.mixture.scores import UtilityScorer
 from aftermix.jobs.mixture.tree_problem import TreeProblem, read_stored_shares
 from aftermix.jobs.provenance import format_recipe
+from aftermix.jobs.run_folder.opening import clear_model
 from aftermix.jobs.search.beginning.missing_tasks import read_reused, sum_reused
 from aftermix.jobs.search.result import read_earlier_seconds, sum_by_phase
 from aftermix.mixture.simplex import name_shares
@@ -215,7 +215,7 @@ def _write_experts(evaluator: MergeEvaluator, run: Path, tree: TreeProblem, inne
     for name, weights in tree.consolidate_experts(inner):
         folder = run / EXPERTS / name
         recipe = format_recipe(evaluator.config, evaluator.merger.recipe, weights, folder=folder)
-        if not run_folder.clear_model(run, recipe, name=f"{EXPERTS}/{name}"):
+        if not clear_model(run, recipe, name=f"{EXPERTS}/{name}"):
             inputs = evaluator.inputs
             write_model(evaluator.merger, weights, config=evaluator.config, output=folder, inputs=inputs)
 

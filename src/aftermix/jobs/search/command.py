@@ -9,7 +9,6 @@ from pathlib import Path
 from aftermix.config import Config, require
 from aftermix.errors import ConfigError
 from aftermix.evaluation.suites.contract import count_answered_items
-from aftermix.jobs import run_folder
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.job_kind import NEEDED
@@ -17,6 +16,15 @@ from aftermix.jobs.merge.command import write_model
 from aftermix.jobs.merge.given_weights import refuse_missing_weights
 from aftermix.jobs.parallel.crew import hire_workers
 from aftermix.jobs.provenance import format_recipe, resolve_defaults
+from aftermix.jobs.run_folder.comparison import refuse_different, refuse_other_kind, refuse_other_vectors
+from aftermix.jobs.run_folder.opening import (
+    clear_model,
+    find_pending_source,
+    open_run_folder,
+    read_run_config,
+    read_source,
+)
+from aftermix.jobs.run_folder.settling import settle_for_run
 from aftermix.jobs.search.beginning.missing_tasks import MissingTaskScorer
 from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring, describe_rescoring, set_no_trials
@@ -89,11 +97,11 @@ def _search(
     refuse_fine_precision(config.search, objectives, count_answered_items(inputs.suite, "search"))
 
     if resume:
-        run_folder.refuse_other_kind(run, mixture=False)
-        run_folder.refuse_different(run, config=config, pool=pool, split=split)
-        source = run_folder.find_pending_source(run)
+        refuse_other_kind(run, mixture=False)
+        refuse_different(run, config=config, pool=pool, split=split)
+        source = find_pending_source(run)
     if source is not None:
-        run_folder.refuse_other_vectors(source, config=config, pool=pool, split=split)
+        refuse_other_vectors(source, config=config, pool=pool, split=split)
 
     inputs.tell_split(objectives, log)
     evaluator, evaluation = inputs.open_evaluator(config, recipe, space)
@@ -102,11 +110,11 @@ def _search(
         earlier = import_comparable_trials(source, evaluation, evaluator=evaluator, space=space, objectives=objectives)
 
     # A run that goes on runs none where none was asked for at its beginning.
-    if not trials_stated and not (resume and run_folder.read_run_config(run).search.trials):
+    if not trials_stated and not (resume and read_run_config(run).search.trials):
         evaluator = _settle_trials(evaluator, run, source, earlier, space=space, log=log)
     budget = _open_budget(evaluator, run)
     # The folder is made last: whatever is refused leaves nothing behind.
-    run_folder.open_run_folder(
+    open_run_folder(
         session,
         resume=resume,
         config=evaluator.config,
@@ -137,10 +145,7 @@ def _settle_config(config: Config, run: Path, *, resume: bool, source: Path | No
     config = settle_tasks(config, resumed=resumed)
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
 
-    config = resolve_defaults(config, recipe)
-    config = run_folder.settle_search(config, resumed=resumed)
-    config = run_folder.settle_date(config, resumed=resumed, source=source)
-    return run_folder.settle_items(config, resumed=resumed, source=source), recipe
+    return settle_for_run(resolve_defaults(config, recipe), resumed=resumed, source=source), recipe
 
 
 def _settle_trials(
@@ -153,7 +158,7 @@ def _settle_trials(
     log: Callable[[str], object],
 ) -> MergeEvaluator:
     """The evaluator of a search that runs no new trial where its file is a copy of that of the run it started from."""
-    earlier = source if source is not None else run_folder.read_source(run)
+    earlier = source if source is not None else read_source(run)
     taken = len(comparable.trials) or sum(trial.is_imported for trial in read_trials(run))
     if earlier is None or not taken or not asks_for_rescoring(evaluator.config, earlier, space=space):
         return evaluator
@@ -253,7 +258,7 @@ def _write_result(evaluator: MergeEvaluator, run: Path, winner: Point, best: Bes
     merged, merger = evaluator.build_config(winner.settings), evaluator.build_merger(winner.settings)
     weights = evaluator.place_weights(winner)
     recipe = format_recipe(merged, merger.recipe, weights, folder=run / MODEL_FOLDER)
-    if not run_folder.clear_model(run, recipe):
+    if not clear_model(run, recipe):
         output = run / MODEL_FOLDER
         write_model(merger, weights, config=merged, output=output, inputs=evaluator.inputs, best=best)
     best.write(run / BEST_FILE)

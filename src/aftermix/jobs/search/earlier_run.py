@@ -12,7 +12,7 @@ from aftermix.config import Config
 from aftermix.config.places import list_range_rules
 from aftermix.errors import SearchError, join_place
 from aftermix.jobs.evaluator import MergeEvaluator
-from aftermix.jobs.run_folder import read_run_config
+from aftermix.jobs.run_folder.opening import read_run_config
 from aftermix.jobs.search.beginning.missing_tasks import describe_missing
 from aftermix.jobs.search.score_lock import describe_left_out, find_other_tasks, list_needed_tasks
 from aftermix.jobs.search.settings import apply_settings

@@ -16,7 +16,7 @@ from aftermix.jobs.evaluator import MergeEvaluator, build_split_record
 from aftermix.jobs.merge.command import refuse_output
 from aftermix.jobs.merge.kinship import list_kinship_remarks
 from aftermix.jobs.merge.sentence_modules import find_unscored_modules
-from aftermix.jobs.run_folder import read_run_config
+from aftermix.jobs.run_folder.opening import read_run_config
 from aftermix.jobs.search.score_lock import (
     build_evaluation_lock,
     is_hashed,

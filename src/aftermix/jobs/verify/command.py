@@ -11,11 +11,12 @@ from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, require
 from aftermix.errors import MixtureError, SearchError
 from aftermix.evaluation.suites.contract import EvaluationSuite
-from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import ModelEvaluator
 from aftermix.jobs.mixture.command import mixture
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.orders.opened import OpeningPlan
+from aftermix.jobs.run_folder.comparison import refuse_other_kind
+from aftermix.jobs.run_folder.opening import read_run_config
 from aftermix.jobs.search.run_inputs import open_run_suite
 from aftermix.jobs.search.score_lock import build_evaluation_lock, refuse_other_scores
 from aftermix.jobs.verify.expert_training import adopt_training
@@ -134,9 +135,9 @@ def _verify(
     run = session.run
     if not (run / BEST_FILE).is_file():
         raise SearchError(str(run), f"is not finished: it has no {BEST_FILE}", "Finish it by --resume first.")
-    run_folder.refuse_other_kind(run, mixture=True)
+    refuse_other_kind(run, mixture=True)
 
-    config = run_folder.read_run_config(run).model_copy(update={"train": config.train})
+    config = read_run_config(run).model_copy(update={"train": config.train})
     tokens = refuse_unverifiable(config, mixtures=mixtures, tokens=tokens)
     experts = [name for name, vector in config.vectors.items() if vector.role == "expert"]
     config = config.model_copy(update={"train": adopt_training(config, experts)})

@@ -10,7 +10,8 @@ import pytest
 from aftermix.checkpoints.writer import describe_occupant, refuse_occupied
 from aftermix.config import Config, parse_config
 from aftermix.errors import AftermixError, CheckpointError, OccupiedRunError
-from aftermix.jobs.run_folder import settle_items, settle_search, write_config
+from aftermix.jobs.run_folder.opening import write_config
+from aftermix.jobs.run_folder.settling import settle_for_run
 from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 
 
@@ -30,7 +31,7 @@ def read(folder: Path, *, mixture: bool = False, **search: Any) -> Config:
 def begin(run: Path, config: Config, *, trials: int = 0, finished: bool = False, mixture: bool = False) -> Path:
     """A folder with the files by which a run is known."""
     run.mkdir()
-    settled = settle_items(settle_search(config, resumed=None), resumed=None, source=None)
+    settled = settle_for_run(config, resumed=None, source=None)
     write_config(run, settled)
     (run / "trials.jsonl").write_text("{}\n" * trials)
     if mixture:

@@ -19,11 +19,12 @@ from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config
 from aftermix.config.places import describe_weight
 from aftermix.errors import SearchError
-from aftermix.jobs import run_folder
 from aftermix.jobs.evaluator import MergeEvaluator, ModelEvaluator
 from aftermix.jobs.mixture.earlier.vectors import VectorMatch, is_same_base, match_vectors
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.provenance import lock
+from aftermix.jobs.run_folder.comparison import refuse_difference, refuse_other_kind, refuse_other_measuring
+from aftermix.jobs.run_folder.opening import read_run_config
 from aftermix.jobs.search.beginning.missing_tasks import MissingTaskScorer, describe_missing
 from aftermix.jobs.search.score_lock import describe_left_out, find_other_tasks
 from aftermix.merging.recipe import MergeRecipe
@@ -58,7 +59,7 @@ class EarlierMerges:
 
         That is so for a search's run, another base, merge method, items, or weight of an instruction vector.
         """
-        run_folder.refuse_other_kind(source, mixture=True)
+        refuse_other_kind(source, mixture=True)
         theirs, ours = LockRecord.read(source / LOCK_FILE), lock(pool, config)
         method = MergeRecipe.from_config(config.merge, vectors=config.vectors).method
         match = match_vectors(theirs, ours, tuple(config.vectors), method=method)
@@ -68,10 +69,10 @@ class EarlierMerges:
         if method.is_exclusive and not match.is_whole:
             found = f"{method.name} shares entries out among all vectors, and the run had others"
             _refuse(source, found, "Restore its vectors, or measure anew without --from.")
-        run_folder.refuse_other_measuring(source, config=config, split=split, shared=match.same)
+        refuse_other_measuring(source, config=config, split=split, shared=match.same)
         both = theirs.statistics.keys() & ours.statistics.keys()
         before, now = ({name: side.statistics[name] for name in both} for side in (theirs, ours))
-        run_folder.refuse_difference(source, before, now, complaint="other statistics now lie in")
+        refuse_difference(source, before, now, complaint="other statistics now lie in")
         _refuse_other_instruction(source, match, problem)
         return cls(source, match, ())
 
@@ -194,7 +195,7 @@ def _measure_distance(first: Weights, second: Weights) -> float:
 
 def _refuse_other_instruction(source: Path, match: VectorMatch, problem: MixtureProblem) -> None:
     """Instruction vectors stand at one weight in all merges, or scores are of other models."""
-    theirs = run_folder.read_run_config(source).vectors
+    theirs = read_run_config(source).vectors
     there = {here: name for name, here in match.same.items()}
     for name, weight in problem.instruction.items():
         if name in match.new and weight:

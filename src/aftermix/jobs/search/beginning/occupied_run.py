@@ -8,7 +8,9 @@ from pydantic import JsonValue
 
 from aftermix.config import Config, as_yaml_values
 from aftermix.errors import AftermixError, OccupiedRunError, SearchError, join_place
-from aftermix.jobs.run_folder import GROWABLE, PROPOSING, find_difference, read_run_config, select_comparable
+from aftermix.jobs.run_folder.comparison import GROWABLE, find_difference, select_comparable
+from aftermix.jobs.run_folder.opening import read_run_config
+from aftermix.jobs.run_folder.settling import PROPOSING
 from aftermix.runs.input_records import CONFIG_FILE
 from aftermix.runs.journal import TRIALS_FILE
 from aftermix.runs.mixture_records import DESIGN_FILE

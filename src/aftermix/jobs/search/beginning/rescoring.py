@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aftermix.config import Config
 from aftermix.errors import AftermixError
-from aftermix.jobs.run_folder import read_run_config
+from aftermix.jobs.run_folder.opening import read_run_config
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.search.space import SearchSpace
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from aftermix.config import Config, EvaluateConfig, SearchConfig, as_yaml_values
-from aftermix.jobs.run_folder import read_run_config, settle_date, settle_items, settle_search, write_config
+from aftermix.jobs.run_folder.opening import read_run_config, write_config
+from aftermix.jobs.run_folder.settling import settle_for_run
 from aftermix.runs.reader import read_run
 
 
@@ -18,7 +19,7 @@ def build_config(**options: Any) -> Config:
 
 
 def read_date(config: Config, *, resumed: Path | None = None, source: Path | None = None) -> str | None:
-    settled = settle_date(config, resumed=resumed, source=source).evaluate
+    settled = settle_for_run(config, resumed=resumed, source=source).evaluate
     assert settled is not None
     return settled.date
 
@@ -55,7 +56,7 @@ def test_without_chat_templates_no_day_is_recorded() -> None:
 
 def settle(run: Path | None, **search: Any) -> tuple[str, int, int | None]:
     config = Config(base="base", search=SearchConfig.model_validate(search))
-    settled = settle_search(config, resumed=run).search
+    settled = settle_for_run(config, resumed=run, source=None).search
     return settled.strategy, settled.batch, settled.startup
 
 
@@ -83,7 +84,7 @@ def test_a_run_of_old_proposes_one_at_a_time_whatever_the_default(tmp_path: Path
     assert settle(tmp_path, trials=9, startup=20) == ("tpe", 1, 20)
     for config in (read_run_config(tmp_path), read_run(tmp_path).config):
         assert (config.search.strategy, config.search.batch) == ("tpe", 1)
-    write_config(tmp_path, settle_search(read_run_config(tmp_path), resumed=tmp_path))
+    write_config(tmp_path, settle_for_run(read_run_config(tmp_path), resumed=tmp_path, source=None))
     assert settle(tmp_path) == ("tpe", 1, 5)
 
 
@@ -95,7 +96,7 @@ def test_the_paper_preset_goes_with_no_other_strategy() -> None:
 
 def read_small(config: Config, *, resumed: Path | None = None, source: Path | None = None) -> str | None:
     """The split of small tasks that a run of `config` records; None for none."""
-    settled = settle_items(config, resumed=resumed, source=source)
+    settled = settle_for_run(config, resumed=resumed, source=source)
     written: dict[str, Any] = as_yaml_values(settled)["evaluate"]["items"]
     return written.get("small")
 
@@ -103,7 +104,7 @@ def read_small(config: Config, *, resumed: Path | None = None, source: Path | No
 def test_a_new_run_records_how_small_tasks_are_split_and_keeps_it(tmp_path: Path) -> None:
     assert read_small(build_config()) == "even"
     assert read_small(build_config(items={"seed": 3, "small": "proportion"})) == "proportion"
-    write_config(tmp_path, settle_items(build_config(), resumed=None, source=None))
+    write_config(tmp_path, settle_for_run(build_config(), resumed=None, source=None))
     assert read_small(build_config(), resumed=tmp_path) == "even"
     assert read_small(build_config(items={"small": "proportion"}), resumed=tmp_path) == "proportion"  # then refused
 
@@ -121,7 +122,7 @@ def test_a_run_of_old_goes_on_and_is_started_from_with_the_split_that_it_had(tmp
 def test_a_file_that_states_counts_records_nothing_more(tmp_path: Path) -> None:
     for items in ({"search": 20}, {"test": "rest"}, {"select": 300, "seed": 1}):
         config = build_config(items=items)
-        assert as_yaml_values(settle_items(config, resumed=None, source=None)) == as_yaml_values(config)
+        assert as_yaml_values(settle_for_run(config, resumed=None, source=None)) == as_yaml_values(config)
     (tmp_path / "config.yaml").write_text("base: base\nevaluate: {tasks: [x], items: {search: 20}}\n")
     config = read_run_config(tmp_path)
-    assert as_yaml_values(settle_items(config, resumed=tmp_path, source=None)) == as_yaml_values(config)
+    assert as_yaml_values(settle_for_run(config, resumed=tmp_path, source=None)) == as_yaml_values(config)

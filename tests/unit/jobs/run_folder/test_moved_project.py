@@ -14,7 +14,8 @@ from aftermix.config import Config, parse_config
 from aftermix.errors import SearchError
 from aftermix.files import find_moved_roots, follow_moved_paths, move_roots
 from aftermix.jobs.merge.from_run import configure_run_merge
-from aftermix.jobs.run_folder import begin_run, read_run_config, read_source, refuse_different, refuse_other_vectors
+from aftermix.jobs.run_folder.comparison import refuse_different, refuse_other_vectors
+from aftermix.jobs.run_folder.opening import begin_run, read_run_config, read_source
 from aftermix.jobs.search.score_lock import refuse_other_function
 from aftermix.runs.input_records import EvaluationLockRecord, FunctionLockRecord, SourceRecord, SplitRecord
 from aftermix.runs.reader import read_run
