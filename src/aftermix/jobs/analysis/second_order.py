@@ -14,7 +14,7 @@ import torch
 from aftermix.analysis.curvature import compute_gradient, measure_mixture_error, measure_reach
 from aftermix.config import Config
 from aftermix.jobs.analysis.curvature import build_loss
-from aftermix.jobs.analysis.live_base import open_domain_texts, read_live_vector
+from aftermix.jobs.analysis.live_base import DomainTexts, open_domain_texts, read_live_vector
 from aftermix.runs.mixture_records import SecondOrderRecord
 
 BESIDE_GRADIENTS = 12
@@ -22,24 +22,22 @@ BESIDE_GRADIENTS = 12
 REASON = "the second order is that of the loss on its text"
 
 
-def refuse_unfit_texts(config: Config) -> None:
-    """Raise what :func:`measure_second_order` would of the texts, before hours of work."""
-    open_domain_texts(config, reason=REASON)
-
-
-def count_needed_bytes(config: Config) -> int:
-    """Bytes of memory that :func:`measure_second_order` takes: the base in float32, a gradient of each expert, and what
-    a Hessian-vector product and its sums hold."""
-    texts = open_domain_texts(config, reason=REASON)
-    return torch.float32.itemsize * texts.pool.parameters * (len(texts.domains) + BESIDE_GRADIENTS)
-
-
-def measure_second_order(config: Config, ratios: Mapping[str, float]) -> SecondOrderRecord:
-    """The second-order error of the mixture `ratios` of the experts of `config`, on their `calibration` texts.
+def open_second_order_texts(config: Config) -> DomainTexts:
+    """The experts of `config` with their `calibration` texts, which the second order is measured on.
 
     Raises :class:`AftermixError` as :func:`~aftermix.jobs.analysis.live_base.open_domain_texts`.
     """
-    texts = open_domain_texts(config, reason=REASON)
+    return open_domain_texts(config, reason=REASON)
+
+
+def count_needed_bytes(texts: DomainTexts) -> int:
+    """Bytes of memory that :func:`measure_second_order` takes: the base in float32, a gradient of each expert, and what
+    a Hessian-vector product and its sums hold."""
+    return torch.float32.itemsize * texts.pool.parameters * (len(texts.domains) + BESIDE_GRADIENTS)
+
+
+def measure_second_order(texts: DomainTexts, ratios: Mapping[str, float]) -> SecondOrderRecord:
+    """The second-order error of the mixture `ratios` of the experts of `texts`, on these texts."""
     live = texts.open_base(torch.float32)
     live.model.requires_grad_(requires_grad=True)
     names, parameters = zip(*live.model.named_parameters(), strict=True)

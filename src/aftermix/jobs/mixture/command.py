@@ -12,7 +12,7 @@ import numpy as np
 
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import Config, SearchConfig, require
-from aftermix.jobs.analysis.second_order import refuse_unfit_texts
+from aftermix.jobs.analysis.second_order import open_second_order_texts
 from aftermix.jobs.evaluate.own_tasks import settle_tasks
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.job_kind import NEEDED
@@ -114,7 +114,7 @@ class CheckedMixture:
             refuse_occupied_run(run, config=config, mixture=True)
 
         if config.mixture is not None and config.mixture.second_order:
-            refuse_unfit_texts(config)
+            open_second_order_texts(config)  # what it would refuse after hours of work, it refuses here
         return cls(config, recipe, problem, tree)
 
     def build_design_record(self) -> MixtureDesignRecord:

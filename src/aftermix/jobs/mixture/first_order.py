@@ -23,7 +23,7 @@ from aftermix.checkpoints.alignment.recorded_base import TRAINING_FILE
 from aftermix.checkpoints.safe_files import read_json
 from aftermix.config import Config
 from aftermix.errors import Problem
-from aftermix.jobs.analysis.second_order import measure_second_order
+from aftermix.jobs.analysis.second_order import measure_second_order, open_second_order_texts
 from aftermix.jobs.verify.expert_training import ExpertTraining
 from aftermix.runs.mixture_records import FirstOrderRecord, SecondOrderRecord
 from aftermix.training.schedules import SCHEDULES, compute_mean_factor
@@ -112,7 +112,7 @@ def build_orders(config: Config, ratios: Mapping[str, float]) -> dict[str, First
     first = build_first_order(read_paces(config, list(ratios)), ratios)
     if config.mixture is None or not config.mixture.second_order:
         return {"first_order": first}
-    return {"first_order": first, "second_order": measure_second_order(config, ratios)}
+    return {"first_order": first, "second_order": measure_second_order(open_second_order_texts(config), ratios)}
 
 
 def note_unlike_trainings(config: Config) -> Problem | None:

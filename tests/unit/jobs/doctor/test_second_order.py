@@ -30,12 +30,20 @@ def read_file(folder: Path, family: Mapping[str, Path], *, texts: str, **asked: 
     return parse_config(values, where="file", folder=folder)
 
 
-def test_it_is_measured_where_the_file_asks_for_it_with_its_cost(tmp_path: Path, family: Mapping[str, Path]) -> None:
+def test_it_is_measured_where_the_file_asks_for_it_with_its_cost(
+    tmp_path: Path, family: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Config] = []
+    open_texts = second_order.open_second_order_texts
+    monkeypatch.setattr(
+        second_order, "open_second_order_texts", lambda config: (opened.append(config), open_texts(config))[1]
+    )
     told = describe_second_order(read_file(tmp_path, family, texts="bc", second_order=True), RATIOS)
     start = (
         r"second order at b 0\.5, c 0\.5 \(30 tokens of text, [0-9.]+ s\): To second order a training at these ratios"
     )
     assert re.match(start, told)
+    assert len(opened) == 1  # what counts the memory and what measures read the same texts
 
 
 @pytest.mark.parametrize(("texts", "missing"), [("bc", ""), ("b", " (none of c)")])
