@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
@@ -32,6 +33,10 @@ gc.set_threshold(100_000, 20, 100)
 
 Family = dict[str, Path]
 VOCABULARY = 320
+
+# A deadline for an example is a timing assertion: on a busy machine each test that has one fails at times.
+hypothesis.settings.register_profile("aftermix", deadline=None)
+hypothesis.settings.load_profile("aftermix")
 
 # A test sees a pipe without colours and of no width, wherever it runs; so do the processes that it starts.
 for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):

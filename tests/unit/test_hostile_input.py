@@ -42,7 +42,7 @@ def test_a_reader_takes_or_refuses_any_input(name: str) -> None:
         target.one_input(seed)
 
     @given(st.binary(max_size=120))
-    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, database=None, suppress_health_check=list(HealthCheck))
     def any_input(data: bytes) -> None:
         target.one_input(data)
 
@@ -330,7 +330,7 @@ TOKENS = [
 
 
 @given(st.lists(st.sampled_from(TOKENS), max_size=8), st.text(alphabet="ab.1", max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_pattern_finds_what_pythons_own_would(tokens: list[str], name: str) -> None:
     expression = "".join(tokens) or "a"
     try:

@@ -49,7 +49,7 @@ def test_equals_scipys_maximum_likelihood(kind: str, location: float, scale: flo
     assert right.mean_log_likelihood > wrong.mean_log_likelihood
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     values=st.lists(st.floats(-1e3, 1e3, width=32, allow_subnormal=False), min_size=2, max_size=60),
     cut=st.integers(0, 60),

@@ -83,7 +83,7 @@ finite = st.floats(-1e3, 1e3, width=32).filter(lambda value: value == 0 or abs(v
 
 
 @given(values=arrays.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 30)), elements=finite))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_parts_add_up_to_the_whole(values: np.ndarray) -> None:
     cut = values.shape[1] // 2
     parts = [part_of(values[:, place]) for place in (slice(0, cut), slice(cut, None)) if values[:, place].size]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aftermix.config import Config, MergeConfig, VectorConfig, load_config
@@ -410,7 +410,6 @@ def evaluated(setting: Any, tensor: str) -> Any:
     return next(holds, None)
 
 
-@settings(deadline=None)
 @given(inner=SETTINGS, outer=SETTINGS)
 def test_a_settled_weight_is_what_mergekit_gives_every_tensor(inner: Any, outer: Any) -> None:
     places = ModelPlaces.find(TENSORS)
@@ -448,7 +447,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {"merge_method": st.sampled_from([*SHARED, None, 1])},

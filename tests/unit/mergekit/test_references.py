@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aftermix.config import parse_config
@@ -29,13 +29,11 @@ def test_a_reference_that_names_no_model_is_refused(value: Any) -> None:
         parse_reference(value, where="here")
 
 
-@settings(deadline=None)
 @given(st.text(min_size=1, max_size=40).filter(lambda text: "\0" not in text))
 def test_a_written_reference_reads_back(model: str) -> None:
     assert parse_reference(write_reference(model), where="here") == model
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=80), max_size=6))
 def test_names_are_distinct_and_legal(models: list[str]) -> None:
     names = name_vectors(models)

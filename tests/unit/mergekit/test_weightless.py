@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aftermix.config import Config, VectorConfig, parse_config
@@ -142,7 +142,6 @@ def configurations(draw: st.DrawFn) -> Config:
     return ours(merge, {name: {} for name in sorted(names)}, base="org/base")
 
 
-@settings(deadline=None)
 @given(configurations())
 def test_what_is_written_reads_back(config: Config) -> None:
     text = translate_to_mergekit(config).format_file()

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -73,14 +73,12 @@ def configurations(draw: st.DrawFn) -> Config:
     return parse_config({"vectors": vectors, "merge": merge} | base, where="test", folder=FOLDER)
 
 
-@settings(deadline=None)
 @given(configurations())
 def test_what_is_written_reads_back(config: Config) -> None:
     translation = translate_to_mergekit(config)
     assert read_mergekit(parse_yaml(translation.format_file(), where="r.yaml"), where="r.yaml") == config
 
 
-@settings(deadline=None)
 @given(configurations())
 def test_writing_again_changes_nothing(config: Config) -> None:
     once = translate_to_mergekit(config).format_file()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -70,7 +70,6 @@ def consensus(column: list[float], weights: list[float], *, normalize: bool) -> 
     return total / (divisor or 1.0) if normalize else total
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(NUMBERS, st.lists(NUMBERS, min_size=4, max_size=4)), min_size=1, max_size=4), st.booleans())
 def test_a_signed_divisor_is_mergekits(vectors: list[tuple[float, list[float]]], normalize: bool) -> None:
     weights, rows = [weight for weight, _ in vectors], [row for _, row in vectors]

@@ -36,7 +36,7 @@ def in_blocks(values: np.ndarray, size: int) -> TensorBlocks:
 
 
 @given(data=st.data(), block=st.integers(1, 40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_ranked_choice_is_a_sort_by_score_then_magnitude_then_index(data: st.DataObject, block: int) -> None:
     length = data.draw(st.integers(1, 40))
     deltas = data.draw(hnp.arrays(np.float32, length, elements=FEW))
@@ -65,7 +65,7 @@ def test_a_ranked_choice_is_a_sort_by_score_then_magnitude_then_index(data: st.D
     ("shape", "factor"), [((4, 6), (1, 6)), ((4, 6), (4, 1)), ((3, 4, 6), (3, 1, 6)), ((3, 4, 6), (3, 4, 1))]
 )
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_factor_of_any_run_is_that_of_the_whole(
     shape: tuple[int, ...], factor: tuple[int, ...], data: st.DataObject
 ) -> None:

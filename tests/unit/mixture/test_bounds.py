@@ -49,7 +49,7 @@ def test_largest_shares_are_a_cap_like_that_of_epochs() -> None:
         ShareBounds.build(list("ab"), largest_shares={"a": 1.0, "b": 0.0})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SEEDS, st.integers(2, 6))
 def test_the_nearest_mixture_is_allowed_and_nearest(seed: int, domains: int) -> None:
     draw = np.random.default_rng(seed)

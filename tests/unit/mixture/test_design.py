@@ -41,7 +41,7 @@ def test_seventeen_domains_are_filled_from_even_to_sparse() -> None:
     assert largest.max() > 0.6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SEEDS, st.integers(3, 6), st.booleans())
 def test_points_are_distinct_sum_to_one_and_keep_the_bounds(seed: int, domains: int, bounded: bool) -> None:
     names = [f"d{k}" for k in range(domains)]

@@ -61,7 +61,7 @@ def test_scores_that_differ_by_rounding_are_one_score() -> None:
     assert found.offset == pytest.approx(0.0)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.integers(0, 1000), st.integers(3, 9))
 def test_the_interval_is_that_of_drawing_by_hand(seed: int, mixtures: int) -> None:
     scores = np.random.default_rng(seed).random(mixtures).tolist()

@@ -102,7 +102,7 @@ def test_groups_that_are_none_are_told_by_their_place() -> None:
     assert "has more than 16 levels" in told(deep)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shared_trees())
 def test_ratios_sum_to_1_are_products_of_shares_and_know_no_order(
     case: tuple[TreeNode, dict[str, dict[str, float]]],
@@ -120,7 +120,7 @@ def test_ratios_sum_to_1_are_products_of_shares_and_know_no_order(
         assert share_within(group, found) == pytest.approx(inner[group.name])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shared_trees(), st.integers(0, 1000))
 def test_weights_are_a_linear_map_of_shares_and_are_read_back(
     case: tuple[TreeNode, dict[str, dict[str, float]]], seed: int
@@ -157,7 +157,7 @@ def test_a_mixture_that_gives_a_group_nothing_says_nothing_of_it() -> None:
     assert share_within(deep, {"u": 0.5, "x": 0.5}) is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees(), st.integers(0, 1000))
 def test_the_most_that_caps_and_bounds_allow_is_that_of_a_linear_program(tree: TreeNode, seed: int) -> None:
     draw = np.random.default_rng(seed)
@@ -169,7 +169,7 @@ def test_the_most_that_caps_and_bounds_allow_is_that_of_a_linear_program(tree: T
     assert limit_share(tree, limits, capacity) == pytest.approx(_program(tree, limits, capacity), abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(trees(), st.integers(0, 1000))
 def test_a_mixture_is_moved_to_one_that_keeps_to_the_limits_of_all_groups(tree: TreeNode, seed: int) -> None:
     draw = np.random.default_rng(seed)

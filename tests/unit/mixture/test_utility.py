@@ -60,7 +60,7 @@ def test_smaller_can_be_better(normalisation: str) -> None:
     assert MixtureUtility.build(["loss"], DESIGN[:, 1:2], normalisation=normalisation).best(DESIGN[:, 1:2]) == 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_z_scores_and_percentiles_ignore_the_unit(seed: int) -> None:
     draw = np.random.default_rng(seed)

@@ -118,7 +118,7 @@ def test_a_sharp_direction_gets_the_shorter_length() -> None:
     assert kernel.lengths_D[0] < kernel.lengths_D[1] - 0.5
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10_000))
 def test_a_fit_is_the_same_in_any_order_of_the_merges(seed: int) -> None:
     rng = np.random.default_rng(seed)

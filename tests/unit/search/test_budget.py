@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aftermix.config import SearchConfig
@@ -38,7 +38,6 @@ def trial(number: int, tokens: int | None, origin: str = "sampler") -> Trial:
     return Trial(number=number, state=state, weights={}, objective=(0.5,), tokens=tokens, origin=origin)
 
 
-@settings(deadline=None)
 @given(limit=st.integers(1, 999), trial_tokens=st.integers(20, 90), finalist=st.integers(1, 99), top=st.integers(1, 5))
 def test_the_trials_that_are_promised_are_those_that_have_room(
     limit: int, trial_tokens: int, finalist: int, top: int

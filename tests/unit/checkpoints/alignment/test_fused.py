@@ -82,7 +82,7 @@ def test_every_layout_is_read_as_every_other(ours: str, theirs: str, model: Call
                 assert view.read_block(name, (low, high)).equal(whole.flatten()[low:high]), (name, low, high)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_bounds_of_any_layout(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     ours, theirs = data.draw(st.sampled_from(LAYOUTS)), data.draw(st.sampled_from(LAYOUTS))

@@ -288,7 +288,7 @@ def test_nothing_is_proposed_where_two_maps_would_do(tmp_path: Path) -> None:
     assert propose_prefixes(base, expert) is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_bounds(data: st.DataObject, gemma: dict[str, Path]) -> None:
     base, expert = open_checkpoint(gemma["wrapper"]), open_checkpoint(gemma["text"])

@@ -205,7 +205,7 @@ def test_added_tokens_go_over_those_of_the_file(tmp_path: Path) -> None:
     assert list_vocabulary_files(tmp_path) == ["tokenizer.model"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pieces=st.lists(st.text(min_size=1), min_size=1, max_size=5), cut=st.integers(1, 40), noise=st.binary(max_size=9)
 )

@@ -407,7 +407,7 @@ def test_stored_differences_keep_theirs_by_token(models: Family) -> None:
     assert missing.eq(0).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_bounds(data: st.DataObject, models: Family) -> None:
     policy = data.draw(st.sampled_from(["base", "x", "y"]))

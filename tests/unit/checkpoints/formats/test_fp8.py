@@ -65,7 +65,7 @@ def slow_twin(weight: torch.Tensor, scale: torch.Tensor, block: tuple[int, int])
     return result
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
     block=st.tuples(st.integers(1, 4), st.integers(1, 4)),

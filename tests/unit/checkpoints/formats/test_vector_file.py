@@ -161,7 +161,7 @@ def test_a_vector_is_written_in_shards(family: Family, vectors: Mapping[str, Pat
     ),
     size=st.integers(1, 9),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_element_is_off_by_more_than_half_its_scale(values: np.ndarray, size: int) -> None:
     tensor = torch.from_numpy(values.copy())
     flat, row = tensor.reshape(-1), compute_row_length(tuple(values.shape))

@@ -33,7 +33,7 @@ def one_by_one(model: torch.nn.Module, pairs: list[Pair], max_length: int) -> li
     return answers
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pairs=st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=9), batch_size=st.integers(1, 4))
 def test_batched_scores_are_those_of_single_requests(
     model: torch.nn.Module, pairs: list[Pair], batch_size: int

@@ -21,7 +21,7 @@ def tokenizer(tokenizer_folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(tokenizer_folder)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts=st.lists(st.lists(PIECES, min_size=1, max_size=8).map("".join), min_size=1, max_size=3))
 def test_a_sequence_is_done_as_soon_as_it_holds_a_stop_text(tokenizer: Any, texts: list[str]) -> None:
     stops, prompt = ["\n\n", "Question:", "é", "本"], [7, 8]

@@ -35,7 +35,7 @@ def make_items(
     return pairs
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pairs=PAIRS, batch_size=st.integers(1, 4), max_length=st.integers(7, 14))
 def test_positions_are_counted_without_tensors(pairs: list[Pair], batch_size: int, max_length: int) -> None:
     options: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length}

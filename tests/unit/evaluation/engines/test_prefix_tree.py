@@ -31,7 +31,7 @@ def spell(tree: PrefixTree, node: int) -> tuple[int, ...]:
     return tuple(int(tree.token_N[n]) for n in range(node + 1) if n <= node < tree.end_N[n])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pairs=PAIRS, max_length=st.integers(7, 14))
 def test_nodes_are_the_distinct_beginnings(pairs: list[Pair], max_length: int) -> None:
     tree = build_prefix_tree(pairs, max_length=max_length)
@@ -66,7 +66,7 @@ def list_batches(stage: TreeStage, cached: tuple[int, ...] = ()) -> Iterator[tup
         yield from list_batches(deeper, inner)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pairs=PAIRS, batch_size=st.integers(1, 4), repeats=st.integers(1, 12))
 def test_each_token_sees_what_is_above_it_and_each_target_is_asked_for_once(
     pairs: list[Pair], batch_size: int, repeats: int

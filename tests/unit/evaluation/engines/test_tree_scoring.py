@@ -50,7 +50,7 @@ def score_alone(model: torch.nn.Module, pairs: Sequence[Pair]) -> list[tuple[flo
     return answers
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pairs=PAIRS, batch_size=st.integers(1, 4), shared=st.sampled_from([0, 3, 36]))
 def test_a_tree_scores_as_each_request_alone(
     model: torch.nn.Module, pairs: list[Pair], batch_size: int, shared: int

@@ -60,7 +60,7 @@ def slow_draws(items: dict[str, list[float]], utility: str | None) -> list[float
 scores = st.lists(st.sampled_from([0.0, 1.0]), min_size=4, max_size=8)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(x=scores, y=scores, z=scores, utility=st.sampled_from([None, "xy - 0.5*z"]))
 def test_the_interval_is_the_percentile_bootstrap_over_items(
     x: list[float], y: list[float], z: list[float], utility: str | None

@@ -52,7 +52,7 @@ def falling_order(row: np.ndarray) -> list[int]:
 
 
 @given(values=MATRICES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_places_are_those_of_a_sort_of_each_row(values: np.ndarray) -> None:
     found = rank_by_row(torch.from_numpy(values.copy()).reshape(-1), values.shape[1]).reshape(values.shape)
     for row, places in zip(values, found, strict=True):
@@ -60,7 +60,7 @@ def test_places_are_those_of_a_sort_of_each_row(values: np.ndarray) -> None:
 
 
 @given(values=MATRICES, rows=st.integers(1, 4), density=st.floats(0.05, 1), epsilon=st.floats(0, 0.4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_magnitude_sampled_follows_its_definition(
     values: np.ndarray, rows: int, density: float, epsilon: float
 ) -> None:
@@ -104,7 +104,7 @@ def test_magnitude_sampled_rescales_to_the_norm_or_not_at_all() -> None:
 
 
 @given(values=MATRICES, rows=st.integers(1, 4), density=st.floats(0.05, 1), gamma=st.floats(0, 0.9))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @pytest.mark.parametrize("scope", ["tensor", "row"])
 @pytest.mark.parametrize("excess", ["density", "gamma"])
 def test_band_follows_its_definition(
@@ -127,7 +127,7 @@ def test_band_follows_its_definition(
 
 
 @given(data=st.data(), lam=st.floats(0.1, 2), agreement=st.integers(1, 4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_consensus_follows_its_definition(data: st.DataObject, lam: float, agreement: int) -> None:
     shape = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     count = data.draw(st.integers(2, 4))

@@ -63,7 +63,7 @@ ARRAYS = hnp.arrays(
 
 
 @given(data=st.data(), block=st.integers(1, 70), shift=st.integers(0, 9))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_it_is_the_walk_over_the_entries_whatever_the_blocks(data: st.DataObject, block: int, shift: int) -> None:
     values = {name: data.draw(ARRAYS) for name in NAMES}
     ratios = {name: data.draw(st.sampled_from([0.05, 0.2, 1 / 3])) for name in NAMES}

@@ -68,7 +68,7 @@ def twin(
     density=st.floats(0.02, 1),
     clamp=st.sampled_from([0.0, 0.0001, 0.1, 0.4]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_competition_follows_its_definition(
     seed: int, count: int, elements: int, size: int, density: float, clamp: float
 ) -> None:
@@ -114,7 +114,7 @@ def softmax_twin(tensors: Sequence[np.ndarray], weights: Sequence[float], *, den
     size=st.integers(1, 45),
     density=st.floats(0.02, 1),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_softmax_scores_follow_the_paper(seed: int, count: int, elements: int, size: int, density: float) -> None:
     random = np.random.default_rng(seed)
     tensors = [random.normal(size=elements).astype(np.float32) for _ in range(count)]
@@ -125,7 +125,7 @@ def test_softmax_scores_follow_the_paper(seed: int, count: int, elements: int, s
 
 @pytest.mark.parametrize("scores", ["tanh", "softmax"])
 @given(data=st.data(), count=st.integers(1, 4), density=st.floats(0.01, 1), size=st.integers(1, 12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_the_tensors_the_result_is_finite_and_no_larger_than_they_are(
     scores: str, data: st.DataObject, count: int, density: float, size: int
 ) -> None:

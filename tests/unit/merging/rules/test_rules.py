@@ -50,7 +50,7 @@ def top_reference(values: np.ndarray, count: int) -> np.ndarray:
 
 
 @given(values=ARRAYS, share=st.floats(0, 1), block=st.integers(1, 40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_cut_is_the_sorted_choice_whatever_the_blocks(values: np.ndarray, share: float, block: int) -> None:
     tensor = torch.from_numpy(values.copy()).reshape(-1)
     count = max(1, int(share * values.size))
@@ -61,7 +61,7 @@ def test_a_cut_is_the_sorted_choice_whatever_the_blocks(values: np.ndarray, shar
 
 
 @given(values=ARRAYS, density=st.floats(0.01, 1), block=st.integers(1, 40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_magnitude_keeps_the_floor_of_density_times_n(values: np.ndarray, density: float, block: int) -> None:
     found = kept(magnitude, torch.from_numpy(values.copy()), block=block, density=density).numpy()
     expected = np.where(top_reference(values, count_kept(values.size, density)), values, 0)
@@ -90,7 +90,7 @@ def disjoint_reference(deltas: list[np.ndarray], weights: list[float], *, normal
 
 
 @given(data=st.data(), normalize=st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_disjoint_mean_follows_its_definition(data: st.DataObject, normalize: bool) -> None:
     shape = data.draw(SHAPES)
     count = data.draw(st.integers(1, 4))

@@ -77,7 +77,7 @@ def slerp_twin(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarra
 
 
 @given(data=st.data(), weights=st.tuples(st.floats(0.01, 2), st.floats(0.01, 2)), size=st.integers(1, 12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_slerp_follows_its_definition(data: st.DataObject, weights: tuple[float, float], size: int) -> None:
     tensors = drawn(data, 2)
     found = combined("slerp", tensors, weights, size=size)
@@ -173,7 +173,7 @@ def karcher_twin(tensors: Sequence[np.ndarray], weights: Sequence[float], steps:
     size=st.integers(1, 40),
     steps=st.integers(1, 12),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_karcher_follows_a_walk_on_the_sphere(seed: int, count: int, apart: float, size: int, steps: int) -> None:
     random = np.random.default_rng(seed)
     centre = random.normal(size=(5, 7))
@@ -184,7 +184,7 @@ def test_karcher_follows_a_walk_on_the_sphere(seed: int, count: int, apart: floa
 
 
 @given(data=st.data(), count=st.integers(1, 4), negative=st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_karcher_is_finite_and_as_long_as_the_norms_say_whatever_the_tensors(
     data: st.DataObject, count: int, negative: bool
 ) -> None:
@@ -230,7 +230,7 @@ def stock_twin(rows: Sequence[np.ndarray]) -> float:
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(2, 5), size=st.integers(1, 40), by_row=st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_model_stock_follows_its_definition(seed: int, count: int, size: int, by_row: bool) -> None:
     random = np.random.default_rng(seed)
     shape = [(5, 7), (6,), (), (2, 3, 4)][seed % 4]
@@ -257,7 +257,7 @@ def test_model_stock_of_parallel_orthogonal_and_cancelling_vectors() -> None:
 
 
 @given(seed=st.integers(0, 1000), size=st.integers(1, 40), row=st.sampled_from([1, 5, 7, 35]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_inner_products_are_those_of_the_rows_in_any_blocks(seed: int, size: int, row: int) -> None:
     random = np.random.default_rng(seed)
     tensors = random.normal(size=(3, 35)).astype(np.float32)

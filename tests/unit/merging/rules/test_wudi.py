@@ -54,7 +54,7 @@ def deltas_of(count: int, rows: int, columns: int, *, scale: float = 0.01, seed:
     weights=st.lists(st.sampled_from([1.0, 0.5, -0.75, 2.0]), min_size=4, max_size=4),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_it_follows_its_definition(
     count: int, rows: int, columns: int, scale: float, weights: list[float], seed: int
 ) -> None:

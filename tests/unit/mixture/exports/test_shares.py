@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aftermix.errors import MixtureError
@@ -36,7 +36,6 @@ def shares_reference(ratios: dict[str, float], most: dict[str, float]) -> dict[s
     return {name: min(most[name], high * ratio) for name, ratio in ratios.items()}
 
 
-@settings(deadline=None)
 @given(SHARES, st.lists(st.floats(0.05, 3), min_size=6, max_size=6))
 def test_shares_agree_with_a_scale_found_by_halving(values: list[float], caps: list[float]) -> None:
     ratios = {name: value / sum(values) for name, value in named(values).items()}
@@ -85,7 +84,6 @@ def test_the_largest_budget_without_a_repeat_repeats_nothing() -> None:
     assert max(one.epochs for one in found.values()) == pytest.approx(1, abs=2e-3)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=700))
 def test_counts_agree_with_plain_sums(lengths: list[int]) -> None:
     if not any(lengths):

@@ -48,7 +48,7 @@ def hyperparameters(draw: np.random.Generator, domains: int) -> ProcessHyperpara
     return ProcessHyperparameters.unpacked(start + 0.3 * draw.standard_normal(len(start)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(SEEDS, st.integers(2, 5))
 def test_gradients_are_those_of_finite_differences(seed: int, domains: int) -> None:
     draw = np.random.default_rng(seed)
@@ -69,7 +69,7 @@ def reference(hyper: ProcessHyperparameters) -> GaussianProcessRegressor:
     return GaussianProcessRegressor(kernel, optimizer=None)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(SEEDS)
 def test_predictions_are_those_of_scikit_learn(seed: int) -> None:
     draw = np.random.default_rng(seed)
@@ -111,7 +111,7 @@ def test_many_points_are_all_used_though_few_shape_the_surface() -> None:
     assert np.abs(process.predict(many) - rough(many)).max() < 0.01
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SEEDS)
 def test_left_out_predictions_are_those_of_refitting(seed: int) -> None:
     draw = np.random.default_rng(seed)

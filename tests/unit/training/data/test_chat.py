@@ -112,7 +112,7 @@ CONVERSATIONS = st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3).map(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(turns=CONVERSATIONS, system=st.booleans())
 def test_tokens_and_answers_by_prefix(tokenizer: Any, turns: Turns, system: bool) -> None:
     turns = [("system", "be old"), *turns] if system else turns
@@ -122,7 +122,7 @@ def test_tokens_and_answers_by_prefix(tokenizer: Any, turns: Turns, system: bool
     assert found.answered.tolist() == by_prefixes(tokenizer, turns)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(turns=CONVERSATIONS)
 def test_marked_templates_as_transformers_says(tokenizer: Any, turns: Turns) -> None:
     found = encoded(tokenizer, MARKED, turns)
@@ -192,7 +192,7 @@ def test_completions_by_hand(tokenizer: Any) -> None:
     assert completion(tokenizer, "", "the cat<end>")[1] == "the cat<end>"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(prompt=WORDS, text=WORDS)
 def test_a_completion_follows_its_prompt_as_at_inference(tokenizer: Any, prompt: str, text: str) -> None:
     found, answered = completion(tokenizer, prompt, text)

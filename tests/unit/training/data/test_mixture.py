@@ -32,7 +32,7 @@ def streams_of(*sizes: int) -> dict[str, SequenceStream]:
 PARTS = st.lists(st.integers(1, 1000), min_size=1, max_size=9)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(parts=PARTS, sequences=st.integers(1, 300), seed=st.integers(0, 3))
 def test_no_domain_is_a_whole_sequence_off_its_share_at_any_point(parts: list[int], sequences: int, seed: int) -> None:
     exact = {f"d{at}": Fraction(part, sum(parts)) for at, part in enumerate(parts)}
@@ -45,7 +45,7 @@ def test_no_domain_is_a_whole_sequence_off_its_share_at_any_point(parts: list[in
         assert all(abs(count[name] - exact[name] * so_far) < 1 + Fraction(1, 10**6) for name in ratios)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(parts=PARTS, lengths=st.lists(st.integers(1, 9), min_size=1, max_size=20), tokens=st.integers(1, 2000))
 def test_sequences_of_many_lengths_keep_the_shares_too(parts: list[int], lengths: list[int], tokens: int) -> None:
     ratios = {f"d{at}": part / sum(parts) for at, part in enumerate(parts)}
@@ -73,7 +73,7 @@ def test_the_seed_decides_ties_and_nothing_else_does() -> None:
     assert all(sorted(order[:4]) == ["a", "b", "c", "c"] for order in orders.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(2, 40), min_size=1, max_size=4),
     parts=st.lists(st.integers(1, 9), min_size=4, max_size=4),

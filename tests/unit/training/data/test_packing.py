@@ -92,7 +92,7 @@ def test_an_index_beyond_the_end() -> None:
     assert [row.ids.tolist() for row in packed] == rows(packed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     texts=st.lists(st.text(alphabet="abcdefgh", min_size=1, max_size=12), min_size=1, max_size=300),
     context=st.integers(1, 9),

@@ -37,13 +37,13 @@ def slow_best_fit(lengths: list[int], context: int) -> list[list[int]]:
     return sorted(sorted(group) for group in groups)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(lengths=st.lists(st.integers(1, 9), max_size=30))
 def test_best_fit_against_its_slow_twin(lengths: list[int]) -> None:
     assert pack_best_fit(lengths, context=9) == slow_best_fit(lengths, 9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lengths=st.lists(st.integers(2, 12), min_size=1, max_size=40), epochs=st.integers(1, 3), masked=st.booleans())
 def test_every_example_whole_once_an_epoch(lengths: list[int], epochs: int, masked: bool) -> None:
     store = store_of(lengths)

@@ -52,7 +52,7 @@ def same(one: TokenStore, other: TokenStore) -> bool:
     return arrays and all(getattr(one, fact) == getattr(other, fact) for fact in facts)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     texts=st.lists(st.text(alphabet="abcdefgh", max_size=12), min_size=1, max_size=400).filter(any),
     tokens=st.none() | st.integers(5, 900),

@@ -32,7 +32,7 @@ DOCUMENTS = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=4), min_si
 
 
 @given(DOCUMENTS, DOCUMENTS, st.floats(0.01, 0.5), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_equal_documents_are_on_one_side(
     first: list[list[int]], second: list[list[int]], share: float, seed: int
 ) -> None:

@@ -405,7 +405,7 @@ def test_names_key_the_noise_and_sharing_them_shares_it() -> None:
     assert same(*moves)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=40),
     scale=st.floats(1e-8, 1e3),

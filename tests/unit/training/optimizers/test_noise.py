@@ -123,7 +123,7 @@ def test_sums_of_gaussian_and_of_table_noise() -> None:
         torch.testing.assert_close(found, parts.sum(0), rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=st.integers(1, 9), columns=st.sampled_from([1, 7, 5000, BLOCK + 3]), cut=st.data(), parts=st.integers(1, 3))
 @pytest.mark.parametrize("distribution", ["laplace", "gaussian"])
 def test_a_shard_moves_as_its_part_of_the_whole(

@@ -51,7 +51,7 @@ def twin_ascent(weights: list[torch.Tensor], gradients: list[torch.Tensor], rho:
         weight += torch.tensor(moves, dtype=weight.dtype).view(weight.shape)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), rho=st.floats(0.01, 2), eta=st.sampled_from([None, 0.0, 0.01, 1.0]))
 def test_equals_a_slow_twin(seed: int, rho: float, eta: float | None) -> None:
     torch.manual_seed(seed)

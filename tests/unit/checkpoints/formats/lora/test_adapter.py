@@ -367,7 +367,7 @@ def test_the_lock_names_the_adapters_files_and_the_result_serves(family: Family,
     assert (out / "tokenizer.json").is_file()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     sides=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     rank=st.integers(1, 3),

@@ -173,7 +173,7 @@ QUESTIONS = TEXT.map(lambda text: said("user", text))
 TALKS = st.lists(st.tuples(QUESTIONS, st.lists(ANSWERS, min_size=1, max_size=2)), min_size=1, max_size=3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(talks=TALKS, template=st.sampled_from([CHATML, DEFAULT_SYSTEM, THINKING]))
 def test_openings_and_questions_are_never_learnt_and_ends_of_answers_always(talks: Any, template: str) -> None:
     tokenizer = build_chat_tokenizer(template)

@@ -89,7 +89,7 @@ TALKS = st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3).map(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(turns=TALKS, template=st.sampled_from([MARKED, MACRO]))
 def test_every_mark_means_its_own_answer(turns: Any, template: str) -> None:
     tokenizer = build_chat_tokenizer(template, rstrip=True)

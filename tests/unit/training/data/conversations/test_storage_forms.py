@@ -91,7 +91,7 @@ ROWS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(rows=st.lists(ROWS, min_size=2, max_size=6))
 def test_tokens_and_labels_are_the_same_in_every_form(rows: list[Row]) -> None:
     folder = Path(tempfile.mkdtemp())
