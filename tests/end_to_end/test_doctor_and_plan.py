@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aftermix.config import load_config
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from conftest import run_cli
 
 Family = Mapping[str, Path]

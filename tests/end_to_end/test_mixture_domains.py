@@ -16,7 +16,7 @@ from aftermix.config import load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.command import mixture
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from conftest import make_family
 
 Family = Mapping[str, Path]

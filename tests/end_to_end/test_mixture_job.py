@@ -18,7 +18,7 @@ from aftermix.config import load_config, parse_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.mixture.command import mixture
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from conftest import run_cli
 from support.forked import run_forked
 from support.killed_mixture import KILLED

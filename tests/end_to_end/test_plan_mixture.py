@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.mixture.command import mixture
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from conftest import run_cli
 
 Family = Mapping[str, Path]

@@ -12,7 +12,7 @@ import torch
 
 from aftermix.api.commands.texts import describe_estimate
 from aftermix.config import load_config
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from conftest import run_cli
 
 Family = Mapping[str, Path]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from aftermix.jobs.run_folder.opening import read_run_config
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring
 from aftermix.jobs.search.command import search

@@ -9,7 +9,7 @@ import pytest
 
 from aftermix.config import Config, LoraConfig, TrainConfig, as_yaml_values, parse_config
 from aftermix.errors import AftermixError
-from aftermix.jobs.plan_counts import describe_training, list_adapter_ranks, list_training_tokens
+from aftermix.jobs.plan.counts import describe_training, list_adapter_ranks, list_training_tokens
 
 
 def read(**train: Any) -> Config:

@@ -10,7 +10,7 @@ from aftermix.config import Config, parse_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.job_kind import NEEDED, find_job_kind, list_missing_sections, list_sections
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from aftermix.jobs.train.command import train
 
 

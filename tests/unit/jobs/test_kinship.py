@@ -17,7 +17,7 @@ from aftermix.checkpoints.reader import open_checkpoint
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.kinship import list_kinship_remarks, measure_sample
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from conftest import Family, run_cli
 
 pytestmark = pytest.mark.usefixtures("shown")

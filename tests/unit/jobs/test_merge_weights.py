@@ -17,7 +17,7 @@ from aftermix.jobs.export.command import export_mergekit
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.merge.given_weights import read_given_weights
 from aftermix.jobs.mixture.command import mixture
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from aftermix.jobs.search.command import search
 
 RANGED = {"a": {"range": [0.3, 1.0]}, "b": {"weight": 0.5}, "c": {"range": [-0.5, 0.25], "role": "instruction"}}

@@ -17,7 +17,7 @@ from aftermix.config import Config, LoraConfig, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, TrainingError
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from aftermix.jobs.train.command import train
 from aftermix.training.distributed.processes import gather_state
 from aftermix.training.lora import add_adapters, fold_adapters

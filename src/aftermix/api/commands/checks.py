@@ -12,7 +12,7 @@ from aftermix.extras import refuse_missing_extra
 if TYPE_CHECKING:
     from aftermix.config import Split
     from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
-    from aftermix.jobs.plan import JobEstimate
+    from aftermix.jobs.plan.estimate import JobEstimate
     from aftermix.jobs.scale.command import ScalePlan
 
 
@@ -54,7 +54,7 @@ def estimate_file(file: Path, *, source: Path | None = None) -> JobEstimate:
         from aftermix.jobs.iterate.plan import plan_rounds
 
         return plan_rounds(config)
-    from aftermix.jobs.plan import plan
+    from aftermix.jobs.plan.command import plan
 
     return plan(config, source=source)
 

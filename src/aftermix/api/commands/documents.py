@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aftermix.checkpoints.formats.vector_file import VectorFacts
     from aftermix.errors import Problem
     from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
-    from aftermix.jobs.plan import JobEstimate
+    from aftermix.jobs.plan.estimate import JobEstimate
     from aftermix.jobs.scale.command import ScalePlan
     from aftermix.saliency.storage import StatisticsNote
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aftermix.checkpoints.formats.vector_file import VectorFacts
     from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
     from aftermix.jobs.paired.command import ComparisonRecord
-    from aftermix.jobs.plan import JobEstimate
+    from aftermix.jobs.plan.estimate import JobEstimate
     from aftermix.jobs.search.predict import PredictionRecord
     from aftermix.report.number_format import ScoreScale
     from aftermix.runs.json_record import Interval
@@ -79,7 +79,7 @@ def describe_estimate(needs: JobEstimate) -> Iterator[str]:
         yield from _describe_contest(needs)
         yield f"Total           about {format_time(sum(seconds.values()) + needs.compared_s)}"
     if needs.training:
-        from aftermix.jobs.plan_counts import describe_training
+        from aftermix.jobs.plan.counts import describe_training
 
         yield f"Training        {', '.join(describe_training(needs.training, needs.adapter_ranks))}"
     yield from _describe_training_time(needs)

@@ -9,7 +9,7 @@ from aftermix.config import Config, Split, TrainConfig
 from aftermix.jobs.compare.contest import list_tuned_weights
 from aftermix.jobs.compare.rival_plans import RivalPlan, plan_rivals
 from aftermix.jobs.compare.rival_training import RivalTraining
-from aftermix.jobs.plan_counts import MIXTURE
+from aftermix.jobs.plan.counts import MIXTURE
 from aftermix.jobs.verify.training_file import training_config
 
 
@@ -23,6 +23,11 @@ class ContestCounts:
     """Models and tokens of each, by the row that asks for them first."""
     settings: TrainConfig | None
     """`train:` of the first training, by which its speed is measured; None where nothing is trained."""
+
+    @property
+    def models(self) -> int:
+        """Models that are trained."""
+        return sum(models for models, _ in self.trainings.values())
 
     @property
     def tokens(self) -> int:

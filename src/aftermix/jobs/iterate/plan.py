@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from aftermix.config import Config
 from aftermix.jobs.iterate.round_files import build_search_file, build_training_file, check_iteration
-from aftermix.jobs.plan import JobEstimate, plan
+from aftermix.jobs.plan.command import plan
+from aftermix.jobs.plan.estimate import JobEstimate
 
 
 def plan_rounds(config: Config) -> JobEstimate:

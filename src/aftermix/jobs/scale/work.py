@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aftermix.config import Config, HardwareConfig, ItemsConfig, Split, require
 from aftermix.config.machines.hardware import WorkConfig
 from aftermix.jobs.job_kind import NEEDED, JobKind, find_job_kind, list_sections, refuse_no_dataset
-from aftermix.jobs.plan_counts import count_mixture_measurements, count_search_measurements
+from aftermix.jobs.plan.counts import count_mixture_measurements, count_search_measurements
 
 SPLITS: tuple[Split, ...] = ("search", "select", "test")
 

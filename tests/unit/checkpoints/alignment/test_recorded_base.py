@@ -25,7 +25,7 @@ from aftermix.jobs.diff import diff
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.merge.kinship import list_kinship_remarks
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from aftermix.jobs.train.command import train
 from support.training_world import (
     SENTENCES,

@@ -16,7 +16,7 @@ from aftermix.config import load_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from conftest import run_cli
 
 Family = Mapping[str, Path]

@@ -11,7 +11,7 @@ import pytest
 from aftermix.config import Config, parse_config
 from aftermix.errors import AftermixError
 from aftermix.jobs.mixture.tree_problem import TreeProblem
-from aftermix.jobs.plan_counts import count_mixture_measurements
+from aftermix.jobs.plan.counts import count_mixture_measurements
 from aftermix.mixture.tree import TreeNode
 
 TREE = {"code": {"repos": None, "contests": None}, "text": ["web", {"books": ["old", "new"]}]}

@@ -11,7 +11,7 @@ from aftermix.config import Config, Split
 from aftermix.config.file import parse_config
 from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.parallel.tasks import MeasureTask
-from aftermix.jobs.plan_counts import count_search_measurements
+from aftermix.jobs.plan.counts import count_search_measurements
 from aftermix.jobs.search.baselines import (
     PROBE_WEIGHTS,
     BaselineMerge,

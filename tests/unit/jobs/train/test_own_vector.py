@@ -22,7 +22,7 @@ from aftermix.errors import AftermixError, RunFailedError
 from aftermix.files import fingerprint
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from aftermix.jobs.train.command import train
 
 Tensors = dict[str, torch.Tensor]

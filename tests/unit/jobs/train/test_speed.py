@@ -10,7 +10,7 @@ import pytest
 
 from aftermix.api.commands.texts import describe_estimate
 from aftermix.jobs.doctor.command import doctor
-from aftermix.jobs.plan import plan
+from aftermix.jobs.plan.command import plan
 from aftermix.jobs.train import speed
 
 

@@ -1,0 +1,1 @@
+"""`aftermix plan`: begin in command.py."""
