@@ -226,6 +226,11 @@ def main() -> None:
         return
 
     print(f"{machine()}, {options.threads} threads, {options.items} items, batch size {options.batch_size}\n")
+    print_table(options, tasks)
+
+
+def print_table(options: argparse.Namespace, tasks: Path) -> None:
+    """Measure each model with each way of showing examples, a row each."""
     print(
         "| model | examples | B | positions / B | plain positions / B | s | plain s | time / positions | difference |"
         + " prompts / B |"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,30 @@ def table(path: Path) -> tuple[list[str], np.ndarray]:
     return names, np.loadtxt(path, delimiter=",", skiprows=1)[:, 1:]
 
 
+@dataclass(frozen=True)
+class RegmixRuns:
+    """Mixtures that RegMix trained on, a row each, and their losses by column: those to fit, and others."""
+
+    labels: list[str]
+    """Names of the losses."""
+    mixtures: np.ndarray
+    losses: np.ndarray
+    other_mixtures: np.ndarray
+    other_losses: np.ndarray
+
+    @classmethod
+    def read(cls, folder: Path, wanted: list[str] | None) -> RegmixRuns:
+        """The tables in `folder`, of the `wanted` losses or all."""
+        _, mixtures = table(folder / "train_mixture_1m.csv")
+        names, losses = table(folder / "train_pile_loss_1m.csv")
+        _, others = table(folder / "test_mixture_1m.csv")
+        _, measured = table(folder / "test_pile_loss_1m.csv")
+        labels = [name.removeprefix("metric/the_pile_").removesuffix("_val_loss") for name in names]
+        wanted = wanted or labels
+        columns = [labels.index(label) for label in wanted]
+        return cls(wanted, mixtures, losses[:, columns], others, measured[:, columns])
+
+
 def correlations(predicted: np.ndarray, measured: np.ndarray) -> list[float]:
     """Spearman of each column and of the mean over columns."""
     pairs = [*zip(predicted.T, measured.T, strict=True), (predicted.mean(axis=1), measured.mean(axis=1))]
@@ -44,6 +69,17 @@ def alone(name: str, weights: np.ndarray, scores: np.ndarray, others: np.ndarray
         return np.stack([fit(name, rows, column).predict(candidates) for column in scores.T], axis=1)
 
 
+def print_ranks(found: dict[str, list[list[float]]], labels: list[str]) -> None:
+    """A row for each regressor, and each loss as the chosen one predicts it; medians over the draws."""
+    print("| regressor | mean loss | pile_cc | median of the losses | lowest of the losses |")
+    for name, values in found.items():
+        *each, mean_loss = np.median(values, axis=0)
+        figures = (mean_loss, each[labels.index("pile_cc")], np.median(each), min(each))
+        print(f"| {name} | " + " | ".join(f"{figure:.3f}" for figure in figures) + " |")
+    medians = np.median(found["chosen"], axis=0)
+    print("each loss:", {label: round(float(median), 3) for label, median in zip(labels, medians, strict=False)})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=20)
@@ -52,14 +88,8 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=200_000)
     parser.add_argument("--losses", nargs="+", metavar="NAME", help="pile_cc and others; default: all 13")
     options = parse_options(parser, lambda _: {"draws": 1, "points": 18, "candidates": 1000, "losses": TINY_LOSSES})
-    _, mixtures = table(options.data / "train_mixture_1m.csv")
-    names, losses = table(options.data / "train_pile_loss_1m.csv")
-    _, others = table(options.data / "test_mixture_1m.csv")
-    _, measured = table(options.data / "test_pile_loss_1m.csv")
-    labels = [name.removeprefix("metric/the_pile_").removesuffix("_val_loss") for name in names]
-    if options.losses:
-        columns = [labels.index(label) for label in options.losses]
-        labels, losses, measured = options.losses, losses[:, columns], measured[:, columns]
+    runs = RegmixRuns.read(options.data, options.losses)
+    mixtures, losses, others, measured = runs.mixtures, runs.losses, runs.other_mixtures, runs.other_losses
 
     chosen: Counter[str] = Counter()
     found: dict[str, list[list[float]]] = {name: [] for name in ("chosen", *REGRESSORS, *BLENDS)}
@@ -78,13 +108,7 @@ def main() -> None:
         by_itself = Surrogate.fit(mixtures[rows], losses[rows].mean(axis=1, keepdims=True), seed=draw).mean(others)
         direct.append(spearmanr(by_itself[:, 0], measured.mean(axis=1))[0])
     print(f"{options.draws} draws of {options.points} points; median Spearman")
-    print("| regressor | mean loss | pile_cc | median of the losses | lowest of the losses |")
-    for name, values in found.items():
-        *each, mean_loss = np.median(values, axis=0)
-        figures = (mean_loss, each[labels.index("pile_cc")], np.median(each), min(each))
-        print(f"| {name} | " + " | ".join(f"{figure:.3f}" for figure in figures) + " |")
-    medians = np.median(found["chosen"], axis=0)
-    print("each loss:", {label: round(float(median), 3) for label, median in zip(labels, medians, strict=False)})
+    print_ranks(found, runs.labels)
     print(f"the mean loss as one capability by itself: {np.median(direct):.3f}")
     print("chosen:", dict(chosen))
     print("measured within 1 and 1.96 standard deviations:", np.mean(inside, axis=0).round(3))

@@ -52,6 +52,41 @@ class CoordinatorCost:
     wall_s: float
 
 
+@dataclass
+class TimedProposals:
+    """Proposals of a search, and the CPU seconds that they took."""
+
+    proposer: ResponseProposer
+    cpu_s: float = 0.0
+
+    def propose(self, *arguments: object) -> object:
+        """As :meth:`ResponseProposer.propose`."""
+        started = process_time()
+        try:
+            return self.proposer.propose(*arguments)
+        finally:
+            self.cpu_s += process_time() - started
+
+
+@dataclass(frozen=True)
+class AskedWorkers:
+    """Measurements of a search by a crew, as the product's own evaluator asks for them."""
+
+    crew: WorkerCrew
+
+    def announce(self, point: Point, split: Split) -> None:
+        """Begin the measurement."""
+        self.crew.submit(describe_point(point), point, label=split)
+
+    def measure(self, point: Point, split: Split) -> ItemMeasurement:
+        """Its result, waited for."""
+        self.announce(point, split)
+        outcome = self.crew.take(describe_point(point))
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+
 def tabulate_requests(pool: RecordedPool) -> RequestTable:
     """The requests of the pool as a run's: all are search items, and the first stands for the other splits."""
     return {name: _tabulate_task(task) for name, task in pool.tasks.items()}
@@ -87,43 +122,24 @@ def measure_coordinator(name: str, run: Path, *, trials: int, batch: int, worker
         tasks=tuple(pool.tasks),
         fall_back=partial(suggest_batch, world.space, config, world.objectives),
     )
-    spent = [0.0]
-
-    def propose(*arguments: object) -> object:
-        started = process_time()
-        try:
-            return proposer.propose(*arguments)
-        finally:
-            spent[0] += process_time() - started
-
+    timed = TimedProposals(proposer)
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
     executor = ProcessExecutor(Workplace(open_recorded, name, (environment,) * workers))
     try:
-        crew = WorkerCrew(executor, workers)
-
-        def announce(point: Point, split: Split) -> None:
-            crew.submit(describe_point(point), point, label=split)
-
-        def measure(point: Point, split: Split) -> ItemMeasurement:
-            announce(point, split)
-            outcome = crew.take(describe_point(point))
-            if outcome.error is not None:
-                raise outcome.error
-            return outcome.value
-
-        measure(Point(dict.fromkeys(pool.vectors, 0.5)), "search")  # the workers are open
+        asked = AskedWorkers(WorkerCrew(executor, workers))
+        asked.measure(Point(dict.fromkeys(pool.vectors, 0.5)), "search")  # the workers are open
         started, busy = perf_counter(), process_time()
         ended = run_study(
             run,
             space=world.space,
             config=config,
             tasks=list(pool.tasks),
-            measure=measure,
-            announce=announce,
-            propose=propose,
+            measure=asked.measure,
+            announce=asked.announce,
+            propose=timed.propose,
             design=proposer.startup,
         )
-        return CoordinatorCost(len(ended), process_time() - busy, spent[0], perf_counter() - started)
+        return CoordinatorCost(len(ended), process_time() - busy, timed.cpu_s, perf_counter() - started)
     finally:
         executor.close()
 

@@ -159,6 +159,12 @@ class StepRecorder(TrainerCallback):
     held_out: HeldOutCurve | None = None
     """Measured before the first step and along the way."""
 
+    def take_up(self, losses: Sequence[float], points: Sequence[HeldOutPoint]) -> None:
+        """Go on after the steps of an earlier process: their losses, and those on held-out documents."""
+        self.losses[:] = losses
+        if self.held_out is not None:
+            self.held_out.measured[:] = points
+
     def __enter__(self) -> StepRecorder:
         self._stack = ExitStack()
         quiet = read_process_index() != 0

@@ -153,11 +153,7 @@ def train_one(
     set_environment_aside()
     batches = recipe.build_batches(len(sequences))
     on_cuda = uses_cuda(device)
-    if on_cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-
-    # A model to be sharded goes to the GPU shard by shard; whole, it may not fit.
-    model.to("cuda" if on_cuda and not asks_for_fsdp() else "cpu", torch.float32)
+    _place_masters(model, on_cuda=on_cuda)
 
     earlier = resume.find_latest() if resume else None
     started = time.perf_counter() - (earlier.seconds if earlier else 0.0)
@@ -171,18 +167,11 @@ def train_one(
         trainer.sequences, trainer.batches = IndexedSequences(sequences), batches
         trainer.resume_points, trainer.started = resume, started
 
-        recorder = StepRecorder(
-            label,
-            total=batches.steps,
-            losses=earlier.losses if earlier else [],
-            after_step=after_step,
-            attach=optimizer.attached if isinstance(optimizer, MergeAware) else None,
-            held_out=held_out,
-        )
-        if held_out is not None and earlier is not None:
-            held_out.measured[:] = earlier.held_out
-        stack.enter_context(recorder)
-        trainer.recorder = recorder
+        attach = optimizer.attached if isinstance(optimizer, MergeAware) else None
+        recorder = StepRecorder(label, batches.steps, after_step=after_step, attach=attach, held_out=held_out)
+        if earlier is not None:
+            recorder.take_up(earlier.losses, earlier.held_out)
+        trainer.recorder = stack.enter_context(recorder)
         trainer.add_callback(recorder)
 
         if threads == "auto" and not on_cuda and count_processes() == 1:
@@ -202,6 +191,15 @@ def train_one(
         threads=used,
         processes=count_processes(),
     )
+
+
+def _place_masters(model: Any, *, on_cuda: bool) -> None:
+    """Put the weights where they are trained, in float32; on a GPU that of this process."""
+    if on_cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+
+    # A model to be sharded goes to the GPU shard by shard; whole, it may not fit.
+    model.to("cuda" if on_cuda and not asks_for_fsdp() else "cpu", torch.float32)
 
 
 def uses_cuda(device: str) -> bool:

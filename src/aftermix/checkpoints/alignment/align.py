@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from aftermix.checkpoints.alignment.exclusion import (
+    Exclusions,
     build_exclusion_view,
     format_patterns,
     measures_whole_models,
@@ -61,21 +62,8 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
         return AlignedModels(base, views, problems)
 
     views = {name: _name_as_frame(frame, expert, name, config, problems) for name, expert in experts.items()}
-    frame = add_second_names(frame, [view for name, view in views.items() if name != first])
-    views = {name: frame if name == first else add_second_names(view, [frame]) for name, view in views.items()}
-    base = frame if base is not None else None
-
     exclusions = read_exclusions(config)
-    if base is not None:  # whose values excluded tensors keep
-        aligns_rows = config.merge.vocabulary is not None
-        views = {
-            name: build_exclusion_view(frame, view, exclusions, aligns_rows=aligns_rows) for name, view in views.items()
-        }
-    untied = untie_heads(frame, views)  # before rows are moved, for the two names then have rows of their own
-    if base is not None:
-        base = untied
-    else:
-        views |= {name: untied for name in views if name == first}
+    base, views = _match_tensors(frame, views, config, exclusions, has_base=base is not None)
 
     # Names and layouts are the base's by now, so that rows can be compared tensor by tensor.
     policy = _find_policy(config, problems)
@@ -91,16 +79,39 @@ def align(base: Model | None, experts: Mapping[str, Model], config: Config) -> A
     # A refused vocabulary explains the shapes of its tensors: they are no faults of their own.
     frame = unified.base or next(iter(unified.experts.values()))
     for name, expert in unified.experts.items():
-        if name != first:
-            explained = (
-                {*list_token_tensors(frame)} if name in unified.problems or "base" in unified.problems else set()
-            )
-            faults = _find_faults(frame, expert, name, config)
-            problems += summarise_faults([fault for fault in faults if fault.where not in explained])
-            problems += find_learned_integers(frame, expert, vector=name, excluded=exclusions.everywhere)
-            if config.vectors[name].role == "instruction" and policy is None and name not in unified.problems:
-                problems += find_tokens_without_rows(frame, expert, name)
+        if name == first:
+            continue
+        explained = {*list_token_tensors(frame)} if name in unified.problems or "base" in unified.problems else set()
+        faults = _find_faults(frame, expert, name, config)
+        problems += summarise_faults([fault for fault in faults if fault.where not in explained])
+        problems += find_learned_integers(frame, expert, vector=name, excluded=exclusions.everywhere)
+        if config.vectors[name].role == "instruction" and policy is None and name not in unified.problems:
+            problems += find_tokens_without_rows(frame, expert, name)
     return AlignedModels(unified.base, unified.experts, problems, frozenset(unified.problems))
+
+
+def _match_tensors(
+    frame: Model, views: Mapping[str, Model], config: Config, exclusions: Exclusions, *, has_base: bool
+) -> tuple[Model | None, dict[str, Model]]:
+    """Base and experts that have the same tensors: second names, what is excluded, and heads that a tie stood for.
+
+    Without a base (`has_base` False) `frame` is the first of the `views`, and stays one of them.
+    """
+    first = None if has_base else min(views)
+    frame = add_second_names(frame, [view for name, view in views.items() if name != first])
+    matched = {name: frame if name == first else add_second_names(view, [frame]) for name, view in views.items()}
+
+    if has_base:  # whose values excluded tensors keep
+        aligns_rows = config.merge.vocabulary is not None
+        matched = {
+            name: build_exclusion_view(frame, view, exclusions, aligns_rows=aligns_rows)
+            for name, view in matched.items()
+        }
+
+    untied = untie_heads(frame, matched)  # before rows are moved, for the two names then have rows of their own
+    if has_base:
+        return untied, matched
+    return None, matched | {name: untied for name in matched if name == first}
 
 
 def select_reading_base(base: Model | None, vector: VectorConfig) -> Model | None:

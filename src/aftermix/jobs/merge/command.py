@@ -103,15 +103,13 @@ def write_model(
 
     Nothing is written where one of the models is not as it was when `inputs` (by default now) were taken.
     """
-    from aftermix.jobs.merge.model_card import build_model_card
-
-    recipe, pool = merger.recipe, merger.pool
+    pool = merger.pool
     inputs = inputs or InputStamps.take(list_input_files(pool))
     inputs.refuse_changed()
     layout = merger.list_specs()
     blocks = sum(len(list_block_spans(spec.shape)) for spec in layout)
 
-    tally = ShareTally() if drops_entries(recipe.method, merger.vectors) else None
+    tally = ShareTally() if drops_entries(merger.recipe.method, merger.vectors) else None
     watchers = [watcher for watcher in (tally, check, rounding) if watcher is not None]
 
     def watch(block: MergedBlock) -> None:
@@ -125,21 +123,8 @@ def write_model(
             inputs.refuse_changed()  # all has been read: the result is of these files
             return content
 
-        beside = read_companion_files(pool, dtype=recipe.dtype)
-        companions: dict[str, bytes | Callable[[], bytes]] = {
-            **beside,
-            **plan_merged_modules(merger, weights),
-            "README.md": build_model_card(
-                config,
-                recipe,
-                weights,
-                name=follow_links(output).name,
-                best=best,
-                use=find_model_use(pool.frame.config, beside),
-            ),
-            "aftermix.yaml": format_recipe(config, recipe, weights, folder=follow_links(output)).encode(),
-            LOCK_FILE: build_lock,
-        }
+        companions = _plan_companions(merger, weights, config=config, folder=follow_links(output), best=best)
+        companions[LOCK_FILE] = build_lock
         if tally is not None:
             companions[SHARES_FILE] = lambda: build_share_record(merger, weights, tally).to_bytes(escaped=True)
 
@@ -151,6 +136,23 @@ def write_model(
             companions=companions,
             max_shard_bytes=config.merge.max_shard_bytes,
         )
+
+
+def _plan_companions(
+    merger: Merger, weights: Weights, *, config: Config, folder: Path, best: RunResult | None
+) -> dict[str, bytes | Callable[[], bytes]]:
+    """Files beside the weights in `folder`, each written or still to be made: tokenizer, modules, card and recipe."""
+    from aftermix.jobs.merge.model_card import build_model_card
+
+    recipe, pool = merger.recipe, merger.pool
+    beside = read_companion_files(pool, dtype=recipe.dtype)
+    use = find_model_use(pool.frame.config, beside)
+    return {
+        **beside,
+        **plan_merged_modules(merger, weights),
+        "README.md": build_model_card(config, recipe, weights, name=folder.name, best=best, use=use),
+        "aftermix.yaml": format_recipe(config, recipe, weights, folder=folder).encode(),
+    }
 
 
 def refuse_output(output: Path, pool: ModelPool) -> None:

@@ -1,4 +1,4 @@
-"""What a file leaves to its run, settled once and written to `config.yaml`, where a resumed run takes it from."""
+"""Settings that a file leaves to its run: settled once and written to `config.yaml`, where a resumed run takes them."""
 
 from __future__ import annotations
 

@@ -39,11 +39,12 @@ from aftermix.report.page import write_report
 from aftermix.runs.journal import read_trials
 from aftermix.runs.records import BEST_FILE, MODEL_FOLDER, BestRecord
 from aftermix.runs.session import RunSession, open_session
-from aftermix.runs.trials import Point
+from aftermix.runs.trials import Point, Trial
 from aftermix.search.budget import TokenBudget, build_budget
 from aftermix.search.choosing.elimination import ROUNDS
 from aftermix.search.choosing.finalists import count_rounds
 from aftermix.search.objective import ObjectiveSet
+from aftermix.search.proposing.response_proposer import ResponseProposer
 from aftermix.search.selection import choose_winner
 from aftermix.search.space import SearchSpace
 from aftermix.search.study import run_study
@@ -194,23 +195,10 @@ def _run_stages(
     budget: TokenBudget | None,
 ) -> None:
     """Trials, selection, test, model, report; each stage leaves files that a resumed run takes up."""
-    config, tasks = evaluator.config.search, evaluator.tasks
     stage = ResponseStage.open(evaluator, run, space=space, objectives=objectives)
     responds = stage.proposes
-    with open_tracker(evaluator.config.track, run, name="search") as tracker:
-        trials = run_study(
-            run,
-            space=space,
-            config=config,
-            tasks=tasks,
-            measure=evaluator.evaluate,
-            announce=evaluator.announce_point,
-            imported=imported,
-            propose=stage.proposer.propose if responds else None,
-            design=stage.proposer.full_design if responds else None,
-            budget=budget,
-            after_trial=tracker.note_trial,
-        )
+    proposer = stage.proposer if responds else None
+    trials = _run_trials(evaluator, run, space=space, imported=imported, budget=budget, proposer=proposer)
 
     # Trials outside the ranges tell the response something, and are not chosen.
     conclusion = stage.conclude(trials)
@@ -219,8 +207,8 @@ def _run_stages(
     chosen = choose_winner(
         run,
         trials=inside,
-        config=config,
-        tasks=tasks,
+        config=evaluator.config.search,
+        tasks=evaluator.tasks,
         measure=evaluator.evaluate,
         announce=evaluator.announce_point,
         ranking=conclusion.ranking if responds else None,
@@ -251,6 +239,32 @@ def _run_stages(
     )
 
     _write_result(evaluator, run, chosen.winner.trial.point, best)
+
+
+def _run_trials(
+    evaluator: MergeEvaluator,
+    run: Path,
+    *,
+    space: SearchSpace,
+    imported: Sequence[ImportedTrial],
+    budget: TokenBudget | None,
+    proposer: ResponseProposer | None,
+) -> list[Trial]:
+    """All trials of the search, at points of `proposer`, or the sampler's without one; trackers are told of each."""
+    with open_tracker(evaluator.config.track, run, name="search") as tracker:
+        return run_study(
+            run,
+            space=space,
+            config=evaluator.config.search,
+            tasks=evaluator.tasks,
+            measure=evaluator.evaluate,
+            announce=evaluator.announce_point,
+            imported=imported,
+            propose=proposer.propose if proposer else None,
+            design=proposer.full_design if proposer else None,
+            budget=budget,
+            after_trial=tracker.note_trial,
+        )
 
 
 def _write_result(evaluator: MergeEvaluator, run: Path, winner: Point, best: BestRecord) -> None:

@@ -16,7 +16,7 @@ from aftermix.checkpoints.reader import Checkpoint
 from aftermix.config import Config, TrainConfig
 from aftermix.errors import TrainingError
 from aftermix.jobs.train.command import build_recipe
-from aftermix.jobs.train.expert_data import DatasetBuilder, collect_sources, open_token_folder
+from aftermix.jobs.train.expert_data import DatasetBuilder, DatasetSources, collect_sources, open_token_folder
 from aftermix.jobs.train.expert_run import make_trainable
 from aftermix.jobs.verify.training_file import training_config
 from aftermix.runs.json_record import read_record
@@ -59,28 +59,18 @@ def doremi_ratios(
     sources = collect_sources(DATASET, settings)
 
     identity = identify_base(base)
-    recipe = build_recipe_record(
-        identity, data=sources.build_data_record(), dataset=settings.datasets[DATASET], config=settings
-    )
-    recipe |= {"reference": identify_base(judge), "step_size": step_size, "smoothing": smoothing}
-    recipe = json.loads(json.dumps(recipe))  # as it will be read back
+    recipe = _build_recipe_record(identity, judge, sources, settings, step_size=step_size, smoothing=smoothing)
     if (output / DOREMI_FILE).is_file():
         return _read_earlier(output / DOREMI_FILE, recipe)
 
+    threads = settings.threads if settings.threads != "auto" else _read_threads(reference)
     with open_token_folder(settings, output) as cache:
         tokenizer = load_tokenizer(base.folder)
         builder = DatasetBuilder(settings, tokenizer, base.label, identity["companions"], cache)
         sequences = builder.build_sequences(DATASET, sources)
         assert isinstance(sequences, SequenceMixture)  # noqa: S101 - it has ratios; for the type checker
         result = _train_proxy(
-            base,
-            judge,
-            sequences,
-            tokenizer,
-            settings,
-            step_size=step_size,
-            smoothing=smoothing,
-            threads=settings.threads if settings.threads != "auto" else _read_threads(reference),
+            base, judge, sequences, tokenizer, settings, step_size=step_size, smoothing=smoothing, threads=threads
         )
 
     record = DoremiRunRecord(
@@ -98,6 +88,25 @@ def doremi_ratios(
     if log is not None:
         log(f"doremi: wrote {output / DOREMI_FILE}")
     return record
+
+
+def _build_recipe_record(
+    identity: dict[str, JsonValue],
+    judge: Checkpoint,
+    sources: DatasetSources,
+    settings: TrainConfig,
+    *,
+    step_size: float,
+    smoothing: float,
+) -> dict[str, JsonValue]:
+    """All that the ratios follow from, as JSON reads it back: data, training, the base of this `identity`, the `judge`
+    and DoReMi's own settings."""
+    recipe = build_recipe_record(
+        identity, data=sources.build_data_record(), dataset=settings.datasets[DATASET], config=settings
+    )
+    recipe |= {"reference": identify_base(judge), "step_size": step_size, "smoothing": smoothing}
+    read_back: dict[str, JsonValue] = json.loads(json.dumps(recipe))
+    return read_back
 
 
 def _train_proxy(
