@@ -13,6 +13,7 @@ import pytest
 
 from aftermix.config import load_config
 from aftermix.errors import SearchError
+from aftermix.jobs.plan.command import plan
 from aftermix.jobs.verify.command import verify
 from conftest import run_cli
 
@@ -103,6 +104,11 @@ def test_a_search_goes_on_with_its_own_tasks_alone(
     tokens = trials[0]["tokens"] + trials[1]["tokens"]
     assert reused == {"merges": 2, "failed": 0, "tasks": ["numbers"], "tokens": tokens}
     assert "2 merges of an earlier run were scored on numbers alone" in said.out
+
+    # The plan prices the same: what the merges take on that task, the new trial, and finalists among all three.
+    spent = json.loads((place / "anew" / "best.json").read_text())["certificate"]["tokens"] + tokens
+    runs = "1 runs after 2 reused x 16 search items, 3 finalists x 12 select items"
+    assert plan(load_config(both), source=run).runs == f"{runs}: {spent:,} tokens"
 
 
 @pytest.mark.whole

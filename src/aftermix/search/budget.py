@@ -17,6 +17,15 @@ FEWEST_TRIALS = 2
 
 
 @dataclass(frozen=True)
+class ReusedTrials:
+    """Trials of an earlier run that a search begins with: they cost what scoring them on further tasks takes."""
+
+    count: int = 0
+    tokens: int = 0
+    """Of all of them together."""
+
+
+@dataclass(frozen=True)
 class TokenBudget:
     """The tokens that a search may spend, and those that its measurements take as planned."""
 
@@ -35,17 +44,20 @@ class TokenBudget:
         spent = count_spent_tokens(trials, trial_tokens=self.trial_tokens)
         return spent + more * self.trial_tokens + self._count_reserve(len(trials) + more) <= self.limit
 
-    def count_trials(self) -> int:
-        """Trials that the limit gives, if each costs what is planned."""
-        left = self.limit - self._count_reserve(self.top)
-        trials = left // self.trial_tokens
-        if trials >= self.top:
+    def count_trials(self, reused: ReusedTrials | None = None) -> int:
+        """New trials that the limit gives after the `reused` ones, if each costs what is planned."""
+        reused = reused or ReusedTrials()
+        left = self.limit - reused.tokens - self._count_reserve(self.top)
+        trials = max(0, left // self.trial_tokens)
+        if reused.count + trials >= self.top:
             return trials
-        return max((n for n in range(self.top + 1) if self.count_tokens(n) <= self.limit), default=0)
+        most = self.top - reused.count
+        return max((n for n in range(most + 1) if self.count_tokens(n, reused) <= self.limit), default=0)
 
-    def count_tokens(self, trials: int) -> int:
-        """Tokens that so many trials and their finalists take."""
-        return trials * self.trial_tokens + self._count_reserve(trials)
+    def count_tokens(self, trials: int, reused: ReusedTrials | None = None) -> int:
+        """Tokens that so many new trials, the `reused` ones and the finalists of both take."""
+        reused = reused or ReusedTrials()
+        return reused.tokens + trials * self.trial_tokens + self._count_reserve(reused.count + trials)
 
     def _count_reserve(self, trials: int) -> int:
         return (self.finalists_before + min(self.top, trials)) * self.finalist_tokens

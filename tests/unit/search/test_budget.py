@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aftermix.config import SearchConfig
 from aftermix.errors import ConfigError, RunFailedError
 from aftermix.runs.trials import ItemMeasurement, Measure, Point, Trial
-from aftermix.search.budget import TokenBudget, build_budget, count_spent_tokens
+from aftermix.search.budget import ReusedTrials, TokenBudget, build_budget, count_spent_tokens
 from aftermix.search.space import SearchSpace
 from aftermix.search.study import run_study
 
@@ -50,6 +50,27 @@ def test_the_trials_that_are_promised_are_those_that_have_room(
     while budget.has_room(ended):
         ended.append(trial(len(ended), trial_tokens))
     assert len(ended) == promised
+
+
+@given(
+    limit=st.integers(1, 999),
+    trial_tokens=st.integers(20, 90),
+    finalist=st.integers(1, 99),
+    top=st.integers(1, 5),
+    count=st.integers(1, 7),
+    tokens=st.integers(0, 300),
+)
+def test_trials_of_an_earlier_run_cost_what_scoring_them_takes(
+    limit: int, trial_tokens: int, finalist: int, top: int, count: int, tokens: int
+) -> None:
+    budget, reused = TokenBudget(limit, trial_tokens, finalist, top), ReusedTrials(count, tokens)
+    promised = budget.count_trials(reused)
+    assert promised == 0 or budget.count_tokens(promised, reused) <= limit
+    assert budget.count_tokens(promised + 1, reused) > limit
+    ended = [trial(number, None if number else tokens, origin=f"run#{number}") for number in range(count)]
+    while budget.has_room(ended):
+        ended.append(trial(len(ended), trial_tokens))
+    assert len(ended) == count + promised
 
 
 def test_the_search_ends_before_the_trial_that_would_exceed_it(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from aftermix.jobs.search.baselines import (
 )
 from aftermix.jobs.verify.expert_training import adopt_training
 from aftermix.jobs.verify.training_file import read_expert_tokens, training_config
-from aftermix.search.budget import build_budget
 
 MIXTURE = "mixture"
 """Name of a training that is only timed."""
@@ -54,31 +53,6 @@ def _count_baselines(config: Config) -> int:
     roles = {vector.role for vector in config.vectors.values()}
     tuned = 2 + ("instruction" in roles) + (roles == {"instruction", "expert"})
     return len(list(list_fixed_baselines(config))) + tuned
-
-
-def describe_runs(config: Config, items: Mapping[str, Mapping[str, int]], *, trial: int, finalist: int) -> str:
-    """`57 of 100 runs x 300 search items, 3 finalists x 900 select items: 1,200,000 of 1,300,000 tokens`
-
-    `trial` and `finalist` are the tokens of one measurement of each, as of `search.budget_tokens`.
-    """
-    search = config.search
-    runs, limit = count_runs(config, trial=trial, finalist=finalist), search.budget_tokens
-    finalists = min(search.top, max(runs, 1))
-    search_items, select_items = (sum(counts[split] for counts in items.values()) for split in ("search", "select"))
-    cut = f"{runs:,} of {search.trials:,}" if runs < search.trials else f"{runs:,}"
-    within = f" of {limit:,}" if limit is not None else ""
-    return (
-        f"{cut} runs x {search_items:,} search items, {finalists} finalists x {select_items:,} select items: "
-        f"{runs * trial + finalists * finalist:,}{within} tokens"
-    )
-
-
-def count_runs(config: Config, *, trial: int, finalist: int) -> int:
-    """Trials of a search as its budget allows. Raises :class:`ConfigError` for a budget that two trials exceed."""
-    search = config.search
-    if search.budget_tokens is None:
-        return search.trials
-    return min(search.trials, build_budget(search, trial_tokens=trial, finalist_tokens=finalist).count_trials())
 
 
 def count_at_once(config: Config, workers: int, *, batches: bool) -> dict[Split, float]:

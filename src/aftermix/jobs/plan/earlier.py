@@ -15,10 +15,11 @@ from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.provenance import resolve_defaults
 from aftermix.jobs.run_folder.comparison import refuse_other_vectors
-from aftermix.jobs.search.beginning.missing_tasks import SPLIT
+from aftermix.jobs.search.beginning.missing_tasks import SPLIT, list_task_places
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring
 from aftermix.jobs.search.earlier_run import import_comparable_trials
 from aftermix.jobs.search.score_lock import build_evaluation_lock
+from aftermix.search.budget import ReusedTrials
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.space import SearchSpace
 
@@ -35,13 +36,26 @@ class EarlierScores:
     """Merges that are scored on tasks which the earlier run has no scores of."""
     rescored_tokens: int = 0
     """Tokens of that."""
+    rescored_positions: int = 0
+    """The same as `search.budget_tokens` counts them."""
+
+    @property
+    def reused(self) -> ReusedTrials:
+        """These merges as a budget has them."""
+        return ReusedTrials(self.taken, self.rescored_positions)
 
     def add_missing(self, tasks: Collection[str], model: ModelEvaluator) -> EarlierScores:
         """These merges, scored on `tasks` alone where there are any."""
         if not tasks or not self.taken:
             return self
         tokens = model.suite.count_tokens(SPLIT, model.engine.lm)
-        return replace(self, rescored=self.taken, rescored_tokens=self.taken * sum(tokens[task] for task in tasks))
+        positions = model.count_positions(SPLIT, list_task_places(model, tasks))
+        return replace(
+            self,
+            rescored=self.taken,
+            rescored_tokens=self.taken * sum(tokens[task] for task in tasks),
+            rescored_positions=self.taken * positions,
+        )
 
 
 def count_earlier_scores(source: Path, evaluator: MergeEvaluator, *, space: SearchSpace | None) -> EarlierScores:

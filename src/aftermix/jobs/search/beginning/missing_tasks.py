@@ -6,7 +6,7 @@ run's own journal begins when all of them are there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -107,7 +107,7 @@ class MissingTaskScorer:
         )
 
 
-def list_task_places(evaluator: ModelEvaluator, tasks: Sequence[str]) -> ItemPlaces:
+def list_task_places(evaluator: ModelEvaluator, tasks: Collection[str]) -> ItemPlaces:
     """All search items of `tasks`, and none of the others."""
     return {
         name: tuple(range(len(items.of(SPLIT)))) if name in tasks else ()
