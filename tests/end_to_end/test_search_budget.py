@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,34 @@ def test_a_budget_is_planned_kept_and_grown(
     assert run_cli("search", write_file(tmp_path, family, tasks), "--resume", run) == 0
     assert list_weights(run) == list_weights(whole)
     assert read_certificate(run)["status"] == "trials"
+
+
+def test_the_first_design_follows_from_the_trials_that_the_budget_buys(
+    tmp_path: Path, family: Family, tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    response = {"strategy": "response", "startup": None, "trials": 40, "top": 1}
+    assert (
+        run_cli("search", write_file(tmp_path, family, tasks, **response, budget_tokens=9), "-o", tmp_path / "none")
+        == 2
+    )
+    costs = re.search(r"\(([\d,]+) each on the search items, ([\d,]+) each", capsys.readouterr().err)
+    assert costs is not None
+    trial, finalist = (int(cost.replace(",", "")) for cost in costs.groups())
+
+    # Forty trials would begin with eight merges, of which six buy no choice; six begin with four.
+    run, file = tmp_path / "run", write_file(tmp_path, family, tasks, **response, budget_tokens=6 * trial + finalist)
+    assert run_cli("search", file, "-o", run) == 0
+    lines = read_lines(run)
+    assert [line["origin"] for line in lines[:4]] == ["base", "prior", "prior", "startup"]
+    assert {line["origin"] for line in lines[4:]} <= {"sampled optimum", "sampler"}
+    assert len(lines) == 6
+
+    # It is the run's, whatever it may spend when it goes on.
+    assert load_config(run / "config.yaml").search.startup == 4
+    assert run_cli("search", write_file(tmp_path, family, tasks, **response | {"trials": 7}), "--resume", run) == 0
+    assert load_config(run / "config.yaml").search.startup == 4
+    assert read_lines(run)[:6] == lines
+    assert read_lines(run)[6]["origin"] in ("sampled optimum", "sampler")
 
 
 def test_a_budget_below_two_trials_writes_nothing(

@@ -80,7 +80,7 @@ class SearchConfig(ConfigSection):
     """Trials of this run; with `--from`, new trials on top of the re-scored ones."""
     startup: Annotated[int, Field(ge=0)] | None = None
     """Trials of the first design, priors before scattered points; null is 20, and where the strategy is `response`
-    `max(2 d + 2, 8)` in `d` dimensions, or fewer where `trials` are few."""
+    `max(2 d + 2, 8)` in `d` dimensions, or fewer where `trials` are few, or those that `budget_tokens` buys."""
     top: Count = 3
     """Best distinct trials that are measured again on the select items."""
     preset: Literal["default", "paper"] = "default"

@@ -25,16 +25,16 @@ def list_budget_notes(config: Config, suite: EvaluationSuite, lm: Any) -> Iterat
     finalist = count_finalist_positions(suite, lm, config.search, keeps_answers=True)
     budget = build_budget(config.search, trial_tokens=trial, finalist_tokens=finalist)
 
-    design = min(_count_design(config), config.search.trials)
+    design = min(_count_design(config, budget), config.search.trials)
     if budget.count_trials() < design:
         yield _describe_shortage(budget, design)
 
 
-def _count_design(config: Config) -> int:
+def _count_design(config: Config, budget: TokenBudget) -> int:
     """Merges of the first design; 0 for random points, which are one long design."""
     search = config.search
     if search.strategy == "response" and search.startup is None:
-        return count_first_design(build_space(config), search.trials)
+        return count_first_design(build_space(config), min(search.trials, budget.count_trials()))
     return 0 if search.strategy == "random" else search.startup_trials
 
 

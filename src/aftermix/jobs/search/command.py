@@ -25,6 +25,7 @@ from aftermix.jobs.run_folder.opening import (
     read_source,
 )
 from aftermix.jobs.run_folder.settling import settle_for_run
+from aftermix.jobs.search.beginning.budgeted_design import settle_design
 from aftermix.jobs.search.beginning.missing_tasks import MissingTaskScorer
 from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring, describe_rescoring, set_no_trials
@@ -114,6 +115,9 @@ def _search(
     if not trials_stated and not (resume and read_run_config(run).search.trials):
         evaluator = _settle_trials(evaluator, run, source, earlier, space=space, log=log)
     budget = _open_budget(evaluator, run)
+    requests = None if resume else evaluator.tabulate_requests()
+    evaluator = settle_design(evaluator, budget, requests, earlier, space=space, objectives=objectives)
+
     # The folder is made last: whatever is refused leaves nothing behind.
     open_run_folder(
         session,
@@ -123,7 +127,7 @@ def _search(
         inputs=evaluator.inputs,
         split=split,
         evaluation=evaluation,
-        requests=None if resume else evaluator.tabulate_requests(),
+        requests=requests,
         source=source,
     )
     with hire_workers(evaluator, run, space, for_search=True) as measuring:

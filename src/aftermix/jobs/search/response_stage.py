@@ -72,7 +72,7 @@ class ResponseStage:
         if not keeps_answers(proposer.run):
             progress.say("strategy: tpe in place of response, which needs scores and log-likelihoods of items.")
             return False
-        share = measure_likelihood_share(proposer.run, proposer.objectives)
+        share = measure_likelihood_share(read_requests(proposer.run), proposer.objectives)
         if share < LEAST_SHARE:
             progress.warn(
                 f"strategy: tpe in place of response: tasks of choices hold {share:.0%} of the objective, and what is "
@@ -111,14 +111,21 @@ class ResponseStage:
 
     @hold_one_thread()
     def conclude(self, trials: Sequence[Trial]) -> ResponseConclusion:
-        """Fit once more, store the model in the run, and rank the trials by it."""
-        run, proposer = self.proposer.run, self.proposer
+        """As :meth:`judge`, with the model stored in the run."""
+        conclusion = self.judge(trials)
+        if conclusion.fitted is not None:
+            write_response(conclusion.fitted)
+        return conclusion
+
+    @hold_one_thread()
+    def judge(self, trials: Sequence[Trial]) -> ResponseConclusion:
+        """Fit once more, and rank the trials by the model; nothing is written."""
+        proposer = self.proposer
         runs = sum(trial.is_complete for trial in trials)
-        fitted = proposer.fit(trials) if keeps_answers(run) else None
+        fitted = proposer.fit(trials) if keeps_answers(proposer.run) else None
         if fitted is None:
             return ResponseConclusion(runs)
 
-        write_response(fitted)
         summary = summarise_response(fitted)
         if not proposer.objectives.is_single:
             return ResponseConclusion(runs, fitted, summary)

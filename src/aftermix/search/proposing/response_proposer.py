@@ -17,7 +17,7 @@ from aftermix.response.draws import draw_objective
 from aftermix.response.proposals import choose_sampled_optima, find_front
 from aftermix.response.response_model import sum_weighted
 from aftermix.response.surface.coordinates import MergeCoordinates
-from aftermix.runs.answers.reading import read_requests
+from aftermix.runs.answers.requests import RequestTable
 from aftermix.runs.trials import Point, Suggestion, Trial
 from aftermix.search.batches import ProposeBatch
 from aftermix.search.objective import ObjectiveSet
@@ -165,11 +165,10 @@ class ResponseProposer:
         return generator(self.config.seed, *purpose)
 
 
-def measure_likelihood_share(run: Path, objectives: ObjectiveSet) -> float:
-    """The share of the objectives that tasks of choices and of texts hold, by the requests of the run; the least of
+def measure_likelihood_share(requests: RequestTable, objectives: ObjectiveSet) -> float:
+    """The share of the objectives that tasks of choices and of texts hold, by the `requests` of the run; the least of
     several. Their scores are read off the log-likelihoods.
     """
-    requests = read_requests(run)
     return min(
         sum(share for task, share in goal.shares.items() if requests[task].follows_likelihood)
         for goal in objectives.goals

@@ -260,7 +260,7 @@ def test_a_budget_is_held_against_two_trials_and_the_first_design(search_file: d
         plan(load_config(write(tmp_path, search_file)))
     assert list(error.value.problems) == refused
 
-    # The number of the refusal is right: a token less is refused, and five trials end within the design of eight.
+    # The number of the refusal is right: a token less is refused, and two trials end within the least design.
     least = int(refused[0].found.split("at least ")[1].split(", which")[0].replace(",", ""))
     search_file["search"]["budget_tokens"] = least - 1
     assert [problem.where for problem in examine(tmp_path, search_file).problems] == ["search.budget_tokens"]
@@ -268,7 +268,7 @@ def test_a_budget_is_held_against_two_trials_and_the_first_design(search_file: d
     short = examine(tmp_path, search_file)
     assert short.problems == []
     (note,) = [note for note in short.notes if note.where == "search.budget_tokens"]
-    assert f"is {least:,}, which 2 trials take; the first design alone has 8, and takes " in note.found
+    assert f"is {least:,}, which 2 trials take; the first design alone has 4, and takes " in note.found
 
     enough = int(note.found.split("and takes ")[1].split(" with")[0].replace(",", ""))
     for changed in ({"budget_tokens": enough}, {"startup": 2}, {"strategy": "random"}, {"trials": 2}):
