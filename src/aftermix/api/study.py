@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     import pandas
     import torch
 
+    from aftermix.api.shown_scores import PredictedMerge
+    from aftermix.runs.answers.certificate_records import CertificateRecord
     from aftermix.search.objective import ObjectiveSet
+    from aftermix.search.proposing.response_proposer import ResponseProposer
 
 Scores = Mapping[str, float | Sequence[float | None] | Mapping[str, Any]]
 """Task -> its score, or the scores of its items, or scores with log-likelihoods (:mod:`aftermix.api.told_answers`)."""
@@ -190,26 +193,53 @@ class Study:
         """The merge of a told point."""
         return self._merge(trial.point)
 
+    def predict(self, weights: Mapping[str, float]) -> PredictedMerge:
+        """Scores of the merge at `weights` in the units that were told, with 95 % intervals; no model is run.
+
+        An interval is of the metric over other items of the same kind, as `aftermix predict` gives it for a run. A
+        vector that is not named weighs 0; searched settings are those of :attr:`best`. Raises :class:`SearchError` for
+        fewer than four told points with log-likelihoods, and for a vector that the study has not.
+        """
+        from aftermix.api.shown_scores import PredictedMerge
+        from aftermix.jobs.search.named_weights import complete_point
+        from aftermix.jobs.search.predict import predict_point
+        from aftermix.response.response_model import LEAST_MERGES
+
+        proposer, full = self._open_response(), complete_point(weights, self._space)
+        fitted = proposer.fit(self._trials)
+        if fitted is None:
+            found = f"expected {LEAST_MERGES} points with log-likelihoods, found fewer"
+            raise SearchError("study", found, "Ask for more, and tell them.")
+
+        point = Point(full, self.best.settings if self.best is not None else self._space.choose_start())
+        record = predict_point(point, fitted.model, fitted.coordinates, space=self._space, objectives=fitted.objectives)
+        return PredictedMerge.model_validate(record.model_dump(exclude_unset=True))
+
+    def certificate(self) -> CertificateRecord:
+        """Bound on what any merge within the ranges gains over :attr:`best`, as a search has it of its winner.
+
+        `bound`, in the unit of the objective, is the 95 % quantile of `max_w f(w) - f(best)` over draws of the response
+        and of other items of the same kind; `bound_items_fixed` the same on the items that were told. `status` is `met`
+        where further points tell less than `precision`, `flat` where a prior is as good as any merge, else `trials`;
+        :attr:`CertificateRecord.is_met` says when to stop asking. Before four points, and where the response predicts
+        too little or :attr:`best` lies outside of the ranges, `model` is `none` and there is no bound.
+
+        Raises :class:`SearchError` for a study without log-likelihoods.
+        """
+        from aftermix.jobs.search.response_stage import ResponseStage
+
+        stage = ResponseStage(self._open_response())
+        best = self.best
+        return stage.certify(stage.judge(self._trials), -1 if best is None else best.number)
+
     # What is proposed
 
     def _suggest(self, count: int) -> list[Suggestion]:
         if self.config.search.strategy != "response":
             return self._suggest_by_sampler(self._trials, count)
 
-        from aftermix.search.proposing.response_fit import build_coordinates
-        from aftermix.search.proposing.response_proposer import ResponseProposer
-
         assert self._folder is not None  # noqa: S101 - made at the start; for the type checker
-        proposer = ResponseProposer(
-            run=self._folder.path,
-            space=self._space,
-            coordinates=build_coordinates(self._space, normalised=self._recipe.method.divides_by_weights),
-            config=self.config.search,
-            objectives=self._build_objectives(self._tasks),
-            tasks=self._tasks,
-            fall_back=self._suggest_by_sampler,
-            ends=False,
-        )
+        proposer = self._open_proposer(self._folder)
         suggestions: list[Suggestion] = []
         while len(suggestions) < count:  # the end of the first design is a batch of its own
             running = [*self._list_open(), *(suggestion.point for suggestion in suggestions)]
@@ -218,6 +248,28 @@ class Study:
                 break
             suggestions += batch
         return suggestions
+
+    def _open_proposer(self, folder: StudyFolder) -> ResponseProposer:
+        from aftermix.search.proposing.response_fit import build_coordinates
+        from aftermix.search.proposing.response_proposer import ResponseProposer
+
+        return ResponseProposer(
+            run=folder.path,
+            space=self._space,
+            coordinates=build_coordinates(self._space, normalised=self._recipe.method.divides_by_weights),
+            config=self.config.search,
+            objectives=self._build_objectives(self._tasks),
+            tasks=self._tasks,
+            fall_back=self._suggest_by_sampler,
+            ends=False,
+        )
+
+    def _open_response(self) -> ResponseProposer:
+        """The response to what was told. Raises :class:`SearchError` where no log-likelihoods are kept."""
+        if self._folder is None or self._requests is None:
+            found = "expected log-likelihoods of items, found a study that has none"
+            raise SearchError("study", found, "Tell them, and open the study by `strategy: response` or with `output`.")
+        return self._open_proposer(self._folder)
 
     def _suggest_by_sampler(self, trials: Sequence[Trial], count: int) -> list[Suggestion]:
         from aftermix.search.sampler import suggest

@@ -53,6 +53,38 @@ def test_the_response_proposes_where_it_expects_the_best(family: Family) -> None
     best = max(np.mean(answer({"a": a, "b": b})["scores"]) for a in np.linspace(0, 1, 9) for b in np.linspace(0, 1, 9))
     assert study.best.values[0] >= best - 1 / ITEMS
 
+    # It knows what a merge scores that it never asked for, and how little is left to find.
+    between = {"a": 0.45, "b": 0.35}
+    predicted = study.predict(between)
+    assert predicted.objective.low < np.mean(answer(between)["scores"]) < predicted.objective.high
+    assert predicted.objective.mean == pytest.approx(predicted.tasks["task"].mean)
+    assert predicted.inside
+    assert study.predict({"a": 1.5}).weights == {"a": 1.5, "b": 0.0}
+    assert not study.predict({"a": 1.5}).inside
+    certificate = study.certificate()
+    assert (certificate.model, certificate.runs, certificate.items) == ("response", 16, ITEMS)
+    assert certificate.bound_items_fixed is not None
+    assert certificate.bound is not None
+    assert 0 <= certificate.bound_items_fixed <= certificate.bound < 0.25
+    with pytest.raises(SearchError, match=r"expected a vector of the run \(a, b\), found 'c'"):
+        study.predict({"c": 1.0})
+
+
+def test_before_four_points_nothing_is_predicted_and_nothing_bounded(family: Family) -> None:
+    study = open_study(family)
+    (point,) = study.ask()
+    for call in (lambda: study.predict({"a": 0.5}), study.certificate):
+        with pytest.raises(
+            SearchError, match="expected log-likelihoods of items, found a study that has none. Tell th"
+        ):
+            call()
+    study.tell(point.number, {"task": answer(point.weights)})
+    with pytest.raises(SearchError, match="expected 4 points with log-likelihoods, found fewer"):
+        study.predict({"a": 0.5})
+    certificate = study.certificate()
+    assert (certificate.status, certificate.model, certificate.bound, certificate.runs) == ("trials", "none", None, 1)
+    assert not certificate.is_met
+
 
 def test_open_points_are_no_reason_to_ask_for_the_same_again(family: Family) -> None:
     study = open_study(family)

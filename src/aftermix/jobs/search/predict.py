@@ -60,9 +60,20 @@ def predict(run: Path, weights: Mapping[str, float]) -> PredictionRecord:
     full = complete_point(weights, space)
     model, coordinates = open_response(read, space)
 
-    settings = choose_run_settings(read, space)
-    point = Point(full, settings)
+    point = Point(full, choose_run_settings(read, space))
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(model.tasks))
+    return predict_point(point, model, coordinates, space=space, objectives=objectives)
+
+
+def predict_point(
+    point: Point,
+    model: ResponseModel,
+    coordinates: MergeCoordinates,
+    *,
+    space: SearchSpace,
+    objectives: ObjectiveSet,
+) -> PredictionRecord:
+    """Predict the merge at `point` by a fitted `model`: the first objective, and every task in its metric's unit."""
     located = locate_points(coordinates, [point])
     first = objectives.goals[0]
 
@@ -71,13 +82,13 @@ def predict(run: Path, weights: Mapping[str, float]) -> PredictionRecord:
     tasks = predict_scores(model, located, scores)
     objective = tasks.pop("")
     return PredictionRecord(
-        weights=full,
+        weights=dict(point.weights),
         objective=PredictedScoreRecord(**_take_first(objective)),
         tasks={
             name: PredictedTaskRecord(**_take_first(score), used=model.tasks[name].used)
             for name, score in tasks.items()
         },
-        inside=space.contains(full, settings),
+        inside=space.contains(point.weights, point.settings),
     )
 
 
