@@ -19,8 +19,9 @@ import torch
 from aftermix.checkpoints.pool import open_pool
 from aftermix.checkpoints.shards import DTYPE_NAMES, TensorSpec, name_shards, plan_shards, write_index
 from aftermix.config import Config, MergeConfig, VectorConfig
-from aftermix.merging.merge import Merger, stream_merged_pieces
+from aftermix.merging.merge import Merger
 from aftermix.merging.recipe import MergeRecipe
+from aftermix.merging.stream import stream_merged_pieces
 
 WEIGHT = 0.25
 SHARD_BYTES = 5 * 10**9

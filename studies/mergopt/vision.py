@@ -13,8 +13,9 @@ from transformers import ViTForImageClassification
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.files import fingerprint
-from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.merge import Merger
 from aftermix.merging.recipe import MergeRecipe
+from aftermix.merging.stream import stream_merged_tensors
 from studies.mergopt.bench import NotMeasured
 from studies.mergopt.measure import Grouped, whole
 from studies.mergopt.methods import METHODS, Method, lowest

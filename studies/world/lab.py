@@ -16,8 +16,9 @@ from aftermix.evaluation.suites.harness_suite import HarnessSuite
 from aftermix.files import fingerprint
 from aftermix.jobs.calibrate.command import calibrate
 from aftermix.jobs.evaluator import ModelEvaluator
-from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.merge import Merger
 from aftermix.merging.recipe import MergeRecipe
+from aftermix.merging.stream import stream_merged_tensors
 from aftermix.saliency.storage import StoredStatistics, read_statistics
 from studies.world.bits import HeldOut, bits_per_byte
 from studies.world.data import texts_of

@@ -22,9 +22,10 @@ from aftermix.evaluation.engines.hf import HuggingFaceEngine
 from aftermix.evaluation.engines.live_weights import LiveWeights
 from aftermix.jobs.doctor.command import doctor
 from aftermix.jobs.merge.command import merge
-from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.merge import Merger
 from aftermix.merging.prepared import prepare_vectors
 from aftermix.merging.recipe import MergeRecipe
+from aftermix.merging.stream import stream_merged_tensors
 from contracts.families import CAUSAL, FAMILIES, IMAGE_TOKEN, IMAGES, PAIRED, TOKENS, Family
 from contracts.named_families import COMPARING, HEARING, NAMED, SEEING
 

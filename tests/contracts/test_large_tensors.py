@@ -13,11 +13,12 @@ from aftermix.checkpoints.pool import ModelPool, open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError
 from aftermix.merging.blocks import list_block_spans
-from aftermix.merging.merge import Merger, stream_merged_pieces, stream_merged_tensors
+from aftermix.merging.merge import Merger
 from aftermix.merging.methods import METHODS, bind
 from aftermix.merging.prepared import prepare_vectors
 from aftermix.merging.prepared_gpu import ResidentVectors
 from aftermix.merging.recipe import MergeRecipe
+from aftermix.merging.stream import stream_merged_pieces, stream_merged_tensors
 
 SHAPES = {
     "layers.0.a.weight": ((500, 700), torch.bfloat16),

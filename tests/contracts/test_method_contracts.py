@@ -15,11 +15,12 @@ from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError, MergeError
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.merge.statistics import open_merger
-from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.merge import Merger
 from aftermix.merging.methods import METHODS, bind
 from aftermix.merging.prepared import PreparedVectors, prepare_vectors
 from aftermix.merging.prepared_gpu import ResidentVectors, move_to_device
 from aftermix.merging.recipe import MergeRecipe
+from aftermix.merging.stream import stream_merged_tensors
 
 Family = Mapping[str, Path]
 Copied = Callable[[str], Path]

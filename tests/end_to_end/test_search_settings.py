@@ -248,8 +248,8 @@ def test_settings_of_the_combination_leave_the_prepared_vectors_as_they_are(
     from aftermix.jobs.evaluator import MergeEvaluator
     from aftermix.jobs.run_folder.opening import read_run_config
     from aftermix.jobs.search.space_from_config import build_space
-    from aftermix.merging.merge import stream_merged_tensors
     from aftermix.merging.recipe import MergeRecipe
+    from aftermix.merging.stream import stream_merged_tensors
     from aftermix.runs.trials import Point
 
     config = read_run_config(run)

@@ -15,8 +15,9 @@ from aftermix.config import Config, EvaluateConfig
 from aftermix.config.places import Weight, describe_weight
 from aftermix.extras import refuse_missing_extra
 from aftermix.jobs.merge.statistics import open_merger
-from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.merge import Merger
 from aftermix.merging.recipe import MergeRecipe, check_weights
+from aftermix.merging.stream import stream_merged_tensors
 
 
 class Merged:

@@ -19,10 +19,10 @@ from aftermix.errors import AftermixError
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.mergekit.reading import load_recipe
-from aftermix.merging.merge import stream_merged_tensors
 from aftermix.merging.prepared import prepare_vectors
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.merging.rules.places import ModelPlaces
+from aftermix.merging.stream import stream_merged_tensors
 
 Family = Mapping[str, Path]
 Tensors = dict[str, torch.Tensor]

@@ -138,8 +138,9 @@ def _choose_best(
     from aftermix.jobs.evaluate.opening import open_task_suite
     from aftermix.jobs.evaluate.own_tasks import settle_tasks
     from aftermix.jobs.evaluator import ModelEvaluator
-    from aftermix.merging.merge import Merger, stream_merged_tensors
+    from aftermix.merging.merge import Merger
     from aftermix.merging.recipe import MergeRecipe
+    from aftermix.merging.stream import stream_merged_tensors
     from aftermix.runs.trials import average_scores
     from aftermix.search.objective import ObjectiveSet
 

@@ -16,8 +16,9 @@ from aftermix.checkpoints.safe_files import InputStamps
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import CheckpointError
 from aftermix.jobs.orders.opened import MergedTensors, OpenedMerges, Place
-from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.merge import Merger
 from aftermix.merging.recipe import MergeRecipe
+from aftermix.merging.stream import stream_merged_tensors
 
 KEY = "the model"
 """Name of a rival among the vectors of its pool: no vector of a file has it."""

@@ -27,12 +27,13 @@ from aftermix.jobs.merge.sentence_modules import plan_merged_modules
 from aftermix.jobs.merge.statistics import open_merger
 from aftermix.jobs.provenance import format_recipe, hash_weight_files, lock
 from aftermix.merging.blocks import list_block_spans
-from aftermix.merging.exclusive_check import ExclusiveCheck
-from aftermix.merging.merge import Merger, stream_merged_pieces
-from aftermix.merging.merged_block import MergedBlock
+from aftermix.merging.merge import Merger
 from aftermix.merging.recipe import MergeRecipe, Weights, check_weights
-from aftermix.merging.rounding_tally import RoundingTally
-from aftermix.merging.shares import ShareTally, build_share_record, describe_fallbacks, drops_entries
+from aftermix.merging.stream import stream_merged_pieces
+from aftermix.merging.watchers.exclusive_check import ExclusiveCheck
+from aftermix.merging.watchers.merged_block import MergedBlock
+from aftermix.merging.watchers.rounding_tally import RoundingTally
+from aftermix.merging.watchers.shares import ShareTally, build_share_record, describe_fallbacks, drops_entries
 from aftermix.progress import bar
 from aftermix.runs.input_records import LOCK_FILE
 from aftermix.runs.reader import RunResult

@@ -9,8 +9,9 @@ import torch
 from aftermix.checkpoints.model import TensorInfo, read_tensor
 from aftermix.checkpoints.pool import refuse_non_finite
 from aftermix.merging.blocks import list_block_spans
-from aftermix.merging.merge import BlockTask, Merger, TensorPlan
+from aftermix.merging.merge import Merger
 from aftermix.merging.recipe import Weights
+from aftermix.merging.stream import BlockTask, TensorPlan
 from aftermix.merging.temporaries import widen
 
 

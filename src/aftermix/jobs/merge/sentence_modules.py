@@ -14,9 +14,10 @@ from aftermix.checkpoints.names import build_matcher
 from aftermix.checkpoints.pool import ModelPool
 from aftermix.config import MergeConfig
 from aftermix.errors import Problem
-from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.merge import Merger
 from aftermix.merging.recipe import Weights
 from aftermix.merging.saliency import MissingStatistics
+from aftermix.merging.stream import stream_merged_tensors
 
 
 def find_unscored_modules(pool: ModelPool, config: MergeConfig) -> list[Problem]:

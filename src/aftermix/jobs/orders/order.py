@@ -10,8 +10,9 @@ from aftermix.config import Config
 from aftermix.config.places import place_weights
 from aftermix.jobs.orders.opened import MergedTensors, OpenedMerges, Place
 from aftermix.jobs.search.baselines import BaselineMerge
-from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.merge import Merger
 from aftermix.merging.recipe import MergeRecipe, Weights
+from aftermix.merging.stream import stream_merged_tensors
 from aftermix.runs.trials import Point
 
 

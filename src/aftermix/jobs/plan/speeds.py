@@ -13,7 +13,8 @@ from aftermix.config import Config, TrainConfig
 from aftermix.errors import AftermixError
 from aftermix.jobs.plan.counts import MIXTURE
 from aftermix.merging.blocks import list_block_spans
-from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.merge import Merger
+from aftermix.merging.stream import stream_merged_tensors
 from aftermix.training.base_model import open_base
 
 SAMPLE_S = 2.0

@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, MergeError
-from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.merge import Merger
 from aftermix.merging.methods import bind
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.merging.rules.inter import consensus
 from aftermix.merging.rules.intra import TensorKey, band, magnitude_sampled
+from aftermix.merging.stream import stream_merged_tensors
 from aftermix.merging.topk.magnitude import TensorBlocks
 from aftermix.merging.topk.rows import rank_by_row
 from aftermix.seeds import keep_mask

@@ -15,10 +15,11 @@ from hypothesis.extra import numpy as hnp
 from aftermix.checkpoints.pool import open_pool
 from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, MergeError
-from aftermix.merging.merge import Merger, stream_merged_tensors
+from aftermix.merging.merge import Merger
 from aftermix.merging.methods import bind
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.merging.rules.exclusive import compute_shifts, exclusive
+from aftermix.merging.stream import stream_merged_tensors
 from aftermix.merging.topk.magnitude import TensorBlocks
 from aftermix.merging.topk.scores import ScoredEntries
 

@@ -17,14 +17,15 @@ from aftermix.config import Config, MergeConfig, VectorConfig
 from aftermix.errors import AftermixError, MergeError
 from aftermix.jobs.merge.command import merge
 from aftermix.jobs.merge.statistics import open_merger
-from aftermix.merging.exclusive_check import ExclusiveCheck
-from aftermix.merging.merge import Merger, stream_merged_pieces
-from aftermix.merging.merged_block import MergedBlock
+from aftermix.merging.merge import Merger
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.merging.rules.exclusive import ExclusivePruner, exclusive
-from aftermix.merging.shares import ShareTally
+from aftermix.merging.stream import stream_merged_pieces
 from aftermix.merging.topk.magnitude import TensorBlocks
 from aftermix.merging.topk.scores import ScoredEntries
+from aftermix.merging.watchers.exclusive_check import ExclusiveCheck
+from aftermix.merging.watchers.merged_block import MergedBlock
+from aftermix.merging.watchers.shares import ShareTally
 
 Family = Mapping[str, Path]
 Change = Callable[[MergedBlock], MergedBlock]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from aftermix.cli import cli
 from aftermix.config import Config, MergeConfig, VectorConfig, as_yaml_values
 from aftermix.jobs.merge.command import merge
-from aftermix.merging.shares import find_kind
+from aftermix.merging.watchers.shares import find_kind
 from aftermix.yaml_file import parse_yaml
 
 Family = Mapping[str, Path]

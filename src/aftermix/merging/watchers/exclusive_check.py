@@ -15,10 +15,10 @@ import torch
 from aftermix.checkpoints.model import Span, TensorInfo
 from aftermix.errors import MergeError
 from aftermix.merging.merge import Merger
-from aftermix.merging.merged_block import MergedBlock
 from aftermix.merging.recipe import Weights
 from aftermix.merging.temporaries import widen
 from aftermix.merging.topk.magnitude import count_share
+from aftermix.merging.watchers.merged_block import MergedBlock
 
 REPORT = "This is a fault of aftermix, not of your models: please report it with the recipe."
 

@@ -17,12 +17,12 @@ import numpy as np
 from aftermix.checkpoints.model import TensorInfo
 from aftermix.config.places import Weight
 from aftermix.merging.merge import Merger
-from aftermix.merging.merged_block import MergedBlock
 from aftermix.merging.methods import BoundMethod
 from aftermix.merging.recipe import Weights
 from aftermix.merging.rules.exclusive import BLOCK_INDEX, ExclusivePruner
 from aftermix.merging.rules.intra import keep_all
 from aftermix.merging.saliency import ChannelImportance, MissingStatistics, choose_ranking
+from aftermix.merging.watchers.merged_block import MergedBlock
 from aftermix.runs.share_records import (
     KindSharesRecord,
     LayerSharesRecord,

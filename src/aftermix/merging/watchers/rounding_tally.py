@@ -9,7 +9,7 @@ from threading import Lock
 import torch
 
 from aftermix.checkpoints.formats.spans import list_sample_spans
-from aftermix.merging.merged_block import MergedBlock
+from aftermix.merging.watchers.merged_block import MergedBlock
 
 SMALL = 0.01
 """A share of the norm below which nothing is advised."""

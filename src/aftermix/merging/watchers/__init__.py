@@ -1,0 +1,1 @@
+"""Whoever counts or checks while a merge runs: each is shown every block of it."""
