@@ -11,7 +11,7 @@ from aftermix.config import parse_config
 from aftermix.errors import AftermixError, join_place
 from aftermix.jobs.run_folder.comparison import refuse_difference
 from aftermix.jobs.train.expert_data import DatasetSources
-from aftermix.report.tables import format_point
+from aftermix.report.tables.points import format_point
 from aftermix.runs.trials import quote_setting
 from aftermix.search.space import NumberRange, SearchSpace
 from aftermix.training.data.mixture import check_ratios

@@ -8,7 +8,6 @@ from pathlib import PurePath
 
 from aftermix.config import SEARCH_EXCLUDE, Dimension, SearchConfig
 from aftermix.files import shorten_path
-from aftermix.report import tables
 from aftermix.report.certificate_text import describe_certificate
 from aftermix.report.elimination_text import describe_elimination
 from aftermix.report.number_format import ScoreScale, choose_scale, format_count, format_setting
@@ -17,6 +16,18 @@ from aftermix.report.reused_text import compose_reused
 from aftermix.report.sections.compared import compose_rival_lead
 from aftermix.report.sections.mixture import is_mixture
 from aftermix.report.sections.mixture_tree import count_searched_groups
+from aftermix.report.tables.cost import RunCost, summarise_cost
+from aftermix.report.tables.ended_trials import FailureRow, OriginRow, count_origins, list_failures
+from aftermix.report.tables.models import (
+    CandidateRow,
+    ModelRow,
+    build_candidate_rows,
+    build_model_rows,
+    list_tasks,
+    list_whole_tasks,
+)
+from aftermix.report.tables.nested_values import flatten
+from aftermix.report.tables.vectors import VectorRow, build_vector_rows
 from aftermix.report.trials import select_measured
 from aftermix.report.usage import UsageCommands, build_usage
 from aftermix.report.verdict import (
@@ -53,15 +64,15 @@ class ReportContext:
     judged: JudgedResult | None
     """Winner and baselines with the measure that they are compared by."""
     tasks: tuple[str, ...]
-    models: tuple[tables.ModelRow, ...]
-    vectors: tuple[tables.VectorRow, ...]
+    models: tuple[ModelRow, ...]
+    vectors: tuple[VectorRow, ...]
     weights_searched: bool
     ratios_note: str
-    candidates: tuple[tables.CandidateRow, ...]
+    candidates: tuple[CandidateRow, ...]
     elimination: str
     """A sentence on the finalists that were dropped; empty where all were measured at once."""
     optimism: str
-    origins: tuple[tables.OriginRow, ...]
+    origins: tuple[OriginRow, ...]
     progress: str
     certificate: tuple[str, ...]
     """Sentences on why the search ended and what is certain of its winner."""
@@ -69,8 +80,8 @@ class ReportContext:
     items: ItemsRecord | None
     metrics: dict[str, str]
     """Task -> the metric that counts, `metric,filter`; empty before the run has ended."""
-    cost: tables.RunCost | None
-    failures: tuple[tables.FailureRow, ...]
+    cost: RunCost | None
+    failures: tuple[FailureRow, ...]
     usage: UsageCommands
     model_files: tuple[str, ...]
     recipe: str
@@ -95,22 +106,22 @@ def build_context(run: RunContents) -> ReportContext:
         confidence=CONFIDENCE if best else "",
         objectives=names,
         judged=compared,
-        tasks=tables.list_tasks(best) if best else (),
-        models=tables.build_model_rows(compared.best, scale=compared.scale, task_scale=scale) if compared else (),
-        vectors=tables.build_vector_rows(run),
+        tasks=list_tasks(best) if best else (),
+        models=build_model_rows(compared.best, scale=compared.scale, task_scale=scale) if compared else (),
+        vectors=build_vector_rows(run),
         weights_searched=run.config.search.over.weights,
         ratios_note=(best and best.ratios_note) or "",
-        candidates=tables.build_candidate_rows(best, scale=scale) if best else (),
+        candidates=build_candidate_rows(best, scale=scale) if best else (),
         elimination=describe_elimination(best),
         optimism=" ".join(filter(None, (describe_fall(run, scale), describe_expected_optimism(best, scale)))),
-        origins=tables.count_origins(run.trials),
+        origins=count_origins(run.trials),
         progress=_describe_progress(run, scale),
         certificate=tuple(describe_certificate(best, scale)),
         merged=_list_merge_facts(run),
         items=run.items,
         metrics=dict(best.metrics) if best else {},
-        cost=tables.summarise_cost(run),
-        failures=tables.list_failures(run.trials),
+        cost=summarise_cost(run),
+        failures=list_failures(run.trials),
         usage=build_usage(run.folder),
         model_files=run.model_files,
         recipe=next((name for name in run.model_files if PurePath(name).suffix in (".yaml", ".yml")), ""),
@@ -120,7 +131,7 @@ def build_context(run: RunContents) -> ReportContext:
 
 def _list_provenance(run: RunContents) -> tuple[tuple[str, str], ...]:
     """Entries of the lock, its paths as everywhere on the page."""
-    pairs = tables.flatten(run.lock.model_dump(mode="json", exclude_unset=True)) if run.lock else ()
+    pairs = flatten(run.lock.model_dump(mode="json", exclude_unset=True)) if run.lock else ()
     return tuple((key, shorten_path(value, run=run.folder)) for key, value in pairs)
 
 
@@ -193,7 +204,7 @@ def _list_warnings(run: RunContents) -> tuple[str, ...]:
             "items that the search had already seen, so its select score is optimistic. Only the test items are unseen."
         )
 
-    whole = tables.list_whole_tasks(run.best) if run.best else ()
+    whole = list_whole_tasks(run.best) if run.best else ()
     if whole:
         warnings.append(
             f"{', '.join(whole)}: scored whole, as one number for all items of a split. No interval follows from it, "

@@ -35,7 +35,7 @@ from aftermix.report.sections.mixture_tree import TreeSection, build_tree_sectio
 from aftermix.report.sections.proxies import build_proxy_section
 from aftermix.report.sections.shares import build_share_section, read_shares
 from aftermix.report.sections.verification import build_verification_section, read_verification
-from aftermix.report.tables import list_weights
+from aftermix.report.tables.vectors import list_weights
 from aftermix.report.trials import find_nondominated, select_measured
 from aftermix.report.verdict import JudgedResult
 from aftermix.runs.mixture_records import MixtureRecord, TreeRecord

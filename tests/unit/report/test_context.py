@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aftermix.report import tables
 from aftermix.report.context import build_context, choose_run_scale
 from aftermix.report.number_format import POINTS, RAW, choose_scale, format_duration
+from aftermix.report.tables.cost import summarise_cost
+from aftermix.report.tables.vectors import WeightBar, place_bar
 from aftermix.report.trials import find_nondominated
 from aftermix.runs.reader import read_run
 from aftermix.runs.trials import Trial
@@ -119,13 +120,13 @@ def test_vectors_show_weight_ratio_and_tokens(make_run, edit_json):
     assert (ja.weight, ja.ratio, ja.tokens) == ("\N{MINUS SIGN}0.50", "0.0 %", "250.0 M")
     assert math.ratio == "100.0 %"
     # The track reaches from -0.5 to 1: zero lies a third of the way.
-    assert ja.bar == tables.WeightBar(left=0.0, width=33.33, zero=33.33)
-    assert it.bar == tables.WeightBar(left=33.33, width=40.0, zero=33.33)
+    assert ja.bar == WeightBar(left=0.0, width=33.33, zero=33.33)
+    assert it.bar == WeightBar(left=33.33, width=40.0, zero=33.33)
 
 
 def test_cost_leaves_out_imported_trials(make_run):
     run = read_run(make_run(trials=10, imported=5))
-    cost = tables.summarise_cost(run)
+    cost = summarise_cost(run)
     own = [trial.seconds for trial in run.trials if not trial.is_imported]
 
     assert cost.trials == 10
@@ -203,7 +204,7 @@ def test_front_agrees_with_the_definition(points):
 
 @given(st.floats(-2, 2), st.floats(-2, 1), st.floats(0.01, 2))
 def test_weight_bar_stays_on_its_track(value, low, span):
-    bar = tables.place_bar(value, low, low + span)
+    bar = place_bar(value, low, low + span)
 
     assert bar.left >= -0.01
     assert bar.left + bar.width <= 100.02

@@ -11,7 +11,7 @@ from scipy.stats.qmc import Sobol
 from aftermix.config import Config
 from aftermix.config.places import require_number
 from aftermix.report.number_format import format_setting
-from aftermix.report.tables import list_weights
+from aftermix.report.tables.vectors import list_weights
 from aftermix.report.trials import find_nondominated, select_measured
 from aftermix.response.surface.coordinates import Floats, MergeCoordinates, MergePoints
 from aftermix.runs.reader import RunContents

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup, escape
 
-from aftermix.report.tables import ScoreCell
+from aftermix.report.tables.models import ScoreCell
 
 TEXT, NUMBER = "text-align:left", "text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums"
 HEAD_CELL, CELL = Markup('<th style="{}">{}</th>'), Markup('<td style="{}">{}</td>')

@@ -13,7 +13,8 @@ from aftermix.config import Config
 from aftermix.config.places import Weight, describe_range, describe_weight, list_range_rules
 from aftermix.report.notebook.fragments import Cell, build_paragraph, build_table
 from aftermix.report.number_format import DASH, choose_scale, format_count, format_tokens, format_weight
-from aftermix.report.tables import ScoreCell, format_point
+from aftermix.report.tables.models import ScoreCell
+from aftermix.report.tables.points import format_point
 from aftermix.runs.trials import Trial
 
 LISTED = 5

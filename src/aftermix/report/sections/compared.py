@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from aftermix.report.number_format import DASH, ScoreScale, choose_scale, format_count, format_duration, format_tokens
-from aftermix.report.tables import format_weights
+from aftermix.report.tables.points import format_weights
 from aftermix.report.verdict import JudgedResult, judge_standing
 from aftermix.runs.reader import RunResult
 from aftermix.runs.records import AddedInstructionRecord, BestRecord, ComparedRecord, ScoresRecord

@@ -18,7 +18,7 @@ from aftermix.report.desk.marks import DeskMerge, list_merges, read_scores
 from aftermix.report.desk.payload import DeskScore, build_payload, build_score
 from aftermix.report.desk.position_text import format_choices, write_command, write_recipe
 from aftermix.report.number_format import DASH, POINTS, ScoreScale, format_weight
-from aftermix.report.tables import ScoreCell
+from aftermix.report.tables.models import ScoreCell
 from aftermix.report.trials import select_measured
 from aftermix.response.predictions import PredictedScores, predict_scores
 from aftermix.response.response_model import ResponseModel
