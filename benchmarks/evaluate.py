@@ -201,34 +201,6 @@ def _count_positions(lm: Any, score: Callable[[], list[Any]]) -> tuple[int, list
     return sum(counts), answers
 
 
-def main() -> None:
-    """Print a row for each model and way of showing examples."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = ", ".join(LARGE)
-    parser.add_argument("--models", nargs="+", default=["demo"], help=f"demo, {names} or folders (default: demo)")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for tasks and made models")
-    parser.add_argument("--items", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--shots", nargs="+", choices=SHOTS, default=list(SHOTS), help="examples (default: all)")
-    parser.add_argument("--memory", action="store_true", help="also the peak of memory, in processes of their own")
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
-    options = parse_options(parser, lambda folder: {"items": 4, "rounds": 1, "batch_size": 4, "folder": folder})
-
-    torch.set_num_threads(options.threads)
-    tasks = options.folder / "evaluate-tasks"
-    write_tasks(tasks)
-    if options.peak is not None:
-        way, shots = options.peak
-        model, given = find_model(options.models[0], options.folder), {"batch_size": options.batch_size}
-        print(measure_peak(model, shots, tasks, items=options.items, trees=way == "tree", **given))
-        return
-
-    print(f"{machine()}, {options.threads} threads, {options.items} items, batch size {options.batch_size}\n")
-    print_table(options, tasks)
-
-
 def print_table(options: argparse.Namespace, tasks: Path) -> None:
     """Measure each model with each way of showing examples, a row each."""
     print(
@@ -256,6 +228,34 @@ def print_table(options: argparse.Namespace, tasks: Path) -> None:
                 sep="",
                 flush=True,
             )
+
+
+def main() -> None:
+    """Print a row for each model and way of showing examples."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = ", ".join(LARGE)
+    parser.add_argument("--models", nargs="+", default=["demo"], help=f"demo, {names} or folders (default: demo)")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for tasks and made models")
+    parser.add_argument("--items", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--shots", nargs="+", choices=SHOTS, default=list(SHOTS), help="examples (default: all)")
+    parser.add_argument("--memory", action="store_true", help="also the peak of memory, in processes of their own")
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    options = parse_options(parser, lambda folder: {"items": 4, "rounds": 1, "batch_size": 4, "folder": folder})
+
+    torch.set_num_threads(options.threads)
+    tasks = options.folder / "evaluate-tasks"
+    write_tasks(tasks)
+    if options.peak is not None:
+        way, shots = options.peak
+        model, given = find_model(options.models[0], options.folder), {"batch_size": options.batch_size}
+        print(measure_peak(model, shots, tasks, items=options.items, trees=way == "tree", **given))
+        return
+
+    print(f"{machine()}, {options.threads} threads, {options.items} items, batch size {options.batch_size}\n")
+    print_table(options, tasks)
 
 
 if __name__ == "__main__":

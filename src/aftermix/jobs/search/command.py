@@ -94,16 +94,9 @@ def _search(
     if not resume:
         refuse_occupied_run(run, config=config, mixture=False)
     inputs = RunInputs.open(config, run, resume=resume, log=log)
-    pool, split = inputs.pool, inputs.split
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(inputs.suite.tasks))
     refuse_fine_precision(config.search, objectives, count_answered_items(inputs.suite, "search"))
-
-    if resume:
-        refuse_other_kind(run, mixture=False)
-        refuse_different(run, config=config, pool=pool, split=split)
-        source = find_pending_source(run)
-    if source is not None:
-        refuse_other_vectors(source, config=config, pool=pool, split=split)
+    source = _choose_source(config, inputs, source)
 
     inputs.tell_split(objectives, log)
     evaluator, evaluation = inputs.open_evaluator(config, recipe, space)
@@ -123,9 +116,9 @@ def _search(
         session,
         resume=resume,
         config=evaluator.config,
-        pool=pool,
+        pool=inputs.pool,
         inputs=evaluator.inputs,
-        split=split,
+        split=inputs.split,
         evaluation=evaluation,
         requests=requests,
         source=source,
@@ -151,6 +144,21 @@ def _settle_config(config: Config, run: Path, *, resume: bool, source: Path | No
     recipe = MergeRecipe.from_config(config.merge, vectors=config.vectors, for_search=True)
 
     return settle_for_run(resolve_defaults(config, recipe), resumed=resumed, source=source), recipe
+
+
+def _choose_source(config: Config, inputs: RunInputs, source: Path | None) -> Path | None:
+    """The earlier run whose trials are taken: `source` of a new run, and what a run that goes on was to take.
+
+    Raises :class:`SearchError` for a run that goes on with other inputs, and for an earlier one of other vectors.
+    """
+    run, pool, split = inputs.run, inputs.pool, inputs.split
+    if inputs.resume:
+        refuse_other_kind(run, mixture=False)
+        refuse_different(run, config=config, pool=pool, split=split)
+        source = find_pending_source(run)
+    if source is not None:
+        refuse_other_vectors(source, config=config, pool=pool, split=split)
+    return source
 
 
 def _settle_trials(
