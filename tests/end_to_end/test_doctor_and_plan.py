@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -104,6 +105,7 @@ def test_plan_counts_what_the_search_will_do(
     )
     assert f"Test            {told}, if two merges answer 20% of the items unlike" in out
     assert "Space           3 dimensions: a [0.3, 1], b [0, 1], c [0, 1]; vectors are prepared once" in out
+    assert re.search(r"\nRequests        beginnings run once: [\d,]+ positions a search evaluation, [\d,]+ with", out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.yaml"]
 
 

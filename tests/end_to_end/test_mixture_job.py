@@ -200,6 +200,20 @@ def test_proxies_are_priced_and_their_agreement_is_no_worth(finished: Path) -> N
     assert "No mixture was trained, so that nothing is known of what any proxy is worth" in page
 
 
+def test_predictions_are_of_mixtures_and_their_mean_score(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trial = trials_of(finished)[0]
+    weights = ",".join(f"{name}={weight!r}" for name, weight in trial["weights"].items())
+    assert run_cli("predict", finished, "--weights", weights, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["tasks"]) == set(CAPABILITIES)
+    assert told["inside"] is True
+    assert told["objective"]["low"] <= trial["objective"] <= told["objective"]["high"]
+    # Weights that are no shares of a whole, or another instruction weight, are no mixture of this run.
+    for other in ("a=0.5,b=0.5,c=0.7", "b=0.5,c=0.5"):
+        assert run_cli("predict", finished, "--weights", other, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["inside"] is False
+
+
 def test_the_recipe_beside_the_model_makes_it_again_and_excludes_nothing(finished: Path, tmp_path: Path) -> None:
     assert run_cli("merge", str(finished / "model" / "aftermix.yaml"), "-o", str(tmp_path / "again")) == 0
     first, second = (folder / "model.safetensors" for folder in (finished / "model", tmp_path / "again"))

@@ -166,15 +166,27 @@ def test_weights_that_say_nothing_are_refused(
 def test_a_precision_that_the_items_cannot_tell_is_refused(
     tmp_path: Path, family: Family, tasks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_cli("search", write_file(tmp_path, family, tasks, precision=0.001), "-o", tmp_path / "run") == 2
-    assert "search.precision: expected 0.017 or more, which one search item changes" in capsys.readouterr().err
+    file = write_file(tmp_path, family, tasks, precision=0.001)
+    for command in (("search", file, "-o", tmp_path / "run"), ("plan", file), ("doctor", file)):
+        assert run_cli(*command) == 2
+        told = capsys.readouterr()
+        found = "search.precision: expected 0.017 or more, which one search item changes in the objective, found 0.001"
+        assert f"{found}. Raise it or `evaluate.items.search`" in told.out + told.err
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_without_likelihoods_cannot_predict(capsys: pytest.CaptureFixture[str]) -> None:
     old = Path(__file__).parents[1] / "data" / "runs-0a1294b" / "search"
-    assert run_cli("predict", old, "--weights", "ja=0.3") == 2
-    assert "expected" in capsys.readouterr().err
+    assert run_cli("predict", old, "--weights", "b=0.3") == 2
+    told = "expected log-likelihoods of its trials, found a run that keeps none. Start a new run"
+    assert f"{old}: {told}" in capsys.readouterr().err
+
+
+def test_a_tree_cannot_predict(capsys: pytest.CaptureFixture[str]) -> None:
+    tree = Path(__file__).parents[1] / "data" / "runs-0a1294b" / "tree"
+    assert run_cli("predict", tree, "--weights", "b=0.3") == 2
+    told = "expected the run of a search or of a mixture without a tree, found that of a tree. Look at its report"
+    assert f"{tree}: {told}" in capsys.readouterr().err
 
 
 def test_a_damaged_response_is_refused(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,13 +212,24 @@ def test_a_search_that_has_not_ended_is_fitted_to_what_it_has(finished: Path, tm
 
 
 def test_another_objective_needs_no_merge_to_be_run(
-    finished: Path, tmp_path: Path, family: Family, tasks: Path
+    finished: Path, tmp_path: Path, family: Family, tasks: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     file = write_file(tmp_path, family, tasks, trials=0, objective={"tasks": {"numbers": 1}})
     run = search(load_config(file), tmp_path / "run", source=finished)
     best = json.loads((run / "best.json").read_text())
     assert set(best["response"]["tasks"]) == {"colours", "numbers"}
-    assert all("#" in trial["origin"] for trial in read_trials(run))
+    taken, before = read_trials(run), read_trials(finished)
+    assert all("#" in trial["origin"] for trial in taken)
+    # What was looked at outside the ranges tells the response the same again, and is no candidate.
+    assert [trial["weights"] for trial in taken] == [trial["weights"] for trial in before]
+    assert [trial["feasible"] for trial in taken] == [trial["feasible"] for trial in before]
+    assert best["certificate"]["runs"] == len(before)
+    # What a further merge promises is told, where the response can promise anything.
+    assert ("of merges not run the response expects most of a=" in caplog.text) == (
+        best["certificate"]["model"] == "response"
+    )
+    assert "resume" not in caplog.text or f"`--resume {run} --trials N` runs N more" in caplog.text
 
 
 def test_several_objectives_end_with_points_of_the_predicted_front(tmp_path: Path, family: Family, tasks: Path) -> None:

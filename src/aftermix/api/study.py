@@ -212,7 +212,8 @@ class Study:
             raise SearchError("study", found, "Ask for more, and tell them.")
 
         point = Point(full, self.best.settings if self.best is not None else self._space.choose_start())
-        record = predict_point(point, fitted.model, fitted.coordinates, space=self._space, objectives=fitted.objectives)
+        inside = self._space.contains(point.weights, point.settings)
+        record = predict_point(point, fitted.model, fitted.coordinates, objectives=fitted.objectives, inside=inside)
         return PredictedMerge.model_validate(record.model_dump(exclude_unset=True))
 
     def certificate(self) -> CertificateRecord:

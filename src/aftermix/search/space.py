@@ -159,11 +159,17 @@ class SearchSpace:
         inside = all(low <= weights[name] <= high for name, (low, high) in self.bounds.items())
         return inside and self._holds(settings or {})
 
+    def observes(self, weights: Weights, settings: Settings) -> bool:
+        """Say if a point names exactly these weights and settings, and lies here but for the ranges of the weights."""
+        names_all = weights.keys() == self.bounds.keys() and settings.keys() == self.settings.keys()
+        return names_all and self._holds(settings)
+
     def admits(self, weights: Weights, settings: Settings, *, origin: str | None) -> bool:
-        """Say if a trial of this `origin` may lie here: base and single vectors may lie outside the ranges."""
-        if origin in OBSERVED and weights.keys() == self.bounds.keys() and settings.keys() == self.settings.keys():
-            return self._holds(settings)
-        return self.contains(weights, settings)
+        """Say if a trial of this `origin` may lie here: base and single vectors, and those of an earlier run, may lie
+        outside the ranges.
+        """
+        is_observed = origin in OBSERVED or "#" in (origin or "")
+        return self.observes(weights, settings) if is_observed else self.contains(weights, settings)
 
     def _holds(self, settings: Settings) -> bool:
         """Shares that were scaled down to a sum of 1 may lie below their range and between its steps."""

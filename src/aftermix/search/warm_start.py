@@ -54,32 +54,41 @@ def import_trials(
     objectives: ObjectiveSet | None,
     settings_of: Callable[[Settings], Settings | None] = dict,
     with_select: bool = True,
+    with_outside: bool = False,
 ) -> list[ImportedTrial]:
     """The complete trials of the run in `source` that lie within `space`, numbered from 0, under `objectives`, if any.
 
     They keep their weights and scores; `origin` becomes `RUN#n`, `seconds` is empty, for they cost nothing here.
     `settings_of` gives the settings of this search for those of a stored trial, None where none make its merge.
-    `with_select` also takes select scores, which must be of all tasks that the search measures.
+    `with_select` also takes select scores, which must be of all tasks that the search measures. `with_outside` also
+    takes trials whose weights lie outside the ranges: they tell what lies there, and are not feasible.
 
-    Raises :class:`SearchError` for other vectors, a task of `tasks` without stored scores, or no usable trial.
+    Raises :class:`SearchError` for other vectors, a task of `tasks` without stored scores, or no trial within `space`.
     """
     complete = [trial for trial in read_trials(source) if trial.is_complete]
     for trial in complete:
         _refuse_other_vectors(trial, source=source, space=space)
 
     # A stored trial counts where this search could have made the same merge.
-    inside = [
+    usable = [
         replace(trial, settings=settings)
         for trial in complete
-        if (settings := settings_of(trial.settings)) is not None and space.contains(trial.weights, settings)
+        if (settings := settings_of(trial.settings)) is not None and space.observes(trial.weights, settings)
     ]
+    inside = [trial for trial in usable if space.contains(trial.weights, trial.settings)]
     if not inside:
         found = f"expected a complete trial within the file's ranges, found none among {len(complete)} complete ones"
         raise SearchError(str(source / TRIALS_FILE), found, "Name a run that finished trials, or widen the ranges.")
 
-    return [
+    imported = [
         import_trial(trial, number=number, source=source, tasks=tasks, objectives=objectives, with_select=with_select)
-        for number, trial in enumerate(inside)
+        for number, trial in enumerate(usable if with_outside else inside)
+    ]
+    return [
+        each
+        if space.contains(each.trial.weights, each.trial.settings)
+        else replace(each, trial=replace(each.trial, feasible=False))
+        for each in imported
     ]
 
 

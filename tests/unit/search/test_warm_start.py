@@ -33,9 +33,9 @@ def run(folder, config, *, measure=measure, imported=(), space=SPACE, tasks=TASK
     return run_study(folder, space=space, config=config, tasks=tasks, measure=measure, imported=imported)
 
 
-def imported_from(folder, *, config=SECOND, space=SPACE, tasks=TASKS):
+def imported_from(folder, *, config=SECOND, space=SPACE, tasks=TASKS, **options):
     objectives = ObjectiveSet.build(config.objective, tasks=tasks)
-    return import_trials(folder, space=space, tasks=tasks, objectives=objectives)
+    return import_trials(folder, space=space, tasks=tasks, objectives=objectives, **options)
 
 
 @pytest.fixture(name="first")
@@ -116,6 +116,21 @@ def test_trials_outside_narrower_ranges_stay_behind(first):
     assert all(narrow.contains(one.trial.weights) for one in found)
     with pytest.raises(SearchError, match="expected a complete trial within the file's ranges, found none among 11"):
         imported_from(first, space=SearchSpace({"it": (5.0, 6.0), "ja": (0.0, 0.4)}))
+
+
+def test_trials_outside_narrower_ranges_are_looked_at_where_asked_for_and_never_chosen(first, tmp_path):
+    narrow = SearchSpace({"it": (0.3, 1.0), "ja": (0.0, 0.4)}, ("it",))
+    found = imported_from(first, space=narrow, with_outside=True)
+    assert [one.source_number for one in found] == [one.source_number for one in imported_from(first)]
+    for one in found:
+        inside = narrow.contains(one.trial.weights)
+        assert one.trial.feasible == (inside and one.trial.scores["a"] >= 0.5)
+    # A study takes them, new points keep to the ranges, and it goes on after a stop.
+    trials = run(tmp_path / "second", SECOND, imported=found, space=narrow)
+    assert all(narrow.contains(trial.weights) for trial in trials[11:])
+    assert run(tmp_path / "second", SECOND, imported=found, space=narrow, measure=never) == trials
+    with pytest.raises(SearchError, match="expected a complete trial within the file's ranges, found none among 11"):
+        imported_from(first, space=SearchSpace({"it": (5.0, 6.0), "ja": (0.0, 0.4)}), with_outside=True)
 
 
 def test_fewer_tasks_are_fine_and_a_new_one_is_named(first):

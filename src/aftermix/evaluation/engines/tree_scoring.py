@@ -31,6 +31,8 @@ SHARE_OF_EFFECT = 0.05
 """Part of another context's effect on a log-likelihood by which the probe may differ."""
 NEEDED = ("attention_mask", "position_ids", "past_key_values", "use_cache")
 WINDOWS = ("sliding_window", "attention_chunk_size")
+ROW_WINDOWS = ("window_size", "keep_window_size")
+"""Windows of attention over places in a row, where packed sequences lie apart: GPT-Neo's, and Doge's by number."""
 Item = TypeVar("Item")
 
 
@@ -128,7 +130,9 @@ def repeat_cache(cache: DynamicCache | None, rows: int) -> DynamicCache:
 
 
 def find_reason_against_trees(model: Any, *, max_length: int) -> str | None:
-    """Words on why `model` cannot be run on trees: by its signature, and by a probe of few tokens; None where it can.
+    """Words on why `model` cannot be run on trees: by its signature, its configuration, and a probe of few tokens.
+
+    None where it can.
 
     The probe scores continuations of made-up tokens by a tree, with a cached beginning, and one of each context by
     itself: they may differ by rounding, which is little beside what another context changes. A model without weights
@@ -138,6 +142,8 @@ def find_reason_against_trees(model: Any, *, max_length: int) -> str | None:
     missing = [name for name in NEEDED if name not in accepted]
     if missing:
         return f"its forward pass takes no {missing[0]}"
+    if any(getattr(model.config.get_text_config(), name, None) for name in ROW_WINDOWS):
+        return "its window of attention counts places in a row"
     if model.device.type == "meta":
         return None
 

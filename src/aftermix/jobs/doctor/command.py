@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -52,6 +53,10 @@ from aftermix.merging.recipe import MergeRecipe, check_weights
 from aftermix.merging.saliency import refuse_unmeasured
 from aftermix.saliency.storage import refuse_no_folder
 from aftermix.workers.opening import find_site
+
+if TYPE_CHECKING:
+    from aftermix.evaluation.suites.contract import EvaluationSuite
+    from aftermix.search.objective import ObjectiveSet
 
 
 def doctor(
@@ -107,7 +112,7 @@ def _check_evaluation(
     config: Config, evaluate: EvaluateConfig, job: JobKind, models: PoolExamination, diagnosis: ConfigDiagnosis
 ) -> None:
     if evaluate.function is not None:
-        diagnosis.run_check(lambda: examine_function(config, diagnosis))
+        diagnosis.run_check(lambda: examine_function(config, job, diagnosis))
     else:
         diagnosis.run_check(lambda: _check_engine(config, diagnosis))
         diagnosis.run_check(lambda: _check_tasks(config, job, _find_prompt_sources(models, config), diagnosis))
@@ -277,11 +282,20 @@ def _check_tasks(config: Config, job: JobKind, sources: tuple[Model, Path] | Non
 
     describe_items(suite.tasks, diagnosis)
     diagnosis.facts += objectives.describe_resolution(count_answered_items(suite))
+    if job == "search":
+        diagnosis.run_check(partial(_check_precision, config, suite, objectives))
     if sources is not None:
         found = examine_prompts(suite, config, sources=sources, objectives=objectives if job == "search" else None)
         diagnosis.problems += found.problems
         diagnosis.notes += found.notes
     diagnosis.notes += [*suite.remarks, *remark_on_warnings(suite.take_warnings())]
+
+
+def _check_precision(config: Config, suite: EvaluationSuite, objectives: ObjectiveSet) -> None:
+    from aftermix.evaluation.suites.contract import count_answered_items
+    from aftermix.jobs.search.response_stage import refuse_fine_precision
+
+    refuse_fine_precision(config.search, objectives, count_answered_items(suite, "search"))
 
 
 def _find_prompt_sources(models: PoolExamination, config: Config) -> tuple[Model, Path] | None:

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 from aftermix.config import Config, TaskConfig
 from aftermix.errors import AftermixError, Problem
 from aftermix.jobs.doctor.diagnosis import ConfigDiagnosis
+from aftermix.jobs.job_kind import JobKind
 
 if TYPE_CHECKING:
     from aftermix.evaluation.items import TaskItems
 
 
-def examine_function(config: Config, diagnosis: ConfigDiagnosis) -> None:
+def examine_function(config: Config, job: JobKind, diagnosis: ConfigDiagnosis) -> None:
     """Run the file, list its items and look for the class of models; raises :class:`AftermixError` for a fault."""
     from aftermix.evaluation.engines.hf import CAUSAL, find_model_class
     from aftermix.evaluation.own.suite import OwnSuite
+    from aftermix.evaluation.suites.contract import count_answered_items
+    from aftermix.jobs.search.response_stage import refuse_fine_precision
     from aftermix.search.objective import ObjectiveSet
 
     evaluate = config.evaluate
@@ -27,7 +30,9 @@ def examine_function(config: Config, diagnosis: ConfigDiagnosis) -> None:
         diagnosis.facts.append(f"evaluation by {suite.scorer.name}: {file} {digest}")
 
     if suite.tasks:
-        ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
+        objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
+        if job == "search":
+            refuse_fine_precision(config.search, objectives, count_answered_items(suite, "search"))
     if suite.ids is None:
         found = "lists no items: its tasks are scored whole, and differences of merges have no paired intervals"
         remedy = "Define `items()`, and return a score for each item."

@@ -150,11 +150,14 @@ def _plan_evaluations(
     from aftermix.jobs.orders.engines import open_engine
     from aftermix.jobs.orders.opened import plan_opening
     from aftermix.jobs.plan.measurements import PlannedMeasurements
+    from aftermix.jobs.search.response_stage import refuse_fine_precision
 
     assert config.evaluate is not None  # noqa: S101 - the caller looked
     layout = _settle_workers(config.evaluate)
     suite = open_task_suite(config.evaluate)
     objectives = ObjectiveSet.build(config.search.objective, tasks=list(suite.tasks))
+    if space is not None:
+        refuse_fine_precision(config.search, objectives, count_answered_items(suite, "search"))
     opening = plan_opening(config, merger.recipe, space.settings if space is not None else {})
     engine = open_engine(pool, config.evaluate, suite, opening)
     lm, busy = engine.lm, measure_busy_cores()

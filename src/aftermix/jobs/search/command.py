@@ -214,6 +214,8 @@ def _run_stages(
 
     # Trials outside the ranges tell the response something, and are not chosen.
     conclusion = stage.conclude(trials)
+    if responds:
+        stage.tell_expected_best(conclusion)
     rounds = stage.deal_rounds(evaluator) if responds else None
     inside = [trial for trial in trials if space.contains(trial.weights, trial.settings)]
     chosen = choose_winner(

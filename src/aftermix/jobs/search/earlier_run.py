@@ -71,6 +71,8 @@ def import_comparable_trials(
         objectives=None if missing else objectives,
         settings_of=_build_translation(read_run_config(source), evaluator.config, space),
         with_select=not others,
+        # A response learns from what lies outside, too; to score tasks anew there would cost more than it tells.
+        with_outside=evaluator.config.search.strategy == "response" and not missing,
     )
     comparable = ComparableTrials(trials, missing)
     if missing:

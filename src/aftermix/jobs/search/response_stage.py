@@ -23,6 +23,7 @@ from aftermix.runs.answers.reading import keeps_answers, read_requests
 from aftermix.runs.trials import Trial
 from aftermix.search.choosing.finalists import SelectRounds
 from aftermix.search.objective import ObjectiveSet
+from aftermix.search.proposing.expected_best import describe_expected_best
 from aftermix.search.proposing.procedure_optimism import measure_optimism
 from aftermix.search.proposing.response_fit import FittedResponse, PredictedCandidates, build_coordinates
 from aftermix.search.proposing.response_proposer import LEAST_SHARE, ResponseProposer, measure_likelihood_share
@@ -142,6 +143,14 @@ class ResponseStage:
         is_met = predicted.certify(places[0], precision=proposer.config.precision).is_met
         status: CertificateStatus = "met" if is_met else "trials"
         return ResponseConclusion(runs, fitted, summary, predicted, tuple(places), status)
+
+    def tell_expected_best(self, conclusion: ResponseConclusion) -> None:
+        """Say what the response expects of merges that were not run, where an earlier run's are asked anew and no more
+        are run.
+        """
+        if not self.proposer.config.trials and conclusion.predicted is not None:
+            told = describe_expected_best(conclusion.predicted, conclusion.places[0])
+            progress.say(f"{told}; `--resume {self.proposer.run} --trials N` runs N more")
 
     @hold_one_thread()
     def certify(self, conclusion: ResponseConclusion, winner: int) -> CertificateRecord:
