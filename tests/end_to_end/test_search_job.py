@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 
 from aftermix.config import load_config
 from aftermix.errors import AftermixError
+from aftermix.jobs.evaluator import MergeEvaluator
 from aftermix.jobs.plan.command import plan
 from aftermix.jobs.run_folder.opening import read_run_config
+from aftermix.jobs.search.beginning.kept_scores import take_kept_scores
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring
 from aftermix.jobs.search.command import search
 from aftermix.jobs.search.space_from_config import build_space
@@ -270,6 +272,38 @@ def test_a_copy_under_another_objective_runs_no_new_trial(
     copy.write_text(json.dumps(values))
     narrower = load_config(copy)
     assert not asks_for_rescoring(narrower, finished, space=build_space(narrower))
+
+
+def test_baselines_and_a_winner_that_stays_are_not_measured_again(
+    finished: Path, tmp_path: Path, family: Family, tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same objective by another name: nothing is left to measure."""
+    for name in ("evaluate", "evaluate_baseline"):
+        monkeypatch.setattr(MergeEvaluator, name, lambda *_: pytest.fail("was measured again"))
+    file = write_file(tmp_path, family, tasks, objective={"name": "again", "tasks": {"colours": 1, "numbers": 1}})
+    run = search(load_config(file), tmp_path / "run", source=finished)
+    ours, theirs = (json.loads((folder / "best.json").read_text()) for folder in (run, finished))
+    assert ours["weights"] == theirs["weights"]
+    assert ours["test"]["objective"] == theirs["test"]["objective"]
+    assert [each["name"] for each in ours["baselines"]] == [each["name"] for each in theirs["baselines"]]
+    for split in ("select", "test"):
+        kept = sorted((finished / "items" / split / "baselines").iterdir())
+        assert [path.name for path in kept] == sorted(
+            path.name for path in (run / "items" / split / "baselines").iterdir()
+        )
+        for path in kept:
+            assert (run / "items" / split / "baselines" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_baselines_of_a_task_that_changed_are_measured(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    for split in ("select", "test"):
+        shutil.rmtree(run / "items" / split / "baselines")
+    record = json.loads((run / "items" / "requests.json").read_text())
+    record["colours"]["metric"] = "another"
+    (run / "items" / "requests.json").write_text(json.dumps(record))
+    take_kept_scores(finished, run, ())
+    assert not (run / "items" / "test" / "baselines").exists()
 
 
 def test_scores_of_other_vectors_are_not_taken_over(

@@ -26,6 +26,7 @@ from aftermix.jobs.run_folder.opening import (
 )
 from aftermix.jobs.run_folder.settling import settle_for_run
 from aftermix.jobs.search.beginning.budgeted_design import settle_design
+from aftermix.jobs.search.beginning.kept_scores import take_kept_scores
 from aftermix.jobs.search.beginning.missing_tasks import MissingTaskScorer
 from aftermix.jobs.search.beginning.occupied_run import refuse_occupied_run
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring, describe_rescoring, set_no_trials
@@ -123,6 +124,8 @@ def _search(
         requests=requests,
         source=source,
     )
+    if source is not None and earlier.is_whole:
+        take_kept_scores(source, run, earlier.trials)
     with hire_workers(evaluator, run, space, for_search=True) as measuring:
         scorer = MissingTaskScorer(measuring, tuple(earlier.missing), objectives, space)
         imported = scorer.complete(run, earlier.trials) if earlier.missing else earlier.trials

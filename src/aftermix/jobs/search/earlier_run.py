@@ -32,6 +32,8 @@ class ComparableTrials:
     trials: Sequence[ImportedTrial] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     """Task that they have to be scored on -> the reason why stored scores do not do; they have no objective before."""
+    is_whole: bool = False
+    """True if every task is the one that the earlier run has scores of."""
 
     @property
     def use(self) -> str:
@@ -74,7 +76,7 @@ def import_comparable_trials(
         # A response learns from what lies outside, too; to score tasks anew there would cost more than it tells.
         with_outside=evaluator.config.search.strategy == "response" and not missing,
     )
-    comparable = ComparableTrials(trials, missing)
+    comparable = ComparableTrials(trials, missing, is_whole=not others)
     if missing:
         progress.say(f"--from {source}: {len(trials)} trials are {comparable.use}")
     return comparable
