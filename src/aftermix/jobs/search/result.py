@@ -287,7 +287,7 @@ def complete_certificate(
         update={
             "status": "budget" if is_spent and reached == "trials" else reached,
             "items": items if certificate.items is None else certificate.items,
-            "tokens": _count_tokens(evaluator, run, own, chosen, rounds) if is_counted else None,
+            "tokens": _count_tokens(evaluator, run, trials, chosen, rounds) if is_counted else None,
         }
     )
 
@@ -295,16 +295,19 @@ def complete_certificate(
 def _count_tokens(
     evaluator: MergeEvaluator,
     run: Path,
-    own: Sequence[Trial],
+    trials: Sequence[Trial],
     chosen: WinnerSelection,
     rounds: SelectRounds | None,
 ) -> int:
+    """Positions of trials and finalists, and of what imported trials were scored on anew."""
+    spent = count_spent_tokens(trials, trial_tokens=evaluator.model_evaluator.count_positions("search"))
+    own = {trial.number for trial in trials if not trial.is_imported}
     cost = evaluator.model_evaluator.count_positions
     new = {candidate.trial.number for candidate in chosen.candidates if candidate.seconds}
     if rounds is not None:
         costs = [cost("select", places) for places in rounds.places]
-        counts = [count_rounds(run, number, rounds=len(costs)) for number in new | {trial.number for trial in own}]
-        return count_spent_tokens(own, trial_tokens=cost("search")) + sum(sum(costs[:count]) for count in counts)
+        counts = [count_rounds(run, number, rounds=len(costs)) for number in new | own]
+        return spent + sum(sum(costs[:count]) for count in counts)
 
-    finalists = new | {trial.number for trial in own if locate_items(run, "select", trial.number).exists()}
-    return count_spent_tokens(own, trial_tokens=cost("search")) + len(finalists) * cost("select")
+    finalists = new | {number for number in own if locate_items(run, "select", number).exists()}
+    return spent + len(finalists) * cost("select")
