@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aftermix.api.merged import Merged
     from aftermix.api.pool import Pool
     from aftermix.api.stored_run import Run, open_run
-    from aftermix.api.study import Study
+    from aftermix.api.studies.study import Study
     from aftermix.api.work import compare, evaluate, mixture, search, train
     from aftermix.config import Config
     from aftermix.errors import AftermixError
@@ -35,7 +35,7 @@ HOMES = {
     "Merged": "aftermix.api.merged",
     "Pool": "aftermix.api.pool",
     "Run": "aftermix.api.stored_run",
-    "Study": "aftermix.api.study",
+    "Study": "aftermix.api.studies.study",
     "compare": "aftermix.api.work",
     "evaluate": "aftermix.api.work",
     "open_run": "aftermix.api.stored_run",

@@ -15,8 +15,8 @@ from aftermix.api.merged import Merged
 from aftermix.api.pool import Pool
 from aftermix.api.sections import Ranges, extend_config
 from aftermix.api.stored_run import tabulate_trials
-from aftermix.api.study_folder import StudyFolder
-from aftermix.api.told_answers import ToldAnswers, read_told
+from aftermix.api.studies.folder import StudyFolder
+from aftermix.api.studies.told_answers import ToldAnswers, read_told
 from aftermix.config.places import place_weights
 from aftermix.errors import SearchError
 from aftermix.extras import refuse_missing_extra
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     import torch
 
     from aftermix.api.shown_scores import PredictedMerge
+    from aftermix.api.studies.response import StudyResponse
     from aftermix.runs.answers.certificate_records import CertificateRecord
     from aftermix.search.objective import ObjectiveSet
-    from aftermix.search.proposing.response_proposer import ResponseProposer
 
 Scores = Mapping[str, float | Sequence[float | None] | Mapping[str, Any]]
-"""Task -> its score, or the scores of its items, or scores with log-likelihoods (:mod:`aftermix.api.told_answers`)."""
+"""Task -> its score, its items' scores, or scores with log-likelihoods (:mod:`aftermix.api.studies.told_answers`)."""
 
 
 @dataclass(frozen=True)
@@ -200,21 +200,11 @@ class Study:
         vector that is not named weighs 0; searched settings are those of :attr:`best`. Raises :class:`SearchError` for
         fewer than four told points with log-likelihoods, and for a vector that the study has not.
         """
-        from aftermix.api.shown_scores import PredictedMerge
         from aftermix.jobs.search.named_weights import complete_point
-        from aftermix.jobs.search.predict import predict_point
-        from aftermix.response.response_model import LEAST_MERGES
 
-        proposer, full = self._open_response(), complete_point(weights, self._space)
-        fitted = proposer.fit(self._trials)
-        if fitted is None:
-            found = f"expected {LEAST_MERGES} points with log-likelihoods, found fewer"
-            raise SearchError("study", found, "Ask for more, and tell them.")
-
-        point = Point(full, self.best.settings if self.best is not None else self._space.choose_start())
-        inside = self._space.contains(point.weights, point.settings)
-        record = predict_point(point, fitted.model, fitted.coordinates, objectives=fitted.objectives, inside=inside)
-        return PredictedMerge.model_validate(record.model_dump(exclude_unset=True))
+        response, full = self._read_response(), complete_point(weights, self._space)
+        settings = self.best.settings if self.best is not None else self._space.choose_start()
+        return response.predict(Point(full, settings))
 
     def certificate(self) -> CertificateRecord:
         """Bound on what any merge within the ranges gains over :attr:`best`, as a search has it of its winner.
@@ -227,11 +217,7 @@ class Study:
 
         Raises :class:`SearchError` for a study without log-likelihoods.
         """
-        from aftermix.jobs.search.response_stage import ResponseStage
-
-        stage = ResponseStage(self._open_response())
-        best = self.best
-        return stage.certify(stage.judge(self._trials), -1 if best is None else best.number)
+        return self._read_response().certify(self.best)
 
     # What is proposed
 
@@ -240,37 +226,28 @@ class Study:
             return self._suggest_by_sampler(self._trials, count)
 
         assert self._folder is not None  # noqa: S101 - made at the start; for the type checker
-        proposer = self._open_proposer(self._folder)
-        suggestions: list[Suggestion] = []
-        while len(suggestions) < count:  # the end of the first design is a batch of its own
-            running = [*self._list_open(), *(suggestion.point for suggestion in suggestions)]
-            batch = proposer.propose(self._trials, count - len(suggestions), running)
-            if not batch:
-                break
-            suggestions += batch
-        return suggestions
+        return self._open_response(self._folder).suggest(count, self._list_open())
 
-    def _open_proposer(self, folder: StudyFolder) -> ResponseProposer:
-        from aftermix.search.proposing.response_fit import build_coordinates
-        from aftermix.search.proposing.response_proposer import ResponseProposer
+    def _open_response(self, folder: StudyFolder) -> StudyResponse:
+        from aftermix.api.studies.response import StudyResponse
 
-        return ResponseProposer(
-            run=folder.path,
-            space=self._space,
-            coordinates=build_coordinates(self._space, normalised=self._recipe.method.divides_by_weights),
+        return StudyResponse.open(
+            folder.path,
+            self._trials,
             config=self.config.search,
+            space=self._space,
+            normalised=self._recipe.method.divides_by_weights,
             objectives=self._build_objectives(self._tasks),
             tasks=self._tasks,
             fall_back=self._suggest_by_sampler,
-            ends=False,
         )
 
-    def _open_response(self) -> ResponseProposer:
+    def _read_response(self) -> StudyResponse:
         """The response to what was told. Raises :class:`SearchError` where no log-likelihoods are kept."""
         if self._folder is None or self._requests is None:
             found = "expected log-likelihoods of items, found a study that has none"
             raise SearchError("study", found, "Tell them, and open the study by `strategy: response` or with `output`.")
-        return self._open_proposer(self._folder)
+        return self._open_response(self._folder)
 
     def _suggest_by_sampler(self, trials: Sequence[Trial], count: int) -> list[Suggestion]:
         from aftermix.search.sampler import suggest

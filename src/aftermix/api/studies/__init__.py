@@ -1,0 +1,1 @@
+"""`aftermix.Study`: points asked for and told; begin in study.py."""
