@@ -277,10 +277,13 @@ def test_a_copy_under_another_objective_runs_no_new_trial(
 def test_baselines_and_a_winner_that_stays_are_not_measured_again(
     finished: Path, tmp_path: Path, family: Family, tasks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same objective by another name: nothing is left to measure."""
+    """The same objective by another name: nothing is left to measure. A plan knows of baselines without a choice."""
+    file = write_file(tmp_path, family, tasks, objective={"name": "again", "tasks": {"colours": 1, "numbers": 1}})
+    scans, fixed = 6 + 6 + 5 + 2 - 2, 10  # a alone at 0.4 and 1 is of two scans
+    planned = plan(load_config(file), source=finished).measurements
+    assert planned == {"search": 0, "select": 2 + 12 + 11 + 6 - scans, "test": 1 + 10 + 4 - fixed}
     for name in ("evaluate", "evaluate_baseline"):
         monkeypatch.setattr(MergeEvaluator, name, lambda *_: pytest.fail("was measured again"))
-    file = write_file(tmp_path, family, tasks, objective={"name": "again", "tasks": {"colours": 1, "numbers": 1}})
     run = search(load_config(file), tmp_path / "run", source=finished)
     ours, theirs = (json.loads((folder / "best.json").read_text()) for folder in (run, finished))
     assert ours["weights"] == theirs["weights"]

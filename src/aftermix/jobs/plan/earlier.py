@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from aftermix.config import Split
 from aftermix.jobs.evaluator import MergeEvaluator, ModelEvaluator, build_split_record
 from aftermix.jobs.mixture.earlier.merges import EarlierMerges
 from aftermix.jobs.mixture.points import PointSampler
@@ -15,6 +16,7 @@ from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.provenance import resolve_defaults
 from aftermix.jobs.run_folder.comparison import refuse_other_vectors
+from aftermix.jobs.search.beginning.kept_scores import count_kept_scores
 from aftermix.jobs.search.beginning.missing_tasks import SPLIT, list_task_places
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring
 from aftermix.jobs.search.earlier_run import import_comparable_trials
@@ -38,6 +40,8 @@ class EarlierScores:
     """Tokens of that."""
     rescored_positions: int = 0
     """The same as `search.budget_tokens` counts them."""
+    kept: Mapping[Split, int] = field(default_factory=dict)
+    """Evaluations of baselines by split that are taken along."""
 
     @property
     def reused(self) -> ReusedTrials:
@@ -76,7 +80,8 @@ def count_earlier_scores(source: Path, evaluator: MergeEvaluator, *, space: Sear
     taken = len(earlier.trials)
     new = 0 if taken and asks_for_rescoring(config, source, space=space) else config.search.trials
     words = f"{taken} trials of {source} are {earlier.use}, {new} are run"
-    scores = EarlierScores(taken, config.search.trials - new, words)
+    kept = count_kept_scores(source, config, evaluator.tasks) if earlier.is_whole else {}
+    scores = EarlierScores(taken, config.search.trials - new, words, kept=kept)
     return scores.add_missing(earlier.missing, model)
 
 

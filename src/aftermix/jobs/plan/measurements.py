@@ -82,6 +82,7 @@ class PlannedMeasurements:
         """Those of a search. Raises :class:`ConfigError` for a budget that two trials exceed."""
         planned = PlannedRuns.count(config.search, model, earlier)
         own = count_search_measurements(config) | {"search": planned.runs}
+        own = {split: count - earlier.kept.get(split, 0) for split, count in own.items()}
         runs = planned.describe(model.suite.count_items())
         return cls._add_up(own, model, contest=contest, earlier=earlier, runs=runs)
 

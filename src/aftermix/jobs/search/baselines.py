@@ -72,6 +72,18 @@ def list_fixed_baselines(config: Config) -> Iterator[BaselineMerge]:
     yield BaselineMerge("uniform DARE-TIES", "uniform", uniform, "dare_ties", UNIFORM_DENSITY)
 
 
+def list_common_scans(config: Config) -> Iterator[BaselineMerge]:
+    """Merges that are measured on select items to tune baselines, whichever is found best among them."""
+    instruction = next((name for name, vector in config.vectors.items() if vector.role == "instruction"), None)
+    for name, vector in config.vectors.items():
+        yield from build_single_scan(name, PROBE_WEIGHTS)
+        if instruction is not None and vector.role == "expert":
+            yield build_single_expert(name, instruction, PAPER_INSTRUCTION_WEIGHT)
+    if instruction is not None:
+        yield from build_instruction_scan(instruction)
+    yield from build_uniform_scan(config.vectors)
+
+
 def build_single_expert(expert: str, instruction: str, weight: float) -> BaselineMerge:
     """One expert at 1 with the instruction vector at `weight`."""
     name = f"{expert} + {weight:g} {instruction}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from aftermix.config import Split
+from aftermix.config import Config, Split
 from aftermix.files import write_atomically
+from aftermix.jobs.search.baselines import BaselineMerge, list_common_scans, list_fixed_baselines
 from aftermix.jobs.search.score_cache import ScoreCache
 from aftermix.runs.answers.candidate import ANSWERS_SUFFIX, locate_arrays
 from aftermix.runs.answers.reading import keeps_answers, read_requests
@@ -38,6 +39,24 @@ def take_kept_scores(source: Path, run: Path, imported: Sequence[ImportedTrial])
             if each.source_number == best.winner.trial:
                 theirs = ScoreCache(source, ()).locate(f"winner trial {best.winner.trial}", "test")
                 _copy_scores(theirs, ScoreCache(run, ()).locate(f"winner trial {each.trial.number}", "test"))
+
+
+def count_kept_scores(source: Path, config: Config, tasks: Collection[str]) -> dict[Split, int]:
+    """Baselines of `config` by split that :func:`take_kept_scores` takes whatever the objective, under its conditions.
+
+    `tasks` are those of the search. Scans that hang on a choice count as not taken.
+    """
+    if not config.search.baselines or not keeps_answers(source) or read_requests(source).keys() != {*tasks}:
+        return {}
+    cache = ScoreCache(source, ())
+    asked: dict[Split, Iterable[BaselineMerge]] = {
+        "select": list_common_scans(config),
+        "test": (each for each in list_fixed_baselines(config) if not each.as_the_file),
+    }
+    return {
+        split: len({each.name for each in baselines if cache.locate(each.name, split).is_file()})
+        for split, baselines in asked.items()
+    }
 
 
 def _copy_scores(file: Path, copy: Path) -> None:
