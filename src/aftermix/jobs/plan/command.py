@@ -48,6 +48,7 @@ from aftermix.workers.opening import find_site
 
 if TYPE_CHECKING:
     from aftermix.jobs.evaluator import ModelEvaluator
+    from aftermix.jobs.plan.measurements import PlannedMeasurements
 
 BYTES_PER_NUMBER = 4
 
@@ -177,6 +178,33 @@ def _plan_evaluations(
         disk_bytes=disk * (1 + contest.models),
         memory_bytes=BYTES_PER_NUMBER * pool.parameters * (4 * bool(contest.trainings) + local) + prepared,
         memory_free_bytes=free,
+        tokens_per_s=suite.measure_speed(lm),
+        workers=layout.describe() if layout is not None else "",
+        at_once=count_at_once(config, layout.workers, batches=space is not None) if layout is not None else {},
+        threads=threads,
+        busy_cores=busy,
+        engine=describe_engine(config.evaluate.engine),
+        combine_s=measure_refill_s(merger, prepared=opening.prepares),
+        space=describe_space(config, space) if space is not None else describe_mixtures(config),
+        remarks=remarks,
+    )
+    estimate = _add_measurements(estimate, model, planned, earlier, objectives)
+    return _add_trainings(estimate, config, contest)
+
+
+def _add_measurements(
+    estimate: JobEstimate,
+    model: ModelEvaluator,
+    planned: PlannedMeasurements,
+    earlier: EarlierScores,
+    objectives: ObjectiveSet,
+) -> JobEstimate:
+    """`estimate` with what is measured on which items, and the tokens of it."""
+    from aftermix.evaluation.suites.contract import count_answered_items
+
+    suite, lm = model.suite, model.engine.lm
+    return replace(
+        estimate,
         measurements=planned.counts,
         items=suite.count_items(),
         earlier=earlier.words,
@@ -184,19 +212,9 @@ def _plan_evaluations(
         resolution=objectives.describe_resolution(count_answered_items(suite)),
         cut_prompts=suite.count_cut_prompts(lm),
         tokens=planned.tokens,
-        tokens_per_s=suite.measure_speed(lm),
-        workers=layout.describe() if layout is not None else "",
-        at_once=count_at_once(config, layout.workers, batches=space is not None) if layout is not None else {},
-        threads=threads,
-        busy_cores=busy,
-        engine=describe_engine(config.evaluate.engine),
         sharing=suite.describe_sharing(lm),
         runs=planned.runs,
-        combine_s=measure_refill_s(merger, prepared=opening.prepares),
-        space=describe_space(config, space) if space is not None else describe_mixtures(config),
-        remarks=remarks,
     )
-    return _add_trainings(estimate, config, contest)
 
 
 def _add_trainings(estimate: JobEstimate, config: Config, contest: ContestCounts) -> JobEstimate:
