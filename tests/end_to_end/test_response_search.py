@@ -182,6 +182,19 @@ def test_a_run_without_likelihoods_cannot_predict(capsys: pytest.CaptureFixture[
     assert f"{old}: {told}" in capsys.readouterr().err
 
 
+def test_three_trials_are_too_few_to_predict_from(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    for name in ("best.json", "response.json", "response.safetensors"):
+        (run / name).unlink()
+    lines = (run / "trials.jsonl").read_text().splitlines(keepends=True)
+    (run / "trials.jsonl").write_text("".join(lines[:3]))
+    assert run_cli("predict", run, "--weights", "a=0.3") == 2
+    told = f"{run}: expected 4 complete trials with log-likelihoods, found fewer. Go on with it: "
+    assert f"{told}`aftermix search FILE --resume {run}`." in capsys.readouterr().err
+
+
 def test_a_tree_cannot_predict(capsys: pytest.CaptureFixture[str]) -> None:
     tree = Path(__file__).parents[1] / "data" / "runs-0a1294b" / "tree"
     assert run_cli("predict", tree, "--weights", "b=0.3") == 2
