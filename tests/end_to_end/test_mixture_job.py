@@ -208,10 +208,19 @@ def test_predictions_are_of_mixtures_and_their_mean_score(finished: Path, capsys
     assert set(told["tasks"]) == set(CAPABILITIES)
     assert told["inside"] is True
     assert told["objective"]["low"] <= trial["objective"] <= told["objective"]["high"]
-    # Weights that are no shares of a whole, or another instruction weight, are no mixture of this run.
-    for other in ("a=0.5,b=0.5,c=0.7", "b=0.5,c=0.5"):
-        assert run_cli("predict", finished, "--weights", other, "--json") == 0
-        assert json.loads(capsys.readouterr().out)["inside"] is False
+
+    # Shares of no whole are no mixture of this run.
+    assert run_cli("predict", finished, "--weights", "b=0.5,c=0.7", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["inside"] is False
+
+    # The instruction vector has one weight in all merges, whether it is named or not.
+    held = trial["weights"]["a"]
+    assert run_cli("predict", finished, "--weights", "b=0.5,c=0.5", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["weights"], told["inside"]) == ({"a": held, "b": 0.5, "c": 0.5}, True)
+    assert run_cli("predict", finished, "--weights", "a=0.25,b=0.5,c=0.5") == 2
+    error = capsys.readouterr().err
+    assert f"expected {held:g}, at which every merge of the run has 'a', found 0.25. Leave it out; of a vector" in error
 
 
 def test_the_recipe_beside_the_model_makes_it_again_and_excludes_nothing(finished: Path, tmp_path: Path) -> None:

@@ -148,6 +148,11 @@ class SearchSpace:
         return tuple(name for name, (low, high) in self.bounds.items() if low < high)
 
     @property
+    def held_weights(self) -> dict[str, float]:
+        """The weights that a range with equal ends holds."""
+        return {name: low for name, (low, high) in self.bounds.items() if low == high}
+
+    @property
     def dimensions(self) -> int:
         """Count of the numbers and choices of a point of the space."""
         return len(self.searched_weights) + len(self.settings)

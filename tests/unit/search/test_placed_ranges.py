@@ -14,7 +14,7 @@ from aftermix.errors import AftermixError
 from aftermix.jobs.compare.rival_plans import plan_rivals
 from aftermix.jobs.merge.given_weights import read_given_weights
 from aftermix.jobs.mixture.problem import MixtureProblem
-from aftermix.jobs.search.named_weights import complete_point
+from aftermix.jobs.search.named_weights import complete_point, refuse_released
 from aftermix.jobs.search.result import _compute_ratios
 from aftermix.jobs.search.space_from_config import build_space
 from aftermix.merging.rules.places import refuse_unfit_patterns
@@ -91,6 +91,17 @@ def test_a_person_names_a_rule_or_the_whole_vector() -> None:
         "it": 0.4, NAMES[0]: 0.5, NAMES[1]: 0.5, NAMES[2]: 1.0,
     }  # fmt: skip
     assert "found 'ja/mlp'" in refuse(lambda: complete_point({"ja/mlp": 0.5}, space))
+
+
+def test_what_a_range_holds_need_not_be_named_and_is_predicted_nowhere_else() -> None:
+    space = build_space(read())
+    held = complete_point({NAMES[1]: 0.5}, space)
+    assert held == {"it": 0.0, NAMES[0]: 0.3, NAMES[1]: 0.5, NAMES[2]: 0.0}
+    refuse_released(held, space)
+    assert refuse(lambda: refuse_released(complete_point({"ja": 0.5}, space), space)) == (
+        "--weights: expected 0.3, at which every merge of the run has 'ja/self_attn', found 0.5. Leave it out; of a "
+        "vector with rules, name the others."
+    )
 
 
 @pytest.mark.parametrize(

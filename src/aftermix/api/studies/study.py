@@ -197,12 +197,14 @@ class Study:
         """Scores of the merge at `weights` in the units that were told, with 95 % intervals; no model is run.
 
         An interval is of the metric over other items of the same kind, as `aftermix predict` gives it for a run. A
-        vector that is not named weighs 0; searched settings are those of :attr:`best`. Raises :class:`SearchError` for
-        fewer than four told points with log-likelihoods, and for a vector that the study has not.
+        vector that is not named weighs 0, or what its range holds it at; searched settings are those of :attr:`best`.
+        Raises :class:`SearchError` for fewer than four told points with log-likelihoods, and for a vector that the
+        study has not, or holds at another weight.
         """
-        from aftermix.jobs.search.named_weights import complete_point
+        from aftermix.jobs.search.named_weights import complete_point, refuse_released
 
         response, full = self._read_response(), complete_point(weights, self._space)
+        refuse_released(full, self._space)
         settings = self.best.settings if self.best is not None else self._space.choose_start()
         return response.predict(Point(full, settings))
 

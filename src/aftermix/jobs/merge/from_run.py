@@ -23,10 +23,11 @@ from aftermix.yaml_file import read_yaml
 def configure_run_merge(run: Path, weights: Mapping[str, float]) -> Config:
     """The configuration of the merge at `weights` of the run folder `run`.
 
-    A vector, or a rule of its range, that is not named weighs 0; searched settings are those of the winner, or before
-    there is one those that the file has. The winner's own weights give the winner's model again. Models that are found
-    where the project was moved to are held against the hashes of the run. Raises :class:`AftermixError` for a folder
-    that is no run, and :class:`SearchError` for a vector that the run has not, and for other models.
+    A vector, or a rule of its range, that is not named weighs 0, or what the range holds it at; searched settings are
+    those of the winner, or before there is one those that the file has. The winner's own weights give the winner's
+    model again. Models that are found where the project was moved to are held against the hashes of the run. Raises
+    :class:`AftermixError` for a folder that is no run, and :class:`SearchError` for a vector that the run has not, and
+    for other models.
     """
     read = read_run(run)
     space = build_space(read.config)

@@ -53,12 +53,21 @@ def complete_weights(given: Mapping[str, float], vectors: Iterable[str], *, wher
 def complete_point(given: Mapping[str, float], space: SearchSpace) -> dict[str, float]:
     """A number for each weight of `space`; a vector whose range has rules gives its own to all of them.
 
-    Raises as :func:`complete_weights` does.
+    One that is not named weighs what a range with equal ends holds it at, else 0. Raises as :func:`complete_weights`
+    does.
     """
     rules = {vector: [name for name in space.vectors if space.vectors[name] == vector] for vector in given}
     whole = {name: given[vector] for vector, names in rules.items() for name in names}
     own = {name: weight for name, weight in given.items() if not rules[name]}
-    return complete_weights(whole | own, space.names)
+    return complete_weights(space.held_weights | whole | own, space.names)
+
+
+def refuse_released(weights: Mapping[str, float], space: SearchSpace) -> None:
+    """Raise :class:`SearchError` where one of `weights` is not what `space` holds it at: no merge was run there."""
+    for name, held in space.held_weights.items():
+        if weights[name] != held:
+            found = f"expected {held:g}, at which every merge of the run has '{name}', found {weights[name]:g}"
+            raise SearchError(WHERE, found, "Leave it out; of a vector with rules, name the others.")
 
 
 def _parse_number(name: str, text: str) -> float:

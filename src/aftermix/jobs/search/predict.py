@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aftermix.config import Objective
 from aftermix.errors import SearchError
-from aftermix.jobs.search.named_weights import complete_point
+from aftermix.jobs.search.named_weights import complete_point, refuse_released
 from aftermix.jobs.search.space_from_config import build_space, choose_run_settings
 from aftermix.merging.recipe import MergeRecipe
 from aftermix.response.predictions import PredictedScores, predict_scores
@@ -89,13 +89,14 @@ class MeasuredSpace:
 def predict(run: Path, weights: Mapping[str, float]) -> PredictionRecord:
     """Predict the merge at `weights` of the search or mixture in the folder `run`; what is not named weighs 0.
 
-    Searched settings are those of the winner. Nothing is fitted where the run has ended as a search, and no model is
-    read. Raises :class:`AftermixError` for a run without a response, and :class:`SearchError` for a vector that the run
-    has not.
+    A vector that the run holds at one weight has that one; searched settings are those of the winner. Nothing is fitted
+    where the run has ended as a search, and no model is read. Raises :class:`AftermixError` for a run without a
+    response, and :class:`SearchError` for a vector that the run has not, or holds at another weight.
     """
     read = read_run(run)
     measured = MeasuredSpace.of_run(read)
     full = complete_point(weights, measured.space)
+    refuse_released(full, measured.space)
     model, coordinates = open_response(read, measured)
 
     point = Point(full, choose_run_settings(read, measured.space))

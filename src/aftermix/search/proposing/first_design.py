@@ -79,7 +79,7 @@ def _walk_full(space: SearchSpace, count: int, seed: int, with_axes: bool) -> It
 
 
 def _place_base(space: SearchSpace) -> Suggestion:
-    nothing = {name: (low if low == high else 0.0) for name, (low, high) in space.bounds.items()}
+    nothing = dict.fromkeys(space.names, 0.0) | space.held_weights
     return Suggestion(nothing, "base", space.choose_start())
 
 
