@@ -127,9 +127,9 @@ WORLDS: Mapping[str, LivingWorld] = {
         prepare=prepare_smollm2_search,
         experts=Path("runs/pools"),
         seeds=(0,),
-        plans=(LivingPlan("tpe", 30, 20), LivingPlan("response", 10, 20)),
+        plans=(LivingPlan("tpe", 24, 20), LivingPlan("response", 8, 20)),
         select=20,
-        test=100,
+        test=80,
     ),
     "tiny": LivingWorld(
         prepare=prepare_demo_search,

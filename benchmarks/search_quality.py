@@ -78,9 +78,11 @@ def print_budgets(pool: RecordedPool, world: str, gains: dict[Budget, np.ndarray
     """The table of strategies and budgets, each held against the reference by pairs of seeds."""
     items = round(np.mean([task.items for task in pool.tasks.values()]))
     held = REFERENCE if REFERENCE in gains else next(iter(gains))
-    reference, whole = gains[held], REFERENCE[1] * REFERENCE[2]
+    most = pool.merges if world == "finite" else REFERENCE[1]
+    reference, whole = gains[held], min(REFERENCE[1], most) * REFERENCE[2]
     print(f"\n{pool.name}, {world} world: points over the base on unseen documents, {len(reference)} seeds;")
-    print(f"90 % interval of the paired difference from {held[0]}, {held[1]} merges on {round(held[2] * items)} items")
+    merges = min(held[1], most)
+    print(f"90 % interval of the paired difference from {held[0]}, {merges} merges on {round(held[2] * items)} items")
     for name, package in list_missing().items():
         print(f"{name} is LEFT OUT: the package {package} is not installed (pip install -e '.[benchmarks]')")
 
@@ -91,7 +93,8 @@ def print_budgets(pool: RecordedPool, world: str, gains: dict[Budget, np.ndarray
     ):
         low, mean, high = compute_interval(values - reference)
         print(
-            f"| {name} | {runs} x {round(share * items)} | {runs * share / whole:.2f} | {values.mean():.2f} | "
+            f"| {name} | {min(runs, most)} x {round(share * items)} | {min(runs, most) * share / whole:.2f} | "
+            f"{values.mean():.2f} | "
             f"{mean:+.2f} [{low:.2f}, {high:.2f}] |",
             flush=True,
         )
