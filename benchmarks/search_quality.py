@@ -92,9 +92,9 @@ def print_budgets(pool: RecordedPool, world: str, gains: dict[Budget, np.ndarray
         gains.items(), key=lambda entry: (list(STRATEGIES).index(entry[0][0]), -entry[0][1] * entry[0][2])
     ):
         low, mean, high = compute_interval(values - reference)
+        merges = min(runs, most)
         print(
-            f"| {name} | {min(runs, most)} x {round(share * items)} | {min(runs, most) * share / whole:.2f} | "
-            f"{values.mean():.2f} | "
+            f"| {name} | {merges} x {round(share * items)} | {merges * share / whole:.2f} | {values.mean():.2f} | "
             f"{mean:+.2f} [{low:.2f}, {high:.2f}] |",
             flush=True,
         )

@@ -105,6 +105,11 @@ class ProposedPoint:
         return Point(self.weights, self.settings)
 
 
+def names_earlier_run(origin: str | None) -> bool:
+    """True of `RUN#n`, the origin of a trial whose scores were measured by another run."""
+    return "#" in (origin or "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One point of the search that has ended."""
@@ -151,7 +156,7 @@ class Trial:
     @property
     def is_imported(self) -> bool:
         """True if the scores were measured by another run."""
-        return "#" in (self.origin or "")
+        return names_earlier_run(self.origin)
 
     @property
     def values(self) -> tuple[float, ...]:

@@ -25,6 +25,9 @@ class ReusedTrials:
     """Of all of them together."""
 
 
+NONE_REUSED = ReusedTrials()
+
+
 @dataclass(frozen=True)
 class TokenBudget:
     """The tokens that a search may spend, and those that its measurements take as planned."""
@@ -44,9 +47,8 @@ class TokenBudget:
         spent = count_spent_tokens(trials, trial_tokens=self.trial_tokens)
         return spent + more * self.trial_tokens + self._count_reserve(len(trials) + more) <= self.limit
 
-    def count_trials(self, reused: ReusedTrials | None = None) -> int:
+    def count_trials(self, reused: ReusedTrials = NONE_REUSED) -> int:
         """New trials that the limit gives after the `reused` ones, if each costs what is planned."""
-        reused = reused or ReusedTrials()
         left = self.limit - reused.tokens - self._count_reserve(self.top)
         trials = max(0, left // self.trial_tokens)
         if reused.count + trials >= self.top:
@@ -54,9 +56,8 @@ class TokenBudget:
         most = self.top - reused.count
         return max((n for n in range(most + 1) if self.count_tokens(n, reused) <= self.limit), default=0)
 
-    def count_tokens(self, trials: int, reused: ReusedTrials | None = None) -> int:
+    def count_tokens(self, trials: int, reused: ReusedTrials = NONE_REUSED) -> int:
         """Tokens that so many new trials, the `reused` ones and the finalists of both take."""
-        reused = reused or ReusedTrials()
         return reused.tokens + trials * self.trial_tokens + self._count_reserve(reused.count + trials)
 
     def _count_reserve(self, trials: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from aftermix.config import VectorConfig
 from aftermix.config.places import list_dimensions
 from aftermix.errors import SearchError
-from aftermix.runs.trials import Setting, Settings, Weights, quote_setting
+from aftermix.runs.trials import Setting, Settings, Weights, names_earlier_run, quote_setting
 
 TOLERANCE = 1e-9
 OBSERVED = ("base", "single")
@@ -173,7 +173,7 @@ class SearchSpace:
         """Say if a trial of this `origin` may lie here: base and single vectors, and those of an earlier run, may lie
         outside the ranges.
         """
-        is_observed = origin in OBSERVED or "#" in (origin or "")
+        is_observed = origin in OBSERVED or names_earlier_run(origin)
         return self.observes(weights, settings) if is_observed else self.contains(weights, settings)
 
     def _holds(self, settings: Settings) -> bool:

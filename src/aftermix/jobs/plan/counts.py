@@ -11,9 +11,8 @@ from aftermix.jobs.mixture.baselines import LABELS, list_named_mixtures
 from aftermix.jobs.mixture.problem import MixtureProblem
 from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.search.baselines import (
-    PROBE_WEIGHTS,
     build_instruction_scan,
-    build_uniform_scan,
+    list_common_scans,
     list_fixed_baselines,
     list_single_weights,
 )
@@ -40,12 +39,10 @@ def _count_tuning(config: Config) -> int:
     instructions = [name for name, vector in config.vectors.items() if vector.role == "instruction"]
     experts = len(config.vectors) - len(instructions)
     scans = [len(list_single_weights(vector.bounds[1])) for vector in config.vectors.values()]
-    single = len(PROBE_WEIGHTS) * len(config.vectors) + max(scans)
 
-    # An instruction vector brings a scan of its weight, alone and beside the best expert.
-    scan = len(build_instruction_scan(instructions[0])) if instructions else 0
-    pairs = scan + experts if scan and experts else 0
-    return single + len(build_uniform_scan(config.vectors)) + scan + pairs
+    # About what is found best come scans of the best single vector, and of the instruction beside the best expert.
+    beside = len(build_instruction_scan(instructions[0])) if instructions and experts else 0
+    return len(list(list_common_scans(config))) + max(scans) + beside
 
 
 def _count_baselines(config: Config) -> int:

@@ -17,7 +17,7 @@ from aftermix.jobs.mixture.tree_problem import TreeProblem
 from aftermix.jobs.provenance import resolve_defaults
 from aftermix.jobs.run_folder.comparison import refuse_other_vectors
 from aftermix.jobs.search.beginning.kept_scores import count_kept_scores
-from aftermix.jobs.search.beginning.missing_tasks import SPLIT, list_task_places
+from aftermix.jobs.search.beginning.missing_tasks import SPLIT, count_reused
 from aftermix.jobs.search.beginning.rescoring import asks_for_rescoring
 from aftermix.jobs.search.earlier_run import import_comparable_trials
 from aftermix.jobs.search.score_lock import build_evaluation_lock
@@ -53,12 +53,11 @@ class EarlierScores:
         if not tasks or not self.taken:
             return self
         tokens = model.suite.count_tokens(SPLIT, model.engine.lm)
-        positions = model.count_positions(SPLIT, list_task_places(model, tasks))
         return replace(
             self,
             rescored=self.taken,
             rescored_tokens=self.taken * sum(tokens[task] for task in tasks),
-            rescored_positions=self.taken * positions,
+            rescored_positions=count_reused(self.taken, tasks, model).tokens,
         )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aftermix.jobs.evaluator import MergeEvaluator, ModelEvaluator
-from aftermix.jobs.search.beginning.missing_tasks import SPLIT, list_task_places
+from aftermix.jobs.evaluator import MergeEvaluator
+from aftermix.jobs.search.beginning.missing_tasks import count_reused
 from aftermix.jobs.search.earlier_run import ComparableTrials
 from aftermix.runs.answers.requests import RequestTable
-from aftermix.search.budget import ReusedTrials, TokenBudget
+from aftermix.search.budget import TokenBudget
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.proposing.first_design import count_first_design
 from aftermix.search.proposing.response_proposer import LEAST_SHARE, measure_likelihood_share
@@ -33,17 +33,10 @@ def settle_design(
     search = evaluator.config.search
     if budget is None or requests is None or search.strategy != "response" or search.startup is not None:
         return evaluator
-    trials = budget.count_trials(_count_reused(comparable, evaluator.model_evaluator))
+    reused = count_reused(len(comparable.trials), comparable.missing, evaluator.model_evaluator)
+    trials = budget.count_trials(reused)
     if trials >= search.trials or measure_likelihood_share(requests, objectives) < LEAST_SHARE:
         return evaluator
 
     settled = search.model_copy(update={"startup": count_first_design(space, trials)})
     return replace(evaluator, config=evaluator.config.model_copy(update={"search": settled}))
-
-
-def _count_reused(comparable: ComparableTrials, model: ModelEvaluator) -> ReusedTrials:
-    """Trials that the search begins with, and the tokens of scoring them where scores are missing."""
-    count = len(comparable.trials)
-    if not count or not comparable.missing:
-        return ReusedTrials(count)
-    return ReusedTrials(count, count * model.count_positions(SPLIT, list_task_places(model, comparable.missing)))

@@ -17,6 +17,7 @@ from aftermix.jobs.evaluator import MergeEvaluator, ModelEvaluator
 from aftermix.runs.journal import read_trials
 from aftermix.runs.records import ReusedRecord
 from aftermix.runs.trials import ItemMeasurement, Point, Suggestion, Trial, describe_point
+from aftermix.search.budget import ReusedTrials
 from aftermix.search.objective import ObjectiveSet
 from aftermix.search.space import SearchSpace
 from aftermix.search.study import run_study
@@ -113,6 +114,13 @@ def list_task_places(evaluator: ModelEvaluator, tasks: Collection[str]) -> ItemP
         name: tuple(range(len(items.of(SPLIT)))) if name in tasks else ()
         for name, items in evaluator.suite.tasks.items()
     }
+
+
+def count_reused(merges: int, tasks: Collection[str], evaluator: ModelEvaluator) -> ReusedTrials:
+    """So many merges of an earlier run as a budget has them, with the tokens of scoring them on `tasks` alone."""
+    if not merges or not tasks:
+        return ReusedTrials(merges)
+    return ReusedTrials(merges, merges * evaluator.count_positions(SPLIT, list_task_places(evaluator, tasks)))
 
 
 def describe_missing(reasons: Mapping[str, str]) -> str:
